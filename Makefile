@@ -1,0 +1,61 @@
+# Every target that a person types is listed by `make help`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+UV_VERSION := 0.13.9
+# The machine's uv if there is one, else one of our own in .tools.
+UV = $(shell command -v uv 2>/dev/null || echo .tools/bin/uv)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo up down test check fmt lock clean
+
+help: ## list the targets
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
+
+setup: $(VENV)/.installed ## make .venv with everything, .venv/bin/walletctl among it
+
+.tools/bin/uv:
+	@$(PYTHON) -m venv .tools >/dev/null 2>&1 && .tools/bin/python -m pip install --quiet "uv==$(UV_VERSION)" \
+	 || { rm -rf .tools; $(PYTHON) -m pip install --quiet --target .tools "uv==$(UV_VERSION)"; } \
+	 || { echo "uv could not be installed: give $(PYTHON) pip (or install uv yourself) and run make again" >&2; exit 1; }
+
+$(VENV)/.installed: requirements/dev.txt pyproject.toml $(if $(shell command -v uv 2>/dev/null),,.tools/bin/uv)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 setup")'
+	@test -x $(BIN)/python || $(UV) venv --quiet --python "$$(command -v $(PYTHON))" $(VENV)
+	@$(UV) pip sync --quiet --python $(BIN)/python --require-hashes requirements/dev.txt
+	@$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@touch $@
+
+demo: setup ## run the whole pipeline once, with thousands of requests, and prove its promises
+	@$(BIN)/walletctl stack demo
+
+up: setup ## start the local stack and stay in front of it
+	@$(BIN)/walletctl stack up
+
+down: setup ## stop the local stack
+	@$(BIN)/walletctl stack down
+
+test: setup ## run the whole test suite against real servers
+	@$(BIN)/python -m pytest
+
+check: setup ## lint, types, imports, then the tests: what CI runs
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo
+	@$(MAKE) --no-print-directory test
+
+fmt: setup ## format the code and mend what the linter can
+	@$(BIN)/ruff check --fix --quiet . || true
+	@$(BIN)/ruff format .
+
+lock: $(VENV)/.installed ## resolve the requirements anew, with hashes
+	@for set in "" "local" "local dev"; do \
+	  name=$${set##* }; \
+	  $(UV) pip compile --quiet --universal --generate-hashes --python-version 3.11 pyproject.toml \
+	    $$(for extra in $$set; do echo --extra $$extra; done) \
+	    --custom-compile-command "make lock" --output-file requirements/$${name:-runtime}.txt; \
+	done
+
+clean: ## remove what setup made
+	@rm -rf $(VENV) .tools
