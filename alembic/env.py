@@ -1,0 +1,18 @@
+"""Runs one schema's migrations on the connection that `common.migrations` hands over."""
+
+from alembic import context
+from sqlalchemy import Connection, text
+
+from common.tables import metadata
+
+schema: str = context.config.attributes["schema"]
+connection: Connection = context.config.attributes["connection"]
+
+connection.execute(text(f"CREATE SCHEMA IF NOT EXISTS {schema}"))
+context.configure(
+    connection=connection,
+    target_metadata=metadata,
+    version_table_schema=schema,
+    include_schemas=True,
+)
+context.run_migrations()

@@ -1,0 +1,85 @@
+"""Engines, and what PostgreSQL's errors mean here."""
+
+from typing import Final
+
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from common.settings import asyncpg_url
+
+SERIALIZATION_FAILURE: Final = "40001"
+DEADLOCK_DETECTED: Final = "40P01"
+LOCK_NOT_AVAILABLE: Final = "55P03"
+QUERY_CANCELED: Final = "57014"
+
+# Class 08 connection exception, 53 insufficient resources, 57P operator intervention: PostgreSQL manual,
+# appendix A. 25P03 and 25P04 are sessions that the server ended for idling or running too long.
+_UNREACHABLE_PREFIXES: Final = ("08", "53", "57P", "25P03", "25P04")
+
+
+def create_engine(
+    url: str,
+    application: str,
+    *,
+    pool_size: int = 10,
+    pool_timeout_seconds: float = 10.0,
+    connect_timeout_seconds: float = 5.0,
+    statement_timeout_seconds: float = 30.0,
+    lock_timeout_seconds: float = 5.0,
+    idle_in_transaction_timeout_seconds: float = 30.0,
+) -> AsyncEngine:
+    """Return an engine (asyncpg, READ COMMITTED) whose every wait has a bound.
+
+    Args:
+        url: `postgresql://…`.
+        application: shown in `pg_stat_activity.application_name`.
+        pool_size: connections at most; none beyond.
+        pool_timeout_seconds: how long to wait for a free connection.
+        connect_timeout_seconds: how long to wait for a new connection.
+        statement_timeout_seconds: the server cancels a statement after this; 0 means never.
+        lock_timeout_seconds: the server gives up waiting for a lock after this.
+        idle_in_transaction_timeout_seconds: the server ends a session that leaves a transaction open and
+            idle this long, so that a hung process can't keep its locks.
+    """
+
+    def milliseconds(seconds: float) -> str:
+        return str(round(seconds * 1000))
+
+    return create_async_engine(
+        asyncpg_url(url),
+        pool_size=pool_size,
+        max_overflow=0,
+        pool_timeout=pool_timeout_seconds,
+        pool_use_lifo=True,
+        isolation_level="READ COMMITTED",
+        connect_args={
+            "timeout": connect_timeout_seconds,
+            "server_settings": {
+                "application_name": application,
+                "jit": "off",
+                "timezone": "UTC",
+                "statement_timeout": milliseconds(statement_timeout_seconds),
+                "lock_timeout": milliseconds(lock_timeout_seconds),
+                "idle_in_transaction_session_timeout": milliseconds(idle_in_transaction_timeout_seconds),
+            },
+        },
+    )
+
+
+def sqlstate(error: BaseException) -> str | None:
+    """Return the five-character SQLSTATE behind a SQLAlchemy or asyncpg error, or None."""
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    state = getattr(cause, "sqlstate", None)
+    return state if isinstance(state, str) else None
+
+
+def is_unreachable(error: BaseException) -> bool:
+    """Whether the server is away, going down, full or coming up: whether waiting may help."""
+    if isinstance(error, OSError | TimeoutError):
+        return True
+    state = sqlstate(error)
+    if state is not None:
+        return state.startswith(_UNREACHABLE_PREFIXES)
+    if isinstance(error, DBAPIError) and error.connection_invalidated:
+        return True
+    return isinstance(error, InterfaceError | OperationalError)

@@ -1,0 +1,154 @@
+"""What both APIs and the workers' ops ports share: problem documents, probes, metrics, servers."""
+
+import os
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Final
+
+import structlog
+import uvicorn
+from fastapi.exceptions import RequestValidationError
+from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, generate_latest, multiprocess
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from common import problems
+from common.database import is_unreachable
+from common.metrics import http_request_duration_seconds
+from common.problems import MEDIA_TYPE, Problem
+
+log = structlog.get_logger()
+
+Checks = Callable[[], Awaitable[Mapping[str, str]]]
+"""Returns each dependency and `"ok"`, or what is wrong with it."""
+
+_BY_STATUS: Final[Mapping[int, type[Problem]]] = {
+    404: problems.RouteNotFound,
+    405: problems.MethodNotAllowed,
+    413: problems.ContentTooLarge,
+    415: problems.UnsupportedMediaType,
+    422: problems.ValidationProblem,
+    503: problems.Unavailable,
+}
+
+
+def problem_response(request: Request, problem: Problem, headers: Mapping[str, str] | None = None) -> Response:
+    """Return the problem document as a response."""
+    return Response(
+        problem.body(request.url.path),
+        status_code=problem.status,
+        media_type=MEDIA_TYPE,
+        headers={**problem.headers(), **(headers or {})},
+    )
+
+
+async def on_problem(request: Request, error: Exception) -> Response:
+    """Answer a problem that a route raised."""
+    assert isinstance(error, Problem)
+    return problem_response(request, error)
+
+
+async def on_invalid_request(request: Request, error: Exception) -> Response:
+    """Answer what FastAPI refused in a path, a query or a header."""
+    assert isinstance(error, RequestValidationError)
+    return problem_response(request, problems.ValidationProblem.of_errors(error.errors()))
+
+
+async def on_http_exception(request: Request, error: Exception) -> Response:
+    """Answer what the router refused: unknown paths and methods."""
+    assert isinstance(error, HTTPException)
+    kind = _BY_STATUS.get(error.status_code, problems.BadRequest)
+    return problem_response(request, kind(str(error.detail)), error.headers)
+
+
+async def on_unexpected(request: Request, error: Exception) -> Response:
+    """Answer anything else: 503 while a server is away, 500 for a defect of ours, which goes to the log."""
+    if is_unreachable(error):
+        log.warning("request_failed_server_away", path=request.url.path, error=repr(error))
+        return problem_response(request, problems.Unavailable("The database is away. Ask again with the same key."))
+    log.error("request_failed", path=request.url.path, exc_info=error)
+    return problem_response(request, problems.InternalError("The error is in the log. Nothing is known of its effect."))
+
+
+EXCEPTION_HANDLERS: Final[Mapping[Any, Callable[[Request, Exception], Awaitable[Response]]]] = {
+    Problem: on_problem,
+    RequestValidationError: on_invalid_request,
+    HTTPException: on_http_exception,
+    OSError: on_unexpected,
+    TimeoutError: on_unexpected,
+    Exception: on_unexpected,
+}
+
+
+def probe_routes(checks: Checks) -> list[BaseRoute]:
+    """Return `/live` (the process runs), `/ready` (what it needs answers) and `/metrics` (Prometheus)."""
+
+    async def live(_: Request) -> Response:
+        return JSONResponse({"status": "live"})
+
+    async def ready(_: Request) -> Response:
+        found = await checks()
+        is_ready = all(state == "ok" for state in found.values())
+        body = {"status": "ready" if is_ready else "not ready", "checks": dict(found)}
+        return JSONResponse(body, status_code=200 if is_ready else 503)
+
+    return [Route("/live", live), Route("/ready", ready), Route("/metrics", metrics_endpoint)]
+
+
+async def metrics_endpoint(_: Request) -> Response:
+    """Answer with this process's metrics, or with the sum over all workers of a multi-process server."""
+    registry = REGISTRY
+    if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+        registry = CollectorRegistry()
+        multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+
+
+class RequestMetrics:
+    """ASGI middleware that measures each request by route, method and status."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on and measure it."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        started, status = time.perf_counter(), 500
+
+        async def note_status(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self.app(scope, receive, note_status)
+        finally:
+            route = scope.get("route")
+            path = getattr(route, "path", "unknown")
+            http_request_duration_seconds.labels(scope["method"], path, str(status)).observe(
+                time.perf_counter() - started
+            )
+
+
+class BackgroundServer(uvicorn.Server):
+    """A server inside a worker's own event loop, which leaves the signals to the worker."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Do nothing: the worker handles the signals."""
+        yield
+
+
+def ops_server(checks: Checks, host: str, port: int) -> BackgroundServer:
+    """Return the server of a worker's `/live`, `/ready` and `/metrics`."""
+    app = Starlette(routes=probe_routes(checks))
+    config = uvicorn.Config(app, host=host, port=port, log_config=None, access_log=False, lifespan="off")
+    return BackgroundServer(config)

@@ -1,0 +1,72 @@
+"""How every Kafka client here is configured, and the topic."""
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from typing import Any, Final
+
+from confluent_kafka import KafkaError, KafkaException, TopicCollection
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
+
+_log = logging.getLogger("librdkafka")
+
+_ADMIN_TIMEOUT_SECONDS: Final = 10.0
+
+
+class TopicMissingError(Exception):
+    """The topic isn't there (yet)."""
+
+
+def client_config(bootstrap_servers: str, client_id: str, **more: Any) -> dict[str, Any]:
+    """Return a librdkafka configuration: bounded waits, and its own log lines through `logging`."""
+    return {
+        "bootstrap.servers": bootstrap_servers,
+        "client.id": client_id,
+        "logger": _log,
+        "socket.keepalive.enable": True,
+        "socket.timeout.ms": 10_000,
+        "reconnect.backoff.ms": 100,
+        "reconnect.backoff.max.ms": 5_000,
+        "allow.auto.create.topics": False,
+        **more,
+    }
+
+
+def admin_client(bootstrap_servers: str) -> AdminClient:
+    """Return an AdminClient; it connects when it is first asked something."""
+    return AdminClient(client_config(bootstrap_servers, "wallet-admin"))
+
+
+async def ensure_topic(admin: AdminClient, topic: str, partitions: int, config: Mapping[str, str]) -> bool:
+    """Create the topic unless it is there; return whether it was created.
+
+    Raises:
+        KafkaException: the broker is away, or refuses.
+    """
+    new_topic = NewTopic(topic, num_partitions=partitions, replication_factor=-1, config=dict(config))
+    future = admin.create_topics([new_topic], request_timeout=_ADMIN_TIMEOUT_SECONDS)[topic]
+    try:
+        await asyncio.wrap_future(future)
+    except KafkaException as error:
+        if error.args[0].code() == KafkaError.TOPIC_ALREADY_EXISTS:
+            return False
+        raise
+    return True
+
+
+async def describe_topic(admin: AdminClient, topic: str) -> tuple[str, int]:
+    """Return the topic's id, which a recreated topic doesn't share, and how many partitions it has.
+
+    Raises:
+        TopicMissingError: there is no such topic.
+        KafkaException: the broker is away, or refuses.
+    """
+    futures = admin.describe_topics(TopicCollection([topic]), request_timeout=_ADMIN_TIMEOUT_SECONDS)
+    try:
+        description = await asyncio.wrap_future(futures[topic])
+    except KafkaException as error:
+        if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
+            raise TopicMissingError(topic) from error
+        raise
+    return str(description.topic_id), len(description.partitions)

@@ -1,0 +1,10 @@
+"""Metrics that both APIs declare alike."""
+
+from prometheus_client import Histogram
+
+http_request_duration_seconds = Histogram(
+    "http_request_duration_seconds",
+    "Time from the request's first byte to the reply's last, by route template, method and status.",
+    ("method", "route", "status"),
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
+)

@@ -1,0 +1,71 @@
+"""Amounts: decimal strings in major units on the wire, whole minor units everywhere else.
+
+A currency's exponent (ISO 4217) says how many decimals an amount may have: JPY 0, EUR 2, BHD 3.
+"""
+
+import re
+from functools import cache
+
+from iso4217 import Currency
+
+MINOR_MAX = 2**63 - 1
+"""The most a PostgreSQL `BIGINT`, and so an amount or a balance, can hold."""
+
+_DECIMAL = re.compile(r"(0|[1-9][0-9]*)(?:\.([0-9]+))?")
+_LENGTH_MAX = 40
+
+
+class AmountError(ValueError):
+    """The text isn't an amount of that currency; the message says why."""
+
+
+class UnknownCurrencyError(ValueError):
+    """The code is no ISO 4217 currency that money can be kept in."""
+
+
+@cache
+def exponent_of(currency: str) -> int:
+    """Return how many decimals amounts of `currency` have.
+
+    Raises:
+        UnknownCurrencyError: no such code, or one without minor units (XAU, XXX, ...).
+    """
+    try:
+        exponent = Currency(currency).exponent
+    except ValueError:
+        exponent = None
+    if exponent is None:
+        raise UnknownCurrencyError("must be an ISO 4217 currency code in capitals, such as EUR")
+    return exponent
+
+
+def to_minor(amount: str, currency: str) -> int:
+    """Turn major units (`"50.00"`) into minor units (5000).
+
+    Raises:
+        AmountError: not a plain positive decimal, more decimals than the currency has, or more than fits.
+        UnknownCurrencyError: no such currency.
+    """
+    exponent = exponent_of(currency)
+    match = _DECIMAL.fullmatch(amount) if len(amount) <= _LENGTH_MAX else None
+    if match is None:
+        raise AmountError('must be a plain decimal number such as "50.00"')
+    whole, decimals = match[1], match[2] or ""
+    if len(decimals) > exponent:
+        raise AmountError(f"{currency} amounts have at most {exponent} decimals")
+    minor = int(whole + decimals.ljust(exponent, "0"))
+    if minor == 0:
+        raise AmountError("must be more than zero")
+    if minor > MINOR_MAX:
+        raise AmountError(f"must be at most {to_major(MINOR_MAX, currency)}")
+    return minor
+
+
+def to_major(amount_minor: int, currency: str) -> str:
+    """Turn minor units (-5000) into a decimal string in major units (`"-50.00"`)."""
+    exponent = exponent_of(currency)
+    digits = str(abs(amount_minor)).rjust(exponent + 1, "0")
+    sign = "-" if amount_minor < 0 else ""
+    if exponent == 0:
+        return sign + digits
+    return f"{sign}{digits[:-exponent]}.{digits[-exponent:]}"

@@ -1,0 +1,158 @@
+"""Errors that a client sees: RFC 9457 problem details. Pure, so that the money rules may raise them.
+
+Problem
+├── ValidationProblem          422 validation-error
+├── BadRequest                 400 bad-request
+├── RouteNotFound              404 not-found
+├── MethodNotAllowed           405 method-not-allowed
+├── ContentTooLarge            413 content-too-large
+├── UnsupportedMediaType       415 unsupported-media-type
+├── InternalError              500 internal-error
+└── Unavailable                503 unavailable (+ Retry-After)
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, ClassVar
+
+import orjson
+
+MEDIA_TYPE = "application/problem+json"
+
+
+class Problem(Exception):  # noqa: N818 - RFC 9457's own word
+    """Base of all: its leaves know their status, their stable `code` and their title.
+
+    Args:
+        detail: a sentence about this occurrence, for a person; says what to do next where it can.
+        errors: `{"field", "message"}` for each field that is wrong.
+        extensions: further members of the document.
+    """
+
+    status: ClassVar[int]
+    code: ClassVar[str]
+    title: ClassVar[str]
+    retry_after_seconds: ClassVar[int | None] = None
+    decided: ClassVar[bool] = False
+    """Whether a repeated request with the same idempotency key gets this answer again."""
+
+    def __init__(
+        self,
+        detail: str,
+        *,
+        errors: Sequence[Mapping[str, str]] = (),
+        extensions: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.errors = errors
+        self.extensions = extensions or {}
+
+    @classmethod
+    def type_uri(cls) -> str:
+        """Return the problem type: a stable URN, listed in `docs/errors.md`."""
+        return f"urn:wallet:problem:{cls.code}"
+
+    def body(self, instance: str) -> bytes:
+        """Return the problem document; `instance` is the path of the request."""
+        document = {
+            "type": self.type_uri(),
+            "title": self.title,
+            "status": self.status,
+            "detail": self.detail,
+            "instance": instance,
+            "code": self.code,
+            **self.extensions,
+        }
+        if self.errors:
+            document["errors"] = list(self.errors)
+        return orjson.dumps(document)
+
+    def headers(self) -> dict[str, str]:
+        """Return the headers that go with the document."""
+        if self.retry_after_seconds is None:
+            return {}
+        return {"Retry-After": str(self.retry_after_seconds)}
+
+
+class ValidationProblem(Problem):
+    """The request is well formed but something in it can't be."""
+
+    status = 422
+    code = "validation-error"
+    title = "The request is not valid"
+    decided = True
+
+    @classmethod
+    def of(cls, field: str, message: str) -> "ValidationProblem":
+        """Return the problem of one field."""
+        return cls(f"{field}: {message}", errors=[{"field": field, "message": message}])
+
+    @classmethod
+    def of_errors(cls, errors: Iterable[Mapping[str, Any]]) -> "ValidationProblem":
+        """Return the problem of all that pydantic found, in its `loc` and `msg`."""
+        fields = [
+            {
+                "field": ".".join(str(part) for part in error["loc"] if part not in {"path", "query", "header"})
+                or "body",
+                "message": str(error["msg"]).removeprefix("Value error, "),
+            }
+            for error in errors
+        ]
+        return cls("; ".join(f"{item['field']}: {item['message']}" for item in fields), errors=fields)
+
+
+class BadRequest(Problem):
+    """Not JSON, or not HTTP as it should be."""
+
+    status = 400
+    code = "bad-request"
+    title = "The request can't be read"
+
+
+class RouteNotFound(Problem):
+    """No such path."""
+
+    status = 404
+    code = "not-found"
+    title = "There is nothing at this path"
+
+
+class MethodNotAllowed(Problem):
+    """The path is there, the method is not."""
+
+    status = 405
+    code = "method-not-allowed"
+    title = "This path doesn't know this method"
+
+
+class ContentTooLarge(Problem):
+    """The body is past the limit."""
+
+    status = 413
+    code = "content-too-large"
+    title = "The body is too large"
+
+
+class UnsupportedMediaType(Problem):
+    """The body is not JSON by its content type."""
+
+    status = 415
+    code = "unsupported-media-type"
+    title = "The body must be application/json"
+
+
+class InternalError(Problem):
+    """A defect of ours; the log has the cause."""
+
+    status = 500
+    code = "internal-error"
+    title = "Something went wrong on the server"
+
+
+class Unavailable(Problem):
+    """Something this needs is away; nothing is known to have been done. Ask again later with the same key."""
+
+    status = 503
+    code = "unavailable"
+    title = "The service can't answer right now"
+    retry_after_seconds = 1

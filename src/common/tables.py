@@ -1,0 +1,267 @@
+"""Every table, with the reason for each CHECK and index. The migrations make exactly this; a test compares.
+
+`wallet` is the schema of what happens (balances, ledger, outbox), `history` that of what is told about it.
+The history may live in another database, so nothing joins the two.
+"""
+
+from typing import Any, Final
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Column,
+    DateTime,
+    ForeignKey,
+    Identity,
+    Index,
+    Integer,
+    MetaData,
+    SmallInteger,
+    Table,
+    Text,
+    Uuid,
+    func,
+    text,
+)
+from sqlalchemy.dialects.postgresql import BYTEA, JSON, JSONB
+
+metadata = MetaData(
+    naming_convention={
+        "pk": "%(table_name)s_pkey",
+        "fk": "%(table_name)s_%(column_0_N_name)s_fkey",
+        "ck": "%(table_name)s_%(constraint_name)s_check",
+        "ix": "%(table_name)s_%(column_0_N_name)s_idx",
+        "uq": "%(table_name)s_%(column_0_N_name)s_key",
+    }
+)
+
+TIMESTAMP: Final = DateTime(timezone=True)
+
+
+def _created_at(name: str = "created_at") -> Column[Any]:
+    return Column(name, TIMESTAMP, nullable=False, server_default=func.now())
+
+
+wallets = Table(
+    "wallets",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("user_id", Text, nullable=False),
+    Column("currency", Text, nullable=False),
+    Column("balance_minor", BigInteger, nullable=False, server_default=text("0")),
+    Column("version", BigInteger, nullable=False, server_default=text("1")),
+    Column("status", Text, nullable=False, server_default=text("'active'")),
+    Column("external_id", Text),
+    Column("metadata", JSONB, nullable=False, server_default=text("'{}'")),
+    _created_at(),
+    _created_at("updated_at"),
+    # The last line of defence: whatever the code does, no wallet goes below zero.
+    CheckConstraint("balance_minor >= 0", "balance"),
+    # Version 1 is the creation.
+    CheckConstraint("version >= 1", "version"),
+    CheckConstraint("length(user_id) BETWEEN 1 AND 64", "user_id"),
+    CheckConstraint("currency ~ '^[A-Z]{3}$'", "currency"),
+    CheckConstraint("status IN ('active', 'frozen', 'closed')", "status"),
+    # A user's wallets, newest first, by keyset.
+    Index("wallets_user_id_id_idx", "user_id", "id"),
+    # A client's own name for a wallet can't be given twice.
+    Index(
+        "wallets_user_id_external_id_key",
+        "user_id",
+        "external_id",
+        unique=True,
+        postgresql_where=text("external_id IS NOT NULL"),
+    ),
+    schema="wallet",
+    # Balances change in place: free room on each page keeps those updates off the indexes (HOT).
+    postgresql_with={"fillfactor": "70"},
+)
+
+wallet_transactions = Table(
+    "wallet_transactions",
+    metadata,
+    # The ledger. A movement's entries are numbered from 1 and sum to zero; the statement trigger
+    # `wallet_transactions_balanced` refuses anything else, `wallet_transactions_immutable` any change.
+    Column("transaction_id", Uuid, primary_key=True),
+    Column("entry", SmallInteger, primary_key=True),
+    # NULL is the currency's `world` account: where money comes from and goes to. It has no row to be hot.
+    Column("wallet_id", Uuid, ForeignKey("wallet.wallets.id")),
+    Column("wallet_version", BigInteger),
+    Column("counterparty_wallet_id", Uuid),
+    Column("type", Text, nullable=False),
+    Column("amount_minor", BigInteger, nullable=False),
+    Column("currency", Text, nullable=False),
+    Column("balance_after_minor", BigInteger),
+    Column("reference", Text),
+    Column("metadata", JSONB),
+    _created_at(),
+    CheckConstraint("type IN ('FUND', 'TRANSFER')", "type"),
+    CheckConstraint("amount_minor <> 0", "amount"),
+    CheckConstraint("balance_after_minor >= 0", "balance_after"),
+    # A wallet's entry says at which version and with what balance; the world's has neither.
+    CheckConstraint(
+        "(wallet_id IS NULL) = (wallet_version IS NULL) AND (wallet_id IS NULL) = (balance_after_minor IS NULL)",
+        "wallet",
+    ),
+    # One entry a version: two movements can never claim the same one. Also the ledger's keyset.
+    Index(
+        "wallet_transactions_wallet_id_wallet_version_key",
+        "wallet_id",
+        "wallet_version",
+        unique=True,
+        postgresql_where=text("wallet_id IS NOT NULL"),
+    ),
+    schema="wallet",
+)
+
+outbox = Table(
+    "outbox",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    # No unique index: it is a UUIDv7 made under the wallet's lock, and each index here is written twice.
+    Column("event_id", Uuid, nullable=False),
+    Column("aggregate_id", Uuid, nullable=False),
+    Column("lane", SmallInteger, nullable=False),
+    Column("event_type", Text, nullable=False),
+    # `json`, not `jsonb`: the bytes that were encoded are the bytes that are produced.
+    Column("payload", JSON, nullable=False),
+    Column("headers", JSON),
+    Column("created_at", TIMESTAMP, nullable=False),
+    Column("published_at", TIMESTAMP),
+    Column("kafka_partition", Integer),
+    Column("kafka_offset", BigInteger),
+    Column("attempts", Integer, nullable=False, server_default=text("0")),
+    Column("last_error", Text),
+    Column("parked_at", TIMESTAMP),
+    CheckConstraint("lane BETWEEN 0 AND 63", "lane"),
+    # Settled means all three: where it went is part of having gone.
+    CheckConstraint(
+        "(published_at IS NULL) = (kafka_partition IS NULL) AND (published_at IS NULL) = (kafka_offset IS NULL)",
+        "settled",
+    ),
+    CheckConstraint("published_at IS NULL OR parked_at IS NULL", "parked"),
+    # What a relay reads: pending rows of a lane in their order, and nothing else.
+    Index("outbox_pending_idx", "lane", "id", postgresql_where=text("published_at IS NULL")),
+    # Wallets that wait behind a parked row; all but empty.
+    Index("outbox_parked_idx", "aggregate_id", "id", postgresql_where=text("parked_at IS NOT NULL")),
+    schema="wallet",
+)
+
+outbox_lanes = Table(
+    "outbox_lanes",
+    metadata,
+    # 64 rows, made by the migration. The row lock is the relay's lease on the lane.
+    Column("lane", SmallInteger, primary_key=True, autoincrement=False),
+    # A hint: every row of the lane up to this id has been published, so a scan may begin behind it.
+    Column("low_water", BigInteger, nullable=False, server_default=text("0")),
+    CheckConstraint("lane BETWEEN 0 AND 63", "lane"),
+    schema="wallet",
+    postgresql_with={"fillfactor": "20"},
+)
+
+outbox_audit = Table(
+    "outbox_audit",
+    metadata,
+    # What operators did to the outbox: who, when, what and why.
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    _created_at(),
+    Column("actor", Text, nullable=False),
+    Column("action", Text, nullable=False),
+    Column("selection", JSONB, nullable=False),
+    Column("row_count", BigInteger, nullable=False),
+    Column("reason", Text),
+    schema="wallet",
+)
+
+idempotency_keys = Table(
+    "idempotency_keys",
+    metadata,
+    # Claimed first and answered last in one transaction: a committed row always holds its reply.
+    Column("key", Text, primary_key=True),
+    Column("request_hash", BYTEA, nullable=False),
+    Column("reply_status", SmallInteger),
+    Column("reply_headers", JSON),
+    Column("reply_body", BYTEA),
+    _created_at(),
+    schema="wallet",
+)
+
+transaction_events = Table(
+    "transaction_events",
+    metadata,
+    # One row for each wallet an event touched. The key is what dedupes, for ever.
+    Column("wallet_id", Uuid, primary_key=True),
+    Column("wallet_version", BigInteger, primary_key=True),
+    Column("event_id", Uuid, nullable=False),
+    Column("event_type", Text, nullable=False),
+    Column("user_id", Text, nullable=False),
+    Column("transaction_id", Uuid),
+    Column("direction", Text),
+    Column("amount_minor", BigInteger),
+    Column("currency", Text, nullable=False),
+    Column("balance_after_minor", BigInteger, nullable=False),
+    Column("counterparty_wallet_id", Uuid),
+    # `json`, not `jsonb`: the event as it came, byte for byte.
+    Column("event_data", JSON, nullable=False),
+    Column("created_at", TIMESTAMP, nullable=False),
+    _created_at("recorded_at"),
+    CheckConstraint("wallet_version >= 1", "wallet_version"),
+    CheckConstraint("direction IN ('in', 'out')", "direction"),
+    CheckConstraint("amount_minor > 0", "amount"),
+    # A user's history in the order of events (ids are UUIDv7), and one event touches a wallet once.
+    Index("transaction_events_user_id_event_id_key", "user_id", "event_id", "wallet_id", unique=True),
+    schema="history",
+)
+
+wallet_progress = Table(
+    "wallet_progress",
+    metadata,
+    # Completeness in one look: as many events as the highest version means no gap.
+    Column("wallet_id", Uuid, primary_key=True),
+    Column("user_id", Text, nullable=False),
+    Column("event_count", BigInteger, nullable=False),
+    Column("max_version", BigInteger, nullable=False),
+    _created_at("updated_at"),
+    CheckConstraint("event_count BETWEEN 1 AND max_version", "event_count"),
+    Index("wallet_progress_user_id_idx", "user_id"),
+    # What `history status` and the gap alarm ask for; all but empty.
+    Index("wallet_progress_gaps_idx", "updated_at", postgresql_where=text("event_count <> max_version")),
+    schema="history",
+    postgresql_with={"fillfactor": "70"},
+)
+
+processed_offsets = Table(
+    "processed_offsets",
+    metadata,
+    # The consumer's position, moved by compare-and-set in the transaction of the rows.
+    Column("consumer_group", Text, primary_key=True),
+    Column("topic", Text, primary_key=True),
+    Column("partition", Integer, primary_key=True, autoincrement=False),
+    Column("next_offset", BigInteger, nullable=False),
+    # A recreated topic has another id: its offsets mean something else.
+    Column("topic_id", Text, nullable=False),
+    _created_at("updated_at"),
+    CheckConstraint("next_offset >= 0", "next_offset"),
+    schema="history",
+    postgresql_with={"fillfactor": "20"},
+)
+
+dead_letters = Table(
+    "dead_letters",
+    metadata,
+    # Records that could not be applied, whole, with the reason.
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("topic", Text, nullable=False),
+    Column("partition", Integer, nullable=False),
+    Column("offset", BigInteger, nullable=False),
+    Column("topic_id", Text, nullable=False),
+    Column("key", BYTEA),
+    Column("value", BYTEA),
+    Column("headers", JSON, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("detail", Text, nullable=False),
+    _created_at(),
+    # One record is one dead letter, however often it is read.
+    Index("dead_letters_record_key", "topic_id", "partition", "offset", unique=True),
+    schema="history",
+)

@@ -1,0 +1,91 @@
+"""Idempotency keys: one request, one effect, one answer.
+
+A key is claimed first, before any wallet is locked, and answered last, in one transaction: so a committed key
+always has its reply, and a request that failed leaves no key behind. Always keys before wallets, and keys in
+their order, so that requests wait for one another and never in a circle. (The `Idempotency-Key` header: IETF
+draft-ietf-httpapi-idempotency-key-header.)
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import orjson
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from common.database import LOCK_NOT_AVAILABLE, sqlstate
+from common.problems import MEDIA_TYPE, Problem
+from wallet_api import queries
+from wallet_api.commands import Command, IdempotencyClaim
+from wallet_api.errors import IdempotencyKeyInFlight, IdempotencyKeyReused
+from wallet_api.replies import Reply
+
+REPLAYED = {"Idempotent-Replayed": "true"}
+
+
+def request_hash(method: str, path: str, body: Mapping[str, Any]) -> bytes:
+    """Return what tells one request from another: SHA-256 of method, path and the body in canonical form."""
+    canonical = orjson.dumps(body, option=orjson.OPT_SORT_KEYS)
+    return hashlib.sha256(b"\n".join((method.encode(), path.encode(), canonical))).digest()
+
+
+async def claim(connection: AsyncConnection, commands: Sequence[Command]) -> dict[str, Reply | Problem]:
+    """Claim the commands' keys, and return the answers of those that are already answered.
+
+    Raises:
+        IdempotencyKeyInFlight: the first request with one of the keys took too long.
+        ValueError: two commands have the same key; the caller asks for them one after the other.
+    """
+    claims = {command.claim.key: command.claim for command in commands if command.claim}
+    if not claims:
+        return {}
+    if len(claims) < sum(command.claim is not None for command in commands):
+        raise ValueError("the idempotency keys of one list must differ")
+    try:
+        ours = await queries.claim_keys(connection, claims.values())
+    except DBAPIError as error:
+        if sqlstate(error) == LOCK_NOT_AVAILABLE:
+            raise IdempotencyKeyInFlight("Ask again later with the same key to get its answer.") from error
+        raise
+    taken = claims.keys() - ours
+    if not taken:
+        return {}
+    stored = await queries.read_keys(connection, taken)
+    return {key: _answer(claims[key], stored.get(key)) for key in taken}
+
+
+def _answer(claim: IdempotencyClaim, stored: tuple[bytes, Reply] | None) -> Reply | Problem:
+    if stored is None:
+        return IdempotencyKeyInFlight("The key was just given up. Ask again with it.")
+    digest, reply = stored
+    if digest != claim.request_hash:
+        return IdempotencyKeyReused("Idempotency-Key: this key belongs to another request. Take a new key.")
+    return Reply(reply.status, reply.body, {**reply.headers, **REPLAYED})
+
+
+async def store(connection: AsyncConnection, outcomes: Sequence[tuple[Command, Reply | Problem]]) -> None:
+    """Write the replies of decided commands under their keys; give up the keys of the others."""
+    decided: dict[str, Reply] = {}
+    released: list[str] = []
+    for command, outcome in outcomes:
+        if command.claim is None:
+            continue
+        reply = decided_reply(command, outcome)
+        if reply is None:
+            released.append(command.claim.key)
+        else:
+            decided[command.claim.key] = reply
+    if decided:
+        await queries.store_replies(connection, decided)
+    if released:
+        await queries.release_keys(connection, released)
+
+
+def decided_reply(command: Command, outcome: Reply | Problem) -> Reply | None:
+    """Return the outcome as a reply to be given again, or None where asking again may end otherwise."""
+    if isinstance(outcome, Reply):
+        return outcome
+    if outcome.decided:
+        return Reply(outcome.status, outcome.body(command.path), {"Content-Type": MEDIA_TYPE})
+    return None

@@ -1,0 +1,159 @@
+"""The JSON that goes out, and the models that document it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal
+from uuid import UUID
+
+import orjson
+from pydantic import BaseModel, Field
+from sqlalchemy import RowMapping
+
+from common.money import to_major
+from wallet_api.wallet import Movement, Wallet
+
+JSON = "application/json"
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An answer, encoded: what is sent is what is stored under the idempotency key."""
+
+    status: int
+    body: bytes
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+class WalletOut(BaseModel):
+    """A wallet."""
+
+    id: UUID
+    user_id: str = Field(examples=["ada"])
+    currency: str = Field(examples=["EUR"])
+    balance: str = Field(examples=["50.00"])
+    version: int = Field(examples=[2])
+    status: Literal["active", "frozen", "closed"]
+    external_id: str | None
+    metadata: dict[str, Any]
+    created_at: datetime
+    updated_at: datetime
+
+
+class _MovementOut(BaseModel):
+    transaction_id: UUID
+    type: Literal["FUND", "TRANSFER"]
+    wallet_id: UUID
+    counterparty_wallet_id: UUID | None
+    amount: str = Field(examples=["30.00"])
+    currency: str = Field(examples=["EUR"])
+    version: int = Field(examples=[3])
+    reference: str | None
+    metadata: dict[str, Any]
+    created_at: datetime
+
+
+class MoneyOut(_MovementOut):
+    """What a movement did to the wallet that asked for it."""
+
+    balance: str = Field(examples=["20.00"])
+
+
+class EntryOut(_MovementOut):
+    """One entry of a wallet's ledger; `amount` is below zero where money left."""
+
+    balance_after: str = Field(examples=["20.00"])
+
+
+class WalletList(BaseModel):
+    """A page of wallets."""
+
+    items: list[WalletOut]
+    next_cursor: str | None
+
+
+class EntryList(BaseModel):
+    """A page of a wallet's ledger."""
+
+    items: list[EntryOut]
+    next_cursor: str | None
+
+
+def etag(version: int) -> str:
+    """Return the strong entity tag of a wallet at that version (RFC 9110, section 8.8.3)."""
+    return f'"{version}"'
+
+
+def timestamp(moment: datetime) -> str:
+    """Return RFC 3339 in UTC, to the microsecond."""
+    return moment.isoformat().replace("+00:00", "Z")
+
+
+def wallet_json(row: RowMapping) -> dict[str, Any]:
+    """Shape a row of `wallets`."""
+    return {
+        "id": str(row["id"]),
+        "user_id": row["user_id"],
+        "currency": row["currency"],
+        "balance": to_major(row["balance_minor"], row["currency"]),
+        "version": row["version"],
+        "status": row["status"],
+        "external_id": row["external_id"],
+        "metadata": orjson.loads(row["metadata"]),
+        "created_at": timestamp(row["created_at"]),
+        "updated_at": timestamp(row["updated_at"]),
+    }
+
+
+def entry_json(row: RowMapping) -> dict[str, Any]:
+    """Shape a wallet's row of `wallet_transactions`."""
+    counterparty = row["counterparty_wallet_id"]
+    return {
+        "transaction_id": str(row["transaction_id"]),
+        "type": row["type"],
+        "wallet_id": str(row["wallet_id"]),
+        "counterparty_wallet_id": counterparty and str(counterparty),
+        "amount": to_major(row["amount_minor"], row["currency"]),
+        "currency": row["currency"],
+        "balance_after": to_major(row["balance_after_minor"], row["currency"]),
+        "version": row["wallet_version"],
+        "reference": row["reference"],
+        "metadata": orjson.loads(row["metadata"]),
+        "created_at": timestamp(row["created_at"]),
+    }
+
+
+def wallet_reply(wallet: Wallet, external_id: str | None, metadata: Mapping[str, Any], created_at: datetime) -> Reply:
+    """Return the answer to the creation of a wallet."""
+    body = {
+        "id": str(wallet.id),
+        "user_id": wallet.user_id,
+        "currency": wallet.currency,
+        "balance": to_major(wallet.balance_minor, wallet.currency),
+        "version": wallet.version,
+        "status": wallet.status,
+        "external_id": external_id,
+        "metadata": metadata,
+        "created_at": timestamp(created_at),
+        "updated_at": timestamp(created_at),
+    }
+    return Reply(201, orjson.dumps(body), {"Location": f"/wallets/{wallet.id}", "ETag": etag(wallet.version)})
+
+
+def money_reply(movement: Movement, created_at: datetime) -> Reply:
+    """Return the answer to a movement: the caller's wallet only, never the other's balance."""
+    wallet, command = movement.wallet, movement.command
+    body = {
+        "transaction_id": str(movement.transaction_id),
+        "type": movement.type,
+        "wallet_id": str(wallet.id),
+        "counterparty_wallet_id": movement.receiver and str(movement.receiver.id),
+        "amount": to_major(movement.amount_minor, wallet.currency),
+        "currency": wallet.currency,
+        "balance": to_major(wallet.balance_minor, wallet.currency),
+        "version": wallet.version,
+        "reference": command.reference,
+        "metadata": command.metadata,
+        "created_at": timestamp(created_at),
+    }
+    return Reply(200, orjson.dumps(body), {"ETag": etag(wallet.version)})

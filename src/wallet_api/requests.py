@@ -1,0 +1,196 @@
+"""From an HTTP request to a checked body: every way to get it wrong ends in a 4xx that says what to change."""
+
+import math
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Final, TypeVar
+from uuid import UUID
+
+import jiter
+from fastapi import Header
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic_core import PydanticCustomError
+from starlette.requests import Request
+
+from common.money import UnknownCurrencyError, exponent_of
+from common.problems import BadRequest, ContentTooLarge, UnsupportedMediaType, ValidationProblem
+from common.text import check_text, check_user_id
+from wallet_api.commands import IdempotencyClaim
+from wallet_api.errors import IdempotencyKeyRequired
+from wallet_api.idempotency import request_hash
+
+BODY_BYTES_MAX: Final = 64 * 1024
+METADATA_KEYS_MAX: Final = 50
+_INTEGER_MAX: Final = 2**53 - 1
+
+_KEY = re.compile(r"[!-~]{1,255}")
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+_ENTITY_TAGS = re.compile(r'(?:W/)?"[^"]*"(?:\s*,\s*(?:W/)?"[^"]*")*')
+_STRONG_VERSION = re.compile(r'(?<!W/)"([0-9]{1,18})"')
+
+
+def _currency(value: str) -> str:
+    try:
+        exponent_of(value)
+    except UnknownCurrencyError as error:
+        raise ValueError(str(error)) from error
+    return value
+
+
+def _amount(value: Any) -> str:
+    """Take a string as it is, and a number by its digits, never through binary floating point."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, jiter.LosslessFloat):
+        whole, _, decimals = str(value).partition(".")
+        return f"{whole}.{decimals.rstrip('0')}".rstrip(".") if decimals else whole
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value) if abs(value) < 10**40 else "9" * 41
+    raise PydanticCustomError("amount", 'must be a decimal string such as "50.00", or a number')
+
+
+def _metadata(value: Any) -> Any:
+    """Take what any JSON reader can hold (RFC 7493): text without NUL, numbers within 2**53, no infinities."""
+    if isinstance(value, str):
+        return check_text(value)
+    if isinstance(value, jiter.LosslessFloat):
+        number = float(value)
+        if math.isinf(number):
+            raise PydanticCustomError("metadata", "holds a number that is too large; send it as a string")
+        return number
+    if isinstance(value, int) and abs(value) > _INTEGER_MAX:
+        raise PydanticCustomError("metadata", "holds a number past 2^53 - 1; send it as a string")
+    if isinstance(value, list):
+        return [_metadata(item) for item in value]
+    if isinstance(value, dict):
+        return {check_text(key): _metadata(item) for key, item in value.items()}
+    return value
+
+
+Text255 = Annotated[str, Field(min_length=1, max_length=255), AfterValidator(check_text)]
+Currency = Annotated[str, AfterValidator(_currency), Field(examples=["EUR"])]
+Amount = Annotated[
+    str,
+    BeforeValidator(_amount, json_schema_input_type=str | float),
+    Field(examples=["50.00"], description="Major units; a plain decimal, as a string or a JSON number."),
+]
+Metadata = Annotated[
+    dict[str, Any],
+    BeforeValidator(_metadata),
+    Field(default_factory=dict, max_length=METADATA_KEYS_MAX, examples=[{"order": "4711"}]),
+]
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    metadata: Metadata
+
+
+class CreateWalletBody(_Body):
+    """A wallet to make."""
+
+    user_id: Annotated[str, AfterValidator(check_user_id), Field(examples=["ada"])]
+    currency: Currency
+    external_id: Text255 | None = None
+
+
+class FundBody(_Body):
+    """Money to bring in."""
+
+    amount: Amount
+    currency: Currency | None = None
+    reference: Text255 | None = None
+
+
+class TransferBody(FundBody):
+    """Money to send."""
+
+    to_wallet_id: Annotated[UUID, Field(strict=False)]
+
+
+BodyT = TypeVar("BodyT", bound=_Body)
+
+IdempotencyKeyHeader = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        description="1 to 255 visible ASCII characters. Asking again with it gets the first answer.",
+    ),
+]
+IfMatchHeader = Annotated[
+    str | None, Header(alias="If-Match", description='The wallet\'s version as an ETag, such as "3".')
+]
+
+
+async def read_body(request: Request, model: type[BodyT]) -> BodyT:
+    """Return the request's body, checked.
+
+    Raises:
+        UnsupportedMediaType, ContentTooLarge, BadRequest: it can't be read.
+        ValidationProblem: a field is wrong; all of them are named.
+    """
+    content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if content_type != "application/json" and not content_type.endswith("+json"):
+        raise UnsupportedMediaType("Content-Type: send application/json.")
+    document = _parse(await _read_bounded(request))
+    if not isinstance(document, dict):
+        raise ValidationProblem("The body must be a JSON object.")
+    try:
+        return model.model_validate(document)
+    except ValidationError as error:
+        raise ValidationProblem.of_errors(error.errors()) from error
+
+
+async def _read_bounded(request: Request) -> bytes:
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > BODY_BYTES_MAX:
+            raise ContentTooLarge(f"The body may have at most {BODY_BYTES_MAX} bytes.")
+    return bytes(body)
+
+
+def _parse(body: bytes) -> Any:
+    try:
+        return jiter.from_json(body, allow_inf_nan=False, catch_duplicate_keys=True, float_mode="lossless-float")
+    except ValueError as error:
+        raise BadRequest(f"The body is not JSON: {error}") from error
+
+
+def read_claim(request: Request, key: str | None, body: BaseModel, *, required: bool) -> IdempotencyClaim | None:
+    """Return the request's idempotency claim.
+
+    Raises:
+        IdempotencyKeyRequired: the server wants a key and there is none.
+        ValidationProblem: it isn't a key.
+    """
+    if key is None:
+        if required:
+            raise IdempotencyKeyRequired("Idempotency-Key: send a key of your own, a UUID say, with each POST.")
+        return None
+    if not _KEY.fullmatch(key):
+        raise ValidationProblem.of("Idempotency-Key", "must be 1 to 255 visible ASCII characters")
+    digest = request_hash(request.method, request.url.path, body.model_dump(mode="json"))
+    return IdempotencyClaim(key, digest)
+
+
+def read_if_match(header: str | None) -> frozenset[int] | None:
+    """Return the versions that `If-Match` names, or None where any will do (RFC 9110, section 13.1.1).
+
+    Weak tags never match: the comparison is the strong one.
+
+    Raises:
+        ValidationProblem: it isn't a list of entity tags.
+    """
+    if header is None or header.strip() == "*":
+        return None
+    if not _ENTITY_TAGS.fullmatch(header.strip()):
+        raise ValidationProblem.of("If-Match", 'must be the ETag of the wallet, such as "3"')
+    return frozenset(int(version) for version in _STRONG_VERSION.findall(header))
+
+
+def read_traceparent(headers: Mapping[str, str]) -> str | None:
+    """Return the W3C `traceparent` if it is one; a broken one is ignored (Trace Context, section 3.2.2)."""
+    value = headers.get("traceparent")
+    return value if value and _TRACEPARENT.fullmatch(value) else None

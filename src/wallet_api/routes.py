@@ -1,0 +1,197 @@
+"""The wallet API's routes: parse, run one use case, answer."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+import orjson
+from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
+from pydantic import AfterValidator, BaseModel
+
+from common.pagination import PAGE_LIMIT_DEFAULT, PAGE_LIMIT_MAX, decode_cursor, encode_cursor, next_link
+from common.problems import Problem
+from common.text import check_user_id
+from wallet_api import metrics, queries
+from wallet_api.commands import CreateWallet, Fund, Transfer
+from wallet_api.context import Context, context_of
+from wallet_api.errors import WalletNotFound
+from wallet_api.idempotency import REPLAYED
+from wallet_api.openapi import READ_ERRORS, money_documentation
+from wallet_api.replies import (
+    JSON,
+    EntryList,
+    MoneyOut,
+    Reply,
+    WalletList,
+    WalletOut,
+    entry_json,
+    etag,
+    wallet_json,
+)
+from wallet_api.requests import (
+    CreateWalletBody,
+    FundBody,
+    IdempotencyKeyHeader,
+    IfMatchHeader,
+    TransferBody,
+    read_body,
+    read_claim,
+    read_if_match,
+    read_traceparent,
+)
+from wallet_api.transactions import execute, execute_fund
+from wallet_api.use_cases import Outcome, create_wallets, transfer
+
+router = APIRouter(tags=["wallets"])
+
+ContextOf = Annotated[Context, Depends(context_of)]
+UserId = Annotated[str, Path(description="1 to 64 visible characters"), AfterValidator(check_user_id)]
+Limit = Annotated[int, Query(ge=1, le=PAGE_LIMIT_MAX)]
+Cursor = Annotated[str | None, Query(description="`next_cursor` of the page before", max_length=1024)]
+Order = Annotated[Literal["asc", "desc"], Query(description="`desc`: newest first")]
+
+
+@router.post("/wallets", **money_documentation(CreateWalletBody, WalletOut, 201))
+async def post_wallet(request: Request, context: ContextOf, idempotency_key: IdempotencyKeyHeader = None) -> Response:
+    """Make a wallet for a user."""
+    body = await read_body(request, CreateWalletBody)
+    command = CreateWallet(
+        **_common(request, context, idempotency_key, body),
+        user_id=body.user_id,
+        currency=body.currency,
+        external_id=body.external_id,
+        metadata=body.metadata,
+    )
+    outcomes = await execute(context.engine, create_wallets, [command])
+    return _respond("create", outcomes[0])
+
+
+@router.post("/wallets/{wallet_id}/fund", **money_documentation(FundBody, MoneyOut, 200))
+async def post_fund(
+    request: Request,
+    wallet_id: UUID,
+    context: ContextOf,
+    idempotency_key: IdempotencyKeyHeader = None,
+    if_match: IfMatchHeader = None,
+) -> Response:
+    """Bring money in from outside. Locks optimistically."""
+    body = await read_body(request, FundBody)
+    command = Fund(
+        **_common(request, context, idempotency_key, body),
+        wallet_id=wallet_id,
+        amount=body.amount,
+        currency=body.currency,
+        reference=body.reference,
+        metadata=body.metadata,
+        if_match=read_if_match(if_match),
+    )
+    outcome = await execute_fund(context.engine, command, context.settings.fund_attempts_max)
+    return _respond("fund", outcome)
+
+
+@router.post("/wallets/{wallet_id}/transfer", **money_documentation(TransferBody, MoneyOut, 200))
+async def post_transfer(
+    request: Request,
+    wallet_id: UUID,
+    context: ContextOf,
+    idempotency_key: IdempotencyKeyHeader = None,
+    if_match: IfMatchHeader = None,
+) -> Response:
+    """Send money to another wallet of the same currency. Locks both wallets."""
+    body = await read_body(request, TransferBody)
+    command = Transfer(
+        **_common(request, context, idempotency_key, body),
+        wallet_id=wallet_id,
+        to_wallet_id=body.to_wallet_id,
+        amount=body.amount,
+        currency=body.currency,
+        reference=body.reference,
+        metadata=body.metadata,
+        if_match=read_if_match(if_match),
+    )
+    outcomes = await execute(context.engine, transfer, [command])
+    return _respond("transfer", outcomes[0])
+
+
+@router.get("/wallets/{wallet_id}", response_model=WalletOut, responses=READ_ERRORS)
+async def get_wallet(
+    wallet_id: UUID, context: ContextOf, if_none_match: Annotated[str | None, Header()] = None
+) -> Response:
+    """Read a wallet and its balance, as of the last commit."""
+    async with context.reader.connect() as connection:
+        row = await queries.get_wallet(connection, wallet_id)
+    if row is None:
+        raise WalletNotFound(wallet_id)
+    headers = {"ETag": etag(row["version"])}
+    if if_none_match in {headers["ETag"], "*"}:
+        return Response(status_code=304, headers=headers)
+    return Response(orjson.dumps(wallet_json(row)), media_type=JSON, headers=headers)
+
+
+@router.get("/wallets/{wallet_id}/transactions", response_model=EntryList, responses=READ_ERRORS)
+async def get_transactions(
+    request: Request,
+    wallet_id: UUID,
+    context: ContextOf,
+    limit: Limit = PAGE_LIMIT_DEFAULT,
+    cursor: Cursor = None,
+    order: Order = "desc",
+) -> Response:
+    """Read a wallet's ledger: consistent at once, newest first."""
+    after = decode_cursor(cursor, [int])[0] if cursor else _first(order, 0, 2**63 - 1)
+    async with context.reader.connect() as connection:
+        rows = await queries.list_entries(connection, wallet_id, order, after, limit + 1)
+        if not rows and await queries.get_wallet(connection, wallet_id) is None:
+            raise WalletNotFound(wallet_id)
+    last = rows[limit - 1]["wallet_version"] if len(rows) > limit else None
+    return _page(request, [entry_json(row) for row in rows[:limit]], last)
+
+
+@router.get("/users/{user_id:path}/wallets", response_model=WalletList, responses=READ_ERRORS)
+async def get_user_wallets(
+    request: Request,
+    user_id: UserId,
+    context: ContextOf,
+    limit: Limit = PAGE_LIMIT_DEFAULT,
+    cursor: Cursor = None,
+    order: Order = "desc",
+) -> Response:
+    """List a user's wallets, newest first; a user without wallets has an empty list."""
+    after = decode_cursor(cursor, [UUID])[0] if cursor else _first(order, UUID(int=0), UUID(int=2**128 - 1))
+    async with context.reader.connect() as connection:
+        rows = await queries.list_wallets(connection, user_id, order, after, limit + 1)
+    last = str(rows[limit - 1]["id"]) if len(rows) > limit else None
+    return _page(request, [wallet_json(row) for row in rows[:limit]], last)
+
+
+def _common(request: Request, context: Context, key: str | None, body: BaseModel) -> dict[str, Any]:
+    required = context.settings.idempotency_key_required
+    return {
+        "path": request.url.path,
+        "claim": read_claim(request, key, body, required=required),
+        "traceparent": read_traceparent(request.headers),
+    }
+
+
+def _respond(operation: str, outcome: Outcome) -> Response:
+    if isinstance(outcome, Problem):
+        metrics.operations.labels(operation, outcome.code).inc()
+        raise outcome
+    replayed = outcome.headers.keys() >= REPLAYED.keys()
+    metrics.operations.labels(operation, "replayed" if replayed else "done").inc()
+    return _response(outcome)
+
+
+def _response(reply: Reply) -> Response:
+    headers = {"Content-Type": JSON, **reply.headers}
+    return Response(reply.body, status_code=reply.status, headers=headers)
+
+
+def _first(order: str, lowest: Any, highest: Any) -> Any:
+    return lowest if order == "asc" else highest
+
+
+def _page(request: Request, items: list[Mapping[str, Any]], last: str | int | None) -> Response:
+    cursor = None if last is None else encode_cursor([last])
+    headers = {"Link": next_link(request.url.path, request.query_params, cursor)} if cursor else {}
+    return Response(orjson.dumps({"items": items, "next_cursor": cursor}), media_type=JSON, headers=headers)

@@ -1,0 +1,19 @@
+"""Settings of the wallet API."""
+
+from pydantic import Field
+
+from common.settings import DatabaseSettings, LogSettings, Port
+
+
+class WalletApiSettings(DatabaseSettings, LogSettings):
+    """Each from the environment variable of its name in capitals."""
+
+    wallet_api_host: str = "127.0.0.1"
+    wallet_api_port: Port = 8000
+    wallet_api_workers: int = Field(1, ge=1, le=64)
+    idempotency_key_required: bool = False
+    fund_attempts_max: int = Field(40, ge=1, le=1000)
+    """How often a fund reads again after losing the race for the wallet's version."""
+    lock_timeout_seconds: float = Field(2.0, gt=0, le=60)
+    statement_timeout_seconds: float = Field(5.0, gt=0, le=300)
+    pool_timeout_seconds: float = Field(2.0, gt=0, le=60)

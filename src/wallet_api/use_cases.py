@@ -1,0 +1,163 @@
+"""The use cases: claim, lock, decide, write, for a list of commands in one transaction.
+
+A refused command leaves the others alone. One request is a list of one.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import datetime
+from typing import Protocol, TypeVar
+from uuid import UUID
+
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from common.database import LOCK_NOT_AVAILABLE, sqlstate
+from common.identifiers import new_id
+from common.problems import Problem
+from wallet_api import idempotency, outbox, queries
+from wallet_api.commands import Command, CreateWallet, Fund, MoneyCommand, Transfer
+from wallet_api.errors import ExternalIdTaken, VersionConflict, WalletBusy
+from wallet_api.replies import Reply, money_reply, wallet_reply
+from wallet_api.wallet import Movement, Wallet, decide_fund, decide_transfer, entries_of
+
+Outcome = Reply | Problem
+
+
+CommandT = TypeVar("CommandT", bound=Command)
+CommandT_contra = TypeVar("CommandT_contra", bound=Command, contravariant=True)
+MoneyT = TypeVar("MoneyT", bound=MoneyCommand)
+
+
+class UseCase(Protocol[CommandT_contra]):
+    """A list of commands in, an outcome for each out, inside the caller's transaction."""
+
+    async def __call__(self, connection: AsyncConnection, commands: Sequence[CommandT_contra], /) -> list[Outcome]:
+        """Run it."""
+
+
+async def fund(connection: AsyncConnection, commands: Sequence[Fund]) -> list[Outcome]:
+    """Fund wallets, locking optimistically: a command whose wallet changed in between gets VersionConflict."""
+
+    async def undecided(fresh: Sequence[Fund]) -> list[Outcome]:
+        wallets = await queries.read_wallets(connection, {command.wallet_id for command in fresh})
+        return await _move(connection, wallets, fresh, decide_fund)
+
+    return await _answer(connection, commands, undecided)
+
+
+async def transfer(connection: AsyncConnection, commands: Sequence[Transfer]) -> list[Outcome]:
+    """Transfer between wallets, locking pessimistically: all wallets of the list, in the order of their ids.
+
+    Raises:
+        WalletBusy: a lock was not to be had in time; nothing of the list was done.
+    """
+
+    async def undecided(fresh: Sequence[Transfer]) -> list[Outcome]:
+        ids = {command.wallet_id for command in fresh} | {command.to_wallet_id for command in fresh}
+        wallets = await _bounded(queries.lock_wallets(connection, ids))
+        return await _move(connection, wallets, fresh, decide_transfer)
+
+    return await _answer(connection, commands, undecided)
+
+
+async def create_wallets(connection: AsyncConnection, commands: Sequence[CreateWallet]) -> list[Outcome]:
+    """Make wallets. Each one's creation is its version 1 and its first event."""
+
+    async def undecided(fresh: Sequence[CreateWallet]) -> list[Outcome]:
+        made = [(new_id(), command) for command in fresh]
+        inserted = await _bounded(queries.insert_wallets(connection, made))
+        wallets = [
+            (Wallet(wallet_id, command.user_id, command.currency, 0, 1, "active"), command)
+            for wallet_id, command in made
+            if wallet_id in inserted
+        ]
+        if wallets:
+            created_at = inserted[wallets[0][0].id]
+            await outbox.write(connection, outbox.creation_rows(wallets, created_at), created_at)
+            replies = {
+                wallet.id: wallet_reply(wallet, command.external_id, command.metadata, created_at)
+                for wallet, command in wallets
+            }
+        else:
+            replies = {}
+        return [replies.get(wallet_id) or await _taken(connection, command) for wallet_id, command in made]
+
+    return await _answer(connection, commands, undecided)
+
+
+async def _answer(
+    connection: AsyncConnection,
+    commands: Sequence[CommandT],
+    undecided: Callable[[Sequence[CommandT]], Awaitable[list[Outcome]]],
+) -> list[Outcome]:
+    answered = await idempotency.claim(connection, commands)
+    fresh = [command for command in commands if not (command.claim and command.claim.key in answered)]
+    outcomes = dict(zip(map(id, fresh), await undecided(fresh) if fresh else [], strict=True))
+    await idempotency.store(connection, [(command, outcomes[id(command)]) for command in fresh])
+    return [
+        outcomes[id(command)] if id(command) in outcomes else answered[command.claim.key]  # type: ignore[union-attr]
+        for command in commands
+    ]
+
+
+async def _move(
+    connection: AsyncConnection,
+    read: Mapping[UUID, Wallet],
+    commands: Sequence[MoneyT],
+    decide: Callable[[Mapping[UUID, Wallet], MoneyT], Movement],
+) -> list[Outcome]:
+    wallets = dict(read)
+    decisions: list[Movement | Problem] = []
+    for command in commands:
+        try:
+            movement = decide(wallets, command)
+        except Problem as problem:
+            decisions.append(problem)
+            continue
+        decisions.append(movement)
+        wallets |= {wallet.id: wallet for wallet in (movement.wallet, movement.receiver) if wallet}
+    changed = [wallet for wallet_id, wallet in wallets.items() if wallet is not read[wallet_id]]
+    written = await _bounded(queries.update_wallets(connection, read, changed)) if changed else {}
+    movements = [item for item in decisions if isinstance(item, Movement) and item.wallet.id in written]
+    if movements:
+        await _write(connection, movements, written[movements[0].wallet.id])
+    return [_outcome(decision, written) for decision in decisions]
+
+
+async def _write(connection: AsyncConnection, movements: Sequence[Movement], created_at: datetime) -> None:
+    entries = [
+        (movement, number, entry)
+        for movement in movements
+        for number, entry in enumerate(entries_of(movement), start=1)
+    ]
+    await queries.insert_entries(connection, entries, created_at)
+    await outbox.write(connection, outbox.movement_rows(movements, created_at), created_at)
+
+
+def _outcome(decision: Movement | Problem, written: Mapping[UUID, datetime]) -> Outcome:
+    if isinstance(decision, Problem):
+        return decision
+    created_at = written.get(decision.wallet.id)
+    if created_at is None:
+        return VersionConflict(f"Wallet {decision.wallet.id} changed each time. Ask again with the same key.")
+    return money_reply(decision, created_at)
+
+
+async def _taken(connection: AsyncConnection, command: CreateWallet) -> ExternalIdTaken:
+    found = await queries.find_external_id(connection, command.user_id, command.external_id)
+    return ExternalIdTaken(
+        f"external_id: {command.user_id} already has the wallet {found} under {command.external_id}.",
+        extensions={"wallet_id": str(found)},
+    )
+
+
+ResultT = TypeVar("ResultT")
+
+
+async def _bounded(statement: Awaitable[ResultT]) -> ResultT:
+    try:
+        return await statement
+    except DBAPIError as error:
+        if sqlstate(error) == LOCK_NOT_AVAILABLE:
+            raise WalletBusy("The lock was not to be had in time. Ask again with the same key.") from error
+        raise

@@ -1,0 +1,143 @@
+"""The money rules: what a command does to the wallets it touches, or why it is refused. Pure."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
+from uuid import UUID
+
+from common.identifiers import new_id
+from common.money import MINOR_MAX, AmountError, to_major, to_minor
+from common.problems import ValidationProblem
+from wallet_api.commands import Fund, MoneyCommand, Transfer
+from wallet_api.errors import (
+    BalanceLimitExceeded,
+    CurrencyMismatch,
+    InsufficientFunds,
+    SameWallet,
+    VersionMismatch,
+    WalletClosed,
+    WalletFrozen,
+    WalletNotFound,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Wallet:
+    """A wallet as the rules see it; the balance is in minor units of its currency."""
+
+    id: UUID
+    user_id: str
+    currency: str
+    balance_minor: int
+    version: int
+    status: str
+
+    def moved(self, amount_minor: int) -> "Wallet":
+        """Return the wallet with that much more (or, below zero, less), one version on.
+
+        Raises:
+            InsufficientFunds: it hasn't got that much.
+            BalanceLimitExceeded: it can't hold that much.
+        """
+        balance_minor = self.balance_minor + amount_minor
+        if balance_minor < 0:
+            raise InsufficientFunds(
+                f"amount: wallet {self.id} has {to_major(self.balance_minor, self.currency)}"
+                f" {self.currency}, {to_major(-amount_minor, self.currency)} were asked for."
+            )
+        if balance_minor > MINOR_MAX:
+            most = to_major(MINOR_MAX, self.currency)
+            raise BalanceLimitExceeded(f"amount: wallet {self.id} can hold at most {most} {self.currency}.")
+        return replace(self, balance_minor=balance_minor, version=self.version + 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Movement:
+    """Money that moved. Wallets are as they are after it.
+
+    `amount_minor` is above zero and goes from `wallet` to `receiver`, or, where there is no receiver, from
+    the currency's world account into `wallet`.
+    """
+
+    transaction_id: UUID
+    type: Literal["FUND", "TRANSFER"]
+    command: MoneyCommand
+    amount_minor: int
+    wallet: Wallet
+    receiver: Wallet | None
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One row of the ledger; `wallet` None is the world account. A movement's entries sum to zero."""
+
+    wallet: Wallet | None
+    counterparty: Wallet | None
+    amount_minor: int
+
+
+def entries_of(movement: Movement) -> tuple[Entry, Entry]:
+    """Return the movement's two sides, the acting wallet's first."""
+    if movement.receiver is None:
+        return (
+            Entry(movement.wallet, None, movement.amount_minor),
+            Entry(None, movement.wallet, -movement.amount_minor),
+        )
+    return (
+        Entry(movement.wallet, movement.receiver, -movement.amount_minor),
+        Entry(movement.receiver, movement.wallet, movement.amount_minor),
+    )
+
+
+def decide_fund(wallets: Mapping[UUID, Wallet], command: Fund) -> Movement:
+    """Return what funding does, or raise the Problem for which it is refused."""
+    wallet = _acting_wallet(wallets, command)
+    amount_minor = _amount_minor(wallet, command)
+    return Movement(new_id(), "FUND", command, amount_minor, wallet.moved(amount_minor), None)
+
+
+def decide_transfer(wallets: Mapping[UUID, Wallet], command: Transfer) -> Movement:
+    """Return what the transfer does, or raise the Problem for which it is refused."""
+    if command.to_wallet_id == command.wallet_id:
+        raise SameWallet("to_wallet_id: must be another wallet than the one that sends.")
+    sender = _acting_wallet(wallets, command)
+    receiver = wallets.get(command.to_wallet_id)
+    if receiver is None:
+        raise WalletNotFound(command.to_wallet_id, "to_wallet_id")
+    _check_open(receiver)
+    if receiver.currency != sender.currency:
+        raise CurrencyMismatch(
+            f"to_wallet_id: wallet {receiver.id} is in {receiver.currency}, {sender.id} in {sender.currency}."
+        )
+    amount_minor = _amount_minor(sender, command)
+    return Movement(
+        new_id(), "TRANSFER", command, amount_minor, sender.moved(-amount_minor), receiver.moved(amount_minor)
+    )
+
+
+def _acting_wallet(wallets: Mapping[UUID, Wallet], command: MoneyCommand) -> Wallet:
+    wallet = wallets.get(command.wallet_id)
+    if wallet is None:
+        raise WalletNotFound(command.wallet_id)
+    if command.if_match is not None and wallet.version not in command.if_match:
+        raise VersionMismatch(
+            f"If-Match: wallet {wallet.id} is at version {wallet.version}. Read it again and decide anew."
+        )
+    _check_open(wallet)
+    if command.currency not in {None, wallet.currency}:
+        raise CurrencyMismatch(f"currency: wallet {wallet.id} is in {wallet.currency}, not {command.currency}.")
+    return wallet
+
+
+def _check_open(wallet: Wallet) -> None:
+    if wallet.status == "frozen":
+        raise WalletFrozen(f"Wallet {wallet.id} is frozen.")
+    if wallet.status == "closed":
+        raise WalletClosed(f"Wallet {wallet.id} is closed.")
+
+
+def _amount_minor(wallet: Wallet, command: MoneyCommand) -> int:
+    try:
+        return to_minor(command.amount, wallet.currency)
+    except AmountError as error:
+        raise ValidationProblem.of("amount", str(error)) from error

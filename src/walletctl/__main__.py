@@ -1,0 +1,5 @@
+"""Lets `python -m walletctl` do what `walletctl` does."""
+
+from walletctl.cli import main
+
+main()
