@@ -95,7 +95,7 @@ def upgrade() -> None:
         ["lane", "id"],
         unique=False,
         schema="wallet",
-        postgresql_where=sa.text("published_at IS NULL"),
+        postgresql_where=sa.text("published_at IS NULL AND parked_at IS NULL"),
     )
     op.create_table(
         "outbox_audit",

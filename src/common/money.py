@@ -12,7 +12,7 @@ MINOR_MAX = 2**63 - 1
 """The most a PostgreSQL `BIGINT`, and so an amount or a balance, can hold."""
 
 _DECIMAL = re.compile(r"(0|[1-9][0-9]*)(?:\.([0-9]+))?")
-_LENGTH_MAX = 40
+_LENGTH_MAX = 400
 
 
 class AmountError(ValueError):

@@ -140,8 +140,9 @@ outbox = Table(
         "settled",
     ),
     CheckConstraint("published_at IS NULL OR parked_at IS NULL", "parked"),
-    # What a relay reads: pending rows of a lane in their order, and nothing else.
-    Index("outbox_pending_idx", "lane", "id", postgresql_where=text("published_at IS NULL")),
+    # What a relay reads: pending rows of a lane in their order, and nothing else. A parked wallet's rows are
+    # out of it, however many they are.
+    Index("outbox_pending_idx", "lane", "id", postgresql_where=text("published_at IS NULL AND parked_at IS NULL")),
     # Wallets that wait behind a parked row; all but empty.
     Index("outbox_parked_idx", "aggregate_id", "id", postgresql_where=text("parked_at IS NOT NULL")),
     schema="wallet",

@@ -221,7 +221,7 @@ async def claim_keys(connection: AsyncConnection, claims: Collection[Idempotency
 async def read_keys(connection: AsyncConnection, keys: Collection[str]) -> dict[str, tuple[bytes, Reply]]:
     """Return the request hash and the reply of each key."""
     rows = (await connection.execute(READ_KEYS, {"keys": list(keys)})).all()
-    return {key: (digest, Reply(status, body, orjson.loads(headers))) for key, digest, status, headers, body in rows}
+    return {key: (digest, Reply(status, body, headers)) for key, digest, status, headers, body in rows}
 
 
 async def store_replies(connection: AsyncConnection, replies: Mapping[str, Reply]) -> None:

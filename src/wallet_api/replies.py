@@ -99,7 +99,7 @@ def wallet_json(row: RowMapping) -> dict[str, Any]:
         "version": row["version"],
         "status": row["status"],
         "external_id": row["external_id"],
-        "metadata": orjson.loads(row["metadata"]),
+        "metadata": row["metadata"],
         "created_at": timestamp(row["created_at"]),
         "updated_at": timestamp(row["updated_at"]),
     }
@@ -118,7 +118,7 @@ def entry_json(row: RowMapping) -> dict[str, Any]:
         "balance_after": to_major(row["balance_after_minor"], row["currency"]),
         "version": row["wallet_version"],
         "reference": row["reference"],
-        "metadata": orjson.loads(row["metadata"]),
+        "metadata": row["metadata"],
         "created_at": timestamp(row["created_at"]),
     }
 

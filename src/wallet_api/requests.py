@@ -22,6 +22,8 @@ from wallet_api.idempotency import request_hash
 BODY_BYTES_MAX: Final = 64 * 1024
 METADATA_KEYS_MAX: Final = 50
 _INTEGER_MAX: Final = 2**53 - 1
+# Far past what fits, and short enough to be printed: the refusal then speaks of the size.
+_AMOUNT_MAX: Final = 10**300
 
 _KEY = re.compile(r"[!-~]{1,255}")
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
@@ -45,7 +47,7 @@ def _amount(value: Any) -> str:
         whole, _, decimals = str(value).partition(".")
         return f"{whole}.{decimals.rstrip('0')}".rstrip(".") if decimals else whole
     if isinstance(value, int) and not isinstance(value, bool):
-        return str(value) if abs(value) < 10**40 else "9" * 41
+        return str(value) if abs(value) < _AMOUNT_MAX else str(_AMOUNT_MAX)
     raise PydanticCustomError("amount", 'must be a decimal string such as "50.00", or a number')
 
 

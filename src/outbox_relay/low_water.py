@@ -1,0 +1,83 @@
+"""How far a lane's scan may skip: a hint that must never strand a row. Pure.
+
+An id can be handed out early and committed late, so "everything up to 100 is published" can be true now and
+false in a moment. It stays true once every transaction that might have taken an id up to 100 has ended.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from outbox_relay.outcomes import Outcome, Retry, Row
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """A look at the database: first the last id handed out, then, later, the snapshot's bounds."""
+
+    last_id: int
+    xmin: int
+    xmax: int
+
+
+class SafeHorizon:
+    """Follows the id up to which no row can still turn up.
+
+    Every transaction takes its transaction id before its first outbox id (it has claimed a key or written a
+    wallet by then). So all that might hold an id up to `last_id` have a transaction id below the `xmax` of a
+    snapshot taken after it, and have ended when some later snapshot's `xmin` has reached that `xmax`.
+    """
+
+    def __init__(self) -> None:
+        self.safe_id = 0
+        self._awaited: Moment | None = None
+
+    def observe(self, moment: Moment) -> int:
+        """Take a new look; return the safe id."""
+        if self._awaited is not None and moment.xmin >= self._awaited.xmax:
+            self.safe_id = max(self.safe_id, self._awaited.last_id)
+            self._awaited = None
+        if self._awaited is None:
+            self._awaited = moment
+        return self.safe_id
+
+
+class LaneRow(Row, Protocol):
+    """A row that knows its lane."""
+
+    @property
+    def lane(self) -> int:
+        """Where it is published in order."""
+
+
+def raised_low_waters(
+    low_waters: Mapping[int, int],
+    rows: Sequence[LaneRow],
+    outcomes: Mapping[int, Outcome],
+    safe_id: int,
+    *,
+    lane_rows_max: int,
+    step: int,
+) -> dict[int, int]:
+    """Return the lanes whose low water may rise, and to which id.
+
+    Args:
+        low_waters: of the claimed lanes, as they are.
+        rows: what was read of them, ascending by id.
+        outcomes: by row id.
+        safe_id: no row up to it could have been missed by that reading.
+        lane_rows_max: a lane with so many rows read may have more.
+        step: smaller rises aren't worth the write.
+    """
+    by_lane: dict[int, list[LaneRow]] = {lane: [] for lane in low_waters}
+    for row in rows:
+        by_lane[row.lane].append(row)
+    raised = {}
+    for lane, lane_rows in by_lane.items():
+        left = [row.id for row in lane_rows if isinstance(outcomes[row.id], Retry)]
+        bounds = [safe_id, *(row_id - 1 for row_id in left[:1])]
+        if len(lane_rows) >= lane_rows_max:
+            bounds.append(lane_rows[-1].id)
+        if min(bounds) - low_waters[lane] >= step:
+            raised[lane] = min(bounds)
+    return raised

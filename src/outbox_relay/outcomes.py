@@ -1,0 +1,114 @@
+"""What becomes of each row of a batch, given what the broker said. Pure."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+from uuid import UUID
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """The broker has it, at this partition and offset."""
+
+    partition: int
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The broker will never take it: too large, invalid."""
+
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Undelivered:
+    """It may be there or not: asking again may help."""
+
+    error: str
+
+
+Report = Delivered | Refused | Undelivered
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """Settle the row."""
+
+    partition: int
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class Parked:
+    """Set the row aside until an operator decides."""
+
+    error: str
+    attempts: int
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """Leave the row pending."""
+
+    error: str
+
+
+Outcome = Published | Parked | Retry
+
+
+class Row(Protocol):
+    """What of an outbox row matters here."""
+
+    @property
+    def id(self) -> int:
+        """The outbox id."""
+
+    @property
+    def aggregate_id(self) -> UUID:
+        """Whose order is kept."""
+
+    @property
+    def waits(self) -> bool:
+        """Whether an earlier row of the same aggregate is parked."""
+
+
+def decide_outcomes(rows: Sequence[Row], reports: Mapping[int, Report]) -> dict[int, Outcome]:
+    """Return the outcome of each row by its id.
+
+    An aggregate's rows stay in order: behind a row that is parked the later ones are parked too, and behind
+    one that has to be tried again they are tried again, even where the broker has them already. (They were
+    delivered out of turn; sent once more they follow in turn, and consumers drop what they have.)
+
+    Args:
+        rows: a batch, ascending by id.
+        reports: by row id, for the rows that were sent.
+    """
+    outcomes: dict[int, Outcome] = {}
+    held_up: dict[UUID, Outcome] = {}
+    for row in rows:
+        outcome = held_up.get(row.aggregate_id) or _decide(row, reports.get(row.id))
+        outcomes[row.id] = outcome
+        if row.aggregate_id not in held_up and not isinstance(outcome, Published):
+            held_up[row.aggregate_id] = _behind(row, outcome)
+    return outcomes
+
+
+def _decide(row: Row, report: Report | None) -> Outcome:
+    match report:
+        case _ if row.waits:
+            return Parked("waits behind a parked event of the same wallet", attempts=0)
+        case Delivered(partition, offset):
+            return Published(partition, offset)
+        case Refused(error):
+            return Parked(error, attempts=1)
+        case Undelivered(error):
+            return Retry(error)
+        case None:
+            return Retry("no delivery report")
+
+
+def _behind(row: Row, outcome: Outcome) -> Outcome:
+    if isinstance(outcome, Parked):
+        return Parked(f"waits behind outbox row {row.id}, which is parked", attempts=0)
+    return outcome

@@ -1,0 +1,288 @@
+"""The relay's SQL."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+from uuid import UUID
+
+import orjson
+from sqlalchemy import RowMapping, text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from outbox_relay.low_water import Moment
+from outbox_relay.outcomes import Parked, Published
+
+# The lanes with the oldest pending rows that no other relay holds. A statement of its own: what it waits for
+# is locks, what the next one reads must be a snapshot taken after them. (Read in the same snapshot, a lane
+# that another relay settled in between would be published again.)
+LOCK_LANES: Final = text("""
+    SELECT lanes.lane, lanes.low_water
+    FROM wallet.outbox_lanes AS lanes
+    CROSS JOIN LATERAL (
+        SELECT id FROM wallet.outbox
+        WHERE outbox.lane = lanes.lane AND outbox.id > lanes.low_water
+            AND published_at IS NULL AND parked_at IS NULL
+        ORDER BY id LIMIT 1
+    ) AS oldest
+    ORDER BY oldest.id
+    LIMIT :lanes_max
+    FOR UPDATE OF lanes SKIP LOCKED
+""")
+
+READ_PENDING: Final = text("""
+    SELECT pending.*
+    FROM unnest(cast(:lanes AS smallint[]), cast(:low_waters AS bigint[])) AS claimed (lane, low_water)
+    CROSS JOIN LATERAL (
+        SELECT id, lane, event_id, aggregate_id, event_type, payload::text AS payload, headers::text AS headers,
+            created_at,
+            EXISTS (
+                SELECT FROM wallet.outbox AS parked
+                WHERE parked.aggregate_id = outbox.aggregate_id AND parked.parked_at IS NOT NULL
+                    AND parked.id < outbox.id
+            ) AS waits
+        FROM wallet.outbox
+        WHERE outbox.lane = claimed.lane AND outbox.id > claimed.low_water
+            AND published_at IS NULL AND parked_at IS NULL
+        ORDER BY id LIMIT :lane_rows_max
+    ) AS pending
+    ORDER BY id
+""")
+
+SETTLE: Final = text("""
+    UPDATE wallet.outbox
+    SET published_at = statement_timestamp(), kafka_partition = settled.partition,
+        kafka_offset = settled.position, attempts = attempts + 1, last_error = NULL
+    FROM unnest(cast(:ids AS bigint[]), cast(:partitions AS integer[]), cast(:offsets AS bigint[]))
+        AS settled (id, partition, position)
+    WHERE outbox.id = settled.id
+""")
+
+PARK: Final = text("""
+    UPDATE wallet.outbox
+    SET parked_at = statement_timestamp(), attempts = outbox.attempts + parked.attempts, last_error = parked.error
+    FROM unnest(cast(:ids AS bigint[]), cast(:attempts AS integer[]), cast(:errors AS text[]))
+        AS parked (id, attempts, error)
+    WHERE outbox.id = parked.id
+""")
+
+RAISE_LOW_WATER: Final = text("""
+    UPDATE wallet.outbox_lanes
+    SET low_water = raised.low_water
+    FROM unnest(cast(:lanes AS smallint[]), cast(:low_waters AS bigint[])) AS raised (lane, low_water)
+    WHERE outbox_lanes.lane = raised.lane AND outbox_lanes.low_water < raised.low_water
+""")
+
+LAST_ID: Final = text("SELECT coalesce(pg_sequence_last_value('wallet.outbox_id_seq'), 0)")
+SNAPSHOT: Final = text("""
+    SELECT pg_snapshot_xmin(snapshot)::text::bigint, pg_snapshot_xmax(snapshot)::text::bigint
+    FROM pg_current_snapshot() AS snapshot
+""")
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxRow:
+    """A pending row: its payload goes from here to the producer as it is."""
+
+    id: int
+    lane: int
+    event_id: UUID
+    aggregate_id: UUID
+    event_type: str
+    payload: bytes
+    headers: dict[str, str] | None
+    created_at: datetime
+    waits: bool
+
+
+async def lock_lanes(connection: AsyncConnection, lanes_max: int) -> dict[int, int]:
+    """Lock lanes that have pending rows; return each one's low water."""
+    rows = (await connection.execute(LOCK_LANES, {"lanes_max": lanes_max})).all()
+    return {row.lane: row.low_water for row in rows}
+
+
+async def read_pending(
+    connection: AsyncConnection, low_waters: Mapping[int, int], lane_rows_max: int
+) -> list[OutboxRow]:
+    """Return the pending rows of locked lanes, ascending by id, at most `lane_rows_max` of each."""
+    parameters = {
+        "lanes": list(low_waters),
+        "low_waters": list(low_waters.values()),
+        "lane_rows_max": lane_rows_max,
+    }
+    rows = (await connection.execute(READ_PENDING, parameters)).all()
+    return [
+        OutboxRow(
+            row.id,
+            row.lane,
+            row.event_id,
+            row.aggregate_id,
+            row.event_type,
+            row.payload.encode(),
+            row.headers and orjson.loads(row.headers),
+            row.created_at,
+            row.waits,
+        )
+        for row in rows
+    ]
+
+
+async def settle(connection: AsyncConnection, published: Mapping[int, Published]) -> None:
+    """Write where each row went."""
+    parameters = {
+        "ids": list(published),
+        "partitions": [outcome.partition for outcome in published.values()],
+        "offsets": [outcome.offset for outcome in published.values()],
+    }
+    await connection.execute(SETTLE, parameters)
+
+
+async def park(connection: AsyncConnection, parked: Mapping[int, Parked]) -> None:
+    """Set rows aside, with the reason."""
+    parameters = {
+        "ids": list(parked),
+        "attempts": [outcome.attempts for outcome in parked.values()],
+        "errors": [outcome.error for outcome in parked.values()],
+    }
+    await connection.execute(PARK, parameters)
+
+
+async def raise_low_waters(connection: AsyncConnection, low_waters: Mapping[int, int]) -> None:
+    """Write the low water of each lane."""
+    parameters = {"lanes": list(low_waters), "low_waters": list(low_waters.values())}
+    await connection.execute(RAISE_LOW_WATER, parameters)
+
+
+async def look(connection: AsyncConnection) -> Moment:
+    """Return the last outbox id handed out, and the bounds of a snapshot taken after reading it."""
+    last_id = await connection.scalar(LAST_ID)
+    xmin, xmax = (await connection.execute(SNAPSHOT)).one()
+    return Moment(int(last_id or 0), xmin, xmax)
+
+
+# What operators ask. A selection's empty filters match everything.
+_SELECTED: Final = """
+    (cast(:from_id AS bigint) IS NULL OR id >= :from_id) AND (cast(:to_id AS bigint) IS NULL OR id <= :to_id)
+    AND (cast(:wallet_id AS uuid) IS NULL OR aggregate_id = :wallet_id)
+    AND (cast(:event_type AS text) IS NULL OR event_type = :event_type)
+    AND (cast(:created_from AS timestamptz) IS NULL OR created_at >= :created_from)
+    AND (cast(:created_to AS timestamptz) IS NULL OR created_at < :created_to)
+"""
+_STATES: Final = {
+    "all": "true",
+    "pending": "published_at IS NULL AND parked_at IS NULL",
+    "parked": "parked_at IS NOT NULL",
+    "published": "published_at IS NOT NULL",
+}
+_SHOWN: Final = """
+    id, event_id, aggregate_id AS wallet_id, lane, event_type, created_at, published_at, kafka_partition,
+    kafka_offset, attempts, parked_at, last_error
+"""
+
+STATUS: Final = text("""
+    SELECT
+        (SELECT count(*) FROM wallet.outbox WHERE published_at IS NULL AND parked_at IS NULL) AS pending,
+        (SELECT count(*) FROM wallet.outbox WHERE parked_at IS NOT NULL) AS parked,
+        (SELECT count(DISTINCT aggregate_id) FROM wallet.outbox WHERE parked_at IS NOT NULL) AS parked_wallets,
+        (SELECT extract(epoch FROM statement_timestamp() - min(created_at))::float FROM wallet.outbox
+            WHERE published_at IS NULL AND parked_at IS NULL) AS oldest_pending_seconds,
+        (SELECT max(id) FROM wallet.outbox) AS last_id,
+        (SELECT min(low_water) FROM wallet.outbox_lanes) AS lowest_low_water,
+        (SELECT count(*) FROM pg_stat_activity
+            WHERE datname = current_database() AND application_name = 'outbox-relay') AS relay_sessions
+""")
+
+LIST_ROWS: Final = {
+    state: text(f"SELECT {_SHOWN} FROM wallet.outbox WHERE {where} AND {_SELECTED} ORDER BY id DESC LIMIT :limit")  # noqa: S608
+    for state, where in _STATES.items()
+}
+
+SHOW_ROW: Final = text(f"""
+    SELECT {_SHOWN}, payload, headers FROM wallet.outbox
+    WHERE id = cast(:id AS bigint) OR event_id = cast(:event_id AS uuid)
+""")  # noqa: S608
+
+COUNT_REPLAYABLE: Final = text(
+    f"SELECT count(*), min(id), max(id) FROM wallet.outbox WHERE published_at IS NOT NULL AND {_SELECTED}"  # noqa: S608
+)
+
+NEXT_REPLAYABLE: Final = text(f"""
+    SELECT id, lane FROM wallet.outbox
+    WHERE published_at IS NOT NULL AND id > :after_id AND {_SELECTED}
+    ORDER BY id LIMIT :limit
+""")  # noqa: S608
+
+LOCK_LANES_OF: Final = text("""
+    SELECT lane FROM wallet.outbox_lanes WHERE lane = ANY(cast(:lanes AS smallint[])) ORDER BY lane FOR UPDATE
+""")
+
+UNPUBLISH: Final = text("""
+    UPDATE wallet.outbox SET published_at = NULL, kafka_partition = NULL, kafka_offset = NULL
+    WHERE id = ANY(cast(:ids AS bigint[])) AND published_at IS NOT NULL
+""")
+
+LOWER_LOW_WATER: Final = text("""
+    UPDATE wallet.outbox_lanes SET low_water = :low_water
+    WHERE lane = ANY(cast(:lanes AS smallint[])) AND low_water > :low_water
+""")
+
+AUDIT: Final = text("""
+    INSERT INTO wallet.outbox_audit (actor, action, selection, row_count, reason)
+    VALUES (:actor, :action, cast(:selection AS jsonb), :row_count, :reason)
+""")
+
+
+async def status(connection: AsyncConnection) -> RowMapping:
+    """Return counts and ages of the whole outbox."""
+    return (await connection.execute(STATUS)).mappings().one()
+
+
+async def list_rows(
+    connection: AsyncConnection, state: str, selection: Mapping[str, Any], limit: int
+) -> Sequence[RowMapping]:
+    """Return rows without their payload, newest first."""
+    return (await connection.execute(LIST_ROWS[state], {**selection, "limit": limit})).mappings().all()
+
+
+async def show_row(connection: AsyncConnection, row_id: int | None, event_id: UUID | None) -> RowMapping | None:
+    """Return one row, whole."""
+    return (await connection.execute(SHOW_ROW, {"id": row_id, "event_id": event_id})).mappings().one_or_none()
+
+
+async def count_replayable(connection: AsyncConnection, selection: Mapping[str, Any]) -> tuple[int, int, int]:
+    """Return how many published rows are selected, and their lowest and highest id."""
+    count, lowest, highest = (await connection.execute(COUNT_REPLAYABLE, selection)).one()
+    return count, lowest or 0, highest or 0
+
+
+async def make_pending(
+    connection: AsyncConnection, selection: Mapping[str, Any], after_id: int, limit: int
+) -> list[int]:
+    """Make the next published rows of the selection pending again; return their ids, ascending.
+
+    Holds the leases of their lanes meanwhile, so that no relay is in the middle of one, and lowers the low
+    water behind which a relay would not look.
+    """
+    parameters = {**selection, "after_id": after_id, "limit": limit}
+    rows = (await connection.execute(NEXT_REPLAYABLE, parameters)).all()
+    if not rows:
+        return []
+    ids, lanes = [row.id for row in rows], sorted({row.lane for row in rows})
+    await connection.execute(LOCK_LANES_OF, {"lanes": lanes})
+    await connection.execute(UNPUBLISH, {"ids": ids})
+    await connection.execute(LOWER_LOW_WATER, {"lanes": lanes, "low_water": ids[0] - 1})
+    return ids
+
+
+async def audit(
+    connection: AsyncConnection, actor: str, action: str, selection: str, row_count: int, reason: str | None
+) -> None:
+    """Write down what an operator does."""
+    parameters = {
+        "actor": actor,
+        "action": action,
+        "selection": selection,
+        "row_count": row_count,
+        "reason": reason,
+    }
+    await connection.execute(AUDIT, parameters)

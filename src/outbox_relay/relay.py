@@ -1,0 +1,122 @@
+"""The relay: claim lanes, publish their rows in order, settle them, in one transaction.
+
+The row lock on the lane is the lease. A relay that dies or hangs loses it with its connection, so whatever it
+produced but didn't settle is published again by the next, and whatever it would still settle it can't.
+"""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Mapping
+from typing import Final
+
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from common.database import is_unreachable
+from common.worker import Health, TemporaryError
+from outbox_relay import metrics, queries
+from outbox_relay.low_water import SafeHorizon, raised_low_waters
+from outbox_relay.outcomes import Outcome, Parked, Published, Retry, decide_outcomes
+from outbox_relay.publisher import BrokerAwayError, Publisher
+from outbox_relay.queries import OutboxRow
+from outbox_relay.settings import RelaySettings
+
+_LOW_WATER_STEP: Final = 1000
+_LOOK_INTERVAL_SECONDS: Final = 0.5
+
+
+class Relay:
+    """One batch at a time: as many of these as there are batches in flight."""
+
+    def __init__(self, settings: RelaySettings, engine: AsyncEngine, publisher: Publisher, health: Health) -> None:
+        self._settings = settings
+        self._engine = engine
+        self._publisher = publisher
+        self._health = health
+        self._horizon = SafeHorizon()
+        self._next_look = 0.0
+        self._broker_away = False
+
+    async def run_once(self) -> int:
+        """Publish one batch; return how many rows left the queue.
+
+        Raises:
+            TemporaryError: PostgreSQL or Kafka is away. What was settled stays settled; the rest is pending.
+        """
+        if self._broker_away:
+            await self._wait_for_broker()
+        try:
+            outcomes = await self._claim_publish_settle()
+        except Exception as error:
+            if is_unreachable(error):
+                raise TemporaryError("database", error) from error
+            raise
+        self._health.ok("database")
+        return self._account(outcomes)
+
+    async def _wait_for_broker(self) -> None:
+        """Ask before claiming: while the broker is away no transaction stays open."""
+        try:
+            await asyncio.to_thread(self._publisher.ping)
+        except BrokerAwayError as error:
+            raise TemporaryError("kafka", error) from error
+        self._broker_away = False
+        self._health.ok("kafka")
+
+    async def _claim_publish_settle(self) -> Mapping[int, Outcome]:
+        async with self._engine.connect() as connection, connection.begin() as transaction:
+            safe_id = await self._look(connection)
+            low_waters = await queries.lock_lanes(connection, self._settings.relay_lanes_per_batch)
+            if not low_waters:
+                metrics.oldest_pending_seconds.set(0)
+                return {}
+            lane_rows_max = max(1, self._settings.relay_batch_rows // len(low_waters))
+            rows = await queries.read_pending(connection, low_waters, lane_rows_max)
+            outcomes = await self._publish(rows)
+            if all(isinstance(outcome, Retry) for outcome in outcomes.values()):
+                await transaction.rollback()
+                return outcomes
+            await _settle(connection, outcomes)
+            raised = raised_low_waters(
+                low_waters, rows, outcomes, safe_id, lane_rows_max=lane_rows_max, step=_LOW_WATER_STEP
+            )
+            if raised:
+                await queries.raise_low_waters(connection, raised)
+                metrics.low_water_raises.inc(len(raised))
+        return outcomes
+
+    async def _look(self, connection: AsyncConnection) -> int:
+        """Return the safe id; before the claim, so that what it covers is in the claim's snapshot."""
+        now = time.monotonic()
+        if now >= self._next_look:
+            self._next_look = now + _LOOK_INTERVAL_SECONDS
+            self._horizon.observe(await queries.look(connection))
+        return self._horizon.safe_id
+
+    async def _publish(self, rows: list[OutboxRow]) -> dict[int, Outcome]:
+        if rows:
+            metrics.oldest_pending_seconds.set(max(0.0, time.time() - rows[0].created_at.timestamp()))
+        with metrics.publish_seconds.time():
+            reports = await asyncio.to_thread(self._publisher.publish, [row for row in rows if not row.waits])
+        return decide_outcomes(rows, reports)
+
+    def _account(self, outcomes: Mapping[int, Outcome]) -> int:
+        counts = Counter(type(outcome).__name__.lower() for outcome in outcomes.values())
+        for outcome, count in counts.items():
+            metrics.rows.labels(outcome).inc(count)
+        retry = next((outcome for outcome in outcomes.values() if isinstance(outcome, Retry)), None)
+        if retry is not None:
+            self._broker_away = True
+            raise TemporaryError("kafka", retry.error)
+        if outcomes:
+            self._health.ok("kafka")
+        return len(outcomes)
+
+
+async def _settle(connection: AsyncConnection, outcomes: Mapping[int, Outcome]) -> None:
+    published = {row_id: outcome for row_id, outcome in outcomes.items() if isinstance(outcome, Published)}
+    parked = {row_id: outcome for row_id, outcome in outcomes.items() if isinstance(outcome, Parked)}
+    if published:
+        await queries.settle(connection, published)
+    if parked:
+        await queries.park(connection, parked)

@@ -1,0 +1,27 @@
+"""Settings of the outbox relay."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from common.settings import DatabaseSettings, KafkaSettings, LogSettings, Port
+
+
+class RelaySettings(DatabaseSettings, KafkaSettings, LogSettings):
+    """Each from the environment variable of its name in capitals."""
+
+    relay_tasks: int = Field(2, ge=1, le=16)
+    """Batches in flight at once, each with its own lanes, transaction and producer."""
+    relay_lanes_per_batch: int = Field(16, ge=1, le=64)
+    relay_batch_rows: int = Field(2000, ge=1, le=20_000)
+    relay_poll_first_seconds: float = Field(0.005, gt=0, le=60)
+    relay_poll_longest_seconds: float = Field(0.1, gt=0, le=60)
+    relay_delivery_timeout_seconds: float = Field(8.0, ge=1, le=60)
+    """Below the 15 seconds after which PostgreSQL takes a hung relay's lanes away."""
+    relay_ops_host: str = "127.0.0.1"
+    relay_ops_port: Port = 9401
+    kafka_topic_create: bool = True
+    kafka_topic_partitions: int = Field(12, ge=1, le=10_000)
+    kafka_topic_retention_ms: int = Field(-1, ge=-1)
+    """How long a new topic keeps events; -1 is for ever, so that a history can be built anew from it."""
+    kafka_compression: Literal["none", "lz4", "zstd", "snappy", "gzip"] = "lz4"

@@ -1,0 +1,25 @@
+"""`walletctl api`."""
+
+import typer
+
+from walletctl.console import load_settings
+from walletctl.servers import serve
+
+app = typer.Typer(help="The wallet API.", no_args_is_help=True)
+
+
+@app.command("serve", epilog="Example:  DATABASE_URL=postgresql://postgres@127.0.0.1:5432/wallet walletctl api serve")
+def serve_api() -> None:
+    """Serve wallets over HTTP until SIGTERM.
+
+    Settings come from the environment: DATABASE_URL, WALLET_API_HOST, WALLET_API_PORT, WALLET_API_WORKERS, …
+    """
+    from wallet_api.settings import WalletApiSettings
+
+    settings = load_settings(WalletApiSettings)
+    serve(
+        "wallet_api.app:create_app",
+        settings.wallet_api_host,
+        settings.wallet_api_port,
+        workers=settings.wallet_api_workers,
+    )

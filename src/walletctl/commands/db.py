@@ -1,0 +1,73 @@
+"""`walletctl db`."""
+
+import asyncio
+from typing import Annotated
+
+import typer
+
+from common.migrations import SCHEMAS, current_revision, head_revision, migrate
+from common.settings import DatabaseSettings
+from walletctl.console import Exit, JsonOption, load_settings, out, print_json, print_table
+from walletctl.databases import opened
+
+app = typer.Typer(help="The tables.", no_args_is_help=True)
+
+
+def _urls() -> dict[str, str]:
+    settings = load_settings(DatabaseSettings)
+    return {"wallet": settings.database_url, "history": settings.history_database_url}
+
+
+@app.command("migrate", epilog="Example:  DATABASE_URL=postgresql://… walletctl db migrate")
+def migrate_all() -> None:
+    """Bring the schemas `wallet` and `history` to the newest revision; safe to repeat, and at the same time.
+
+    DATABASE_URL names the database; HISTORY_DATABASE_URL another one for the history, if that is wanted.
+    """
+    urls = _urls()
+
+    async def work() -> None:
+        for schema in SCHEMAS:
+            async with opened(urls[schema]) as engine:
+                await migrate(engine, schema)
+
+    asyncio.run(work())
+    out.print(f"migrated: {', '.join(f'{schema} at {head_revision(schema)}' for schema in SCHEMAS)}")
+
+
+@app.command(epilog="Example:  walletctl db downgrade --yes")
+def downgrade(yes: Annotated[bool, typer.Option("--yes", help="Don't ask.")] = False) -> None:
+    """Remove both schemas and all that is in them."""
+    if not yes:
+        typer.confirm("This deletes all wallets, the ledger and the history. Go on?", abort=True)
+    urls = _urls()
+
+    async def work() -> None:
+        for schema in reversed(SCHEMAS):
+            async with opened(urls[schema]) as engine:
+                await migrate(engine, schema, "base")
+
+    asyncio.run(work())
+    out.print("removed")
+
+
+@app.command(epilog="Example:  walletctl db status --json")
+def status(as_json: JsonOption = False) -> None:
+    """Show each schema's revision; exit 1 if one isn't the newest."""
+    urls = _urls()
+
+    async def work() -> list[dict[str, str | None]]:
+        found = []
+        for schema in SCHEMAS:
+            async with opened(urls[schema]) as engine:
+                revision = await current_revision(engine, schema)
+            found.append({"schema": schema, "revision": revision, "head": head_revision(schema)})
+        return found
+
+    found = asyncio.run(work())
+    if as_json:
+        print_json({"schemas": found})
+    else:
+        print_table("Schemas", ("schema", "revision", "newest"), [tuple(row.values()) for row in found])
+    if any(row["revision"] != row["head"] for row in found):
+        raise typer.Exit(Exit.FOUND_WRONG)

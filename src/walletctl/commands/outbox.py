@@ -1,0 +1,175 @@
+"""`walletctl outbox`."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Annotated, Any
+from uuid import UUID
+
+import orjson
+import typer
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from outbox_relay import operations
+from outbox_relay.operations import Selection, State
+from walletctl.console import (
+    Exit,
+    JsonOption,
+    err,
+    fail,
+    out,
+    print_fields,
+    print_json,
+    print_table,
+    progress_bar,
+)
+from walletctl.databases import with_wallet_database
+
+app = typer.Typer(help="The outbox: look at it, replay from it.", no_args_is_help=True)
+
+_UNASKED_ROWS_MAX = 1000
+
+FromId = Annotated[int | None, typer.Option(help="From this outbox id on.", min=1)]
+ToId = Annotated[int | None, typer.Option(help="Up to this outbox id.", min=1)]
+Wallet = Annotated[UUID | None, typer.Option(help="Of this wallet: the one that acted.")]
+EventType = Annotated[str | None, typer.Option("--type", help="Of this type, such as TRANSFER_DONE.")]
+Since = Annotated[datetime | None, typer.Option("--from", help="Written at this time (UTC) or later.")]
+Until = Annotated[datetime | None, typer.Option("--to", help="Written before this time (UTC).")]
+
+
+def _selection(
+    from_id: int | None,
+    to_id: int | None,
+    wallet: UUID | None,
+    event_type: str | None,
+    since: datetime | None,
+    until: datetime | None,
+) -> Selection:
+    return Selection(
+        from_id, to_id, wallet, event_type, since and since.replace(tzinfo=UTC), until and until.replace(tzinfo=UTC)
+    )
+
+
+@app.command(epilog="Example:  walletctl outbox status --json")
+def status(as_json: JsonOption = False) -> None:
+    """Show how much is pending and parked; exit 1 if anything is parked."""
+    found = dict(with_wallet_database(operations.status))
+    if as_json:
+        print_json(found)
+    else:
+        print_fields("Outbox", found)
+    if found["parked"]:
+        err.print("Parked events wait for an operator: walletctl outbox list --state parked")
+        raise typer.Exit(Exit.FOUND_WRONG)
+
+
+@app.command("list", epilog="Example:  walletctl outbox list --state pending --limit 20")
+def list_rows(
+    state: Annotated[State, typer.Option(help="Which rows.")] = "all",
+    from_id: FromId = None,
+    to_id: ToId = None,
+    wallet: Wallet = None,
+    event_type: EventType = None,
+    since: Since = None,
+    until: Until = None,
+    limit: Annotated[int, typer.Option(min=1, max=10_000)] = 20,
+    as_json: JsonOption = False,
+) -> None:
+    """List outbox rows, newest first, without their payload."""
+    selection = _selection(from_id, to_id, wallet, event_type, since, until)
+    rows = with_wallet_database(lambda engine: operations.list_rows(engine, state, selection, limit))
+    if as_json:
+        print_json({"items": [dict(row) for row in rows]})
+        return
+    columns = ("id", "event_type", "wallet_id", "created_at", "published_at", "at", "last_error")
+    print_table(f"Outbox ({state})", columns, [_cells(row) for row in rows])
+
+
+def _cells(row: Mapping[str, Any]) -> tuple[object, ...]:
+    where = None if row["published_at"] is None else f"{row['kafka_partition']}@{row['kafka_offset']}"
+    return (
+        row["id"],
+        row["event_type"],
+        row["wallet_id"],
+        f"{row['created_at']:%F %T}",
+        row["published_at"] and f"{row['published_at']:%F %T}",
+        where,
+        row["last_error"],
+    )
+
+
+@app.command(epilog="Example:  walletctl outbox show 4711")
+def show(
+    name: Annotated[str, typer.Argument(help="An outbox id or an event id.", metavar="ID")], as_json: JsonOption = False
+) -> None:
+    """Show one outbox row, whole; exit 1 if there is none."""
+    try:
+        row = with_wallet_database(lambda engine: operations.show_row(engine, name))
+    except ValueError:
+        fail(f"{name} is neither an outbox id (a number) nor an event id (a UUID)", Exit.USAGE)
+    if row is None:
+        fail(f"there is no outbox row {name}", Exit.FOUND_WRONG)
+    if as_json:
+        print_json(dict(row))
+    else:
+        payload = orjson.dumps(row["payload"], option=orjson.OPT_INDENT_2).decode()
+        print_fields(f"Outbox row {row['id']}", {**row, "payload": payload})
+
+
+@app.command(
+    epilog="Examples:  walletctl outbox replay --wallet 0198…   ·   walletctl outbox replay --from-id 1 --rate 500 --yes"
+)
+def replay(
+    from_id: FromId = None,
+    to_id: ToId = None,
+    wallet: Wallet = None,
+    event_type: EventType = None,
+    since: Since = None,
+    until: Until = None,
+    everything: Annotated[bool, typer.Option("--all", help="All published rows.")] = False,
+    rate: Annotated[float | None, typer.Option(help="Rows a second at most.", min=0.1)] = None,
+    reason: Annotated[str | None, typer.Option(help="Why; goes into the audit.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be replayed.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Go on even with more than 1,000 rows.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Publish events once more, in their order. Always safe: consumers drop what they have.
+
+    Give at least one of the filters, or --all. After Ctrl-C, go on with the --from-id that is printed.
+    """
+    selection = _selection(from_id, to_id, wallet, event_type, since, until)
+    if selection.is_empty() and not everything:
+        fail("say which events: --from-id, --to-id, --wallet, --type, --from, --to, or --all", Exit.USAGE)
+    count, lowest, highest = with_wallet_database(lambda engine: operations.count_replayable(engine, selection))
+    if dry_run or (count > _UNASKED_ROWS_MAX and not yes):
+        _report(as_json, matched=count, replayed=0, first_id=lowest, last_id=highest)
+        if not dry_run:
+            fail(f"{count:,} rows match: that is many. Nothing was done. Add --yes to replay them", Exit.FOUND_WRONG)
+        return
+    progress = {"replayed": 0, "last_id": lowest}
+
+    async def work(engine: AsyncEngine) -> None:
+        with progress_bar("replaying", count) as advance:
+            async for ids in operations.replay(engine, selection, rate_per_second=rate, reason=reason):
+                progress["replayed"] += len(ids)
+                progress["last_id"] = ids[-1]
+                advance(len(ids))
+
+    try:
+        with_wallet_database(work)
+    except KeyboardInterrupt:
+        fail(
+            f"stopped after {progress['replayed']:,} of {count:,}. Go on with --from-id {progress['last_id'] + 1}",
+            Exit.FOUND_WRONG,
+        )
+    _report(as_json, matched=count, replayed=progress["replayed"], first_id=lowest, last_id=highest)
+
+
+def _report(as_json: bool, **fields: int) -> None:
+    if as_json:
+        print_json(fields)
+    else:
+        out.print(
+            f"{fields['matched']:,} published rows match (ids {fields['first_id']} to {fields['last_id']}),"
+            f" {fields['replayed']:,} were made pending again: the relays publish them now.",
+            highlight=False,
+        )

@@ -1,0 +1,42 @@
+"""The databases as an operator's command opens them: briefly, with its own name."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import TypeVar
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from common.database import create_engine
+from common.settings import DatabaseSettings
+from walletctl.console import load_settings
+
+ResultT = TypeVar("ResultT")
+
+
+@asynccontextmanager
+async def opened(url: str) -> AsyncIterator[AsyncEngine]:
+    """Open an engine without a statement timeout, and close it."""
+    engine = create_engine(url, "walletctl", pool_size=4, statement_timeout_seconds=0)
+    try:
+        yield engine
+    finally:
+        await engine.dispose()
+
+
+def with_wallet_database(work: Callable[[AsyncEngine], Awaitable[ResultT]]) -> ResultT:
+    """Run `work` on the database that DATABASE_URL names."""
+    return _run(load_settings(DatabaseSettings).database_url, work)
+
+
+def with_history_database(work: Callable[[AsyncEngine], Awaitable[ResultT]]) -> ResultT:
+    """Run `work` on the database that HISTORY_DATABASE_URL names, or DATABASE_URL if that is unset."""
+    return _run(load_settings(DatabaseSettings).history_database_url, work)
+
+
+def _run(url: str, work: Callable[[AsyncEngine], Awaitable[ResultT]]) -> ResultT:
+    async def go() -> ResultT:
+        async with opened(url) as engine:
+            return await work(engine)
+
+    return asyncio.run(go())

@@ -1,0 +1,81 @@
+"""Apache Kafka's jars, fetched by jgo into the Maven cache of the user (`~/.m2/repository`).
+
+Run as a program it prints the class path as JSON: `python -m walletctl.stack.jars`. That keeps jgo's warnings and
+its half second of imports out of the caller, and makes a long download something that can be stopped.
+"""
+
+import fcntl
+import json
+import sys
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from signal import SIGKILL
+
+from tenacity import retry, stop_after_attempt, wait_exponential
+
+from walletctl.stack.launch import launch, run_step
+
+KAFKA_VERSION = "4.1.0"
+
+# kafka-clients is named because jgo resolves it to 3.8.0 otherwise, and the broker breaks.
+ENDPOINT = "+".join(
+    (
+        f"org.apache.kafka:kafka_2.13:{KAFKA_VERSION}",
+        f"org.apache.kafka:kafka-clients:{KAFKA_VERSION}",
+        "org.apache.logging.log4j:log4j-slf4j-impl:2.24.3",
+        "org.apache.logging.log4j:log4j-core:2.24.3",
+    )
+)
+
+DOWNLOAD_SECONDS_MAX = 600.0
+
+
+def class_path() -> list[str]:
+    """Return the broker's jars, downloading what isn't in the cache: about 20 s once, 0.5 s after.
+
+    Raises:
+        StackError: a jar can't be had.
+    """
+    command = [sys.executable, "-P", "-W", "ignore", "-m", "walletctl.stack.jars"]
+    step = launch(command, on_parent_death=SIGKILL, env={"PYTHONWARNINGS": "ignore"})
+    answer = run_step("fetching Apache Kafka's jars", step, timeout_seconds=DOWNLOAD_SECONDS_MAX)
+    return [str(jar) for jar in json.loads(answer)]
+
+
+@contextmanager
+def _one_download_at_a_time(cache: Path) -> Iterator[None]:
+    """Two stacks started at once would write the same files."""
+    cache.mkdir(parents=True, exist_ok=True)
+    with (cache / ".walletctl.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+@retry(stop=stop_after_attempt(4), wait=wait_exponential(multiplier=1, max=8), reraise=True)
+def _fetch() -> list[str]:
+    # `jgo.resolve`, not `jgo.build`: that one fetches a whole JDK 11 besides, to tell modules from jars.
+    import jgo  # noqa: PLC0415 - imported by the program only, as the module's docstring says
+
+    jars = [artifact.resolve() for artifact in jgo.resolve(ENDPOINT)]
+    broken = [jar for jar in jars if not zipfile.is_zipfile(jar)]
+    for jar in broken:
+        # The rest of a download that was killed: jgo would use it for ever.
+        jar.unlink()
+    if broken:
+        raise OSError(f"{broken[0].name} was incomplete")
+    return [str(jar) for jar in jars]
+
+
+def main() -> None:
+    """Print the class path as a JSON list."""
+    from jgo.config import GlobalSettings  # noqa: PLC0415 - as in `_fetch`
+
+    with _one_download_at_a_time(GlobalSettings.load().repo_cache):
+        jars = _fetch()
+    sys.stdout.write(json.dumps(jars))
+
+
+if __name__ == "__main__":
+    main()

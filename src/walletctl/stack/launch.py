@@ -1,0 +1,139 @@
+"""How the stack's processes are started: who they run as, and that they never outlive their parent."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from signal import Signals
+from typing import IO
+
+from walletctl.stack.errors import StackError
+
+NOBODY_UID = 65534
+STEP_SECONDS_MAX = 300.0
+
+
+@dataclass(frozen=True)
+class Launch:
+    """A command and the circumstances it is started in.
+
+    Attributes:
+        command: the program and its arguments.
+        env: variables set on top of the caller's environment.
+        user: uid (and gid) to switch to, for want of setpriv; None stays as it is.
+    """
+
+    command: Sequence[str]
+    env: Mapping[str, str] = field(default_factory=dict)
+    user: int | None = None
+
+    def environment(self) -> dict[str, str]:
+        """Return the whole environment of the process."""
+        return {**os.environ, **self.env}
+
+
+@cache
+def setpriv() -> str | None:
+    """Return util-linux's setpriv, or None where there is none that knows the options used here."""
+    path = shutil.which("setpriv")
+    if path is None:
+        return None
+    probe = [path, "--pdeathsig", "TERM", "--inh-caps", "+dac_override", path, "--version"]
+    return path if subprocess.run(probe, capture_output=True, check=False).returncode == 0 else None
+
+
+def launch(
+    command: Sequence[str],
+    *,
+    on_parent_death: Signals,
+    env: Mapping[str, str] | None = None,
+    user: int | None = None,
+) -> Launch:
+    """Return how to start `command` so that it gets a signal when the *thread* that started it ends.
+
+    Without setpriv (not Linux) nothing is sent: the next `stack up` finds such leftovers by their pids.
+
+    Args:
+        command: the program and its arguments.
+        on_parent_death: the signal that asks this program to stop (Linux, prctl(2) PR_SET_PDEATHSIG).
+        env: variables to set on top of the caller's.
+        user: uid to run as, for a caller who is root. It keeps root's right to pass through directories
+            of mode 0700 (CAP_DAC_OVERRIDE), so that neither a clone in /root nor a mktemp -d needs a chmod.
+    """
+    path = setpriv()
+    if path is None:
+        return Launch(command, env or {}, user)
+    options = ["--pdeathsig", on_parent_death.name.removeprefix("SIG")]
+    if user is not None:
+        options += ["--reuid", str(user), "--regid", str(user), "--clear-groups"]
+        options += ["--inh-caps", "+dac_override", "--ambient-caps", "+dac_override"]
+    return Launch([path, *options, "--", *command], env or {})
+
+
+def spawn(start: Launch, log: IO[bytes]) -> "subprocess.Popen[bytes]":
+    """Start a process in a session of its own, out of reach of the terminal's Ctrl-C, writing to `log`."""
+    return subprocess.Popen(
+        start.command,
+        env=start.environment(),
+        user=start.user,
+        group=start.user,
+        extra_groups=None if start.user is None else (),
+        cwd="/",
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=log,
+        start_new_session=True,
+    )
+
+
+def run_step(title: str, start: Launch, *, stdin: str = "", timeout_seconds: float = STEP_SECONDS_MAX) -> str:
+    """Run one step of the preparation to its end.
+
+    Args:
+        title: what the step does, for the error.
+        start: the command.
+        stdin: what it reads.
+        timeout_seconds: when to give up.
+
+    Returns:
+        What it wrote to standard output.
+
+    Raises:
+        StackError: it failed or took too long; says the last line of its output.
+    """
+    try:
+        done = subprocess.run(
+            start.command,
+            env=start.environment(),
+            user=start.user,
+            group=start.user,
+            extra_groups=None if start.user is None else (),
+            cwd="/",
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=timeout_seconds,
+            start_new_session=True,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise StackError(f"{title} did not end within {timeout_seconds:.0f} s") from error
+    except OSError as error:
+        raise StackError(f"{title} could not start: {error}") from error
+    if done.returncode != 0:
+        raise StackError(f"{title} failed: {_last_line(done.stderr or done.stdout)}")
+    return done.stdout
+
+
+def _last_line(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines else "it said nothing"
+
+
+def open_log(log_file: Path) -> IO[bytes]:
+    """Open a process's log for appending, making its directory."""
+    log_file.parent.mkdir(parents=True, exist_ok=True)
+    return log_file.open("ab")

@@ -1,0 +1,100 @@
+"""How the stack knows that a server answers: one bounded attempt, asked again until it does."""
+
+import asyncio
+import logging
+from dataclasses import dataclass
+from typing import Protocol
+
+import asyncpg
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient
+
+ATTEMPT_SECONDS = 2.0
+PAUSE_SECONDS = 0.05
+
+_librdkafka = logging.getLogger("walletctl.stack.librdkafka")
+_librdkafka.addHandler(logging.NullHandler())
+# A broker that isn't up yet is what the probe is for, not news.
+_librdkafka.propagate = False
+
+
+class Probe(Protocol):
+    """Asks a server once whether it is ready."""
+
+    async def ready(self) -> bool:
+        """Return whether it is; takes at most a few seconds and raises nothing for a server that is away."""
+
+
+@dataclass(frozen=True)
+class PostgresProbe:
+    """Ready when `SELECT 1` is answered."""
+
+    url: str
+
+    async def ready(self) -> bool:
+        """Connect and ask."""
+        try:
+            async with asyncio.timeout(ATTEMPT_SECONDS):
+                connection = await asyncpg.connect(self.url)
+                try:
+                    await connection.execute("SELECT 1")
+                finally:
+                    await connection.close()
+        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            return False
+        return True
+
+
+@dataclass(frozen=True)
+class KafkaProbe:
+    """Ready when the port answers and the metadata names a broker."""
+
+    host: str
+    port: int
+
+    async def ready(self) -> bool:
+        """Connect, then ask for the metadata."""
+        if not await _accepts(self.host, self.port):
+            return False
+        return await asyncio.to_thread(self._has_broker)
+
+    def _has_broker(self) -> bool:
+        config = {"bootstrap.servers": f"{self.host}:{self.port}", "log_level": 0}
+        try:
+            metadata = AdminClient(config, logger=_librdkafka).list_topics(timeout=ATTEMPT_SECONDS)
+        except KafkaException:
+            return False
+        return bool(metadata.brokers)
+
+
+@dataclass(frozen=True)
+class HttpProbe:
+    """Ready when GET on the URL answers 200."""
+
+    url: str
+
+    async def ready(self) -> bool:
+        """Send the request."""
+        import httpx  # noqa: PLC0415 - an extra: PostgreSQL and Kafka can be probed without it
+
+        try:
+            async with httpx.AsyncClient(timeout=ATTEMPT_SECONDS, trust_env=False) as client:
+                return (await client.get(self.url)).status_code == httpx.codes.OK
+        except httpx.HTTPError:
+            return False
+
+
+async def until_ready(probe: Probe) -> None:
+    """Ask again and again until the server is ready; the caller sets the deadline."""
+    while not await probe.ready():
+        await asyncio.sleep(PAUSE_SECONDS)
+
+
+async def _accepts(host: str, port: int) -> bool:
+    try:
+        async with asyncio.timeout(ATTEMPT_SECONDS):
+            _, writer = await asyncio.open_connection(host, port)
+    except (OSError, TimeoutError):
+        return False
+    writer.close()
+    return True
