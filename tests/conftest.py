@@ -1,1 +1,171 @@
-"""Fixtures for all tests."""
+"""Fixtures for all tests: real servers, a fresh database and a fresh topic for each test.
+
+Where the servers come from: `TEST_DATABASE_URL` and `TEST_KAFKA_BOOTSTRAP_SERVERS` if set, containers if
+`TEST_BACKEND=containers`, else PostgreSQL and Kafka of the local stack.
+"""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import suppress
+from typing import Any
+from uuid import uuid4
+
+import asyncpg
+import pytest
+from confluent_kafka.admin import AdminClient
+from hypothesis import HealthCheck, settings
+from sqlalchemy.engine import make_url
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from common.database import create_engine
+from common.kafka import admin_client, ensure_topic
+from common.migrations import SCHEMAS, migrate
+
+TOPIC_PARTITIONS = 3
+
+settings.register_profile(
+    "default", deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
+settings.load_profile("default")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep the tests to themselves: nothing of the caller's environment configures what they test."""
+    del config
+    for name in ("DATABASE_URL", "HISTORY_DATABASE_URL", "KAFKA_BOOTSTRAP_SERVERS", "KAFKA_TOPIC", "CONSUMER_GROUP"):
+        os.environ.pop(name, None)
+
+
+@pytest.fixture(scope="session")
+def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The maintenance database of a PostgreSQL server."""
+    if url := os.environ.get("TEST_DATABASE_URL"):
+        yield url
+    elif os.environ.get("TEST_BACKEND") == "containers":
+        from containers import postgres_container
+
+        with postgres_container() as url:
+            yield url
+    else:
+        from walletctl.stack.servers import postgres_server
+
+        # Nothing here survives the tests, so nothing has to survive a power cut.
+        with postgres_server(tmp_path_factory.mktemp("postgres"), settings={"fsync": "off"}) as url:
+            yield url
+
+
+@pytest.fixture(scope="session")
+def kafka_bootstrap_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A Kafka broker."""
+    if servers := os.environ.get("TEST_KAFKA_BOOTSTRAP_SERVERS"):
+        yield servers
+    elif os.environ.get("TEST_BACKEND") == "containers":
+        from containers import kafka_container
+
+        with kafka_container() as servers:
+            yield servers
+    else:
+        from walletctl.stack.servers import kafka_server
+
+        with kafka_server(tmp_path_factory.mktemp("kafka")) as servers:
+            yield servers
+
+
+def _run_sql(url: str, *statements: str) -> None:
+    async def run() -> None:
+        connection = await asyncpg.connect(url)
+        try:
+            for statement in statements:
+                await connection.execute(statement)
+        finally:
+            await connection.close()
+
+    asyncio.run(run())
+
+
+def _with_database(url: str, name: str) -> str:
+    return make_url(url).set(database=name).render_as_string(hide_password=False)
+
+
+async def _migrate(url: str) -> None:
+    engine = create_engine(url, "tests")
+    for schema in SCHEMAS:
+        await migrate(engine, schema)
+    await engine.dispose()
+
+
+@pytest.fixture(scope="session")
+def template(postgres_url: str) -> Iterator[str]:
+    """The name of a migrated database to clone."""
+    name = f"template_{uuid4().hex}"
+    _run_sql(postgres_url, f'CREATE DATABASE "{name}"')
+    asyncio.run(_migrate(_with_database(postgres_url, name)))
+    yield name
+    _run_sql(postgres_url, f'DROP DATABASE "{name}" WITH (FORCE)')
+
+
+@pytest.fixture
+def new_database(postgres_url: str) -> Iterator[Callable[[str | None], str]]:
+    """Make databases, empty or cloned from a template; they go with the test."""
+    names: list[str] = []
+
+    def make(template: str | None) -> str:
+        name = f"test_{uuid4().hex}"
+        _run_sql(postgres_url, f'CREATE DATABASE "{name}"' + (f' TEMPLATE "{template}"' if template else ""))
+        names.append(name)
+        return _with_database(postgres_url, name)
+
+    yield make
+    for name in names:
+        _run_sql(postgres_url, f'DROP DATABASE "{name}" WITH (FORCE)')
+
+
+@pytest.fixture
+def database_url(new_database: Callable[[str | None], str], template: str) -> str:
+    """A fresh, migrated database."""
+    return new_database(template)
+
+
+@pytest.fixture
+def empty_database_url(new_database: Callable[[str | None], str]) -> str:
+    """A fresh database without tables."""
+    return new_database(None)
+
+
+@pytest.fixture
+async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
+    """An engine on the fresh database."""
+    engine = create_engine(database_url, "tests", pool_size=20)
+    yield engine
+    await engine.dispose()
+
+
+@pytest.fixture(scope="session")
+def kafka_admin(kafka_bootstrap_servers: str) -> AdminClient:
+    """A client to make and delete topics."""
+    return admin_client(kafka_bootstrap_servers)
+
+
+@pytest.fixture
+def topic(kafka_admin: AdminClient) -> Iterator[str]:
+    """A fresh topic with three partitions."""
+    name = f"wallet_events_{uuid4().hex}"
+    asyncio.run(ensure_topic(kafka_admin, name, TOPIC_PARTITIONS, {}))
+    yield name
+    for future in kafka_admin.delete_topics([name]).values():
+        with suppress(Exception):
+            future.result()
+
+
+@pytest.fixture
+def eventually() -> Callable[..., Awaitable[Any]]:
+    """Wait until a condition holds, with a deadline; returns what it returned."""
+
+    async def wait(condition: Callable[[], Awaitable[Any]], seconds: float = 20.0) -> Any:
+        async with asyncio.timeout(seconds):
+            while not (found := await condition()):
+                await asyncio.sleep(0.02)
+        return found
+
+    return wait

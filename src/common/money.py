@@ -46,16 +46,27 @@ def to_minor(amount: str, currency: str) -> int:
         AmountError: not a plain positive decimal, more decimals than the currency has, or more than fits.
         UnknownCurrencyError: no such currency.
     """
+    minor = balance_to_minor(amount, currency)
+    if minor == 0:
+        raise AmountError("must be more than zero")
+    return minor
+
+
+def balance_to_minor(balance: str, currency: str) -> int:
+    """Turn a balance in major units into minor units: as `to_minor`, but it may be zero.
+
+    Raises:
+        AmountError: not a plain decimal, more decimals than the currency has, or more than fits.
+        UnknownCurrencyError: no such currency.
+    """
     exponent = exponent_of(currency)
-    match = _DECIMAL.fullmatch(amount) if len(amount) <= _LENGTH_MAX else None
+    match = _DECIMAL.fullmatch(balance) if len(balance) <= _LENGTH_MAX else None
     if match is None:
         raise AmountError('must be a plain decimal number such as "50.00"')
     whole, decimals = match[1], match[2] or ""
     if len(decimals) > exponent:
         raise AmountError(f"{currency} amounts have at most {exponent} decimals")
     minor = int(whole + decimals.ljust(exponent, "0"))
-    if minor == 0:
-        raise AmountError("must be more than zero")
     if minor > MINOR_MAX:
         raise AmountError(f"must be at most {to_major(MINOR_MAX, currency)}")
     return minor

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, Final
+from uuid import UUID
 
 import structlog
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
@@ -83,12 +84,14 @@ class Publisher:
     def publish(self, rows: Sequence[OutboxRow]) -> dict[int, Report]:
         """Send the rows in order, wait for all reports, and return them by row id.
 
+        Rows of an aggregate behind one that the producer itself refuses are not sent and have no report.
+
         A broker refuses a whole batch of records for one bad record in it: what was refused is sent again one
         by one, so that only the bad one is left with a refusal. Returns within the delivery timeout and a
         margin; what has no report by then is Undelivered, and never sent later: the producer is replaced.
         """
         reports = self._send(rows)
-        refused = [row for row in rows if isinstance(reports[row.id], Refused)]
+        refused = [row for row in rows if isinstance(reports.get(row.id), Refused)]
         if len(rows) > 1:
             for row in refused:
                 reports |= self._send([row])
@@ -98,10 +101,17 @@ class Publisher:
 
     def _send(self, rows: Sequence[OutboxRow]) -> dict[int, Report]:
         reports: dict[int, Report] = {}
+        sent: list[OutboxRow] = []
+        held_up: set[UUID] = set()
         for row in rows:
+            if row.aggregate_id in held_up:
+                continue
             self._produce(row, reports)
+            sent.append(row)
+            if isinstance(reports.get(row.id), Refused):
+                held_up.add(row.aggregate_id)
         self._producer.flush(self._settings.relay_delivery_timeout_seconds + _FLUSH_MARGIN_SECONDS)
-        return {row.id: reports.get(row.id) or Undelivered("no delivery report in time") for row in rows}
+        return {row.id: reports.get(row.id) or Undelivered("no delivery report in time") for row in sent}
 
     def _produce(self, row: OutboxRow, reports: dict[int, Report]) -> None:
         arguments: Mapping[str, Any] = {

@@ -1,12 +1,12 @@
 """`walletctl outbox`."""
 
-from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated
 from uuid import UUID
 
 import orjson
 import typer
+from sqlalchemy import RowMapping
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from outbox_relay import operations
@@ -84,7 +84,7 @@ def list_rows(
     print_table(f"Outbox ({state})", columns, [_cells(row) for row in rows])
 
 
-def _cells(row: Mapping[str, Any]) -> tuple[object, ...]:
+def _cells(row: RowMapping) -> tuple[object, ...]:
     where = None if row["published_at"] is None else f"{row['kafka_partition']}@{row['kafka_offset']}"
     return (
         row["id"],

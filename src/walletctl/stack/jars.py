@@ -56,7 +56,7 @@ def _one_download_at_a_time(cache: Path) -> Iterator[None]:
 @retry(stop=stop_after_attempt(4), wait=wait_exponential(multiplier=1, max=8), reraise=True)
 def _fetch() -> list[str]:
     # `jgo.resolve`, not `jgo.build`: that one fetches a whole JDK 11 besides, to tell modules from jars.
-    import jgo  # noqa: PLC0415 - imported by the program only, as the module's docstring says
+    import jgo
 
     jars = [artifact.resolve() for artifact in jgo.resolve(ENDPOINT)]
     broken = [jar for jar in jars if not zipfile.is_zipfile(jar)]
@@ -70,7 +70,7 @@ def _fetch() -> list[str]:
 
 def main() -> None:
     """Print the class path as a JSON list."""
-    from jgo.config import GlobalSettings  # noqa: PLC0415 - as in `_fetch`
+    from jgo.config import GlobalSettings
 
     with _one_download_at_a_time(GlobalSettings.load().repo_cache):
         jars = _fetch()

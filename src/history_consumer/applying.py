@@ -1,0 +1,138 @@
+"""Applying a batch: its rows and its position in one transaction, so that each takes effect exactly once."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from asyncpg.exceptions import InvalidCachedStatementError
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from tenacity import (
+    AsyncRetrying,
+    RetryCallState,
+    retry_if_exception,
+    stop_after_attempt,
+    wait_random_exponential,
+)
+
+from common.database import DEADLOCK_DETECTED, SERIALIZATION_FAILURE, sqlstate
+from history_consumer import metrics, queries
+from history_consumer.positions import Position
+from history_consumer.projection import storable
+from history_consumer.records import Poison, Record
+from history_consumer.sorting import Sorted, Taken, sort_out
+
+REFUSED_BY_DATABASE: Final = "refused-by-database"
+
+_ATTEMPTS_MAX: Final = 8
+
+# Class 22 data exception, 23 integrity constraint violation, 54 program limit exceeded (PostgreSQL manual,
+# appendix A): what is wrong with these is the data, and it will be tomorrow.
+_DATA_PREFIXES: Final = ("22", "23", "54")
+
+
+class PartitionTakenOverError(Exception):
+    """A position isn't where this consumer left it: another one has the partition."""
+
+
+class _RowsThereError(Exception):
+    """Some of the rows were there already; nothing was known of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Whose positions move: the consumer group and the topic."""
+
+    consumer_group: str
+    topic: str
+
+
+def moves_of(records: Sequence[Record]) -> list[tuple[Position, int]]:
+    """Return the positions that these records move, by partition, and to which offset."""
+    ends: dict[int, tuple[Position, int]] = {}
+    for record in records:
+        ends[record.partition] = (record.position, record.offset + 1)
+    return [ends[partition] for partition in sorted(ends)]
+
+
+def is_refusal(error: BaseException) -> bool:
+    """Whether the database refuses the data itself."""
+    return (sqlstate(error) or "").startswith(_DATA_PREFIXES)
+
+
+def refused(record: Record, error: DBAPIError) -> Record:
+    """Return the record as poison, since the database refuses it."""
+    poison = Poison(REFUSED_BY_DATABASE, storable(f"{sqlstate(error)}: {error.orig}"))
+    return Record(record.position, record.offset, record.message, poison)
+
+
+async def apply(engine: AsyncEngine, target: Target, records: Sequence[Record]) -> Sorted:
+    """Write what the records come to and move the positions behind them, in one transaction.
+
+    The first attempt takes for granted that everything is new. If something wasn't, it is rolled back and the
+    next one looks at what the history has before it sorts the batch out.
+
+    Args:
+        engine: of the history's database.
+        target: whose positions move.
+        records: for each partition in the order of offsets, none below its position.
+
+    Raises:
+        PartitionTakenOverError: another consumer moved one of the positions; nothing was written.
+        sqlalchemy.exc.DBAPIError: the database refuses or is away; nothing is known of the outcome.
+    """
+    look_first = False
+    async for attempt in AsyncRetrying(
+        retry=retry_if_exception(_worth_another_try),
+        stop=stop_after_attempt(_ATTEMPTS_MAX),
+        wait=wait_random_exponential(multiplier=0.01, max=0.5),
+        before_sleep=_count_retry,
+        reraise=True,
+    ):
+        with attempt:
+            try:
+                return await _apply_once(engine, target, records, look_first=look_first)
+            except _RowsThereError:
+                look_first = True
+                raise
+    raise AssertionError("tenacity returns or raises")
+
+
+async def _apply_once(engine: AsyncEngine, target: Target, records: Sequence[Record], *, look_first: bool) -> Sorted:
+    moves = moves_of(records)
+    async with engine.begin() as connection:
+        moved = await queries.move_positions(connection, target.consumer_group, target.topic, moves)
+        if len(moved) < len(moves):
+            lost = [position.partition for position, _ in moves if position.partition not in moved]
+            raise PartitionTakenOverError(f"another consumer moved partition {', '.join(map(str, lost))}")
+        result = sort_out(records, await _look(connection, records) if look_first else Taken())
+        if result.rows:
+            if await queries.insert_rows(connection, result.rows) < len(result.rows):
+                raise _RowsThereError
+            await queries.add_progress(connection, result.rows)
+        if result.dead_letters:
+            await queries.insert_dead_letters(connection, target.topic, result.dead_letters)
+    return result
+
+
+async def _look(connection: AsyncConnection, records: Sequence[Record]) -> Taken:
+    rows = [row for record in records if not isinstance(record.content, Poison) for row in record.content]
+    return await queries.read_taken(connection, rows)
+
+
+def _worth_another_try(error: BaseException) -> bool:
+    """Whether the whole transaction may succeed when it is run again.
+
+    A stale plan after a migration (InvalidCachedStatementError) counts: SQLAlchemy has dropped its cache by then.
+    """
+    if isinstance(error, _RowsThereError) or sqlstate(error) in {SERIALIZATION_FAILURE, DEADLOCK_DETECTED}:
+        return True
+    return isinstance(error, DBAPIError) and isinstance(
+        getattr(error.orig, "__cause__", None), InvalidCachedStatementError
+    )
+
+
+def _count_retry(state: RetryCallState) -> None:
+    error = state.outcome.exception() if state.outcome else None
+    if error and not isinstance(error, _RowsThereError):
+        metrics.transaction_retries.labels(sqlstate(error) or "stale-plan").inc()

@@ -1,0 +1,232 @@
+"""The consumer: poll, apply, remember.
+
+What is polled stays in hand until it is applied, however long the database is away; every step polls, so that
+the group goes on counting this consumer in.
+"""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+import structlog
+from confluent_kafka.admin import AdminClient
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from common.kafka import describe_topic
+from common.worker import Health, TemporaryError
+from history_consumer import metrics, queries
+from history_consumer.applying import PartitionTakenOverError, Target, apply, is_refusal, moves_of, refused
+from history_consumer.failures import database_errors, kafka_errors
+from history_consumer.positions import Assignment, Position
+from history_consumer.records import Record
+from history_consumer.settings import ConsumerSettings
+from history_consumer.sorting import VERSION_CONFLICT, Sorted
+from history_consumer.subscription import Subscription, recreated
+
+log = structlog.get_logger()
+
+
+class HistoryConsumer:
+    """Turns the topic's records into history rows, each exactly once.
+
+    Args:
+        settings: of this consumer.
+        engine: of the history's database; one connection is enough.
+        admin: of the broker.
+        health: notes `database` and `kafka`.
+    """
+
+    def __init__(self, settings: ConsumerSettings, engine: AsyncEngine, admin: AdminClient, health: Health) -> None:
+        self.assignment = Assignment()
+        self._settings = settings
+        self._engine = engine
+        self._admin = admin
+        self._health = health
+        self._target = Target(settings.consumer_group, settings.kafka_topic)
+        self._subscription: Subscription | None = None
+        self._batch: list[Record] = []
+        self._batch_since = 0.0
+        self._topic_id = ""
+        # Where the positions stand if the transaction whose outcome isn't known was committed.
+        self._in_doubt: dict[int, int] = {}
+
+    async def run_once(self) -> int:
+        """Poll, apply, remember; return how many records were applied.
+
+        Raises:
+            TemporaryError: a server is away, or another consumer took over; what is in hand stays in hand, or
+                is read again from the position that the database has.
+        """
+        subscription = await self._subscribed()
+        try:
+            await self._poll(subscription)
+            await self._take_up(subscription)
+            await self._halt_recreated(subscription)
+            count = await self._apply(subscription)
+        except _StartOverError as error:
+            await self.close()
+            raise TemporaryError("kafka", error) from error
+        if self.assignment.halted:
+            self._report()
+        return count
+
+    def note_topic(self, topic_id: str) -> None:
+        """Note the topic's id as the broker tells it now; the next step halts what was read from another one."""
+        self._topic_id = topic_id
+
+    async def close(self) -> None:
+        """Leave the group. What is in hand is forgotten: the database has the position."""
+        subscription, self._subscription = self._subscription, None
+        if subscription is not None:
+            await subscription.close(self._settings.consumer_leave_seconds)
+        self.assignment.take([*self.assignment.pending, *self.assignment.held, *self.assignment.halted])
+        self._batch, self._in_doubt = [], {}
+
+    async def _subscribed(self) -> Subscription:
+        if self._subscription is None:
+            await self._look_at_topic()
+            with kafka_errors():
+                self._subscription = Subscription(self._settings, self.assignment)
+            self._report()
+        return self._subscription
+
+    async def _look_at_topic(self) -> None:
+        with kafka_errors():
+            self._topic_id, _ = await describe_topic(self._admin, self._settings.kafka_topic)
+
+    async def _poll(self, subscription: Subscription) -> None:
+        """Add to what is in hand: a batch when nothing is, else whatever comes with the poll that the group wants."""
+        wait_seconds, records_max = (
+            (0.0, 1) if self._batch else (self._settings.consumer_poll_seconds, self._settings.consumer_batch_records)
+        )
+        try:
+            polled = await subscription.poll(records_max, wait_seconds)
+        except TemporaryError as error:
+            raise _StartOverError(str(error)) from error
+        if polled and not self._batch:
+            self._batch_since = time.perf_counter()
+        self._batch += polled
+
+    async def _take_up(self, subscription: Subscription) -> None:
+        """Look up the positions of partitions that the group gave, and begin to read them."""
+        pending = sorted(self.assignment.pending)
+        if not pending:
+            return
+        await self._look_at_topic()
+        with database_errors():
+            async with asyncio.timeout(self._settings.consumer_transaction_timeout_seconds):
+                async with self._engine.begin() as connection:
+                    positions = await queries.ensure_positions(
+                        connection, self._target.consumer_group, self._target.topic, self._topic_id, pending
+                    )
+        self._health.ok("database")
+        for position in positions:
+            if position.topic_id != self._topic_id:
+                why = recreated(self._target.topic, position, self._topic_id)
+                await subscription.halt(position.partition, why)
+        readable = [position for position in positions if position.topic_id == self._topic_id]
+        await subscription.read(readable)
+        log.info("partitions_read", offsets={position.partition: position.next_offset for position in readable})
+        self._report()
+
+    async def _halt_recreated(self, subscription: Subscription) -> None:
+        for position in list(self.assignment.held.values()):
+            if position.topic_id != self._topic_id:
+                why = recreated(self._target.topic, position, self._topic_id)
+                await subscription.halt(position.partition, why)
+
+    async def _apply(self, subscription: Subscription) -> int:
+        if self._in_doubt:
+            await self._settle_doubt()
+        self._batch = [record for record in self._batch if self._is_due(record)]
+        if not self._batch:
+            return 0
+        count = len(self._batch)
+        try:
+            await self._apply_batch(self._batch)
+        except PartitionTakenOverError as error:
+            metrics.takeovers.inc()
+            log.warning("partition_taken_over", error=str(error))
+            raise _StartOverError(str(error)) from error
+        positions = [position for position, _ in moves_of(self._batch)]
+        self._batch = []
+        metrics.batch_seconds.observe(time.perf_counter() - self._batch_since)
+        self._health.ok("database")
+        await subscription.note_progress(positions)
+        return count
+
+    def _is_due(self, record: Record) -> bool:
+        """Whether the record is still ours, and not behind us."""
+        return self.assignment.held.get(record.partition) is record.position and (
+            record.offset >= record.position.next_offset
+        )
+
+    async def _apply_batch(self, records: Sequence[Record]) -> None:
+        try:
+            await self._write(records)
+        except DBAPIError as error:
+            if not is_refusal(error):
+                raise
+            log.error("batch_refused_by_database", records=len(records), error=str(error.orig))
+            await self._apply_singly(records)
+
+    async def _apply_singly(self, records: Sequence[Record]) -> None:
+        """Find the records that the database refuses, and put those aside."""
+        for record in records:
+            try:
+                await self._write([record])
+            except DBAPIError as error:
+                if not is_refusal(error):
+                    raise
+                await self._write([refused(record, error)])
+
+    async def _write(self, records: Sequence[Record]) -> None:
+        moves = moves_of(records)
+        self._in_doubt = {position.partition: next_offset for position, next_offset in moves}
+        with database_errors():
+            async with asyncio.timeout(self._settings.consumer_transaction_timeout_seconds):
+                result = await apply(self._engine, self._target, records)
+        self._in_doubt = {}
+        for position, next_offset in moves:
+            position.next_offset = next_offset
+        _count(records, result)
+
+    async def _settle_doubt(self) -> None:
+        """Find out whether the transaction that ended with the connection was committed."""
+        with database_errors():
+            async with asyncio.timeout(self._settings.consumer_transaction_timeout_seconds):
+                async with self._engine.connect() as connection:
+                    stored = await queries.read_positions(
+                        connection, self._target.consumer_group, self._target.topic, self._in_doubt
+                    )
+        for found in stored:
+            held = self.assignment.held.get(found.partition)
+            if held and found.topic_id == held.topic_id and found.next_offset == self._in_doubt[found.partition]:
+                held.next_offset = found.next_offset
+        self._in_doubt = {}
+
+    def _report(self) -> None:
+        self._health.checks["kafka"] = self.assignment.state()
+
+
+class _StartOverError(Exception):
+    """This membership is of no use any more."""
+
+
+def _count(records: Sequence[Record], result: Sorted) -> None:
+    """Count what was committed, and log what somebody should see."""
+    metrics.records.inc(len(records))
+    metrics.rows.labels("new").inc(len(result.rows))
+    metrics.rows.labels("duplicate").inc(result.duplicate_count)
+    now = datetime.now(UTC)
+    for row in result.rows:
+        metrics.lag_seconds.observe(max(0.0, (now - row.created_at).total_seconds()))
+    for letter in result.dead_letters:
+        metrics.dead_letters.labels(letter.poison.reason).inc()
+        event = "record_put_aside"
+        if letter.poison.reason == VERSION_CONFLICT:
+            metrics.conflicts.inc()
+            event = "version_conflict"
+        log.error(event, reason=letter.poison.reason, detail=letter.poison.detail, **letter.record.log_fields())

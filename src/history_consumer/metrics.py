@@ -1,0 +1,45 @@
+"""The history consumer's metrics."""
+
+from prometheus_client import Counter, Gauge, Histogram
+
+records = Counter("history_records_total", "Records of the topic that were applied or put aside, for good.")
+
+rows = Counter(
+    "history_rows_total",
+    "History rows by outcome: `new`, or `duplicate` (the same event was there already).",
+    ("outcome",),
+)
+
+dead_letters = Counter("history_dead_letters_total", "Records put aside as dead letters, by reason.", ("reason",))
+
+conflicts = Counter(
+    "history_conflicts_total",
+    "Alarm: events that claim a (wallet, version) which another event has.",
+)
+
+batch_seconds = Histogram(
+    "history_batch_duration_seconds",
+    "Time from the first record in hand to the commit.",
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 60),
+)
+
+lag_seconds = Histogram(
+    "history_lag_seconds",
+    "Time from the wallet's change to the commit of its history row, by this machine's clock.",
+    buckets=(0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 3600),
+)
+
+partitions_held = Gauge("history_partitions_held", "Partitions that this consumer reads.")
+
+partitions_halted = Gauge(
+    "history_partitions_halted",
+    "Alarm: partitions of this consumer that stand still until an operator acts; the log says which and why.",
+)
+
+takeovers = Counter("history_takeovers_total", "Batches rolled back because another consumer had the partition.")
+
+transaction_retries = Counter(
+    "history_transaction_retries_total", "Transactions run again, by SQLSTATE or `stale-plan`.", ("reason",)
+)
+
+failures = Counter("history_failures_total", "Steps that failed because a server was away, by server.", ("dependency",))

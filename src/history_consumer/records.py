@@ -1,0 +1,89 @@
+"""A record as it came out of the topic, and what it means."""
+
+import base64
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+from confluent_kafka import Message
+
+from history_consumer.positions import Position
+from history_consumer.projection import HistoryRow, PoisonError, rows_of
+
+
+@dataclass(frozen=True, slots=True)
+class Poison:
+    """Why a record can't be applied: a stable code and a sentence."""
+
+    reason: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One record; `position` is the assignment under which it was read."""
+
+    position: Position
+    offset: int
+    message: Message
+    content: tuple[HistoryRow, ...] | Poison
+
+    @property
+    def partition(self) -> int:
+        """Return the record's partition."""
+        return self.position.partition
+
+    def log_fields(self) -> dict[str, Any]:
+        """Return what a log line about this record names; `traceparent` as W3C Trace Context has it."""
+        fields: dict[str, Any] = {"partition": self.partition, "offset": self.offset}
+        for name, value in headers_of(self.message):
+            if name == "traceparent":
+                fields["traceparent"] = _readable(value)
+        return fields
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A record that is put aside."""
+
+    record: Record
+    poison: Poison
+
+
+def record_of(message: Message, position: Position) -> Record:
+    """Read a message, whatever is in it."""
+    content: tuple[HistoryRow, ...] | Poison
+    try:
+        content = rows_of(message.value())
+    except PoisonError as error:
+        content = Poison(error.reason, error.detail)
+    return Record(position, message.offset() or 0, message, content)
+
+
+def headers_of(message: Message) -> Iterable[tuple[str, Any]]:
+    """Return the record's headers: name and bytes, or None."""
+    try:
+        headers = message.headers() or []
+    except (UnicodeError, SystemError):  # a name that is not UTF-8, which the client can't return
+        return []
+    return headers.items() if isinstance(headers, dict) else headers
+
+
+def headers_json(message: Message) -> str:
+    """Return the headers as a JSON list of `[name, value]`: text, null, or `{"base64": …}` where it isn't UTF-8."""
+    return orjson.dumps([[name, _readable(value)] for name, value in headers_of(message)]).decode()
+
+
+def _readable(value: bytes | str | None) -> Any:
+    return readable(value.encode() if isinstance(value, str) else value)
+
+
+def readable(value: bytes | None) -> Any:
+    """Return bytes as JSON shows them best: text, null, or `{"base64": …}` where they aren't UTF-8."""
+    if value is None:
+        return None
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return {"base64": base64.b64encode(value).decode()}

@@ -1,0 +1,56 @@
+"""The history consumer as a process."""
+
+import asyncio
+
+from common.database import create_engine
+from common.http import ops_server
+from common.kafka import admin_client
+from common.logs import configure_logs
+from common.worker import Health, Pauses, repeat, serve_until_stopped, stop_on_signals
+from history_consumer import metrics
+from history_consumer.consumer import HistoryConsumer
+from history_consumer.settings import ConsumerSettings
+from history_consumer.watch import Watch
+
+_NO_PAUSE = Pauses(0, 0)
+"""A poll waits by itself."""
+
+
+async def run(settings: ConsumerSettings) -> None:
+    """Consume until SIGTERM or SIGINT, beside `/live`, `/ready` and `/metrics` on the ops port."""
+    configure_logs(settings, "history-consumer")
+    stop = asyncio.Event()
+    stop_on_signals(stop)
+    health = Health({"database": "not asked yet", "kafka": "not asked yet"})
+    server = ops_server(health, settings.consumer_ops_host, settings.consumer_ops_port)
+    await serve_until_stopped(server, consume(settings, stop, health))
+
+
+async def consume(settings: ConsumerSettings, stop: asyncio.Event, health: Health) -> None:
+    """Consume until `stop`: finish what is in hand, then leave the group."""
+    engine = create_engine(
+        settings.history_database_url,
+        "history-consumer",
+        pool_size=2,
+        connect_timeout_seconds=settings.database_connect_timeout_seconds,
+    )
+    admin = admin_client(settings.kafka_bootstrap_servers)
+    consumer = HistoryConsumer(settings, engine, admin, health)
+    watch = Watch(consumer, engine, admin, settings.kafka_topic, health)
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            seconds = settings.consumer_check_seconds
+            watching = tasks.create_task(
+                repeat(
+                    watch.run_once, stop=stop, idle=Pauses(seconds, seconds), health=health, on_failure=_count_failure
+                )
+            )
+            await repeat(consumer.run_once, stop=stop, idle=_NO_PAUSE, health=health, on_failure=_count_failure)
+            watching.cancel()
+    finally:
+        await consumer.close()
+        await engine.dispose()
+
+
+def _count_failure(dependency: str) -> None:
+    metrics.failures.labels(dependency).inc()

@@ -1,0 +1,42 @@
+"""Settings of the history consumer and of the history's read API."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from common.settings import DatabaseSettings, KafkaSettings, LogSettings, Port
+
+
+class ConsumerSettings(DatabaseSettings, KafkaSettings, LogSettings):
+    """Each from the environment variable of its name in capitals."""
+
+    consumer_group: str = Field("wallet-history", pattern=r"^[A-Za-z0-9._-]{1,249}$")
+    """Names the consumer's rows in `processed_offsets`: another group starts from the topic's beginning."""
+    consumer_group_protocol: Literal["classic", "consumer"] = "classic"
+    """`consumer` is KIP-848, for brokers from 4.0 on."""
+    consumer_batch_records: int = Field(2000, ge=1, le=10_000)
+    """Records in one transaction at most."""
+    consumer_poll_seconds: float = Field(0.25, gt=0, le=5)
+    """How long one poll waits for a record; a stop waits for it too."""
+    consumer_session_timeout_seconds: float = Field(10.0, ge=6, le=300)
+    """How long a consumer that died keeps its partitions. The broker decides under `consumer`."""
+    consumer_transaction_timeout_seconds: float = Field(60.0, gt=0, le=120)
+    consumer_check_seconds: float = Field(5.0, gt=0, le=300)
+    """How often the servers and the topic's id are looked at while nothing else would."""
+    consumer_leave_seconds: float = Field(10.0, gt=0, le=60)
+    """How long leaving the group may take when stopping."""
+    consumer_ops_host: str = "127.0.0.1"
+    consumer_ops_port: Port = 9402
+
+
+class HistoryApiSettings(DatabaseSettings, LogSettings):
+    """Each from the environment variable of its name in capitals."""
+
+    history_api_host: str = "127.0.0.1"
+    history_api_port: Port = 8001
+    history_api_workers: int = Field(1, ge=1, le=64)
+    history_min_version_wait_seconds: float = Field(2.0, ge=0, le=30)
+    """How long `min_version` waits for the pipeline before it answers 503."""
+    history_min_version_poll_seconds: float = Field(0.02, ge=0.005, le=1)
+    history_statement_timeout_seconds: float = Field(5.0, gt=0, le=300)
+    history_pool_timeout_seconds: float = Field(2.0, gt=0, le=60)

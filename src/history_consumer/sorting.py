@@ -1,0 +1,89 @@
+"""What a batch comes to: rows that are new, rows that are there already, records to put aside."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+from uuid import UUID
+
+from history_consumer.projection import HistoryRow
+from history_consumer.records import DeadLetter, Poison, Record
+
+VERSION_CONFLICT: Final = "version-conflict"
+
+VersionKey = tuple[UUID, int]
+EventKey = tuple[UUID, UUID]
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What the history has.
+
+    Args:
+        events: the event at a (wallet, version).
+        versions: the version at an (event, wallet).
+    """
+
+    events: Mapping[VersionKey, UUID] = field(default_factory=dict)
+    versions: Mapping[EventKey, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Sorted:
+    """A batch, sorted out; `rows` are in the order of their keys, so that writers never wait in a circle."""
+
+    rows: Sequence[HistoryRow]
+    duplicate_count: int
+    dead_letters: Sequence[DeadLetter]
+
+
+def sort_out(records: Sequence[Record], taken: Taken) -> Sorted:
+    """Sort the records of one batch out, one after the other.
+
+    An event is applied whole or not at all: if another event has one of its (wallet, version)s, none of its
+    rows is written.
+
+    Args:
+        records: in the order of the topic.
+        taken: what is known to be in the history already; the rest shows when the rows are written.
+    """
+    events, versions = dict(taken.events), dict(taken.versions)
+    rows: list[HistoryRow] = []
+    dead_letters: list[DeadLetter] = []
+    duplicate_count = 0
+    for record in records:
+        if isinstance(record.content, Poison):
+            dead_letters.append(DeadLetter(record, record.content))
+            continue
+        conflict = _conflict(record.content, events, versions)
+        if conflict:
+            dead_letters.append(DeadLetter(record, conflict))
+            continue
+        for row in record.content:
+            key = (row.wallet_id, row.wallet_version)
+            if key in events:
+                duplicate_count += 1
+                continue
+            events[key] = row.event_id
+            versions[row.event_id, row.wallet_id] = row.wallet_version
+            rows.append(row)
+    rows.sort(key=lambda row: (row.wallet_id, row.wallet_version))
+    return Sorted(rows, duplicate_count, dead_letters)
+
+
+def _conflict(
+    rows: Sequence[HistoryRow], events: Mapping[VersionKey, UUID], versions: Mapping[EventKey, int]
+) -> Poison | None:
+    for row in rows:
+        other = events.get((row.wallet_id, row.wallet_version), row.event_id)
+        if other != row.event_id:
+            return Poison(
+                VERSION_CONFLICT,
+                f"wallet {row.wallet_id} has the event {other} at version {row.wallet_version}, not {row.event_id}",
+            )
+        version = versions.get((row.event_id, row.wallet_id), row.wallet_version)
+        if version != row.wallet_version:
+            return Poison(
+                VERSION_CONFLICT,
+                f"wallet {row.wallet_id} has the event {row.event_id} at version {version}, not {row.wallet_version}",
+            )
+    return None

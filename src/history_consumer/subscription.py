@@ -1,0 +1,203 @@
+"""One membership in the consumer group: librdkafka's calls in one thread of their own.
+
+The rebalance callbacks only note what the group gave and took. A partition is read from the moment on that its
+position is known, which is later; librdkafka lets a member assign itself less than it was given.
+"""
+
+import asyncio
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+import structlog
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+
+from common.kafka import client_config
+from common.worker import TemporaryError
+from history_consumer.positions import Assignment, Position
+from history_consumer.records import Record, record_of
+from history_consumer.settings import ConsumerSettings
+
+log = structlog.get_logger()
+
+ResultT = TypeVar("ResultT")
+
+_SILENT = {KafkaError._PARTITION_EOF}  # noqa: SLF001 - the client's public names begin so
+_OUT_OF_RANGE = {KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE}  # noqa: SLF001
+
+
+class Subscription:
+    """A member of the group that reads the topic.
+
+    Raises:
+        KafkaException: the configuration is refused.
+    """
+
+    def __init__(self, settings: ConsumerSettings, assignment: Assignment) -> None:
+        self._topic = settings.kafka_topic
+        self._assignment = assignment
+        self._thread = ThreadPoolExecutor(1, "kafka-consumer")
+        self._consumer = Consumer(_configuration(settings))
+        self._consumer.subscribe(
+            [self._topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_revoke
+        )
+
+    async def poll(self, records_max: int, wait_seconds: float) -> list[Record]:
+        """Return the next records; wait for the first one, and for no other.
+
+        Raises:
+            TemporaryError: the client is beyond repair and must be made anew, or the broker refuses.
+        """
+        return await self._in_thread(lambda: self._poll(records_max, wait_seconds))
+
+    async def read(self, positions: Sequence[Position]) -> None:
+        """Begin to read these partitions at their positions.
+
+        Raises:
+            TemporaryError: the client refuses.
+        """
+        parts = [TopicPartition(self._topic, position.partition, position.next_offset) for position in positions]
+        await self._in_thread(lambda: self._consumer.incremental_assign(parts))
+        self._assignment.hold(positions)
+
+    async def halt(self, partition: int, why: str) -> None:
+        """Stop reading the partition, if it is read, and let it stand still."""
+        await self._in_thread(lambda: self._halt(partition, why))
+
+    async def note_progress(self, positions: Sequence[Position]) -> None:
+        """Tell Kafka where the consumer is, for tools that show the lag; nothing depends on it."""
+        offsets = [TopicPartition(self._topic, position.partition, position.next_offset) for position in positions]
+        try:
+            await self._in_thread(lambda: self._consumer.commit(offsets=offsets, asynchronous=True))
+        except TemporaryError as error:
+            log.debug("kafka_commit_failed", error=str(error))
+
+    async def close(self, wait_seconds: float) -> None:
+        """Leave the group; what isn't done in time is left to the session timeout."""
+        loop = asyncio.get_running_loop()
+        closed = asyncio.Event()
+
+        def close() -> None:
+            self._thread.shutdown()
+            self._consumer.close()
+            loop.call_soon_threadsafe(closed.set)
+
+        # A daemon: a close that hangs must not keep the process.
+        threading.Thread(target=close, name="kafka-consumer-close", daemon=True).start()
+        try:
+            await asyncio.wait_for(closed.wait(), wait_seconds)
+        except TimeoutError:
+            log.warning("group_not_left_in_time", wait_seconds=wait_seconds)
+
+    async def _in_thread(self, call: Callable[[], ResultT]) -> ResultT:
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, call)
+        except KafkaException as error:
+            raise TemporaryError("kafka", error) from error
+
+    def _poll(self, records_max: int, wait_seconds: float) -> list[Record]:
+        message = self._consumer.poll(wait_seconds)
+        if message is None:
+            return []
+        # Each message is stamped right after the call that returned it: the next one may serve a rebalance.
+        records = self._stamped([message])
+        if records_max > 1:
+            records += self._stamped(self._consumer.consume(records_max - 1, timeout=0))
+        return records
+
+    def _stamped(self, messages: Sequence[Message]) -> list[Record]:
+        records = []
+        for message in messages:
+            error = message.error()
+            if error is not None:
+                self._on_error(error, message.partition())
+                continue
+            position = self._assignment.held.get(_number(message.partition()))
+            if position is not None:
+                records.append(record_of(message, position))
+        return records
+
+    def _on_error(self, error: KafkaError, partition: int | None) -> None:
+        if error.code() in _SILENT:
+            return
+        position = self._assignment.held.get(_number(partition))
+        if error.code() in _OUT_OF_RANGE:
+            if position is not None:
+                self._halt(position.partition, out_of_range(self._topic, position))
+            return
+        log.warning("kafka_consumer_error", partition=partition, code=error.name(), error=error.str())
+        if error.fatal():
+            raise KafkaException(error)
+
+    def _halt(self, partition: int, why: str) -> None:
+        if partition in self._assignment.held:
+            self._consumer.incremental_unassign([TopicPartition(self._topic, partition)])
+        self._assignment.halt(partition, why)
+
+    def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        self._assignment.give([part.partition for part in partitions])
+        consumer.incremental_assign([])
+        if partitions:
+            log.info("partitions_given", partitions=sorted(part.partition for part in partitions))
+
+    def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        read = self._assignment.take([part.partition for part in partitions])
+        consumer.incremental_unassign([TopicPartition(self._topic, partition) for partition in read])
+        log.info("partitions_taken", partitions=sorted(part.partition for part in partitions))
+
+
+def out_of_range(topic: str, position: Position) -> str:
+    """Say what is wrong when the topic hasn't got the offset, and the ways out."""
+    return (
+        f"{topic} has no record at offset {position.next_offset}, where the history goes on: records are missing. "
+        "Restore the topic, or rebuild the history (`walletctl history rebuild`)"
+    )
+
+
+def recreated(topic: str, position: Position, topic_id: str) -> str:
+    """Say what is wrong when the topic is another one than before, and the ways out."""
+    return (
+        f"{topic} was recreated: its id is {topic_id}, the history was read from {position.topic_id} up to offset "
+        f"{position.next_offset}. Restore the topic, or rebuild the history (`walletctl history rebuild`)"
+    )
+
+
+def _configuration(settings: ConsumerSettings) -> dict[str, Any]:
+    group: dict[str, Any] = {"group.protocol": "consumer"}
+    if settings.consumer_group_protocol == "classic":
+        session_ms = round(settings.consumer_session_timeout_seconds * 1000)
+        group = {
+            "group.protocol": "classic",
+            "partition.assignment.strategy": "cooperative-sticky",
+            "session.timeout.ms": session_ms,
+            "heartbeat.interval.ms": session_ms // 4,
+        }
+    return client_config(
+        settings.kafka_bootstrap_servers,
+        "history-consumer",
+        **group,
+        **{
+            "group.id": settings.consumer_group,
+            # Positions live in the database; Kafka never decides where to read from.
+            "auto.offset.reset": "error",
+            "enable.auto.commit": False,
+            "enable.auto.offset.store": False,
+            "fetch.error.backoff.ms": 100,
+            "error_cb": _on_client_error,
+            "on_commit": _on_commit,
+        },
+    )
+
+
+def _on_client_error(error: KafkaError) -> None:
+    log.warning("kafka_client_error", code=error.name(), error=error.str(), fatal=error.fatal())
+
+
+def _on_commit(error: KafkaError | None, partitions: list[TopicPartition]) -> None:
+    if error is not None:
+        log.debug("kafka_commit_failed", error=error.str(), partitions=[part.partition for part in partitions])
+
+
+def _number(partition: int | None) -> int:
+    return -1 if partition is None else partition

@@ -1,0 +1,146 @@
+"""The demo: the whole pipeline on a stack of its own, driven for real, and its promises checked."""
+
+import asyncio
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import quantiles
+from typing import Any, Final
+
+import httpx
+
+from walletctl.console import Exit, err, out, print_json, print_table, progress_bar
+from walletctl.demo.catch_up import check_balances, read_history, wait_for_history
+from walletctl.demo.traffic import OPERATIONS_TOTAL, Traffic
+
+_WALLETCTL: Final = (sys.executable, "-m", "walletctl")
+_TIMEOUT_SECONDS: Final = 30.0
+
+
+@dataclass
+class Figures:
+    """What the demo measured."""
+
+    counts: Counter[str]
+    traffic_seconds: float
+    catch_up_seconds: float
+    latencies_seconds: list[float]
+    verified: dict[str, Any]
+    broken: list[str]
+
+    def percentile_ms(self, percent: int) -> float:
+        """Return a percentile of the time from commit to history, in milliseconds."""
+        if len(self.latencies_seconds) < 2:  # noqa: PLR2004 - quantiles need two
+            return float("nan")
+        return quantiles(self.latencies_seconds, n=100)[percent - 1] * 1000
+
+
+def run_demo(*, as_json: bool) -> int:
+    """Run it; print a table or JSON; return the exit code."""
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="wallet-demo-") as directory, _stack(Path(directory)) as environment:
+        figures = asyncio.run(_drive(environment))
+        figures.verified = _verify(environment)
+    if not figures.verified["ok"]:
+        figures.broken += [f"verify: {line}" for line in figures.verified["differences"]]
+    _print(figures, time.monotonic() - started, as_json)
+    return Exit.FOUND_WRONG if figures.broken else Exit.OK
+
+
+@contextmanager
+def _stack(directory: Path) -> Iterator[dict[str, str]]:
+    """Run a stack of its own; yield the environment that names its servers."""
+    err.print("starting PostgreSQL, Kafka and the four processes …", highlight=False)
+    where = ("--data-dir", str(directory / "stack"))
+    try:
+        _walletctl("stack", "up", "--detach", "--ephemeral", *where)
+        lines = _walletctl("stack", "env", *where).splitlines()
+        found = dict(line.removeprefix("export ").split("=", 1) for line in lines if line.startswith("export "))
+        yield {name: value.strip("'\"") for name, value in found.items()}
+    finally:
+        err.print("stopping …", highlight=False)
+        _walletctl("stack", "down", *where)
+
+
+def _walletctl(*arguments: str, environment: dict[str, str] | None = None, check: bool = True) -> str:
+    done = subprocess.run(
+        [*_WALLETCTL, *arguments],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **(environment or {})},
+        check=False,
+    )
+    if check and done.returncode != Exit.OK:
+        raise OSError(f"walletctl {' '.join(arguments)} exited with {done.returncode}")
+    return done.stdout
+
+
+async def _drive(environment: dict[str, str]) -> Figures:
+    limits = httpx.Limits(max_connections=64, max_keepalive_connections=64)
+    async with (
+        httpx.AsyncClient(base_url=environment["WALLET_API_URL"], limits=limits, timeout=_TIMEOUT_SECONDS) as api,
+        httpx.AsyncClient(base_url=environment["HISTORY_API_URL"], limits=limits, timeout=_TIMEOUT_SECONDS) as history,
+    ):
+        started = time.monotonic()
+        with progress_bar("moving money", OPERATIONS_TOTAL) as advance:
+            traffic = Traffic(api, random.Random(4711), advance)  # noqa: S311 - traffic, not secrets
+            await traffic.create_wallets()
+            await traffic.move_money()
+        driven = time.monotonic()
+        versions, wrong_balances = await check_balances(api, traffic.wallets)
+        late = await wait_for_history(history, versions)
+        caught_up = time.monotonic()
+        latencies, wrong_rows = await read_history(history, versions)
+    broken = traffic.broken + wrong_balances + late + wrong_rows
+    return Figures(traffic.counts, driven - started, caught_up - driven, latencies, {}, broken)
+
+
+def _verify(environment: dict[str, str]) -> dict[str, Any]:
+    report: dict[str, Any] = json.loads(_walletctl("verify", "--json", environment=environment, check=False))
+    return report
+
+
+def _print(figures: Figures, seconds: float, as_json: bool) -> None:
+    total = figures.counts.total()
+    rate = total / figures.traffic_seconds
+    p50, p99 = figures.percentile_ms(50), figures.percentile_ms(99)
+    if as_json:
+        print_json(
+            {
+                "ok": not figures.broken,
+                "operations": dict(figures.counts),
+                "operations_per_second": round(rate, 1),
+                "history_p50_ms": round(p50, 1),
+                "history_p99_ms": round(p99, 1),
+                "verify": figures.verified,
+                "broken": figures.broken,
+                "seconds": round(seconds, 1),
+            }
+        )
+        return
+    rows: list[tuple[str, str]] = [(kind, f"{count:,}") for kind, count in figures.counts.items()]
+    rows += [
+        ("requests in all", f"{total:,} in {figures.traffic_seconds:.1f} s = {rate:,.0f} a second"),
+        ("commit to history", f"p50 {p50:.0f} ms, p99 {p99:.0f} ms over {len(figures.latencies_seconds):,} rows"),
+        ("history complete", f"{figures.catch_up_seconds:.1f} s after the last request"),
+    ]
+    out.print()
+    print_table("What was done", ("", ""), rows)
+    checks = [
+        (check["name"], f"{check['compared']:,}", "holds" if not check["differences"] else "BROKEN")
+        for check in figures.verified["checks"]
+    ]
+    print_table("What verify proved", ("promise", "compared", ""), checks)
+    for line in figures.broken[:20]:
+        out.print(f"[red]broken:[/red] {line}", highlight=False)
+    verdict = "[red]promises were broken[/red]" if figures.broken else "[green]every promise held[/green]"
+    out.print(f"{verdict}; {seconds:.0f} s in all", highlight=False)

@@ -1,0 +1,157 @@
+"""The demo's traffic: real requests, and what each of them must have done."""
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any, Final
+from uuid import uuid4
+
+import httpx
+
+from common.money import exponent_of
+
+_USERS: Final = ("ada", "bob", "cleo", "dian", "emil", "fay", "gus", "hana", "ivo", "june")
+_CURRENCIES: Final = ("EUR", "USD", "JPY", "BHD")
+_CONNECTIONS: Final = 32
+_HOT_FUNDS: Final = 300
+_SPREAD_FUNDS: Final = 300
+_TRANSFERS: Final = 1600
+_RETRIED: Final = 150
+_REFUSED: Final = 150
+
+Operation = Callable[[], Awaitable[None]]
+
+
+@dataclass
+class WalletModel:
+    """What the demo knows a wallet must hold, from the answers it got."""
+
+    id: str
+    user_id: str
+    currency: str
+    balance: Decimal = Decimal(0)
+
+    def amount(self, units: int) -> str:
+        """Return that many minor units as an amount."""
+        return str(Decimal(units).scaleb(-exponent_of(self.currency)))
+
+
+@dataclass
+class Traffic:
+    """Drives the API and keeps count; what went wrong stands in `broken`."""
+
+    client: httpx.AsyncClient
+    rng: random.Random
+    advance: Callable[[float], None]
+    wallets: list[WalletModel] = field(default_factory=list)
+    counts: Counter[str] = field(default_factory=Counter)
+    broken: list[str] = field(default_factory=list)
+
+    async def create_wallets(self) -> None:
+        """Make a wallet in each currency for each user."""
+        pairs = [(user, currency) for user in _USERS for currency in _CURRENCIES]
+        await self._run([lambda pair=pair: self._create(*pair) for pair in pairs])  # type: ignore[misc]
+
+    async def move_money(self) -> None:
+        """Fund, transfer, retry and be refused, all at once."""
+        await self._run([lambda wallet=wallet: self._fund(wallet, 50_000) for wallet in self.wallets])  # type: ignore[misc]
+        hot = self.wallets[0]
+        operations: list[Operation] = [
+            *[lambda: self._fund(hot, 100)] * _HOT_FUNDS,
+            *[lambda: self._fund(self.rng.choice(self.wallets), self.rng.randint(1, 5000))] * _SPREAD_FUNDS,
+            *[self._transfer_somewhere] * _TRANSFERS,
+            *[self._retried_transfer] * _RETRIED,
+            *[self._refused] * _REFUSED,
+        ]
+        self.rng.shuffle(operations)
+        await self._run(operations)
+
+    async def _run(self, operations: Sequence[Operation]) -> None:
+        queue = list(operations)
+
+        async def work() -> None:
+            while queue:
+                await queue.pop()()
+
+        async with asyncio.TaskGroup() as tasks:
+            for _ in range(_CONNECTIONS):
+                tasks.create_task(work())
+
+    async def _post(self, kind: str, path: str, body: dict[str, Any], key: str | None = None) -> httpx.Response:
+        headers = {"Idempotency-Key": key or str(uuid4())}
+        response = await self.client.post(path, json=body, headers=headers)
+        self.counts[kind] += 1
+        self.advance(1)
+        return response
+
+    def _expect(self, response: httpx.Response, status: int, what: str) -> bool:
+        if response.status_code != status:
+            self.broken.append(f"{what}: expected {status}, got {response.status_code} {response.text[:200]}")
+        return response.status_code == status
+
+    async def _create(self, user: str, currency: str) -> None:
+        response = await self._post("wallets created", "/wallets", {"user_id": user, "currency": currency})
+        if self._expect(response, 201, f"creating a wallet in {currency}"):
+            self.wallets.append(WalletModel(response.json()["id"], user, currency))
+
+    async def _fund(self, wallet: WalletModel, units: int) -> None:
+        amount = wallet.amount(units)
+        response = await self._post("funds", f"/wallets/{wallet.id}/fund", {"amount": amount})
+        if self._expect(response, 200, "a fund"):
+            wallet.balance += Decimal(amount)
+
+    def _pair(self) -> tuple[WalletModel, WalletModel]:
+        """Two wallets of one currency, from few enough that both directions meet."""
+        currency = self.rng.choice(_CURRENCIES)
+        sender, receiver = self.rng.sample([w for w in self.wallets if w.currency == currency][:4], 2)
+        return sender, receiver
+
+    async def _transfer_somewhere(self) -> None:
+        sender, receiver = self._pair()
+        amount = sender.amount(self.rng.randint(1, 20))
+        body = {"to_wallet_id": receiver.id, "amount": amount, "reference": "demo"}
+        response = await self._post("transfers", f"/wallets/{sender.id}/transfer", body)
+        if self._expect(response, 200, "a transfer"):
+            self._moved(sender, receiver, amount)
+
+    async def _retried_transfer(self) -> None:
+        sender, receiver = self._pair()
+        amount, key = sender.amount(7), str(uuid4())
+        body = {"to_wallet_id": receiver.id, "amount": amount}
+        replies = await asyncio.gather(
+            *(self._post("retried with the same key", f"/wallets/{sender.id}/transfer", body, key) for _ in range(2))
+        )
+        if all(self._expect(reply, 200, "a retried transfer") for reply in replies):
+            self._moved(sender, receiver, amount)
+            if replies[0].content != replies[1].content:
+                self.broken.append(f"a repeated key got two answers: {replies[0].text} and {replies[1].text}")
+
+    async def _refused(self) -> None:
+        sender, receiver = self._pair()
+        other = next(wallet for wallet in self.wallets if wallet.currency != sender.currency)
+        path = f"/wallets/{sender.id}/transfer"
+        body, status, code = self.rng.choice(
+            [
+                ({"to_wallet_id": receiver.id, "amount": sender.amount(10**12)}, 422, "insufficient-funds"),
+                ({"to_wallet_id": other.id, "amount": sender.amount(1)}, 422, "currency-mismatch"),
+                ({"to_wallet_id": sender.id, "amount": sender.amount(1)}, 422, "same-wallet"),
+                ({"to_wallet_id": str(uuid4()), "amount": sender.amount(1)}, 404, "wallet-not-found"),
+                ({"to_wallet_id": receiver.id, "amount": "0.00001"}, 422, "validation-error"),
+            ]
+        )
+        response = await self._post("refused", path, body)
+        if self._expect(response, status, f"a request to be refused with {code}") and response.json()["code"] != code:
+            self.broken.append(f"expected the problem {code}, got {response.text[:200]}")
+
+    def _moved(self, sender: WalletModel, receiver: WalletModel, amount: str) -> None:
+        sender.balance -= Decimal(amount)
+        receiver.balance += Decimal(amount)
+
+
+OPERATIONS_TOTAL: Final = (
+    2 * len(_USERS) * len(_CURRENCIES) + _HOT_FUNDS + _SPREAD_FUNDS + _TRANSFERS + 2 * _RETRIED + _REFUSED
+)
+"""How many requests the demo sends."""

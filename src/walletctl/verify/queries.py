@@ -1,0 +1,267 @@
+"""The audit's SQL. What looks for differences inside one database returns them and nothing else."""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any, Final
+
+from sqlalchemy import Row, RowMapping, TextClause, text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from walletctl.verify.lines import UNKNOWN, digest, key, line, time
+
+_FETCHED_ROWS: Final = 2000
+
+# Sorting and hashing millions of rows, in a few steps at once: enough for one session on a small machine.
+WORK_MEM: Final = text("SET LOCAL work_mem = '128MB'")
+
+WALLET_FIGURES: Final = text("""
+    SELECT statement_timestamp() AS taken_at, wallet_count, entry_count, wallet_entry_count, outbox.*
+    FROM
+        (SELECT count(*) AS wallet_count FROM wallet.wallets) AS wallets,
+        (SELECT count(*) AS entry_count, count(wallet_id) AS wallet_entry_count FROM wallet.wallet_transactions)
+            AS entries,
+        (
+            SELECT count(*) AS outbox_count, count(published_at) AS published_count, count(parked_at) AS parked_count,
+                count(*) FILTER (WHERE published_at IS NULL AND parked_at IS NULL) AS pending_count,
+                coalesce(max(id), 0) AS last_outbox_id
+            FROM wallet.outbox
+        ) AS outbox
+""")
+
+CURRENCIES: Final = text("SELECT DISTINCT currency FROM wallet.wallets")
+
+HISTORY_FIGURES: Final = text("""
+    SELECT statement_timestamp() AS taken_at,
+        (SELECT count(*) FROM history.transaction_events) AS row_count,
+        (SELECT count(*) FROM history.wallet_progress) AS wallet_count,
+        (SELECT count(*) FROM history.wallet_progress WHERE event_count <> max_version) AS gap_count
+""")
+
+POSITIONS: Final = text("""
+    SELECT partition, next_offset, topic_id FROM history.processed_offsets
+    WHERE consumer_group = :consumer_group AND topic = :topic ORDER BY partition
+""")
+
+BALANCES: Final = text("""
+    SELECT coalesce(wallets.id, entries.wallet_id) AS wallet_id, wallets.id IS NOT NULL AS known,
+        wallets.currency, wallets.balance_minor, coalesce(entries.total_minor, 0)::text AS total_minor,
+        coalesce(entries.lowest_currency, wallets.currency) AS lowest_currency,
+        coalesce(entries.highest_currency, wallets.currency) AS highest_currency
+    FROM wallet.wallets
+    FULL JOIN (
+        SELECT wallet_id, sum(amount_minor) AS total_minor,
+            min(currency COLLATE "C") AS lowest_currency, max(currency COLLATE "C") AS highest_currency
+        FROM wallet.wallet_transactions WHERE wallet_id IS NOT NULL GROUP BY wallet_id
+    ) AS entries ON entries.wallet_id = wallets.id
+    WHERE wallets.id IS NULL OR wallets.balance_minor <> coalesce(entries.total_minor, 0)
+        OR lowest_currency <> wallets.currency OR highest_currency <> wallets.currency
+""")
+
+CURRENCY_SUMS: Final = text("""
+    SELECT currency, sum(amount_minor)::text AS total_minor
+    FROM wallet.wallet_transactions GROUP BY currency HAVING sum(amount_minor) <> 0
+""")
+
+TRANSACTION_SUMS: Final = text("""
+    SELECT transaction_id, currency, sum(amount_minor)::text AS total_minor
+    FROM wallet.wallet_transactions GROUP BY transaction_id, currency HAVING sum(amount_minor) <> 0
+""")
+
+# Version 1 is the creation and has no entry. Each link of the chain is compared with the one before it: a
+# wrong one shows where it is, and not on all that follow.
+CHAIN_BREAKS: Final = text("""
+    SELECT *, previous_balance_minor + amount_minor AS sum_minor
+    FROM (
+        SELECT wallet_id, wallet_version, transaction_id, currency, amount_minor, balance_after_minor,
+            lag(wallet_version, 1, cast(1 AS bigint)) OVER chain AS previous_version,
+            lag(balance_after_minor, 1, cast(0 AS bigint)) OVER chain::numeric AS previous_balance_minor
+        FROM wallet.wallet_transactions WHERE wallet_id IS NOT NULL
+        WINDOW chain AS (PARTITION BY wallet_id ORDER BY wallet_version)
+    ) AS entries
+    WHERE wallet_version <> previous_version + 1
+        OR balance_after_minor <> previous_balance_minor + amount_minor OR balance_after_minor < 0
+""")
+
+LAST_VERSIONS: Final = text("""
+    SELECT wallets.id AS wallet_id, wallets.version, coalesce(entries.last_version, 1) AS last_version
+    FROM wallet.wallets
+    LEFT JOIN (
+        SELECT wallet_id, max(wallet_version) AS last_version
+        FROM wallet.wallet_transactions WHERE wallet_id IS NOT NULL GROUP BY wallet_id
+    ) AS entries ON entries.wallet_id = wallets.id
+    WHERE wallets.version <> coalesce(entries.last_version, 1)
+""")
+
+# What happened, by the ledger: one row for each version of each wallet.
+_FACTS: Final = """
+    SELECT id AS wallet_id, cast(1 AS bigint) AS version, user_id, 'WALLET_CREATED' AS event_type,
+        NULL AS direction, cast(NULL AS uuid) AS transaction_id, cast(NULL AS bigint) AS amount_minor,
+        cast(0 AS bigint) AS balance_after_minor, currency, cast(NULL AS uuid) AS counterparty_wallet_id, created_at
+    FROM wallet.wallets
+    UNION ALL
+    SELECT entries.wallet_id, wallet_version, user_id,
+        CASE type WHEN 'FUND' THEN 'WALLET_FUNDED' WHEN 'TRANSFER' THEN 'TRANSFER_DONE' ELSE type END,
+        CASE WHEN amount_minor > 0 THEN 'in' ELSE 'out' END, transaction_id, abs(amount_minor),
+        balance_after_minor, entries.currency, counterparty_wallet_id, entries.created_at
+    FROM wallet.wallet_transactions AS entries
+    LEFT JOIN wallet.wallets ON wallets.id = entries.wallet_id
+    WHERE entries.wallet_id IS NOT NULL
+"""
+
+# What the outbox says happened: each event once for each wallet that it touched, or once with nothing where
+# its payload makes no sense. `copy` numbers the rows that claim the same version of the same wallet.
+# (OFFSET 0 keeps PostgreSQL from parsing the payload anew for every field.)
+_CLAIMS: Final = """
+    SELECT claims.*, row_number() OVER (PARTITION BY wallet_id, version ORDER BY outbox_id) AS copy
+    FROM (
+        SELECT outbox.id AS outbox_id, outbox.event_id, outbox.aggregate_id, outbox.event_type, outbox.created_at,
+            outbox.kafka_partition, outbox.kafka_offset, parsed.payload, parsed.event, change.position,
+            CASE WHEN pg_input_is_valid(value ->> 'wallet_id', 'uuid') THEN (value ->> 'wallet_id')::uuid END
+                AS wallet_id,
+            CASE WHEN pg_input_is_valid(value ->> 'version', 'bigint') THEN (value ->> 'version')::bigint END
+                AS version,
+            value ->> 'user_id' AS user_id, value ->> 'direction' AS direction,
+            value ->> 'balance_after' AS balance_after,
+            event -> 'wallets' -> (CASE change.position WHEN 1 THEN 1 ELSE 0 END) ->> 'wallet_id'
+                AS counterparty_wallet_id,
+            event -> 'wallets' -> 0 ->> 'wallet_id' AS first_wallet_id
+        FROM wallet.outbox
+        CROSS JOIN LATERAL (
+            SELECT payload::text AS payload,
+                CASE WHEN pg_input_is_valid(payload::text, 'jsonb') THEN payload::text::jsonb END AS event
+            OFFSET 0
+        ) AS parsed
+        LEFT JOIN LATERAL jsonb_array_elements(
+            CASE WHEN jsonb_typeof(event -> 'wallets') = 'array' THEN event -> 'wallets' END
+        ) WITH ORDINALITY AS change (value, position) ON true
+    ) AS claims
+"""
+
+OUTBOX_FIELDS: Final = (
+    *("event_type", "direction", "transaction_id", "amount", "balance_after", "currency"),
+    *("counterparty_wallet_id", "user_id", "created_at", "envelope"),
+)
+_FACT_LINE: Final = line(
+    *("event_type", "direction", "transaction_id", "amount_minor * major", "balance_after_minor * major"),
+    *("facts.currency", "counterparty_wallet_id", "user_id", time("created_at"), "'agrees'"),
+)
+_CLAIM_LINE: Final = line(
+    *("event_type", "direction", "event ->> 'transaction_id'", "event ->> 'amount'", "balance_after"),
+    *("event ->> 'currency'", "counterparty_wallet_id", "user_id", time("created_at")),
+    """CASE
+        WHEN event ->> 'event_id' IS DISTINCT FROM event_id::text THEN 'another event_id in the payload'
+        WHEN event ->> 'event_type' IS DISTINCT FROM event_type THEN 'another event_type in the payload'
+        WHEN first_wallet_id IS DISTINCT FROM aggregate_id::text THEN 'another first wallet in the payload'
+        ELSE 'agrees'
+    END""",
+)
+
+# `major` is one minor unit in major units (0.01), so that the product is the amount as events write it.
+LEDGER_AND_OUTBOX: Final = text(f"""
+    WITH unit AS MATERIALIZED (
+        SELECT currency, major FROM unnest(cast(:currencies AS text[]), cast(cast(:units AS text[]) AS numeric[]))
+            AS unit (currency, major)
+    ), fact AS (
+        SELECT wallet_id, version, cast(1 AS bigint) AS copy, {_FACT_LINE} AS line
+        FROM ({_FACTS}) AS facts LEFT JOIN unit ON unit.currency = facts.currency
+    ), claim AS (
+        SELECT wallet_id, version, copy, outbox_id, {_CLAIM_LINE} AS line FROM ({_CLAIMS}) AS claims
+    )
+    SELECT coalesce(fact.wallet_id, claim.wallet_id) AS wallet_id, coalesce(fact.version, claim.version) AS version,
+        claim.outbox_id, claim.copy, fact.line AS expected, claim.line AS found
+    FROM fact
+    FULL JOIN claim ON claim.wallet_id = fact.wallet_id AND claim.version = fact.version AND claim.copy = fact.copy
+    WHERE fact.line IS DISTINCT FROM claim.line
+""")  # noqa: S608 - constants of this module
+
+REPEATED_EVENT_IDS: Final = text("""
+    SELECT event_id, min(id) AS first_id, max(id) AS last_id
+    FROM wallet.outbox GROUP BY event_id HAVING count(*) > 1
+""")
+
+RECORDED_RANGES: Final = text("""
+    SELECT kafka_partition AS partition, min(kafka_offset) AS first_offset, max(kafka_offset) AS last_offset
+    FROM wallet.outbox WHERE published_at IS NOT NULL GROUP BY kafka_partition
+""")
+
+PUBLISHED_ROWS: Final = text(f"""
+    SELECT id, kafka_partition AS partition, kafka_offset AS offset, event_id::text AS event_id,
+        aggregate_id::text AS key, {digest("payload")} AS digest
+    FROM wallet.outbox WHERE published_at IS NOT NULL ORDER BY kafka_partition, kafka_offset
+""")  # noqa: S608 - constants of this module
+
+FIND_EVENTS: Final = text(f"""
+    SELECT event_id::text AS event_id, {digest("payload")} AS digest
+    FROM wallet.outbox
+    JOIN (SELECT DISTINCT unnest(cast(:event_ids AS uuid[])) AS id) AS asked ON asked.id = outbox.event_id
+""")  # noqa: S608 - constants of this module
+
+HISTORY_FIELDS: Final = (
+    *("event_id", "event_type", "direction", "transaction_id", "amount_minor", "balance_after_minor", "currency"),
+    *("counterparty_wallet_id", "user_id", "created_at", "sha256(event_data)"),
+)
+_EXPECTED_LINE: Final = line(
+    f"coalesce(claims.event_id::text, '{UNKNOWN}')",
+    """CASE facts.direction || facts.event_type
+        WHEN 'outTRANSFER_DONE' THEN 'TRANSFER_SENT' WHEN 'inTRANSFER_DONE' THEN 'TRANSFER_RECEIVED'
+        ELSE facts.event_type
+    END""",
+    *("facts.direction", "facts.transaction_id", "facts.amount_minor", "facts.balance_after_minor"),
+    *("facts.currency", "facts.counterparty_wallet_id", "facts.user_id", time("facts.created_at")),
+    f"coalesce({digest('claims.payload')}, '{UNKNOWN}')",
+)
+_HISTORY_LINE: Final = line(
+    *("event_id", "event_type", "direction", "transaction_id", "amount_minor", "balance_after_minor", "currency"),
+    *("counterparty_wallet_id", "user_id", time("created_at"), digest("event_data")),
+)
+
+EXPECTED_HISTORY: Final = text(f"""
+    SELECT {key("facts.wallet_id", "facts.version")} AS key, {_EXPECTED_LINE} AS line,
+        claims.kafka_partition AS partition, claims.kafka_offset AS offset
+    FROM ({_FACTS}) AS facts
+    LEFT JOIN ({_CLAIMS}) AS claims
+        ON claims.wallet_id = facts.wallet_id AND claims.version = facts.version AND claims.copy = 1
+    ORDER BY facts.wallet_id, facts.version
+""")  # noqa: S608 - constants of this module
+
+HISTORY: Final = text(f"""
+    SELECT {key("wallet_id", "wallet_version")} AS key, {_HISTORY_LINE} AS line
+    FROM history.transaction_events ORDER BY wallet_id, wallet_version
+""")  # noqa: S608 - constants of this module
+
+PROGRESS: Final = text("""
+    SELECT coalesce(progress.wallet_id, events.wallet_id) AS wallet_id,
+        progress.event_count, progress.max_version, events.counted, events.highest
+    FROM history.wallet_progress AS progress
+    FULL JOIN (
+        SELECT wallet_id, count(*) AS counted, max(wallet_version) AS highest
+        FROM history.transaction_events GROUP BY wallet_id
+    ) AS events ON events.wallet_id = progress.wallet_id
+    WHERE progress.event_count IS DISTINCT FROM events.counted OR progress.max_version IS DISTINCT FROM events.highest
+""")
+
+DEAD_LETTERS: Final = text("""
+    SELECT id, partition, "offset", reason, detail FROM history.dead_letters WHERE topic = :topic ORDER BY id
+""")
+
+
+async def one(connection: AsyncConnection, query: TextClause) -> RowMapping:
+    """Return the query's only row."""
+    return (await connection.execute(query)).mappings().one()
+
+
+async def every(connection: AsyncConnection, query: TextClause, **parameters: Any) -> Sequence[Row[Any]]:
+    """Return all rows of a query that has few."""
+    return (await connection.execute(query, parameters)).all()
+
+
+async def stream(
+    connection: AsyncConnection, query: TextClause, parameters: Mapping[str, Any] | None = None
+) -> AsyncIterator[Row[Any]]:
+    """Yield the query's rows from a server-side cursor: the memory doesn't grow with their number."""
+    result = await connection.stream(query, parameters or {}, execution_options={"yield_per": _FETCHED_ROWS})
+    try:
+        async for rows in result.partitions():
+            for row in rows:
+                yield row
+    finally:
+        await result.close()

@@ -1,0 +1,132 @@
+"""What the audit found: figures of each check, the differences, and the horizon up to which it looked. Pure."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Final
+
+DIFFERENCES_KEPT_MAX: Final = 100
+
+
+@dataclass
+class Findings:
+    """What one check finds while it runs: at most 100 lines are kept, all are counted."""
+
+    check: str
+    compared: int = 0
+    difference_count: int = 0
+    lines: list[str] = field(default_factory=list)
+
+    def add(self, where: str, what: str, *, expected: object, found: object) -> None:
+        """Note a difference: which wallet, transaction, row or record; what of it; expected and found."""
+        self.difference_count += 1
+        if len(self.lines) < DIFFERENCES_KEPT_MAX:
+            self.lines.append(f"{self.check}: {where}: {what}: expected {expected}, found {found}")
+
+
+@dataclass(frozen=True, slots=True)
+class CheckResult:
+    """One check's figures; `compared` counts what `unit` says."""
+
+    name: str
+    compared: int
+    unit: str
+    difference_count: int
+    seconds: float
+    lines: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Horizon:
+    """Up to where the audit looked, and what lay beyond it or was not to be judged.
+
+    Args:
+        history_taken_at: when the history's snapshot was taken.
+        taken_at: when the wallets' was, a moment later.
+        last_outbox_id: the newest event in the snapshot.
+        next_offsets: the consumer's position in the history's snapshot, by partition.
+        pending: outbox rows not yet published.
+        parked: outbox rows that wait for an operator.
+        on_their_way: wallet versions not yet in the history that didn't have to be.
+        topic_expired: published rows whose records the topic no longer keeps.
+        topic_duplicates: records that repeat an event of the outbox, which consumers drop.
+        history_gaps: wallets of whose events a later one is in the history before an earlier one.
+    """
+
+    history_taken_at: datetime
+    taken_at: datetime
+    last_outbox_id: int
+    next_offsets: Mapping[int, int]
+    pending: int
+    parked: int
+    on_their_way: int
+    topic_expired: int
+    topic_duplicates: int
+    history_gaps: int
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it as JSON values."""
+        return {
+            "history_taken_at": self.history_taken_at.isoformat(),
+            "taken_at": self.taken_at.isoformat(),
+            "last_outbox_id": self.last_outbox_id,
+            "next_offsets": {str(partition): offset for partition, offset in sorted(self.next_offsets.items())},
+            "pending": self.pending,
+            "parked": self.parked,
+            "on_their_way": self.on_their_way,
+            "topic_expired": self.topic_expired,
+            "topic_duplicates": self.topic_duplicates,
+            "history_gaps": self.history_gaps,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The outcome of an audit."""
+
+    horizon: Horizon
+    checks: Sequence[CheckResult]
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing differs."""
+        return self.difference_count == 0
+
+    @property
+    def difference_count(self) -> int:
+        """How many differences there are in all."""
+        return sum(check.difference_count for check in self.checks)
+
+    @property
+    def differences(self) -> list[str]:
+        """At most 100 differences, in the order of the checks, each check having a fair share of the lines."""
+        shares = fair_shares([len(check.lines) for check in self.checks], DIFFERENCES_KEPT_MAX)
+        return [line for check, share in zip(self.checks, shares, strict=True) for line in check.lines[:share]]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it as JSON values."""
+        return {
+            "ok": self.ok,
+            "horizon": self.horizon.as_json(),
+            "checks": [
+                {
+                    "name": check.name,
+                    "compared": check.compared,
+                    "unit": check.unit,
+                    "differences": check.difference_count,
+                    "seconds": round(check.seconds, 3),
+                }
+                for check in self.checks
+            ],
+            "difference_count": self.difference_count,
+            "differences": self.differences,
+        }
+
+
+def fair_shares(wanted: Sequence[int], total: int) -> list[int]:
+    """Divide `total` so that nobody gets more than wanted, and nobody less than another unless they wanted less."""
+    shares, left = [0] * len(wanted), total
+    for position, index in enumerate(sorted(range(len(wanted)), key=wanted.__getitem__)):
+        shares[index] = min(wanted[index], left // (len(wanted) - position))
+        left -= shares[index]
+    return shares

@@ -1,0 +1,87 @@
+"""Two snapshots, the history's first: whatever it holds must then be in the wallets' too."""
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import RowMapping
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from common.database import create_engine
+from walletctl.verify import queries
+from walletctl.verify.settings import VerifySettings
+
+Advance = Callable[[int], None]
+"""Takes how many more have been compared."""
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Up to where the consumer has applied a partition, and of which topic."""
+
+    next_offset: int
+    topic_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshots:
+    """Both databases as they were at one moment each, and what they hold."""
+
+    wallet: AsyncConnection
+    history: AsyncConnection
+    wallet_figures: RowMapping
+    history_figures: RowMapping
+    positions: Mapping[int, Position]
+
+    @property
+    def taken_at(self) -> datetime:
+        """When the wallets' snapshot was taken."""
+        moment: datetime = self.wallet_figures["taken_at"]
+        return moment
+
+    def is_applied(self, partition: int | None, offset: int | None) -> bool:
+        """Whether the history must have what was published there."""
+        if partition is None or offset is None or partition not in self.positions:
+            return False
+        return offset < self.positions[partition].next_offset
+
+
+@asynccontextmanager
+async def taken(settings: VerifySettings) -> AsyncIterator[Snapshots]:
+    """Take the snapshots, keep them for the block, and leave no trace.
+
+    An event is committed to the wallet database, published, applied to the history: in this order. So what the
+    first snapshot has, the second has too, and nothing that the pipeline does meanwhile looks like a difference.
+    """
+    async with AsyncExitStack() as stack:
+        history = await stack.enter_async_context(_reading(settings.history_database_url, settings))
+        found = await queries.every(
+            history, queries.POSITIONS, consumer_group=settings.consumer_group, topic=settings.kafka_topic
+        )
+        positions = {row.partition: Position(row.next_offset, row.topic_id) for row in found}
+        history_figures = await queries.one(history, queries.HISTORY_FIGURES)
+        wallet = await stack.enter_async_context(_reading(settings.database_url, settings))
+        wallet_figures = await queries.one(wallet, queries.WALLET_FIGURES)
+        yield Snapshots(wallet, history, wallet_figures, history_figures, positions)
+
+
+@asynccontextmanager
+async def _reading(url: str, settings: VerifySettings) -> AsyncIterator[AsyncConnection]:
+    """Open a transaction whose statements all see the same, and which changes nothing."""
+    engine = create_engine(
+        url,
+        "walletctl-verify",
+        pool_size=1,
+        connect_timeout_seconds=settings.database_connect_timeout_seconds,
+        statement_timeout_seconds=0,
+        idle_in_transaction_timeout_seconds=0,
+    )
+    try:
+        async with engine.connect() as plain:
+            connection = await plain.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+            async with connection.begin():
+                await connection.execute(queries.WORK_MEM)
+                yield connection
+    finally:
+        await engine.dispose()

@@ -1,0 +1,244 @@
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from confluent_kafka import Message
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from common.database import create_engine
+from common.identifiers import LANES, lane_of
+from common.worker import TemporaryError
+from outbox_relay import queries
+from outbox_relay.relay import Relay
+from outboxes import Outbox, drain, write_rows
+
+NewRelay = Callable[..., Relay]
+ReadTopic = Callable[[], list[Message]]
+
+
+def headers_of(message: Message) -> dict[str, bytes]:
+    return dict(message.headers() or [])  # type: ignore[arg-type]
+
+
+def event_ids(messages: list[Message]) -> list[str]:
+    return [headers_of(message)["ce_id"].decode() for message in messages]
+
+
+async def test_each_committed_row_is_in_the_topic_where_its_settlement_says(
+    outbox: Outbox, new_relay: NewRelay, read_topic: ReadTopic
+) -> None:
+    wallets = [uuid4() for _ in range(20)]
+    for wallet in wallets:
+        await outbox.write(wallet, 5, '{"amount": "1.00"}')
+    assert await drain(new_relay()) == 100
+    records = {(message.partition(), message.offset()): message for message in read_topic()}
+    rows = await outbox.rows()
+    assert len(records) == len(rows) == 100
+    for row in rows:
+        record = records[row["kafka_partition"], row["kafka_offset"]]
+        assert record.key() == str(row["aggregate_id"]).encode()
+        assert record.value() == b'{"amount": "1.00"}'
+        assert headers_of(record)["ce_id"] == str(row["event_id"]).encode()
+        assert row["published_at"] is not None
+        assert row["attempts"] == 1
+
+
+async def test_records_carry_the_cloud_event_and_the_trace(
+    outbox: Outbox, new_relay: NewRelay, read_topic: ReadTopic, engine: AsyncEngine
+) -> None:
+    wallet, trace = uuid4(), f"00-{'a' * 32}-{'b' * 16}-01"
+    await outbox.write(wallet)
+    async with engine.begin() as connection:
+        await connection.execute(
+            text("UPDATE wallet.outbox SET headers = json_build_object('traceparent', cast(:trace AS text))"),
+            {"trace": trace},
+        )
+    await drain(new_relay())
+    (record,) = read_topic()
+    row = (await outbox.rows())[0]
+    assert headers_of(record) == {
+        "ce_specversion": b"1.0",
+        "ce_id": str(row["event_id"]).encode(),
+        "ce_source": b"/wallet-api",
+        "ce_type": b"TEST",
+        "ce_subject": str(wallet).encode(),
+        "ce_time": row["created_at"].isoformat().encode(),
+        "content-type": b"application/json",
+        "traceparent": trace.encode(),
+    }
+
+
+async def test_a_wallets_events_stay_in_order_with_four_relays_at_once(
+    outbox: Outbox, new_relay: NewRelay, read_topic: ReadTopic
+) -> None:
+    wallets = [uuid4() for _ in range(30)]
+    for _ in range(4):
+        for wallet in wallets:
+            await outbox.write(wallet, 3)
+    relays = [new_relay(relay_batch_rows=40, relay_lanes_per_batch=4) for _ in range(4)]
+    assert sum(await asyncio.gather(*map(drain, relays))) == 360
+    ids = {str(row["event_id"]): row["id"] for row in await outbox.rows()}
+    messages = read_topic()
+    assert len(messages) == 360
+    for wallet in wallets:
+        own = [message for message in messages if message.key() == str(wallet).encode()]
+        order = [ids[event_id] for event_id in event_ids(own)]
+        assert order == sorted(order)
+        assert len(own) == 12
+
+
+async def test_a_row_that_commits_late_with_a_lower_id_is_published(
+    outbox: Outbox, new_relay: NewRelay, engine: AsyncEngine, eventually: Callable[..., Awaitable[Any]]
+) -> None:
+    """The low water must not strand it, however many later rows have been published meanwhile."""
+    relay = new_relay()
+    late = uuid4()
+    same_lane = next(wallet for wallet in iter(uuid4, None) if lane_of(wallet) == lane_of(late))
+    async with engine.connect() as slow, slow.begin():
+        await write_rows(slow, late, 1)
+        for _ in range(3):
+            await outbox.write(same_lane, 1000)
+            await drain(relay)
+
+            async def looked_again(before: float = relay._next_look) -> bool:
+                await relay.run_once()
+                return relay._next_look > before
+
+            await eventually(looked_again)
+    assert await drain(relay) == 1
+    assert all(row["published_at"] for row in await outbox.rows())
+
+
+async def test_the_low_water_rises_behind_published_rows_and_nothing_is_stranded(
+    outbox: Outbox, new_relay: NewRelay, engine: AsyncEngine, eventually: Callable[..., Awaitable[Any]]
+) -> None:
+    relay, wallet = new_relay(), uuid4()
+
+    async def low_water() -> int:
+        async with engine.connect() as connection:
+            query = text("SELECT low_water FROM wallet.outbox_lanes WHERE lane = :lane")
+            return int(await connection.scalar(query, {"lane": lane_of(wallet)}) or 0)
+
+    async def risen() -> bool:
+        await outbox.write(wallet, 700)
+        await drain(relay)
+        return await low_water() > 1000
+
+    await eventually(risen)
+    assert all(row["published_at"] for row in await outbox.rows())
+
+
+async def test_a_relay_that_dies_after_producing_loses_its_lease_and_the_next_one_publishes_again(
+    outbox: Outbox,
+    new_relay: NewRelay,
+    read_topic: ReadTopic,
+    engine: AsyncEngine,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    wallet = uuid4()
+    await outbox.write(wallet, 3)
+
+    async def killed_before_settling(connection: Any, published: Any) -> None:
+        del published
+        pid = await connection.scalar(text("SELECT pg_backend_pid()"))
+        async with engine.begin() as other:
+            await other.execute(text("SELECT pg_terminate_backend(:pid, 5000)"), {"pid": pid})
+        await connection.execute(text("SELECT 1"))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(queries, "settle", killed_before_settling)
+        with pytest.raises(TemporaryError, match="database"):
+            await new_relay().run_once()
+    assert all(row["published_at"] is None for row in await outbox.rows())
+    assert await drain(new_relay()) == 3
+    rows = await outbox.rows()
+    ids = [str(row["event_id"]) for row in rows]
+    assert event_ids(read_topic()) == ids + ids
+    assert [row["kafka_offset"] for row in rows] == [3, 4, 5]
+
+
+async def test_a_lane_that_another_relay_holds_is_left_alone(
+    outbox: Outbox, new_relay: NewRelay, engine: AsyncEngine
+) -> None:
+    held, free = uuid4(), next(wallet for wallet in iter(uuid4, None) if lane_of(wallet) == 0)
+    while lane_of(held) == 0:
+        held = uuid4()
+    await outbox.write(held)
+    await outbox.write(free)
+    async with engine.connect() as holder, holder.begin():
+        await holder.execute(
+            text("SELECT FROM wallet.outbox_lanes WHERE lane = :lane FOR UPDATE"), {"lane": lane_of(held)}
+        )
+        assert await drain(new_relay()) == 1
+        published = {row["aggregate_id"]: row["published_at"] for row in await outbox.rows()}
+        assert published[free] is not None
+        assert published[held] is None
+    assert await drain(new_relay()) == 1
+
+
+async def test_a_poison_row_parks_its_wallet_and_nobody_else(
+    outbox: Outbox, new_relay: NewRelay, read_topic: ReadTopic
+) -> None:
+    poisoned, healthy = uuid4(), uuid4()
+    await outbox.write(poisoned)
+    await outbox.write(poisoned, 1, f'{{"too": "{"x" * 2_000_000}"}}')
+    await outbox.write(poisoned, 2)
+    await outbox.write(healthy, 3)
+    relay = new_relay()
+    await drain(relay)
+    rows = await outbox.rows()
+    assert [row["published_at"] is not None for row in rows] == [True, False, False, False, True, True, True]
+    assert [row["parked_at"] is not None for row in rows] == [False, True, True, True, False, False, False]
+    assert "too large" in rows[1]["last_error"].lower()
+    assert f"row {rows[1]['id']}" in rows[2]["last_error"]
+    await outbox.write(poisoned)
+    await drain(relay)
+    assert (await outbox.rows())[-1]["parked_at"] is not None
+    assert len(read_topic()) == 4
+
+
+async def test_while_the_broker_is_away_rows_stay_pending_and_no_transaction_stays_open(
+    outbox: Outbox, new_relay: NewRelay, engine: AsyncEngine
+) -> None:
+    await outbox.write(uuid4(), 3)
+    relay = new_relay(kafka_bootstrap_servers="127.0.0.1:1", relay_delivery_timeout_seconds=1)
+    for _ in range(2):
+        with pytest.raises(TemporaryError, match="kafka"):
+            await relay.run_once()
+    async with engine.connect() as connection:
+        open_transactions = await connection.scalar(
+            text("""
+                SELECT count(*) FROM pg_stat_activity
+                WHERE datname = current_database() AND pid <> pg_backend_pid() AND xact_start IS NOT NULL
+            """)
+        )
+    assert open_transactions == 0
+    assert all(row["published_at"] is None and row["parked_at"] is None for row in await outbox.rows())
+    assert await drain(new_relay()) == 3
+
+
+async def test_while_the_database_is_away_a_step_fails_as_temporary(new_relay: NewRelay) -> None:
+    relay = new_relay()
+    relay._engine = create_engine("postgresql://postgres@127.0.0.1:1/nowhere", "tests")
+    with pytest.raises(TemporaryError, match="database"):
+        await relay.run_once()
+
+
+async def test_a_zombie_cannot_settle(outbox: Outbox, engine: AsyncEngine) -> None:
+    """A frozen relay's session is ended by PostgreSQL; what it does when it wakes up has no effect."""
+    await outbox.write(uuid4())
+    async with engine.connect() as zombie:
+        await zombie.execute(text("SET idle_in_transaction_session_timeout = '100ms'"))
+        assert len(await queries.lock_lanes(zombie, LANES)) == 1
+        async with engine.connect() as other:
+            async with asyncio.timeout(10):
+                while not await queries.lock_lanes(other, LANES):
+                    await other.rollback()
+                    await asyncio.sleep(0.02)
+        with pytest.raises(DBAPIError):
+            await queries.lock_lanes(zombie, LANES)
+        await zombie.invalidate()
