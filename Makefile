@@ -7,7 +7,7 @@ UV_VERSION := 0.13.9
 UV = $(shell command -v uv 2>/dev/null || echo .tools/bin/uv)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up down test check fmt lock clean
+.PHONY: help setup demo up down test check fmt docs lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
@@ -48,6 +48,9 @@ check: setup ## lint, types, imports, then the tests: what CI runs
 fmt: setup ## format the code and mend what the linter can
 	@$(BIN)/ruff check --fix --quiet . || true
 	@$(BIN)/ruff format .
+
+docs: setup ## write the event schemas anew from the models
+	@$(BIN)/python -m common.event_documents docs/events
 
 lock: $(VENV)/.installed ## resolve the requirements anew, with hashes
 	@for set in "" "local" "local dev"; do \

@@ -19,7 +19,7 @@ from common.worker import Health, TemporaryError
 from history_consumer import metrics, queries
 from history_consumer.applying import PartitionTakenOverError, Target, apply, is_refusal, moves_of, refused
 from history_consumer.failures import database_errors, kafka_errors
-from history_consumer.positions import Assignment, Position
+from history_consumer.positions import Assignment
 from history_consumer.records import Record
 from history_consumer.settings import ConsumerSettings
 from history_consumer.sorting import VERSION_CONFLICT, Sorted
@@ -169,7 +169,7 @@ class HistoryConsumer:
         except DBAPIError as error:
             if not is_refusal(error):
                 raise
-            log.error("batch_refused_by_database", records=len(records), error=str(error.orig))
+            log.warning("batch_refused_by_database", records=len(records), error=str(error.orig))
             await self._apply_singly(records)
 
     async def _apply_singly(self, records: Sequence[Record]) -> None:

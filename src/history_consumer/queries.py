@@ -1,10 +1,9 @@
 """The history consumer's SQL: one statement a table for a whole batch, arrays in, `unnest` inside."""
 
-from collections.abc import Collection, Mapping, Sequence
-from typing import Any, Final
-from uuid import UUID
+from collections.abc import Collection, Sequence
+from typing import Final
 
-from sqlalchemy import RowMapping, text
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from history_consumer.positions import Position

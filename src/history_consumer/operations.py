@@ -1,0 +1,118 @@
+"""What operators ask of the history: where its consumers are, what is missing, what was put aside."""
+
+import asyncio
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from confluent_kafka import KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient, OffsetSpec
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from history_consumer import read_queries
+from history_consumer.records import readable
+
+_ADMIN_TIMEOUT_SECONDS: Final = 5.0
+_ID_MAX: Final = 2**63 - 1
+
+
+@dataclass(frozen=True)
+class HistoryStatus:
+    """Where the history stands.
+
+    Args:
+        partitions: `consumer_group, topic, partition, next_offset, topic_id, updated_at, high_watermark, lag`;
+            the last two are None where the broker or the partition isn't there.
+        wallets: how many the history knows.
+        events: how many history rows there are.
+        gaps: how many wallets miss a version.
+        oldest_gaps: `wallet_id, user_id, event_count, max_version, updated_at`, untouched for longest first.
+        dead_letters: how many records were put aside.
+        kafka: "ok", or why the broker could not be asked.
+    """
+
+    partitions: Sequence[Mapping[str, Any]]
+    wallets: int
+    events: int
+    gaps: int
+    oldest_gaps: Sequence[Mapping[str, Any]]
+    dead_letters: int
+    kafka: str
+
+    @property
+    def lag(self) -> int | None:
+        """Return how many records are still to be applied, or None where the broker could not be asked."""
+        lags = [row["lag"] for row in self.partitions]
+        return None if None in lags else sum(lags)
+
+
+async def history_status(engine: AsyncEngine, admin: AdminClient | None, gaps_max: int = 10) -> HistoryStatus:
+    """Return where the history stands; without a broker, without lags.
+
+    Raises:
+        sqlalchemy.exc.DBAPIError: the database is away.
+    """
+    async with engine.connect() as connection:
+        await connection.execution_options(isolation_level="REPEATABLE READ")
+        positions = await read_queries.positions(connection)
+        counts = await read_queries.status(connection)
+        gaps = await read_queries.oldest_gaps(connection, gaps_max)
+    kafka, ends = "not asked", {}
+    if admin is not None:
+        kafka, ends = await _ends(admin, {(row["topic"], row["partition"]) for row in positions})
+    partitions = []
+    for row in positions:
+        end = ends.get((row["topic"], row["partition"]))
+        lag = None if end is None else max(0, end - row["next_offset"])
+        partitions.append({**row, "high_watermark": end, "lag": lag})
+    return HistoryStatus(
+        partitions,
+        counts["wallets"],
+        counts["events"],
+        counts["gaps"],
+        [dict(row) for row in gaps],
+        counts["dead_letters"],
+        kafka,
+    )
+
+
+async def _ends(admin: AdminClient, partitions: Collection[tuple[str, int]]) -> tuple[str, dict[tuple[str, int], int]]:
+    """Return "ok" or what is wrong, and the offset behind the last record of each partition that answers."""
+    if not partitions:
+        return "ok", {}
+    requests = {TopicPartition(*partition): OffsetSpec.latest() for partition in partitions}
+    futures = admin.list_offsets(requests, request_timeout=_ADMIN_TIMEOUT_SECONDS)
+    results = await asyncio.gather(*map(asyncio.wrap_future, futures.values()), return_exceptions=True)
+    state, ends = "ok", {}
+    for part, result in zip(futures, results, strict=True):
+        if isinstance(result, KafkaException):
+            state = f"away: {result}"
+        elif isinstance(result, BaseException):
+            raise result
+        else:
+            ends[part.topic, part.partition] = result.offset
+    return state, ends
+
+
+async def list_dead_letters(
+    engine: AsyncEngine, *, reason: str | None = None, before: int = _ID_MAX, limit: int = 50
+) -> list[dict[str, Any]]:
+    """Return dead letters, newest first: `id, topic, partition, offset, reason, detail, created_at`.
+
+    Args:
+        engine: of the history's database.
+        reason: only those put aside for this reason.
+        before: only those below this id; the last id of one page asks for the next.
+        limit: how many at most.
+    """
+    async with engine.connect() as connection:
+        return [dict(row) for row in await read_queries.dead_letters(connection, reason, before, limit)]
+
+
+async def show_dead_letter(engine: AsyncEngine, dead_letter_id: int) -> dict[str, Any] | None:
+    """Return one dead letter, whole, or None; key and value as text, or `{"base64": …}` where they aren't UTF-8."""
+    async with engine.connect() as connection:
+        row = await read_queries.dead_letter(connection, dead_letter_id)
+    if row is None:
+        return None
+    return {**row, "key": readable(row["key"]), "value": readable(row["value"]), "headers": row["headers"]}

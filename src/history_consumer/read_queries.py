@@ -1,0 +1,197 @@
+"""The SQL of those who read the history: one statement a page, so that page and completeness are one look."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final, Literal
+from uuid import UUID
+
+from sqlalchemy import RowMapping, TextClause, text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+Order = Literal["asc", "desc"]
+
+_COLUMNS: Final = """
+    wallet_id, wallet_version, event_id, event_type, user_id, transaction_id, direction, amount_minor, currency,
+    balance_after_minor, counterparty_wallet_id, event_data, created_at, recorded_at
+"""
+
+_FILTERS: Final = """
+    AND (cast(:event_types AS text[]) IS NULL OR event_type = ANY(cast(:event_types AS text[])))
+    AND (cast(:since AS timestamptz) IS NULL OR created_at >= cast(:since AS timestamptz))
+    AND (cast(:until AS timestamptz) IS NULL OR created_at < cast(:until AS timestamptz))
+"""
+
+# The highest version below the first hole: up to there each version is as high as it has versions before it.
+# Only asked for wallets with a hole, and only if they have events enough to reach `at_least`.
+_AS_OF_VERSION: Final = """
+    CASE WHEN event_count = max_version THEN max_version
+    WHEN event_count < :at_least THEN 0
+    ELSE (
+        SELECT coalesce(max(wallet_version), 0)
+        FROM (
+            SELECT wallet_version, row_number() OVER (ORDER BY wallet_version) AS number
+            FROM history.transaction_events WHERE wallet_id = :wallet_id
+        ) AS numbered
+        WHERE wallet_version = number
+    ) END
+"""
+
+AS_OF_VERSION: Final = text(f"SELECT {_AS_OF_VERSION} FROM history.wallet_progress WHERE wallet_id = :wallet_id")  # noqa: S608
+
+_WALLET_PAGE: Final = """
+    SELECT progress.complete, progress.as_of_version, event.*
+    FROM (
+        SELECT event_count = max_version AS complete, {as_of_version} AS as_of_version
+        FROM history.wallet_progress WHERE wallet_id = :wallet_id
+    ) AS progress
+    LEFT JOIN (
+        SELECT {columns} FROM history.transaction_events
+        WHERE wallet_id = :wallet_id AND wallet_version {compare} :after_version {filters}
+        ORDER BY wallet_version {direction} LIMIT :limit
+    ) AS event ON true
+    ORDER BY event.wallet_version {direction}
+"""
+
+_USER_PAGE: Final = """
+    SELECT progress.complete, event.*
+    FROM (
+        SELECT coalesce(bool_and(event_count = max_version), false) AS complete
+        FROM history.wallet_progress WHERE user_id = :user_id
+    ) AS progress
+    LEFT JOIN (
+        SELECT {columns} FROM history.transaction_events
+        WHERE user_id = :user_id AND (event_id, wallet_id) {compare} (:after_event_id, :after_wallet_id) {filters}
+        ORDER BY event_id {direction}, wallet_id {direction} LIMIT :limit
+    ) AS event ON true
+    ORDER BY event.event_id {direction}, event.wallet_id {direction}
+"""
+
+
+def _in_both_orders(statement: str) -> dict[Order, TextClause]:
+    words = {"columns": _COLUMNS, "filters": _FILTERS, "as_of_version": _AS_OF_VERSION}
+    return {
+        "asc": text(statement.format(compare=">", direction="ASC", **words)),
+        "desc": text(statement.format(compare="<", direction="DESC", **words)),
+    }
+
+
+WALLET_PAGE: Final = _in_both_orders(_WALLET_PAGE)
+USER_PAGE: Final = _in_both_orders(_USER_PAGE)
+
+STATUS: Final = text("""
+    SELECT
+        count(*) AS wallets,
+        coalesce(sum(event_count), 0)::bigint AS events,
+        count(*) FILTER (WHERE event_count <> max_version) AS gaps,
+        (SELECT count(*) FROM history.dead_letters) AS dead_letters
+    FROM history.wallet_progress
+""")
+
+OLDEST_GAPS: Final = text("""
+    SELECT wallet_id, user_id, event_count, max_version, updated_at FROM history.wallet_progress
+    WHERE event_count <> max_version ORDER BY updated_at LIMIT :limit
+""")
+
+POSITIONS: Final = text("""
+    SELECT consumer_group, topic, partition, next_offset, topic_id, updated_at FROM history.processed_offsets
+    ORDER BY consumer_group, topic, partition
+""")
+
+DEAD_LETTERS: Final = text("""
+    SELECT id, topic, partition, "offset", reason, detail, created_at FROM history.dead_letters
+    WHERE id < :before AND (cast(:reason AS text) IS NULL OR reason = :reason)
+    ORDER BY id DESC LIMIT :limit
+""")
+
+DEAD_LETTER: Final = text("SELECT * FROM history.dead_letters WHERE id = :id")
+
+
+@dataclass(frozen=True, slots=True)
+class Filters:
+    """Which rows a page takes: of these types (None: any), `since` (inclusive) `until` (exclusive)."""
+
+    event_types: Sequence[str] | None
+    since: datetime | None
+    until: datetime | None
+
+    def parameters(self) -> dict[str, Any]:
+        """Return the statement's parameters."""
+        return {"event_types": self.event_types, "since": self.since, "until": self.until}
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One look at a history: its rows, whether anything is known to be missing, and up to which version nothing is."""
+
+    rows: Sequence[RowMapping]
+    complete: bool
+    as_of_version: int | None
+
+
+async def wallet_page(
+    connection: AsyncConnection, wallet_id: UUID, order: Order, after_version: int, filters: Filters, limit: int
+) -> Page:
+    """Return the wallet's rows behind `after_version`; no row at all: not complete, as of version 0."""
+    parameters = {
+        "wallet_id": wallet_id,
+        "after_version": after_version,
+        "limit": limit,
+        "at_least": 0,
+        **filters.parameters(),
+    }
+    found = (await connection.execute(WALLET_PAGE[order], parameters)).mappings().all()
+    rows = [row for row in found if row["wallet_id"] is not None]
+    if not found:
+        return Page(rows, complete=False, as_of_version=0)
+    return Page(rows, found[0]["complete"], found[0]["as_of_version"])
+
+
+async def user_page(
+    connection: AsyncConnection, user_id: str, order: Order, after: tuple[UUID, UUID], filters: Filters, limit: int
+) -> Page:
+    """Return the user's rows behind `after` (event, wallet)."""
+    parameters = {
+        "user_id": user_id,
+        "after_event_id": after[0],
+        "after_wallet_id": after[1],
+        "limit": limit,
+        **filters.parameters(),
+    }
+    found = (await connection.execute(USER_PAGE[order], parameters)).mappings().all()
+    rows = [row for row in found if row["wallet_id"] is not None]
+    return Page(rows, found[0]["complete"], None)
+
+
+async def as_of_version(connection: AsyncConnection, wallet_id: UUID, at_least: int) -> int:
+    """Return up to which version nothing is missing, or something below `at_least` if it is below that."""
+    parameters = {"wallet_id": wallet_id, "at_least": at_least}
+    return int(await connection.scalar(AS_OF_VERSION, parameters) or 0)
+
+
+async def status(connection: AsyncConnection) -> RowMapping:
+    """Return the counts of wallets, events, wallets with gaps and dead letters."""
+    return (await connection.execute(STATUS)).mappings().one()
+
+
+async def oldest_gaps(connection: AsyncConnection, limit: int) -> Sequence[RowMapping]:
+    """Return the wallets that have had a gap for longest."""
+    return (await connection.execute(OLDEST_GAPS, {"limit": limit})).mappings().all()
+
+
+async def positions(connection: AsyncConnection) -> Sequence[RowMapping]:
+    """Return all groups' positions."""
+    return (await connection.execute(POSITIONS)).mappings().all()
+
+
+async def dead_letters(
+    connection: AsyncConnection, reason: str | None, before: int, limit: int
+) -> Sequence[RowMapping]:
+    """Return dead letters below the id `before`, newest first, without their contents."""
+    parameters = {"reason": reason, "before": before, "limit": limit}
+    return (await connection.execute(DEAD_LETTERS, parameters)).mappings().all()
+
+
+async def dead_letter(connection: AsyncConnection, dead_letter_id: int) -> RowMapping | None:
+    """Return one dead letter, whole."""
+    return (await connection.execute(DEAD_LETTER, {"id": dead_letter_id})).mappings().one_or_none()

@@ -1,0 +1,172 @@
+"""The history API's routes: parse, look once, answer.
+
+The history follows the wallets at a small distance. It can't tell a wallet that doesn't exist from one that it
+hasn't heard of yet, so an unknown one has an empty page that isn't complete, and never a 404.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from typing import Annotated, Any, Final
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
+from pydantic import AfterValidator, AwareDatetime
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from common.database import QUERY_CANCELED, sqlstate
+from common.openapi import problem_documentation
+from common.pagination import PAGE_LIMIT_DEFAULT, PAGE_LIMIT_MAX, decode_cursor, encode_cursor, next_link
+from common.problems import Unavailable
+from common.text import check_user_id
+from history_consumer import read_queries
+from history_consumer.context import Context, context_of
+from history_consumer.errors import HistoryBehind
+from history_consumer.projection import VERSION_MAX, EventType
+from history_consumer.read_queries import Filters, Order, Page
+from history_consumer.replies import JSON, HistoryPage, page_json
+
+router = APIRouter(tags=["history"])
+
+_PROBLEM_EXAMPLE: Final = {
+    "type": HistoryBehind.type_uri(),
+    "title": HistoryBehind.title,
+    "status": HistoryBehind.status,
+    "detail": "min_version: the history of this wallet is complete up to version 3, not 4 yet. Ask again.",
+    "instance": "/history/wallets/0198c2a5-…",
+    "code": HistoryBehind.code,
+}
+_ERRORS: Final[dict[int | str, dict[str, Any]]] = {
+    422: problem_documentation("validation-error", _PROBLEM_EXAMPLE),
+    503: problem_documentation("history-behind, unavailable; with Retry-After", _PROBLEM_EXAMPLE),
+}
+
+
+def _in_utc(moment: datetime) -> datetime:
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("must be a time that exists in UTC") from None
+
+
+Moment = Annotated[AwareDatetime, AfterValidator(_in_utc)]
+
+ContextOf = Annotated[Context, Depends(context_of)]
+UserId = Annotated[str, Path(description="1 to 64 visible characters"), AfterValidator(check_user_id)]
+Limit = Annotated[int, Query(ge=1, le=PAGE_LIMIT_MAX)]
+Cursor = Annotated[str | None, Query(description="`next_cursor` of the page before", max_length=1024)]
+OrderOf = Annotated[Order, Query(alias="order", description="`desc`: newest first")]
+MinVersion = Annotated[
+    int | None,
+    Query(ge=1, le=VERSION_MAX, description="Wait until nothing up to this version is missing: read your own writes."),
+]
+
+
+def filters_of(
+    event_type: Annotated[
+        list[EventType] | None, Query(description="Only these types; may be repeated.", max_length=16)
+    ] = None,
+    since: Annotated[
+        Moment | None, Query(alias="from", description="Created then or later: RFC 3339 with an offset.")
+    ] = None,
+    until: Annotated[Moment | None, Query(alias="to", description="Created before: RFC 3339 with an offset.")] = None,
+) -> Filters:
+    """Return the filters that the query names; a FastAPI dependency."""
+    return Filters(event_type, since, until)
+
+
+FiltersOf = Annotated[Filters, Depends(filters_of)]
+
+
+@router.get("/history/wallets/{wallet_id}", response_model=HistoryPage, responses=_ERRORS)
+async def get_wallet_history(
+    request: Request,
+    wallet_id: UUID,
+    context: ContextOf,
+    filters: FiltersOf,
+    limit: Limit = PAGE_LIMIT_DEFAULT,
+    cursor: Cursor = None,
+    order: OrderOf = "desc",
+    min_version: MinVersion = None,
+) -> Response:
+    """Read a wallet's history, newest first.
+
+    `complete` says that no version is missing among those the history has heard of, `as_of_version` up to which
+    version none is. A wallet that the history hasn't heard of has no items, `complete` false, `as_of_version` 0.
+    """
+    after = decode_cursor(cursor, [int])[0] if cursor else _first(order, 0, VERSION_MAX)
+    async with _reading(context) as connection:
+        page = await read_queries.wallet_page(connection, wallet_id, order, after, filters, limit + 1)
+    if min_version is not None and (page.as_of_version or 0) < min_version:
+        await _wait_for_version(context, wallet_id, min_version)
+        async with _reading(context) as connection:
+            page = await read_queries.wallet_page(connection, wallet_id, order, after, filters, limit + 1)
+    keyset = [page.rows[limit - 1]["wallet_version"]] if len(page.rows) > limit else None
+    return _respond(request, page, limit, keyset)
+
+
+@router.get("/history/users/{user_id:path}", response_model=HistoryPage, responses=_ERRORS)
+async def get_user_history(
+    request: Request,
+    user_id: UserId,
+    context: ContextOf,
+    filters: FiltersOf,
+    limit: Limit = PAGE_LIMIT_DEFAULT,
+    cursor: Cursor = None,
+    order: OrderOf = "desc",
+) -> Response:
+    """Read the history of all of a user's wallets, newest first.
+
+    `complete` says that none of the wallets the history knows of misses a version.
+    """
+    event_id, wallet_id = (
+        decode_cursor(cursor, [UUID, UUID]) if cursor else _first(order, [UUID(int=0)] * 2, [UUID(int=2**128 - 1)] * 2)
+    )
+    async with _reading(context) as connection:
+        page = await read_queries.user_page(connection, user_id, order, (event_id, wallet_id), filters, limit + 1)
+    last = page.rows[limit - 1] if len(page.rows) > limit else None
+    return _respond(request, page, limit, [str(last["event_id"]), str(last["wallet_id"])] if last else None)
+
+
+@asynccontextmanager
+async def _reading(context: Context) -> AsyncIterator[AsyncConnection]:
+    try:
+        async with context.reader.connect() as connection:
+            yield connection
+    except DBAPIError as error:
+        if sqlstate(error) == QUERY_CANCELED:
+            raise Unavailable("Looking took too long. Ask for less: another filter, a shorter time.") from error
+        raise
+
+
+async def _wait_for_version(context: Context, wallet_id: UUID, min_version: int) -> None:
+    """Wait until the history of the wallet has everything up to `min_version`.
+
+    Raises:
+        HistoryBehind: not within the time that the settings give.
+    """
+    deadline = time.monotonic() + context.settings.history_min_version_wait_seconds
+    while True:
+        async with _reading(context) as connection:
+            version = await read_queries.as_of_version(connection, wallet_id, min_version)
+        if version >= min_version:
+            return
+        if time.monotonic() >= deadline:
+            raise HistoryBehind(f"min_version: version {min_version} has not come through yet. Ask again.")
+        await asyncio.sleep(context.settings.history_min_version_poll_seconds)
+
+
+def _first(order: Order, lowest: Any, highest: Any) -> Any:
+    return lowest if order == "asc" else highest
+
+
+def _respond(request: Request, page: Page, limit: int, keyset: Sequence[str | int] | None) -> Response:
+    cursor = None if keyset is None else encode_cursor(keyset)
+    headers = {}
+    if cursor:
+        query = {name: request.query_params.getlist(name) for name in request.query_params}
+        headers["Link"] = next_link(request.url.path, query, cursor)
+    return Response(page_json(page, limit, cursor), media_type=JSON, headers=headers)
