@@ -4,7 +4,7 @@ import base64
 import binascii
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 import orjson
 
@@ -37,6 +37,12 @@ def decode_cursor(cursor: str, kinds: Sequence[type]) -> list[Any]:
     return values
 
 
-def next_link(path: str, query: Mapping[str, str], cursor: str) -> str:
-    """Return a `Link` header (RFC 8288) to the next page."""
-    return f'<{path}?{urlencode({**query, "cursor": cursor})}>; rel="next"'
+def next_link(path: str, query: Mapping[str, Sequence[str]], cursor: str) -> str:
+    """Return a `Link` header (RFC 8288) to the next page.
+
+    Args:
+        path: decoded; whatever a header can't hold is percent-encoded.
+        query: of this page; a list where a parameter is repeated.
+        cursor: where the next page begins.
+    """
+    return f'<{quote(path)}?{urlencode({**query, "cursor": cursor}, doseq=True)}>; rel="next"'

@@ -6,7 +6,10 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from confluent_kafka import KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient, OffsetSpec
+from confluent_kafka.admin import (
+    AdminClient,
+    OffsetSpec,  # type: ignore[attr-defined]  # the stubs leave it out
+)
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from history_consumer import read_queries
@@ -57,7 +60,8 @@ async def history_status(engine: AsyncEngine, admin: AdminClient | None, gaps_ma
         positions = await read_queries.positions(connection)
         counts = await read_queries.status(connection)
         gaps = await read_queries.oldest_gaps(connection, gaps_max)
-    kafka, ends = "not asked", {}
+    kafka = "not asked"
+    ends: dict[tuple[str, int], int] = {}
     if admin is not None:
         kafka, ends = await _ends(admin, {(row["topic"], row["partition"]) for row in positions})
     partitions = []
@@ -80,10 +84,12 @@ async def _ends(admin: AdminClient, partitions: Collection[tuple[str, int]]) -> 
     """Return "ok" or what is wrong, and the offset behind the last record of each partition that answers."""
     if not partitions:
         return "ok", {}
-    requests = {TopicPartition(*partition): OffsetSpec.latest() for partition in partitions}
+    latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+    requests = {TopicPartition(*partition): latest for partition in partitions}
     futures = admin.list_offsets(requests, request_timeout=_ADMIN_TIMEOUT_SECONDS)
     results = await asyncio.gather(*map(asyncio.wrap_future, futures.values()), return_exceptions=True)
-    state, ends = "ok", {}
+    state = "ok"
+    ends: dict[tuple[str, int], int] = {}
     for part, result in zip(futures, results, strict=True):
         if isinstance(result, KafkaException):
             state = f"away: {result}"

@@ -1,6 +1,6 @@
 """The audit's SQL. What looks for differences inside one database returns them and nothing else."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any, Final
 
 from sqlalchemy import Row, RowMapping, TextClause, text
@@ -256,7 +256,7 @@ async def every(connection: AsyncConnection, query: TextClause, **parameters: An
 
 async def stream(
     connection: AsyncConnection, query: TextClause, parameters: Mapping[str, Any] | None = None
-) -> AsyncIterator[Row[Any]]:
+) -> AsyncGenerator[Row[Any], None]:
     """Yield the query's rows from a server-side cursor: the memory doesn't grow with their number."""
     result = await connection.stream(query, parameters or {}, execution_options={"yield_per": _FETCHED_ROWS})
     try:

@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Final, NamedTuple
 from uuid import uuid4
@@ -63,7 +63,7 @@ class Topic:
         self.lows[partition] = low
         return low, high
 
-    async def records(self, ranges: Mapping[int, Range]) -> AsyncIterator[Record]:
+    async def records(self, ranges: Mapping[int, Range]) -> AsyncGenerator[Record, None]:
         """Yield the records of these ranges, ascending by partition and offset.
 
         Raises:
@@ -106,7 +106,7 @@ class Topic:
                 error = message.error()
                 if error is None:
                     records.append(_record(message))
-                elif error.code() == KafkaError._PARTITION_EOF:
+                elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - librdkafka's public name
                     end_offset = message.offset() or 0
                 elif not error.retriable() and error.code() not in _PASSING:
                     raise KafkaException(error)
@@ -114,7 +114,7 @@ class Topic:
 
 
 # librdkafka goes on trying by itself; our own deadline ends the wait.
-_PASSING: Final = frozenset({KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN, KafkaError._RESOLVE})
+_PASSING: Final = frozenset({KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN})  # noqa: SLF001 - as above
 
 
 def _record(message: Message) -> Record:

@@ -1,0 +1,91 @@
+"""`walletctl verify`."""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import typer
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from walletctl.console import Exit, JsonOption, err, load_settings, out, print_fields, print_json, print_table
+
+if TYPE_CHECKING:
+    from walletctl.verify.audit import OnProgress
+    from walletctl.verify.report import Report
+
+
+def verify(as_json: JsonOption = False) -> None:
+    """Prove that wallets, ledger, outbox, topic and history agree; exit 1 if they don't.
+
+    Compares everything and changes nothing. Runs beside live traffic: what is still on its way is counted and
+    not judged. At most 100 differences are listed, all are counted.
+
+    Settings come from the environment: DATABASE_URL, HISTORY_DATABASE_URL, KAFKA_BOOTSTRAP_SERVERS, KAFKA_TOPIC,
+    CONSUMER_GROUP.
+
+    Examples:  eval "$(walletctl stack env)"; walletctl verify   ·   walletctl verify --json | jq .differences
+    """
+    from walletctl.verify.audit import audit
+    from walletctl.verify.settings import VerifySettings
+
+    settings = load_settings(VerifySettings)
+    with _progress() as on_progress:
+        report = asyncio.run(audit(settings, on_progress=on_progress))
+    if as_json:
+        print_json(report.as_json())
+    else:
+        print_report(report)
+    if not report.ok:
+        raise typer.Exit(Exit.FOUND_WRONG)
+
+
+def print_report(report: "Report") -> None:
+    """Print what was compared, up to where, and what differs."""
+    rows = [
+        (
+            check.name,
+            f"{check.compared:,} {check.unit}",
+            f"{check.difference_count:,} differ" if check.difference_count else "holds",
+            f"{check.seconds:.1f}",
+        )
+        for check in report.checks
+    ]
+    print_table("Verified", ("promise", "compared", "result", "seconds"), rows)
+    horizon = report.horizon
+    offsets = ", ".join(f"{partition}@{offset}" for partition, offset in sorted(horizon.next_offsets.items()))
+    print_fields(
+        "Up to",
+        {
+            "time": f"{horizon.taken_at:%F %T.%f} UTC",
+            "outbox id": horizon.last_outbox_id,
+            "history's positions": offsets or None,
+            "pending, parked": f"{horizon.pending:,}, {horizon.parked:,}",
+            "on their way": f"{horizon.on_their_way:,} versions",
+            "topic": f"{horizon.topic_expired:,} expired, {horizon.topic_duplicates:,} duplicates",
+            "wallets with gaps": f"{horizon.history_gaps:,} in the history",
+        },
+    )
+    for line in report.differences:
+        out.print(f"[red]differs:[/red] {escape(line)}", soft_wrap=True, highlight=False)
+    hidden = report.difference_count - len(report.differences)
+    if hidden:
+        out.print(f"… and {hidden:,} more", highlight=False)
+    verdict = "[green]everything agrees[/green]" if report.ok else f"[red]{report.difference_count:,} differences[/red]"
+    out.print(verdict, highlight=False)
+
+
+@contextmanager
+def _progress() -> Iterator["OnProgress"]:
+    """Show one bar a check on standard error, and nothing when that isn't a terminal."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    tasks: dict[str, TaskID] = {}
+    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as progress:
+
+        def on_progress(check: str, done: int, total: int | None) -> None:
+            if check not in tasks:
+                tasks[check] = progress.add_task(check)
+            progress.update(tasks[check], completed=done, total=total)
+
+        yield on_progress

@@ -1,0 +1,155 @@
+"""What a stack writes down for the other commands: `stack.json`, and the lock that only one supervisor holds."""
+
+import fcntl
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from enum import StrEnum
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
+
+from walletctl.stack.errors import AlreadyRunningError, StackError
+
+STATE_FILE = "stack.json"
+LOCK_FILE = "stack.lock"
+LOCK_SECONDS_MAX = 0.5
+
+
+class Status(StrEnum):
+    """Where a process is in its life."""
+
+    STARTING = "starting"
+    READY = "ready"
+    RESTARTING = "restarting"
+    STOPPED = "stopped"
+
+
+class ProcessState(BaseModel):
+    """One process of the stack.
+
+    Attributes:
+        name: such as `outbox-relay-1`.
+        pid: None while there is no process.
+        created: when the process began, Unix time in seconds: with the pid it names one process for ever.
+        state: see `Status`.
+        restarts: how often it was started again since the stack's start.
+        url: where it answers, if anywhere.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    pid: int | None = None
+    created: float | None = None
+    state: Status = Status.STARTING
+    restarts: int = 0
+    url: str | None = None
+
+    def public(self) -> dict[str, str | int | None]:
+        """Return what `stack status --json` shows of it."""
+        shown = self.model_dump(mode="json", exclude={"created"})
+        return {key: value for key, value in shown.items() if key != "url" or value is not None}
+
+
+class StackState(BaseModel):
+    """The whole stack, as last written by its supervisor."""
+
+    model_config = ConfigDict(frozen=True)
+
+    supervisor_pid: int
+    ephemeral: bool
+    ports: dict[str, int]
+    environment: dict[str, str] = {}
+    processes: list[ProcessState] = []
+
+    @property
+    def ready(self) -> bool:
+        """Whether every process is."""
+        return bool(self.processes) and all(process.state is Status.READY for process in self.processes)
+
+
+def read_state(data_dir: Path) -> StackState | None:
+    """Return what the last supervisor wrote, None if there was none.
+
+    Raises:
+        StackError: the file isn't one that this program wrote.
+    """
+    file = data_dir / STATE_FILE
+    try:
+        return StackState.model_validate_json(file.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (ValidationError, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise StackError(f"{file} can't be read: {reason}") from error
+
+
+def write_state(data_dir: Path, state: StackState) -> None:
+    """Replace the state file in one step."""
+    with tempfile.NamedTemporaryFile("w", dir=data_dir, prefix=f"{STATE_FILE}.", delete=False) as file:
+        file.write(state.model_dump_json(indent=2))
+    os.replace(file.name, data_dir / STATE_FILE)  # noqa: PTH105 - `file.name` is a string
+
+
+@contextmanager
+def stack_lock(data_dir: Path) -> Iterator[None]:
+    """Hold the data directory's lock; the kernel lets go of it when the process ends, however it ends.
+
+    Raises:
+        AlreadyRunningError: another process holds it.
+    """
+    data_dir.mkdir(parents=True, exist_ok=True)
+    # `lock_holder` looks by locking for an instant: hence a second try.
+    again = Retrying(
+        retry=retry_if_exception_type(AlreadyRunningError),
+        stop=stop_after_delay(LOCK_SECONDS_MAX),
+        wait=wait_fixed(0.05),
+        reraise=True,
+    )
+    descriptor: int = again(_lock, data_dir)
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            os.ftruncate(descriptor, 0)
+        os.close(descriptor)
+
+
+def _lock(data_dir: Path) -> int:
+    file = data_dir / LOCK_FILE
+    descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # An ephemeral stack deletes the file while it holds it: the lock must be the one others see.
+        if os.stat(file).st_ino != os.fstat(descriptor).st_ino:  # noqa: PTH116 - beside fstat
+            raise FileNotFoundError(file)
+    except (BlockingIOError, FileNotFoundError) as error:
+        pid = _written_pid(descriptor)
+        os.close(descriptor)
+        raise AlreadyRunningError(data_dir, pid) from error
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+    return descriptor
+
+
+def lock_holder(data_dir: Path) -> int | None:
+    """Return the pid of the supervisor that holds the data directory, None if none does."""
+    try:
+        descriptor = os.open(data_dir / LOCK_FILE, os.O_RDONLY)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return _written_pid(descriptor)
+    finally:
+        os.close(descriptor)
+    return None
+
+
+def _written_pid(descriptor: int) -> int | None:
+    text = os.pread(descriptor, 32, 0).strip()
+    return int(text) if text.isdigit() else None

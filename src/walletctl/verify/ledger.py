@@ -1,0 +1,115 @@
+"""Wallets, ledger and outbox against one another: PostgreSQL compares, here the differences are told."""
+
+from typing import Any
+
+from sqlalchemy import Row
+
+from common.money import UnknownCurrencyError, to_major
+from walletctl.verify import queries
+from walletctl.verify.lines import differing
+from walletctl.verify.report import Findings
+from walletctl.verify.snapshots import Snapshots
+
+
+async def check_balances(snapshots: Snapshots, findings: Findings) -> None:
+    """Each wallet's balance is the sum of its entries, all in its currency; each entry's wallet exists."""
+    findings.compared = snapshots.wallet_figures["wallet_count"]
+    async for row in queries.stream(snapshots.wallet, queries.BALANCES):
+        where = f"wallet {row.wallet_id}"
+        if not row.known:
+            findings.add(where, "entries of a wallet that isn't there", expected="a wallet", found="none")
+            continue
+        if row.balance_minor != int(row.total_minor):
+            findings.add(
+                where,
+                "balance",
+                expected=f"{_major(row.total_minor, row.currency)} by the ledger",
+                found=_major(row.balance_minor, row.currency),
+            )
+        for currency in sorted({row.lowest_currency, row.highest_currency} - {row.currency}):
+            findings.add(where, "currency of its entries", expected=row.currency, found=currency)
+
+
+async def check_sums(snapshots: Snapshots, findings: Findings) -> None:
+    """All entries, the world's among them, sum to zero by currency and by transaction."""
+    findings.compared = snapshots.wallet_figures["entry_count"]
+    async for row in queries.stream(snapshots.wallet, queries.CURRENCY_SUMS):
+        findings.add(f"currency {row.currency}", "sum of all entries", expected=0, found=_amount(row))
+    async for row in queries.stream(snapshots.wallet, queries.TRANSACTION_SUMS):
+        where = f"transaction {row.transaction_id}"
+        findings.add(where, f"sum of its {row.currency} entries", expected=0, found=_amount(row))
+
+
+async def check_versions(snapshots: Snapshots, findings: Findings) -> None:
+    """A wallet's entries are its versions 2 to n, each the one before plus its amount, and n is the wallet's."""
+    findings.compared = snapshots.wallet_figures["wallet_entry_count"] + snapshots.wallet_figures["wallet_count"]
+    async for row in queries.stream(snapshots.wallet, queries.CHAIN_BREAKS):
+        _tell_chain_break(row, findings)
+    async for row in queries.stream(snapshots.wallet, queries.LAST_VERSIONS):
+        findings.add(
+            f"wallet {row.wallet_id}", "version", expected=f"{row.last_version} by the ledger", found=row.version
+        )
+
+
+def _tell_chain_break(row: Row[Any], findings: Findings) -> None:
+    where = f"wallet {row.wallet_id} version {row.wallet_version} (transaction {row.transaction_id})"
+    due = row.previous_version + 1
+    if row.wallet_version != due:
+        findings.add(where, "version of the entry", expected=due, found=row.wallet_version)
+    elif row.balance_after_minor != row.sum_minor:
+        findings.add(
+            where,
+            "balance_after",
+            expected=_major(row.sum_minor, row.currency),
+            found=_major(row.balance_after_minor, row.currency),
+        )
+    else:
+        findings.add(where, "balance_after", expected="not below zero", found=row.balance_after_minor)
+
+
+async def check_outbox(snapshots: Snapshots, findings: Findings) -> None:
+    """Each wallet's every version is told by one outbox row, which says the same as the ledger."""
+    figures = snapshots.wallet_figures
+    findings.compared = figures["wallet_count"] + figures["wallet_entry_count"]
+    currencies = [row.currency for row in await queries.every(snapshots.wallet, queries.CURRENCIES)]
+    units = {currency: unit for currency in currencies if (unit := _unit(currency))}
+    parameters = {"currencies": list(units), "units": list(units.values())}
+    async for row in queries.stream(snapshots.wallet, queries.LEDGER_AND_OUTBOX, parameters):
+        _tell_outbox_difference(row, findings)
+    async for row in queries.stream(snapshots.wallet, queries.REPEATED_EVENT_IDS):
+        where = f"outbox row {row.last_id}"
+        findings.add(where, "event_id", expected="one of its own", found=f"{row.event_id}, as in row {row.first_id}")
+
+
+def _tell_outbox_difference(row: Row[Any], findings: Findings) -> None:
+    version = f"wallet {row.wallet_id} version {row.version}"
+    if row.found is None:
+        findings.add(version, "event", expected="an outbox row", found="none")
+    elif row.wallet_id is None or row.version is None:
+        findings.add(f"outbox row {row.outbox_id}", "payload", expected="wallets and their versions", found="nonsense")
+    elif row.copy > 1:
+        findings.add(f"outbox row {row.outbox_id}", version, expected="told once", found="an earlier row tells it too")
+    elif row.expected is None:
+        findings.add(f"outbox row {row.outbox_id}", version, expected="in the ledger", found="not there")
+    elif different := differing(queries.OUTBOX_FIELDS, row.expected, row.found):
+        expected, found = different
+        findings.add(f"outbox row {row.outbox_id}", version, expected=expected, found=found)
+
+
+def _unit(currency: str) -> str | None:
+    """Return one minor unit in major units, or None for a currency that there isn't."""
+    try:
+        return to_major(1, currency)
+    except UnknownCurrencyError:
+        return None
+
+
+def _amount(row: Row[Any]) -> str:
+    return _major(row.total_minor, row.currency)
+
+
+def _major(amount_minor: object, currency: str) -> str:
+    try:
+        return f"{to_major(int(str(amount_minor)), currency)} {currency}"
+    except UnknownCurrencyError:
+        return f"{amount_minor} minor units of {currency}"

@@ -1,0 +1,107 @@
+"""The outbox against the topic: each published row is at its recorded partition and offset, byte for byte."""
+
+from collections.abc import Sequence
+from contextlib import aclosing
+from operator import attrgetter
+from typing import Any, Final
+from uuid import UUID
+
+from sqlalchemy import Row
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from walletctl.verify import queries
+from walletctl.verify.merge import full_join
+from walletctl.verify.report import Findings
+from walletctl.verify.snapshots import Advance, Snapshots
+from walletctl.verify.topic import Range, Record, Topic
+
+STRAYS_HELD_MAX: Final = 50_000
+"""How many records that no row records are collected before they are looked up; each lookup reads the outbox."""
+
+_PLACE = attrgetter("partition", "offset")
+
+
+class TopicCheck:
+    """Compares, and counts what isn't a difference.
+
+    `expired` rows have a record that the topic no longer keeps. `duplicates` are records that repeat an event
+    of the outbox: a relay died before it settled, or an operator replayed.
+    """
+
+    def __init__(self, snapshots: Snapshots, topic: Topic, findings: Findings) -> None:
+        self.expired = 0
+        self.duplicates = 0
+        self._wallet = snapshots.wallet
+        self._topic = topic
+        self._findings = findings
+        self._strays: list[Record] = []
+
+    async def run(self, advance: Advance) -> None:
+        """Merge rows and records by where they are.
+
+        Records below a partition's lowest recorded offset, and above its highest, are beyond the snapshot.
+
+        Raises:
+            TimeoutError: the broker went away.
+        """
+        found = await queries.every(self._wallet, queries.RECORDED_RANGES)
+        ranges = {row.partition: Range(row.first_offset, row.last_offset) for row in found}
+        rows = queries.stream(self._wallet, queries.PUBLISHED_ROWS)
+        records = self._topic.records(ranges)
+        async with aclosing(rows), aclosing(records):
+            async for row, record in full_join(rows, records, _PLACE, _PLACE):
+                if row is not None:
+                    self._findings.compared += 1
+                    advance(1)
+                    self._compare(row, record)
+                elif record is not None:
+                    self._strays.append(record)
+                    if len(self._strays) >= STRAYS_HELD_MAX:
+                        await self._look_up_strays()
+        await self._look_up_strays()
+
+    def _compare(self, row: Row[Any], record: Record | None) -> None:
+        where = f"outbox row {row.id} at partition {row.partition} offset {row.offset}"
+        if record is None:
+            if row.offset < self._topic.lows.get(row.partition, 0):
+                self.expired += 1
+                return
+            self._findings.add(where, "record", expected=f"event {row.event_id}", found="none in the topic")
+        elif record.event_id != row.event_id:
+            self._findings.add(where, "ce_id", expected=row.event_id, found=record.event_id)
+        elif record.key != row.key:
+            self._findings.add(where, "key", expected=row.key, found=record.key)
+        elif record.digest != row.digest:
+            self._findings.add(where, "sha256(value)", expected=row.digest, found=record.digest)
+
+    async def _look_up_strays(self) -> None:
+        known = await _digests(self._wallet, self._strays)
+        for stray in self._strays:
+            where = f"partition {stray.partition} offset {stray.offset}"
+            digests = known.get(stray.event_id or "", ())
+            if not digests:
+                self._findings.add(where, "record", expected="an event of this outbox", found=f"ce_id {stray.event_id}")
+            elif stray.digest not in digests:
+                what = f"sha256(value) of a duplicate of event {stray.event_id}"
+                self._findings.add(where, what, expected=" or ".join(digests), found=stray.digest)
+            else:
+                self.duplicates += 1
+        self._strays = []
+
+
+async def _digests(connection: AsyncConnection, records: Sequence[Record]) -> dict[str, list[str]]:
+    """Return the SHA-256 of the payloads of these records' events, by event id; the outbox's alone are in it."""
+    event_ids = {record.event_id for record in records if _is_uuid(record.event_id)}
+    if not event_ids:
+        return {}
+    digests: dict[str, list[str]] = {}
+    for row in await queries.every(connection, queries.FIND_EVENTS, event_ids=list(event_ids)):
+        digests.setdefault(row.event_id, []).append(row.digest)
+    return digests
+
+
+def _is_uuid(text: str | None) -> bool:
+    try:
+        return str(UUID(text)) == text
+    except (TypeError, ValueError):
+        return False
