@@ -49,8 +49,9 @@ fmt: setup ## format the code and mend what the linter can
 	@$(BIN)/ruff check --fix --quiet . || true
 	@$(BIN)/ruff format .
 
-docs: setup ## write the event schemas anew from the models
+docs: setup ## write the event schemas and the reference pages anew from the code
 	@$(BIN)/python -m common.event_documents docs/events
+	@$(BIN)/python -m walletctl.reference docs
 
 lock: $(VENV)/.installed ## resolve the requirements anew, with hashes
 	@for set in "" "local" "local dev"; do \

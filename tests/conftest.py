@@ -21,6 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from common.database import create_engine
 from common.kafka import admin_client, ensure_topic
 from common.migrations import SCHEMAS, migrate
+from outboxes import Outbox
 
 TOPIC_PARTITIONS = 3
 
@@ -139,6 +140,12 @@ async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
     engine = create_engine(database_url, "tests", pool_size=20)
     yield engine
     await engine.dispose()
+
+
+@pytest.fixture
+def outbox(engine: AsyncEngine) -> Outbox:
+    """The outbox of the fresh database, to write to and read from."""
+    return Outbox(engine)
 
 
 @pytest.fixture(scope="session")

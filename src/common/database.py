@@ -3,6 +3,7 @@
 from typing import Final
 
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from common.settings import asyncpg_url
@@ -75,7 +76,7 @@ def sqlstate(error: BaseException) -> str | None:
 
 def is_unreachable(error: BaseException) -> bool:
     """Whether the server is away, going down, full or coming up: whether waiting may help."""
-    if isinstance(error, OSError | TimeoutError):
+    if isinstance(error, OSError | TimeoutError | PoolTimeoutError):
         return True
     state = sqlstate(error)
     if state is not None:

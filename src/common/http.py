@@ -5,11 +5,13 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final
+from urllib.parse import quote
 
 import structlog
 import uvicorn
 from fastapi.exceptions import RequestValidationError
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, generate_latest, multiprocess
+from sqlalchemy.exc import SQLAlchemyError
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -18,7 +20,7 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from common import problems
-from common.database import is_unreachable
+from common.database import QUERY_CANCELED, is_unreachable, sqlstate
 from common.metrics import http_request_duration_seconds
 from common.problems import MEDIA_TYPE, Problem
 
@@ -37,10 +39,15 @@ _BY_STATUS: Final[Mapping[int, type[Problem]]] = {
 }
 
 
+def path_of(request: Request) -> str:
+    """Return the request's path, percent-encoded: a problem's `instance` is a URI reference."""
+    return quote(request.scope["path"])
+
+
 def problem_response(request: Request, problem: Problem, headers: Mapping[str, str] | None = None) -> Response:
     """Return the problem document as a response."""
     return Response(
-        problem.body(request.url.path),
+        problem.body(path_of(request)),
         status_code=problem.status,
         media_type=MEDIA_TYPE,
         headers={**problem.headers(), **(headers or {})},
@@ -68,9 +75,9 @@ async def on_http_exception(request: Request, error: Exception) -> Response:
 
 async def on_unexpected(request: Request, error: Exception) -> Response:
     """Answer anything else: 503 while a server is away, 500 for a defect of ours, which goes to the log."""
-    if is_unreachable(error):
+    if is_unreachable(error) or sqlstate(error) == QUERY_CANCELED:
         log.warning("request_failed_server_away", path=request.url.path, error=repr(error))
-        return problem_response(request, problems.Unavailable("The database is away. Ask again with the same key."))
+        return problem_response(request, problems.Unavailable("The database did not answer in time. Ask again."))
     log.error("request_failed", path=request.url.path, exc_info=error)
     return problem_response(request, problems.InternalError("The error is in the log. Nothing is known of its effect."))
 
@@ -79,8 +86,10 @@ EXCEPTION_HANDLERS: Final[Mapping[Any, Callable[[Request, Exception], Awaitable[
     Problem: on_problem,
     RequestValidationError: on_invalid_request,
     HTTPException: on_http_exception,
+    # Named, so that Starlette takes them as answered; what falls to `Exception` it raises once more.
     OSError: on_unexpected,
     TimeoutError: on_unexpected,
+    SQLAlchemyError: on_unexpected,
     Exception: on_unexpected,
 }
 

@@ -57,10 +57,10 @@ async def migrate(engine: AsyncEngine, schema: Schema, revision: str = "head") -
 
 
 async def current_revision(engine: AsyncEngine, schema: Schema) -> str | None:
-    """Return the revision that the schema is at, or None before the first."""
+    """Return the revision that the schema is at, or None before the first and after a downgrade."""
     async with engine.connect() as connection:
         table = await connection.scalar(text("SELECT to_regclass(:name)"), {"name": f"{schema}.alembic_version"})
         if table is None:
             return None
         revision = await connection.scalar(text(f"SELECT version_num FROM {schema}.alembic_version"))  # noqa: S608
-    return str(revision)
+    return None if revision is None else str(revision)

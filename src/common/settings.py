@@ -13,26 +13,31 @@ Port = Annotated[int, Field(ge=0, le=65535)]
 class Settings(BaseSettings):
     """Base of every process's settings: frozen, from the environment alone, blank means unset."""
 
-    model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True)
+    model_config = SettingsConfigDict(
+        frozen=True, extra="ignore", env_ignore_empty=True, use_attribute_docstrings=True
+    )
 
 
 class LogSettings(Settings):
     """How a process logs."""
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """The least that is logged."""
     log_format: Literal["json", "console"] = "json"
+    """A JSON object a line for machines, or plain lines for eyes."""
 
 
 class DatabaseSettings(Settings):
-    """Where PostgreSQL is and how long a process waits for it.
-
-    `history_database_url` may name another database; left out, the history lives in the first one.
-    """
+    """Where PostgreSQL is and how long a process waits for it."""
 
     database_url: str
+    """Where the wallets are: `postgresql://user:password@host:5432/database`."""
     history_database_url: str = ""
+    """Where the history is; left out, in the same database."""
     database_pool_size: int = Field(10, ge=1, le=200)
+    """Connections of one process at most."""
     database_connect_timeout_seconds: float = Field(5.0, gt=0, le=60)
+    """How long to wait for a new connection."""
 
     @field_validator("database_url", "history_database_url")
     @classmethod
@@ -52,7 +57,9 @@ class KafkaSettings(Settings):
     """Where the broker is and what the topic is called."""
 
     kafka_bootstrap_servers: str = Field(min_length=1)
+    """Brokers to ask first: `host:9092,…`."""
     kafka_topic: str = Field("wallet_events", pattern=r"^[A-Za-z0-9._-]{1,249}$")
+    """The topic of the events."""
 
 
 def asyncpg_url(url: str) -> URL:

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from typing import Final
 
 from confluent_kafka import KafkaException
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import SQLAlchemyError
 
 from common.database import (
     DEADLOCK_DETECTED,
@@ -26,9 +26,9 @@ def database_errors() -> Iterator[None]:
     """Turn what time may heal in the database into TemporaryError; anything else stays what it is."""
     try:
         yield
-    except (DBAPIError, OSError, TimeoutError) as error:
+    except (SQLAlchemyError, OSError, TimeoutError) as error:
         if is_unreachable(error) or sqlstate(error) in _HEALED_BY_TIME:
-            raise TemporaryError("database", error) from error
+            raise TemporaryError("database", getattr(error, "orig", None) or error) from error
         raise
 
 

@@ -183,8 +183,8 @@ async def read_taken(connection: AsyncConnection, rows: Collection[HistoryRow]) 
     }
     stored = (await connection.execute(READ_TAKEN, parameters)).all()
     return Taken(
-        events={(wallet_id, version): event_id for wallet_id, version, event_id in stored},
-        versions={(event_id, wallet_id): version for wallet_id, version, event_id in stored},
+        events={(wallet_id.int, version): event_id for wallet_id, version, event_id in stored},
+        versions={(event_id.int, wallet_id.int): version for wallet_id, version, event_id in stored},
     )
 
 

@@ -11,9 +11,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 Order = Literal["asc", "desc"]
 
+# `event_data` as text: the driver would parse it, and it goes out as it is.
 _COLUMNS: Final = """
     wallet_id, wallet_version, event_id, event_type, user_id, transaction_id, direction, amount_minor, currency,
-    balance_after_minor, counterparty_wallet_id, event_data, created_at, recorded_at
+    balance_after_minor, counterparty_wallet_id, event_data::text AS event_data, created_at, recorded_at
 """
 
 _FILTERS: Final = """

@@ -6,21 +6,16 @@ hasn't heard of yet, so an unknown one has an empty page that isn't complete, an
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from pydantic import AfterValidator, AwareDatetime
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncConnection
 
-from common.database import QUERY_CANCELED, sqlstate
 from common.openapi import problem_documentation
 from common.pagination import PAGE_LIMIT_DEFAULT, PAGE_LIMIT_MAX, decode_cursor, encode_cursor, next_link
-from common.problems import Unavailable
 from common.text import check_user_id
 from history_consumer import read_queries
 from history_consumer.context import Context, context_of
@@ -98,11 +93,11 @@ async def get_wallet_history(
     version none is. A wallet that the history hasn't heard of has no items, `complete` false, `as_of_version` 0.
     """
     after = decode_cursor(cursor, [int])[0] if cursor else _first(order, 0, VERSION_MAX)
-    async with _reading(context) as connection:
+    async with context.reader.connect() as connection:
         page = await read_queries.wallet_page(connection, wallet_id, order, after, filters, limit + 1)
     if min_version is not None and (page.as_of_version or 0) < min_version:
         await _wait_for_version(context, wallet_id, min_version)
-        async with _reading(context) as connection:
+        async with context.reader.connect() as connection:
             page = await read_queries.wallet_page(connection, wallet_id, order, after, filters, limit + 1)
     keyset = [page.rows[limit - 1]["wallet_version"]] if len(page.rows) > limit else None
     return _respond(request, page, limit, keyset)
@@ -125,21 +120,10 @@ async def get_user_history(
     event_id, wallet_id = (
         decode_cursor(cursor, [UUID, UUID]) if cursor else _first(order, [UUID(int=0)] * 2, [UUID(int=2**128 - 1)] * 2)
     )
-    async with _reading(context) as connection:
+    async with context.reader.connect() as connection:
         page = await read_queries.user_page(connection, user_id, order, (event_id, wallet_id), filters, limit + 1)
     last = page.rows[limit - 1] if len(page.rows) > limit else None
     return _respond(request, page, limit, [str(last["event_id"]), str(last["wallet_id"])] if last else None)
-
-
-@asynccontextmanager
-async def _reading(context: Context) -> AsyncIterator[AsyncConnection]:
-    try:
-        async with context.reader.connect() as connection:
-            yield connection
-    except DBAPIError as error:
-        if sqlstate(error) == QUERY_CANCELED:
-            raise Unavailable("Looking took too long. Ask for less: another filter, a shorter time.") from error
-        raise
 
 
 async def _wait_for_version(context: Context, wallet_id: UUID, min_version: int) -> None:
@@ -150,7 +134,7 @@ async def _wait_for_version(context: Context, wallet_id: UUID, min_version: int)
     """
     deadline = time.monotonic() + context.settings.history_min_version_wait_seconds
     while True:
-        async with _reading(context) as connection:
+        async with context.reader.connect() as connection:
             version = await read_queries.as_of_version(connection, wallet_id, min_version)
         if version >= min_version:
             return

@@ -21,22 +21,31 @@ class ConsumerSettings(DatabaseSettings, KafkaSettings, LogSettings):
     consumer_session_timeout_seconds: float = Field(10.0, ge=6, le=300)
     """How long a consumer that died keeps its partitions. The broker decides under `consumer`."""
     consumer_transaction_timeout_seconds: float = Field(60.0, gt=0, le=120)
+    """How long one batch may take in the database before it is tried again."""
     consumer_check_seconds: float = Field(5.0, gt=0, le=300)
     """How often the servers and the topic's id are looked at while nothing else would."""
     consumer_leave_seconds: float = Field(10.0, gt=0, le=60)
     """How long leaving the group may take when stopping."""
     consumer_ops_host: str = "127.0.0.1"
+    """Where `/live`, `/ready` and `/metrics` listen."""
     consumer_ops_port: Port = 9402
+    """The port of these."""
 
 
 class HistoryApiSettings(DatabaseSettings, LogSettings):
     """Each from the environment variable of its name in capitals."""
 
     history_api_host: str = "127.0.0.1"
+    """Where the API listens."""
     history_api_port: Port = 8001
+    """Its port."""
     history_api_workers: int = Field(1, ge=1, le=64)
+    """Processes that serve it."""
     history_min_version_wait_seconds: float = Field(2.0, ge=0, le=30)
     """How long `min_version` waits for the pipeline before it answers 503."""
     history_min_version_poll_seconds: float = Field(0.02, ge=0.005, le=1)
+    """How often it looks meanwhile."""
     history_statement_timeout_seconds: float = Field(5.0, gt=0, le=300)
+    """The database cancels a page that takes longer; the answer is 503."""
     history_pool_timeout_seconds: float = Field(2.0, gt=0, le=60)
+    """How long a request waits for a free connection."""

@@ -10,8 +10,9 @@ from history_consumer.records import DeadLetter, Poison, Record
 
 VERSION_CONFLICT: Final = "version-conflict"
 
-VersionKey = tuple[UUID, int]
-EventKey = tuple[UUID, UUID]
+# Wallets and events go by their integers here: hashing and comparing UUIDs is Python code, four times as slow.
+VersionKey = tuple[int, int]
+EventKey = tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -59,14 +60,14 @@ def sort_out(records: Sequence[Record], taken: Taken) -> Sorted:
             dead_letters.append(DeadLetter(record, conflict))
             continue
         for row in record.content:
-            key = (row.wallet_id, row.wallet_version)
+            key = (row.wallet_id.int, row.wallet_version)
             if key in events:
                 duplicate_count += 1
                 continue
             events[key] = row.event_id
-            versions[row.event_id, row.wallet_id] = row.wallet_version
+            versions[row.event_id.int, row.wallet_id.int] = row.wallet_version
             rows.append(row)
-    rows.sort(key=lambda row: (row.wallet_id, row.wallet_version))
+    rows.sort(key=lambda row: (row.wallet_id.int, row.wallet_version))
     return Sorted(rows, duplicate_count, dead_letters)
 
 
@@ -74,13 +75,13 @@ def _conflict(
     rows: Sequence[HistoryRow], events: Mapping[VersionKey, UUID], versions: Mapping[EventKey, int]
 ) -> Poison | None:
     for row in rows:
-        other = events.get((row.wallet_id, row.wallet_version), row.event_id)
+        other = events.get((row.wallet_id.int, row.wallet_version), row.event_id)
         if other != row.event_id:
             return Poison(
                 VERSION_CONFLICT,
                 f"wallet {row.wallet_id} has the event {other} at version {row.wallet_version}, not {row.event_id}",
             )
-        version = versions.get((row.event_id, row.wallet_id), row.wallet_version)
+        version = versions.get((row.event_id.int, row.wallet_id.int), row.wallet_version)
         if version != row.wallet_version:
             return Poison(
                 VERSION_CONFLICT,

@@ -5,6 +5,7 @@ position is known, which is later; librdkafka lets a member assign itself less t
 """
 
 import asyncio
+import contextvars
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -84,15 +85,18 @@ class Subscription:
             loop.call_soon_threadsafe(closed.set)
 
         # A daemon: a close that hangs must not keep the process.
-        threading.Thread(target=close, name="kafka-consumer-close", daemon=True).start()
+        run = contextvars.copy_context().run
+        threading.Thread(target=run, args=(close,), name="kafka-consumer-close", daemon=True).start()
         try:
             await asyncio.wait_for(closed.wait(), wait_seconds)
         except TimeoutError:
             log.warning("group_not_left_in_time", wait_seconds=wait_seconds)
 
     async def _in_thread(self, call: Callable[[], ResultT]) -> ResultT:
+        # The context carries the log's fields.
+        run = contextvars.copy_context().run
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._thread, call)
+            return await asyncio.get_running_loop().run_in_executor(self._thread, run, call)
         except KafkaException as error:
             raise TemporaryError("kafka", error) from error
 

@@ -13,15 +13,24 @@ class RelaySettings(DatabaseSettings, KafkaSettings, LogSettings):
     relay_tasks: int = Field(2, ge=1, le=16)
     """Batches in flight at once, each with its own lanes, transaction and producer."""
     relay_lanes_per_batch: int = Field(16, ge=1, le=64)
+    """Lanes that one batch takes at most; there are 64."""
     relay_batch_rows: int = Field(2000, ge=1, le=20_000)
+    """Rows in one batch at most, shared evenly among its lanes."""
     relay_poll_first_seconds: float = Field(0.005, gt=0, le=60)
+    """The first pause when nothing is pending; it doubles."""
     relay_poll_longest_seconds: float = Field(0.1, gt=0, le=60)
+    """The longest pause when nothing is pending."""
     relay_delivery_timeout_seconds: float = Field(8.0, ge=1, le=60)
-    """Below the 15 seconds after which PostgreSQL takes a hung relay's lanes away."""
+    """How long Kafka may take to acknowledge; below the 15 seconds after which PostgreSQL takes a hung relay's lanes away."""
     relay_ops_host: str = "127.0.0.1"
+    """Where `/live`, `/ready` and `/metrics` are served."""
     relay_ops_port: Port = 9401
+    """The port of `/live`, `/ready` and `/metrics`; 0 takes a free one."""
     kafka_topic_create: bool = True
+    """Whether a relay makes the topic if it is missing when the relay starts."""
     kafka_topic_partitions: int = Field(12, ge=1, le=10_000)
+    """Partitions of a topic that a relay makes."""
     kafka_topic_retention_ms: int = Field(-1, ge=-1)
     """How long a new topic keeps events; -1 is for ever, so that a history can be built anew from it."""
     kafka_compression: Literal["none", "lz4", "zstd", "snappy", "gzip"] = "lz4"
+    """How batches of records are compressed."""

@@ -107,13 +107,19 @@ STORE_REPLIES: Final = text("""
 
 RELEASE_KEYS: Final = text("DELETE FROM wallet.idempotency_keys WHERE key = ANY(cast(:keys AS text[]))")
 
-GET_WALLET: Final = text("SELECT * FROM wallet.wallets WHERE id = :id")
+# Columns by name: under `*`, a migration that adds one breaks the statements that are already prepared.
+_WALLET_OUT: Final = f"{_WALLET}, external_id, metadata, created_at, updated_at"
 
-_LIST_WALLETS: Final = """
-    SELECT * FROM wallet.wallets WHERE user_id = :user_id AND id {compare} :after ORDER BY id {direction} LIMIT :limit
-"""
+GET_WALLET: Final = text(f"SELECT {_WALLET_OUT} FROM wallet.wallets WHERE id = :id")  # noqa: S608
+
+_LIST_WALLETS: Final = f"""
+    SELECT {_WALLET_OUT} FROM wallet.wallets
+    WHERE user_id = :user_id AND id {{compare}} :after ORDER BY id {{direction}} LIMIT :limit
+"""  # noqa: S608
 _LIST_ENTRIES: Final = """
-    SELECT * FROM wallet.wallet_transactions
+    SELECT transaction_id, type, wallet_id, counterparty_wallet_id, amount_minor, currency, balance_after_minor,
+        wallet_version, reference, metadata, created_at
+    FROM wallet.wallet_transactions
     WHERE wallet_id = :wallet_id AND wallet_version {compare} :after
     ORDER BY wallet_version {direction} LIMIT :limit
 """

@@ -1,6 +1,5 @@
 """From an HTTP request to a checked body: every way to get it wrong ends in a 4xx that says what to change."""
 
-import math
 import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Final, TypeVar
@@ -28,7 +27,8 @@ _AMOUNT_MAX: Final = 10**300
 _KEY = re.compile(r"[!-~]{1,255}")
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _ENTITY_TAGS = re.compile(r'(?:W/)?"[^"]*"(?:\s*,\s*(?:W/)?"[^"]*")*')
-_STRONG_VERSION = re.compile(r'(?<!W/)"([0-9]{1,18})"')
+_ENTITY_TAG = re.compile(r'"[^"]*"')
+_STRONG_VERSION = re.compile(r'(?<!W/)"([1-9][0-9]{0,17})"')
 
 
 def _currency(value: str) -> str:
@@ -52,13 +52,14 @@ def _amount(value: Any) -> str:
 
 
 def _metadata(value: Any) -> Any:
-    """Take what any JSON reader can hold (RFC 7493): text without NUL, numbers within 2**53, no infinities."""
+    """Take what any JSON reader can hold (RFC 7493): text without NUL, numbers within 2**53."""
     if isinstance(value, str):
         return check_text(value)
     if isinstance(value, jiter.LosslessFloat):
         number = float(value)
-        if math.isinf(number):
-            raise PydanticCustomError("metadata", "holds a number that is too large; send it as a string")
+        # Further out there are only whole numbers, and `jsonb` gives those back as integers.
+        if abs(number) > _INTEGER_MAX:
+            raise PydanticCustomError("metadata", "holds a number past 2^53 - 1; send it as a string")
         return number
     if isinstance(value, int) and abs(value) > _INTEGER_MAX:
         raise PydanticCustomError("metadata", "holds a number past 2^53 - 1; send it as a string")
@@ -190,6 +191,13 @@ def read_if_match(header: str | None) -> frozenset[int] | None:
     if not _ENTITY_TAGS.fullmatch(header.strip()):
         raise ValidationProblem.of("If-Match", 'must be the ETag of the wallet, such as "3"')
     return frozenset(int(version) for version in _STRONG_VERSION.findall(header))
+
+
+def is_match(if_none_match: str | None, etag: str) -> bool:
+    """Whether `If-None-Match` names the entity tag: a weak comparison (RFC 9110, section 13.1.2)."""
+    if if_none_match is None:
+        return False
+    return if_none_match.strip() == "*" or etag in _ENTITY_TAG.findall(if_none_match)
 
 
 def read_traceparent(headers: Mapping[str, str]) -> str | None:

@@ -8,6 +8,7 @@ import orjson
 from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
 from pydantic import AfterValidator, BaseModel
 
+from common.http import path_of
 from common.pagination import PAGE_LIMIT_DEFAULT, PAGE_LIMIT_MAX, decode_cursor, encode_cursor, next_link
 from common.problems import Problem
 from common.text import check_user_id
@@ -34,6 +35,7 @@ from wallet_api.requests import (
     IdempotencyKeyHeader,
     IfMatchHeader,
     TransferBody,
+    is_match,
     read_body,
     read_claim,
     read_if_match,
@@ -123,7 +125,7 @@ async def get_wallet(
     if row is None:
         raise WalletNotFound(wallet_id)
     headers = {"ETag": etag(row["version"])}
-    if if_none_match in {headers["ETag"], "*"}:
+    if is_match(if_none_match, headers["ETag"]):
         return Response(status_code=304, headers=headers)
     return Response(orjson.dumps(wallet_json(row)), media_type=JSON, headers=headers)
 
@@ -167,7 +169,7 @@ async def get_user_wallets(
 def _common(request: Request, context: Context, key: str | None, body: BaseModel) -> dict[str, Any]:
     required = context.settings.idempotency_key_required
     return {
-        "path": request.url.path,
+        "path": path_of(request),
         "claim": read_claim(request, key, body, required=required),
         "traceparent": read_traceparent(request.headers),
     }
@@ -193,5 +195,5 @@ def _first(order: str, lowest: Any, highest: Any) -> Any:
 
 def _page(request: Request, items: list[Mapping[str, Any]], last: str | int | None) -> Response:
     cursor = None if last is None else encode_cursor([last])
-    headers = {"Link": next_link(request.url.path, request.query_params, cursor)} if cursor else {}
+    headers = {"Link": next_link(request.scope["path"], request.query_params, cursor)} if cursor else {}
     return Response(orjson.dumps({"items": items, "next_cursor": cursor}), media_type=JSON, headers=headers)

@@ -9,11 +9,18 @@ class WalletApiSettings(DatabaseSettings, LogSettings):
     """Each from the environment variable of its name in capitals."""
 
     wallet_api_host: str = "127.0.0.1"
+    """Where it listens."""
     wallet_api_port: Port = 8000
+    """The port it listens on."""
     wallet_api_workers: int = Field(1, ge=1, le=64)
+    """Processes behind the port; their metrics add up."""
     idempotency_key_required: bool = False
+    """Whether a POST without `Idempotency-Key` is refused."""
     fund_attempts_max: int = Field(40, ge=1, le=1000)
     """How often a fund reads again after losing the race for the wallet's version."""
     lock_timeout_seconds: float = Field(2.0, gt=0, le=60)
+    """How long a request waits for a wallet's lock, or for the first request with its key."""
     statement_timeout_seconds: float = Field(5.0, gt=0, le=300)
+    """PostgreSQL cancels a statement after this."""
     pool_timeout_seconds: float = Field(2.0, gt=0, le=60)
+    """How long a request waits for a free connection."""

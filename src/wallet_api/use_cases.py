@@ -91,13 +91,12 @@ async def _answer(
     undecided: Callable[[Sequence[CommandT]], Awaitable[list[Outcome]]],
 ) -> list[Outcome]:
     answered = await idempotency.claim(connection, commands)
-    fresh = [command for command in commands if not (command.claim and command.claim.key in answered)]
-    outcomes = dict(zip(map(id, fresh), await undecided(fresh) if fresh else [], strict=True))
-    await idempotency.store(connection, [(command, outcomes[id(command)]) for command in fresh])
-    return [
-        outcomes[id(command)] if id(command) in outcomes else answered[command.claim.key]  # type: ignore[union-attr]
-        for command in commands
-    ]
+    known = [answered.get(command.claim.key) if command.claim else None for command in commands]
+    fresh = [command for command, answer in zip(commands, known, strict=True) if answer is None]
+    outcomes = await undecided(fresh) if fresh else []
+    await idempotency.store(connection, list(zip(fresh, outcomes, strict=True)))
+    decided = iter(outcomes)
+    return [answer or next(decided) for answer in known]
 
 
 async def _move(
@@ -121,7 +120,14 @@ async def _move(
     movements = [item for item in decisions if isinstance(item, Movement) and item.wallet.id in written]
     if movements:
         await _write(connection, movements, written[movements[0].wallet.id])
-    return [_outcome(decision, written) for decision in decisions]
+    lost = {wallet.id for wallet in changed} - written.keys()
+    return [
+        # A refusal too: it may rest on a movement earlier in the list, which then wasn't made.
+        VersionConflict(f"Wallet {command.wallet_id} changed each time. Ask again with the same key.")
+        if command.wallet_id in lost
+        else _outcome(decision, written)
+        for command, decision in zip(commands, decisions, strict=True)
+    ]
 
 
 async def _write(connection: AsyncConnection, movements: Sequence[Movement], created_at: datetime) -> None:
@@ -135,12 +141,7 @@ async def _write(connection: AsyncConnection, movements: Sequence[Movement], cre
 
 
 def _outcome(decision: Movement | Problem, written: Mapping[UUID, datetime]) -> Outcome:
-    if isinstance(decision, Problem):
-        return decision
-    created_at = written.get(decision.wallet.id)
-    if created_at is None:
-        return VersionConflict(f"Wallet {decision.wallet.id} changed each time. Ask again with the same key.")
-    return money_reply(decision, created_at)
+    return decision if isinstance(decision, Problem) else money_reply(decision, written[decision.wallet.id])
 
 
 async def _taken(connection: AsyncConnection, command: CreateWallet) -> ExternalIdTaken:

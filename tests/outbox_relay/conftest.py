@@ -11,7 +11,6 @@ from common.worker import Health
 from outbox_relay.publisher import Publisher
 from outbox_relay.relay import Relay
 from outbox_relay.settings import RelaySettings
-from outboxes import Outbox
 
 
 @pytest.fixture
@@ -33,11 +32,6 @@ def new_relay(relay_settings: RelaySettings, engine: AsyncEngine) -> Callable[..
         return Relay(settings, engine, Publisher(settings), Health())
 
     return make
-
-
-@pytest.fixture
-def outbox(engine: AsyncEngine) -> Outbox:
-    return Outbox(engine)
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ from outboxes import Outbox, drain
 NewRelay = Callable[..., Relay]
 
 
-async def replay(engine: AsyncEngine, selection: Selection, **options: float) -> list[int]:
-    return [row_id async for ids in operations.replay(engine, selection, **options) for row_id in ids]
+async def replay(engine: AsyncEngine, selection: Selection) -> list[int]:
+    return [row_id async for ids in operations.replay(engine, selection) for row_id in ids]
 
 
 async def test_a_replay_publishes_the_selected_wallet_again_in_its_order(
@@ -29,7 +29,7 @@ async def test_a_replay_publishes_the_selected_wallet_again_in_its_order(
     first = {row["id"]: row["kafka_offset"] for row in await outbox.rows() if row["aggregate_id"] == chosen}
     assert await replay(engine, Selection(wallet_id=chosen)) == list(first)
     assert await drain(relay) == 6
-    own = [dict(m.headers() or [])["ce_id"] for m in read_topic() if m.key() == str(chosen).encode()]  # type: ignore[arg-type]
+    own = [dict(m.headers() or [])["ce_id"] for m in read_topic() if m.key() == str(chosen).encode()]
     assert own[:6] == own[6:]
     assert len(own) == 12
     again = {row["id"]: row["kafka_offset"] for row in await outbox.rows() if row["aggregate_id"] == chosen}

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
+from urllib.parse import unquote
 
 import asyncpg
 import httpx
@@ -83,7 +84,8 @@ def assert_problem() -> Callable[[httpx.Response, int, str], Json]:
         assert document["type"] == f"urn:wallet:problem:{code}"
         assert document["title"]
         assert document["detail"]
-        assert document["instance"] == response.request.url.raw_path.decode().partition("?")[0]
+        assert document["instance"].isascii()
+        assert unquote(document["instance"]) == response.request.url.path
         return document
 
     return check

@@ -116,7 +116,7 @@ def show(
 
 
 @app.command(
-    epilog="Examples:  walletctl outbox replay --wallet 0198…   ·   walletctl outbox replay --from-id 1 --rate 500 --yes"
+    epilog="Examples:  walletctl outbox replay --wallet 0198…   ·   walletctl outbox replay --all --rate 500 --yes"
 )
 def replay(
     from_id: FromId = None,

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from signal import Signals
-from typing import IO
+from typing import IO, Any
 
 from walletctl.stack.errors import StackError
 
@@ -73,20 +73,23 @@ def launch(
     return Launch([path, *options, "--", *command], env or {})
 
 
+def circumstances(start: Launch) -> dict[str, Any]:
+    """Return the keywords of subprocess.Popen that start it: in a session of its own, out of Ctrl-C's reach."""
+    other_user = start.user is not None
+    return {
+        "env": start.environment(),
+        "user": start.user,
+        "group": start.user,
+        "extra_groups": () if other_user else None,
+        # Another user may not be allowed into the working directory.
+        "cwd": "/" if other_user else None,
+        "start_new_session": True,
+    }
+
+
 def spawn(start: Launch, log: IO[bytes]) -> "subprocess.Popen[bytes]":
-    """Start a process in a session of its own, out of reach of the terminal's Ctrl-C, writing to `log`."""
-    return subprocess.Popen(
-        start.command,
-        env=start.environment(),
-        user=start.user,
-        group=start.user,
-        extra_groups=None if start.user is None else (),
-        cwd="/",
-        stdin=subprocess.DEVNULL,
-        stdout=log,
-        stderr=log,
-        start_new_session=True,
-    )
+    """Start a process that writes to `log`."""
+    return subprocess.Popen(start.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, **circumstances(start))
 
 
 def run_step(title: str, start: Launch, *, stdin: str = "", timeout_seconds: float = STEP_SECONDS_MAX) -> str:
@@ -105,19 +108,14 @@ def run_step(title: str, start: Launch, *, stdin: str = "", timeout_seconds: flo
         StackError: it failed or took too long; says the last line of its output.
     """
     try:
-        done = subprocess.run(
+        done: subprocess.CompletedProcess[str] = subprocess.run(
             start.command,
-            env=start.environment(),
-            user=start.user,
-            group=start.user,
-            extra_groups=None if start.user is None else (),
-            cwd="/",
             input=stdin,
             capture_output=True,
             text=True,
             timeout=timeout_seconds,
-            start_new_session=True,
             check=False,
+            **circumstances(start),
         )
     except subprocess.TimeoutExpired as error:
         raise StackError(f"{title} did not end within {timeout_seconds:.0f} s") from error

@@ -17,7 +17,7 @@ from walletctl.stack.ports import HOST, PortReservations
 from walletctl.stack.postgres import Postgres
 from walletctl.stack.readiness import KafkaProbe, PostgresProbe, Probe
 
-READY_SECONDS_MAX = 60.0
+READY_SECONDS_MAX = 120.0
 STOP_SECONDS_MAX = 15.0
 PAUSE_SECONDS = 0.02
 

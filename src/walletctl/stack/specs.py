@@ -1,10 +1,13 @@
 """Which processes a stack has, with what settings: a pure function of the options and the ports."""
 
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from signal import SIGTERM, Signals
 
+from walletctl.stack.launch import Launch, launch
 from walletctl.stack.ports import HOST
 from walletctl.stack.readiness import HttpProbe, Probe
 
@@ -46,8 +49,7 @@ class ProcessSpec:
     Attributes:
         role: what it does: `outbox-relay` for `outbox-relay-1` and its like.
         name: unique in the stack.
-        arguments: of `walletctl`, such as `("relay", "run")`.
-        env: its variables on top of the supervisor's.
+        launch: returns how to start it, asked anew at every start.
         probe: tells when it is ready.
         url: where it answers.
         stop_signal: what asks it to stop.
@@ -55,8 +57,7 @@ class ProcessSpec:
 
     role: str
     name: str
-    arguments: tuple[str, ...]
-    env: Mapping[str, str]
+    launch: Callable[[], Launch]
     probe: Probe
     url: str
     stop_signal: Signals = SIGTERM
@@ -94,13 +95,19 @@ def client_environment(ports: Mapping[str, int]) -> dict[str, str]:
     }
 
 
+def walletctl(*arguments: str) -> list[str]:
+    """Return the command that runs this very walletctl; what lies in the working directory isn't imported."""
+    return [sys.executable, "-P", "-m", "walletctl", *arguments]
+
+
 def process_specs(options: StackOptions, ports: Mapping[str, int]) -> list[ProcessSpec]:
     """Return the services of the stack, in the order of their start."""
 
-    def service(role: str, name: str, arguments: str, **env: str) -> ProcessSpec:
+    def service(role: str, name: str, arguments: str, **own: str) -> ProcessSpec:
         url = f"http://{HOST}:{ports[name]}"
-        merged = {**shared_environment(ports), **env, **options.env}
-        return ProcessSpec(role, name, tuple(arguments.split()), merged, HttpProbe(f"{url}/ready"), url)
+        env = {**shared_environment(ports), **own, **options.env}
+        start = partial(launch, walletctl(*arguments.split()), on_parent_death=SIGTERM, env=env)
+        return ProcessSpec(role, name, start, HttpProbe(f"{url}/ready"), url)
 
     def port(name: str) -> str:
         return str(ports[name])

@@ -11,6 +11,7 @@ from uuid import uuid4
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from common.kafka import TopicMissingError, admin_client, client_config, describe_topic
+from history_consumer.records import headers_of
 from walletctl.verify.settings import VerifySettings
 
 _TIMEOUT_SECONDS: Final = 10.0
@@ -73,6 +74,8 @@ class Topic:
             if partition < self.partitions:
                 async for record in self._records(partition, ranges[partition]):
                     yield record
+                # A fetch that waits for more records would hold up the next question to the broker.
+                self._consumer.unassign()
 
     async def _records(self, partition: int, wanted: Range) -> AsyncIterator[Record]:
         low, high = await self.offsets(partition)
@@ -118,8 +121,8 @@ _PASSING: Final = frozenset({KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN
 
 
 def _record(message: Message) -> Record:
-    headers: Any = dict(message.headers() or [])
-    event_id, key = headers.get("ce_id"), message.key()
+    event_id: Any = dict(headers_of(message)).get("ce_id")
+    key = message.key()
     return Record(
         message.partition() or 0,
         message.offset() or 0,

@@ -1,0 +1,119 @@
+"""`walletctl history`."""
+
+from dataclasses import asdict
+from typing import Annotated
+
+import orjson
+import typer
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from common.kafka import admin_client
+from common.settings import DatabaseSettings
+from history_consumer import operations
+from history_consumer.operations import HistoryStatus
+from walletctl.console import Exit, JsonOption, fail, load_settings, out, print_fields, print_json, print_table
+from walletctl.databases import with_history_database
+from walletctl.servers import serve
+
+app = typer.Typer(help="The history: serve it, see how far it is.", no_args_is_help=True)
+dead_letters = typer.Typer(help="Records that could not be applied.", no_args_is_help=True)
+app.add_typer(dead_letters, name="dead-letters")
+
+
+class _StatusSettings(DatabaseSettings):
+    """The broker is asked only if it is named."""
+
+    kafka_bootstrap_servers: str = ""
+
+
+@app.command("serve", epilog="Example:  DATABASE_URL=postgresql://… walletctl history serve")
+def serve_history() -> None:
+    """Serve the history over HTTP until SIGTERM.
+
+    Settings come from the environment: DATABASE_URL or HISTORY_DATABASE_URL, HISTORY_API_HOST, HISTORY_API_PORT, …
+    """
+    from history_consumer.settings import HistoryApiSettings
+
+    settings = load_settings(HistoryApiSettings)
+    serve(
+        "history_consumer.app:create_app",
+        settings.history_api_host,
+        settings.history_api_port,
+        workers=settings.history_api_workers,
+    )
+
+
+@app.command(epilog="Example:  walletctl history status --json")
+def status(as_json: JsonOption = False) -> None:
+    """Show positions, lag, gaps and dead letters; exit 1 if there is a gap or a dead letter.
+
+    With KAFKA_BOOTSTRAP_SERVERS in the environment the lag is shown too. A gap may close by itself, while
+    events are on their way.
+    """
+    servers = load_settings(_StatusSettings).kafka_bootstrap_servers
+
+    async def work(engine: AsyncEngine) -> HistoryStatus:
+        return await operations.history_status(engine, admin_client(servers) if servers else None)
+
+    found = with_history_database(work)
+    if as_json:
+        print_json({**asdict(found), "lag": found.lag})
+    else:
+        _print_status(found)
+    if found.gaps or found.dead_letters:
+        raise typer.Exit(Exit.FOUND_WRONG)
+
+
+def _print_status(found: HistoryStatus) -> None:
+    partitions = [
+        (row["consumer_group"], f"{row['topic']}/{row['partition']}", row["next_offset"], row["lag"])
+        for row in found.partitions
+    ]
+    print_table("Positions", ("group", "partition", "next offset", "lag"), partitions)
+    fields = {"wallets": found.wallets, "rows": found.events, "gaps": found.gaps, "dead letters": found.dead_letters}
+    print_fields("History", {**fields, "lag": found.lag, "kafka": found.kafka})
+    if found.gaps:
+        columns = ("wallet", "events", "highest version", "since")
+        gaps = [(g["wallet_id"], g["event_count"], g["max_version"], g["updated_at"]) for g in found.oldest_gaps]
+        print_table("Gaps: versions that have not come yet", columns, gaps)
+    if found.dead_letters:
+        out.print("Look at them: walletctl history dead-letters list")
+
+
+@dead_letters.command("list", epilog="Example:  walletctl history dead-letters list --reason wrong-shape")
+def list_dead_letters(
+    reason: Annotated[str | None, typer.Option(help="Only those put aside for this reason.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=10_000)] = 50,
+    as_json: JsonOption = False,
+) -> None:
+    """List dead letters, newest first, without key and value."""
+    rows = with_history_database(lambda engine: operations.list_dead_letters(engine, reason=reason, limit=limit))
+    if as_json:
+        print_json({"items": rows})
+        return
+    cells = [
+        (
+            row["id"],
+            row["reason"],
+            f"{row['topic']}/{row['partition']}@{row['offset']}",
+            row["created_at"],
+            row["detail"],
+        )
+        for row in rows
+    ]
+    print_table("Dead letters", ("id", "reason", "record", "since", "detail"), cells)
+
+
+@dead_letters.command("show", epilog="Example:  walletctl history dead-letters show 1")
+def show_dead_letter(
+    dead_letter_id: Annotated[int, typer.Argument(metavar="ID", min=1, max=2**63 - 1)], as_json: JsonOption = False
+) -> None:
+    """Show one dead letter, whole; exit 1 if there is none."""
+    row = with_history_database(lambda engine: operations.show_dead_letter(engine, dead_letter_id))
+    if row is None:
+        fail(f"there is no dead letter {dead_letter_id}", Exit.FOUND_WRONG)
+    if as_json:
+        print_json(row)
+    else:
+        headers = orjson.dumps(row["headers"]).decode()
+        print_fields(f"Dead letter {dead_letter_id}", {**row, "headers": headers})

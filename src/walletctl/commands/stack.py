@@ -1,0 +1,195 @@
+"""`walletctl stack`."""
+
+import asyncio
+import shlex
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+
+from walletctl.console import Exit, JsonOption, err, fail, print_json
+
+if TYPE_CHECKING:
+    from walletctl.stack.show import Progress
+    from walletctl.stack.specs import StackOptions
+
+app = typer.Typer(
+    help="The local stack: a real PostgreSQL, a real Apache Kafka and the four services.", no_args_is_help=True
+)
+
+DataDirOption = Annotated[
+    Path,
+    typer.Option(
+        "--data-dir",
+        envvar="WALLET_STACK_DIR",
+        help="Where the stack keeps data, logs and state. It names the stack: others run beside it.",
+        file_okay=False,
+        resolve_path=True,
+    ),
+]
+DEFAULT_DATA_DIR = Path(".wallet-stack")
+
+
+@app.command(
+    epilog="Examples:  walletctl stack up  ·  walletctl stack up --detach --relays 2 --consumers 2"
+    "  ·  walletctl stack up --detach --ephemeral --data-dir /tmp/trial"
+)
+def up(
+    detach: Annotated[bool, typer.Option("--detach", "-d", help="Come back when all is ready.")] = False,
+    relays: Annotated[int, typer.Option(help="How many outbox relays.", min=0, max=64)] = 1,
+    consumers: Annotated[int, typer.Option(help="How many history consumers.", min=0, max=64)] = 1,
+    api_workers: Annotated[int, typer.Option(help="Worker processes of wallet-api.", min=1, max=64)] = 1,
+    ephemeral: Annotated[bool, typer.Option("--ephemeral", help="Delete the data at the end.")] = False,
+    data_dir: DataDirOption = DEFAULT_DATA_DIR,
+) -> None:
+    """Start everything, and start again what dies, until Ctrl-C or `walletctl stack down`.
+
+    Variables of your environment, such as KAFKA_TOPIC or RELAY_BATCH_ROWS, reach the services. The usual ports are
+    used where they are free: `walletctl stack env` says which ones are.
+    """
+    from walletctl.stack.specs import StackOptions
+
+    options = StackOptions(data_dir, relays, consumers, api_workers, ephemeral)
+    with _one_line_errors():
+        if detach:
+            _up_detached(options)
+        else:
+            asyncio.run(_up(options))
+
+
+@app.command(epilog="Example:  walletctl stack down --data-dir /tmp/trial")
+def down(data_dir: DataDirOption = DEFAULT_DATA_DIR) -> None:
+    """Stop the stack, or what a killed one left behind; the data stays unless it was ephemeral."""
+    from walletctl.stack import control
+
+    with _one_line_errors(), err.status(f"stopping the stack on {data_dir}"):
+        ran = control.stop(data_dir)
+    said = "stopped the stack on" if ran else "no stack runs on"
+    err.print(f"{said} {data_dir}", highlight=False, markup=False, soft_wrap=True)
+
+
+@app.command(epilog="Example:  walletctl stack status --json | jq '.processes[] | select(.state != \"ready\")'")
+def status(as_json: JsonOption = False, data_dir: DataDirOption = DEFAULT_DATA_DIR) -> None:
+    """Show the processes; exit 1 if one isn't ready or the stack doesn't run."""
+    from walletctl.stack import control
+    from walletctl.stack.errors import NotRunningError
+    from walletctl.stack.show import print_status
+
+    with _one_line_errors():
+        try:
+            state = control.running_state(data_dir)
+        except NotRunningError:
+            if as_json:
+                print_json({"processes": []})
+            raise
+    if as_json:
+        print_json({"processes": [process.public() for process in state.processes]})
+    else:
+        print_status(state)
+    if not state.ready:
+        raise typer.Exit(Exit.FOUND_WRONG)
+
+
+@app.command(epilog='Example:  eval "$(walletctl stack env)"; curl "$WALLET_API_URL/ready"')
+def env(data_dir: DataDirOption = DEFAULT_DATA_DIR) -> None:
+    """Print `export` lines: WALLET_API_URL, HISTORY_API_URL, DATABASE_URL, KAFKA_BOOTSTRAP_SERVERS."""
+    from walletctl.stack import control
+
+    with _one_line_errors():
+        state = control.running_state(data_dir)
+    for name, value in state.environment.items():
+        typer.echo(f"export {name}={shlex.quote(value)}")
+
+
+@app.command(epilog="Example:  walletctl stack reset --yes --data-dir /tmp/trial")
+def reset(
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")] = False,
+    data_dir: DataDirOption = DEFAULT_DATA_DIR,
+) -> None:
+    """Delete the data, logs and state of a stopped stack."""
+    from walletctl.stack import data
+
+    with _one_line_errors():
+        found = data.owned_by_a_stack(data_dir)
+        if not found:
+            err.print(f"{data_dir} holds no stack's data", highlight=False, markup=False, soft_wrap=True)
+            return
+        if not yes:
+            typer.confirm(f"Delete {', '.join(found)} in {data_dir}?", abort=True, err=True)
+        data.reset(data_dir)
+    err.print(f"deleted the data in {data_dir}", highlight=False, markup=False, soft_wrap=True)
+
+
+@contextmanager
+def _one_line_errors() -> Iterator[None]:
+    """Turn what is wrong with the stack into one line, the end of the log that says why, and exit code 1."""
+    from walletctl.stack.control import tail
+    from walletctl.stack.errors import StackError
+
+    try:
+        yield
+    except StackError as error:
+        lines = [str(error), *(f"  {line}" for line in tail(error.log_file))] if error.log_file else [str(error)]
+        fail(escape("\n".join(lines)), Exit.FOUND_WRONG)
+
+
+def _up_detached(options: "StackOptions") -> None:
+    from walletctl.stack import control
+    from walletctl.stack.show import Progress, print_next_steps, print_status
+
+    arguments = [
+        f"--relays={options.relays}",
+        f"--consumers={options.consumers}",
+        f"--api-workers={options.api_workers}",
+        f"--data-dir={options.data_dir}",
+        *(["--ephemeral"] if options.ephemeral else []),
+    ]
+    with Progress("starting") as progress:
+        state = control.start_detached(options.data_dir, arguments, progress.seen)
+    print_status(state)
+    print_next_steps(options.data_dir, detached=True)
+
+
+async def _up(options: "StackOptions") -> None:
+    from walletctl.stack.show import Progress
+
+    hurry = asyncio.Event()
+    _stop_on_signals(hurry)
+    with Progress("starting") as progress:
+        try:
+            await _run(options, progress, hurry)
+        except asyncio.CancelledError:
+            err.print(f"stopped the stack on {options.data_dir}", highlight=False, markup=False, soft_wrap=True)
+
+
+async def _run(options: "StackOptions", progress: "Progress", hurry: asyncio.Event) -> None:
+    from walletctl.stack.show import print_next_steps, print_status
+    from walletctl.stack.supervisor import running_stack
+
+    async with running_stack(options, progress.changed, hurry=hurry) as stack:
+        progress.done()
+        print_status(stack.state)
+        print_next_steps(options.data_dir, detached=False)
+        await stack.watch()
+
+
+def _stop_on_signals(hurry: asyncio.Event) -> None:
+    """Let the first signal stop the stack in order, the second kill it."""
+    main = asyncio.current_task()
+    loop = asyncio.get_running_loop()
+    received: list[signal.Signals] = []
+
+    def on_signal(number: signal.Signals) -> None:
+        received.append(number)
+        if len(received) > 1 or main is None:
+            hurry.set()
+            return
+        err.print("stopping … (once more to kill)", highlight=False)
+        main.cancel()
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        loop.add_signal_handler(number, on_signal, number)

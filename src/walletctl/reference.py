@@ -1,0 +1,114 @@
+"""The reference pages: settings, metrics and commands, made from the code. `make docs` writes them, a test compares."""
+
+import importlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import typer.main
+from prometheus_client import REGISTRY
+from pydantic_core import PydanticUndefined
+from typer.core import TyperCommand, TyperGroup, TyperOption
+
+from common.settings import Settings
+
+_METRICS_MODULES: Final = ("common.metrics", "wallet_api.metrics", "outbox_relay.metrics", "history_consumer.metrics")
+
+
+def pages() -> dict[str, str]:
+    """Return each page by its file name."""
+    return {"settings.md": settings_page(), "metrics.md": metrics_page(), "commands.md": commands_page()}
+
+
+def settings_page() -> str:
+    """Return the settings of each process."""
+    from history_consumer.settings import ConsumerSettings, HistoryApiSettings
+    from outbox_relay.settings import RelaySettings
+    from wallet_api.settings import WalletApiSettings
+
+    processes: dict[str, type[Settings]] = {
+        "walletctl api serve": WalletApiSettings,
+        "walletctl relay run": RelaySettings,
+        "walletctl consumer run": ConsumerSettings,
+        "walletctl history serve": HistoryApiSettings,
+    }
+    lines = [
+        "# Settings",
+        "",
+        "From the environment alone; a blank value means unset. A bad one stops the process at its start with one line.",
+    ]
+    for command, settings in processes.items():
+        lines += ["", f"## `{command}`", "", "| variable | default | what it is |", "| --- | --- | --- |"]
+        lines += [_setting_line(name, settings) for name in settings.model_fields]
+    return "\n".join(lines) + "\n"
+
+
+def _setting_line(name: str, settings: type[Settings]) -> str:
+    field = settings.model_fields[name]
+    default = "required" if field.default is PydanticUndefined else f"`{field.default}`" if field.default != "" else ""
+    assert field.description, f"{settings.__name__}.{name} needs a docstring"
+    return f"| `{name.upper()}` | {default} | {' '.join(field.description.split())} |"
+
+
+def metrics_page() -> str:
+    """Return the metrics of all processes."""
+    for module in _METRICS_MODULES:
+        importlib.import_module(module)
+    ours = {
+        metric.name: (metric.type, metric.documentation)
+        for metric in REGISTRY.collect()
+        if not metric.name.startswith(("python_", "process_"))
+    }
+    lines = [
+        "# Metrics",
+        "",
+        "Prometheus metrics at each process's `/metrics`; counters end in `_total` there. With several API workers they",
+        "are the sum over all.",
+        "",
+        "| metric | kind | what it says |",
+        "| --- | --- | --- |",
+        *(f"| `{name}` | {kind} | {text} |" for name, (kind, text) in sorted(ours.items())),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def commands_page() -> str:
+    """Return every command with its arguments and options."""
+    from walletctl.cli import app
+
+    root = typer.main.get_command(app)
+    lines = ["# Commands", "", "Exit codes: 0 fine, 1 something is wrong, 2 used wrongly, 3 a server can't be reached."]
+    for path, command in _commands("walletctl", root):
+        lines += ["", f"## `{path}`", "", " ".join((command.help or "").split())]
+        parameters = [line for parameter in command.params if (line := _parameter_line(parameter))]
+        lines += ["", *parameters] if parameters else []
+        lines += ["", f"`{command.epilog}`"] if command.epilog else []
+    return "\n".join(lines) + "\n"
+
+
+def _commands(path: str, command: object) -> Iterator[tuple[str, TyperCommand]]:
+    if isinstance(command, TyperGroup):
+        for name, child in sorted(command.commands.items()):
+            yield from _commands(f"{path} {name}", child)
+    elif isinstance(command, TyperCommand):
+        yield path, command
+
+
+def _parameter_line(parameter: Any) -> str | None:
+    if not isinstance(parameter, TyperOption):
+        return f"- `{(parameter.metavar or parameter.name).upper()}`: {parameter.help or ''}"
+    if parameter.name == "help":
+        return None
+    names = ", ".join(f"`{name}`" for name in (*parameter.opts, *parameter.secondary_opts))
+    return f"- {names}: {parameter.help or parameter.name}"
+
+
+def main() -> None:
+    """Write the pages into the folder that is named on the command line."""
+    for name, page in pages().items():
+        (Path(sys.argv[1]) / name).write_text(page)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,187 @@
+"""One process kept running: started, watched, started again with growing pauses, stopped."""
+
+import asyncio
+import os
+import signal
+from asyncio.subprocess import DEVNULL, Process
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from common.worker import Pauses, pause
+from walletctl.stack.errors import StackError
+from walletctl.stack.launch import Launch, circumstances, open_log
+from walletctl.stack.leftovers import birth
+from walletctl.stack.readiness import until_ready
+from walletctl.stack.specs import ProcessSpec
+from walletctl.stack.state import ProcessState, Status
+
+RESTART_PAUSES = Pauses(0.2, 10.0)
+STEADY_SECONDS = 30.0
+"""A process that was ready this long starts with the shortest pause again."""
+
+EARLY_ENDS_MAX = 3
+"""A process that ends this often before it was ever ready makes the start of the stack fail."""
+
+Report = Callable[[str, Status, str], None]
+"""Told of every change: the process, its new status, and what happened if there is more to say."""
+
+
+class ManagedProcess:
+    """Keeps one process of the stack running.
+
+    Args:
+        spec: what to run.
+        log_file: where its output is appended.
+        report: called at every change of its status.
+    """
+
+    def __init__(self, spec: ProcessSpec, log_file: Path, report: Report) -> None:
+        self.spec = spec
+        self.log_file = log_file
+        self._report = report
+        self._process: Process | None = None
+        self._status = Status.STARTING
+        self._created: float | None = None
+        self._restarts = 0
+        self._was_ready = False
+        self._settled = asyncio.Event()
+        self._stopping = asyncio.Event()
+        self._running: asyncio.Task[None] | None = None
+
+    @property
+    def state(self) -> ProcessState:
+        """What it is doing now."""
+        alive = self._process is not None and self._process.returncode is None
+        return ProcessState(
+            name=self.spec.name,
+            pid=self._process.pid if self._process and alive else None,
+            created=self._created if alive else None,
+            state=self._status,
+            restarts=self._restarts,
+            url=self.spec.url,
+        )
+
+    async def start(self, timeout_seconds: float) -> None:
+        """Start it and wait until it is ready for the first time.
+
+        Raises:
+            StackError: it isn't within `timeout_seconds`, or it keeps ending.
+        """
+        self._running = asyncio.create_task(self._keep_running(), name=self.spec.name)
+        await _first_of(self._running, self._settled, timeout_seconds)
+        if self._running.done():
+            await self._running
+        if not self._was_ready:
+            reason = "keeps ending" if self._settled.is_set() else f"was not ready within {timeout_seconds:.0f} s"
+            raise StackError(f"{self.spec.name} {reason}, see {self.log_file}", self.log_file)
+
+    async def stop(self, grace_seconds: float, hurry: asyncio.Event) -> None:
+        """Ask it to end, and kill it when it doesn't within `grace_seconds` or when `hurry` is set."""
+        self._stopping.set()
+        if self._running is None:
+            self._change(Status.STOPPED)
+            return
+        self._signal(self.spec.stop_signal)
+        await _first_of(self._running, hurry, grace_seconds)
+        if not self._running.done():
+            self._kill()
+        await asyncio.gather(self._running, return_exceptions=True)
+        self._change(Status.STOPPED)
+
+    async def watch(self) -> None:
+        """Wait until it is stopped.
+
+        Raises:
+            Exception: what ended its keeper, which is a fault of ours: nobody starts it again.
+        """
+        if self._running is not None:
+            await asyncio.shield(self._running)
+
+    async def _keep_running(self) -> None:
+        ends_in_a_row = 0
+        while not self._stopping.is_set():
+            ready_seconds, ending = await self._run_once()
+            if self._stopping.is_set():
+                return
+            ends_in_a_row = 1 if ready_seconds >= STEADY_SECONDS else ends_in_a_row + 1
+            if not self._was_ready and ends_in_a_row >= EARLY_ENDS_MAX:
+                self._settled.set()
+            self._restarts += 1
+            pause_seconds = RESTART_PAUSES.after(ends_in_a_row)
+            self._change(Status.RESTARTING, f"{ending}; starting again in {pause_seconds:g} s")
+            await pause(self._stopping, pause_seconds)
+
+    async def _run_once(self) -> tuple[float, str]:
+        """Start it and wait until it ends; return for how long it was ready, and how it ended."""
+        clock = asyncio.get_running_loop().time
+        try:
+            self._process = await start_process(self.spec.launch(), self.log_file)
+        except OSError as error:
+            return 0.0, f"could not start: {error}"
+        self._created = birth(self._process.pid)
+        self._change(Status.RESTARTING if self._restarts else Status.STARTING)
+        if self._stopping.is_set():
+            self._signal(self.spec.stop_signal)
+        ready = await self._become_ready(self._process)
+        settled = clock()
+        code = await self._process.wait()
+        # A process's own workers must not outlive it: they would hold its port.
+        self._kill()
+        return (clock() - settled if ready else 0.0), ending_of(code)
+
+    async def _become_ready(self, process: Process) -> bool:
+        """Wait until it is ready or has ended; return which."""
+        probing = asyncio.create_task(until_ready(self.spec.probe))
+        ending = asyncio.create_task(process.wait())
+        await asyncio.wait({probing, ending}, return_when=asyncio.FIRST_COMPLETED)
+        ready = probing.done() and process.returncode is None and not self._stopping.is_set()
+        for task in (probing, ending):
+            task.cancel()
+        await asyncio.gather(probing, ending, return_exceptions=True)
+        if ready:
+            self._was_ready = True
+            self._change(Status.READY)
+            self._settled.set()
+        return ready
+
+    def _change(self, status: Status, detail: str = "") -> None:
+        self._status = status
+        self._report(self.spec.name, status, detail)
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self._process is not None:
+            with suppress(ProcessLookupError):
+                self._process.send_signal(number)
+
+    def _kill(self) -> None:
+        """Kill the process and whatever is left in its session's group."""
+        if self._process is not None:
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+
+
+async def _first_of(task: "asyncio.Task[None]", event: asyncio.Event, timeout_seconds: float) -> None:
+    """Wait for the task's end, the event, or that long; leave the task running."""
+    waiting = asyncio.create_task(event.wait())
+    try:
+        await asyncio.wait({task, waiting}, timeout=timeout_seconds, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        waiting.cancel()
+
+
+async def start_process(start: Launch, log_file: Path) -> Process:
+    """Start a process whose output is appended to `log_file`."""
+    with open_log(log_file) as log:
+        return await asyncio.create_subprocess_exec(
+            *start.command, stdin=DEVNULL, stdout=log, stderr=log, **circumstances(start)
+        )
+
+
+def ending_of(code: int) -> str:
+    """Say in words how a process ended."""
+    if code >= 0:
+        return f"ended with exit code {code}"
+    with suppress(ValueError):
+        return f"was killed by {signal.Signals(-code).name}"
+    return f"was killed by signal {-code}"

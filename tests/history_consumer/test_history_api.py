@@ -1,0 +1,228 @@
+"""What the history tells: its pages, its filters, and whether anything is missing."""
+
+import asyncio
+from datetime import timedelta
+from decimal import Decimal
+from typing import Any
+from urllib.parse import quote
+from uuid import uuid4
+
+import httpx
+import pytest
+
+from history_events import AnyEvent, History, Wallet
+
+ODD_USER = "größe/中>…"
+
+
+async def get(api: httpx.AsyncClient, path: str, **query: Any) -> dict[str, Any]:
+    reply = await api.get(path, params=query)
+    assert reply.status_code == 200, reply.text
+    return dict(reply.json())
+
+
+async def all_pages(api: httpx.AsyncClient, path: str, **query: Any) -> list[dict[str, Any]]:
+    """Follow the links to the end."""
+    items, pages = [], 0
+    reply = await api.get(path, params=query)
+    while True:
+        body = reply.json()
+        items += body["items"]
+        pages += 1
+        assert pages < 50
+        if body["next_cursor"] is None:
+            assert "Link" not in reply.headers
+            return items
+        reply = await api.get(reply.links["next"]["url"])
+
+
+async def test_an_item_says_what_happened_to_the_wallet(api: httpx.AsyncClient, history: History) -> None:
+    ada, bob = Wallet("ada"), Wallet("bob")
+    await history.add(ada.created(), bob.created(), ada.funded("50.00"), sent := ada.sent(bob, "30.00"))
+    body = await get(api, f"/history/wallets/{ada.id}")
+    assert (body["complete"], body["as_of_version"], body["next_cursor"]) == (True, 3, None)
+    assert [item["event_type"] for item in body["items"]] == ["TRANSFER_SENT", "WALLET_FUNDED", "WALLET_CREATED"]
+    item = body["items"][0]
+    assert item.pop("recorded_at").endswith("Z")
+    assert item.pop("created_at") == sent.created_at.isoformat().replace("+00:00", "Z")
+    assert item == {
+        "event_id": str(sent.event_id),
+        "event_type": "TRANSFER_SENT",
+        "wallet_id": str(ada.id),
+        "wallet_version": 3,
+        "user_id": "ada",
+        "transaction_id": str(sent.transaction_id),
+        "direction": "out",
+        "amount": "30.00",
+        "currency": "EUR",
+        "balance_after": "20.00",
+        "counterparty_wallet_id": str(bob.id),
+        "event_data": sent.model_dump(mode="json"),
+    }
+    created = body["items"][2]
+    assert (created["amount"], created["direction"], created["transaction_id"]) == (None, None, None)
+    received = (await get(api, f"/history/wallets/{bob.id}"))["items"][0]
+    assert (received["event_type"], received["direction"], received["amount"]) == ("TRANSFER_RECEIVED", "in", "30.00")
+    assert (received["balance_after"], received["counterparty_wallet_id"]) == ("30.00", str(ada.id))
+
+
+@pytest.mark.parametrize("order", ["asc", "desc"])
+@pytest.mark.parametrize("limit", [1, 2, 3, 7, 8, 100])
+async def test_pages_tell_everything_once_and_in_order(
+    api: httpx.AsyncClient, history: History, order: str, limit: int
+) -> None:
+    ada, other = Wallet(ODD_USER, balance=Decimal(6)), Wallet(ODD_USER)
+    await history.add(ada.created(), other.created(), *(ada.sent(other) for _ in range(6)))
+    by_wallet = await all_pages(api, f"/history/wallets/{ada.id}", order=order, limit=limit)
+    assert [item["wallet_version"] for item in by_wallet] == sorted(range(1, 8), reverse=order == "desc")
+    by_user = await all_pages(api, f"/history/users/{quote(ODD_USER, safe='')}", order=order, limit=limit)
+    keys = [(item["event_id"], item["wallet_id"]) for item in by_user]
+    assert keys == sorted(set(keys), reverse=order == "desc")
+    assert len(keys) == 14
+
+
+async def test_filters_hold_over_all_pages(api: httpx.AsyncClient, history: History) -> None:
+    ada, bob = Wallet("ada", balance=Decimal(3)), Wallet("bob")
+    done: list[AnyEvent] = [
+        ada.created(),
+        bob.created(),
+        *(ada.sent(bob) for _ in range(3)),
+        bob.sent(ada),
+        ada.funded(),
+    ]
+    await history.add(*done)
+    path = f"/history/wallets/{ada.id}"
+    kinds = ["TRANSFER_SENT", "WALLET_FUNDED"]
+    found = await all_pages(api, path, event_type=kinds, limit=1)
+    assert [item["event_type"] for item in found] == ["WALLET_FUNDED", *["TRANSFER_SENT"] * 3]
+    first, last = done[2].created_at, done[4].created_at
+    between = {"from": first.isoformat(), "to": last.isoformat()}
+    found = await all_pages(api, path, limit=1, **between)
+    assert [item["event_id"] for item in found] == [str(event.event_id) for event in (done[3], done[2])]
+    found = await all_pages(api, "/history/users/ada", limit=1, event_type=kinds, **between)
+    assert [item["event_id"] for item in found] == [str(event.event_id) for event in (done[3], done[2])]
+    later = (last + timedelta(days=1)).isoformat()
+    body = await get(api, path, **{"from": later})
+    assert (body["items"], body["complete"], body["as_of_version"]) == ([], True, 6)
+
+
+async def test_a_gap_shows_until_it_is_filled(api: httpx.AsyncClient, history: History) -> None:
+    ada, other = Wallet("ada"), Wallet("ada")
+    done: list[AnyEvent] = [ada.created(), *(ada.funded() for _ in range(4))]
+    await history.add(done[0], done[1], done[3], other.created())
+    body = await get(api, f"/history/wallets/{ada.id}")
+    assert (body["complete"], body["as_of_version"], len(body["items"])) == (False, 2, 3)
+    assert (await get(api, f"/history/wallets/{ada.id}", limit=1, order="asc"))["as_of_version"] == 2
+    user = await get(api, "/history/users/ada")
+    assert (user["complete"], user["as_of_version"]) == (False, None)
+    await history.add(done[2], done[4])
+    body = await get(api, f"/history/wallets/{ada.id}")
+    assert (body["complete"], body["as_of_version"]) == (True, 5)
+    assert (await get(api, "/history/users/ada"))["complete"] is True
+
+
+async def test_a_history_without_its_beginning_is_as_of_version_zero(api: httpx.AsyncClient, history: History) -> None:
+    ada = Wallet("ada", version=1)
+    await history.add(ada.funded())
+    body = await get(api, f"/history/wallets/{ada.id}")
+    assert (body["complete"], body["as_of_version"], len(body["items"])) == (False, 0, 1)
+
+
+async def test_what_is_not_known_is_empty_and_never_missing(api: httpx.AsyncClient) -> None:
+    body = await get(api, f"/history/wallets/{uuid4()}")
+    assert body == {"items": [], "next_cursor": None, "complete": False, "as_of_version": 0}
+    body = await get(api, "/history/users/nobody")
+    assert body == {"items": [], "next_cursor": None, "complete": False, "as_of_version": None}
+
+
+async def test_min_version_waits_for_the_pipeline(api: httpx.AsyncClient, history: History) -> None:
+    ada = Wallet("ada")
+    done: list[AnyEvent] = [ada.created(), *(ada.funded() for _ in range(3))]
+    await history.add(done[0], done[3])
+    path = f"/history/wallets/{ada.id}"
+    waiting = asyncio.create_task(api.get(path, params={"min_version": 4}))
+    await history.add(done[2])
+    assert not waiting.done()
+    await history.add(done[1])
+    reply = await waiting
+    assert (reply.status_code, reply.json()["as_of_version"]) == (200, 4)
+    assert (await api.get(path, params={"min_version": 3})).status_code == 200
+
+
+async def test_min_version_that_does_not_come_is_a_503_to_ask_again(api: httpx.AsyncClient, history: History) -> None:
+    ada = Wallet("ada")
+    await history.add(ada.created())
+    for wallet_id in (ada.id, uuid4()):
+        reply = await api.get(f"/history/wallets/{wallet_id}", params={"min_version": 2})
+        assert (reply.status_code, reply.headers["Retry-After"]) == (503, "1")
+        assert reply.headers["Content-Type"] == "application/problem+json"
+        assert reply.json()["code"] == "history-behind"
+
+
+STRANGE = [
+    ("limit", "0"),
+    ("limit", "101"),
+    ("limit", "9" * 400),
+    ("limit", "x"),
+    ("cursor", "x"),
+    ("cursor", "\x00"),
+    ("cursor", "é"),
+    ("cursor", "WzFlNDAwXQ"),
+    ("cursor", "W10"),
+    ("cursor", "WzkyMjMzNzIwMzY4NTQ3NzU4MDhd"),
+    ("cursor", "A" * 2000),
+    ("order", "up"),
+    ("event_type", "TRANSFER_DONE"),
+    ("event_type", "\x00"),
+    ("from", "yesterday"),
+    ("from", "2026-01-01T00:00:00"),
+    ("from", "0001-01-01T00:00:00+14:00"),
+    ("to", "9999-12-31T23:59:59-14:00"),
+    ("to", "9" * 400),
+    ("to", "\ud800".encode("utf-8", "surrogatepass").decode("latin-1")),
+]
+
+
+@pytest.mark.parametrize(("name", "value"), STRANGE)
+async def test_strange_queries_are_refused(api: httpx.AsyncClient, name: str, value: str) -> None:
+    for path in (f"/history/wallets/{uuid4()}", "/history/users/ada"):
+        reply = await api.get(path, params={name: value})
+        assert reply.status_code == 422, reply.text
+        assert reply.json()["code"] == "validation-error"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/history/wallets/1",
+        "/history/wallets/%00",
+        "/history/users/a%00b",
+        "/history/users/a b",
+        "/history/users/" + "x" * 65,
+        "/history/users/",
+        f"/history/wallets/{uuid4()}?min_version=0",
+        f"/history/wallets/{uuid4()}?min_version={2**63}",
+    ],
+)
+async def test_strange_paths_are_refused(api: httpx.AsyncClient, path: str) -> None:
+    reply = await api.get(path)
+    assert reply.status_code in {404, 422}, reply.text
+    assert reply.headers["Content-Type"] == "application/problem+json"
+
+
+@pytest.mark.parametrize(
+    "query", ["from=0001-01-01T00:00:00Z&to=9999-12-31T23:59:59.999999Z", "to=2026-01-01T00:00:00%2B02:00"]
+)
+async def test_the_ends_of_time_are_times(api: httpx.AsyncClient, query: str) -> None:
+    assert (await api.get(f"/history/users/ada?{query}")).status_code == 200
+
+
+async def test_probes_and_documents(api: httpx.AsyncClient) -> None:
+    assert (await api.get("/live")).status_code == 200
+    ready = await api.get("/ready")
+    assert (ready.status_code, ready.json()["checks"]) == (200, {"database": "ok"})
+    assert "http_request_duration_seconds" in (await api.get("/metrics")).text
+    document = (await api.get("/openapi.json")).json()
+    assert set(document["paths"]) == {"/history/wallets/{wallet_id}", "/history/users/{user_id}"}
+    for path in document["paths"].values():
+        assert set(path["get"]["responses"]) == {"200", "422", "503"}

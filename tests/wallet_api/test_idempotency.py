@@ -1,0 +1,303 @@
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Any
+from uuid import UUID, uuid4
+
+import asyncpg
+import pytest
+from httpx import AsyncClient, Response
+from hypothesis import given
+from hypothesis import strategies as st
+
+from wallet_api.idempotency import request_hash
+
+Json = dict[str, Any]
+NewWallet = Callable[..., Awaitable[Json]]
+OpenClient = Callable[..., AbstractAsyncContextManager[AsyncClient]]
+AssertProblem = Callable[[Response, int, str], Json]
+Sql = Callable[..., Awaitable[list[asyncpg.Record]]]
+Eventually = Callable[..., Awaitable[Any]]
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"]))
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(-1e15, 1e15) | TEXT,
+    lambda children: st.lists(children, max_size=3) | st.dictionaries(TEXT, children, max_size=4),
+    max_leaves=8,
+)
+BODIES = st.dictionaries(TEXT, VALUES, max_size=5)
+
+
+def reordered(value: Any) -> Any:
+    """Return the same JSON value, each object's keys the other way round."""
+    if isinstance(value, dict):
+        return {key: reordered(item) for key, item in reversed(value.items())}
+    return [reordered(item) for item in value] if isinstance(value, list) else value
+
+
+@given(BODIES)
+def test_the_order_of_keys_does_not_make_another_request(body: Json) -> None:
+    assert request_hash("POST", "/wallets", body) == request_hash("POST", "/wallets", reordered(body))
+
+
+@given(BODIES, BODIES)
+def test_any_other_value_makes_another_request(one: Json, other: Json) -> None:
+    same_text = json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
+    same_hash = request_hash("POST", "/wallets", one) == request_hash("POST", "/wallets", other)
+    assert same_hash == same_text
+
+
+def test_the_method_and_the_path_belong_to_the_request_and_do_not_run_together() -> None:
+    hashes = {
+        request_hash(method, path, body)
+        for method, path, body in [("POST", "/a", {}), ("PUT", "/a", {}), ("POST", "/a/", {}), ("POST", "/a", {"a": 1})]
+    }
+    assert len(hashes) == 4
+    assert all(len(digest) == 32 for digest in hashes)
+
+
+async def counts(sql: Sql) -> dict[str, int]:
+    (row,) = await sql(
+        "SELECT (SELECT count(*) FROM wallet.wallets) AS wallets, (SELECT count(*) FROM wallet.outbox) AS events,"
+        " (SELECT count(*) FROM wallet.wallet_transactions) AS entries,"
+        " (SELECT count(*) FROM wallet.idempotency_keys) AS keys"
+    )
+    return dict(row)
+
+
+def keyed(key: str = "k") -> dict[str, str]:
+    return {"Idempotency-Key": key}
+
+
+@pytest.fixture
+async def requests(new_wallet: NewWallet) -> dict[str, tuple[str, Json]]:
+    """One request for each POST route, and one for each refusal that is decided."""
+    ada, bob, usd = await new_wallet("ada", balance="9"), await new_wallet("bob"), await new_wallet(currency="USD")
+    full = await new_wallet(balance="92233720368547758.07", external_id="main")
+    path, to_bob = f"/wallets/{ada['id']}", {"to_wallet_id": bob["id"]}
+    return {
+        "create": ("/wallets", {"user_id": "ada", "currency": "EUR", "external_id": "x", "metadata": {"a": [1.5]}}),
+        "fund": (f"{path}/fund", {"amount": 5, "reference": "é", "metadata": {"a": 1}}),
+        "transfer": (f"{path}/transfer", {"amount": "5", **to_bob}),
+        "external-id-taken": ("/wallets", {"user_id": full["user_id"], "currency": "EUR", "external_id": "main"}),
+        "insufficient-funds": (f"{path}/transfer", {"amount": "9.01", **to_bob}),
+        "same-wallet": (f"{path}/transfer", {"amount": "1", "to_wallet_id": ada["id"]}),
+        "currency-mismatch": (f"{path}/transfer", {"amount": "1", "to_wallet_id": usd["id"]}),
+        "balance-limit-exceeded": (f"/wallets/{full['id']}/fund", {"amount": "0.01"}),
+        "validation-error": (f"{path}/fund", {"amount": "1.001"}),
+    }
+
+
+DONE = ["create", "fund", "transfer"]
+REFUSED = [
+    "external-id-taken",
+    "insufficient-funds",
+    "same-wallet",
+    "currency-mismatch",
+    "balance-limit-exceeded",
+    "validation-error",
+]
+
+
+@pytest.mark.parametrize("name", DONE + REFUSED)
+async def test_the_same_request_with_the_same_key_gets_the_same_bytes_and_has_no_second_effect(
+    client: AsyncClient, sql: Sql, requests: dict[str, tuple[str, Json]], name: str
+) -> None:
+    path, body = requests[name]
+    before = await counts(sql)
+    first = await client.post(path, json=body, headers=keyed())
+    after = await counts(sql)
+    assert first.json().get("code", "done") == ("done" if name in DONE else name)
+    assert "idempotent-replayed" not in first.headers
+    assert after["events"] == before["events"] + (name in DONE)
+    for content in (json.dumps(body), json.dumps(reordered(body), indent=4)):
+        headers = {**keyed(), "Content-Type": "application/json"}
+        again = await client.post(path, content=content, headers=headers)
+        assert (again.status_code, again.content) == (first.status_code, first.content)
+        assert again.headers["idempotent-replayed"] == "true"
+        assert {**again.headers} == {**first.headers, "idempotent-replayed": "true"}
+    assert await counts(sql) == after
+
+
+@pytest.mark.parametrize("status", ["frozen", "closed"])
+async def test_a_refusal_for_the_wallets_status_is_decided_and_stays_so(
+    client: AsyncClient, sql: Sql, new_wallet: NewWallet, assert_problem: AssertProblem, status: str
+) -> None:
+    wallet = await new_wallet()
+    post = {"url": f"/wallets/{wallet['id']}/fund", "json": {"amount": "1"}}
+    await sql("UPDATE wallet.wallets SET status = $1", status)
+    assert_problem(await client.post(**post, headers=keyed()), 409, f"wallet-{status}")
+    await sql("UPDATE wallet.wallets SET status = 'active'")
+    assert_problem(await client.post(**post, headers=keyed()), 409, f"wallet-{status}")
+    assert (await client.post(**post, headers=keyed("another"))).status_code == 200
+
+
+@pytest.mark.parametrize("name", DONE + REFUSED)
+async def test_a_key_stands_for_one_request_only(
+    client: AsyncClient,
+    sql: Sql,
+    requests: dict[str, tuple[str, Json]],
+    assert_problem: AssertProblem,
+    name: str,
+) -> None:
+    path, body = requests[name]
+    first = await client.post(path, json=body, headers=keyed())
+    after = await counts(sql)
+    other_path, other_body = requests["fund" if name != "fund" else "transfer"]
+    for target, document in [(path, {**body, "metadata": {"other": 1}}), (other_path, other_body)]:
+        response = await client.post(target, json=document, headers=keyed())
+        assert_problem(response, 422, "idempotency-key-reused")
+    assert await counts(sql) == after
+    assert (await client.post(path, json=body, headers=keyed())).content == first.content
+
+
+async def test_a_body_that_is_refused_before_its_key_is_claimed_leaves_the_key_free(
+    client: AsyncClient, sql: Sql, new_wallet: NewWallet, assert_problem: AssertProblem
+) -> None:
+    path = f"/wallets/{(await new_wallet())['id']}/fund"
+    assert_problem(await client.post(path, json={}, headers=keyed()), 422, "validation-error")
+    assert (await counts(sql))["keys"] == 0
+    assert (await client.post(path, json={"amount": "1"}, headers=keyed())).status_code == 200
+
+
+async def test_a_missing_wallet_is_not_remembered_and_the_key_works_once_it_is_there(
+    client: AsyncClient, sql: Sql, new_wallet: NewWallet, assert_problem: AssertProblem
+) -> None:
+    wallet_id, ada = uuid4(), await new_wallet(balance="5")
+    posts = [
+        (f"/wallets/{wallet_id}/fund", {"amount": "1"}),
+        (f"/wallets/{ada['id']}/transfer", {"amount": "1", "to_wallet_id": str(wallet_id)}),
+    ]
+    for path, body in posts:
+        assert_problem(await client.post(path, json=body, headers=keyed(path)), 404, "wallet-not-found")
+    assert (await counts(sql))["keys"] == 0
+    await sql("INSERT INTO wallet.wallets (id, user_id, currency) VALUES ($1, 'bob', 'EUR')", wallet_id)
+    for path, body in posts:
+        assert (await client.post(path, json=body, headers=keyed(path))).status_code == 200
+
+
+async def test_a_version_mismatch_is_not_remembered(
+    client: AsyncClient, new_wallet: NewWallet, assert_problem: AssertProblem
+) -> None:
+    path = f"/wallets/{(await new_wallet())['id']}/fund"
+    stale = {**keyed(), "If-Match": '"2"'}
+    assert_problem(await client.post(path, json={"amount": "1"}, headers=stale), 412, "version-mismatch")
+    assert (await client.post(path, json={"amount": "1"})).json()["version"] == 2
+    assert (await client.post(path, json={"amount": "1"}, headers=stale)).json()["version"] == 3
+
+
+@pytest.mark.parametrize("act", ["fund", "transfer"])
+async def test_a_busy_wallet_is_not_remembered(
+    open_client: OpenClient,
+    sql: Sql,
+    new_wallet: NewWallet,
+    database_url: str,
+    assert_problem: AssertProblem,
+    act: str,
+) -> None:
+    ada, bob = await new_wallet("ada", balance="5"), await new_wallet("bob")
+    path, body = f"/wallets/{ada['id']}/{act}", {"amount": "1"}
+    if act == "transfer":
+        body["to_wallet_id"] = bob["id"]
+    holder = await asyncpg.connect(database_url)
+    async with open_client(lock_timeout_seconds=0.1) as hasty:
+        async with holder.transaction():
+            await holder.execute("SELECT FROM wallet.wallets FOR UPDATE")
+            refused = await hasty.post(path, json=body, headers=keyed())
+        assert_problem(refused, 409, "wallet-busy")
+        assert refused.headers["retry-after"] == "1"
+        assert (await counts(sql))["keys"] == 0
+        done = await hasty.post(path, json=body, headers=keyed())
+        assert (done.status_code, "idempotent-replayed" in done.headers) == (200, False)
+    await holder.close()
+
+
+@pytest.mark.parametrize("name", ["create", "fund", "transfer", "insufficient-funds"])
+async def test_twenty_requests_at_once_with_one_key_have_one_effect_and_one_answer(
+    client: AsyncClient,
+    open_client: OpenClient,
+    sql: Sql,
+    requests: dict[str, tuple[str, Json]],
+    name: str,
+) -> None:
+    path, body = requests[name]
+    before = await counts(sql)
+    settings = {"lock_timeout_seconds": 30, "statement_timeout_seconds": 60, "pool_timeout_seconds": 30}
+    async with open_client(**settings) as one, open_client(**settings) as other:
+        answers = await asyncio.gather(
+            *(each.post(path, json=body, headers=keyed()) for each in [one, other] for _ in range(10))
+        )
+    assert {answer.status_code for answer in answers} == {{"create": 201, "insufficient-funds": 422}.get(name, 200)}
+    assert len({answer.content for answer in answers}) == 1
+    assert [answer.headers.get("idempotent-replayed") for answer in answers].count(None) == 1
+    after = await counts(sql)
+    assert after["events"] == before["events"] + (name in DONE)
+    assert after["keys"] == before["keys"] + 1
+
+
+async def test_a_key_in_flight_for_too_long_is_told_to_come_again_and_then_answered(
+    open_client: OpenClient, new_wallet: NewWallet, database_url: str, assert_problem: AssertProblem
+) -> None:
+    path, body = f"/wallets/{(await new_wallet())['id']}/fund", {"amount": "1"}
+    holder = await asyncpg.connect(database_url)
+    async with open_client(lock_timeout_seconds=0.1) as hasty:
+        claiming = holder.transaction()
+        await claiming.start()
+        await holder.execute("INSERT INTO wallet.idempotency_keys (key, request_hash) VALUES ('k', '')")
+        refused = await hasty.post(path, json=body, headers=keyed())
+        assert_problem(refused, 409, "idempotency-key-in-flight")
+        assert refused.headers["retry-after"] == "1"
+        assert (await hasty.post(path, json=body, headers=keyed("another"))).status_code == 200
+        await claiming.rollback()
+        assert (await hasty.post(path, json=body, headers=keyed())).status_code == 200
+    await holder.close()
+
+
+async def test_a_request_waits_for_the_one_with_its_key_and_gets_that_ones_answer(
+    client: AsyncClient,
+    sql: Sql,
+    new_wallet: NewWallet,
+    database_url: str,
+    eventually: Eventually,
+) -> None:
+    wallet = await new_wallet()
+    path, body = f"/wallets/{wallet['id']}/fund", {"amount": "1"}
+    holder = await asyncpg.connect(database_url)
+    # The first request is held up at its wallet; the second one then waits at the first one's key.
+    async with holder.transaction():
+        await holder.execute("SELECT FROM wallet.wallets FOR UPDATE")
+        first = asyncio.create_task(client.post(path, json=body, headers=keyed()))
+        await eventually(lambda: waiting(sql, 1))
+        second = asyncio.create_task(client.post(path, json=body, headers=keyed()))
+        await eventually(lambda: waiting(sql, 2))
+    answers = await asyncio.gather(first, second)
+    await holder.close()
+    assert [answer.status_code for answer in answers] == [200, 200]
+    assert answers[0].content == answers[1].content
+    assert [answer.headers.get("idempotent-replayed") for answer in answers] == [None, "true"]
+    (row,) = await sql("SELECT balance_minor FROM wallet.wallets WHERE id = $1", UUID(wallet["id"]))
+    assert row["balance_minor"] == 100
+
+
+async def waiting(sql: Sql, count: int) -> bool:
+    rows = await sql(
+        "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        " AND application_name = 'wallet-api'"
+    )
+    return len(rows) == count
+
+
+async def test_an_effect_and_its_key_are_committed_together_or_not_at_all(
+    client: AsyncClient, sql: Sql, new_wallet: NewWallet
+) -> None:
+    wallet = await new_wallet(balance="1")
+    before = await counts(sql)
+    post = {"url": f"/wallets/{wallet['id']}/fund", "json": {"amount": "1"}, "headers": keyed()}
+    # The very last statement of the request fails.
+    await sql("ALTER TABLE wallet.idempotency_keys ADD CONSTRAINT broken CHECK (reply_status IS NULL)")
+    assert (await client.post(**post)).status_code == 500
+    assert await counts(sql) == before
+    assert (await client.get(f"/wallets/{wallet['id']}")).json() == wallet
+    await sql("ALTER TABLE wallet.idempotency_keys DROP CONSTRAINT broken")
+    assert (await client.post(**post)).json()["balance"] == "2.00"

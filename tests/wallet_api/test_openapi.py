@@ -1,0 +1,86 @@
+import json
+from typing import Any
+
+import pytest
+from jsonschema import Draft202012Validator
+
+from wallet_api.app import create_app
+from wallet_api.settings import WalletApiSettings
+
+POSTS = ["/wallets", "/wallets/{wallet_id}/fund", "/wallets/{wallet_id}/transfer"]
+GETS = ["/wallets/{wallet_id}", "/wallets/{wallet_id}/transactions", "/users/{user_id}/wallets"]
+ROUTES = [(path, "post") for path in POSTS] + [(path, "get") for path in GETS]
+
+
+@pytest.fixture(scope="module")
+def document() -> dict[str, Any]:
+    app = create_app(WalletApiSettings(database_url="postgresql://nowhere/x", log_level="warning"))
+    made: dict[str, Any] = json.loads(json.dumps(app.openapi(), allow_nan=False))
+    return made
+
+
+def resolved(document: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
+    """Make a schema that stands by itself, with the document's components beside it."""
+    assert isinstance(schema, dict)
+    return {**schema, "components": document["components"]}
+
+
+def schema_of(document: dict[str, Any], content: dict[str, Any]) -> Draft202012Validator:
+    schema = resolved(document, content["schema"])
+    Draft202012Validator.check_schema(schema)
+    return Draft202012Validator(schema)
+
+
+def references_in(value: Any) -> set[str]:
+    if isinstance(value, dict):
+        here = {value["$ref"]} if isinstance(value.get("$ref"), str) else set()
+        return here.union(*(references_in(item) for item in value.values()))
+    return set().union(*(references_in(item) for item in value)) if isinstance(value, list) else set()
+
+
+def test_the_document_describes_exactly_the_routes(document: dict[str, Any]) -> None:
+    described = {(path, method) for path, methods in document["paths"].items() for method in methods}
+    assert described == set(ROUTES)
+    assert document["openapi"].startswith("3.1")
+
+
+def test_every_reference_leads_somewhere(document: dict[str, Any]) -> None:
+    names = {reference.rpartition("/")[2] for reference in references_in(document)}
+    assert names
+    assert names <= document["components"]["schemas"].keys()
+
+
+@pytest.mark.parametrize(("path", "method"), ROUTES)
+def test_every_route_documents_its_reply_and_its_problems(document: dict[str, Any], path: str, method: str) -> None:
+    responses = document["paths"][path][method]["responses"]
+    success = responses["201" if path == "/wallets" else "200"]
+    schema_of(document, success["content"]["application/json"])
+    refusals = {status for status in responses if status[0] in "45"}
+    assert refusals >= {"404", "422", "503"}
+    for status in refusals:
+        content = responses[status]["content"]["application/problem+json"]
+        schema_of(document, content).validate(content["example"])
+        assert responses[status]["description"]
+
+
+@pytest.mark.parametrize("path", POSTS)
+def test_every_body_has_a_schema_whose_examples_are_valid(document: dict[str, Any], path: str) -> None:
+    body = document["paths"][path]["post"]["requestBody"]
+    assert body["required"] is True
+    content = body["content"]["application/json"]
+    validator = schema_of(document, content)
+    assert content["schema"]["additionalProperties"] is False
+    properties = content["schema"]["properties"]
+    example = {name: field["examples"][0] for name, field in properties.items() if field.get("examples")}
+    assert example
+    missing = set(content["schema"]["required"]) - example.keys()
+    example |= dict.fromkeys(missing, "0198c2a5-0000-7000-8000-000000000001")
+    validator.validate(example)
+    assert not validator.is_valid({**example, "colour": "green"})
+
+
+@pytest.mark.parametrize("path", POSTS)
+def test_every_post_documents_its_idempotency_key(document: dict[str, Any], path: str) -> None:
+    names = {(item["in"], item["name"]) for item in document["paths"][path]["post"]["parameters"]}
+    assert ("header", "Idempotency-Key") in names
+    assert (("header", "If-Match") in names) == (path != "/wallets")

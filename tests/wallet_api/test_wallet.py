@@ -1,0 +1,238 @@
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+from uuid import UUID
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from common.money import MINOR_MAX, to_major
+from common.problems import Problem, ValidationProblem
+from wallet_api.commands import Fund, MoneyCommand, Transfer
+from wallet_api.errors import (
+    BalanceLimitExceeded,
+    CurrencyMismatch,
+    InsufficientFunds,
+    SameWallet,
+    VersionMismatch,
+    WalletClosed,
+    WalletFrozen,
+    WalletNotFound,
+)
+from wallet_api.wallet import Movement, Wallet, decide_fund, decide_transfer, entries_of
+
+ADA, BOB, NOBODY = UUID(int=1), UUID(int=2), UUID(int=3)
+CURRENCIES = st.sampled_from(["EUR", "JPY", "BHD"])
+# Small numbers meet each other, large ones meet the limit.
+BALANCES = st.integers(0, 20) | st.integers(MINOR_MAX - 20, MINOR_MAX) | st.integers(0, MINOR_MAX)
+AMOUNTS = st.one_of(
+    st.integers(1, 30).map(lambda minor: to_major(minor, "EUR")),
+    st.integers(1, MINOR_MAX).map(lambda minor: to_major(minor, "EUR")),
+    st.sampled_from(["1", "0", "-1", "1e2", "", "0.001", "1.0000", "NaN", "9" * 300]),
+    st.text(max_size=5),
+)
+WALLET_IDS = st.sampled_from([ADA, BOB, NOBODY])
+
+
+def wallet(wallet_id: UUID = ADA, **fields: Any) -> Wallet:
+    return replace(Wallet(wallet_id, "ada", "EUR", 1000, 5, "active"), **fields)
+
+
+def money(kind: type[MoneyCommand], **fields: Any) -> dict[str, Any]:
+    del kind
+    return {
+        "path": "/",
+        "claim": None,
+        "traceparent": None,
+        "metadata": {},
+        "wallet_id": ADA,
+        "amount": "5.00",
+        "currency": None,
+        "reference": None,
+        "if_match": None,
+        **fields,
+    }
+
+
+def fund(**fields: Any) -> Fund:
+    return Fund(**money(Fund, **fields))
+
+
+def transfer(**fields: Any) -> Transfer:
+    return Transfer(**money(Transfer, **{"to_wallet_id": BOB, **fields}))
+
+
+def wallets_of(wallet_id: UUID) -> st.SearchStrategy[Wallet]:
+    return st.builds(
+        Wallet,
+        id=st.just(wallet_id),
+        user_id=st.just("ada"),
+        currency=CURRENCIES,
+        balance_minor=BALANCES,
+        version=st.integers(1, 10),
+        status=st.sampled_from(["active", "active", "active", "frozen", "closed"]),
+    )
+
+
+WALLETS = st.tuples(wallets_of(ADA), wallets_of(BOB)).map(lambda pair: {item.id: item for item in pair})
+FIELDS: dict[str, Any] = {
+    "wallet_id": WALLET_IDS,
+    "amount": AMOUNTS,
+    "currency": st.none() | CURRENCIES,
+    "if_match": st.none() | st.frozensets(st.integers(1, 10), max_size=3),
+}
+COMMANDS = st.builds(fund, **FIELDS) | st.builds(transfer, **FIELDS, to_wallet_id=WALLET_IDS)
+
+
+def decide(wallets: dict[UUID, Wallet], command: Fund | Transfer) -> Movement:
+    return decide_fund(wallets, command) if isinstance(command, Fund) else decide_transfer(wallets, command)
+
+
+# Wallets and commands between which money can move: all that may be wrong is the balance.
+OPEN_WALLETS = st.tuples(BALANCES, BALANCES, st.integers(1, 10)).map(
+    lambda item: {
+        ADA: wallet(ADA, balance_minor=item[0], version=item[2]),
+        BOB: wallet(BOB, balance_minor=item[1], version=item[2] + 1),
+    }
+)
+GOOD_AMOUNTS = st.sampled_from(["0.01", "0.05"]) | st.integers(1, MINOR_MAX).map(lambda minor: to_major(minor, "EUR"))
+GOOD_COMMANDS = st.builds(fund, amount=GOOD_AMOUNTS) | st.builds(transfer, amount=GOOD_AMOUNTS)
+
+
+def moved(wallets: dict[UUID, Wallet], command: Fund | Transfer) -> Movement:
+    try:
+        return decide(wallets, command)
+    except (InsufficientFunds, BalanceLimitExceeded):
+        assume(False)
+        raise
+
+
+@given(OPEN_WALLETS, GOOD_COMMANDS)
+def test_the_entries_of_every_movement_sum_to_zero_and_none_is_zero(
+    wallets: dict[UUID, Wallet], command: Fund | Transfer
+) -> None:
+    entries = entries_of(moved(wallets, command))
+    assert sum(entry.amount_minor for entry in entries) == 0
+    assert all(entry.amount_minor for entry in entries)
+
+
+@given(OPEN_WALLETS, GOOD_COMMANDS)
+def test_each_entry_is_the_whole_change_of_its_wallet(
+    wallets: dict[UUID, Wallet], command: Fund | Transfer
+) -> None:
+    movement = moved(wallets, command)
+    sides = [entry for entry in entries_of(movement) if entry.wallet]
+    assert [entry.wallet for entry in sides] == [side for side in (movement.wallet, movement.receiver) if side]
+    for entry in sides:
+        assert entry.wallet
+        before = wallets[entry.wallet.id]
+        after = before.balance_minor + entry.amount_minor
+        assert entry.wallet == replace(before, balance_minor=after, version=before.version + 1)
+
+
+@given(OPEN_WALLETS, GOOD_COMMANDS)
+def test_a_movement_leaves_every_balance_between_zero_and_what_fits(
+    wallets: dict[UUID, Wallet], command: Fund | Transfer
+) -> None:
+    movement = moved(wallets, command)
+    for after in (movement.wallet, movement.receiver):
+        assert after is None or 0 <= after.balance_minor <= MINOR_MAX
+
+
+@given(WALLETS, COMMANDS)
+def test_a_command_is_decided_or_refused_by_a_decided_problem_or_one_that_may_pass(
+    wallets: dict[UUID, Wallet], command: Fund | Transfer
+) -> None:
+    before = dict(wallets)
+    try:
+        movement = decide(wallets, command)
+    except Problem as problem:
+        assert problem.decided or isinstance(problem, WalletNotFound | VersionMismatch)
+    else:
+        assert movement.command is command
+        assert movement.amount_minor > 0
+    assert wallets == before
+
+
+@given(WALLETS, COMMANDS)
+def test_a_movement_happens_only_where_the_command_allows_it(
+    wallets: dict[UUID, Wallet], command: Fund | Transfer
+) -> None:
+    try:
+        movement = decide(wallets, command)
+    except Problem:
+        return
+    acting = wallets[command.wallet_id]
+    assert movement.wallet.id == acting.id
+    assert acting.status == "active"
+    assert command.currency in {None, acting.currency}
+    assert command.if_match is None or acting.version in command.if_match
+    if isinstance(command, Transfer):
+        receiver = wallets[command.to_wallet_id]
+        assert receiver.id != acting.id
+        assert (receiver.status, receiver.currency) == ("active", acting.currency)
+
+
+def test_two_movements_have_two_transaction_ids() -> None:
+    wallets = {ADA: wallet()}
+    assert decide_fund(wallets, fund()).transaction_id != decide_fund(wallets, fund()).transaction_id
+
+
+def test_all_of_a_balance_can_be_sent_and_not_a_cent_more() -> None:
+    wallets = {ADA: wallet(), BOB: wallet(BOB)}
+    assert decide_transfer(wallets, transfer(amount="10.00")).wallet.balance_minor == 0
+    with pytest.raises(InsufficientFunds, match=r"has 10\.00 EUR, 10\.01 were asked for"):
+        decide_transfer(wallets, transfer(amount="10.01"))
+
+
+def test_a_wallet_can_be_filled_to_the_brim_and_not_a_cent_more() -> None:
+    wallets = {ADA: wallet(balance_minor=MINOR_MAX - 1), BOB: wallet(BOB)}
+    assert decide_fund(wallets, fund(amount="0.01")).wallet.balance_minor == MINOR_MAX
+    with pytest.raises(BalanceLimitExceeded, match=r"92233720368547758\.07"):
+        decide_fund(wallets, fund(amount="0.02"))
+    with pytest.raises(BalanceLimitExceeded):
+        decide_transfer(wallets, transfer(wallet_id=BOB, to_wallet_id=ADA, amount="0.02"))
+
+
+@pytest.mark.parametrize(
+    ("command", "problem"),
+    [
+        (fund(wallet_id=NOBODY), WalletNotFound),
+        (transfer(wallet_id=NOBODY), WalletNotFound),
+        (transfer(to_wallet_id=NOBODY), WalletNotFound),
+        (transfer(to_wallet_id=ADA), SameWallet),
+        (transfer(wallet_id=NOBODY, to_wallet_id=NOBODY), SameWallet),
+        (fund(currency="USD"), CurrencyMismatch),
+        (transfer(currency="USD"), CurrencyMismatch),
+        (fund(if_match=frozenset()), VersionMismatch),
+        (fund(if_match=frozenset({4, 6})), VersionMismatch),
+        (transfer(if_match=frozenset({4})), VersionMismatch),
+        (fund(amount="1.001"), ValidationProblem),
+        (transfer(amount="0"), ValidationProblem),
+    ],
+)
+def test_a_refusal_is_of_its_kind(command: Fund | Transfer, problem: type[Problem]) -> None:
+    with pytest.raises(problem):
+        decide({ADA: wallet(), BOB: wallet(BOB)}, command)
+
+
+@pytest.mark.parametrize(("status", "problem"), [("frozen", WalletFrozen), ("closed", WalletClosed)])
+@pytest.mark.parametrize("act", [fund, transfer])
+def test_a_wallet_that_is_not_active_neither_gives_nor_takes(
+    status: str, problem: type[Problem], act: Callable[[], Fund | Transfer]
+) -> None:
+    with pytest.raises(problem):
+        decide({ADA: wallet(status=status), BOB: wallet(BOB)}, act())
+    with pytest.raises(problem):
+        decide_transfer({ADA: wallet(), BOB: wallet(BOB, status=status)}, transfer())
+
+
+def test_wallets_of_two_currencies_exchange_nothing() -> None:
+    with pytest.raises(CurrencyMismatch, match="is in USD"):
+        decide_transfer({ADA: wallet(), BOB: wallet(BOB, currency="USD")}, transfer())
+
+
+def test_the_version_is_looked_at_before_anything_that_may_have_changed_with_it() -> None:
+    with pytest.raises(VersionMismatch):
+        decide_fund({ADA: wallet(status="frozen")}, fund(if_match=frozenset({4})))

@@ -1,0 +1,189 @@
+import json
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from outboxes import Outbox
+from walletctl.cli import main
+from walletctl.console import Exit
+
+
+@dataclass
+class Done:
+    """How a command ended."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+WalletCtl = Callable[..., Done]
+
+
+@pytest.fixture
+def walletctl(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> WalletCtl:
+    """Run the command line as its script does, in a thread, since a test may have an event loop of its own."""
+
+    def run(*arguments: str, **environment: str) -> Done:
+        with monkeypatch.context() as patch, ThreadPoolExecutor(1) as thread:
+            patch.setattr(sys, "argv", ["walletctl", *arguments])
+            for name, value in environment.items():
+                patch.setenv(name, value)
+            capfd.readouterr()
+            error = thread.submit(main).exception()
+        assert isinstance(error, SystemExit), error
+        output = capfd.readouterr()
+        return Done(int(error.code or 0), output.out, output.err)
+
+    return run
+
+
+def printed(done: Done) -> Any:
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        [],
+        ["stack", "up"],
+        ["stack", "status"],
+        ["api", "serve"],
+        ["relay", "run"],
+        ["consumer", "run"],
+        ["history", "serve"],
+        ["history", "status"],
+        ["history", "dead-letters", "show"],
+        ["outbox", "replay"],
+        ["db", "migrate"],
+        ["verify"],
+    ],
+    ids=" ".join,
+)
+def test_help_shows_what_to_type(walletctl: WalletCtl, command: list[str]) -> None:
+    done = walletctl(*command, "--help")
+    assert done.returncode == Exit.OK
+    assert "walletctl" in done.stdout
+    assert "Example" in done.stdout or "Start here" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("command", "environment", "named"),
+    [
+        (["api", "serve"], {}, "DATABASE_URL"),
+        (["api", "serve"], {"DATABASE_URL": "mysql://x/y"}, "DATABASE_URL"),
+        (["api", "serve"], {"DATABASE_URL": "postgresql://x/y", "WALLET_API_PORT": "99999"}, "WALLET_API_PORT"),
+        (["relay", "run"], {"DATABASE_URL": "postgresql://x/y"}, "KAFKA_BOOTSTRAP_SERVERS"),
+        (["consumer", "run"], {"DATABASE_URL": "postgresql://x/y"}, "KAFKA_BOOTSTRAP_SERVERS"),
+        (["outbox", "status"], {}, "DATABASE_URL"),
+    ],
+)
+def test_bad_configuration_stops_with_one_line_that_names_the_variable(
+    walletctl: WalletCtl, command: list[str], environment: dict[str, str], named: str
+) -> None:
+    done = walletctl(*command, **environment)
+    assert done.returncode == Exit.USAGE
+    assert named in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("command", [["outbox", "status"], ["history", "status"], ["db", "migrate"]], ids=" ".join)
+def test_a_server_that_is_away_is_one_line_and_exit_code_3(walletctl: WalletCtl, command: list[str]) -> None:
+    done = walletctl(*command, DATABASE_URL="postgresql://postgres@127.0.0.1:1/nowhere")
+    assert done.returncode == Exit.UNREACHABLE
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_an_unknown_option_is_used_wrongly(walletctl: WalletCtl) -> None:
+    assert walletctl("outbox", "list", "--nonsense").returncode == Exit.USAGE
+
+
+def test_migrate_can_be_repeated_and_status_tells_the_revision(walletctl: WalletCtl, empty_database_url: str) -> None:
+    before = walletctl("db", "status", "--json", DATABASE_URL=empty_database_url)
+    assert before.returncode == Exit.FOUND_WRONG
+    for _ in range(2):
+        assert walletctl("db", "migrate", DATABASE_URL=empty_database_url).returncode == Exit.OK
+    after = walletctl("db", "status", "--json", DATABASE_URL=empty_database_url)
+    assert after.returncode == Exit.OK
+    assert all(schema["revision"] == schema["head"] for schema in printed(after)["schemas"])
+
+
+def test_the_history_may_live_in_another_database(
+    walletctl: WalletCtl, empty_database_url: str, database_url: str
+) -> None:
+    urls = {"DATABASE_URL": database_url, "HISTORY_DATABASE_URL": empty_database_url}
+    assert walletctl("db", "migrate", **urls).returncode == Exit.OK
+    assert walletctl("db", "status", **urls).returncode == Exit.OK
+    assert walletctl("history", "status", "--json", **urls).returncode == Exit.OK
+    assert walletctl("history", "status", DATABASE_URL=empty_database_url).returncode == Exit.OK
+
+
+def test_a_missing_table_says_to_migrate(walletctl: WalletCtl, empty_database_url: str) -> None:
+    done = walletctl("outbox", "status", DATABASE_URL=empty_database_url)
+    assert done.returncode == Exit.UNREACHABLE
+    assert "walletctl db migrate" in done.stderr
+
+
+async def test_the_outbox_is_listed_shown_and_replayed(
+    walletctl: WalletCtl, database_url: str, outbox: Outbox, engine: AsyncEngine
+) -> None:
+    wallet = uuid4()
+    await outbox.write(wallet, 3, '{"amount": "1.00"}')
+    async with engine.begin() as connection:
+        await connection.execute(
+            text("UPDATE wallet.outbox SET published_at = now(), kafka_partition = 0, kafka_offset = id")
+        )
+    at = {"DATABASE_URL": database_url}
+    listed = printed(walletctl("outbox", "list", "--wallet", str(wallet), "--state", "published", "--json", **at))
+    assert len(listed["items"]) == 3
+    row_id = str(listed["items"][0]["id"])
+    shown = walletctl("outbox", "show", row_id, "--json", **at)
+    assert printed(shown)["payload"] == {"amount": "1.00"}
+    assert walletctl("outbox", "show", "4711", **at).returncode == Exit.FOUND_WRONG
+    assert walletctl("outbox", "show", "nonsense", **at).returncode == Exit.USAGE
+    assert walletctl("outbox", "replay", **at).returncode == Exit.USAGE
+    dry = printed(walletctl("outbox", "replay", "--all", "--dry-run", "--json", **at))
+    assert (dry["matched"], dry["replayed"]) == (3, 0)
+    real = printed(walletctl("outbox", "replay", "--all", "--rate", "1000", "--json", **at))
+    assert (real["matched"], real["replayed"]) == (3, 3)
+    status = printed(walletctl("outbox", "status", "--json", **at))
+    assert status["pending"] == 3
+
+
+async def test_a_replay_of_more_than_a_thousand_rows_wants_yes(
+    walletctl: WalletCtl, database_url: str, outbox: Outbox, engine: AsyncEngine
+) -> None:
+    await outbox.write(uuid4(), 1001)
+    async with engine.begin() as connection:
+        await connection.execute(
+            text("UPDATE wallet.outbox SET published_at = now(), kafka_partition = 0, kafka_offset = id")
+        )
+    at = {"DATABASE_URL": database_url}
+    assert walletctl("outbox", "replay", "--all", **at).returncode == Exit.FOUND_WRONG
+    assert printed(walletctl("outbox", "status", "--json", **at))["pending"] == 0
+    assert walletctl("outbox", "replay", "--all", "--yes", **at).returncode == Exit.OK
+    assert printed(walletctl("outbox", "status", "--json", **at))["pending"] == 1001
+
+
+async def test_parked_events_are_something_wrong(
+    walletctl: WalletCtl, database_url: str, outbox: Outbox, engine: AsyncEngine
+) -> None:
+    await outbox.write(uuid4())
+    assert walletctl("outbox", "status", DATABASE_URL=database_url).returncode == Exit.OK
+    async with engine.begin() as connection:
+        await connection.execute(text("UPDATE wallet.outbox SET parked_at = now()"))
+    assert walletctl("outbox", "status", DATABASE_URL=database_url).returncode == Exit.FOUND_WRONG
+
+
+def test_dead_letters_are_listed_and_shown(walletctl: WalletCtl, database_url: str) -> None:
+    at = {"DATABASE_URL": database_url}
+    assert printed(walletctl("history", "dead-letters", "list", "--json", **at)) == {"items": []}
+    assert walletctl("history", "dead-letters", "show", "1", **at).returncode == Exit.FOUND_WRONG

@@ -1,0 +1,153 @@
+"""A pipeline that has run, made once; each test gets a copy of its database and shares its topic."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from uuid import UUID, uuid4
+
+import orjson
+import pytest
+from confluent_kafka.admin import AdminClient
+from sqlalchemy import text
+from sqlalchemy.engine import make_url
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from common.database import create_engine
+from common.kafka import admin_client, ensure_topic
+from common.worker import Health
+from history_consumer.consumer import HistoryConsumer
+from history_consumer.settings import ConsumerSettings
+from outbox_relay.publisher import Publisher
+from outbox_relay.relay import Relay
+from outbox_relay.settings import RelaySettings
+from wallet_api.commands import CreateWallet, Fund, Transfer
+from wallet_api.replies import Reply
+from wallet_api.transactions import execute
+from wallet_api.use_cases import create_wallets, fund, transfer
+from walletctl.verify.settings import VerifySettings
+
+Wallets = dict[str, UUID]
+CURRENCIES = {"hot": "EUR", "cold": "EUR", "yen": "JPY", "dinar": "BHD", "empty": "EUR"}
+
+
+async def create(engine: AsyncEngine, currencies: dict[str, str]) -> Wallets:
+    """Make wallets by their external id, and return their ids."""
+    commands = [
+        CreateWallet(
+            path="/wallets", claim=None, traceparent=None, metadata={}, user_id="ada", currency=code, external_id=name
+        )
+        for name, code in currencies.items()
+    ]
+    outcomes = await execute(engine, create_wallets, commands)
+    replies = [outcome for outcome in outcomes if isinstance(outcome, Reply)]
+    return dict(zip(currencies, (UUID(orjson.loads(reply.body)["id"]) for reply in replies), strict=True))
+
+
+def _fund(wallet_id: UUID, amount: str) -> Fund:
+    return Fund(
+        **{"path": "/", "claim": None, "traceparent": None, "metadata": {"note": 'a "quoted" \\u0000 €'}},
+        **{"wallet_id": wallet_id, "amount": amount, "currency": None, "reference": None, "if_match": None},
+    )
+
+
+def _transfer(wallet_id: UUID, to_wallet_id: UUID, amount: str) -> Transfer:
+    return Transfer(
+        **{"path": "/", "claim": None, "traceparent": None, "metadata": {}, "to_wallet_id": to_wallet_id},
+        **{"wallet_id": wallet_id, "amount": amount, "currency": None, "reference": "rent", "if_match": None},
+    )
+
+
+async def move_money(engine: AsyncEngine, wallets: Wallets, rounds: int) -> None:
+    """Fund, and transfer both ways."""
+    for number in range(1, rounds + 1):
+        await execute(engine, fund, [_fund(wallets["hot"], f"{number}.50"), _fund(wallets["cold"], "7")])
+        await execute(engine, fund, [_fund(wallets["yen"], "500"), _fund(wallets["dinar"], "0.005")])
+        await execute(engine, transfer, [_transfer(wallets["hot"], wallets["cold"], "0.75")])
+        await execute(engine, transfer, [_transfer(wallets["cold"], wallets["hot"], "0.01")])
+
+
+@asynccontextmanager
+async def opened(url: str) -> AsyncIterator[AsyncEngine]:
+    engine = create_engine(url, "tests")
+    try:
+        yield engine
+    finally:
+        await engine.dispose()
+
+
+async def relay(settings: VerifySettings) -> None:
+    """Publish all that is pending."""
+    relay_settings = RelaySettings(**settings.model_dump())
+    async with opened(settings.database_url) as engine:
+        worker = Relay(relay_settings, engine, Publisher(relay_settings), Health())
+        while await worker.run_once():
+            pass
+
+
+async def consume(settings: VerifySettings) -> None:
+    """Apply all that is published."""
+    async with opened(settings.history_database_url) as engine, opened(settings.database_url) as wallets:
+        consumer = HistoryConsumer(
+            ConsumerSettings(**settings.model_dump()), engine, admin_client(settings.kafka_bootstrap_servers), Health()
+        )
+        try:
+            async with asyncio.timeout(60), wallets.connect() as outbox, engine.connect() as history:
+                due = await outbox.scalar(text("SELECT sum(version) FROM wallet.wallets"))
+                while due != await history.scalar(text("SELECT sum(event_count) FROM history.wallet_progress")):
+                    await history.rollback()
+                    await consumer.run_once()
+        finally:
+            await consumer.close()
+
+
+async def _run(settings: VerifySettings) -> None:
+    async with opened(settings.database_url) as engine:
+        wallets = await create(engine, CURRENCIES)
+        await move_money(engine, wallets, rounds=6)
+    await relay(settings)
+    await consume(settings)
+
+
+@pytest.fixture(scope="session")
+def ran(
+    postgres_url: str, template: str, kafka_bootstrap_servers: str, kafka_admin: AdminClient
+) -> Iterator[VerifySettings]:
+    """The settings of a pipeline that has run and is at rest."""
+    name, topic = f"ran_{uuid4().hex}", f"wallet_events_{uuid4().hex}"
+    asyncio.run(_sql(postgres_url, f'CREATE DATABASE "{name}" TEMPLATE "{template}"'))
+    asyncio.run(ensure_topic(kafka_admin, topic, 3, {}))
+    url = make_url(postgres_url).set(database=name).render_as_string(hide_password=False)
+    settings = VerifySettings(database_url=url, kafka_bootstrap_servers=kafka_bootstrap_servers, kafka_topic=topic)
+    asyncio.run(_run(settings))
+    yield settings
+    asyncio.run(_sql(postgres_url, f'DROP DATABASE "{name}" WITH (FORCE)'))
+    for future in kafka_admin.delete_topics([topic]).values():
+        future.result()
+
+
+@pytest.fixture
+def settings(ran: VerifySettings, new_database: Callable[[str | None], str]) -> VerifySettings:
+    """The settings of a copy of it, to be broken."""
+    url = new_database(make_url(ran.database_url).database)
+    return VerifySettings(**{**ran.model_dump(), "database_url": url, "history_database_url": url})
+
+
+@pytest.fixture
+def fresh(database_url: str, kafka_bootstrap_servers: str, topic: str) -> VerifySettings:
+    """The settings of a pipeline that has not run yet, with a topic of its own."""
+    return VerifySettings(database_url=database_url, kafka_bootstrap_servers=kafka_bootstrap_servers, kafka_topic=topic)
+
+
+async def _sql(url: str, *statements: str) -> None:
+    async with opened(url) as engine, engine.connect() as connection:
+        autocommit = await connection.execution_options(isolation_level="AUTOCOMMIT")
+        # As replication does: no trigger and no foreign key stands in the way.
+        await autocommit.execute(text("SET session_replication_role = replica"))
+        for statement in statements:
+            await autocommit.exec_driver_sql(statement)
+
+
+@pytest.fixture
+def tamper() -> Callable[..., Awaitable[None]]:
+    """Run SQL on a database in spite of its triggers."""
+    return _sql

@@ -1,0 +1,231 @@
+"""Each way in which the pipeline's parts can disagree is named by the right check, and by no other."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from walletctl.verify.audit import (
+    BALANCES,
+    DEAD_LETTERS,
+    HISTORY,
+    OUTBOX,
+    POSITIONS,
+    PROGRESS,
+    SUMS,
+    TOPIC,
+    VERSIONS,
+    audit,
+)
+from walletctl.verify.report import Report
+from walletctl.verify.settings import VerifySettings
+
+Tamper = Callable[..., Awaitable[None]]
+
+HOT = "(SELECT id FROM wallet.wallets WHERE external_id = 'hot')"
+EMPTY = "(SELECT id FROM wallet.wallets WHERE external_id = 'empty')"
+ONE_ENTRY = f"wallet_id = {HOT} AND wallet_version = 5"
+ONE_MOVEMENT = f"transaction_id = (SELECT transaction_id FROM wallet.wallet_transactions WHERE {ONE_ENTRY})"
+ONE_WORLD_ENTRY = """
+    wallet_id IS NULL AND transaction_id = (SELECT min(transaction_id::text)::uuid FROM wallet.wallet_transactions)
+"""
+# Version 5 of the hot wallet, told by an event of its own: there are records before and behind.
+ONE_EVENT = f"""
+    event_type <> 'WALLET_CREATED' AND aggregate_id = {HOT}
+    AND id = (
+        SELECT min(id) FROM wallet.outbox WHERE aggregate_id = {HOT}
+        AND payload -> 'wallets' -> 0 ->> 'version' = '5'
+    )
+"""
+ONE_ROW = f"wallet_id = {HOT} AND wallet_version = 5"
+
+WALLET_CORRUPTIONS = {
+    "a balance too high": (
+        "UPDATE wallet.wallets SET balance_minor = balance_minor + 1 WHERE external_id = 'hot'",
+        {BALANCES},
+    ),
+    "a balance without entries": (
+        "UPDATE wallet.wallets SET balance_minor = 1 WHERE external_id = 'empty'",
+        {BALANCES},
+    ),
+    "entries of a wallet that is gone": (
+        "DELETE FROM wallet.wallets WHERE external_id = 'yen'",
+        {BALANCES, OUTBOX, HISTORY},
+    ),
+    "a movement in another currency than its wallet": (
+        f"UPDATE wallet.wallet_transactions SET currency = 'USD' WHERE {ONE_MOVEMENT}",
+        {BALANCES, OUTBOX, HISTORY},
+    ),
+    "a wallet that changed its currency": (
+        "UPDATE wallet.wallets SET currency = 'USD' WHERE external_id = 'empty'",
+        {OUTBOX, HISTORY},
+    ),
+    "a currency that there isn't": (
+        "UPDATE wallet.wallets SET currency = 'ZZZ' WHERE external_id = 'hot'",
+        {BALANCES, OUTBOX, HISTORY},
+    ),
+    "the world's side altered": (
+        f"UPDATE wallet.wallet_transactions SET amount_minor = amount_minor - 1 WHERE {ONE_WORLD_ENTRY}",
+        {SUMS},
+    ),
+    "the world's side lost": (f"DELETE FROM wallet.wallet_transactions WHERE {ONE_WORLD_ENTRY}", {SUMS}),
+    "an entry's amount altered": (
+        f"UPDATE wallet.wallet_transactions SET amount_minor = amount_minor + 1 WHERE {ONE_ENTRY}",
+        {BALANCES, SUMS, VERSIONS, OUTBOX, HISTORY},
+    ),
+    "a movement lost": (
+        f"DELETE FROM wallet.wallet_transactions WHERE {ONE_MOVEMENT}",
+        {BALANCES, VERSIONS, OUTBOX, HISTORY},
+    ),
+    "an entry's balance altered": (
+        f"UPDATE wallet.wallet_transactions SET balance_after_minor = balance_after_minor + 1 WHERE {ONE_ENTRY}",
+        {VERSIONS, OUTBOX, HISTORY},
+    ),
+    "an entry's transaction altered": (
+        f"UPDATE wallet.wallet_transactions SET transaction_id = gen_random_uuid() WHERE {ONE_ENTRY}",
+        {SUMS, OUTBOX, HISTORY},
+    ),
+    "an entry's counterparty altered": (
+        f"UPDATE wallet.wallet_transactions SET counterparty_wallet_id = {EMPTY} WHERE {ONE_ENTRY}",
+        {OUTBOX, HISTORY},
+    ),
+    "a version without an entry": (
+        "UPDATE wallet.wallets SET version = version + 1 WHERE external_id = 'hot'",
+        {VERSIONS},
+    ),
+    "a wallet behind its entries": (
+        "UPDATE wallet.wallets SET version = 1 WHERE external_id = 'hot'",
+        {VERSIONS},
+    ),
+    "a user altered": ("UPDATE wallet.wallets SET user_id = 'eve' WHERE external_id = 'empty'", {OUTBOX, HISTORY}),
+}
+
+_COPY = """
+    INSERT INTO wallet.outbox (event_id, aggregate_id, lane, event_type, payload, created_at)
+    SELECT event_id, aggregate_id, lane, event_type, payload, created_at FROM wallet.outbox
+"""
+OUTBOX_CORRUPTIONS = {
+    "a row lost": (f"DELETE FROM wallet.outbox WHERE {ONE_EVENT}", {OUTBOX, TOPIC}),
+    "a row twice": (f"{_COPY} WHERE {ONE_EVENT}", {OUTBOX}),
+    "a creation twice": (f"{_COPY} WHERE aggregate_id = {EMPTY}", {OUTBOX}),
+    "an event of a version that there isn't": (
+        f"""
+        INSERT INTO wallet.outbox (event_id, aggregate_id, lane, event_type, payload, created_at)
+        SELECT gen_random_uuid(), aggregate_id, lane, event_type,
+            replace(payload::text, '"version":5', '"version":5000')::json, created_at
+        FROM wallet.outbox WHERE {ONE_EVENT}
+        """,
+        {OUTBOX},
+    ),
+    "an amount altered": (
+        f"""
+        UPDATE wallet.outbox SET payload = replace(payload::text, '"amount":"', '"amount":"1')::json WHERE {ONE_EVENT}
+        """,
+        {OUTBOX, TOPIC, HISTORY},
+    ),
+    "a payload of nonsense": (f"UPDATE wallet.outbox SET payload = '[1]' WHERE {ONE_EVENT}", {OUTBOX, TOPIC}),
+    "a payload of other wallets": (
+        f'UPDATE wallet.outbox SET payload = \'{{"wallets": [null, 7, {{"version": 1e999}}]}}\' WHERE {ONE_EVENT}',
+        {OUTBOX, TOPIC},
+    ),
+    "a payload that jsonb refuses": (
+        rf"UPDATE wallet.outbox SET payload = '{{\"wallets\": \"\u0000\"}}' WHERE {ONE_EVENT}".replace('\\"', '"'),
+        {OUTBOX, TOPIC},
+    ),
+    "a space in the payload": (
+        f"UPDATE wallet.outbox SET payload = (payload::text || ' ')::json WHERE {ONE_EVENT}",
+        {TOPIC, HISTORY},
+    ),
+    "another event id": (
+        f"UPDATE wallet.outbox SET event_id = gen_random_uuid() WHERE {ONE_EVENT}",
+        {OUTBOX, TOPIC, HISTORY},
+    ),
+    "another event type": (f"UPDATE wallet.outbox SET event_type = 'OTHER' WHERE {ONE_EVENT}", {OUTBOX}),
+    "another aggregate": (f"UPDATE wallet.outbox SET aggregate_id = {EMPTY} WHERE {ONE_EVENT}", {OUTBOX, TOPIC}),
+    "another time": (f"UPDATE wallet.outbox SET created_at = now() WHERE {ONE_EVENT}", {OUTBOX}),
+    "an offset beyond the end": (f"UPDATE wallet.outbox SET kafka_offset = 999 WHERE {ONE_EVENT}", {TOPIC}),
+    "an offset of another event": (
+        f"UPDATE wallet.outbox SET kafka_offset = kafka_offset - 1 WHERE {ONE_EVENT}",
+        {TOPIC},
+    ),
+    "a partition that there isn't": (f"UPDATE wallet.outbox SET kafka_partition = 99 WHERE {ONE_EVENT}", {TOPIC}),
+}
+
+HISTORY_CORRUPTIONS = {
+    **{
+        f"{column} altered": (f"UPDATE history.transaction_events SET {column} = {value} WHERE {ONE_ROW}", {HISTORY})
+        for column, value in {
+            "event_id": "gen_random_uuid()",
+            "event_type": "'OTHER'",
+            "user_id": "'eve'",
+            "transaction_id": "gen_random_uuid()",
+            "direction": "CASE direction WHEN 'in' THEN 'out' ELSE 'in' END",
+            "amount_minor": "amount_minor + 1",
+            "currency": "'USD'",
+            "balance_after_minor": "balance_after_minor + 1",
+            "counterparty_wallet_id": "wallet_id",
+            "event_data": "'{}'",
+            "created_at": "created_at + interval '1 microsecond'",
+        }.items()
+    },
+    "a row lost": (f"DELETE FROM history.transaction_events WHERE {ONE_ROW}", {HISTORY, PROGRESS}),
+    "a row moved": (
+        f"UPDATE history.transaction_events SET wallet_version = 5000 WHERE {ONE_ROW}",
+        {HISTORY, PROGRESS},
+    ),
+    "all rows lost": ("DELETE FROM history.transaction_events", {HISTORY, PROGRESS}),
+    "a count altered": (
+        f"UPDATE history.wallet_progress SET event_count = event_count - 1 WHERE wallet_id = {HOT}",
+        {PROGRESS},
+    ),
+    "a count lost": (f"DELETE FROM history.wallet_progress WHERE wallet_id = {HOT}", {PROGRESS}),
+    "a position beyond the end": ("UPDATE history.processed_offsets SET next_offset = 999", {POSITIONS}),
+    "positions of another topic": ("UPDATE history.processed_offsets SET topic_id = 'other'", {POSITIONS}),
+    "a record put aside": (
+        """
+        INSERT INTO history.dead_letters (topic, partition, "offset", topic_id, headers, reason, detail)
+        SELECT topic, partition, 1, topic_id, '[]', 'not-json', 'x' FROM history.processed_offsets WHERE partition = 0
+        """,
+        {DEAD_LETTERS},
+    ),
+}
+
+
+def broken(report: Report) -> set[str]:
+    """The checks that found something; each has told it, and the counts agree."""
+    found = {check.name for check in report.checks if check.difference_count}
+    assert {line.split(": ")[0] for line in report.differences} == found
+    assert report.ok == (not found)
+    return found
+
+
+async def test_a_pipeline_at_rest_agrees(settings: VerifySettings) -> None:
+    report = await audit(settings)
+    assert report.differences == []
+    assert report.ok
+    compared = {check.name: check.compared for check in report.checks}
+    assert compared[BALANCES] == 5
+    assert compared[OUTBOX] == compared[HISTORY] == compared[VERSIONS] == 53
+    assert compared[TOPIC] == report.horizon.last_outbox_id == sum(report.horizon.next_offsets.values())
+    assert report.horizon.pending == report.horizon.on_their_way == report.horizon.history_gaps == 0
+
+
+@pytest.mark.parametrize("corruption", WALLET_CORRUPTIONS)
+async def test_a_corrupted_wallet_or_ledger_is_named(settings: VerifySettings, tamper: Tamper, corruption: str) -> None:
+    statement, expected = WALLET_CORRUPTIONS[corruption]
+    await tamper(settings.database_url, statement)
+    assert broken(await audit(settings)) == expected
+
+
+@pytest.mark.parametrize("corruption", OUTBOX_CORRUPTIONS)
+async def test_a_corrupted_outbox_is_named(settings: VerifySettings, tamper: Tamper, corruption: str) -> None:
+    statement, expected = OUTBOX_CORRUPTIONS[corruption]
+    await tamper(settings.database_url, statement)
+    assert broken(await audit(settings)) == expected
+
+
+@pytest.mark.parametrize("corruption", HISTORY_CORRUPTIONS)
+async def test_a_corrupted_history_is_named(settings: VerifySettings, tamper: Tamper, corruption: str) -> None:
+    statement, expected = HISTORY_CORRUPTIONS[corruption]
+    await tamper(settings.history_database_url, statement)
+    assert broken(await audit(settings)) == expected
