@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
+import typer
 import typer.main
 from prometheus_client import REGISTRY
 from pydantic_core import PydanticUndefined
@@ -36,7 +37,7 @@ def settings_page() -> str:
     lines = [
         "# Settings",
         "",
-        "From the environment alone; a blank value means unset. A bad one stops the process at its start with one line.",
+        "From the environment alone; a blank value means unset. A bad one stops the process at its start with a line.",
     ]
     for command, settings in processes.items():
         lines += ["", f"## `{command}`", "", "| variable | default | what it is |", "| --- | --- | --- |"]
@@ -63,8 +64,8 @@ def metrics_page() -> str:
     lines = [
         "# Metrics",
         "",
-        "Prometheus metrics at each process's `/metrics`; counters end in `_total` there. With several API workers they",
-        "are the sum over all.",
+        "Prometheus metrics at each process's `/metrics`; counters end in `_total` there. With several API workers",
+        "they are the sum over all.",
         "",
         "| metric | kind | what it says |",
         "| --- | --- | --- |",
@@ -89,8 +90,9 @@ def commands_page() -> str:
 
 def _commands(path: str, command: object) -> Iterator[tuple[str, TyperCommand]]:
     if isinstance(command, TyperGroup):
-        for name, child in sorted(command.commands.items()):
-            yield from _commands(f"{path} {name}", child)
+        context = typer.Context(command)
+        for name in sorted(command.list_commands(context)):
+            yield from _commands(f"{path} {name}", command.get_command(context, name))
     elif isinstance(command, TyperCommand):
         yield path, command
 

@@ -1,5 +1,6 @@
 """The four processes on the test's own database and topic."""
 
+import asyncio
 import signal
 import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -30,8 +31,7 @@ async def pipeline(
     """One of each process."""
     pipeline = Pipeline(service_environment, tmp_path, eventually)
     try:
-        for name in COMMANDS:
-            await pipeline.add(name)
+        await asyncio.gather(*map(pipeline.add, COMMANDS))
         yield pipeline
     finally:
         for process in _running(pipeline):

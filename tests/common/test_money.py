@@ -55,7 +55,7 @@ def test_a_plain_decimal_means_its_exact_value_or_is_refused_for_a_stated_reason
     if fits:
         assert to_minor(amount, currency) == value
     else:
-        with pytest.raises(AmountError, match="decimals|more than zero|at most"):
+        with pytest.raises(AmountError, match=r"decimals|more than zero|at most"):
             to_minor(amount, currency)
 
 
@@ -76,9 +76,9 @@ def test_a_plain_decimal_means_its_exact_value_or_is_refused_for_a_stated_reason
 @example("0x10")
 @example("NaN")
 @example("Infinity")
-@example("１２")
-@example("٣")
-@example("1.٣")
+@example("\uff11\uff12")
+@example("\u0663")
+@example("1.\u0663")
 @example("9" * 10_000)
 @example("0." + "0" * 10_000 + "1")
 def test_everything_else_is_refused_as_an_amount_and_never_raises_another_error(amount: str) -> None:

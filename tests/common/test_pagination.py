@@ -20,6 +20,13 @@ JSON = st.recursive(
 KINDS: list[Sequence[type]] = [[int], [UUID], [UUID, UUID], [int, UUID]]
 
 
+def decoded(cursor: str, kinds: Sequence[type]) -> list[Any] | ValidationProblem:
+    try:
+        return decode_cursor(cursor, kinds)
+    except ValidationProblem as problem:
+        return problem
+
+
 def cursor_of(document: bytes) -> str:
     return base64.urlsafe_b64encode(document).decode().rstrip("=")
 
@@ -58,10 +65,9 @@ def test_a_cursor_needs_no_escaping_in_a_url(version: int, event_id: UUID) -> No
 def test_any_other_cursor_is_a_validation_problem_or_a_key_that_fits_the_database(
     kinds: Sequence[type], cursor: str
 ) -> None:
-    try:
-        values = decode_cursor(cursor, kinds)
-    except ValidationProblem as problem:
-        assert [error["field"] for error in problem.errors] == ["cursor"]
+    values = decoded(cursor, kinds)
+    if isinstance(values, ValidationProblem):
+        assert [error["field"] for error in values.errors] == ["cursor"]
         return
     assert len(values) == len(kinds)
     for value, kind in zip(values, kinds, strict=True):

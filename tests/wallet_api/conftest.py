@@ -89,3 +89,57 @@ def assert_problem() -> Callable[[httpx.Response, int, str], Json]:
         return document
 
     return check
+
+
+BROKEN_PROMISES = """
+    WITH told AS (
+        SELECT id AS outbox_id, event_id, (item ->> 'wallet_id')::uuid AS wallet_id,
+            (item ->> 'version')::bigint AS version, item ->> 'balance_after' AS balance_after
+        FROM wallet.outbox, json_array_elements(payload -> 'wallets') AS item
+    ), numbered AS (
+        SELECT *, row_number() OVER (PARTITION BY wallet_id ORDER BY outbox_id) AS by_id,
+            row_number() OVER (PARTITION BY wallet_id ORDER BY event_id) AS by_event
+        FROM told
+    ), ledger AS (
+        SELECT wallet_id, wallet_version, amount_minor, balance_after_minor,
+            row_number() OVER w + 1 AS expected_version, sum(amount_minor) OVER w AS expected_balance
+        FROM wallet.wallet_transactions WHERE wallet_id IS NOT NULL
+        WINDOW w AS (PARTITION BY wallet_id ORDER BY wallet_version)
+    )
+    SELECT 'a transaction does not sum to zero' AS promise, transaction_id::text AS what
+    FROM wallet.wallet_transactions GROUP BY transaction_id, currency HAVING sum(amount_minor) <> 0
+    UNION ALL
+    SELECT 'versions have holes', wallet_id::text FROM ledger WHERE wallet_version <> expected_version
+    UNION ALL
+    SELECT 'a balance after is not the sum so far', wallet_id::text FROM ledger
+    WHERE balance_after_minor <> expected_balance
+    UNION ALL
+    SELECT 'a wallet is not its ledger', wallets.id::text
+    FROM wallet.wallets LEFT JOIN ledger ON ledger.wallet_id = wallets.id
+    GROUP BY wallets.id
+    HAVING version <> 1 + count(ledger.wallet_id) OR balance_minor <> coalesce(sum(ledger.amount_minor), 0)
+    UNION ALL
+    SELECT 'events are not in the order of versions', wallet_id::text FROM numbered
+    WHERE version <> by_id OR version <> by_event
+    UNION ALL
+    SELECT 'a movement has no event', ledger.wallet_id::text
+    FROM ledger LEFT JOIN told ON told.wallet_id = ledger.wallet_id AND told.version = ledger.wallet_version
+    WHERE told.wallet_id IS NULL
+        OR replace(told.balance_after, '.', '')::numeric <> ledger.balance_after_minor
+    UNION ALL
+    SELECT 'an event has no movement', told.wallet_id::text
+    FROM told LEFT JOIN ledger ON told.wallet_id = ledger.wallet_id AND told.version = ledger.wallet_version
+    WHERE told.version > 1 AND ledger.wallet_id IS NULL
+"""
+
+
+@pytest.fixture
+def assert_promises_kept(
+    sql: Callable[..., Awaitable[list[asyncpg.Record]]],
+) -> Callable[[], Awaitable[None]]:
+    """Check that wallets, ledger and outbox tell one story: sums, versions without holes, events in order."""
+
+    async def check() -> None:
+        assert [tuple(row) for row in await sql(BROKEN_PROMISES)] == []
+
+    return check

@@ -125,7 +125,7 @@ async def test_a_refusal_for_the_wallets_status_is_decided_and_stays_so(
     client: AsyncClient, sql: Sql, new_wallet: NewWallet, assert_problem: AssertProblem, status: str
 ) -> None:
     wallet = await new_wallet()
-    post = {"url": f"/wallets/{wallet['id']}/fund", "json": {"amount": "1"}}
+    post: Json = {"url": f"/wallets/{wallet['id']}/fund", "json": {"amount": "1"}}
     await sql("UPDATE wallet.wallets SET status = $1", status)
     assert_problem(await client.post(**post, headers=keyed()), 409, f"wallet-{status}")
     await sql("UPDATE wallet.wallets SET status = 'active'")
@@ -215,7 +215,6 @@ async def test_a_busy_wallet_is_not_remembered(
 
 @pytest.mark.parametrize("name", ["create", "fund", "transfer", "insufficient-funds"])
 async def test_twenty_requests_at_once_with_one_key_have_one_effect_and_one_answer(
-    client: AsyncClient,
     open_client: OpenClient,
     sql: Sql,
     requests: dict[str, tuple[str, Json]],
@@ -293,7 +292,7 @@ async def test_an_effect_and_its_key_are_committed_together_or_not_at_all(
 ) -> None:
     wallet = await new_wallet(balance="1")
     before = await counts(sql)
-    post = {"url": f"/wallets/{wallet['id']}/fund", "json": {"amount": "1"}, "headers": keyed()}
+    post: Json = {"url": f"/wallets/{wallet['id']}/fund", "json": {"amount": "1"}, "headers": keyed()}
     # The very last statement of the request fails.
     await sql("ALTER TABLE wallet.idempotency_keys ADD CONSTRAINT broken CHECK (reply_status IS NULL)")
     assert (await client.post(**post)).status_code == 500

@@ -230,7 +230,6 @@ async def test_a_list_in_which_nothing_was_decided_leaves_no_trace(
     assert await sql("SELECT FROM wallet.idempotency_keys") == []
 
 
-
 async def test_a_wallet_that_changed_in_between_costs_only_its_own_commands_of_the_list(
     engine: AsyncEngine,
     wallets: dict[str, Json],

@@ -124,6 +124,19 @@ def reset(
     err.print(f"deleted the data in {data_dir}", highlight=False, markup=False, soft_wrap=True)
 
 
+@app.command(epilog="Example:  walletctl stack demo --json | jq .verify.ok")
+def demo(as_json: JsonOption = False) -> None:
+    """Run the whole pipeline once on a stack of its own, with thousands of requests, and check its promises.
+
+    Exit 1 if a promise was broken; the output says which.
+    """
+    from walletctl.demo.demo import run_demo
+
+    with _one_line_errors():
+        code = run_demo(as_json=as_json)
+    raise typer.Exit(code)
+
+
 @contextmanager
 def _one_line_errors() -> Iterator[None]:
     """Turn what is wrong with the stack into one line, the end of the log that says why, and exit code 1."""

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from walletctl.verify.report import Report
 
 
+app = typer.Typer(add_completion=False)
+
+
+@app.command("verify")
 def verify(as_json: JsonOption = False) -> None:
     """Prove that wallets, ledger, outbox, topic and history agree; exit 1 if they don't.
 

@@ -99,7 +99,7 @@ class Kafka:
 
     def _format(self) -> None:
         command = self._java(
-            "kafka.tools.StorageTool", "format", "-t", self._cluster_id(), "-c", str(self._properties_file)
+            "kafka.tools.StorageTool", "format", f"--cluster-id={self._cluster_id()}", "-c", str(self._properties_file)
         )
         run_step("formatting Kafka's storage", launch(command, on_parent_death=SIGKILL))
 

@@ -105,7 +105,7 @@ def run_step(title: str, start: Launch, *, stdin: str = "", timeout_seconds: flo
         What it wrote to standard output.
 
     Raises:
-        StackError: it failed or took too long; says the last line of its output.
+        StackError: it failed or took too long; repeats its last words.
     """
     try:
         done: subprocess.CompletedProcess[str] = subprocess.run(
@@ -122,13 +122,15 @@ def run_step(title: str, start: Launch, *, stdin: str = "", timeout_seconds: flo
     except OSError as error:
         raise StackError(f"{title} could not start: {error}") from error
     if done.returncode != 0:
-        raise StackError(f"{title} failed: {_last_line(done.stderr or done.stdout)}")
+        raise StackError(f"{title} failed: {_last_words(done.stderr or done.stdout)}")
     return done.stdout
 
 
-def _last_line(text: str) -> str:
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1] if lines else "it said nothing"
+def _last_words(text: str) -> str:
+    """Return the last two lines in one; those of a Java stack trace say little."""
+    lines = [line.strip() for line in text.splitlines()]
+    telling = [line for line in lines if line and not line.startswith("at ")]
+    return "; ".join(telling[-2:]) or "it said nothing"
 
 
 def open_log(log_file: Path) -> IO[bytes]:

@@ -10,8 +10,9 @@ from walletctl.verify.lines import UNKNOWN, digest, key, line, time
 
 _FETCHED_ROWS: Final = 2000
 
-# Sorting and hashing millions of rows, in a few steps at once: enough for one session on a small machine.
-WORK_MEM: Final = text("SET LOCAL work_mem = '128MB'")
+# Memory for sorting and hashing millions of rows, enough for one session on a small machine; and none for
+# remembering what jsonb_array_elements returned for each payload, of which no two are the same.
+PREPARE: Final = text("SELECT set_config('work_mem', '128MB', true), set_config('enable_memoize', 'off', true)")
 
 WALLET_FIGURES: Final = text("""
     SELECT statement_timestamp() AS taken_at, wallet_count, entry_count, wallet_entry_count, outbox.*
@@ -107,35 +108,6 @@ _FACTS: Final = """
     WHERE entries.wallet_id IS NOT NULL
 """
 
-# What the outbox says happened: each event once for each wallet that it touched, or once with nothing where
-# its payload makes no sense. `copy` numbers the rows that claim the same version of the same wallet.
-# (OFFSET 0 keeps PostgreSQL from parsing the payload anew for every field.)
-_CLAIMS: Final = """
-    SELECT claims.*, row_number() OVER (PARTITION BY wallet_id, version ORDER BY outbox_id) AS copy
-    FROM (
-        SELECT outbox.id AS outbox_id, outbox.event_id, outbox.aggregate_id, outbox.event_type, outbox.created_at,
-            outbox.kafka_partition, outbox.kafka_offset, parsed.payload, parsed.event, change.position,
-            CASE WHEN pg_input_is_valid(value ->> 'wallet_id', 'uuid') THEN (value ->> 'wallet_id')::uuid END
-                AS wallet_id,
-            CASE WHEN pg_input_is_valid(value ->> 'version', 'bigint') THEN (value ->> 'version')::bigint END
-                AS version,
-            value ->> 'user_id' AS user_id, value ->> 'direction' AS direction,
-            value ->> 'balance_after' AS balance_after,
-            event -> 'wallets' -> (CASE change.position WHEN 1 THEN 1 ELSE 0 END) ->> 'wallet_id'
-                AS counterparty_wallet_id,
-            event -> 'wallets' -> 0 ->> 'wallet_id' AS first_wallet_id
-        FROM wallet.outbox
-        CROSS JOIN LATERAL (
-            SELECT payload::text AS payload,
-                CASE WHEN pg_input_is_valid(payload::text, 'jsonb') THEN payload::text::jsonb END AS event
-            OFFSET 0
-        ) AS parsed
-        LEFT JOIN LATERAL jsonb_array_elements(
-            CASE WHEN jsonb_typeof(event -> 'wallets') = 'array' THEN event -> 'wallets' END
-        ) WITH ORDINALITY AS change (value, position) ON true
-    ) AS claims
-"""
-
 OUTBOX_FIELDS: Final = (
     *("event_type", "direction", "transaction_id", "amount", "balance_after", "currency"),
     *("counterparty_wallet_id", "user_id", "created_at", "envelope"),
@@ -145,15 +117,41 @@ _FACT_LINE: Final = line(
     *("facts.currency", "counterparty_wallet_id", "user_id", time("created_at"), "'agrees'"),
 )
 _CLAIM_LINE: Final = line(
-    *("event_type", "direction", "event ->> 'transaction_id'", "event ->> 'amount'", "balance_after"),
-    *("event ->> 'currency'", "counterparty_wallet_id", "user_id", time("created_at")),
+    *("event_type", "value ->> 'direction'", "event ->> 'transaction_id'", "event ->> 'amount'"),
+    *("value ->> 'balance_after'", "event ->> 'currency'"),
+    "event -> 'wallets' -> (CASE change.position WHEN 1 THEN 1 ELSE 0 END) ->> 'wallet_id'",
+    *("value ->> 'user_id'", time("created_at")),
     """CASE
         WHEN event ->> 'event_id' IS DISTINCT FROM event_id::text THEN 'another event_id in the payload'
         WHEN event ->> 'event_type' IS DISTINCT FROM event_type THEN 'another event_type in the payload'
-        WHEN first_wallet_id IS DISTINCT FROM aggregate_id::text THEN 'another first wallet in the payload'
+        WHEN event -> 'wallets' -> 0 ->> 'wallet_id' IS DISTINCT FROM aggregate_id::text
+            THEN 'another first wallet in the payload'
         ELSE 'agrees'
     END""",
 )
+
+# What the outbox says happened: each event once for each wallet that it touched, or once with nothing where
+# its payload makes no sense. `copy` numbers the rows that claim the same version of the same wallet.
+# (OFFSET 0 keeps PostgreSQL from parsing the payload anew for every field, and from sorting whole payloads.)
+_CLAIMS: Final = f"""
+    SELECT *, row_number() OVER (PARTITION BY wallet_id, version ORDER BY outbox_id) AS copy
+    FROM (
+        SELECT outbox.id AS outbox_id, event_id, kafka_partition, kafka_offset, {_CLAIM_LINE} AS line,
+            {digest("payload")} AS payload_digest,
+            CASE WHEN pg_input_is_valid(value ->> 'wallet_id', 'uuid') THEN (value ->> 'wallet_id')::uuid END
+                AS wallet_id,
+            CASE WHEN pg_input_is_valid(value ->> 'version', 'bigint') THEN (value ->> 'version')::bigint END
+                AS version
+        FROM wallet.outbox
+        CROSS JOIN LATERAL (
+            SELECT CASE WHEN pg_input_is_valid(payload::text, 'jsonb') THEN payload::text::jsonb END AS event OFFSET 0
+        ) AS parsed
+        LEFT JOIN LATERAL jsonb_array_elements(
+            CASE WHEN jsonb_typeof(event -> 'wallets') = 'array' THEN event -> 'wallets' END
+        ) WITH ORDINALITY AS change (value, position) ON true
+        OFFSET 0
+    ) AS told
+"""  # noqa: S608 - constants of this module
 
 # `major` is one minor unit in major units (0.01), so that the product is the amount as events write it.
 LEDGER_AND_OUTBOX: Final = text(f"""
@@ -164,7 +162,7 @@ LEDGER_AND_OUTBOX: Final = text(f"""
         SELECT wallet_id, version, cast(1 AS bigint) AS copy, {_FACT_LINE} AS line
         FROM ({_FACTS}) AS facts LEFT JOIN unit ON unit.currency = facts.currency
     ), claim AS (
-        SELECT wallet_id, version, copy, outbox_id, {_CLAIM_LINE} AS line FROM ({_CLAIMS}) AS claims
+        SELECT wallet_id, version, copy, outbox_id, line FROM ({_CLAIMS}) AS claims
     )
     SELECT coalesce(fact.wallet_id, claim.wallet_id) AS wallet_id, coalesce(fact.version, claim.version) AS version,
         claim.outbox_id, claim.copy, fact.line AS expected, claim.line AS found
@@ -207,7 +205,7 @@ _EXPECTED_LINE: Final = line(
     END""",
     *("facts.direction", "facts.transaction_id", "facts.amount_minor", "facts.balance_after_minor"),
     *("facts.currency", "facts.counterparty_wallet_id", "facts.user_id", time("facts.created_at")),
-    f"coalesce({digest('claims.payload')}, '{UNKNOWN}')",
+    f"coalesce(claims.payload_digest, '{UNKNOWN}')",
 )
 _HISTORY_LINE: Final = line(
     *("event_id", "event_type", "direction", "transaction_id", "amount_minor", "balance_after_minor", "currency"),
@@ -260,7 +258,7 @@ async def stream(
     """Yield the query's rows from a server-side cursor: the memory doesn't grow with their number."""
     result = await connection.stream(query, parameters or {}, execution_options={"yield_per": _FETCHED_ROWS})
     try:
-        async for rows in result.partitions():
+        async for rows in result.partitions(_FETCHED_ROWS):
             for row in rows:
                 yield row
     finally:

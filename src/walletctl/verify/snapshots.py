@@ -81,7 +81,7 @@ async def _reading(url: str, settings: VerifySettings) -> AsyncIterator[AsyncCon
         async with engine.connect() as plain:
             connection = await plain.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
             async with connection.begin():
-                await connection.execute(queries.WORK_MEM)
+                await connection.execute(queries.PREPARE)
                 yield connection
     finally:
         await engine.dispose()

@@ -1,7 +1,6 @@
 """Each way in which the pipeline's parts can disagree is named by the right check, and by no other."""
 
-import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 
 import pytest
 
@@ -20,7 +19,7 @@ from walletctl.verify.audit import (
 from walletctl.verify.report import Report
 from walletctl.verify.settings import VerifySettings
 
-Tamper = Callable[..., Awaitable[None]]
+Tamper = Callable[..., Coroutine[None, None, None]]
 
 HOT = "(SELECT id FROM wallet.wallets WHERE external_id = 'hot')"
 EMPTY = "(SELECT id FROM wallet.wallets WHERE external_id = 'empty')"
@@ -129,7 +128,7 @@ OUTBOX_CORRUPTIONS = {
         {OUTBOX, TOPIC},
     ),
     "a payload that jsonb refuses": (
-        rf"UPDATE wallet.outbox SET payload = '{{\"wallets\": \"\u0000\"}}' WHERE {ONE_EVENT}".replace('\\"', '"'),
+        f'UPDATE wallet.outbox SET payload = \'{{"wallets": "\\u0000"}}\' WHERE {ONE_EVENT}',
         {OUTBOX, TOPIC},
     ),
     "a space in the payload": (

@@ -1,0 +1,188 @@
+"""`walletctl stack`, with everything real, as a user types it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+
+from walletctl.stack.state import StackState, read_state
+
+pytestmark = pytest.mark.timeout(300)
+
+Eventually = Callable[..., Awaitable[Any]]
+
+NAMES = {
+    "postgres",
+    "kafka",
+    "wallet-api",
+    "outbox-relay-1",
+    "outbox-relay-2",
+    "history-consumer-1",
+    "history-consumer-2",
+    "history-api",
+}
+
+
+class Stack:
+    """The commands on one data directory."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self.data_dir = data_dir
+
+    def run(self, command: str, *options: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [sys.executable, "-m", "walletctl", "stack", command, "--data-dir", str(self.data_dir), *options],
+            capture_output=True,
+            text=True,
+            env={**os.environ, **environment},
+            timeout=200,
+            check=False,
+        )
+
+    def up(self, *options: str) -> None:
+        done = self.run("up", "--detach", *options)
+        assert done.returncode == 0, done.stderr
+        assert "stack down" in done.stdout
+
+    def processes(self) -> dict[str, dict[str, Any]]:
+        listed = json.loads(self.run("status", "--json").stdout)["processes"]
+        return {process["name"]: process for process in listed}
+
+    def environment(self) -> dict[str, str]:
+        script = 'eval "$1"; env -0'
+        exports = self.run("env").stdout
+        shell = subprocess.run(["sh", "-c", script, "sh", exports], stdout=subprocess.PIPE, text=True, check=True)
+        return dict(line.split("=", 1) for line in shell.stdout.split("\0") if line)
+
+    def state(self) -> StackState:
+        state = read_state(self.data_dir)
+        assert state is not None
+        return state
+
+    def pids(self) -> list[int]:
+        return [process.pid for process in self.state().processes if process.pid]
+
+
+@pytest.fixture
+def stack(tmp_path: Path) -> Iterator[Stack]:
+    """A stack below a directory that only its owner may enter."""
+    private = tmp_path / "it's private"
+    private.mkdir(mode=0o700)
+    stack = Stack(private / "stack")
+    try:
+        yield stack
+    finally:
+        stack.run("down")
+
+
+async def test_a_stack_lives_is_killed_bit_by_bit_and_comes_back_with_its_data(
+    stack: Stack, eventually: Eventually
+) -> None:
+    stack.up("--relays=2", "--consumers=2", "--api-workers=2")
+    processes = stack.processes()
+    assert set(processes) == NAMES
+    assert all(set(process) == {"name", "pid", "state", "restarts", "url"} for process in processes.values())
+    assert all(process["state"] == "ready" and process["restarts"] == 0 for process in processes.values())
+
+    wallet = await create_wallet(stack)
+
+    second = stack.run("up")
+    assert second.returncode == 1
+    assert len(second.stderr.strip().splitlines()) == 1
+    assert f"pid {stack.state().supervisor_pid}" in second.stderr
+    assert stack.run("reset", "--yes").returncode == 1
+
+    killed = {"outbox-relay-1", "wallet-api", "postgres", "kafka"}
+    for name in killed:
+        os.kill(processes[name]["pid"], signal.SIGKILL)
+
+    async def all_back() -> bool:
+        restarted = {process.name for process in stack.state().processes if process.restarts}
+        return stack.state().ready and restarted >= killed
+
+    await eventually(all_back, 90)
+    assert await get_wallet(stack, wallet) == 200
+
+    before = stack.state()
+    pids = stack.pids()
+    os.kill(before.supervisor_pid, signal.SIGKILL)
+    done = stack.run("status", "--json")
+    assert (done.returncode, json.loads(done.stdout)) == (1, {"processes": []})
+
+    stack.up()
+    assert not any(map(is_alive, pids))
+    assert stack.state().ports.items() <= before.ports.items()
+    assert await get_wallet(stack, wallet) == 200
+
+    assert stack.run("down").returncode == 0
+    assert stack.run("status").returncode == 1
+    assert stack.run("reset", "--yes").returncode == 0
+    assert list(stack.data_dir.iterdir()) == []
+
+
+async def test_two_stacks_run_side_by_side_and_ephemeral_ones_leave_nothing(stack: Stack, tmp_path: Path) -> None:
+    other = Stack(tmp_path / "other")
+    stack.up("--ephemeral")
+    try:
+        other.up("--ephemeral")
+        ours, theirs = stack.environment(), other.environment()
+        names = ("WALLET_API_URL", "HISTORY_API_URL", "DATABASE_URL", "KAFKA_BOOTSTRAP_SERVERS")
+        assert all(ours[name] != theirs[name] for name in names)
+        assert await get_wallet(other, await create_wallet(stack)) == 404
+    finally:
+        other.run("down")
+    assert stack.run("status").returncode == 0
+    pids = stack.pids()
+    assert stack.run("down").returncode == 0
+    assert not any(map(is_alive, pids))
+    assert list(stack.data_dir.iterdir()) == []
+    assert list(other.data_dir.iterdir()) == []
+
+
+def test_a_service_that_can_not_start_fails_the_start_with_its_own_words(stack: Stack) -> None:
+    done = stack.run("up", "--detach", RELAY_BATCH_ROWS="not a number")
+    assert done.returncode == 1
+    assert "outbox-relay-1 keeps ending" in done.stderr
+    assert "RELAY_BATCH_ROWS" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert stack.run("status").returncode == 1
+
+
+def test_ctrl_c_stops_a_stack_that_is_still_starting(stack: Stack) -> None:
+    command = [sys.executable, "-m", "walletctl", "stack", "up", "--ephemeral", "--data-dir", str(stack.data_dir)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        assert "postgres" in process.stderr.readline()
+        process.send_signal(signal.SIGINT)
+        _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 0, stderr
+    assert "Traceback" not in stderr
+    assert list(stack.data_dir.iterdir()) == []
+
+
+async def create_wallet(stack: Stack) -> str:
+    async with httpx.AsyncClient(base_url=stack.environment()["WALLET_API_URL"], timeout=20) as api:
+        reply = await api.post("/wallets", json={"user_id": "someone", "currency": "EUR"})
+    wallet_id = reply.raise_for_status().json()["id"]
+    assert isinstance(wallet_id, str)
+    return wallet_id
+
+
+async def get_wallet(stack: Stack, wallet_id: str) -> int:
+    async with httpx.AsyncClient(base_url=stack.environment()["WALLET_API_URL"], timeout=20) as api:
+        return (await api.get(f"/wallets/{wallet_id}")).status_code
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False

@@ -1,0 +1,81 @@
+"""However the records are cut into batches, the history comes out the same."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from itertools import pairwise
+from uuid import UUID
+
+from confluent_kafka import Message
+from hypothesis import given
+from hypothesis import strategies as st
+
+from common.events import TransferDone, WalletChange
+from history_consumer.positions import Position
+from history_consumer.projection import HistoryRow
+from history_consumer.records import Record, record_of
+from history_consumer.sorting import VERSION_CONFLICT, Taken, sort_out
+
+# Few of each, so that they meet: (event, versions of wallet 1 and 2).
+events = st.tuples(st.integers(1, 4), st.integers(1, 3), st.integers(1, 3))
+
+
+def record(offset: int, event: tuple[int, int, int]) -> Record:
+    number, *versions = event
+    value = TransferDone(
+        event_id=UUID(int=number),
+        created_at=datetime(2026, 1, 1, tzinfo=UTC),
+        currency="EUR",
+        metadata={},
+        transaction_id=UUID(int=number),
+        amount="1.00",
+        reference=None,
+        wallets=[
+            WalletChange(wallet_id=UUID(int=1), user_id="a", version=versions[0], balance_after="0", direction="out"),
+            WalletChange(wallet_id=UUID(int=2), user_id="b", version=versions[1], balance_after="1", direction="in"),
+        ],
+    )
+    return record_of(Message(offset=offset, value=value.encode().encode()), Position(0, 0, ""))
+
+
+def taken_by(rows: Sequence[HistoryRow]) -> Taken:
+    return Taken(
+        {(row.wallet_id.int, row.wallet_version): row.event_id for row in rows},
+        {(row.event_id.int, row.wallet_id.int): row.wallet_version for row in rows},
+    )
+
+
+def history(records: Sequence[Record], cuts: Sequence[int]) -> tuple[set[HistoryRow], int, list[int]]:
+    rows: list[HistoryRow] = []
+    duplicates, put_aside = 0, []
+    for start, end in pairwise([0, *sorted(cuts), len(records)]):
+        result = sort_out(records[start:end], taken_by(rows))
+        rows += result.rows
+        duplicates += result.duplicate_count
+        put_aside += [letter.record.offset for letter in result.dead_letters]
+        assert {letter.poison.reason for letter in result.dead_letters} <= {VERSION_CONFLICT}
+    return set(rows), duplicates, put_aside
+
+
+@given(st.lists(events, max_size=12), st.data())
+def test_cuts_make_no_difference(made: list[tuple[int, int, int]], data: st.DataObject) -> None:
+    records = [record(offset, event) for offset, event in enumerate(made)]
+    cuts = data.draw(st.lists(st.integers(0, len(records)), max_size=4))
+    whole = history(records, [])
+    assert history(records, cuts) == whole
+    rows, duplicates, put_aside = whole
+    assert len(rows) + duplicates + 2 * len(put_aside) == 2 * len(records)
+    assert len({(row.wallet_id, row.wallet_version) for row in rows}) == len(rows)
+
+
+@given(st.lists(events, max_size=12))
+def test_an_event_is_applied_whole_or_not_at_all(made: list[tuple[int, int, int]]) -> None:
+    rows, _, _ = history([record(offset, event) for offset, event in enumerate(made)], [])
+    wallets = [{row.event_id for row in rows if row.wallet_id.int == number} for number in (1, 2)]
+    assert wallets[0] == wallets[1]
+
+
+@given(st.lists(events, max_size=12))
+def test_rows_are_written_in_the_order_of_their_keys(made: list[tuple[int, int, int]]) -> None:
+    rows = sort_out([record(offset, event) for offset, event in enumerate(made)], Taken()).rows
+    keys = [(row.wallet_id, row.wallet_version) for row in rows]
+    assert keys == sorted(keys)

@@ -1,0 +1,145 @@
+"""The application as it runs: probes, metrics, settings, a database that fails."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Any
+from uuid import uuid4
+
+import asyncpg
+from httpx import AsyncClient, Response
+
+Json = dict[str, Any]
+NewWallet = Callable[..., Awaitable[Json]]
+OpenClient = Callable[..., AbstractAsyncContextManager[AsyncClient]]
+AssertProblem = Callable[[Response, int, str], Json]
+Sql = Callable[..., Awaitable[list[asyncpg.Record]]]
+
+UNKNOWN = "0198c2a5-0000-7000-8000-000000000001"
+
+
+async def test_a_server_that_wants_idempotency_keys_refuses_each_post_without_one(
+    open_client: OpenClient, new_wallet: NewWallet, assert_problem: AssertProblem
+) -> None:
+    wallet = await new_wallet(balance="5")
+    path = f"/wallets/{wallet['id']}"
+    posts = [
+        ("/wallets", {"user_id": "ada", "currency": "EUR"}),
+        (f"{path}/fund", {"amount": "1"}),
+        (f"{path}/transfer", {"amount": "1", "to_wallet_id": UNKNOWN}),
+    ]
+    async with open_client(idempotency_key_required=True) as strict:
+        for target, body in posts:
+            assert_problem(await strict.post(target, json=body), 422, "idempotency-key-required")
+        assert (await strict.get(path)).json() == wallet
+        keyed = await strict.post(f"{path}/fund", json={"amount": "1"}, headers={"Idempotency-Key": "k"})
+        assert keyed.status_code == 200
+
+
+async def test_a_live_and_ready_server_says_so(client: AsyncClient) -> None:
+    assert (await client.get("/live")).json() == {"status": "live"}
+    assert (await client.get("/ready")).json() == {"status": "ready", "checks": {"database": "ok"}}
+
+
+async def test_the_metrics_count_operations_by_outcome_and_time_requests_by_route(
+    client: AsyncClient, new_wallet: NewWallet
+) -> None:
+    wallet = await new_wallet(balance="5")
+    body = {"amount": "9", "to_wallet_id": (await new_wallet("bob"))["id"]}
+    await client.post(f"/wallets/{wallet['id']}/transfer", json=body)
+    response = await client.get("/metrics")
+    assert response.headers["content-type"].startswith("text/plain")
+    assert 'wallet_operations_total{operation="fund",outcome="done"}' in response.text
+    assert 'wallet_operations_total{operation="transfer",outcome="insufficient-funds"}' in response.text
+    assert (
+        'http_request_duration_seconds_count{method="POST",route="/wallets/{wallet_id}/transfer",status="422"}'
+        in response.text
+    )
+    assert wallet["id"] not in response.text
+
+
+async def test_the_openapi_document_is_served(client: AsyncClient) -> None:
+    assert (await client.get("/openapi.json")).json()["info"]["title"] == "Wallet API"
+
+
+async def test_without_its_database_the_server_lives_is_not_ready_and_answers_503(
+    open_client: OpenClient, assert_problem: AssertProblem
+) -> None:
+    requests = [
+        ("GET", f"/wallets/{UNKNOWN}", None),
+        ("GET", "/users/ada/wallets", None),
+        ("POST", "/wallets", {"user_id": "ada", "currency": "EUR"}),
+        ("POST", f"/wallets/{UNKNOWN}/fund", {"amount": "1"}),
+    ]
+    async with open_client(database_url="postgresql://nobody@127.0.0.1:1/none") as lonely:
+        assert (await lonely.get("/live")).status_code == 200
+        ready = await lonely.get("/ready")
+        assert (ready.status_code, ready.json()["status"]) == (503, "not ready")
+        for method, path, body in requests:
+            response = await lonely.request(method, path, json=body)
+            assert_problem(response, 503, "unavailable")
+            assert response.headers["retry-after"] == "1"
+
+
+async def test_connections_that_the_server_ended_are_answered_503_and_then_replaced(
+    client: AsyncClient, new_wallet: NewWallet, sql: Sql, assert_problem: AssertProblem
+) -> None:
+    wallet = await new_wallet()
+    await sql(
+        "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND application_name = 'wallet-api'"
+    )
+    answers = [await client.get(f"/wallets/{wallet['id']}") for _ in range(3)]
+    for answer in answers:
+        if answer.status_code != 200:
+            assert_problem(answer, 503, "unavailable")
+    assert answers[-1].status_code == 200
+
+
+async def test_requests_that_find_no_free_connection_are_answered_503(
+    open_client: OpenClient, new_wallet: NewWallet, database_url: str, assert_problem: AssertProblem
+) -> None:
+    wallet = await new_wallet()
+    holder = await asyncpg.connect(database_url)
+    async with open_client(database_pool_size=1, pool_timeout_seconds=0.1, lock_timeout_seconds=1) as small:
+        async with holder.transaction():
+            await holder.execute("SELECT FROM wallet.wallets FOR UPDATE")
+            path = f"/wallets/{wallet['id']}/fund"
+            answers = await asyncio.gather(*(small.post(path, json={"amount": "1"}) for _ in range(4)))
+        busy = [answer for answer in answers if answer.status_code == 409]
+        assert len(busy) == 1
+        for answer in set(answers) - set(busy):
+            assert_problem(answer, 503, "unavailable")
+            assert answer.headers["retry-after"] == "1"
+    await holder.close()
+
+
+async def test_a_statement_that_takes_too_long_is_answered_503(
+    open_client: OpenClient,
+    client: AsyncClient,
+    new_wallet: NewWallet,
+    database_url: str,
+    assert_problem: AssertProblem,
+) -> None:
+    wallet = await new_wallet(balance="1")
+    holder = await asyncpg.connect(database_url)
+    async with open_client(statement_timeout_seconds=0.2, lock_timeout_seconds=10) as hasty, holder.transaction():
+        await holder.execute("SELECT FROM wallet.wallets FOR UPDATE")
+        for path, body in [("fund", {}), ("transfer", {"to_wallet_id": str(uuid4())})]:
+            answer = await hasty.post(f"/wallets/{wallet['id']}/{path}", json={"amount": "1", **body})
+            assert_problem(answer, 503, "unavailable")
+    await holder.close()
+    assert (await client.get(f"/wallets/{wallet['id']}")).json() == wallet
+
+
+async def test_a_migration_that_adds_columns_breaks_no_running_server(
+    client: AsyncClient, new_wallet: NewWallet, sql: Sql
+) -> None:
+    wallet = await new_wallet(balance="5")
+    path = f"/wallets/{wallet['id']}"
+    reads = [path, f"{path}/transactions", "/users/ada/wallets"]
+    before = [(await client.get(read)).json() for read in reads]
+    for table in ("wallets", "wallet_transactions", "outbox", "idempotency_keys"):
+        await sql(f"ALTER TABLE wallet.{table} ADD COLUMN colour text")
+    assert [(await client.get(read)).json() for read in reads] == before
+    assert (await client.post(f"{path}/fund", json={"amount": "1"})).status_code == 200

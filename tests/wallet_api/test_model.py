@@ -1,0 +1,341 @@
+"""The API against a model of it: whatever is asked in whatever order, both tell the same story."""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+from uuid import UUID
+
+import asyncpg
+import httpx
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    multiple,
+    rule,
+    run_state_machine_as_test,
+)
+
+from common.money import MINOR_MAX, to_major
+from wallet_api.app import create_app
+from wallet_api.settings import WalletApiSettings
+
+T = TypeVar("T")
+NewDatabase = Callable[[str | None], str]
+
+UNKNOWN = "0198c2a5-0000-7000-8000-000000000001"
+USERS = st.sampled_from(["ada", "bob"])
+CURRENCIES = st.sampled_from(["EUR", "EUR", "EUR", "JPY"])
+EXTERNAL_IDS = st.none() | st.sampled_from(["main", "savings"])
+# Mostly small, so that balances suffice now and then; at times as much as fits, so that the limit is met.
+AMOUNTS = st.one_of(st.integers(1, 500), st.integers(1, 50), st.sampled_from([MINOR_MAX, MINOR_MAX - 100]))
+KEYED = st.booleans()
+IMPOSSIBLE_AMOUNTS = st.sampled_from(["0", "0.00", "-1", "1e2", "1.00001", "NaN", "", "9" * 300, True, None, 0, -5])
+
+
+@dataclass
+class ModelWallet:
+    """What a wallet should be; money in minor units."""
+
+    id: str
+    user_id: str
+    currency: str
+    external_id: str | None
+    status: str = "active"
+    balance: int = 0
+    version: int = 1
+    entries: list[tuple[int, int, int]] = field(default_factory=list)
+    """`(version, amount, balance after)`."""
+
+    def move(self, amount: int) -> None:
+        self.balance += amount
+        self.version += 1
+        self.entries.append((self.version, amount, self.balance))
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request that was made with a key, and its answer."""
+
+    key: str
+    path: str
+    body: dict[str, Any]
+    status: int
+    content: bytes
+
+
+class WalletMachine(RuleBasedStateMachine):
+    """Drives the API; each example has a database of its own."""
+
+    wallets: Bundle[ModelWallet] = Bundle("wallets")
+    asked: Bundle[Asked] = Bundle("asked")
+
+    def __init__(self, make_database: Callable[[], str]) -> None:
+        super().__init__()
+        self.runner = asyncio.Runner()
+        self.stack = AsyncExitStack()
+        self.url = make_database()
+        self.model: dict[str, ModelWallet] = {}
+        self.events: list[tuple[str, str]] = []
+        self.funded: dict[str, int] = {}
+        self.key_count = 0
+        self.run(self.open())
+
+    def run(self, coroutine: Awaitable[T]) -> T:
+        async def awaited() -> T:
+            return await coroutine
+
+        return self.runner.run(awaited())
+
+    async def open(self) -> None:
+        app = create_app(WalletApiSettings(database_url=self.url, log_level="warning", database_pool_size=2))
+        await self.stack.enter_async_context(app.router.lifespan_context(app))
+        client = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://wallet.test")
+        self.client = await self.stack.enter_async_context(client)
+        self.database = await asyncpg.connect(self.url)
+        self.stack.push_async_callback(self.database.close)
+
+    def teardown(self) -> None:
+        self.run(self.stack.aclose())
+        self.runner.close()
+
+    def post(
+        self, path: str, body: dict[str, Any], *, keyed: bool = False, if_match: str | None = None
+    ) -> tuple[httpx.Response, Any]:
+        """Ask; return the response, and what goes into the bundle of requests whose answers must stay."""
+        headers = {"If-Match": if_match} if if_match else {}
+        if keyed:
+            self.key_count += 1
+            headers["Idempotency-Key"] = f"key-{self.key_count}"
+        response = self.run(self.client.post(path, json=body, headers=headers))
+        assert "idempotent-replayed" not in response.headers
+        is_kept = keyed and response.status_code not in {404, 412}
+        kept = Asked(headers.get("Idempotency-Key", ""), path, body, response.status_code, response.content)
+        return response, kept if is_kept else multiple()
+
+    @initialize(target=wallets, currency=st.just("EUR"))
+    def begin(self, currency: str) -> ModelWallet:
+        return self.make("ada", currency, None, keyed=False)[0]
+
+    def make(self, user_id: str, currency: str, external_id: str | None, *, keyed: bool) -> tuple[ModelWallet, Any]:
+        body = {"user_id": user_id, "currency": currency, "external_id": external_id}
+        response, asked = self.post("/wallets", body, keyed=keyed)
+        assert response.status_code == 201, response.text
+        wallet = ModelWallet(response.json()["id"], user_id, currency, external_id)
+        self.model[wallet.id] = wallet
+        self.events.append(("WALLET_CREATED", wallet.id))
+        return wallet, asked
+
+    @rule(target=wallets, user_id=USERS, currency=CURRENCIES, external_id=EXTERNAL_IDS)
+    def create(self, user_id: str, currency: str, external_id: str | None) -> Any:
+        taken = [item for item in self.model.values() if external_id and item.external_id == external_id]
+        if not any(item.user_id == user_id for item in taken):
+            return self.make(user_id, currency, external_id, keyed=False)[0]
+        body = {"user_id": user_id, "currency": currency, "external_id": external_id}
+        response, _ = self.post("/wallets", body)
+        self.assert_refused(response, "external-id-taken")
+        return multiple()
+
+    @rule(target=asked, user_id=USERS, currency=CURRENCIES)
+    def create_with_a_key(self, user_id: str, currency: str) -> Any:
+        return self.make(user_id, currency, None, keyed=True)[1]
+
+    @rule(target=asked, wallet=wallets, amount=AMOUNTS, keyed=KEYED)
+    def fund(self, wallet: ModelWallet, amount: int, keyed: bool) -> Any:
+        body = {"amount": to_major(amount, wallet.currency)}
+        response, asked = self.post(f"/wallets/{wallet.id}/fund", body, keyed=keyed)
+        if wallet.status != "active":
+            self.assert_refused(response, f"wallet-{wallet.status}")
+        elif wallet.balance + amount > MINOR_MAX:
+            self.assert_refused(response, "balance-limit-exceeded")
+        else:
+            self.do_fund(wallet, amount)
+            self.assert_moved(response, wallet, amount)
+        return asked
+
+    def do_fund(self, wallet: ModelWallet, amount: int) -> None:
+        wallet.move(amount)
+        self.funded[wallet.currency] = self.funded.get(wallet.currency, 0) + amount
+        self.events.append(("WALLET_FUNDED", wallet.id))
+
+    @rule(target=asked, sender=wallets, receiver=wallets, amount=AMOUNTS, keyed=KEYED)
+    def transfer(self, sender: ModelWallet, receiver: ModelWallet, amount: int, keyed: bool) -> Any:
+        body = {"amount": to_major(amount, sender.currency), "to_wallet_id": receiver.id}
+        response, asked = self.post(f"/wallets/{sender.id}/transfer", body, keyed=keyed)
+        refusal = self.refusal_of_transfer(sender, receiver, amount)
+        if refusal:
+            self.assert_refused(response, refusal)
+        else:
+            sender.move(-amount)
+            receiver.move(amount)
+            self.events.append(("TRANSFER_DONE", sender.id))
+            self.assert_moved(response, sender, amount)
+        return asked
+
+    @staticmethod
+    def refusal_of_transfer(sender: ModelWallet, receiver: ModelWallet, amount: int) -> str | None:
+        if sender is receiver:
+            return "same-wallet"
+        for wallet in (sender, receiver):
+            if wallet.status != "active":
+                return f"wallet-{wallet.status}"
+        if sender.currency != receiver.currency:
+            return "currency-mismatch"
+        if sender.balance < amount:
+            return "insufficient-funds"
+        if receiver.balance + amount > MINOR_MAX:
+            return "balance-limit-exceeded"
+        return None
+
+    @rule(sender=wallets, receiver=wallets, share=st.sampled_from([1, 2]))
+    def transfer_a_share_of_all_it_has(self, sender: ModelWallet, receiver: ModelWallet, share: int) -> None:
+        if sender.balance >= share:
+            self.transfer(sender, receiver, sender.balance // share, keyed=False)
+
+    @rule(wallet=wallets, stale=st.sampled_from([0, 0, 1, -1]), amount=st.integers(1, 100))
+    def fund_at_a_version(self, wallet: ModelWallet, stale: int, amount: int) -> None:
+        body = {"amount": to_major(amount, wallet.currency)}
+        path, if_match = f"/wallets/{wallet.id}/fund", f'"{wallet.version - stale}"'
+        response, _ = self.post(path, body, keyed=True, if_match=if_match)
+        if stale:
+            self.assert_refused(response, "version-mismatch")
+        elif wallet.status != "active":
+            self.assert_refused(response, f"wallet-{wallet.status}")
+        elif wallet.balance + amount > MINOR_MAX:
+            self.assert_refused(response, "balance-limit-exceeded")
+        else:
+            self.do_fund(wallet, amount)
+            self.assert_moved(response, wallet, amount)
+
+    @rule(wallet=wallets, amount=IMPOSSIBLE_AMOUNTS, keyed=KEYED)
+    def fund_with_an_impossible_amount(self, wallet: ModelWallet, amount: Any, keyed: bool) -> None:
+        response, _ = self.post(f"/wallets/{wallet.id}/fund", {"amount": amount}, keyed=keyed)
+        if wallet.status == "active" or not isinstance(amount, str | int) or isinstance(amount, bool):
+            self.assert_refused(response, "validation-error")
+        else:
+            self.assert_refused(response, f"wallet-{wallet.status}")
+
+    @rule(wallet=wallets, keyed=KEYED)
+    def ask_for_what_is_not_there(self, wallet: ModelWallet, keyed: bool) -> None:
+        response, _ = self.post(f"/wallets/{UNKNOWN}/fund", {"amount": "1"}, keyed=keyed)
+        self.assert_refused(response, "wallet-not-found")
+        if wallet.status == "active":
+            body = {"amount": "1", "to_wallet_id": UNKNOWN}
+            response, _ = self.post(f"/wallets/{wallet.id}/transfer", body, keyed=keyed)
+            self.assert_refused(response, "wallet-not-found")
+
+    @rule(wallet=wallets, status=st.sampled_from(["active", "frozen", "active", "closed"]))
+    def change_the_status(self, wallet: ModelWallet, status: str) -> None:
+        change = "UPDATE wallet.wallets SET status = $1 WHERE id = $2"
+        self.run(self.database.execute(change, status, UUID(wallet.id)))
+        wallet.status = status
+
+    @rule(asked=asked)
+    def ask_again_with_the_same_key(self, asked: Asked) -> None:
+        headers = {"Idempotency-Key": asked.key}
+        response = self.run(self.client.post(asked.path, json=asked.body, headers=headers))
+        assert (response.status_code, response.content) == (asked.status, asked.content)
+        assert response.headers["idempotent-replayed"] == "true"
+
+    @rule(asked=asked)
+    def ask_for_something_else_with_the_same_key(self, asked: Asked) -> None:
+        body = {**asked.body, "metadata": {"else": 1}}
+        headers = {"Idempotency-Key": asked.key}
+        response = self.run(self.client.post(asked.path, json=body, headers=headers))
+        self.assert_refused(response, "idempotency-key-reused")
+
+    @rule(wallet=wallets, limit=st.integers(1, 3), order=st.sampled_from(["asc", "desc"]))
+    def read_the_ledger_page_by_page(self, wallet: ModelWallet, limit: int, order: str) -> None:
+        entries, query = [], f"limit={limit}&order={order}"
+        while query:
+            page = self.run(self.client.get(f"/wallets/{wallet.id}/transactions?{query}")).json()
+            entries += [(item["version"], item["amount"], item["balance_after"]) for item in page["items"]]
+            cursor = page["next_cursor"]
+            query = cursor and f"limit={limit}&order={order}&cursor={cursor}"
+        told = [
+            (version, to_major(amount, wallet.currency), to_major(after, wallet.currency))
+            for version, amount, after in wallet.entries
+        ]
+        assert entries == (told if order == "asc" else told[::-1])
+
+    @rule(wallet=wallets)
+    def read_the_wallet(self, wallet: ModelWallet) -> None:
+        response = self.run(self.client.get(f"/wallets/{wallet.id}"))
+        found = response.json()
+        assert response.headers["etag"] == f'"{wallet.version}"'
+        assert found["balance"] == to_major(wallet.balance, wallet.currency)
+        assert (found["version"], found["status"]) == (wallet.version, wallet.status)
+
+    def assert_refused(self, response: httpx.Response, code: str) -> None:
+        assert response.json().get("code") == code, response.text
+        assert response.headers["content-type"] == "application/problem+json"
+
+    def assert_moved(self, response: httpx.Response, wallet: ModelWallet, amount: int) -> None:
+        assert response.status_code == 200, response.text
+        reply = response.json()
+        assert (reply["amount"], reply["balance"], reply["version"]) == (
+            to_major(amount, wallet.currency),
+            to_major(wallet.balance, wallet.currency),
+            wallet.version,
+        )
+
+    @invariant()
+    def the_wallets_and_their_ledger_are_those_of_the_model(self) -> None:
+        rows = self.run(self.database.fetch("SELECT id::text, balance_minor, version, status FROM wallet.wallets"))
+        found = {row["id"]: (row["balance_minor"], row["version"], row["status"]) for row in rows}
+        expected = {item.id: (item.balance, item.version, item.status) for item in self.model.values()}
+        assert found == expected
+        assert all(balance >= 0 for balance, _, _ in found.values())
+        ledger = "SELECT * FROM wallet.wallet_transactions WHERE wallet_id IS NOT NULL ORDER BY wallet_version"
+        entries: dict[str, list[tuple[int, int, int]]] = {wallet_id: [] for wallet_id in expected}
+        for row in self.run(self.database.fetch(ledger)):
+            entry = (row["wallet_version"], row["amount_minor"], row["balance_after_minor"])
+            entries[str(row["wallet_id"])].append(entry)
+        assert entries == {item.id: item.entries for item in self.model.values()}
+
+    @invariant()
+    def what_all_wallets_have_is_what_came_in_from_the_world(self) -> None:
+        sums = "SELECT currency, sum(amount_minor) FROM wallet.wallet_transactions WHERE wallet_id IS NULL GROUP BY 1"
+        world = {currency: -total for currency, total in self.run(self.database.fetch(sums))}
+        assert world == self.funded
+        held: dict[str, int] = {}
+        for item in self.model.values():
+            held[item.currency] = held.get(item.currency, 0) + item.balance
+        assert {currency: total for currency, total in held.items() if total} == {
+            currency: total for currency, total in self.funded.items() if total
+        }
+
+    @invariant()
+    def the_outbox_has_one_event_for_each_change_in_their_order(self) -> None:
+        rows = self.run(
+            self.database.fetch("SELECT event_type, aggregate_id::text, payload FROM wallet.outbox ORDER BY id")
+        )
+        assert [(row["event_type"], row["aggregate_id"]) for row in rows] == self.events
+        last: dict[str, tuple[int, str]] = {}
+        for row in rows:
+            for change in json.loads(row["payload"])["wallets"]:
+                assert change["version"] == last.get(change["wallet_id"], (0, ""))[0] + 1
+                last[change["wallet_id"]] = (change["version"], change["balance_after"])
+        assert last == {item.id: (item.version, to_major(item.balance, item.currency)) for item in self.model.values()}
+
+
+def test_the_api_and_its_model_agree_whatever_is_asked(new_database: NewDatabase, template: str) -> None:
+    class Machine(WalletMachine):
+        def __init__(self) -> None:
+            super().__init__(lambda: new_database(template))
+
+    run_state_machine_as_test(
+        Machine,
+        settings=settings(
+            max_examples=25,
+            stateful_step_count=40,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )

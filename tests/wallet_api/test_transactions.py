@@ -1,0 +1,266 @@
+"""Many at once, from several processes' worth of applications, on the real PostgreSQL."""
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import pytest
+from httpx import AsyncClient, Response
+from prometheus_client import REGISTRY
+
+Json = dict[str, Any]
+NewWallet = Callable[..., Awaitable[Json]]
+OpenClient = Callable[..., AbstractAsyncContextManager[AsyncClient]]
+AssertProblem = Callable[[Response, int, str], Json]
+Sql = Callable[..., Awaitable[list[asyncpg.Record]]]
+Eventually = Callable[..., Awaitable[Any]]
+Check = Callable[[], Awaitable[None]]
+
+# These tests are about what is true in the end: on a busy machine it may take a while.
+PATIENT = {
+    "lock_timeout_seconds": 60,
+    "statement_timeout_seconds": 90,
+    "pool_timeout_seconds": 60,
+    "fund_attempts_max": 1000,
+}
+
+
+@pytest.fixture
+async def apis(open_client: OpenClient) -> AsyncIterator[list[AsyncClient]]:
+    """Three API processes' worth of applications, each with a pool of its own."""
+    async with AsyncExitStack() as stack:
+        yield [await stack.enter_async_context(open_client(**PATIENT)) for _ in range(3)]
+
+
+def retries(reason: str) -> float:
+    return REGISTRY.get_sample_value("wallet_transaction_retries_total", {"reason": reason}) or 0
+
+
+async def fund(api: AsyncClient, wallet: Json, amount: str = "1", **headers: str) -> Response:
+    return await api.post(f"/wallets/{wallet['id']}/fund", json={"amount": amount}, headers=headers)
+
+
+async def transfer(api: AsyncClient, sender: Json, receiver: Json, amount: str = "1") -> Response:
+    body = {"to_wallet_id": receiver["id"], "amount": amount}
+    return await api.post(f"/wallets/{sender['id']}/transfer", json=body)
+
+
+async def read(api: AsyncClient, wallet: Json) -> Json:
+    found: Json = (await api.get(f"/wallets/{wallet['id']}")).json()
+    return found
+
+
+def codes(answers: list[Response]) -> Counter[Any]:
+    return Counter(answer.json().get("code", answer.status_code) for answer in answers)
+
+
+def blocked(sql: Sql, count: int = 1) -> Callable[[], Awaitable[bool]]:
+    """Whether that many of the API's sessions wait for a lock."""
+
+    async def check() -> bool:
+        rows = await sql(
+            "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+            " AND application_name = 'wallet-api'"
+        )
+        return len(rows) == count
+
+    return check
+
+
+async def test_no_fund_is_lost_when_many_fund_one_wallet_at_once(
+    apis: list[AsyncClient], new_wallet: NewWallet, assert_promises_kept: Check
+) -> None:
+    wallet = await new_wallet()
+    races_lost = retries("version")
+    answers = await asyncio.gather(*(fund(api, wallet, "0.01") for api in apis for _ in range(20)))
+    assert codes(answers) == {200: 60}
+    assert sorted(answer.json()["version"] for answer in answers) == list(range(2, 62))
+    after = await read(apis[0], wallet)
+    assert (after["balance"], after["version"]) == ("0.60", 61)
+    assert retries("version") > races_lost
+    await assert_promises_kept()
+
+
+async def test_transfers_both_ways_between_the_same_wallets_never_deadlock_and_keep_the_money(
+    apis: list[AsyncClient], new_wallet: NewWallet, assert_promises_kept: Check
+) -> None:
+    wallets = [await new_wallet(user_id, balance="100") for user_id in ("ada", "bob", "cleo")]
+    deadlocks = retries("40P01")
+    pairs = [(sender, receiver) for sender in wallets for receiver in wallets if sender is not receiver]
+    answers = await asyncio.gather(*(transfer(api, *pair) for _ in range(7) for api in apis for pair in pairs))
+    assert codes(answers) == {200: 126}
+    assert retries("40P01") == deadlocks
+    after = [await read(apis[0], wallet) for wallet in wallets]
+    # As many went one way as the other.
+    assert [(wallet["balance"], wallet["version"]) for wallet in after] == [("100.00", 2 + 84)] * 3
+    await assert_promises_kept()
+
+
+async def test_a_wallet_never_goes_negative_under_concurrent_transfers(
+    apis: list[AsyncClient], new_wallet: NewWallet, assert_promises_kept: Check
+) -> None:
+    ada, bob = await new_wallet("ada", balance="10"), await new_wallet("bob")
+    answers = await asyncio.gather(*(transfer(api, ada, bob) for api in apis for _ in range(10)))
+    assert codes(answers) == {200: 10, "insufficient-funds": 20}
+    after = [(wallet["balance"], wallet["version"]) for wallet in (await read(apis[0], ada), await read(apis[0], bob))]
+    assert after == [("0.00", 12), ("10.00", 11)]
+    await assert_promises_kept()
+
+
+async def test_money_is_conserved_when_funds_transfers_and_refusals_of_the_same_wallets_meet(
+    apis: list[AsyncClient], new_wallet: NewWallet, assert_promises_kept: Check
+) -> None:
+    dice = random.Random(4711)
+    wallets = [await new_wallet(f"user-{number}", balance="2") for number in range(4)]
+    deadlocks = retries("40P01")
+
+    async def act(api: AsyncClient) -> Response:
+        sender, receiver = dice.sample(wallets, 2)
+        if dice.random() < 0.3:
+            return await fund(api, sender, "0.50")
+        return await transfer(api, sender, receiver, f"{dice.randint(1, 300) / 100:.2f}")
+
+    answers = await asyncio.gather(*(act(api) for api in apis for _ in range(50)))
+    outcomes = codes(answers)
+    assert outcomes.keys() <= {200, "insufficient-funds"}
+    assert retries("40P01") == deadlocks
+    funded = sum(answer.status_code == 200 and answer.json()["type"] == "FUND" for answer in answers)
+    balances = [float((await read(apis[0], wallet))["balance"]) for wallet in wallets]
+    assert round(sum(balances), 2) == 8 + funded * 0.5
+    await assert_promises_kept()
+
+
+async def test_one_external_id_asked_for_many_times_at_once_makes_one_wallet(
+    apis: list[AsyncClient], assert_promises_kept: Check
+) -> None:
+    body = {"user_id": "ada", "currency": "EUR", "external_id": "main"}
+    answers = await asyncio.gather(*(api.post("/wallets", json=body) for api in apis for _ in range(7)))
+    assert codes(answers) == {201: 1, "external-id-taken": 20}
+    assert len({answer.json().get("wallet_id") or answer.json()["id"] for answer in answers}) == 1
+    await assert_promises_kept()
+
+
+async def test_only_one_of_many_with_the_same_if_match_gets_through(
+    apis: list[AsyncClient], new_wallet: NewWallet, assert_promises_kept: Check
+) -> None:
+    wallet = await new_wallet()
+    answers = await asyncio.gather(*(fund(api, wallet, **{"If-Match": '"1"'}) for api in apis for _ in range(5)))
+    assert codes(answers) == {200: 1, "version-mismatch": 14}
+    await assert_promises_kept()
+
+
+@pytest.mark.parametrize("act", ["fund", "transfer"])
+async def test_a_wallet_that_others_hold_is_busy_after_the_lock_timeout_and_not_before(
+    open_client: OpenClient,
+    new_wallet: NewWallet,
+    database_url: str,
+    assert_problem: AssertProblem,
+    act: str,
+) -> None:
+    ada, bob = await new_wallet("ada", balance="5"), await new_wallet("bob")
+    holder, clock = await asyncpg.connect(database_url), asyncio.get_running_loop().time
+    async with open_client(lock_timeout_seconds=0.3) as api, holder.transaction():
+        await holder.execute("SELECT FROM wallet.wallets WHERE id = $1 FOR UPDATE", UUID(ada["id"]))
+        asked_at = clock()
+        answer = await (fund(api, ada) if act == "fund" else transfer(api, bob, ada))
+        assert assert_problem(answer, 409, "wallet-busy")["title"] == "The wallet is locked by other requests"
+        assert answer.headers["retry-after"] == "1"
+        assert clock() - asked_at >= 0.3
+        assert await read(api, ada) == ada
+    await holder.close()
+
+
+@pytest.mark.parametrize(
+    ("attempts_max", "headers", "code"),
+    [(1, {}, "version-conflict"), (2, {}, 200), (2, {"If-Match": '"1"'}, "version-mismatch")],
+)
+async def test_a_fund_that_loses_the_race_looks_again_as_often_as_it_may(
+    open_client: OpenClient,
+    new_wallet: NewWallet,
+    database_url: str,
+    sql: Sql,
+    eventually: Eventually,
+    attempts_max: int,
+    headers: dict[str, str],
+    code: int | str,
+) -> None:
+    wallet = await new_wallet()
+    holder = await asyncpg.connect(database_url)
+    async with open_client(**{**PATIENT, "fund_attempts_max": attempts_max}) as api:
+        async with holder.transaction():
+            await holder.execute("UPDATE wallet.wallets SET version = version + 1")
+            asked = asyncio.create_task(fund(api, wallet, **headers))
+            await eventually(blocked(sql))
+        answer = await asked
+        assert answer.json().get("code", answer.status_code) == code
+        if code == "version-conflict":
+            assert answer.headers["retry-after"] == "1"
+        after = await read(api, wallet)
+        assert (after["version"], after["balance"]) == ((3, "1.00") if code == 200 else (2, "0.00"))
+    await holder.close()
+
+
+async def test_a_transfer_that_a_stranger_deadlocks_is_run_again(
+    open_client: OpenClient,
+    new_wallet: NewWallet,
+    database_url: str,
+    sql: Sql,
+    eventually: Eventually,
+    assert_promises_kept: Check,
+) -> None:
+    low, high = sorted([await new_wallet(balance="5"), await new_wallet()], key=lambda wallet: wallet["id"])
+    stranger, deadlocks = await asyncpg.connect(database_url), retries("40P01")
+    lock = "SELECT FROM wallet.wallets WHERE id = $1 FOR UPDATE"
+    # The API's session is the one that looks for a deadlock, after one second, and so the one that ends it.
+    await stranger.execute("SET deadlock_timeout = '60s'")
+    async with open_client(**PATIENT) as api:
+        async with stranger.transaction():
+            await stranger.execute(lock, UUID(high["id"]))
+            asked = asyncio.create_task(transfer(api, low, high))
+            await eventually(blocked(sql))
+            await asyncio.wait_for(stranger.execute(lock, UUID(low["id"])), 30)
+        assert (await asked).status_code == 200
+    await stranger.close()
+    assert retries("40P01") == deadlocks + 1
+    await assert_promises_kept()
+
+
+async def test_a_request_that_is_given_up_leaves_no_effect_and_no_lock(
+    open_client: OpenClient,
+    new_wallet: NewWallet,
+    database_url: str,
+    sql: Sql,
+    eventually: Eventually,
+    assert_promises_kept: Check,
+) -> None:
+    ada, bob = await new_wallet("ada", balance="5"), await new_wallet("bob")
+    holder = await asyncpg.connect(database_url)
+    async with open_client(**{**PATIENT, "database_pool_size": 1}) as api:
+        async with holder.transaction():
+            await holder.execute("SELECT FROM wallet.wallets FOR UPDATE")
+            asked = asyncio.create_task(transfer(api, ada, bob))
+            await eventually(blocked(sql))
+            asked.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await asked
+        assert await read(api, ada) == ada
+        assert (await transfer(api, ada, bob)).json()["version"] == ada["version"] + 1
+    await holder.close()
+    await assert_promises_kept()
+
+
+async def test_the_ledger_shows_every_movement_whose_reply_was_sent(
+    apis: list[AsyncClient], new_wallet: NewWallet
+) -> None:
+    wallet = await new_wallet()
+    for number in range(1, 10):
+        writer, reader = apis[number % 3], apis[(number + 1) % 3]
+        funded = (await fund(writer, wallet)).json()
+        newest = (await reader.get(f"/wallets/{wallet['id']}/transactions?limit=1")).json()["items"][0]
+        assert newest["transaction_id"] == funded["transaction_id"]
+        assert (await read(reader, wallet))["version"] == funded["version"] == number + 1

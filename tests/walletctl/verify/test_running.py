@@ -1,0 +1,196 @@
+"""What isn't at rest: live traffic, replays, foreign records, retention, another database, servers away."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
+from uuid import UUID
+
+import orjson
+import pytest
+import typer
+from confluent_kafka import Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+from typer.testing import CliRunner
+
+from common.identifiers import new_id
+from outbox_relay import operations
+from outbox_relay.operations import Selection
+from walletctl.commands.verify import verify
+from walletctl.console import Exit
+from walletctl.verify import published
+from walletctl.verify.audit import BALANCES, HISTORY, PROGRESS, TOPIC, audit
+from walletctl.verify.report import Report
+from walletctl.verify.settings import VerifySettings
+
+Tamper = Callable[..., Coroutine[None, None, None]]
+NewWallets = Callable[[AsyncEngine], Awaitable[dict[str, UUID]]]
+MoveMoney = Callable[[AsyncEngine, dict[str, UUID], int], Awaitable[None]]
+Run = Callable[[VerifySettings], Awaitable[None]]
+
+
+def broken(report: Report) -> dict[str, int]:
+    return {check.name: check.difference_count for check in report.checks if check.difference_count}
+
+
+async def replay_all(engine: AsyncEngine) -> None:
+    async for _ in operations.replay(engine, Selection()):
+        pass
+
+
+async def test_live_traffic_raises_no_false_alarm(
+    fresh: VerifySettings,
+    engine: AsyncEngine,
+    new_wallets: NewWallets,
+    move_money: MoveMoney,
+    run_relay: Run,
+    run_consumer: Run,
+) -> None:
+    wallets = await new_wallets(engine)
+    stop = asyncio.Event()
+
+    async def repeat(work: Callable[[], Awaitable[None]]) -> None:
+        while not stop.is_set():
+            await work()
+
+    async def replay_now_and_then() -> None:
+        await replay_all(engine)
+        await asyncio.sleep(0.3)
+
+    async with asyncio.TaskGroup() as tasks:
+        for work in (
+            lambda: move_money(engine, wallets, 2),
+            lambda: run_relay(fresh),
+            lambda: run_consumer(fresh),
+            replay_now_and_then,
+        ):
+            tasks.create_task(repeat(work))
+        reports = [await audit(fresh) for _ in range(12)]
+        stop.set()
+    assert [report.differences for report in reports] == [[]] * len(reports)
+    assert any(report.horizon.on_their_way for report in reports)
+    assert reports[-1].horizon.last_outbox_id > reports[0].horizon.last_outbox_id
+    await run_relay(fresh)
+    await run_consumer(fresh)
+    at_rest = await audit(fresh)
+    assert at_rest.differences == []
+    assert at_rest.horizon.on_their_way == 0
+    assert at_rest.horizon.topic_duplicates > 0
+
+
+async def test_what_is_not_published_yet_is_on_its_way(
+    fresh: VerifySettings, engine: AsyncEngine, new_wallets: NewWallets, move_money: MoveMoney, run_relay: Run
+) -> None:
+    await move_money(engine, await new_wallets(engine), 1)
+    pending = await audit(fresh)
+    assert (pending.ok, pending.horizon.pending, pending.horizon.on_their_way) == (True, 11, 13)
+    await run_relay(fresh)
+    published_only = await audit(fresh)
+    assert (published_only.ok, published_only.horizon.pending, published_only.horizon.on_their_way) == (True, 0, 13)
+
+
+async def test_a_record_that_is_not_from_the_outbox_is_named(
+    fresh: VerifySettings,
+    engine: AsyncEngine,
+    new_wallets: NewWallets,
+    move_money: MoveMoney,
+    run_relay: Run,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(published, "STRAYS_HELD_MAX", 2)
+    wallets = await new_wallets(engine)
+    await move_money(engine, wallets, 1)
+    await run_relay(fresh)
+    async with engine.connect() as connection:
+        event_id = await connection.scalar(text("SELECT event_id FROM wallet.outbox LIMIT 1"))
+    producer = Producer({"bootstrap.servers": fresh.kafka_bootstrap_servers, "partitioner": "murmur2_random"})
+    for ce_id in (str(new_id()), None, "no uuid", str(event_id)):
+        # Of the hot wallet's partition, so that records follow that are in the outbox.
+        producer.produce(fresh.kafka_topic, b"{}", str(wallets["hot"]), headers={"ce_id": ce_id})
+    assert producer.flush(10) == 0
+    await move_money(engine, wallets, 1)
+    await run_relay(fresh)
+    report = await audit(fresh)
+    assert broken(report) == {TOPIC: 4}
+    assert sum("expected an event of this outbox" in line for line in report.differences) == 3
+    assert sum(f"duplicate of event {event_id}" in line for line in report.differences) == 1
+
+
+async def test_records_that_the_topic_no_longer_keeps_are_counted_and_no_difference(
+    fresh: VerifySettings,
+    engine: AsyncEngine,
+    new_wallets: NewWallets,
+    move_money: MoveMoney,
+    run_relay: Run,
+    kafka_admin: AdminClient,
+) -> None:
+    await move_money(engine, await new_wallets(engine), 3)
+    await run_relay(fresh)
+    before = [TopicPartition(fresh.kafka_topic, partition, 2) for partition in range(3)]
+    for future in kafka_admin.delete_records(before).values():
+        await asyncio.wrap_future(future)
+    report = await audit(fresh)
+    assert report.ok
+    async with engine.connect() as connection:
+        expired = await connection.scalar(text("SELECT count(*) FROM wallet.outbox WHERE kafka_offset < 2"))
+    assert report.horizon.topic_expired == expired > 0
+
+
+async def test_a_topic_that_is_gone_is_named(settings: VerifySettings) -> None:
+    report = await audit(settings.model_copy(update={"kafka_topic": f"gone_{new_id()}"}))
+    assert broken(report) == {TOPIC: report.horizon.last_outbox_id}
+    assert len(report.differences) == min(100, report.difference_count)
+
+
+async def test_the_history_may_live_in_another_database(apart: VerifySettings, tamper: Tamper) -> None:
+    assert (await audit(apart)).differences == []
+    await tamper(apart.history_database_url, "DELETE FROM history.transaction_events WHERE wallet_version = 3")
+    assert broken(await audit(apart)) == {HISTORY: 4, PROGRESS: 4}
+
+
+async def test_nothing_at_all_agrees(fresh: VerifySettings) -> None:
+    report = await audit(fresh)
+    assert report.ok
+    assert report.horizon.last_outbox_id == 0
+
+
+async def test_a_broker_that_is_away_is_told_in_one_line(settings: VerifySettings) -> None:
+    away = settings.model_copy(update={"kafka_bootstrap_servers": "127.0.0.1:1"})
+    with pytest.raises(TimeoutError, match="Kafka at .*:1: "):
+        await audit(away)
+
+
+async def test_a_database_that_is_away_is_an_os_error(settings: VerifySettings) -> None:
+    away = settings.model_copy(update={"history_database_url": "postgresql://postgres@127.0.0.1:1/wallet"})
+    with pytest.raises(OSError, match="127"):
+        await audit(away)
+
+
+def _run_command(settings: VerifySettings | None, *arguments: str) -> tuple[int, str]:
+    app = typer.Typer()
+    app.command()(verify)
+    environment = {key.upper(): str(value) for key, value in settings.model_dump().items()} if settings else {}
+    result = CliRunner().invoke(app, arguments, env=environment)
+    return result.exit_code, result.stdout
+
+
+def test_the_command_prints_tables_or_json(settings: VerifySettings, tamper: Tamper) -> None:
+    code, output = _run_command(settings)
+    assert code == Exit.OK
+    assert "everything agrees" in output
+    asyncio.run(tamper(settings.database_url, "UPDATE wallet.wallets SET balance_minor = balance_minor + 1"))
+    code, output = _run_command(settings)
+    assert code == Exit.FOUND_WRONG
+    assert output.count("differs:") == 5
+    code, output = _run_command(settings, "--json")
+    assert code == Exit.FOUND_WRONG
+    report = orjson.loads(output)
+    assert report["ok"] is False
+    assert report["difference_count"] == len(report["differences"]) == 5
+    assert report["checks"][0]["name"] == BALANCES
+    assert report["checks"][0]["differences"] == 5
+    assert report["horizon"]["last_outbox_id"] > 0
+
+
+def test_bad_configuration_is_a_usage_error() -> None:
+    assert _run_command(None)[0] == Exit.USAGE
