@@ -2,11 +2,14 @@
 
 from typing import Final
 
+from sqlalchemy import TextClause, text
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from common.settings import asyncpg_url
+
+PING: Final = text("SELECT 1")
 
 SERIALIZATION_FAILURE: Final = "40001"
 DEADLOCK_DETECTED: Final = "40P01"
@@ -84,3 +87,15 @@ def is_unreachable(error: BaseException) -> bool:
     if isinstance(error, DBAPIError) and error.connection_invalidated:
         return True
     return isinstance(error, InterfaceError | OperationalError)
+
+
+async def database_state(engine: AsyncEngine, ask: TextClause = PING) -> str:
+    """Return "ok", or why the database can't be used: what `ask` wants is not to be had."""
+    try:
+        async with engine.connect() as connection:
+            await connection.execute(ask)
+    except Exception as error:
+        if is_unreachable(error):
+            return f"away: {error.__class__.__name__}"
+        raise
+    return "ok"

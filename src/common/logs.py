@@ -1,7 +1,10 @@
 """Structured logs: a constant event name and fields, one line each, to standard error."""
 
 import logging
+import re
 import sys
+import time
+from typing import Final
 
 import structlog
 from structlog.processors import ExceptionRenderer
@@ -12,6 +15,27 @@ from common.settings import LogSettings
 
 # What a request or a connection holds is nobody's business but the client's: no local variables in the log.
 _tracebacks_without_locals = ExceptionRenderer(ExceptionDictTransformer(show_locals=False))
+
+
+class _Repetitions(logging.Filter):
+    """Lets a line through once in five seconds: librdkafka repeats itself while a broker is away."""
+
+    _SECONDS: Final = 5.0
+    _LINES_MAX: Final = 1000
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._seen: dict[str, float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Return whether the line hasn't just been there, its numbers aside."""
+        line, now = re.sub(r"[0-9]+", "0", record.getMessage()), time.monotonic()
+        if now - self._seen.get(line, -self._SECONDS) < self._SECONDS:
+            return False
+        if len(self._seen) >= self._LINES_MAX:
+            self._seen.clear()
+        self._seen[line] = now
+        return True
 
 
 def configure_logs(settings: LogSettings, process: str) -> None:
@@ -45,5 +69,7 @@ def configure_logs(settings: LogSettings, process: str) -> None:
     root.handlers = [handler]
     root.setLevel(level)
     structlog.contextvars.bind_contextvars(process=process)
+    librdkafka = logging.getLogger("librdkafka")
+    librdkafka.filters = [_Repetitions()]
     # Each request is counted in the metrics; a line for each would cost more than the request's SQL.
     logging.getLogger("uvicorn.access").setLevel(logging.WARNING)

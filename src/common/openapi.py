@@ -1,11 +1,14 @@
 """What the OpenAPI documents say of errors (RFC 9457)."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
+from fastapi import FastAPI
 from pydantic import BaseModel
 
 from common.problems import MEDIA_TYPE
+
+_ERRORS_FROM: Final = "4"
 
 
 class FieldError(BaseModel):
@@ -34,3 +37,19 @@ def problem_documentation(description: str, example: Mapping[str, Any]) -> dict[
         "description": description,
         "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemOut"}, "example": dict(example)}},
     }
+
+
+def only_problem_documents(app: FastAPI) -> None:
+    """Take `application/json`, which FastAPI adds for the model's sake, out of the errors that the app documents."""
+    generate = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        document = generate()
+        for route in document["paths"].values():
+            for operation in route.values():
+                for status, response in operation["responses"].items():
+                    if status >= _ERRORS_FROM:
+                        response["content"].pop("application/json", None)
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]

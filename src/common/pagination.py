@@ -3,12 +3,14 @@
 import base64
 import binascii
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from urllib.parse import quote, urlencode
 
 import orjson
 
 from common.problems import ValidationProblem
+
+ValueT = TypeVar("ValueT")
 
 PAGE_LIMIT_DEFAULT: Final = 50
 PAGE_LIMIT_MAX: Final = 100
@@ -35,6 +37,11 @@ def decode_cursor(cursor: str, kinds: Sequence[type]) -> list[Any]:
     if any(isinstance(value, int) and abs(value) >= 2**63 for value in values):
         raise ValidationProblem.of("cursor", "is not a next_cursor of this list")
     return values
+
+
+def first_keyset(order: str, lowest: ValueT, highest: ValueT) -> ValueT:
+    """Return the sort key from which the first page goes on, in the order `asc` or `desc`."""
+    return lowest if order == "asc" else highest
 
 
 def next_link(path: str, query: Mapping[str, Sequence[str]], cursor: str) -> str:

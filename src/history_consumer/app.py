@@ -5,11 +5,12 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from common.database import create_engine, is_unreachable
-from common.http import EXCEPTION_HANDLERS, RequestMetrics, probe_routes
+from common.api import create_api
+from common.database import create_engine, database_state
 from common.logs import configure_logs
-from history_consumer import queries, routes
+from history_consumer import routes
 from history_consumer.context import Context
+from history_consumer.queries import PING
 from history_consumer.settings import HistoryApiSettings
 
 
@@ -36,31 +37,14 @@ def create_app(settings: HistoryApiSettings | None = None) -> FastAPI:
         yield
         await engine.dispose()
 
-    app = FastAPI(
-        title="Wallet history API",
-        summary="What happened to wallets, as the events told it: behind the wallets by a little, never wrong.",
-        version="1",
-        lifespan=lifespan,
-        exception_handlers=dict(EXCEPTION_HANDLERS),
-        redirect_slashes=False,
-    )
-    app.add_middleware(RequestMetrics)
-    app.include_router(routes.router)
-
     async def checks() -> dict[str, str]:
-        return {"database": await database_state(app.state.context)}
+        return {"database": await database_state(app.state.context.reader, PING)}
 
-    app.router.routes.extend(probe_routes(checks))
+    app = create_api(
+        "Wallet history API",
+        "What happened to wallets, as the events told it: behind the wallets by a little, never wrong.",
+        routes.router,
+        lifespan,
+        checks,
+    )
     return app
-
-
-async def database_state(context: Context) -> str:
-    """Return "ok", or why the history can't be read."""
-    try:
-        async with context.reader.connect() as connection:
-            await queries.ping(connection)
-    except Exception as error:
-        if is_unreachable(error):
-            return f"away: {error.__class__.__name__}"
-        raise
-    return "ok"

@@ -17,6 +17,6 @@ class Context:
     reader: AsyncEngine
 
 
-def context_of(request: Request) -> Context:
+async def context_of(request: Request) -> Context:
     """Return the application's context; a FastAPI dependency."""
     return cast("Context", request.app.state.context)

@@ -15,7 +15,7 @@ from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from pydantic import AfterValidator, AwareDatetime
 
 from common.openapi import problem_documentation
-from common.pagination import PAGE_LIMIT_DEFAULT, PAGE_LIMIT_MAX, decode_cursor, encode_cursor, next_link
+from common.pagination import PAGE_LIMIT_DEFAULT, PAGE_LIMIT_MAX, decode_cursor, encode_cursor, first_keyset, next_link
 from common.text import check_user_id
 from history_consumer import read_queries
 from history_consumer.context import Context, context_of
@@ -92,7 +92,7 @@ async def get_wallet_history(
     `complete` says that no version is missing among those the history has heard of, `as_of_version` up to which
     version none is. A wallet that the history hasn't heard of has no items, `complete` false, `as_of_version` 0.
     """
-    after = decode_cursor(cursor, [int])[0] if cursor else _first(order, 0, VERSION_MAX)
+    after = decode_cursor(cursor, [int])[0] if cursor else first_keyset(order, 0, VERSION_MAX)
     async with context.reader.connect() as connection:
         page = await read_queries.wallet_page(connection, wallet_id, order, after, filters, limit + 1)
     if min_version is not None and (page.as_of_version or 0) < min_version:
@@ -118,7 +118,9 @@ async def get_user_history(
     `complete` says that none of the wallets the history knows of misses a version.
     """
     event_id, wallet_id = (
-        decode_cursor(cursor, [UUID, UUID]) if cursor else _first(order, [UUID(int=0)] * 2, [UUID(int=2**128 - 1)] * 2)
+        decode_cursor(cursor, [UUID, UUID])
+        if cursor
+        else first_keyset(order, [UUID(int=0)] * 2, [UUID(int=2**128 - 1)] * 2)
     )
     async with context.reader.connect() as connection:
         page = await read_queries.user_page(connection, user_id, order, (event_id, wallet_id), filters, limit + 1)
@@ -143,14 +145,10 @@ async def _wait_for_version(context: Context, wallet_id: UUID, min_version: int)
         await asyncio.sleep(context.settings.history_min_version_poll_seconds)
 
 
-def _first(order: Order, lowest: Any, highest: Any) -> Any:
-    return lowest if order == "asc" else highest
-
-
 def _respond(request: Request, page: Page, limit: int, keyset: Sequence[str | int] | None) -> Response:
     cursor = None if keyset is None else encode_cursor(keyset)
     headers = {}
     if cursor:
         query = {name: request.query_params.getlist(name) for name in request.query_params}
-        headers["Link"] = next_link(request.url.path, query, cursor)
+        headers["Link"] = next_link(request.scope["path"], query, cursor)
     return Response(page_json(page, limit, cursor), media_type=JSON, headers=headers)

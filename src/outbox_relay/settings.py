@@ -21,7 +21,7 @@ class RelaySettings(DatabaseSettings, KafkaSettings, LogSettings):
     relay_poll_longest_seconds: float = Field(0.1, gt=0, le=60)
     """The longest pause when nothing is pending."""
     relay_delivery_timeout_seconds: float = Field(8.0, ge=1, le=60)
-    """How long Kafka may take to acknowledge; below the 15 seconds after which PostgreSQL takes a hung relay's lanes away."""
+    """How long Kafka may take to acknowledge: less than the 15 seconds after which a hung relay loses its lanes."""
     relay_ops_host: str = "127.0.0.1"
     """Where `/live`, `/ready` and `/metrics` are served."""
     relay_ops_port: Port = 9401

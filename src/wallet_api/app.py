@@ -4,11 +4,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
-from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncEngine
 
-from common.database import create_engine, is_unreachable
-from common.http import EXCEPTION_HANDLERS, RequestMetrics, probe_routes
+from common.api import create_api
+from common.database import create_engine, database_state
 from common.logs import configure_logs
 from wallet_api import routes
 from wallet_api.context import Context
@@ -39,31 +37,14 @@ def create_app(settings: WalletApiSettings | None = None) -> FastAPI:
         yield
         await engine.dispose()
 
-    app = FastAPI(
-        title="Wallet API",
-        summary="Wallets, their balances and their ledger. Every movement becomes an event.",
-        version="1",
-        lifespan=lifespan,
-        exception_handlers=dict(EXCEPTION_HANDLERS),
-        redirect_slashes=False,
-    )
-    app.add_middleware(RequestMetrics)
-    app.include_router(routes.router)
-
     async def checks() -> dict[str, str]:
         return {"database": await database_state(app.state.context.reader)}
 
-    app.router.routes.extend(probe_routes(checks))
+    app = create_api(
+        "Wallet API",
+        "Wallets, their balances and their ledger. Every movement becomes an event.",
+        routes.router,
+        lifespan,
+        checks,
+    )
     return app
-
-
-async def database_state(engine: AsyncEngine) -> str:
-    """Return "ok", or why the database can't be used."""
-    try:
-        async with engine.connect() as connection:
-            await connection.execute(text("SELECT 1"))
-    except Exception as error:
-        if is_unreachable(error):
-            return f"away: {error.__class__.__name__}"
-        raise
-    return "ok"

@@ -18,6 +18,6 @@ class Context:
     reader: AsyncEngine
 
 
-def context_of(request: Request) -> Context:
+async def context_of(request: Request) -> Context:
     """Return the application's context; a FastAPI dependency."""
     return cast("Context", request.app.state.context)

@@ -1,30 +1,11 @@
 """What the OpenAPI document says beyond what FastAPI sees: bodies that are read by hand, and errors."""
 
+from http import HTTPStatus
 from typing import Any, Final
 
 from pydantic import BaseModel
 
-from common.problems import MEDIA_TYPE
-
-
-class FieldError(BaseModel):
-    """One field that is wrong."""
-
-    field: str
-    message: str
-
-
-class ProblemOut(BaseModel):
-    """An error (RFC 9457)."""
-
-    type: str
-    title: str
-    status: int
-    detail: str
-    instance: str
-    code: str
-    errors: list[FieldError] | None = None
-
+from common.openapi import problem_documentation
 
 _PROBLEM_EXAMPLE: Final = {
     "type": "urn:wallet:problem:insufficient-funds",
@@ -37,11 +18,7 @@ _PROBLEM_EXAMPLE: Final = {
 
 
 def _problem(description: str) -> dict[str, Any]:
-    return {
-        "model": ProblemOut,
-        "description": description,
-        "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemOut"}, "example": _PROBLEM_EXAMPLE}},
-    }
+    return problem_documentation(description, _PROBLEM_EXAMPLE)
 
 
 READ_ERRORS: Final[dict[int | str, dict[str, Any]]] = {
@@ -50,7 +27,9 @@ READ_ERRORS: Final[dict[int | str, dict[str, Any]]] = {
     503: _problem("unavailable"),
 }
 
-_MONEY_ERRORS: Final[dict[int | str, dict[str, Any]]] = {
+LIST_ERRORS: Final = {code: what for code, what in READ_ERRORS.items() if code != HTTPStatus.NOT_FOUND}
+
+_POST_ERRORS: Final[dict[int | str, dict[str, Any]]] = {
     400: _problem("bad-request: the body is not JSON"),
     404: _problem("wallet-not-found"),
     409: _problem(
@@ -68,12 +47,16 @@ _MONEY_ERRORS: Final[dict[int | str, dict[str, Any]]] = {
 }
 
 
-def money_documentation(body: type[BaseModel], reply: type[BaseModel], status: int) -> dict[str, Any]:
-    """Return a POST route's keyword arguments: its reply, its errors and its body."""
+def post_documentation(body: type[BaseModel], reply: type[BaseModel], status: int) -> dict[str, Any]:
+    """Return a POST route's keyword arguments: its reply, its errors and its body.
+
+    What is made (201) can't be missing or at another version yet.
+    """
+    left_out = {404, 412} if status == HTTPStatus.CREATED else set()
     schema = body.model_json_schema(ref_template="#/components/schemas/{model}")
     return {
         "status_code": status,
         "response_model": reply,
-        "responses": _MONEY_ERRORS,
+        "responses": {code: what for code, what in _POST_ERRORS.items() if code not in left_out},
         "openapi_extra": {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}},
     }

@@ -25,7 +25,7 @@ _INTEGER_MAX: Final = 2**53 - 1
 _AMOUNT_MAX: Final = 10**300
 
 _KEY = re.compile(r"[!-~]{1,255}")
-_TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+_TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 _ENTITY_TAGS = re.compile(r'(?:W/)?"[^"]*"(?:\s*,\s*(?:W/)?"[^"]*")*')
 _ENTITY_TAG = re.compile(r'"[^"]*"')
 _STRONG_VERSION = re.compile(r'(?<!W/)"([1-9][0-9]{0,17})"')

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
 from pydantic import AfterValidator, BaseModel
 
 from common.http import path_of
-from common.pagination import PAGE_LIMIT_DEFAULT, PAGE_LIMIT_MAX, decode_cursor, encode_cursor, next_link
+from common.pagination import PAGE_LIMIT_DEFAULT, PAGE_LIMIT_MAX, decode_cursor, encode_cursor, first_keyset, next_link
 from common.problems import Problem
 from common.text import check_user_id
 from wallet_api import metrics, queries
@@ -17,7 +17,7 @@ from wallet_api.commands import CreateWallet, Fund, Transfer
 from wallet_api.context import Context, context_of
 from wallet_api.errors import WalletNotFound
 from wallet_api.idempotency import REPLAYED
-from wallet_api.openapi import READ_ERRORS, money_documentation
+from wallet_api.openapi import LIST_ERRORS, READ_ERRORS, post_documentation
 from wallet_api.replies import (
     JSON,
     EntryList,
@@ -53,7 +53,7 @@ Cursor = Annotated[str | None, Query(description="`next_cursor` of the page befo
 Order = Annotated[Literal["asc", "desc"], Query(description="`desc`: newest first")]
 
 
-@router.post("/wallets", **money_documentation(CreateWalletBody, WalletOut, 201))
+@router.post("/wallets", **post_documentation(CreateWalletBody, WalletOut, 201))
 async def post_wallet(request: Request, context: ContextOf, idempotency_key: IdempotencyKeyHeader = None) -> Response:
     """Make a wallet for a user."""
     body = await read_body(request, CreateWalletBody)
@@ -68,7 +68,7 @@ async def post_wallet(request: Request, context: ContextOf, idempotency_key: Ide
     return _respond("create", outcomes[0])
 
 
-@router.post("/wallets/{wallet_id}/fund", **money_documentation(FundBody, MoneyOut, 200))
+@router.post("/wallets/{wallet_id}/fund", **post_documentation(FundBody, MoneyOut, 200))
 async def post_fund(
     request: Request,
     wallet_id: UUID,
@@ -91,7 +91,7 @@ async def post_fund(
     return _respond("fund", outcome)
 
 
-@router.post("/wallets/{wallet_id}/transfer", **money_documentation(TransferBody, MoneyOut, 200))
+@router.post("/wallets/{wallet_id}/transfer", **post_documentation(TransferBody, MoneyOut, 200))
 async def post_transfer(
     request: Request,
     wallet_id: UUID,
@@ -140,7 +140,7 @@ async def get_transactions(
     order: Order = "desc",
 ) -> Response:
     """Read a wallet's ledger: consistent at once, newest first."""
-    after = decode_cursor(cursor, [int])[0] if cursor else _first(order, 0, 2**63 - 1)
+    after = decode_cursor(cursor, [int])[0] if cursor else first_keyset(order, 0, 2**63 - 1)
     async with context.reader.connect() as connection:
         rows = await queries.list_entries(connection, wallet_id, order, after, limit + 1)
         if not rows and await queries.get_wallet(connection, wallet_id) is None:
@@ -149,7 +149,7 @@ async def get_transactions(
     return _page(request, [entry_json(row) for row in rows[:limit]], last)
 
 
-@router.get("/users/{user_id:path}/wallets", response_model=WalletList, responses=READ_ERRORS)
+@router.get("/users/{user_id:path}/wallets", response_model=WalletList, responses=LIST_ERRORS)
 async def get_user_wallets(
     request: Request,
     user_id: UserId,
@@ -159,7 +159,7 @@ async def get_user_wallets(
     order: Order = "desc",
 ) -> Response:
     """List a user's wallets, newest first; a user without wallets has an empty list."""
-    after = decode_cursor(cursor, [UUID])[0] if cursor else _first(order, UUID(int=0), UUID(int=2**128 - 1))
+    after = decode_cursor(cursor, [UUID])[0] if cursor else first_keyset(order, UUID(int=0), UUID(int=2**128 - 1))
     async with context.reader.connect() as connection:
         rows = await queries.list_wallets(connection, user_id, order, after, limit + 1)
     last = str(rows[limit - 1]["id"]) if len(rows) > limit else None
@@ -187,10 +187,6 @@ def _respond(operation: str, outcome: Outcome) -> Response:
 def _response(reply: Reply) -> Response:
     headers = {"Content-Type": JSON, **reply.headers}
     return Response(reply.body, status_code=reply.status, headers=headers)
-
-
-def _first(order: str, lowest: Any, highest: Any) -> Any:
-    return lowest if order == "asc" else highest
 
 
 def _page(request: Request, items: list[Mapping[str, Any]], last: str | int | None) -> Response:

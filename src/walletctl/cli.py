@@ -70,4 +70,4 @@ def _one_line(cause: BaseException) -> str:
     text = " ".join(str(cause).split()) or type(cause).__name__
     if "UndefinedTable" in text or "does not exist" in text:
         return f"{text} (are the tables there? run: walletctl db migrate)"
-    return f"a server can't be reached or refuses: {text} (is it up, and is DATABASE_URL right?)"
+    return f"a server is away or refuses: {text} (is it up, and do DATABASE_URL and KAFKA_BOOTSTRAP_SERVERS name it?)"

@@ -16,11 +16,11 @@ from common.money import exponent_of
 _USERS: Final = ("ada", "bob", "cleo", "dian", "emil", "fay", "gus", "hana", "ivo", "june")
 _CURRENCIES: Final = ("EUR", "USD", "JPY", "BHD")
 _CONNECTIONS: Final = 32
-_HOT_FUNDS: Final = 300
-_SPREAD_FUNDS: Final = 300
-_TRANSFERS: Final = 1600
+_HOT_FUNDS: Final = 200
+_SPREAD_FUNDS: Final = 250
+_TRANSFERS: Final = 1200
 _RETRIED: Final = 150
-_REFUSED: Final = 150
+_REFUSED: Final = 140
 
 Operation = Callable[[], Awaitable[None]]
 

@@ -3,6 +3,7 @@
 import base64
 import importlib.util
 import os
+import shutil
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -68,7 +69,8 @@ class Kafka:
             StackError: the jars can't be fetched, or formatting failed.
         """
         java()
-        self.data_dir.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(self._temporary_dir, ignore_errors=True)
+        self._temporary_dir.mkdir(parents=True)
         self._class_path_file.write_text("\n".join(self._jars()))
         self._log4j_file.write_text(LOG4J)
         self._properties_file.write_text(self._properties())
@@ -87,7 +89,9 @@ class Kafka:
     def _java(self, *arguments: str) -> list[str]:
         jars = self._class_path_file.read_text().splitlines()
         logging = f"-Dlog4j2.configurationFile={self._log4j_file.as_uri()}"
-        return [str(java()), *JVM_OPTIONS, logging, "-cp", os.pathsep.join(jars), *arguments]
+        # A killed JVM leaves unpacked libraries there.
+        temporary = f"-Djava.io.tmpdir={self._temporary_dir}"
+        return [str(java()), *JVM_OPTIONS, temporary, logging, "-cp", os.pathsep.join(jars), *arguments]
 
     def _jars(self) -> Sequence[str]:
         """Return the jars found last time, if all are still there: it saves half a second."""
@@ -125,6 +129,10 @@ class Kafka:
             **_ONE_BROKER,
         }
         return "".join(f"{name}={_escaped(value)}\n" for name, value in settings.items())
+
+    @property
+    def _temporary_dir(self) -> Path:
+        return self.data_dir / "tmp"
 
     @property
     def _class_path_file(self) -> Path:

@@ -24,7 +24,11 @@ Eventually = Callable[..., Awaitable[Any]]
 
 SLEEP = "import time; time.sleep(60)"
 IGNORE_SIGTERM = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf', flush=True); {SLEEP}"
-START_A_WORKER = f"import subprocess, sys; print(subprocess.Popen([sys.executable, '-c', {SLEEP!r}]).pid, flush=True)"
+START_A_WORKER = (
+    "import subprocess, sys;"
+    f"worker = subprocess.Popen([sys.executable, '-c', {SLEEP!r}], stdout=subprocess.DEVNULL);"
+    "print(worker.pid, flush=True)"
+)
 WITH_A_WORKER = f"{START_A_WORKER}; {SLEEP}"
 
 

@@ -102,10 +102,9 @@ import os, pathlib, sys, time
 from signal import SIGTERM
 from walletctl.stack.launch import launch, open_log, spawn
 log_file = pathlib.Path({str(tmp_path / "log")!r})
+start = launch([sys.executable, "-c", "import time; print(1, flush=True); time.sleep(60)"], on_parent_death=SIGTERM)
 with open_log(log_file) as log:
-    child = spawn(
-        launch([sys.executable, "-c", "import time; print(1, flush=True); time.sleep(60)"], on_parent_death=SIGTERM), log
-    )
+    child = spawn(start, log)
 print(child.pid, flush=True)
 while not log_file.stat().st_size:
     time.sleep(0.01)
