@@ -8,7 +8,7 @@ from typing import Any, Final
 import typer
 from typer.core import TyperGroup
 
-from walletctl.console import Exit, err
+from walletctl.console import Exit, print_error
 
 _GROUPS: Final = ("stack", "api", "relay", "consumer", "history", "outbox", "db", "verify")
 
@@ -62,7 +62,7 @@ def main() -> None:
         if not isinstance(error, OSError | TimeoutError | DBAPIError):
             raise
         cause = getattr(error, "orig", None) or error
-        err.print(f"[red]error:[/red] {_one_line(cause)}", soft_wrap=True, highlight=False)
+        print_error(_one_line(cause))
         sys.exit(Exit.UNREACHABLE)
 
 

@@ -10,6 +10,7 @@ import orjson
 import typer
 from pydantic import ValidationError
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -37,9 +38,14 @@ class Exit(IntEnum):
     UNREACHABLE = 3
 
 
+def print_error(message: str) -> None:
+    """Print one line to standard error."""
+    err.print(f"[red]error:[/red] {escape(message)}", soft_wrap=True, highlight=False)
+
+
 def fail(message: str, code: Exit) -> NoReturn:
     """Print one line to standard error and exit with `code`."""
-    err.print(f"[red]error:[/red] {message}", soft_wrap=True, highlight=False)
+    print_error(message)
     raise typer.Exit(code)
 
 
@@ -66,7 +72,7 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[obje
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(*("-" if cell is None else str(cell) for cell in row))
+        table.add_row(*("-" if cell is None else escape(str(cell)) for cell in row))
     out.print(table)
 
 

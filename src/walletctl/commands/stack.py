@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
 
 from walletctl.console import Exit, JsonOption, err, fail, print_json
 
@@ -147,7 +146,7 @@ def _one_line_errors() -> Iterator[None]:
         yield
     except StackError as error:
         lines = [str(error), *(f"  {line}" for line in tail(error.log_file))] if error.log_file else [str(error)]
-        fail(escape("\n".join(lines)), Exit.FOUND_WRONG)
+        fail("\n".join(lines), Exit.FOUND_WRONG)
 
 
 def _up_detached(options: "StackOptions") -> None:
