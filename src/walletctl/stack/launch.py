@@ -70,6 +70,8 @@ def launch(
     if user is not None:
         options += ["--reuid", str(user), "--regid", str(user), "--clear-groups"]
         options += ["--inh-caps", "+dac_override", "--ambient-caps", "+dac_override"]
+        # access(2), by which initdb looks at its programs, leaves capabilities out of account otherwise.
+        options += ["--securebits", "+no_setuid_fixup"]
     return Launch([path, *options, "--", *command], env or {})
 
 
