@@ -2,6 +2,7 @@
 
 from typing import Final
 
+from asyncpg.exceptions import InvalidCachedStatementError
 from sqlalchemy import TextClause, text
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -87,6 +88,17 @@ def is_unreachable(error: BaseException) -> bool:
     if isinstance(error, DBAPIError) and error.connection_invalidated:
         return True
     return isinstance(error, InterfaceError | OperationalError)
+
+
+def may_succeed_again(error: BaseException) -> bool:
+    """Whether the whole transaction may succeed when it is run again: deadlock, serialization failure, stale plan.
+
+    A stale plan after a migration (InvalidCachedStatementError) counts: SQLAlchemy has dropped its cache by then.
+    """
+    if sqlstate(error) in {SERIALIZATION_FAILURE, DEADLOCK_DETECTED}:
+        return True
+    cause = getattr(error.orig, "__cause__", None) if isinstance(error, DBAPIError) else None
+    return isinstance(cause, InvalidCachedStatementError)
 
 
 async def database_state(engine: AsyncEngine, ask: TextClause = PING) -> str:

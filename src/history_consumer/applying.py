@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from asyncpg.exceptions import InvalidCachedStatementError
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from tenacity import (
@@ -15,7 +14,7 @@ from tenacity import (
     wait_random_exponential,
 )
 
-from common.database import DEADLOCK_DETECTED, SERIALIZATION_FAILURE, sqlstate
+from common.database import may_succeed_again, sqlstate
 from history_consumer import metrics, queries
 from history_consumer.positions import Position
 from history_consumer.projection import storable
@@ -121,15 +120,7 @@ async def _look(connection: AsyncConnection, records: Sequence[Record]) -> Taken
 
 
 def _worth_another_try(error: BaseException) -> bool:
-    """Whether the whole transaction may succeed when it is run again.
-
-    A stale plan after a migration (InvalidCachedStatementError) counts: SQLAlchemy has dropped its cache by then.
-    """
-    if isinstance(error, _RowsThereError) or sqlstate(error) in {SERIALIZATION_FAILURE, DEADLOCK_DETECTED}:
-        return True
-    return isinstance(error, DBAPIError) and isinstance(
-        getattr(error.orig, "__cause__", None), InvalidCachedStatementError
-    )
+    return isinstance(error, _RowsThereError) or may_succeed_again(error)
 
 
 def _count_retry(state: RetryCallState) -> None:

@@ -4,8 +4,6 @@ from collections.abc import Sequence
 from typing import Final
 
 import structlog
-from asyncpg.exceptions import InvalidCachedStatementError
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 from tenacity import (
     AsyncRetrying,
@@ -16,7 +14,7 @@ from tenacity import (
     wait_random_exponential,
 )
 
-from common.database import DEADLOCK_DETECTED, SERIALIZATION_FAILURE, sqlstate
+from common.database import may_succeed_again, sqlstate
 from wallet_api import metrics
 from wallet_api.commands import Fund
 from wallet_api.errors import VersionConflict
@@ -26,18 +24,6 @@ from wallet_api.use_cases import CommandT, Outcome, UseCase, fund
 log = structlog.get_logger()
 
 _TRANSACTION_ATTEMPTS_MAX: Final = 5
-
-
-def _worth_another_try(error: BaseException) -> bool:
-    """Whether the whole transaction may succeed when it is run again.
-
-    A stale plan after a migration (InvalidCachedStatementError) counts: SQLAlchemy has dropped its cache by then.
-    """
-    if sqlstate(error) in {SERIALIZATION_FAILURE, DEADLOCK_DETECTED}:
-        return True
-    return isinstance(error, DBAPIError) and isinstance(
-        getattr(error.orig, "__cause__", None), InvalidCachedStatementError
-    )
 
 
 def _count_retry(state: RetryCallState) -> None:
@@ -55,7 +41,7 @@ async def execute(engine: AsyncEngine, use_case: UseCase[CommandT], commands: Se
         sqlalchemy.exc.DBAPIError: the database refuses or is away; nothing is known of the outcome.
     """
     retrying = AsyncRetrying(
-        retry=retry_if_exception(_worth_another_try),
+        retry=retry_if_exception(may_succeed_again),
         stop=stop_after_attempt(_TRANSACTION_ATTEMPTS_MAX),
         wait=wait_random_exponential(multiplier=0.01, max=0.2),
         before_sleep=_count_retry,
