@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from testcontainers.core.container import DockerContainer
 from testcontainers.core.wait_strategies import LogMessageWaitStrategy
-from testcontainers.postgres import PostgresContainer
+from testcontainers.community.postgres import PostgresContainer
 
 _POSTGRES_IMAGE = "postgres:18"
 _KAFKA_IMAGE = "apache/kafka:4.1.0"
