@@ -5,9 +5,9 @@ import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from testcontainers.community.postgres import PostgresContainer
 from testcontainers.core.container import DockerContainer
 from testcontainers.core.wait_strategies import LogMessageWaitStrategy
-from testcontainers.community.postgres import PostgresContainer
 
 _POSTGRES_IMAGE = "postgres:18"
 _KAFKA_IMAGE = "apache/kafka:4.1.0"

@@ -5,8 +5,9 @@ from contextlib import AbstractAsyncContextManager
 
 from fastapi import APIRouter, FastAPI
 
-from common.http import EXCEPTION_HANDLERS, Checks, RequestMetrics, probe_routes
+from common.http import EXCEPTION_HANDLERS, Checks, RequestBounds, RequestMetrics, probe_routes
 from common.openapi import only_problem_documents
+from common.settings import ApiSettings
 
 
 def create_api(
@@ -15,6 +16,7 @@ def create_api(
     router: APIRouter,
     lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]],
     checks: Checks,
+    settings: ApiSettings,
 ) -> FastAPI:
     """Return an application of these routes with `/live`, `/ready`, `/metrics`, `/docs` and `/openapi.json`."""
     app = FastAPI(
@@ -24,6 +26,9 @@ def create_api(
         lifespan=lifespan,
         exception_handlers=dict(EXCEPTION_HANDLERS),
         redirect_slashes=False,
+    )
+    app.add_middleware(
+        RequestBounds, requests_max=settings.requests_max, deadline_seconds=settings.request_deadline_seconds
     )
     app.add_middleware(RequestMetrics)
     app.include_router(router)

@@ -66,6 +66,12 @@ def create_engine(
                 "statement_timeout": milliseconds(statement_timeout_seconds),
                 "lock_timeout": milliseconds(lock_timeout_seconds),
                 "idle_in_transaction_session_timeout": milliseconds(idle_in_transaction_timeout_seconds),
+                # A client that is gone without a word, or behind a dead network, gives up its locks soon too.
+                "tcp_keepalives_idle": "5",
+                "tcp_keepalives_interval": "2",
+                "tcp_keepalives_count": "3",
+                "tcp_user_timeout": "11000",
+                "client_connection_check_interval": "2000",
             },
         },
     )

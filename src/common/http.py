@@ -1,5 +1,6 @@
 """What both APIs and the workers' ops ports share: problem documents, probes, metrics, servers."""
 
+import asyncio
 import os
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
@@ -21,13 +22,15 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from common import problems
 from common.database import QUERY_CANCELED, is_unreachable, sqlstate
-from common.metrics import http_request_duration_seconds
+from common.metrics import http_request_duration_seconds, http_requests_refused
 from common.problems import MEDIA_TYPE, Problem
 
 log = structlog.get_logger()
 
 Checks = Callable[[], Awaitable[Mapping[str, str]]]
 """Returns each dependency and `"ok"`, or what is wrong with it."""
+
+_PROBES: Final = ("/live", "/ready", "/metrics")
 
 _BY_STATUS: Final[Mapping[int, type[Problem]]] = {
     404: problems.RouteNotFound,
@@ -106,7 +109,7 @@ def probe_routes(checks: Checks) -> list[BaseRoute]:
         body = {"status": "ready" if is_ready else "not ready", "checks": dict(found)}
         return JSONResponse(body, status_code=200 if is_ready else 503)
 
-    return [Route("/live", live), Route("/ready", ready), Route("/metrics", metrics_endpoint)]
+    return [Route(path, endpoint) for path, endpoint in zip(_PROBES, (live, ready, metrics_endpoint), strict=True)]
 
 
 async def metrics_endpoint(_: Request) -> Response:
@@ -145,6 +148,62 @@ class RequestMetrics:
             http_request_duration_seconds.labels(scope["method"], path, str(status)).observe(
                 time.perf_counter() - started
             )
+
+
+class RequestBounds:
+    """ASGI middleware: so many requests at once at most, each within a deadline; past either the answer is 503.
+
+    A queue that grows helps nobody: who waits longer than the client does works for nothing. A request that is
+    cut off at its deadline has ended its transaction, one way or the other; asking again with the same
+    idempotency key tells which. Probes are never refused.
+
+    Args:
+        app: the application.
+        requests_max: requests under way in this process at most.
+        deadline_seconds: for one request, from its first byte to the first of its reply.
+    """
+
+    def __init__(self, app: ASGIApp, requests_max: int, deadline_seconds: float) -> None:
+        self.app = app
+        self._requests_max = requests_max
+        self._deadline_seconds = deadline_seconds
+        self._count = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on within the bounds, or refuse it."""
+        if scope["type"] != "http" or scope["path"] in _PROBES:
+            await self.app(scope, receive, send)
+        elif self._count >= self._requests_max:
+            http_requests_refused.labels("overload").inc()
+            await _unavailable("The server has all that it can do at once. Ask again later.", scope, receive, send)
+        else:
+            self._count += 1
+            try:
+                await self._within_deadline(scope, receive, send)
+            finally:
+                self._count -= 1
+
+    async def _within_deadline(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = False
+
+        async def note_start(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            async with asyncio.timeout(self._deadline_seconds):
+                await self.app(scope, receive, note_start)
+        except TimeoutError:
+            if started:
+                raise
+            http_requests_refused.labels("deadline").inc()
+            await _unavailable("The answer took too long. Ask again with the same key.", scope, receive, send)
+
+
+async def _unavailable(detail: str, scope: Scope, receive: Receive, send: Send) -> None:
+    response = problem_response(Request(scope), problems.Unavailable(detail))
+    await response(scope, receive, send)
 
 
 class BackgroundServer(uvicorn.Server):

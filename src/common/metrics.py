@@ -1,6 +1,6 @@
 """Metrics that both APIs declare alike."""
 
-from prometheus_client import Histogram, disable_created_metrics
+from prometheus_client import Counter, Histogram, disable_created_metrics
 
 # A gauge for each counter's birth says nothing that the counter doesn't.
 disable_created_metrics()  # type: ignore[no-untyped-call]
@@ -10,4 +10,10 @@ http_request_duration_seconds = Histogram(
     "Time from the request's first byte to the reply's last, by route template, method and status.",
     ("method", "route", "status"),
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
+)
+
+http_requests_refused = Counter(
+    "http_requests_refused_total",
+    "Requests answered 503 because too many were under way (overload) or time was up (deadline).",
+    ("reason",),
 )

@@ -51,6 +51,17 @@ class DatabaseSettings(Settings):
         return self
 
 
+class ApiSettings(Settings):
+    """What bounds the requests of an API process."""
+
+    requests_max: int = Field(256, ge=1, le=100_000)
+    """Requests under way in one process at most; one more is answered 503 at once."""
+    request_deadline_seconds: float = Field(10.0, gt=0, le=300)
+    """A request without an answer by then is cut off and answered 503."""
+    database_connect_timeout_seconds: float = Field(0.8, gt=0, le=60)
+    """How long to wait for a new connection; with the database away a client hears so within a second."""
+
+
 class KafkaSettings(Settings):
     """Where the broker is and what the topic is called."""
 

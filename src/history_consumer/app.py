@@ -46,5 +46,6 @@ def create_app(settings: HistoryApiSettings | None = None) -> FastAPI:
         routes.router,
         lifespan,
         checks,
+        settings,
     )
     return app

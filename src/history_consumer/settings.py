@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from common.settings import DatabaseSettings, KafkaSettings, LogSettings, Port
+from common.settings import ApiSettings, DatabaseSettings, KafkaSettings, LogSettings, Port
 
 
 class ConsumerSettings(DatabaseSettings, KafkaSettings, LogSettings):
@@ -32,7 +32,7 @@ class ConsumerSettings(DatabaseSettings, KafkaSettings, LogSettings):
     """The port of these."""
 
 
-class HistoryApiSettings(DatabaseSettings, LogSettings):
+class HistoryApiSettings(ApiSettings, DatabaseSettings, LogSettings):
     """Each from the environment variable of its name in capitals."""
 
     history_api_host: str = "127.0.0.1"
@@ -47,5 +47,5 @@ class HistoryApiSettings(DatabaseSettings, LogSettings):
     """How often it looks meanwhile."""
     history_statement_timeout_seconds: float = Field(5.0, gt=0, le=300)
     """The database cancels a page that takes longer; the answer is 503."""
-    history_pool_timeout_seconds: float = Field(2.0, gt=0, le=60)
+    history_pool_timeout_seconds: float = Field(0.8, gt=0, le=60)
     """How long a request waits for a free connection."""

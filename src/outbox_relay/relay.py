@@ -21,7 +21,6 @@ from outbox_relay.publisher import BrokerAwayError, Publisher
 from outbox_relay.queries import OutboxRow
 from outbox_relay.settings import RelaySettings
 
-_LOW_WATER_STEP: Final = 1000
 _LOOK_INTERVAL_SECONDS: Final = 0.5
 
 
@@ -78,7 +77,12 @@ class Relay:
                 return outcomes
             await _settle(connection, outcomes)
             raised = raised_low_waters(
-                low_waters, rows, outcomes, safe_id, lane_rows_max=lane_rows_max, step=_LOW_WATER_STEP
+                low_waters,
+                rows,
+                outcomes,
+                safe_id,
+                lane_rows_max=lane_rows_max,
+                step=self._settings.relay_low_water_step,
             )
             if raised:
                 await queries.raise_low_waters(connection, raised)

@@ -20,6 +20,8 @@ class RelaySettings(DatabaseSettings, KafkaSettings, LogSettings):
     """The first pause when nothing is pending; it doubles."""
     relay_poll_longest_seconds: float = Field(0.1, gt=0, le=60)
     """The longest pause when nothing is pending."""
+    relay_low_water_step: int = Field(20_000, ge=1)
+    """Ids by which a lane's low water rises at least: each rise is a write, each id below it a dead index entry."""
     relay_delivery_timeout_seconds: float = Field(8.0, ge=1, le=60)
     """How long Kafka may take to acknowledge: less than the 15 seconds after which a hung relay loses its lanes."""
     relay_ops_host: str = "127.0.0.1"

@@ -9,7 +9,7 @@ import jiter
 from fastapi import Header
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import PydanticCustomError
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 from common.money import UnknownCurrencyError, exponent_of
 from common.problems import BadRequest, ContentTooLarge, UnsupportedMediaType, ValidationProblem
@@ -147,10 +147,13 @@ async def read_body(request: Request, model: type[BodyT]) -> BodyT:
 
 async def _read_bounded(request: Request) -> bytes:
     body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > BODY_BYTES_MAX:
-            raise ContentTooLarge(f"The body may have at most {BODY_BYTES_MAX} bytes.")
+    try:
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > BODY_BYTES_MAX:
+                raise ContentTooLarge(f"The body may have at most {BODY_BYTES_MAX} bytes.")
+    except ClientDisconnect as error:
+        raise BadRequest("The client left before the body had come.") from error
     return bytes(body)
 
 

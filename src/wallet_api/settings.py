@@ -2,10 +2,10 @@
 
 from pydantic import Field
 
-from common.settings import DatabaseSettings, LogSettings, Port
+from common.settings import ApiSettings, DatabaseSettings, LogSettings, Port
 
 
-class WalletApiSettings(DatabaseSettings, LogSettings):
+class WalletApiSettings(ApiSettings, DatabaseSettings, LogSettings):
     """Each from the environment variable of its name in capitals."""
 
     wallet_api_host: str = "127.0.0.1"
@@ -22,5 +22,5 @@ class WalletApiSettings(DatabaseSettings, LogSettings):
     """How long a request waits for a wallet's lock, or for the first request with its key."""
     statement_timeout_seconds: float = Field(5.0, gt=0, le=300)
     """PostgreSQL cancels a statement after this."""
-    pool_timeout_seconds: float = Field(2.0, gt=0, le=60)
+    pool_timeout_seconds: float = Field(0.8, gt=0, le=60)
     """How long a request waits for a free connection."""

@@ -20,6 +20,7 @@ def relay_settings(database_url: str, kafka_bootstrap_servers: str, topic: str) 
         kafka_bootstrap_servers=kafka_bootstrap_servers,
         kafka_topic=topic,
         relay_delivery_timeout_seconds=2,
+        relay_low_water_step=1000,
     )
 
 

@@ -132,6 +132,40 @@ async def test_the_low_water_rises_behind_published_rows_and_nothing_is_stranded
     assert all(row["published_at"] for row in await outbox.rows())
 
 
+async def test_under_an_old_snapshot_a_claim_does_not_read_past_what_was_published(
+    outbox: Outbox, new_relay: NewRelay, engine: AsyncEngine, eventually: Callable[..., Awaitable[Any]]
+) -> None:
+    """Vacuum can remove nothing; only the low water keeps the dead index entries out of the way."""
+    relay, wallet = new_relay(), uuid4()
+
+    async def blocks_read() -> int:
+        plan = f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {queries.LOCK_LANES.text}"
+        async with engine.connect() as connection:
+            found = (await connection.execute(text(plan), {"lanes_max": LANES})).scalar_one()
+        return int(found[0]["Plan"]["Shared Hit Blocks"]) + int(found[0]["Plan"]["Shared Read Blocks"])
+
+    async with engine.connect() as reader:
+        await reader.execution_options(isolation_level="REPEATABLE READ")
+        await reader.execute(text("SELECT count(*) FROM wallet.outbox"))
+
+        at_first = await blocks_read()
+
+        async def low_water_is_near() -> bool:
+            await outbox.write(wallet, 1000)
+            await drain(relay)
+            async with engine.connect() as connection:
+                query = text(
+                    "SELECT max(low_water) > max(id) - 3000 AND max(id) > 8000 FROM wallet.outbox, wallet.outbox_lanes"
+                )
+                return bool(await connection.scalar(query))
+
+        await eventually(low_water_is_near, 60)
+        more_with_low_water = await blocks_read() - at_first
+        async with engine.begin() as connection:
+            await connection.execute(text("UPDATE wallet.outbox_lanes SET low_water = 0"))
+        assert await blocks_read() - at_first > 2 * more_with_low_water
+
+
 async def test_a_relay_that_dies_after_producing_loses_its_lease_and_the_next_one_publishes_again(
     outbox: Outbox,
     new_relay: NewRelay,

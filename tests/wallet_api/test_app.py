@@ -1,6 +1,7 @@
 """The application as it runs: probes, metrics, settings, a database that fails."""
 
 import asyncio
+import socket
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Any
@@ -143,3 +144,63 @@ async def test_a_migration_that_adds_columns_breaks_no_running_server(
         await sql(f"ALTER TABLE wallet.{table} ADD COLUMN colour text")
     assert [(await client.get(read)).json() for read in reads] == before
     assert (await client.post(f"{path}/fund", json={"amount": "1"})).status_code == 200
+
+
+async def test_a_server_that_is_full_refuses_at_once_and_goes_on_answering_probes(
+    open_client: OpenClient, new_wallet: NewWallet, database_url: str, assert_problem: AssertProblem
+) -> None:
+    wallet = await new_wallet()
+    holder = await asyncpg.connect(database_url)
+    async with open_client(requests_max=2, lock_timeout_seconds=10) as small:
+        async with holder.transaction():
+            await holder.execute("SELECT FROM wallet.wallets FOR UPDATE")
+            path = f"/wallets/{wallet['id']}/fund"
+            waiting = [asyncio.create_task(small.post(path, json={"amount": "1"})) for _ in range(2)]
+            await asyncio.wait(waiting, timeout=0.2)
+            refused = await small.get(f"/wallets/{wallet['id']}")
+            assert not any(task.done() for task in waiting)
+            assert_problem(refused, 503, "unavailable")
+            assert refused.headers["retry-after"] == "1"
+            assert (await small.get("/live")).status_code == 200
+            assert (await small.get("/ready")).status_code == 200
+        assert {(await task).status_code for task in waiting} == {200}
+        assert (await small.get(f"/wallets/{wallet['id']}")).status_code == 200
+    await holder.close()
+
+
+async def test_a_request_past_its_deadline_is_cut_off_and_leaves_nothing_behind(
+    open_client: OpenClient,
+    client: AsyncClient,
+    new_wallet: NewWallet,
+    database_url: str,
+    assert_problem: AssertProblem,
+) -> None:
+    wallet = await new_wallet()
+    path, headers = f"/wallets/{wallet['id']}/fund", {"Idempotency-Key": "slow"}
+    holder = await asyncpg.connect(database_url)
+    async with open_client(request_deadline_seconds=0.3, lock_timeout_seconds=10, database_pool_size=1) as hasty:
+        async with holder.transaction():
+            await holder.execute("SELECT FROM wallet.wallets FOR UPDATE")
+            cut_off = await hasty.post(path, json={"amount": "1"}, headers=headers)
+            assert_problem(cut_off, 503, "unavailable")
+        assert (await client.get(f"/wallets/{wallet['id']}")).json() == wallet
+        again = await hasty.post(path, json={"amount": "1"}, headers=headers)
+        assert (again.status_code, again.json()["version"]) == (200, 2)
+        assert "idempotent-replayed" not in again.headers
+    await holder.close()
+
+
+async def test_a_database_that_does_not_answer_is_told_within_a_second(
+    open_client: OpenClient, assert_problem: AssertProblem
+) -> None:
+    """A port that takes connections and says nothing, as a frozen server does."""
+    loop = asyncio.get_running_loop()
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        async with open_client(database_url=f"postgresql://nobody@127.0.0.1:{port}/none") as lonely:
+            started = loop.time()
+            answer = await lonely.get(f"/wallets/{UNKNOWN}")
+            assert_problem(answer, 503, "unavailable")
+            assert loop.time() - started < 1.5
+            assert (await lonely.get("/ready")).status_code == 503
+            assert (await lonely.get("/live")).status_code == 200

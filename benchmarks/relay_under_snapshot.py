@@ -1,0 +1,102 @@
+"""Does the relay slow down while somebody holds an old snapshot, so that vacuum can remove nothing?
+
+Holds a REPEATABLE READ reader open while events pass, in rounds: write a round's events, then time the relay
+draining them. Prints the rate of each round, and the ratio of the last rounds to the first.
+
+    .venv/bin/python benchmarks/relay_under_snapshot.py --events 1000000
+"""
+
+import argparse
+import asyncio
+import sys
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from common.database import create_engine
+from common.kafka import admin_client, ensure_topic
+from common.migrations import migrate
+from common.worker import Health
+from outbox_relay.publisher import Publisher
+from outbox_relay.relay import Relay
+from outbox_relay.settings import RelaySettings
+from walletctl.stack.servers import kafka_server, postgres_server
+
+ROUNDS_COMPARED = 3
+RATIO_MIN = 0.8
+WALLETS = 10_000
+
+WRITE = text("""
+    INSERT INTO wallet.outbox (event_id, aggregate_id, lane, event_type, payload, created_at)
+    SELECT gen_random_uuid(), wallet, get_byte(uuid_send(wallet), 15) % 64, 'BENCHMARK',
+        json_build_object('amount', '1.00', 'filler', repeat('x', 400)), now()
+    FROM generate_series(1, :rows) AS number
+    CROSS JOIN LATERAL (SELECT md5((number % :wallets)::text)::uuid AS wallet) AS made
+""")
+
+
+async def drain(relays: list[Relay]) -> int:
+    """Run the relays side by side until nothing is pending; return how many rows left the queue."""
+
+    async def one(relay: Relay) -> int:
+        total = 0
+        while done := await relay.run_once():
+            total += done
+        return total
+
+    return sum(await asyncio.gather(*map(one, relays)))
+
+
+async def rates(engine: AsyncEngine, relays: list[Relay], events: int, round_rows: int) -> list[float]:
+    """Return the relay's rate in each round, in events a second, with an old snapshot held open."""
+    found = []
+    async with engine.connect() as reader:
+        await reader.execution_options(isolation_level="REPEATABLE READ")
+        await reader.execute(text("SELECT count(*) FROM wallet.outbox"))
+        for number in range(events // round_rows):
+            async with engine.begin() as connection:
+                await connection.execute(WRITE, {"rows": round_rows, "wallets": WALLETS})
+            started = time.perf_counter()
+            drained = 0
+            while drained < round_rows:
+                drained += await drain(relays)
+            found.append(round_rows / (time.perf_counter() - started))
+            print(f"{(number + 1) * round_rows:>10,} events passed: {found[-1]:>8,.0f} a second", flush=True)
+    return found
+
+
+async def run(url: str, servers: str, events: int, round_rows: int) -> float:
+    """Return the rate at the end over the rate at the start."""
+    settings = RelaySettings(database_url=url, kafka_bootstrap_servers=servers)
+    engine = create_engine(url, "benchmark", statement_timeout_seconds=0, idle_in_transaction_timeout_seconds=0)
+    await migrate(engine, "wallet")
+    await ensure_topic(admin_client(servers), settings.kafka_topic, settings.kafka_topic_partitions, {})
+    relays = [Relay(settings, engine, Publisher(settings), Health()) for _ in range(settings.relay_tasks)]
+    # Round one warms up: the producers' first record waits for a producer id.
+    found = (await rates(engine, relays, events + round_rows, round_rows))[1:]
+    await engine.dispose()
+    first, last = median(found[:ROUNDS_COMPARED]), median(found[-ROUNDS_COMPARED:])
+    print(f"first {first:,.0f} a second, last {last:,.0f} a second, ratio {last / first:.2f} (at least {RATIO_MIN})")
+    return last / first
+
+
+def main() -> int:
+    """Run it on servers of its own; return 1 if the ratio falls short."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--events", type=int, default=1_000_000)
+    parser.add_argument("--round-rows", type=int, default=50_000)
+    options = parser.parse_args()
+    with (
+        tempfile.TemporaryDirectory() as directory,
+        postgres_server(Path(directory)) as url,
+        kafka_server(Path(directory)) as servers,
+    ):
+        return int(asyncio.run(run(url, servers, options.events, options.round_rows)) < RATIO_MIN)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
