@@ -91,12 +91,20 @@ class Publisher:
         margin; what has no report by then is Undelivered, and never sent later: the producer is replaced.
         """
         reports = self._send(rows)
-        refused = [row for row in rows if isinstance(reports.get(row.id), Refused)]
         if len(rows) > 1:
-            for row in refused:
-                reports |= self._send([row])
+            refused = [row for row in rows if isinstance(reports.get(row.id), Refused)]
+            reports |= self._send_singly(refused)
         if self._fatal is not None or any(isinstance(report, Undelivered) for report in reports.values()):
             self.replace()
+        return reports
+
+    def _send_singly(self, rows: Sequence[OutboxRow]) -> dict[int, Report]:
+        """Send one row after the other; with the broker away, wait for one of them and not for each."""
+        reports: dict[int, Report] = {}
+        for row in rows:
+            reports |= self._send([row])
+            if isinstance(reports[row.id], Undelivered):
+                return {other.id: reports.get(other.id, reports[row.id]) for other in rows}
         return reports
 
     def _send(self, rows: Sequence[OutboxRow]) -> dict[int, Report]:
