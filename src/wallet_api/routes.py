@@ -6,7 +6,7 @@ from uuid import UUID
 
 import orjson
 from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
-from pydantic import AfterValidator, BaseModel
+from pydantic import AfterValidator
 
 from common.http import path_of
 from common.pagination import PAGE_LIMIT_DEFAULT, PAGE_LIMIT_MAX, decode_cursor, encode_cursor, first_keyset, next_link
@@ -62,7 +62,6 @@ async def post_wallet(request: Request, context: ContextOf, idempotency_key: Ide
         user_id=body.user_id,
         currency=body.currency,
         external_id=body.external_id,
-        metadata=body.metadata,
     )
     outcomes = await execute(context.engine, create_wallets, [command])
     return _respond("create", outcomes[0])
@@ -79,13 +78,7 @@ async def post_fund(
     """Bring money in from outside. Locks optimistically."""
     body = await read_body(request, FundBody)
     command = Fund(
-        **_common(request, context, idempotency_key, body),
-        wallet_id=wallet_id,
-        amount=body.amount,
-        currency=body.currency,
-        reference=body.reference,
-        metadata=body.metadata,
-        if_match=read_if_match(if_match),
+        **_money(request, context, idempotency_key, body), wallet_id=wallet_id, if_match=read_if_match(if_match)
     )
     outcome = await execute_fund(context.engine, command, context.settings.fund_attempts_max)
     return _respond("fund", outcome)
@@ -102,13 +95,9 @@ async def post_transfer(
     """Send money to another wallet of the same currency. Locks both wallets."""
     body = await read_body(request, TransferBody)
     command = Transfer(
-        **_common(request, context, idempotency_key, body),
+        **_money(request, context, idempotency_key, body),
         wallet_id=wallet_id,
         to_wallet_id=body.to_wallet_id,
-        amount=body.amount,
-        currency=body.currency,
-        reference=body.reference,
-        metadata=body.metadata,
         if_match=read_if_match(if_match),
     )
     outcomes = await execute(context.engine, transfer, [command])
@@ -166,13 +155,19 @@ async def get_user_wallets(
     return _page(request, [wallet_json(row) for row in rows[:limit]], last)
 
 
-def _common(request: Request, context: Context, key: str | None, body: BaseModel) -> dict[str, Any]:
+def _common(request: Request, context: Context, key: str | None, body: CreateWalletBody | FundBody) -> dict[str, Any]:
     required = context.settings.idempotency_key_required
     return {
         "path": path_of(request),
         "claim": read_claim(request, key, body, required=required),
         "traceparent": read_traceparent(request.headers),
+        "metadata": body.metadata,
     }
+
+
+def _money(request: Request, context: Context, key: str | None, body: FundBody) -> dict[str, Any]:
+    common = _common(request, context, key, body)
+    return {**common, "amount": body.amount, "currency": body.currency, "reference": body.reference}
 
 
 def _respond(operation: str, outcome: Outcome) -> Response:
