@@ -133,6 +133,7 @@ outbox = Table(
     Column("attempts", Integer, nullable=False, server_default=text("0")),
     Column("last_error", Text),
     Column("parked_at", TIMESTAMP),
+    Column("skipped_at", TIMESTAMP),
     CheckConstraint("lane BETWEEN 0 AND 63", "lane"),
     # Settled means all three: where it went is part of having gone.
     CheckConstraint(
@@ -140,11 +141,18 @@ outbox = Table(
         "settled",
     ),
     CheckConstraint("published_at IS NULL OR parked_at IS NULL", "parked"),
+    # Only a parked row is ever given up. It keeps `parked_at`: so whatever looks for pending rows passes it by.
+    CheckConstraint("skipped_at IS NULL OR parked_at IS NOT NULL", "skipped"),
     # What a relay reads: pending rows of a lane in their order, and nothing else. A parked wallet's rows are
     # out of it, however many they are.
     Index("outbox_pending_idx", "lane", "id", postgresql_where=text("published_at IS NULL AND parked_at IS NULL")),
-    # Wallets that wait behind a parked row; all but empty.
-    Index("outbox_parked_idx", "aggregate_id", "id", postgresql_where=text("parked_at IS NOT NULL")),
+    # Wallets that wait behind a parked row; all but empty. Nobody waits behind a skipped one.
+    Index(
+        "outbox_parked_idx",
+        "aggregate_id",
+        "id",
+        postgresql_where=text("parked_at IS NOT NULL AND skipped_at IS NULL"),
+    ),
     schema="wallet",
 )
 

@@ -65,7 +65,7 @@ def print_report(report: "Report") -> None:
             "time": f"{horizon.taken_at:%F %T.%f} UTC",
             "outbox id": horizon.last_outbox_id,
             "history's positions": offsets or None,
-            "pending, parked": f"{horizon.pending:,}, {horizon.parked:,}",
+            "pending, parked, skipped": f"{horizon.pending:,}, {horizon.parked:,}, {horizon.skipped:,}",
             "on their way": f"{horizon.on_their_way:,} versions",
             "topic": f"{horizon.topic_expired:,} expired, {horizon.topic_duplicates:,} duplicates",
             "wallets with gaps": f"{horizon.history_gaps:,} in the history",

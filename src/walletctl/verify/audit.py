@@ -130,6 +130,7 @@ class _Run:
             next_offsets={partition: at.next_offset for partition, at in self._taken.positions.items()},
             pending=wallet["pending_count"],
             parked=wallet["parked_count"],
+            skipped=wallet["skipped_count"],
             on_their_way=self._on_their_way,
             topic_expired=self._expired,
             topic_duplicates=self._duplicates,

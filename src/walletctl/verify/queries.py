@@ -21,7 +21,9 @@ WALLET_FIGURES: Final = text("""
         (SELECT count(*) AS entry_count, count(wallet_id) AS wallet_entry_count FROM wallet.wallet_transactions)
             AS entries,
         (
-            SELECT count(*) AS outbox_count, count(published_at) AS published_count, count(parked_at) AS parked_count,
+            SELECT count(*) AS outbox_count, count(published_at) AS published_count,
+                count(*) FILTER (WHERE parked_at IS NOT NULL AND skipped_at IS NULL) AS parked_count,
+                count(skipped_at) AS skipped_count,
                 count(*) FILTER (WHERE published_at IS NULL AND parked_at IS NULL) AS pending_count,
                 coalesce(max(id), 0) AS last_outbox_id
             FROM wallet.outbox
@@ -137,6 +139,7 @@ _CLAIMS: Final = f"""
     SELECT *, row_number() OVER (PARTITION BY wallet_id, version ORDER BY outbox_id) AS copy
     FROM (
         SELECT outbox.id AS outbox_id, event_id, kafka_partition, kafka_offset, {_CLAIM_LINE} AS line,
+            skipped_at IS NOT NULL AS skipped,
             {digest("payload")} AS payload_digest,
             CASE WHEN pg_input_is_valid(value ->> 'wallet_id', 'uuid') THEN (value ->> 'wallet_id')::uuid END
                 AS wallet_id,
@@ -214,7 +217,8 @@ _HISTORY_LINE: Final = line(
 
 EXPECTED_HISTORY: Final = text(f"""
     SELECT {key("facts.wallet_id", "facts.version")} AS key, {_EXPECTED_LINE} AS line,
-        claims.kafka_partition AS partition, claims.kafka_offset AS offset
+        claims.kafka_partition AS partition, claims.kafka_offset AS offset,
+        coalesce(claims.skipped, false) AS skipped
     FROM ({_FACTS}) AS facts
     LEFT JOIN ({_CLAIMS}) AS claims
         ON claims.wallet_id = facts.wallet_id AND claims.version = facts.version AND claims.copy = 1

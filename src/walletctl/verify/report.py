@@ -47,6 +47,7 @@ class Horizon:
         next_offsets: the consumer's position in the history's snapshot, by partition.
         pending: outbox rows not yet published.
         parked: outbox rows that wait for an operator.
+        skipped: outbox rows that an operator gave up: the history will never have their versions.
         on_their_way: wallet versions not yet in the history that didn't have to be.
         topic_expired: published rows whose records the topic no longer keeps.
         topic_duplicates: records that repeat an event of the outbox, which consumers drop.
@@ -59,6 +60,7 @@ class Horizon:
     next_offsets: Mapping[int, int]
     pending: int
     parked: int
+    skipped: int
     on_their_way: int
     topic_expired: int
     topic_duplicates: int
@@ -73,6 +75,7 @@ class Horizon:
             "next_offsets": {str(partition): offset for partition, offset in sorted(self.next_offsets.items())},
             "pending": self.pending,
             "parked": self.parked,
+            "skipped": self.skipped,
             "on_their_way": self.on_their_way,
             "topic_expired": self.topic_expired,
             "topic_duplicates": self.topic_duplicates,

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from common.identifiers import new_id
 from common.worker import pause
-from outbox_relay import operations
+from outbox_relay import operations, parked
 from outbox_relay.operations import Selection
 from walletctl.commands.verify import verify
 from walletctl.console import Exit
@@ -193,3 +193,26 @@ def test_the_command_prints_tables_or_json(settings: VerifySettings, tamper: Tam
 
 def test_bad_configuration_is_a_usage_error() -> None:
     assert _run_command(None)[0] == Exit.USAGE
+
+
+async def test_an_event_that_was_skipped_is_counted_and_no_difference(
+    fresh: VerifySettings,
+    engine: AsyncEngine,
+    new_wallets: NewWallets,
+    move_money: MoveMoney,
+    run_relay: Run,
+    run_consumer_for: Callable[[VerifySettings, int], Awaitable[None]],
+) -> None:
+    """The last event of a wallet, a fund: the history lacks one version, and verify says that it will never come."""
+    await move_money(engine, await new_wallets(engine), 1)
+    async with engine.connect() as connection:
+        query = text("SELECT max(id) FROM wallet.outbox WHERE event_type = 'WALLET_FUNDED'")
+        row_id = int(await connection.scalar(query) or 0)
+    await parked.park(engine, row_id, "drill")
+    await parked.skip(engine, row_id, "drill")
+    await run_relay(fresh)
+    await run_consumer_for(fresh, 12)
+    report = await audit(fresh)
+    assert report.differences == []
+    horizon = report.horizon
+    assert (horizon.skipped, horizon.parked, horizon.pending, horizon.on_their_way) == (1, 0, 0, 0)
