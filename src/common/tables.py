@@ -182,6 +182,21 @@ outbox_audit = Table(
     schema="wallet",
 )
 
+outbox_pruned = Table(
+    "outbox_pruned",
+    metadata,
+    # One row, made by the migration: what retention took. `walletctl verify` holds what is missing against it.
+    Column("id", SmallInteger, primary_key=True, autoincrement=False, server_default=text("1")),
+    Column("row_count", BigInteger, nullable=False, server_default=text("0")),
+    # The wallet versions that those rows told, and the latest time of them.
+    Column("version_count", BigInteger, nullable=False, server_default=text("0")),
+    Column("up_to_id", BigInteger, nullable=False, server_default=text("0")),
+    Column("up_to_created_at", TIMESTAMP),
+    CheckConstraint("id = 1", "id"),
+    schema="wallet",
+    postgresql_with={"fillfactor": "20"},
+)
+
 idempotency_keys = Table(
     "idempotency_keys",
     metadata,
@@ -192,6 +207,8 @@ idempotency_keys = Table(
     Column("reply_headers", JSON),
     Column("reply_body", BYTEA),
     _created_at(),
+    # Where retention finds old keys. BRIN: a few bytes for each 128 pages, and next to nothing to write.
+    Index("idempotency_keys_created_at_idx", "created_at", postgresql_using="brin"),
     schema="wallet",
 )
 

@@ -65,6 +65,7 @@ def printed(done: Done) -> Any:
         ["outbox", "park"],
         ["outbox", "retry"],
         ["outbox", "skip"],
+        ["outbox", "prune"],
         ["db", "migrate"],
         ["verify"],
     ],
@@ -223,6 +224,27 @@ async def test_releasing_every_wallet_wants_yes(
     assert (refused.returncode, "--yes" in refused.stderr) == (Exit.FOUND_WRONG, True)
     released = walletctl("outbox", "retry", "--all", "--yes", "--reason", "drill", "--json", **at)
     assert printed(released) == {"released": 2, "wallets": 1}
+
+
+async def test_old_events_are_pruned_after_a_dry_run(
+    walletctl: WalletCtl, database_url: str, outbox: Outbox, engine: AsyncEngine
+) -> None:
+    await outbox.write(uuid4(), 3)
+    async with engine.begin() as connection:
+        await connection.execute(
+            text("""
+                UPDATE wallet.outbox SET created_at = now() - interval '8 days', kafka_partition = 0, kafka_offset = id,
+                    published_at = now() - interval '8 days'
+            """)
+        )
+    at = {"DATABASE_URL": database_url}
+    dry = printed(walletctl("outbox", "prune", "--dry-run", "--json", **at))
+    assert dry == {"rows": 3, "keys": 0, "dry_run": True}
+    none = printed(walletctl("outbox", "prune", "--json", OUTBOX_RETENTION_DAYS="9", **at))
+    assert none == {"rows": 0, "keys": 0, "dry_run": False}
+    real = walletctl("outbox", "prune", "--older-than-days", "7", "--reason", "room", **at)
+    assert "3 published outbox rows and 0 idempotency keys left" in " ".join(real.stdout.split())
+    assert printed(walletctl("outbox", "list", "--json", **at)) == {"items": []}
 
 
 def test_dead_letters_are_listed_and_shown(walletctl: WalletCtl, database_url: str) -> None:

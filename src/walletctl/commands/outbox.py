@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from outbox_relay import operations, parked
 from outbox_relay.operations import Selection, State
 from outbox_relay.parked import RowStateError
+from walletctl.commands.outbox_prune import prune
 from walletctl.console import (
     Exit,
     JsonOption,
@@ -28,6 +29,7 @@ from walletctl.console import (
 from walletctl.databases import with_wallet_database
 
 app = typer.Typer(help="The outbox: look at it, replay from it, park and release.", no_args_is_help=True)
+app.command(epilog="Example:  walletctl outbox prune --older-than-days 30 --dry-run")(prune)
 
 ResultT = TypeVar("ResultT")
 

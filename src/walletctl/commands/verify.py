@@ -67,6 +67,7 @@ def print_report(report: "Report") -> None:
             "history's positions": offsets or None,
             "pending, parked, skipped": f"{horizon.pending:,}, {horizon.parked:,}, {horizon.skipped:,}",
             "on their way": f"{horizon.on_their_way:,} versions",
+            "pruned from the outbox": f"{horizon.pruned:,} versions",
             "topic": f"{horizon.topic_expired:,} expired, {horizon.topic_duplicates:,} duplicates",
             "wallets with gaps": f"{horizon.history_gaps:,} in the history",
         },
