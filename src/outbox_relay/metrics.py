@@ -16,4 +16,8 @@ oldest_pending_seconds = Gauge(
     "outbox_relay_oldest_pending_seconds", "Age of the oldest row in the last batch; 0 when nothing was pending."
 )
 
+pruned = Counter(
+    "outbox_relay_pruned_total", "Rows that retention took, by table: outbox, idempotency_keys.", ("table",)
+)
+
 low_water_raises = Counter("outbox_relay_low_water_raises_total", "Lanes whose low water rose.")

@@ -1,4 +1,4 @@
-"""What operators do with the outbox: look, and replay."""
+"""What operators do with the outbox: look, and replay. What they do with parked rows is in `parked.py`."""
 
 import asyncio
 import getpass
@@ -18,9 +18,18 @@ from tenacity import retry, retry_if_exception, stop_after_attempt, wait_random
 from common.database import LOCK_NOT_AVAILABLE, sqlstate
 from outbox_relay import queries
 
-State = Literal["all", "pending", "parked", "published"]
+State = Literal["all", "pending", "parked", "skipped", "published"]
 
 _CHUNK_ROWS_MAX: Final = 1000
+
+leased = retry(
+    # A relay has the lane's lease just now; it is never for long.
+    retry=retry_if_exception(lambda error: isinstance(error, DBAPIError) and sqlstate(error) == LOCK_NOT_AVAILABLE),
+    stop=stop_after_attempt(20),
+    wait=wait_random(0, 0.2),
+    reraise=True,
+)
+"""Run a transaction that takes lanes' leases again if a relay kept one for too long."""
 
 
 @dataclass(frozen=True)
@@ -109,13 +118,7 @@ async def replay(
             await asyncio.sleep(max(0.0, len(ids) / rate_per_second - (time.monotonic() - started)))
 
 
-@retry(
-    # A relay has the lane's lease just now; it is never for long.
-    retry=retry_if_exception(lambda error: isinstance(error, DBAPIError) and sqlstate(error) == LOCK_NOT_AVAILABLE),
-    stop=stop_after_attempt(20),
-    wait=wait_random(0, 0.2),
-    reraise=True,
-)
+@leased
 async def _make_pending(engine: AsyncEngine, selection: dict[str, Any], after_id: int, limit: int) -> list[int]:
     async with engine.begin() as connection:
         return await queries.make_pending(connection, selection, after_id, limit)

@@ -38,8 +38,8 @@ READ_PENDING: Final = text("""
             created_at,
             EXISTS (
                 SELECT FROM wallet.outbox AS parked
-                WHERE parked.aggregate_id = outbox.aggregate_id AND parked.parked_at IS NOT NULL
-                    AND parked.id < outbox.id
+                WHERE parked.aggregate_id = outbox.aggregate_id AND parked.id < outbox.id
+                    AND parked.parked_at IS NOT NULL AND parked.skipped_at IS NULL
             ) AS waits
         FROM wallet.outbox
         WHERE outbox.lane = claimed.lane AND outbox.id > claimed.low_water
@@ -171,19 +171,21 @@ _SELECTED: Final = """
 _STATES: Final = {
     "all": "true",
     "pending": "published_at IS NULL AND parked_at IS NULL",
-    "parked": "parked_at IS NOT NULL",
+    "parked": "parked_at IS NOT NULL AND skipped_at IS NULL",
+    "skipped": "skipped_at IS NOT NULL",
     "published": "published_at IS NOT NULL",
 }
 _SHOWN: Final = """
     id, event_id, aggregate_id AS wallet_id, lane, event_type, created_at, published_at, kafka_partition,
-    kafka_offset, attempts, parked_at, last_error
+    kafka_offset, attempts, parked_at, skipped_at, last_error
 """
 
 STATUS: Final = text("""
     SELECT
         (SELECT count(*) FROM wallet.outbox WHERE published_at IS NULL AND parked_at IS NULL) AS pending,
-        (SELECT count(*) FROM wallet.outbox WHERE parked_at IS NOT NULL) AS parked,
-        (SELECT count(DISTINCT aggregate_id) FROM wallet.outbox WHERE parked_at IS NOT NULL) AS parked_wallets,
+        (SELECT count(*) FROM wallet.outbox WHERE parked_at IS NOT NULL AND skipped_at IS NULL) AS parked,
+        (SELECT count(DISTINCT aggregate_id) FROM wallet.outbox
+            WHERE parked_at IS NOT NULL AND skipped_at IS NULL) AS parked_wallets,
         (SELECT extract(epoch FROM statement_timestamp() - min(created_at))::float FROM wallet.outbox
             WHERE published_at IS NULL AND parked_at IS NULL) AS oldest_pending_seconds,
         (SELECT max(id) FROM wallet.outbox) AS last_id,

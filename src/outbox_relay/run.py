@@ -1,6 +1,7 @@
 """The relay as a process."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 
 import structlog
 from confluent_kafka import KafkaException
@@ -10,9 +11,10 @@ from common.http import ops_server
 from common.kafka import admin_client, ensure_topic
 from common.logs import configure_logs
 from common.worker import FAILURE_PAUSES, Health, Pauses, pause, repeat, serve_until_stopped, stop_on_signals
-from outbox_relay import metrics
+from outbox_relay import metrics, retention
 from outbox_relay.publisher import Publisher
 from outbox_relay.relay import Relay
+from outbox_relay.retention import Ages, Retention
 from outbox_relay.settings import RelaySettings
 
 log = structlog.get_logger()
@@ -37,31 +39,34 @@ async def run(settings: RelaySettings) -> None:
 
 
 async def relay_until(stop: asyncio.Event, settings: RelaySettings, health: Health) -> None:
-    """Make the topic, then relay until `stop`."""
+    """Make the topic, then relay, and prune what is old, until `stop`."""
     if not await _prepare_topic(stop, settings, health):
         return
     engine = create_engine(
         settings.database_url,
         "outbox-relay",
-        pool_size=settings.relay_tasks,
+        pool_size=settings.relay_tasks + 1,
         connect_timeout_seconds=settings.database_connect_timeout_seconds,
         idle_in_transaction_timeout_seconds=HUNG_TRANSACTION_SECONDS,
     )
+    idle = Pauses(settings.relay_poll_first_seconds, settings.relay_poll_longest_seconds)
     log.info("started", tasks=settings.relay_tasks, topic=settings.kafka_topic)
     try:
         async with asyncio.TaskGroup() as tasks:
             for _ in range(settings.relay_tasks):
                 relay = Relay(settings, engine, Publisher(settings), health)
-                tasks.create_task(_repeat(relay, stop, settings, health))
+                tasks.create_task(_repeat(relay.run_once, stop, idle, health))
+            ages = Ages(settings.outbox_retention_days, settings.idempotency_retention_days)
+            tasks.create_task(_repeat(Retention(engine, ages).run_once, stop, retention.PAUSES, health))
     finally:
         await engine.dispose()
 
 
-async def _repeat(relay: Relay, stop: asyncio.Event, settings: RelaySettings, health: Health) -> None:
+async def _repeat(step: Callable[[], Awaitable[int]], stop: asyncio.Event, idle: Pauses, health: Health) -> None:
     await repeat(
-        relay.run_once,
+        step,
         stop=stop,
-        idle=Pauses(settings.relay_poll_first_seconds, settings.relay_poll_longest_seconds),
+        idle=idle,
         health=health,
         on_failure=lambda dependency: metrics.failures.labels(dependency).inc(),
     )

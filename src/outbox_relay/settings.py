@@ -4,10 +4,19 @@ from typing import Literal
 
 from pydantic import Field
 
-from common.settings import DatabaseSettings, KafkaSettings, LogSettings, Port
+from common.settings import DatabaseSettings, KafkaSettings, LogSettings, Port, Settings
 
 
-class RelaySettings(DatabaseSettings, KafkaSettings, LogSettings):
+class RetentionSettings(Settings):
+    """How long what is finished stays. Pending, parked and skipped rows stay for ever."""
+
+    outbox_retention_days: float = Field(7.0, gt=0, le=36_500)
+    """Outbox rows that were written and published this long ago leave: they can't be replayed any more."""
+    idempotency_retention_days: float = Field(7.0, gt=0, le=36_500)
+    """Idempotency keys this old leave: a request that repeats one is a new request."""
+
+
+class RelaySettings(RetentionSettings, DatabaseSettings, KafkaSettings, LogSettings):
     """Each from the environment variable of its name in capitals."""
 
     relay_tasks: int = Field(2, ge=1, le=16)

@@ -155,6 +155,11 @@ NEW_ID = "gen_random_uuid()"
         (f"{OUTBOX} 0, now(), 1, NULL, NULL)", "outbox_settled_check"),
         (f"{OUTBOX} 0, NULL, 1, 1, NULL)", "outbox_settled_check"),
         (f"{OUTBOX} 0, now(), 1, 1, now())", "outbox_parked_check"),
+        (
+            """INSERT INTO wallet.outbox (event_id, aggregate_id, event_type, payload, created_at, lane, skipped_at)
+            VALUES (gen_random_uuid(), gen_random_uuid(), 'X', '{}', now(), 0, now())""",
+            "outbox_skipped_check",
+        ),
         ("INSERT INTO wallet.outbox_lanes (lane) VALUES (64)", "outbox_lanes_lane_check"),
         (f"{HISTORY} 0, 'in', 1)", "transaction_events_wallet_version_check"),
         (f"{HISTORY} 1, 'up', 1)", "transaction_events_direction_check"),

@@ -62,6 +62,10 @@ def printed(done: Done) -> Any:
         ["history", "status"],
         ["history", "dead-letters", "show"],
         ["outbox", "replay"],
+        ["outbox", "park"],
+        ["outbox", "retry"],
+        ["outbox", "skip"],
+        ["outbox", "prune"],
         ["db", "migrate"],
         ["verify"],
     ],
@@ -181,6 +185,66 @@ async def test_parked_events_are_something_wrong(
     async with engine.begin() as connection:
         await connection.execute(text("UPDATE wallet.outbox SET parked_at = now()"))
     assert walletctl("outbox", "status", DATABASE_URL=database_url).returncode == Exit.FOUND_WRONG
+
+
+async def test_an_event_is_parked_skipped_and_its_wallet_released(
+    walletctl: WalletCtl, database_url: str, outbox: Outbox
+) -> None:
+    wallet = uuid4()
+    await outbox.write(wallet, 2)
+    first, second = [str(row["id"]) for row in await outbox.rows()]
+    at = {"DATABASE_URL": database_url}
+    assert walletctl("outbox", "park", first, **at).returncode == Exit.USAGE
+    assert walletctl("outbox", "park", "4711", "--reason", "x", **at).returncode == Exit.FOUND_WRONG
+    assert walletctl("outbox", "skip", first, "--reason", "x", **at).returncode == Exit.FOUND_WRONG
+    for row_id in (first, second):
+        done = walletctl("outbox", "park", row_id, "--reason", "x", "--json", **at)
+        assert printed(done) == {"parked": int(row_id)}
+    assert walletctl("outbox", "skip", first, **at).returncode == Exit.USAGE
+    skipped = walletctl("outbox", "skip", first, "--reason", "test data", **at)
+    assert skipped.returncode == Exit.OK
+    assert f"outbox retry --wallet {wallet}" in skipped.stdout
+    listed = printed(walletctl("outbox", "list", "--state", "skipped", "--json", **at))
+    assert [row["id"] for row in listed["items"]] == [int(first)]
+    assert printed(walletctl("outbox", "retry", second, "--json", **at)) == {"released": 1, "wallets": 1}
+    assert walletctl("outbox", "status", **at).returncode == Exit.OK
+    assert walletctl("outbox", "retry", second, **at).returncode == Exit.FOUND_WRONG
+
+
+async def test_releasing_every_wallet_wants_yes(
+    walletctl: WalletCtl, database_url: str, outbox: Outbox, engine: AsyncEngine
+) -> None:
+    await outbox.write(uuid4(), 2)
+    async with engine.begin() as connection:
+        await connection.execute(text("UPDATE wallet.outbox SET parked_at = now()"))
+    at = {"DATABASE_URL": database_url}
+    assert walletctl("outbox", "retry", **at).returncode == Exit.USAGE
+    assert walletctl("outbox", "retry", "--all", "--wallet", str(uuid4()), **at).returncode == Exit.USAGE
+    refused = walletctl("outbox", "retry", "--all", **at)
+    assert (refused.returncode, "--yes" in refused.stderr) == (Exit.FOUND_WRONG, True)
+    released = walletctl("outbox", "retry", "--all", "--yes", "--reason", "drill", "--json", **at)
+    assert printed(released) == {"released": 2, "wallets": 1}
+
+
+async def test_old_events_are_pruned_after_a_dry_run(
+    walletctl: WalletCtl, database_url: str, outbox: Outbox, engine: AsyncEngine
+) -> None:
+    await outbox.write(uuid4(), 3)
+    async with engine.begin() as connection:
+        await connection.execute(
+            text("""
+                UPDATE wallet.outbox SET created_at = now() - interval '8 days', kafka_partition = 0, kafka_offset = id,
+                    published_at = now() - interval '8 days'
+            """)
+        )
+    at = {"DATABASE_URL": database_url}
+    dry = printed(walletctl("outbox", "prune", "--dry-run", "--json", **at))
+    assert dry == {"rows": 3, "keys": 0, "dry_run": True}
+    none = printed(walletctl("outbox", "prune", "--json", OUTBOX_RETENTION_DAYS="9", **at))
+    assert none == {"rows": 0, "keys": 0, "dry_run": False}
+    real = walletctl("outbox", "prune", "--older-than-days", "7", "--reason", "room", **at)
+    assert "3 published outbox rows and 0 idempotency keys left" in " ".join(real.stdout.split())
+    assert printed(walletctl("outbox", "list", "--json", **at)) == {"items": []}
 
 
 def test_dead_letters_are_listed_and_shown(walletctl: WalletCtl, database_url: str) -> None:

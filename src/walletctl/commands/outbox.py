@@ -1,7 +1,9 @@
 """`walletctl outbox`."""
 
+import sys
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import Annotated, TypeVar
 from uuid import UUID
 
 import orjson
@@ -9,8 +11,10 @@ import typer
 from sqlalchemy import RowMapping
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from outbox_relay import operations
+from outbox_relay import operations, parked
 from outbox_relay.operations import Selection, State
+from outbox_relay.parked import RowStateError
+from walletctl.commands.outbox_prune import prune
 from walletctl.console import (
     Exit,
     JsonOption,
@@ -24,7 +28,10 @@ from walletctl.console import (
 )
 from walletctl.databases import with_wallet_database
 
-app = typer.Typer(help="The outbox: look at it, replay from it.", no_args_is_help=True)
+app = typer.Typer(help="The outbox: look at it, replay from it, park and release.", no_args_is_help=True)
+app.command(epilog="Example:  walletctl outbox prune --older-than-days 30 --dry-run")(prune)
+
+ResultT = TypeVar("ResultT")
 
 _UNASKED_ROWS_MAX = 1000
 
@@ -58,7 +65,7 @@ def status(as_json: JsonOption = False) -> None:
     else:
         print_fields("Outbox", found)
     if found["parked"]:
-        err.print("Parked events wait for an operator: walletctl outbox list --state parked")
+        err.print("Parked events wait for an operator: walletctl outbox list --state parked, then outbox retry or skip")
         raise typer.Exit(Exit.FOUND_WRONG)
 
 
@@ -173,3 +180,88 @@ def _report(as_json: bool, **fields: int) -> None:
             f" {fields['replayed']:,} were made pending again: the relays publish them now.",
             highlight=False,
         )
+
+
+RowId = Annotated[int, typer.Argument(help="An outbox id.", metavar="ID", min=1)]
+Why = Annotated[str, typer.Option(help="Why; goes into the audit.")]
+
+
+@app.command(epilog="Example:  walletctl outbox park 4711 --reason 'consumers cannot read it'")
+def park(row_id: RowId, reason: Why, as_json: JsonOption = False) -> None:
+    """Set one pending event aside, and with it the wallet's later ones; nobody else's. Exit 1 if it isn't pending."""
+    _change(lambda engine: parked.park(engine, row_id, reason))
+    _say(as_json, f"Outbox row {row_id} is parked; so will be what follows it in its wallet.", parked=row_id)
+
+
+@app.command(epilog="Example:  walletctl outbox skip 4711 --reason 'test data, see ticket 12'")
+def skip(row_id: RowId, reason: Why, as_json: JsonOption = False) -> None:
+    """Give one parked event up for good. Exit 1 if it isn't parked.
+
+    It is never published, and the history of each wallet that it touched has a hole there for ever. Then release
+    the later ones with outbox retry.
+    """
+    _change(lambda engine: parked.skip(engine, row_id, reason))
+    wallet = _change(lambda engine: parked.wallet_of(engine, row_id))
+    _say(
+        as_json,
+        f"Outbox row {row_id} is given up. Release what waits behind it: walletctl outbox retry --wallet {wallet}",
+        skipped=row_id,
+        wallet_id=wallet,
+    )
+
+
+@app.command(
+    epilog="Examples:  walletctl outbox retry 4711   ·   walletctl outbox retry --wallet 0198…   ·   "
+    "walletctl outbox retry --all --yes"
+)
+def retry(
+    row_id: Annotated[int | None, typer.Argument(help="An outbox id: its wallet.", metavar="[ID]", min=1)] = None,
+    wallet: Annotated[UUID | None, typer.Option(help="This wallet.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Every wallet that has parked events.")] = False,
+    reason: Annotated[str | None, typer.Option(help="Why; goes into the audit.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Don't ask before releasing all.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Publish a wallet's parked events, all of them in their order. Exit 1 if there are none.
+
+    Do it when the cause is gone: what still can't be published is parked again, and what follows it.
+    """
+    if [row_id is not None, wallet is not None, everything].count(True) != 1:
+        fail("say which: an outbox id, --wallet, or --all", Exit.USAGE)
+    if row_id is not None:
+        wallet = _change(lambda engine: parked.wallet_of(engine, row_id))
+    rows, wallets = with_wallet_database(lambda engine: parked.count_parked(engine, wallet))
+    if not rows:
+        fail("nothing is parked there", Exit.FOUND_WRONG)
+    if everything and not yes and not _confirmed(f"Release {rows:,} parked events of {wallets:,} wallets?"):
+        fail(f"{rows:,} events of {wallets:,} wallets are parked. Nothing was done. Add --yes", Exit.FOUND_WRONG)
+    released = 0
+
+    async def work(engine: AsyncEngine) -> None:
+        nonlocal released
+        with progress_bar("releasing", rows) as advance:
+            async for ids in parked.retry(engine, wallet, reason):
+                released += len(ids)
+                advance(len(ids))
+
+    with_wallet_database(work)
+    message = f"{released:,} parked events of {wallets:,} wallets are pending again: the relays publish them now."
+    _say(as_json, message, released=released, wallets=wallets)
+
+
+def _confirmed(question: str) -> bool:
+    return sys.stdin.isatty() and typer.confirm(question, err=True)
+
+
+def _change(work: Callable[[AsyncEngine], Awaitable[ResultT]]) -> ResultT:
+    try:
+        return with_wallet_database(work)
+    except RowStateError as error:
+        fail(str(error), Exit.FOUND_WRONG)
+
+
+def _say(as_json: bool, message: str, **fields: object) -> None:
+    if as_json:
+        print_json(fields)
+    else:
+        out.print(message, highlight=False, soft_wrap=True)

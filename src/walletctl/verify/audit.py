@@ -63,7 +63,7 @@ class _Run:
         self._taken = taken
         self._topic = records
         self._on_progress = on_progress
-        self._on_their_way = self._expired = self._duplicates = 0
+        self._on_their_way = self._expired = self._duplicates = self._pruned = 0
 
     async def wallets(self) -> None:
         """Check what is inside the wallets and the ledger."""
@@ -81,7 +81,7 @@ class _Run:
         with self._check(TOPIC, "records", self._taken.wallet_figures["published_count"]) as (findings, advance):
             check = TopicCheck(self._taken, self._topic, findings)
             await check.run(advance)
-            self._expired, self._duplicates = check.expired, check.duplicates
+            self._expired, self._duplicates, self._pruned = check.expired, check.duplicates, check.pruned
 
     async def history(self) -> None:
         """Check that the history has what it must, and nothing else."""
@@ -130,8 +130,11 @@ class _Run:
             next_offsets={partition: at.next_offset for partition, at in self._taken.positions.items()},
             pending=wallet["pending_count"],
             parked=wallet["parked_count"],
+            skipped=wallet["skipped_count"],
+            pruned=wallet["pruned_version_count"],
             on_their_way=self._on_their_way,
             topic_expired=self._expired,
+            topic_pruned=self._pruned,
             topic_duplicates=self._duplicates,
             history_gaps=history_figures["gap_count"],
         )

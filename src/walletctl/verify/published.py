@@ -6,7 +6,7 @@ from operator import attrgetter
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import Row
+from sqlalchemy import Row, TextClause
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from walletctl.verify import queries
@@ -25,13 +25,17 @@ class TopicCheck:
     """Compares, and counts what isn't a difference.
 
     `expired` rows have a record that the topic no longer keeps. `duplicates` are records that repeat an event
-    of the outbox: a relay died before it settled, or an operator replayed.
+    of the outbox: a relay died before it settled, or an operator replayed. `pruned` ones are of an event that the
+    history has and retention has taken from the outbox.
     """
 
     def __init__(self, snapshots: Snapshots, topic: Topic, findings: Findings) -> None:
         self.expired = 0
         self.duplicates = 0
+        self.pruned = 0
         self._wallet = snapshots.wallet
+        self._history = snapshots.history
+        self._may_be_pruned = snapshots.wallet_figures["pruned_version_count"] > 0
         self._topic = topic
         self._findings = findings
         self._strays: list[Record] = []
@@ -75,11 +79,15 @@ class TopicCheck:
             self._findings.add(where, "sha256(value)", expected=row.digest, found=record.digest)
 
     async def _look_up_strays(self) -> None:
-        known = await _digests(self._wallet, self._strays)
+        known = await _digests(self._wallet, queries.FIND_EVENTS, self._strays)
+        unknown = [stray for stray in self._strays if stray.event_id not in known]
+        pruned = await _digests(self._history, queries.FIND_HISTORY_EVENTS, unknown) if self._may_be_pruned else {}
         for stray in self._strays:
             where = f"partition {stray.partition} offset {stray.offset}"
             digests = known.get(stray.event_id or "", ())
-            if not digests:
+            if not digests and stray.digest in pruned.get(stray.event_id or "", ()):
+                self.pruned += 1
+            elif not digests:
                 self._findings.add(where, "record", expected="an event of this outbox", found=f"ce_id {stray.event_id}")
             elif stray.digest not in digests:
                 what = f"sha256(value) of a duplicate of event {stray.event_id}"
@@ -89,13 +97,13 @@ class TopicCheck:
         self._strays = []
 
 
-async def _digests(connection: AsyncConnection, records: Sequence[Record]) -> dict[str, list[str]]:
-    """Return the SHA-256 of the payloads of these records' events, by event id; the outbox's alone are in it."""
+async def _digests(connection: AsyncConnection, query: TextClause, records: Sequence[Record]) -> dict[str, list[str]]:
+    """Return the SHA-256 of the payloads of these records' events, by event id, of those that the query finds."""
     event_ids = {record.event_id for record in records if _is_uuid(record.event_id)}
     if not event_ids:
         return {}
     digests: dict[str, list[str]] = {}
-    for row in await queries.every(connection, queries.FIND_EVENTS, event_ids=list(event_ids)):
+    for row in await queries.every(connection, query, event_ids=list(event_ids)):
         digests.setdefault(row.event_id, []).append(row.digest)
     return digests
 

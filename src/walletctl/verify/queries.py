@@ -15,17 +15,20 @@ _FETCHED_ROWS: Final = 2000
 PREPARE: Final = text("SELECT set_config('work_mem', '128MB', true), set_config('enable_memoize', 'off', true)")
 
 WALLET_FIGURES: Final = text("""
-    SELECT statement_timestamp() AS taken_at, wallet_count, entry_count, wallet_entry_count, outbox.*
+    SELECT statement_timestamp() AS taken_at, wallet_count, entry_count, wallet_entry_count, outbox.*, pruned.*
     FROM
         (SELECT count(*) AS wallet_count FROM wallet.wallets) AS wallets,
         (SELECT count(*) AS entry_count, count(wallet_id) AS wallet_entry_count FROM wallet.wallet_transactions)
             AS entries,
         (
-            SELECT count(*) AS outbox_count, count(published_at) AS published_count, count(parked_at) AS parked_count,
+            SELECT count(*) AS outbox_count, count(published_at) AS published_count,
+                count(*) FILTER (WHERE parked_at IS NOT NULL AND skipped_at IS NULL) AS parked_count,
+                count(skipped_at) AS skipped_count,
                 count(*) FILTER (WHERE published_at IS NULL AND parked_at IS NULL) AS pending_count,
                 coalesce(max(id), 0) AS last_outbox_id
             FROM wallet.outbox
-        ) AS outbox
+        ) AS outbox,
+        (SELECT version_count AS pruned_version_count FROM wallet.outbox_pruned) AS pruned
 """)
 
 CURRENCIES: Final = text("SELECT DISTINCT currency FROM wallet.wallets")
@@ -137,6 +140,7 @@ _CLAIMS: Final = f"""
     SELECT *, row_number() OVER (PARTITION BY wallet_id, version ORDER BY outbox_id) AS copy
     FROM (
         SELECT outbox.id AS outbox_id, event_id, kafka_partition, kafka_offset, {_CLAIM_LINE} AS line,
+            skipped_at IS NOT NULL AS skipped,
             {digest("payload")} AS payload_digest,
             CASE WHEN pg_input_is_valid(value ->> 'wallet_id', 'uuid') THEN (value ->> 'wallet_id')::uuid END
                 AS wallet_id,
@@ -153,19 +157,23 @@ _CLAIMS: Final = f"""
     ) AS told
 """  # noqa: S608 - constants of this module
 
+# Of the time of which retention has taken outbox rows: one that isn't there may be one of these.
+_IN_PRUNED_TIME: Final = "facts.created_at <= (SELECT up_to_created_at FROM wallet.outbox_pruned)"
+
 # `major` is one minor unit in major units (0.01), so that the product is the amount as events write it.
 LEDGER_AND_OUTBOX: Final = text(f"""
     WITH unit AS MATERIALIZED (
         SELECT currency, major FROM unnest(cast(:currencies AS text[]), cast(cast(:units AS text[]) AS numeric[]))
             AS unit (currency, major)
     ), fact AS (
-        SELECT wallet_id, version, cast(1 AS bigint) AS copy, {_FACT_LINE} AS line
+        SELECT wallet_id, version, cast(1 AS bigint) AS copy, {_FACT_LINE} AS line, {_IN_PRUNED_TIME} AS in_pruned_time
         FROM ({_FACTS}) AS facts LEFT JOIN unit ON unit.currency = facts.currency
     ), claim AS (
         SELECT wallet_id, version, copy, outbox_id, line FROM ({_CLAIMS}) AS claims
     )
     SELECT coalesce(fact.wallet_id, claim.wallet_id) AS wallet_id, coalesce(fact.version, claim.version) AS version,
-        claim.outbox_id, claim.copy, fact.line AS expected, claim.line AS found
+        claim.outbox_id, claim.copy, fact.line AS expected, claim.line AS found,
+        claim.outbox_id IS NULL AND fact.in_pruned_time AS pruned
     FROM fact
     FULL JOIN claim ON claim.wallet_id = fact.wallet_id AND claim.version = fact.version AND claim.copy = fact.copy
     WHERE fact.line IS DISTINCT FROM claim.line
@@ -193,6 +201,12 @@ FIND_EVENTS: Final = text(f"""
     JOIN (SELECT DISTINCT unnest(cast(:event_ids AS uuid[])) AS id) AS asked ON asked.id = outbox.event_id
 """)  # noqa: S608 - constants of this module
 
+FIND_HISTORY_EVENTS: Final = text(f"""
+    SELECT DISTINCT event_id::text AS event_id, {digest("event_data")} AS digest
+    FROM history.transaction_events
+    JOIN (SELECT DISTINCT unnest(cast(:event_ids AS uuid[])) AS id) AS asked ON asked.id = event_id
+""")  # noqa: S608 - constants of this module
+
 HISTORY_FIELDS: Final = (
     *("event_id", "event_type", "direction", "transaction_id", "amount_minor", "balance_after_minor", "currency"),
     *("counterparty_wallet_id", "user_id", "created_at", "sha256(event_data)"),
@@ -214,7 +228,9 @@ _HISTORY_LINE: Final = line(
 
 EXPECTED_HISTORY: Final = text(f"""
     SELECT {key("facts.wallet_id", "facts.version")} AS key, {_EXPECTED_LINE} AS line,
-        claims.kafka_partition AS partition, claims.kafka_offset AS offset
+        claims.kafka_partition AS partition, claims.kafka_offset AS offset,
+        coalesce(claims.skipped, false) AS skipped,
+        coalesce(claims.outbox_id IS NULL AND {_IN_PRUNED_TIME}, false) AS pruned
     FROM ({_FACTS}) AS facts
     LEFT JOIN ({_CLAIMS}) AS claims
         ON claims.wallet_id = facts.wallet_id AND claims.version = facts.version AND claims.copy = 1

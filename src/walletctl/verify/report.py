@@ -47,8 +47,11 @@ class Horizon:
         next_offsets: the consumer's position in the history's snapshot, by partition.
         pending: outbox rows not yet published.
         parked: outbox rows that wait for an operator.
+        skipped: outbox rows that an operator gave up: the history will never have their versions.
+        pruned: wallet versions whose outbox rows retention has taken.
         on_their_way: wallet versions not yet in the history that didn't have to be.
         topic_expired: published rows whose records the topic no longer keeps.
+        topic_pruned: records, among the outbox's, of events whose rows retention has taken.
         topic_duplicates: records that repeat an event of the outbox, which consumers drop.
         history_gaps: wallets of whose events a later one is in the history before an earlier one.
     """
@@ -59,8 +62,11 @@ class Horizon:
     next_offsets: Mapping[int, int]
     pending: int
     parked: int
+    skipped: int
+    pruned: int
     on_their_way: int
     topic_expired: int
+    topic_pruned: int
     topic_duplicates: int
     history_gaps: int
 
@@ -73,8 +79,11 @@ class Horizon:
             "next_offsets": {str(partition): offset for partition, offset in sorted(self.next_offsets.items())},
             "pending": self.pending,
             "parked": self.parked,
+            "skipped": self.skipped,
+            "pruned": self.pruned,
             "on_their_way": self.on_their_way,
             "topic_expired": self.topic_expired,
+            "topic_pruned": self.topic_pruned,
             "topic_duplicates": self.topic_duplicates,
             "history_gaps": self.history_gaps,
         }

@@ -101,15 +101,15 @@ async def relay(settings: VerifySettings) -> None:
             pass
 
 
-async def consume(settings: VerifySettings) -> None:
-    """Apply all that is published."""
+async def consume(settings: VerifySettings, due: int | None = None) -> None:
+    """Apply all that is published: so many versions, or those of every wallet."""
     async with opened(settings.history_database_url) as engine, opened(settings.database_url) as wallets:
         consumer = HistoryConsumer(
             ConsumerSettings(**settings.model_dump()), engine, admin_client(settings.kafka_bootstrap_servers), Health()
         )
         try:
             async with asyncio.timeout(60), wallets.connect() as outbox, engine.connect() as history:
-                due = await outbox.scalar(text("SELECT sum(version) FROM wallet.wallets"))
+                due = due or await outbox.scalar(text("SELECT sum(version) FROM wallet.wallets"))
                 while due > (await history.scalar(APPLIED)):
                     await history.rollback()
                     await consumer.run_once()
@@ -200,4 +200,10 @@ def run_relay() -> Callable[[VerifySettings], Awaitable[None]]:
 @pytest.fixture
 def run_consumer() -> Callable[[VerifySettings], Awaitable[None]]:
     """Apply all that is published."""
+    return consume
+
+
+@pytest.fixture
+def run_consumer_for() -> Callable[[VerifySettings, int], Awaitable[None]]:
+    """Apply so many versions."""
     return consume

@@ -15,12 +15,14 @@ from typer.testing import CliRunner
 
 from common.identifiers import new_id
 from common.worker import pause
-from outbox_relay import operations
+from outbox_relay import operations, parked, retention
 from outbox_relay.operations import Selection
+from outbox_relay.retention import Ages
 from walletctl.commands.verify import verify
 from walletctl.console import Exit
+from walletctl.databases import opened
 from walletctl.verify import published
-from walletctl.verify.audit import BALANCES, HISTORY, PROGRESS, TOPIC, audit
+from walletctl.verify.audit import BALANCES, HISTORY, OUTBOX, PROGRESS, TOPIC, audit
 from walletctl.verify.report import Report
 from walletctl.verify.settings import VerifySettings
 
@@ -193,3 +195,71 @@ def test_the_command_prints_tables_or_json(settings: VerifySettings, tamper: Tam
 
 def test_bad_configuration_is_a_usage_error() -> None:
     assert _run_command(None)[0] == Exit.USAGE
+
+
+async def test_an_event_that_was_skipped_is_counted_and_no_difference(
+    fresh: VerifySettings,
+    engine: AsyncEngine,
+    new_wallets: NewWallets,
+    move_money: MoveMoney,
+    run_relay: Run,
+    run_consumer_for: Callable[[VerifySettings, int], Awaitable[None]],
+) -> None:
+    """The last event of a wallet, a fund: the history lacks one version, and verify says that it will never come."""
+    await move_money(engine, await new_wallets(engine), 1)
+    async with engine.connect() as connection:
+        query = text("SELECT max(id) FROM wallet.outbox WHERE event_type = 'WALLET_FUNDED'")
+        row_id = int(await connection.scalar(query) or 0)
+    await parked.park(engine, row_id, "drill")
+    await parked.skip(engine, row_id, "drill")
+    await run_relay(fresh)
+    await run_consumer_for(fresh, 12)
+    report = await audit(fresh)
+    assert report.differences == []
+    horizon = report.horizon
+    assert (horizon.skipped, horizon.parked, horizon.pending, horizon.on_their_way) == (1, 0, 0, 0)
+
+
+async def _age_and_prune(engine: AsyncEngine, where: str) -> int:
+    """Let the outbox rows be published long ago, those written last excepted, and prune them."""
+    async with engine.begin() as connection:
+        await connection.execute(
+            text(f"UPDATE wallet.outbox SET published_at = created_at - interval '1 day' WHERE {where}")
+        )
+        age = text("SELECT extract(epoch FROM now() - max(created_at))::float FROM wallet.outbox WHERE " + where)
+        seconds = float(await connection.scalar(age) or 0) - 0.000_01
+    ages = Ages(seconds / 86_400, 7)
+    return sum([chunk.rows async for chunk in retention.prune(engine, ages)])
+
+
+async def test_events_that_retention_has_taken_are_counted_and_no_difference(
+    settings: VerifySettings,
+) -> None:
+    async with opened(settings.database_url) as engine:
+        async with engine.connect() as connection:
+            count, last_id = (await connection.execute(text("SELECT count(*), max(id) FROM wallet.outbox"))).one()
+        # One row in the middle stays: records of pruned events lie before and behind it.
+        assert await _age_and_prune(engine, f"id <> {last_id // 2}") == count - 1
+    report = await audit(settings)
+    assert report.differences == []
+    assert report.horizon.pruned in {51, 52}
+    assert report.horizon.on_their_way == 0
+
+
+@pytest.mark.parametrize(
+    ("statement", "expected"),
+    [
+        ("DELETE FROM history.transaction_events WHERE wallet_version = 3", {HISTORY, PROGRESS}),
+        ("DELETE FROM wallet.outbox WHERE id = (SELECT min(id) FROM wallet.outbox)", {OUTBOX}),
+        ("UPDATE wallet.outbox_pruned SET version_count = version_count - 1", {OUTBOX}),
+        ("UPDATE history.transaction_events SET balance_after_minor = 1 WHERE wallet_version = 3", {HISTORY}),
+    ],
+)
+async def test_what_is_lost_among_pruned_events_is_named(
+    settings: VerifySettings, tamper: Tamper, statement: str, expected: set[str]
+) -> None:
+    async with opened(settings.database_url) as engine:
+        await _age_and_prune(engine, "id > 7")
+    assert (await audit(settings)).differences == []
+    await tamper(settings.database_url, statement)
+    assert set(broken(await audit(settings))) == expected

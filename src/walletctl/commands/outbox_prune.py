@@ -1,0 +1,60 @@
+"""`walletctl outbox prune`."""
+
+from typing import Annotated
+
+import typer
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from outbox_relay import retention
+from outbox_relay.retention import Ages
+from outbox_relay.settings import RetentionSettings
+from walletctl.console import Exit, JsonOption, fail, load_settings, out, print_json, progress_bar
+from walletctl.databases import with_wallet_database
+
+
+def prune(
+    older_than_days: Annotated[
+        float | None,
+        typer.Option(help="Outbox rows and keys; else OUTBOX_RETENTION_DAYS, IDEMPOTENCY_RETENTION_DAYS.", min=1),
+    ] = None,
+    reason: Annotated[str | None, typer.Option(help="Why; goes into the audit.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would leave.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Delete old published outbox rows and idempotency keys now; the relays do the same in time.
+
+    Pending, parked and skipped rows never leave. What has left can't be replayed any more.
+    """
+    ages = _ages(older_than_days)
+    rows, keys = with_wallet_database(lambda engine: retention.count_prunable(engine, ages))
+    if dry_run:
+        _report(as_json, "would leave", rows=rows, keys=keys)
+        return
+    gone = {"rows": 0, "keys": 0}
+
+    async def work(engine: AsyncEngine) -> None:
+        with progress_bar("pruning", rows + keys) as advance:
+            async for pruned in retention.prune(engine, ages, reason):
+                gone["rows"] += pruned.rows
+                gone["keys"] += pruned.keys
+                advance(pruned.rows + pruned.keys)
+
+    try:
+        with_wallet_database(work)
+    except KeyboardInterrupt:
+        fail(f"stopped after {gone['rows']:,} of {rows:,} rows. Run it again to go on", Exit.FOUND_WRONG)
+    _report(as_json, "left", **gone)
+
+
+def _ages(older_than_days: float | None) -> Ages:
+    if older_than_days is not None:
+        return Ages(older_than_days, older_than_days)
+    settings = load_settings(RetentionSettings)
+    return Ages(settings.outbox_retention_days, settings.idempotency_retention_days)
+
+
+def _report(as_json: bool, verb: str, rows: int, keys: int) -> None:
+    if as_json:
+        print_json({"rows": rows, "keys": keys, "dry_run": verb != "left"})
+    else:
+        out.print(f"{rows:,} published outbox rows and {keys:,} idempotency keys {verb}.", highlight=False)

@@ -1,0 +1,168 @@
+"""What is finished and old leaves; nothing else ever does."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from prometheus_client import REGISTRY
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from common.database import create_engine
+from common.worker import TemporaryError
+from outbox_relay import operations, retention, retention_queries
+from outbox_relay.operations import Selection
+from outbox_relay.relay import Relay
+from outbox_relay.retention import Ages, Retention
+from outboxes import Outbox, drain
+
+NewRelay = Callable[..., Relay]
+
+WEEK = Ages(7, 7)
+PUBLISHED = "published_at = created_at, kafka_partition = 0, kafka_offset = id"
+
+
+async def sql(engine: AsyncEngine, *statements: str) -> None:
+    async with engine.begin() as connection:
+        for statement in statements:
+            await connection.execute(text(statement))
+
+
+async def prune(engine: AsyncEngine) -> list[tuple[int, int]]:
+    """Prune until a relay would pause; return rows and keys that left of each chunk."""
+    worker, before, found = Retention(engine, WEEK), taken(), []
+    while True:
+        more = await worker.run_once()
+        now = taken()
+        found.append((now[0] - before[0], now[1] - before[1]))
+        before = now
+        if not more:
+            return found
+
+
+def taken() -> tuple[int, int]:
+    """What the metric says."""
+    rows, keys = (
+        int(REGISTRY.get_sample_value("outbox_relay_pruned_total", {"table": table}) or 0)
+        for table in ("outbox", "idempotency_keys")
+    )
+    return rows, keys
+
+
+async def scalar(engine: AsyncEngine, query: str) -> Any:
+    async with engine.connect() as connection:
+        return await connection.scalar(text(query))
+
+
+async def test_only_what_was_written_and_published_long_ago_leaves(outbox: Outbox, engine: AsyncEngine) -> None:
+    await outbox.write(uuid4(), 7, '{"wallets": [{}, {}]}')
+    old, published, late, pending, parked, skipped, young = [row["id"] for row in await outbox.rows()]
+    await sql(
+        engine,
+        f"UPDATE wallet.outbox SET created_at = now() - interval '8 days' WHERE id <> {young}",
+        f"UPDATE wallet.outbox SET {PUBLISHED} WHERE id IN ({old}, {published}, {late}, {young})",
+        f"UPDATE wallet.outbox SET published_at = now() - interval '6 days' WHERE id = {late}",
+        f"UPDATE wallet.outbox SET parked_at = created_at WHERE id IN ({parked}, {skipped})",
+        f"UPDATE wallet.outbox SET skipped_at = created_at WHERE id = {skipped}",
+    )
+    assert await retention.count_prunable(engine, WEEK) == (2, 0)
+    assert await prune(engine) == [(2, 0)]
+    assert [row["id"] for row in await outbox.rows()] == [late, pending, parked, skipped, young]
+    async with engine.connect() as connection:
+        noted = (await connection.execute(text("SELECT * FROM wallet.outbox_pruned"))).mappings().one()
+    assert (noted["row_count"], noted["version_count"], noted["up_to_id"]) == (2, 4, published)
+    assert timedelta(days=7.9) < datetime.now(UTC) - noted["up_to_created_at"] < timedelta(days=8.1)
+
+
+async def test_old_rows_leave_in_chunks_past_rows_that_stay(
+    outbox: Outbox, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retention, "_CHUNK_ROWS_MAX", 10)
+    await outbox.write(uuid4(), 45)
+    first = (await outbox.rows())[0]["id"]
+    await sql(
+        engine,
+        f"UPDATE wallet.outbox SET created_at = now() - interval '8 days' WHERE id < {first + 35}",
+        f"UPDATE wallet.outbox SET parked_at = now() WHERE id BETWEEN {first} AND {first + 19}",
+        f"UPDATE wallet.outbox SET {PUBLISHED} WHERE parked_at IS NULL",
+    )
+    assert await prune(engine) == [(0, 0), (0, 0), (10, 0), (5, 0)]
+    left = {row["id"] for row in await outbox.rows()}
+    assert left == {*range(first, first + 20), *range(first + 35, first + 45)}
+    assert await prune(engine) == [(0, 0), (0, 0), (0, 0)]
+
+
+async def test_a_row_that_is_published_after_the_pruner_has_passed_leaves_after_the_hourly_rewind(
+    outbox: Outbox, engine: AsyncEngine, new_relay: NewRelay
+) -> None:
+    await outbox.write(uuid4(), 2)
+    await sql(engine, "UPDATE wallet.outbox SET created_at = now() - interval '8 days'")
+    worker = Retention(engine, WEEK)
+    await worker.run_once()
+    await drain(new_relay())
+    await sql(engine, "UPDATE wallet.outbox SET published_at = created_at")
+    await worker.run_once()
+    assert len(await outbox.rows()) == 2
+    worker._rewind_at = 0.0
+    await worker.run_once()
+    assert await outbox.rows() == []
+
+
+async def test_a_row_that_a_replay_has_in_hand_stays(outbox: Outbox, engine: AsyncEngine, new_relay: NewRelay) -> None:
+    await outbox.write(uuid4(), 3)
+    await drain(new_relay())
+    await sql(
+        engine,
+        "UPDATE wallet.outbox SET created_at = now() - interval '8 days'",
+        "UPDATE wallet.outbox SET published_at = created_at",
+    )
+    last = (await outbox.rows())[-1]["id"]
+    async with engine.connect() as replaying, replaying.begin():
+        await replaying.execute(text(f"SELECT FROM wallet.outbox WHERE id = {last} FOR UPDATE"))
+        assert await prune(engine) == [(2, 0)]
+    _ = [ids async for ids in operations.replay(engine, Selection(from_id=1))]
+    assert await prune(engine) == [(0, 0)]
+    assert await drain(new_relay()) == 1
+
+
+async def test_old_keys_leave_and_young_ones_stay(engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retention, "_CHUNK_ROWS_MAX", 10)
+    await sql(
+        engine,
+        """
+        INSERT INTO wallet.idempotency_keys (key, request_hash, created_at)
+        SELECT 'key ' || days, '', now() - days * interval '1 day' FROM generate_series(1, 30) AS days
+        """,
+    )
+    assert await retention.count_prunable(engine, WEEK) == (0, 24)
+    assert await prune(engine) == [(0, 10), (0, 10), (0, 4)]
+    assert await scalar(engine, "SELECT count(*) FROM wallet.idempotency_keys") == 6
+
+
+async def test_one_pruner_works_at_a_time_and_the_others_pass_by(outbox: Outbox, engine: AsyncEngine) -> None:
+    await outbox.write(uuid4(), 2)
+    await sql(engine, f"UPDATE wallet.outbox SET created_at = '2020-01-01', {PUBLISHED}")
+    await sql(engine, "UPDATE wallet.outbox SET published_at = created_at")
+    async with engine.connect() as other, other.begin():
+        assert await retention_queries.lock(other, wait=False)
+        assert await prune(engine) == [(0, 0)]
+    assert await prune(engine) == [(2, 0)]
+
+
+async def test_pruning_by_hand_leaves_an_audit_row(outbox: Outbox, engine: AsyncEngine) -> None:
+    await outbox.write(uuid4(), 3)
+    await sql(engine, f"UPDATE wallet.outbox SET {PUBLISHED}")
+    await sql(engine, "UPDATE wallet.outbox SET created_at = '2020-01-01', published_at = '2020-01-01'")
+    assert [(chunk.rows, chunk.keys) async for chunk in retention.prune(engine, WEEK, "room")] == [(3, 0)]
+    async with engine.connect() as connection:
+        audit = (await connection.execute(text("SELECT * FROM wallet.outbox_audit"))).mappings().one()
+    assert (audit["action"], audit["row_count"], audit["reason"]) == ("prune", 3, "room")
+    assert audit["selection"] == {"outbox_days": 7, "keys_days": 7, "keys": 0}
+
+
+async def test_while_the_database_is_away_pruning_fails_as_temporary() -> None:
+    engine = create_engine("postgresql://postgres@127.0.0.1:1/nowhere", "tests")
+    with pytest.raises(TemporaryError, match="database"):
+        await Retention(engine, WEEK).run_once()
