@@ -11,13 +11,12 @@ from datetime import UTC, datetime
 
 import structlog
 from confluent_kafka.admin import AdminClient
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from common.kafka import describe_topic
 from common.worker import Health, TemporaryError
 from history_consumer import metrics, queries
-from history_consumer.applying import PartitionTakenOverError, Target, apply, is_refusal, moves_of, refused
+from history_consumer.applying import PartitionTakenOverError, Target, apply, moves_of, singly_if_refused
 from history_consumer.failures import database_errors, kafka_errors
 from history_consumer.positions import Assignment
 from history_consumer.records import Record
@@ -145,7 +144,7 @@ class HistoryConsumer:
             return 0
         count = len(self._batch)
         try:
-            await self._apply_batch(self._batch)
+            await singly_if_refused(self._batch, self._write)
         except PartitionTakenOverError as error:
             metrics.takeovers.inc()
             log.warning("partition_taken_over", error=str(error))
@@ -162,25 +161,6 @@ class HistoryConsumer:
         return self.assignment.held.get(record.partition) is record.position and (
             record.offset >= record.position.next_offset
         )
-
-    async def _apply_batch(self, records: Sequence[Record]) -> None:
-        try:
-            await self._write(records)
-        except DBAPIError as error:
-            if not is_refusal(error):
-                raise
-            log.warning("batch_refused_by_database", records=len(records), error=str(error.orig))
-            await self._apply_singly(records)
-
-    async def _apply_singly(self, records: Sequence[Record]) -> None:
-        """Find the records that the database refuses, and put those aside."""
-        for record in records:
-            try:
-                await self._write([record])
-            except DBAPIError as error:
-                if not is_refusal(error):
-                    raise
-                await self._write([refused(record, error)])
 
     async def _write(self, records: Sequence[Record]) -> None:
         moves = moves_of(records)

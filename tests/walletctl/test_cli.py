@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from history_events import History, Wallet
 from outboxes import Outbox
 from walletctl.cli import main
 from walletctl.console import Exit
@@ -61,6 +62,7 @@ def printed(done: Done) -> Any:
         ["history", "serve"],
         ["history", "status"],
         ["history", "dead-letters", "show"],
+        ["history", "dead-letters", "retry"],
         ["outbox", "replay"],
         ["db", "migrate"],
         ["verify"],
@@ -187,3 +189,29 @@ def test_dead_letters_are_listed_and_shown(walletctl: WalletCtl, database_url: s
     at = {"DATABASE_URL": database_url}
     assert printed(walletctl("history", "dead-letters", "list", "--json", **at)) == {"items": []}
     assert walletctl("history", "dead-letters", "show", "1", **at).returncode == Exit.FOUND_WRONG
+
+
+async def test_dead_letters_are_retried_and_those_left_are_something_wrong(
+    walletctl: WalletCtl, database_url: str, engine: AsyncEngine
+) -> None:
+    at, retry = {"DATABASE_URL": database_url}, ("history", "dead-letters", "retry")
+    assert walletctl(*retry, **at).returncode == Exit.USAGE
+    assert walletctl(*retry, "1", "--all", **at).returncode == Exit.USAGE
+    assert walletctl(*retry, "1", **at).returncode == Exit.FOUND_WRONG
+    assert walletctl(*retry, "--all", **at).returncode == Exit.OK
+    ada = Wallet()
+    await History(engine).add(ada.created(), Wallet("eve", ada.id).created())
+    done = walletctl(*retry, "--reason", "version-conflict", "--json", **at)
+    assert done.returncode == Exit.FOUND_WRONG
+    assert printed(done) == {
+        "count": 1,
+        "applied": 0,
+        "duplicates": 0,
+        "left": 1,
+        "reasons": {"version-conflict": 1},
+    }
+    assert "walletctl verify" in done.stderr
+    async with engine.begin() as connection:
+        await connection.execute(text("TRUNCATE history.transaction_events, history.wallet_progress"))
+    assert walletctl(*retry, "--all", **at).returncode == Exit.OK
+    assert printed(walletctl("history", "dead-letters", "list", "--json", **at)) == {"items": []}

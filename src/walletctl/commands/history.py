@@ -11,7 +11,19 @@ from common.kafka import admin_client
 from common.settings import DatabaseSettings
 from history_consumer import operations
 from history_consumer.operations import HistoryStatus
-from walletctl.console import Exit, JsonOption, fail, load_settings, out, print_fields, print_json, print_table
+from history_consumer.retrying import Retried, retry_dead_letters
+from walletctl.console import (
+    Exit,
+    JsonOption,
+    fail,
+    load_settings,
+    out,
+    print_error,
+    print_fields,
+    print_json,
+    print_table,
+    progress_bar,
+)
 from walletctl.databases import with_history_database
 from walletctl.servers import serve
 
@@ -117,3 +129,46 @@ def show_dead_letter(
     else:
         headers = orjson.dumps(row["headers"]).decode()
         print_fields(f"Dead letter {dead_letter_id}", {**row, "headers": headers})
+
+
+@dead_letters.command(
+    "retry",
+    epilog="Examples:  walletctl history dead-letters retry 1   ·   walletctl history dead-letters retry --all",
+)
+def retry(
+    dead_letter_id: Annotated[int | None, typer.Argument(metavar="ID", min=1, max=2**63 - 1)] = None,
+    reason: Annotated[str | None, typer.Option(help="Those put aside for this reason.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="All of them.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Apply dead letters whose cause is gone, exactly as the consumer does; exit 1 if some are left.
+
+    What can be applied by now, or is in the history already, leaves the dead letters; the others stay, with
+    the reason as it is now. Always safe: nothing is applied twice, and no position moves.
+    """
+    if [dead_letter_id is not None, reason is not None, everything].count(True) != 1:
+        fail("say which dead letters: an ID, --reason, or --all", Exit.USAGE)
+    total = Retried()
+
+    async def work(engine: AsyncEngine) -> None:
+        with progress_bar("retrying", None) as advance:
+            async for done in retry_dead_letters(engine, dead_letter_id=dead_letter_id, reason=reason):
+                total.add(done)
+                advance(done.count)
+
+    with_history_database(work)
+    if dead_letter_id is not None and not total.count:
+        fail(f"there is no dead letter {dead_letter_id}", Exit.FOUND_WRONG)
+    left = total.left.total()
+    if as_json:
+        print_json({**asdict(total), "left": left, "reasons": dict(total.left)})
+    else:
+        fields = {"tried": total.count, "applied": total.applied, "were there": total.duplicates, "left": left}
+        print_fields("Dead letters", {**fields, **{f"left: {code}": count for code, count in total.left.items()}})
+    if total.conflicts:
+        print_error(
+            f"{total.conflicts:,} claim a version that another event has; no retry heals that: "
+            "walletctl history dead-letters list --reason version-conflict, then walletctl verify"
+        )
+    if left:
+        raise typer.Exit(Exit.FOUND_WRONG)
