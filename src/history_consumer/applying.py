@@ -4,7 +4,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-import structlog
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from tenacity import (
@@ -21,8 +20,6 @@ from history_consumer.positions import Position
 from history_consumer.projection import storable
 from history_consumer.records import Poison, Record
 from history_consumer.sorting import Sorted, Taken, sort_out
-
-log = structlog.get_logger()
 
 REFUSED_BY_DATABASE: Final = "refused-by-database"
 
@@ -124,8 +121,10 @@ async def write(
 
 async def singly_if_refused(
     records: Sequence[Record], write_all: Callable[[Sequence[Record]], Awaitable[None]]
-) -> None:
+) -> DBAPIError | None:
     """Write the records together; if the database refuses, each alone, those that it refuses as poison.
+
+    Returns what the database said when it refused them together.
 
     Args:
         records: what to write.
@@ -136,9 +135,9 @@ async def singly_if_refused(
     except DBAPIError as error:
         if not is_refusal(error):
             raise
-        log.warning("batch_refused_by_database", records=len(records), error=str(error.orig))
+        refusal = error
     else:
-        return
+        return None
     for record in records:
         try:
             await write_all([record])
@@ -146,6 +145,7 @@ async def singly_if_refused(
             if not is_refusal(error):
                 raise
             await write_all([refused(record, error)])
+    return refusal
 
 
 async def _apply_once(engine: AsyncEngine, target: Target, records: Sequence[Record], *, look_first: bool) -> Sorted:

@@ -1,3 +1,4 @@
+import io
 import json
 import sys
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from history_events import History, Wallet
 from outboxes import Outbox
 from walletctl.cli import main
 from walletctl.console import Exit
+from walletctl.verify.settings import VerifySettings
 
 
 @dataclass
@@ -61,6 +63,7 @@ def printed(done: Done) -> Any:
         ["consumer", "run"],
         ["history", "serve"],
         ["history", "status"],
+        ["history", "rebuild"],
         ["history", "dead-letters", "show"],
         ["history", "dead-letters", "retry"],
         ["outbox", "replay"],
@@ -215,3 +218,26 @@ async def test_dead_letters_are_retried_and_those_left_are_something_wrong(
         await connection.execute(text("TRUNCATE history.transaction_events, history.wallet_progress"))
     assert walletctl(*retry, "--all", **at).returncode == Exit.OK
     assert printed(walletctl("history", "dead-letters", "list", "--json", **at)) == {"items": []}
+
+
+def test_a_rebuild_wants_to_be_meant_and_says_what_it_did(
+    walletctl: WalletCtl, settings: VerifySettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at = {
+        "DATABASE_URL": settings.database_url,
+        "KAFKA_BOOTSTRAP_SERVERS": settings.kafka_bootstrap_servers,
+        "KAFKA_TOPIC": settings.kafka_topic,
+    }
+    for answer in ("n\n", ""):
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "stdin", io.StringIO(answer))
+            assert walletctl("history", "rebuild", "--json", **at).returncode == Exit.FOUND_WRONG
+    done = walletctl("history", "rebuild", "--yes", "--json", **at)
+    assert done.returncode == Exit.OK
+    found = printed(done)
+    assert (found["source"], found["missing"], found["dead_letters"]) == ("topic", 0, 0)
+    assert sum(found["positions"].values()) == found["records"]
+    assert "walletctl verify" in walletctl("history", "rebuild", "--from", "outbox", "--yes", **at).stdout
+    missing = walletctl("history", "rebuild", "--from", "topic", "--yes", **{**at, "KAFKA_TOPIC": "nowhere"})
+    assert missing.returncode == Exit.FOUND_WRONG
+    assert "as it was" in missing.stderr

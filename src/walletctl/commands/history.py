@@ -1,7 +1,8 @@
 """`walletctl history`."""
 
+import asyncio
 from dataclasses import asdict
-from typing import Annotated
+from typing import Annotated, Literal
 
 import orjson
 import typer
@@ -31,6 +32,8 @@ app = typer.Typer(help="The history: serve it, see how far it is.", no_args_is_h
 dead_letters = typer.Typer(help="Records that could not be applied.", no_args_is_help=True)
 app.add_typer(dead_letters, name="dead-letters")
 
+Source = Literal["auto", "topic", "outbox"]
+
 
 class _StatusSettings(DatabaseSettings):
     """The broker is asked only if it is named."""
@@ -53,6 +56,46 @@ def serve_history() -> None:
         settings.history_api_port,
         workers=settings.history_api_workers,
     )
+
+
+@app.command(epilog="Example:  walletctl history rebuild --yes")
+def rebuild(
+    source: Annotated[Source, typer.Option("--from", help="What the new history is made of.")] = "auto",
+    yes: Annotated[bool, typer.Option("--yes", help="Don't ask.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Build the history anew beside the live one and swap them; exit 1 if something is missing in it.
+
+    The read API goes on serving the old one, consumers and relays go on working, and halted partitions go on by
+    themselves afterwards. From the topic, if that has everything (auto), else from the outbox and then the topic;
+    what the outbox no longer has comes from the ledger. A rebuild that dies changes nothing. It needs as much
+    room on the history's disk as the history has.
+
+    Settings come from the environment: DATABASE_URL, HISTORY_DATABASE_URL, KAFKA_BOOTSTRAP_SERVERS, KAFKA_TOPIC,
+    CONSUMER_GROUP.
+    """
+    from walletctl.rebuild.errors import CannotRebuildError
+    from walletctl.rebuild.rebuild import rebuild
+    from walletctl.verify.settings import VerifySettings
+
+    settings = load_settings(VerifySettings)
+    if not yes and not typer.confirm("Put a new history in the place of the present one?", err=True):
+        raise typer.Exit(Exit.FOUND_WRONG)
+    try:
+        done = asyncio.run(rebuild(settings, source))
+    except CannotRebuildError as error:
+        fail(f"{error}. The history is as it was", Exit.FOUND_WRONG)
+    by_partition = {str(partition): offset for partition, offset in sorted(done.positions.items())}
+    left = done.retried.left.total()
+    found = {**asdict(done), "positions": by_partition, "retried": done.retried.count, "dead_letters": left}
+    if as_json:
+        print_json(found)
+    else:
+        positions = ", ".join(f"{partition}@{offset}" for partition, offset in by_partition.items())
+        print_fields("Rebuilt", {**found, "why": done.why or None, "positions": positions or None})
+        out.print("Prove it: walletctl verify")
+    if done.missing or left:
+        raise typer.Exit(Exit.FOUND_WRONG)
 
 
 @app.command(epilog="Example:  walletctl history status --json")
