@@ -1,6 +1,6 @@
 """Applying a batch: its rows and its position in one transaction, so that each takes effect exactly once."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -34,7 +34,7 @@ class PartitionTakenOverError(Exception):
     """A position isn't where this consumer left it: another one has the partition."""
 
 
-class _RowsThereError(Exception):
+class RowsThereError(Exception):
     """Some of the rows were there already; nothing was known of them."""
 
 
@@ -91,10 +91,61 @@ async def apply(engine: AsyncEngine, target: Target, records: Sequence[Record]) 
         with attempt:
             try:
                 return await _apply_once(engine, target, records, look_first=look_first)
-            except _RowsThereError:
+            except RowsThereError:
                 look_first = True
                 raise
     raise AssertionError("tenacity returns or raises")
+
+
+async def write(
+    connection: AsyncConnection, records: Sequence[Record], *, look_first: bool, into: queries.Into = ""
+) -> Sorted:
+    """Write what the records come to, in the caller's transaction; what is to be put aside is only returned.
+
+    Args:
+        connection: in a transaction.
+        records: for each partition in the order of offsets.
+        look_first: at what the history has; without, everything is taken to be new.
+        into: which tables.
+
+    Raises:
+        RowsThereError: something was there already; roll back, and look first.
+    """
+    result = sort_out(records, await _look(connection, records, into) if look_first else Taken())
+    if result.rows:
+        if await queries.insert_rows(connection, result.rows, into) < len(result.rows):
+            raise RowsThereError
+        await queries.add_progress(connection, result.rows, into)
+    return result
+
+
+async def singly_if_refused(
+    records: Sequence[Record], write_all: Callable[[Sequence[Record]], Awaitable[None]]
+) -> DBAPIError | None:
+    """Write the records together; if the database refuses, each alone, those that it refuses as poison.
+
+    Returns what the database said when it refused them together.
+
+    Args:
+        records: what to write.
+        write_all: writes some of them in one transaction.
+    """
+    try:
+        await write_all(records)
+    except DBAPIError as error:
+        if not is_refusal(error):
+            raise
+        refusal = error
+    else:
+        return None
+    for record in records:
+        try:
+            await write_all([record])
+        except DBAPIError as error:
+            if not is_refusal(error):
+                raise
+            await write_all([refused(record, error)])
+    return refusal
 
 
 async def _apply_once(engine: AsyncEngine, target: Target, records: Sequence[Record], *, look_first: bool) -> Sorted:
@@ -104,26 +155,22 @@ async def _apply_once(engine: AsyncEngine, target: Target, records: Sequence[Rec
         if len(moved) < len(moves):
             lost = [position.partition for position, _ in moves if position.partition not in moved]
             raise PartitionTakenOverError(f"another consumer moved partition {', '.join(map(str, lost))}")
-        result = sort_out(records, await _look(connection, records) if look_first else Taken())
-        if result.rows:
-            if await queries.insert_rows(connection, result.rows) < len(result.rows):
-                raise _RowsThereError
-            await queries.add_progress(connection, result.rows)
+        result = await write(connection, records, look_first=look_first)
         if result.dead_letters:
             await queries.insert_dead_letters(connection, target.topic, result.dead_letters)
     return result
 
 
-async def _look(connection: AsyncConnection, records: Sequence[Record]) -> Taken:
+async def _look(connection: AsyncConnection, records: Sequence[Record], into: queries.Into) -> Taken:
     rows = [row for record in records if not isinstance(record.content, Poison) for row in record.content]
-    return await queries.read_taken(connection, rows)
+    return await queries.read_taken(connection, rows, into)
 
 
 def _worth_another_try(error: BaseException) -> bool:
-    return isinstance(error, _RowsThereError) or may_succeed_again(error)
+    return isinstance(error, RowsThereError) or may_succeed_again(error)
 
 
 def _count_retry(state: RetryCallState) -> None:
     error = state.outcome.exception() if state.outcome else None
-    if error and not isinstance(error, _RowsThereError):
+    if error and not isinstance(error, RowsThereError):
         metrics.transaction_retries.labels(sqlstate(error) or "stale-plan").inc()

@@ -6,20 +6,19 @@ the group goes on counting this consumer in.
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
 import structlog
 from confluent_kafka.admin import AdminClient
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from common.kafka import describe_topic
 from common.worker import Health, TemporaryError
 from history_consumer import metrics, queries
-from history_consumer.applying import PartitionTakenOverError, Target, apply, is_refusal, moves_of, refused
+from history_consumer.applying import PartitionTakenOverError, Target, apply, moves_of, singly_if_refused
 from history_consumer.failures import database_errors, kafka_errors
-from history_consumer.positions import Assignment
+from history_consumer.positions import Assignment, Position
 from history_consumer.records import Record
 from history_consumer.settings import ConsumerSettings
 from history_consumer.sorting import VERSION_CONFLICT, Sorted
@@ -76,6 +75,19 @@ class HistoryConsumer:
         """Note the topic's id as the broker tells it now; the next step halts what was read from another one."""
         self._topic_id = topic_id
 
+    def note_positions(self, asked: Mapping[int, Position], stored: Sequence[Position]) -> None:
+        """Take halted partitions up again whose stored position is another one by now: an operator acted.
+
+        Args:
+            asked: where these stood when they were halted.
+            stored: where the database says that they stand.
+        """
+        now = {position.partition: (position.next_offset, position.topic_id) for position in stored}
+        for partition, then in asked.items():
+            if now.get(partition) != (then.next_offset, then.topic_id):
+                self.assignment.release(then)
+        self._report()
+
     async def close(self) -> None:
         """Leave the group. What is in hand is forgotten: the database has the position."""
         subscription, self._subscription = self._subscription, None
@@ -125,7 +137,7 @@ class HistoryConsumer:
         for position in positions:
             if position.topic_id != self._topic_id:
                 why = recreated(self._target.topic, position, self._topic_id)
-                await subscription.halt(position.partition, why)
+                await subscription.halt(position, why)
         readable = [position for position in positions if position.topic_id == self._topic_id]
         await subscription.read(readable)
         log.info("partitions_read", offsets={position.partition: position.next_offset for position in readable})
@@ -135,7 +147,7 @@ class HistoryConsumer:
         for position in list(self.assignment.held.values()):
             if position.topic_id != self._topic_id:
                 why = recreated(self._target.topic, position, self._topic_id)
-                await subscription.halt(position.partition, why)
+                await subscription.halt(position, why)
 
     async def _apply(self, subscription: Subscription) -> int:
         if self._in_doubt:
@@ -145,11 +157,13 @@ class HistoryConsumer:
             return 0
         count = len(self._batch)
         try:
-            await self._apply_batch(self._batch)
+            refusal = await singly_if_refused(self._batch, self._write)
         except PartitionTakenOverError as error:
             metrics.takeovers.inc()
             log.warning("partition_taken_over", error=str(error))
             raise _StartOverError(str(error)) from error
+        if refusal is not None:
+            log.warning("batch_refused_by_database", records=count, error=str(refusal.orig))
         positions = [position for position, _ in moves_of(self._batch)]
         self._batch = []
         metrics.batch_seconds.observe(time.perf_counter() - self._batch_since)
@@ -162,25 +176,6 @@ class HistoryConsumer:
         return self.assignment.held.get(record.partition) is record.position and (
             record.offset >= record.position.next_offset
         )
-
-    async def _apply_batch(self, records: Sequence[Record]) -> None:
-        try:
-            await self._write(records)
-        except DBAPIError as error:
-            if not is_refusal(error):
-                raise
-            log.warning("batch_refused_by_database", records=len(records), error=str(error.orig))
-            await self._apply_singly(records)
-
-    async def _apply_singly(self, records: Sequence[Record]) -> None:
-        """Find the records that the database refuses, and put those aside."""
-        for record in records:
-            try:
-                await self._write([record])
-            except DBAPIError as error:
-                if not is_refusal(error):
-                    raise
-                await self._write([refused(record, error)])
 
     async def _write(self, records: Sequence[Record]) -> None:
         moves = moves_of(records)

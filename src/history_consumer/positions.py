@@ -31,11 +31,13 @@ class Assignment:
         pending: given, but not read yet: their positions are still to be asked of the database.
         held: being read.
         halted: given, but standing still until an operator acts: partition and why.
+        halted_at: where these stood.
     """
 
     pending: set[int] = field(default_factory=set)
     held: dict[int, Position] = field(default_factory=dict)
     halted: dict[int, str] = field(default_factory=dict)
+    halted_at: dict[int, Position] = field(default_factory=dict)
 
     def give(self, partitions: Collection[int]) -> None:
         """The group gave these."""
@@ -47,6 +49,7 @@ class Assignment:
         self.pending -= set(partitions)
         for partition in partitions:
             self.halted.pop(partition, None)
+            self.halted_at.pop(partition, None)
         self._count()
         return read
 
@@ -57,13 +60,23 @@ class Assignment:
             self.held[position.partition] = position
         self._count()
 
-    def halt(self, partition: int, why: str) -> None:
+    def halt(self, position: Position, why: str) -> None:
         """Let the partition stand still; `why` names the way out."""
-        self.pending.discard(partition)
-        self.held.pop(partition, None)
-        self.halted[partition] = why
+        self.pending.discard(position.partition)
+        self.held.pop(position.partition, None)
+        self.halted[position.partition] = why
+        self.halted_at[position.partition] = position
         self._count()
-        log.error("partition_halted", partition=partition, why=why)
+        log.error("partition_halted", partition=position.partition, why=why)
+
+    def release(self, position: Position) -> None:
+        """Let the partition be taken up again, if it still stands still there."""
+        if self.halted_at.get(position.partition) is not position:
+            return
+        del self.halted[position.partition], self.halted_at[position.partition]
+        self.pending.add(position.partition)
+        self._count()
+        log.info("partition_released", partition=position.partition)
 
     def state(self) -> str:
         """Return "ok", or which partitions stand still and why."""

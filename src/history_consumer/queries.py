@@ -1,15 +1,23 @@
 """The history consumer's SQL: one statement a table for a whole batch, arrays in, `unnest` inside."""
 
-from collections.abc import Collection, Sequence
-from typing import Final
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any, Final, Literal
 
-from sqlalchemy import text
+from sqlalchemy import RowMapping, TextClause, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from history_consumer.positions import Position
 from history_consumer.projection import HistoryRow
-from history_consumer.records import DeadLetter, headers_json
+from history_consumer.records import DeadLetter, Poison, headers_json
 from history_consumer.sorting import Taken
+
+Into = Literal["", "_rebuild"]
+"""The tables that are read, or those that a rebuild makes beside them."""
+
+
+def _for_both(statement: str) -> dict[Into, TextClause]:
+    return {"": text(statement.replace("{into}", "")), "_rebuild": text(statement.replace("{into}", "_rebuild"))}
+
 
 PING: Final = text("SELECT 1 FROM history.processed_offsets LIMIT 1")
 
@@ -50,8 +58,8 @@ MOVE_POSITIONS: Final = text("""
 """)
 
 # No conflict target: the (wallet, version) dedupes, and so does the (user, event, wallet).
-INSERT_ROWS: Final = text("""
-    INSERT INTO history.transaction_events (
+INSERT_ROWS: Final = _for_both("""
+    INSERT INTO history.transaction_events{into} (
         wallet_id, wallet_version, event_id, event_type, user_id, transaction_id, direction, amount_minor,
         currency, balance_after_minor, counterparty_wallet_id, event_data, created_at, recorded_at
     )
@@ -71,21 +79,21 @@ INSERT_ROWS: Final = text("""
     ON CONFLICT DO NOTHING
 """)
 
-READ_TAKEN: Final = text("""
+READ_TAKEN: Final = _for_both("""
     SELECT stored.wallet_id, stored.wallet_version, stored.event_id
     FROM unnest(cast(:wallet_ids AS uuid[]), cast(:wallet_versions AS bigint[])) AS row (wallet_id, wallet_version)
-    JOIN history.transaction_events AS stored USING (wallet_id, wallet_version)
+    JOIN history.transaction_events{into} AS stored USING (wallet_id, wallet_version)
     UNION
     SELECT stored.wallet_id, stored.wallet_version, stored.event_id
     FROM unnest(
         cast(:user_ids AS text[]), cast(:event_ids AS uuid[]), cast(:wallet_ids AS uuid[])
     ) AS row (user_id, event_id, wallet_id)
-    JOIN history.transaction_events AS stored USING (user_id, event_id, wallet_id)
+    JOIN history.transaction_events{into} AS stored USING (user_id, event_id, wallet_id)
 """)
 
 # Wallets in their order, always: batches of several consumers touch the same wallets.
-ADD_PROGRESS: Final = text("""
-    INSERT INTO history.wallet_progress AS stored (wallet_id, user_id, event_count, max_version, updated_at)
+ADD_PROGRESS: Final = _for_both("""
+    INSERT INTO history.wallet_progress{into} AS stored (wallet_id, user_id, event_count, max_version, updated_at)
     SELECT wallet_id, min(user_id), count(*), max(wallet_version), statement_timestamp()
     FROM unnest(
         cast(:wallet_ids AS uuid[]), cast(:user_ids AS text[]), cast(:wallet_versions AS bigint[])
@@ -98,8 +106,8 @@ ADD_PROGRESS: Final = text("""
         updated_at = excluded.updated_at
 """)
 
-INSERT_DEAD_LETTERS: Final = text("""
-    INSERT INTO history.dead_letters (topic, partition, "offset", topic_id, key, value, headers, reason, detail)
+INSERT_DEAD_LETTERS: Final = _for_both("""
+    INSERT INTO history.dead_letters{into} (topic, partition, "offset", topic_id, key, value, headers, reason, detail)
     SELECT :topic, partition, "offset", topic_id, key, value, headers::json, reason, detail
     FROM unnest(
         cast(:partitions AS integer[]), cast(:offsets AS bigint[]), cast(:topic_ids AS text[]),
@@ -108,6 +116,27 @@ INSERT_DEAD_LETTERS: Final = text("""
     ) AS row (partition, "offset", topic_id, key, value, headers, reason, detail)
     ORDER BY partition, "offset"
     ON CONFLICT DO NOTHING
+""")
+
+READ_DEAD_LETTERS: Final = text("""
+    SELECT id, topic, partition, "offset", topic_id, key, value FROM history.dead_letters
+    WHERE id > :after_id AND id <= :up_to_id
+        AND (cast(:id AS bigint) IS NULL OR id = :id) AND (cast(:reason AS text) IS NULL OR reason = :reason)
+    ORDER BY id LIMIT :limit
+""")
+
+LOCK_DEAD_LETTERS: Final = text("""
+    SELECT id FROM history.dead_letters WHERE id = ANY(cast(:ids AS bigint[])) ORDER BY id FOR UPDATE
+""")
+
+LAST_DEAD_LETTER: Final = text("SELECT coalesce(max(id), 0) FROM history.dead_letters")
+
+DELETE_DEAD_LETTERS: Final = text("DELETE FROM history.dead_letters WHERE id = ANY(cast(:ids AS bigint[]))")
+
+EXPLAIN_DEAD_LETTERS: Final = text("""
+    UPDATE history.dead_letters AS stored SET reason = row.reason, detail = row.detail
+    FROM unnest(cast(:ids AS bigint[]), cast(:reasons AS text[]), cast(:details AS text[])) AS row (id, reason, detail)
+    WHERE stored.id = row.id AND (stored.reason, stored.detail) IS DISTINCT FROM (row.reason, row.detail)
 """)
 
 
@@ -153,7 +182,7 @@ async def move_positions(
     return set((await connection.execute(MOVE_POSITIONS, parameters)).scalars())
 
 
-async def insert_rows(connection: AsyncConnection, rows: Sequence[HistoryRow]) -> int:
+async def insert_rows(connection: AsyncConnection, rows: Sequence[HistoryRow], into: Into = "") -> int:
     """Write the rows in the order given, but those that are there already; return how many were new."""
     parameters = {
         "wallet_ids": [row.wallet_id for row in rows],
@@ -170,10 +199,10 @@ async def insert_rows(connection: AsyncConnection, rows: Sequence[HistoryRow]) -
         "event_data": [row.event_data for row in rows],
         "created_at": [row.created_at for row in rows],
     }
-    return int((await connection.execute(INSERT_ROWS, parameters)).rowcount)
+    return int((await connection.execute(INSERT_ROWS[into], parameters)).rowcount)
 
 
-async def read_taken(connection: AsyncConnection, rows: Collection[HistoryRow]) -> Taken:
+async def read_taken(connection: AsyncConnection, rows: Collection[HistoryRow], into: Into = "") -> Taken:
     """Return what the history has of what these rows claim."""
     parameters = {
         "wallet_ids": [row.wallet_id for row in rows],
@@ -181,24 +210,26 @@ async def read_taken(connection: AsyncConnection, rows: Collection[HistoryRow]) 
         "user_ids": [row.user_id for row in rows],
         "event_ids": [row.event_id for row in rows],
     }
-    stored = (await connection.execute(READ_TAKEN, parameters)).all()
+    stored = (await connection.execute(READ_TAKEN[into], parameters)).all()
     return Taken(
         events={(wallet_id.int, version): event_id for wallet_id, version, event_id in stored},
         versions={(event_id.int, wallet_id.int): version for wallet_id, version, event_id in stored},
     )
 
 
-async def add_progress(connection: AsyncConnection, rows: Sequence[HistoryRow]) -> None:
+async def add_progress(connection: AsyncConnection, rows: Sequence[HistoryRow], into: Into = "") -> None:
     """Count the new rows to their wallets."""
     parameters = {
         "wallet_ids": [row.wallet_id for row in rows],
         "user_ids": [row.user_id for row in rows],
         "wallet_versions": [row.wallet_version for row in rows],
     }
-    await connection.execute(ADD_PROGRESS, parameters)
+    await connection.execute(ADD_PROGRESS[into], parameters)
 
 
-async def insert_dead_letters(connection: AsyncConnection, topic: str, dead_letters: Sequence[DeadLetter]) -> None:
+async def insert_dead_letters(
+    connection: AsyncConnection, topic: str, dead_letters: Sequence[DeadLetter], into: Into = ""
+) -> None:
     """Put the records aside, whole; those that are there already stay as they are."""
     parameters = {
         "topic": topic,
@@ -211,4 +242,37 @@ async def insert_dead_letters(connection: AsyncConnection, topic: str, dead_lett
         "reasons": [letter.poison.reason for letter in dead_letters],
         "details": [letter.poison.detail for letter in dead_letters],
     }
-    await connection.execute(INSERT_DEAD_LETTERS, parameters)
+    await connection.execute(INSERT_DEAD_LETTERS[into], parameters)
+
+
+async def read_dead_letters(
+    connection: AsyncConnection, selection: Mapping[str, Any], after_id: int, up_to_id: int, limit: int
+) -> Sequence[RowMapping]:
+    """Return dead letters behind `after_id` in their order; `selection` has `id` and `reason`, or None."""
+    parameters = {**selection, "after_id": after_id, "up_to_id": up_to_id, "limit": limit}
+    return (await connection.execute(READ_DEAD_LETTERS, parameters)).mappings().all()
+
+
+async def lock_dead_letters(connection: AsyncConnection, ids: Iterable[int]) -> list[int]:
+    """Return those that are there still, locked, in their order."""
+    return list((await connection.execute(LOCK_DEAD_LETTERS, {"ids": list(ids)})).scalars())
+
+
+async def last_dead_letter(connection: AsyncConnection) -> int:
+    """Return the highest id of a dead letter, or 0."""
+    return int(await connection.scalar(LAST_DEAD_LETTER) or 0)
+
+
+async def delete_dead_letters(connection: AsyncConnection, ids: Iterable[int]) -> None:
+    """Remove these."""
+    await connection.execute(DELETE_DEAD_LETTERS, {"ids": list(ids)})
+
+
+async def explain_dead_letters(connection: AsyncConnection, why: Mapping[int, Poison]) -> None:
+    """Note why these are dead letters now."""
+    parameters = {
+        "ids": list(why),
+        "reasons": [poison.reason for poison in why.values()],
+        "details": [poison.detail for poison in why.values()],
+    }
+    await connection.execute(EXPLAIN_DEAD_LETTERS, parameters)

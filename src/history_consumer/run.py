@@ -8,6 +8,7 @@ from common.kafka import admin_client
 from common.logs import configure_logs
 from common.worker import Health, Pauses, repeat, serve_until_stopped, stop_on_signals
 from history_consumer import metrics
+from history_consumer.applying import Target
 from history_consumer.consumer import HistoryConsumer
 from history_consumer.settings import ConsumerSettings
 from history_consumer.watch import Watch
@@ -36,7 +37,7 @@ async def consume(settings: ConsumerSettings, stop: asyncio.Event, health: Healt
     )
     admin = admin_client(settings.kafka_bootstrap_servers)
     consumer = HistoryConsumer(settings, engine, admin, health)
-    watch = Watch(consumer, engine, admin, settings.kafka_topic, health)
+    watch = Watch(consumer, engine, admin, Target(settings.consumer_group, settings.kafka_topic), health)
     try:
         async with asyncio.TaskGroup() as tasks:
             seconds = settings.consumer_check_seconds

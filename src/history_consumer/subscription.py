@@ -62,9 +62,9 @@ class Subscription:
         await self._in_thread(lambda: self._consumer.incremental_assign(parts))
         self._assignment.hold(positions)
 
-    async def halt(self, partition: int, why: str) -> None:
+    async def halt(self, position: Position, why: str) -> None:
         """Stop reading the partition, if it is read, and let it stand still."""
-        await self._in_thread(lambda: self._halt(partition, why))
+        await self._in_thread(lambda: self._halt(position, why))
 
     async def note_progress(self, positions: Sequence[Position]) -> None:
         """Tell Kafka where the consumer is, for tools that show the lag; nothing depends on it."""
@@ -128,16 +128,16 @@ class Subscription:
         position = self._assignment.held.get(_number(partition))
         if error.code() in _OUT_OF_RANGE:
             if position is not None:
-                self._halt(position.partition, out_of_range(self._topic, position))
+                self._halt(position, out_of_range(self._topic, position))
             return
         log.warning("kafka_consumer_error", partition=partition, code=error.name(), error=error.str())
         if error.fatal():
             raise KafkaException(error)
 
-    def _halt(self, partition: int, why: str) -> None:
-        if partition in self._assignment.held:
-            self._consumer.incremental_unassign([TopicPartition(self._topic, partition)])
-        self._assignment.halt(partition, why)
+    def _halt(self, position: Position, why: str) -> None:
+        if position.partition in self._assignment.held:
+            self._consumer.incremental_unassign([TopicPartition(self._topic, position.partition)])
+        self._assignment.halt(position, why)
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         self._assignment.give([part.partition for part in partitions])

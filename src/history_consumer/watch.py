@@ -4,11 +4,12 @@ import asyncio
 from typing import Final
 
 from confluent_kafka.admin import AdminClient
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from common.kafka import describe_topic
 from common.worker import Health
 from history_consumer import queries
+from history_consumer.applying import Target
 from history_consumer.consumer import HistoryConsumer
 from history_consumer.failures import database_errors, kafka_errors
 
@@ -16,15 +17,15 @@ _PING_TIMEOUT_SECONDS: Final = 10.0
 
 
 class Watch:
-    """Tells `/ready` what answers, and the consumer when its topic is another one: the client wouldn't notice."""
+    """Tells `/ready` what answers, and the consumer what it wouldn't notice: another topic, moved positions."""
 
     def __init__(
-        self, consumer: HistoryConsumer, engine: AsyncEngine, admin: AdminClient, topic: str, health: Health
+        self, consumer: HistoryConsumer, engine: AsyncEngine, admin: AdminClient, target: Target, health: Health
     ) -> None:
         self._consumer = consumer
         self._engine = engine
         self._admin = admin
-        self._topic = topic
+        self._target = target
         self._health = health
 
     async def run_once(self) -> int:
@@ -36,9 +37,17 @@ class Watch:
         with database_errors():
             async with asyncio.timeout(_PING_TIMEOUT_SECONDS), self._engine.connect() as connection:
                 await queries.ping(connection)
+                await self._look_at_halted(connection)
         self._health.ok("database")
         with kafka_errors():
-            topic_id, _ = await describe_topic(self._admin, self._topic)
+            topic_id, _ = await describe_topic(self._admin, self._target.topic)
         self._consumer.note_topic(topic_id)
         self._health.checks["kafka"] = self._consumer.assignment.state()
         return 0
+
+    async def _look_at_halted(self, connection: AsyncConnection) -> None:
+        """Find out whether an operator moved the positions of partitions that stand still."""
+        halted = dict(self._consumer.assignment.halted_at)
+        if halted:
+            group, topic = self._target.consumer_group, self._target.topic
+            self._consumer.note_positions(halted, await queries.read_positions(connection, group, topic, halted))

@@ -1,3 +1,4 @@
+import io
 import json
 import sys
 from collections.abc import Callable
@@ -10,9 +11,11 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from history_events import History, Wallet
 from outboxes import Outbox
 from walletctl.cli import main
 from walletctl.console import Exit
+from walletctl.verify.settings import VerifySettings
 
 
 @dataclass
@@ -60,7 +63,9 @@ def printed(done: Done) -> Any:
         ["consumer", "run"],
         ["history", "serve"],
         ["history", "status"],
+        ["history", "rebuild"],
         ["history", "dead-letters", "show"],
+        ["history", "dead-letters", "retry"],
         ["outbox", "replay"],
         ["outbox", "park"],
         ["outbox", "retry"],
@@ -251,3 +256,52 @@ def test_dead_letters_are_listed_and_shown(walletctl: WalletCtl, database_url: s
     at = {"DATABASE_URL": database_url}
     assert printed(walletctl("history", "dead-letters", "list", "--json", **at)) == {"items": []}
     assert walletctl("history", "dead-letters", "show", "1", **at).returncode == Exit.FOUND_WRONG
+
+
+async def test_dead_letters_are_retried_and_those_left_are_something_wrong(
+    walletctl: WalletCtl, database_url: str, engine: AsyncEngine
+) -> None:
+    at, retry = {"DATABASE_URL": database_url}, ("history", "dead-letters", "retry")
+    assert walletctl(*retry, **at).returncode == Exit.USAGE
+    assert walletctl(*retry, "1", "--all", **at).returncode == Exit.USAGE
+    assert walletctl(*retry, "1", **at).returncode == Exit.FOUND_WRONG
+    assert walletctl(*retry, "--all", **at).returncode == Exit.OK
+    ada = Wallet()
+    await History(engine).add(ada.created(), Wallet("eve", ada.id).created())
+    done = walletctl(*retry, "--reason", "version-conflict", "--json", **at)
+    assert done.returncode == Exit.FOUND_WRONG
+    assert printed(done) == {
+        "count": 1,
+        "applied": 0,
+        "duplicates": 0,
+        "left": 1,
+        "reasons": {"version-conflict": 1},
+    }
+    assert "walletctl verify" in done.stderr
+    async with engine.begin() as connection:
+        await connection.execute(text("TRUNCATE history.transaction_events, history.wallet_progress"))
+    assert walletctl(*retry, "--all", **at).returncode == Exit.OK
+    assert printed(walletctl("history", "dead-letters", "list", "--json", **at)) == {"items": []}
+
+
+def test_a_rebuild_wants_to_be_meant_and_says_what_it_did(
+    walletctl: WalletCtl, settings: VerifySettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at = {
+        "DATABASE_URL": settings.database_url,
+        "KAFKA_BOOTSTRAP_SERVERS": settings.kafka_bootstrap_servers,
+        "KAFKA_TOPIC": settings.kafka_topic,
+    }
+    for answer in ("n\n", ""):
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "stdin", io.StringIO(answer))
+            assert walletctl("history", "rebuild", "--json", **at).returncode == Exit.FOUND_WRONG
+    done = walletctl("history", "rebuild", "--yes", "--json", **at)
+    assert done.returncode == Exit.OK
+    found = printed(done)
+    assert (found["source"], found["missing"], found["dead_letters"]) == ("topic", 0, 0)
+    assert sum(found["positions"].values()) == found["records"]
+    assert "walletctl verify" in walletctl("history", "rebuild", "--from", "outbox", "--yes", **at).stdout
+    missing = walletctl("history", "rebuild", "--from", "topic", "--yes", **{**at, "KAFKA_TOPIC": "nowhere"})
+    assert missing.returncode == Exit.FOUND_WRONG
+    assert "as it was" in missing.stderr

@@ -1,7 +1,8 @@
 """`walletctl history`."""
 
+import asyncio
 from dataclasses import asdict
-from typing import Annotated
+from typing import Annotated, Literal
 
 import orjson
 import typer
@@ -11,13 +12,27 @@ from common.kafka import admin_client
 from common.settings import DatabaseSettings
 from history_consumer import operations
 from history_consumer.operations import HistoryStatus
-from walletctl.console import Exit, JsonOption, fail, load_settings, out, print_fields, print_json, print_table
+from history_consumer.retrying import Retried, retry_dead_letters
+from walletctl.console import (
+    Exit,
+    JsonOption,
+    fail,
+    load_settings,
+    out,
+    print_error,
+    print_fields,
+    print_json,
+    print_table,
+    progress_bar,
+)
 from walletctl.databases import with_history_database
 from walletctl.servers import serve
 
 app = typer.Typer(help="The history: serve it, see how far it is.", no_args_is_help=True)
 dead_letters = typer.Typer(help="Records that could not be applied.", no_args_is_help=True)
 app.add_typer(dead_letters, name="dead-letters")
+
+Source = Literal["auto", "topic", "outbox"]
 
 
 class _StatusSettings(DatabaseSettings):
@@ -41,6 +56,46 @@ def serve_history() -> None:
         settings.history_api_port,
         workers=settings.history_api_workers,
     )
+
+
+@app.command(epilog="Example:  walletctl history rebuild --yes")
+def rebuild(
+    source: Annotated[Source, typer.Option("--from", help="What the new history is made of.")] = "auto",
+    yes: Annotated[bool, typer.Option("--yes", help="Don't ask.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Build the history anew beside the live one and swap them; exit 1 if something is missing in it.
+
+    The read API goes on serving the old one, consumers and relays go on working, and halted partitions go on by
+    themselves afterwards. From the topic, if that has everything (auto), else from the outbox and then the topic;
+    what the outbox no longer has comes from the ledger. A rebuild that dies changes nothing. It needs as much
+    room on the history's disk as the history has.
+
+    Settings come from the environment: DATABASE_URL, HISTORY_DATABASE_URL, KAFKA_BOOTSTRAP_SERVERS, KAFKA_TOPIC,
+    CONSUMER_GROUP.
+    """
+    from walletctl.rebuild.errors import CannotRebuildError
+    from walletctl.rebuild.rebuild import rebuild
+    from walletctl.verify.settings import VerifySettings
+
+    settings = load_settings(VerifySettings)
+    if not yes and not typer.confirm("Put a new history in the place of the present one?", err=True):
+        raise typer.Exit(Exit.FOUND_WRONG)
+    try:
+        done = asyncio.run(rebuild(settings, source))
+    except CannotRebuildError as error:
+        fail(f"{error}. The history is as it was", Exit.FOUND_WRONG)
+    by_partition = {str(partition): offset for partition, offset in sorted(done.positions.items())}
+    left = done.retried.left.total()
+    found = {**asdict(done), "positions": by_partition, "retried": done.retried.count, "dead_letters": left}
+    if as_json:
+        print_json(found)
+    else:
+        positions = ", ".join(f"{partition}@{offset}" for partition, offset in by_partition.items())
+        print_fields("Rebuilt", {**found, "why": done.why or None, "positions": positions or None})
+        out.print("Prove it: walletctl verify")
+    if done.missing or left:
+        raise typer.Exit(Exit.FOUND_WRONG)
 
 
 @app.command(epilog="Example:  walletctl history status --json")
@@ -117,3 +172,46 @@ def show_dead_letter(
     else:
         headers = orjson.dumps(row["headers"]).decode()
         print_fields(f"Dead letter {dead_letter_id}", {**row, "headers": headers})
+
+
+@dead_letters.command(
+    "retry",
+    epilog="Examples:  walletctl history dead-letters retry 1   ·   walletctl history dead-letters retry --all",
+)
+def retry(
+    dead_letter_id: Annotated[int | None, typer.Argument(metavar="ID", min=1, max=2**63 - 1)] = None,
+    reason: Annotated[str | None, typer.Option(help="Those put aside for this reason.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="All of them.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Apply dead letters whose cause is gone, exactly as the consumer does; exit 1 if some are left.
+
+    What can be applied by now, or is in the history already, leaves the dead letters; the others stay, with
+    the reason as it is now. Always safe: nothing is applied twice, and no position moves.
+    """
+    if [dead_letter_id is not None, reason is not None, everything].count(True) != 1:
+        fail("say which dead letters: an ID, --reason, or --all", Exit.USAGE)
+    total = Retried()
+
+    async def work(engine: AsyncEngine) -> None:
+        with progress_bar("retrying", None) as advance:
+            async for done in retry_dead_letters(engine, dead_letter_id=dead_letter_id, reason=reason):
+                total.add(done)
+                advance(done.count)
+
+    with_history_database(work)
+    if dead_letter_id is not None and not total.count:
+        fail(f"there is no dead letter {dead_letter_id}", Exit.FOUND_WRONG)
+    left = total.left.total()
+    if as_json:
+        print_json({**asdict(total), "left": left, "reasons": dict(total.left)})
+    else:
+        fields = {"tried": total.count, "applied": total.applied, "were there": total.duplicates, "left": left}
+        print_fields("Dead letters", {**fields, **{f"left: {code}": count for code, count in total.left.items()}})
+    if total.conflicts:
+        print_error(
+            f"{total.conflicts:,} claim a version that another event has; no retry heals that: "
+            "walletctl history dead-letters list --reason version-conflict, then walletctl verify"
+        )
+    if left:
+        raise typer.Exit(Exit.FOUND_WRONG)
