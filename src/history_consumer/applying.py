@@ -14,6 +14,7 @@ from tenacity import (
     wait_random_exponential,
 )
 
+from common import failpoints
 from common.database import may_succeed_again, sqlstate
 from history_consumer import metrics, queries
 from history_consumer.positions import Position
@@ -111,6 +112,7 @@ async def _apply_once(engine: AsyncEngine, target: Target, records: Sequence[Rec
             await queries.add_progress(connection, result.rows)
         if result.dead_letters:
             await queries.insert_dead_letters(connection, target.topic, result.dead_letters)
+        failpoints.hit("consumer.applied_not_committed")
     return result
 
 

@@ -14,6 +14,7 @@ from confluent_kafka.admin import AdminClient
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from common import failpoints
 from common.kafka import describe_topic
 from common.worker import Health, TemporaryError
 from history_consumer import metrics, queries
@@ -107,6 +108,7 @@ class HistoryConsumer:
             raise _StartOverError(str(error)) from error
         if polled and not self._batch:
             self._batch_since = time.perf_counter()
+            failpoints.hit("consumer.polled")
         self._batch += polled
 
     async def _take_up(self, subscription: Subscription) -> None:
@@ -150,6 +152,7 @@ class HistoryConsumer:
             metrics.takeovers.inc()
             log.warning("partition_taken_over", error=str(error))
             raise _StartOverError(str(error)) from error
+        failpoints.hit("consumer.committed_not_noted")
         positions = [position for position, _ in moves_of(self._batch)]
         self._batch = []
         metrics.batch_seconds.observe(time.perf_counter() - self._batch_since)
