@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-SHORT_SECONDS = 45.0
+SHORT_SECONDS = 40.0
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
