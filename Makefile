@@ -7,7 +7,7 @@ UV_VERSION := 0.13.9
 UV = $(shell command -v uv 2>/dev/null || echo .tools/bin/uv)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up down test check fmt docs lock clean
+.PHONY: help setup demo up down test check faults mutants fmt docs lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
@@ -44,6 +44,12 @@ check: setup ## lint, types, imports, then the tests: what CI runs
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
 	@$(MAKE) --no-print-directory test
+
+faults: setup ## attack everything for FAULTS_SECONDS (600); FAULTS_SEED replays a schedule
+	@FAULTS_SECONDS=$${FAULTS_SECONDS:-600} $(BIN)/python -m pytest -s tests/faults
+
+mutants: setup ## break the promises on purpose, one by one, and require the tests to notice
+	@$(BIN)/python tests/mutants/run.py
 
 fmt: setup ## format the code and mend what the linter can
 	@$(BIN)/ruff check --fix --quiet . || true

@@ -37,11 +37,11 @@ class Process:
     url: str
     child: "subprocess.Popen[bytes] | None" = None
 
-    def start(self) -> None:
+    def start(self, **environment: str) -> None:
         with self.log_file.open("ab") as log:
             self.child = subprocess.Popen(
                 [sys.executable, "-m", "walletctl", *COMMANDS[self.name]],
-                env={**os.environ, **self.environment},
+                env={**os.environ, **self.environment, **environment},
                 stdout=log,
                 stderr=log,
             )

@@ -14,6 +14,7 @@ from tenacity import (
     wait_random_exponential,
 )
 
+from common import failpoints
 from common.database import may_succeed_again, sqlstate
 from history_consumer import metrics, queries
 from history_consumer.positions import Position
@@ -158,6 +159,7 @@ async def _apply_once(engine: AsyncEngine, target: Target, records: Sequence[Rec
         result = await write(connection, records, look_first=look_first)
         if result.dead_letters:
             await queries.insert_dead_letters(connection, target.topic, result.dead_letters)
+        failpoints.hit("consumer.applied_not_committed")
     return result
 
 

@@ -13,6 +13,7 @@ import structlog
 from confluent_kafka.admin import AdminClient
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from common import failpoints
 from common.kafka import describe_topic
 from common.worker import Health, TemporaryError
 from history_consumer import metrics, queries
@@ -119,6 +120,7 @@ class HistoryConsumer:
             raise _StartOverError(str(error)) from error
         if polled and not self._batch:
             self._batch_since = time.perf_counter()
+            failpoints.hit("consumer.polled")
         self._batch += polled
 
     async def _take_up(self, subscription: Subscription) -> None:
@@ -164,6 +166,7 @@ class HistoryConsumer:
             raise _StartOverError(str(error)) from error
         if refusal is not None:
             log.warning("batch_refused_by_database", records=count, error=str(refusal.orig))
+        failpoints.hit("consumer.committed_not_noted")
         positions = [position for position, _ in moves_of(self._batch)]
         self._batch = []
         metrics.batch_seconds.observe(time.perf_counter() - self._batch_since)

@@ -12,6 +12,7 @@ from typing import Final
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from common import failpoints
 from common.database import is_unreachable
 from common.worker import Health, TemporaryError
 from outbox_relay import metrics, queries
@@ -71,7 +72,9 @@ class Relay:
                 return {}
             lane_rows_max = max(1, self._settings.relay_batch_rows // len(low_waters))
             rows = await queries.read_pending(connection, low_waters, lane_rows_max)
+            failpoints.hit("relay.claimed")
             outcomes = await self._publish(rows)
+            failpoints.hit("relay.produced_not_settled")
             if all(isinstance(outcome, Retry) for outcome in outcomes.values()):
                 await transaction.rollback()
                 return outcomes
@@ -87,6 +90,8 @@ class Relay:
             if raised:
                 await queries.raise_low_waters(connection, raised)
                 metrics.low_water_raises.inc(len(raised))
+            failpoints.hit("relay.settled_not_committed")
+        failpoints.hit("relay.committed")
         return outcomes
 
     async def _look(self, connection: AsyncConnection) -> int:

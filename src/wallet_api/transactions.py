@@ -14,6 +14,7 @@ from tenacity import (
     wait_random_exponential,
 )
 
+from common import failpoints
 from common.database import may_succeed_again, sqlstate
 from wallet_api import metrics
 from wallet_api.commands import Fund
@@ -57,6 +58,8 @@ async def _execute_once(
         outcomes = await use_case(connection, commands)
         if all(decided_reply(*pair) is None for pair in zip(commands, outcomes, strict=True)):
             await transaction.rollback()
+        failpoints.hit("api.before_commit")
+    failpoints.hit("api.committed")
     return outcomes
 
 

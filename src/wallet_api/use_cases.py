@@ -11,6 +11,7 @@ from uuid import UUID
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from common import failpoints
 from common.database import LOCK_NOT_AVAILABLE, sqlstate
 from common.identifiers import new_id
 from common.problems import Problem
@@ -40,6 +41,7 @@ async def fund(connection: AsyncConnection, commands: Sequence[Fund]) -> list[Ou
 
     async def undecided(fresh: Sequence[Fund]) -> list[Outcome]:
         wallets = await queries.read_wallets(connection, {command.wallet_id for command in fresh})
+        failpoints.hit("api.locked")
         return await _move(connection, wallets, fresh, decide_fund)
 
     return await _answer(connection, commands, undecided)
@@ -55,6 +57,7 @@ async def transfer(connection: AsyncConnection, commands: Sequence[Transfer]) ->
     async def undecided(fresh: Sequence[Transfer]) -> list[Outcome]:
         ids = {command.wallet_id for command in fresh} | {command.to_wallet_id for command in fresh}
         wallets = await _bounded(queries.lock_wallets(connection, ids))
+        failpoints.hit("api.locked")
         return await _move(connection, wallets, fresh, decide_transfer)
 
     return await _answer(connection, commands, undecided)
@@ -91,6 +94,7 @@ async def _answer(
     undecided: Callable[[Sequence[CommandT]], Awaitable[list[Outcome]]],
 ) -> list[Outcome]:
     answered = await idempotency.claim(connection, commands)
+    failpoints.hit("api.claimed")
     known = [answered.get(command.claim.key) if command.claim else None for command in commands]
     fresh = [command for command, answer in zip(commands, known, strict=True) if answer is None]
     outcomes = await undecided(fresh) if fresh else []

@@ -2,10 +2,7 @@
 
 import asyncio
 import signal
-from collections.abc import Awaitable, Callable
 from decimal import Decimal
-from typing import Any
-from uuid import uuid4
 
 import httpx
 import pytest
@@ -13,63 +10,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from acceptance_pipeline import Pipeline
-from walletctl.verify.audit import audit
-from walletctl.verify.settings import VerifySettings
-
-Eventually = Callable[..., Awaitable[Any]]
-
-
-async def create_wallets(api: httpx.AsyncClient, count: int) -> list[str]:
-    bodies = [{"user_id": f"user-{number % 3}", "currency": "EUR"} for number in range(count)]
-    replies = await asyncio.gather(*(api.post("/wallets", json=body) for body in bodies))
-    ids = [reply.raise_for_status().json()["id"] for reply in replies]
-    funds = (api.post(f"/wallets/{wallet_id}/fund", json={"amount": "100.00"}) for wallet_id in ids)
-    for reply in await asyncio.gather(*funds):
-        reply.raise_for_status()
-    return ids
-
-
-async def transfer_in_a_ring(api: httpx.AsyncClient, wallets: list[str], rounds: int) -> None:
-    """Each wallet sends to the next and gets from the one before; a lost reply is asked for again."""
-
-    async def send(sender: str, receiver: str) -> None:
-        body, headers = {"to_wallet_id": receiver, "amount": "0.01"}, {"Idempotency-Key": str(uuid4())}
-        while True:
-            try:
-                reply = await api.post(f"/wallets/{sender}/transfer", json=body, headers=headers)
-            except httpx.TransportError:
-                continue
-            if reply.status_code == 200:
-                return
-            assert reply.status_code in {409, 503}, reply.text
-
-    for _ in range(rounds):
-        pairs = zip(wallets, wallets[1:] + wallets[:1], strict=True)
-        await asyncio.gather(*(send(*pair) for pair in pairs))
-
-
-async def wait_until_complete(pipeline: Pipeline, wallets: list[str]) -> None:
-    async with pipeline.client("wallet-api") as api, pipeline.client("history-api") as history:
-        for wallet_id in wallets:
-            version = (await api.get(f"/wallets/{wallet_id}")).json()["version"]
-
-            async def arrived(wallet_id: str = wallet_id, version: int = version) -> bool:
-                reply = await history.get(f"/history/wallets/{wallet_id}", params={"min_version": version})
-                return reply.status_code == 200 and reply.json()["complete"]
-
-            await pipeline.eventually(arrived, 60)
-
-
-async def assert_verified(pipeline: Pipeline) -> None:
-    environment = pipeline.environment
-    settings = VerifySettings(
-        database_url=environment["DATABASE_URL"],
-        kafka_bootstrap_servers=environment["KAFKA_BOOTSTRAP_SERVERS"],
-        kafka_topic=environment["KAFKA_TOPIC"],
-        consumer_group=environment["CONSUMER_GROUP"],
-    )
-    report = await audit(settings)
-    assert report.ok, report.differences
+from acceptance_traffic import assert_verified, create_wallets, transfer_in_a_ring, wait_until_complete
 
 
 async def test_every_movement_reaches_the_history_exactly_once_and_in_order(pipeline: Pipeline) -> None:

@@ -300,3 +300,15 @@ async def test_an_effect_and_its_key_are_committed_together_or_not_at_all(
     assert (await client.get(f"/wallets/{wallet['id']}")).json() == wallet
     await sql("ALTER TABLE wallet.idempotency_keys DROP CONSTRAINT broken")
     assert (await client.post(**post)).json()["balance"] == "2.00"
+
+
+async def test_a_repeated_key_is_answered_as_it_was_whatever_happened_since(
+    client: AsyncClient, new_wallet: NewWallet
+) -> None:
+    wallet = await new_wallet(balance="1")
+    post: Json = {"url": f"/wallets/{wallet['id']}/fund", "json": {"amount": "1"}, "headers": keyed()}
+    first = await client.post(**post)
+    await client.post(**{**post, "headers": keyed("another")})
+    again = await client.post(**post)
+    assert again.content == first.content
+    assert again.headers["etag"] == first.headers["etag"]

@@ -1,0 +1,209 @@
+"""Everything the fault suite attacks: PostgreSQL, Kafka, a network before each, and the four processes."""
+
+import asyncio
+import signal
+import subprocess
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+from acceptance_pipeline import COMMANDS, Process, free_port
+from common.database import create_engine
+from common.kafka import admin_client, ensure_topic
+from common.migrations import SCHEMAS, migrate
+from faults.proxy import HOST, Proxy
+from walletctl.stack.kafka import Kafka
+from walletctl.stack.launch import Launch, open_log, spawn
+from walletctl.stack.postgres import Postgres
+from walletctl.stack.readiness import KafkaProbe, PostgresProbe, Probe
+
+TOPIC = "wallet_events"
+GROUP = "wallet-history"
+READY_SECONDS_MAX = 90.0
+_KEPT_EVERY_SECONDS = 0.5
+
+
+@dataclass
+class Server:
+    """A server that can be ended in any way and started again on the same data and port."""
+
+    launch: Callable[[], Launch]
+    probe: Probe
+    log_file: Path
+    child: "subprocess.Popen[bytes] | None" = None
+
+    def start(self) -> None:
+        """Start it. Its life hangs on this thread: call it in the main one."""
+        with open_log(self.log_file) as log:
+            self.child = spawn(self.launch(), log)
+
+    def send(self, number: signal.Signals) -> None:
+        """Send it a signal."""
+        assert self.child is not None
+        self.child.send_signal(number)
+
+    async def end(self, number: signal.Signals) -> None:
+        """Send it a signal that ends it, and wait for the end."""
+        self.send(number)
+        assert self.child is not None
+        await asyncio.to_thread(self.child.wait, 60)
+
+    async def ready(self) -> None:
+        """Wait until it answers; start it again where it gave up (what it left behind may not be gone yet)."""
+        async with asyncio.timeout(READY_SECONDS_MAX):
+            while not await self.probe.ready():
+                if self.child is None or self.child.poll() is not None:
+                    self.start()
+                await asyncio.sleep(0.1)
+
+
+@dataclass
+class Cluster:
+    """What runs, how it is reached, and what was seen of it."""
+
+    directory: Path
+    postgres: Server
+    kafka: Server
+    postgres_link: Proxy
+    kafka_link: Proxy
+    database_url: str
+    """Past the proxy."""
+    environment: dict[str, str]
+    processes: list[Process] = field(default_factory=list)
+    down: set[int] = field(default_factory=set)
+    """Processes (by id) that are down because somebody wants them to be."""
+    endings: list[str] = field(default_factory=list)
+    """Processes that ended by themselves, and how."""
+    memory_bytes_max: dict[str, int] = field(default_factory=dict)
+
+    def add(self, role: str, **environment: str) -> Process:
+        """Start one more process; it is kept running."""
+        port = str(free_port())
+        ports = dict.fromkeys(("WALLET_API_PORT", "HISTORY_API_PORT", "RELAY_OPS_PORT", "CONSUMER_OPS_PORT"), port)
+        log_file = self.directory / "logs" / f"{role}-{len(self.processes)}.log"
+        process = Process(role, {**self.environment, **ports, **environment}, log_file, f"http://{HOST}:{port}")
+        self.processes.append(process)
+        process.start()
+        return process
+
+    async def end(self, process: Process, how: signal.Signals) -> None:
+        """End a process and leave it down."""
+        self.down.add(id(process))
+        assert process.child is not None
+        process.child.send_signal(how)
+        try:
+            await asyncio.to_thread(process.child.wait, 40)
+        except subprocess.TimeoutExpired:
+            self.endings.append(f"{process.name} did not end within 40 s of {how.name}")
+            process.child.kill()
+            await asyncio.to_thread(process.child.wait)
+
+    def start(self, process: Process, **environment: str) -> None:
+        """Start a process that was ended."""
+        process.start(**environment)
+        self.down.discard(id(process))
+
+    async def remove(self, process: Process) -> None:
+        """Let a process leave, as on a deployment."""
+        await self.end(process, signal.SIGTERM)
+        self.processes.remove(process)
+
+    def first(self, role: str) -> Process:
+        """Return the process of that role that is always there."""
+        return next(process for process in self.processes if process.name == role)
+
+    async def keep(self) -> None:
+        """Do for ever what a supervisor does; note what a monitoring would."""
+        while True:
+            for process in self.processes:
+                child = process.child
+                if child is None or id(process) in self.down:
+                    continue
+                if child.poll() is not None:
+                    self.endings.append(f"{process.name} ended with {child.returncode}, see {process.log_file}")
+                    process.start()
+                    continue
+                with suppress(psutil.NoSuchProcess):
+                    used = psutil.Process(child.pid).memory_info().rss
+                    self.memory_bytes_max[process.name] = max(used, self.memory_bytes_max.get(process.name, 0))
+            await asyncio.sleep(_KEPT_EVERY_SECONDS)
+
+    async def heal(self) -> None:
+        """End every fault: all servers and all processes run, all links pass."""
+        for link in (self.postgres_link, self.kafka_link):
+            link.heal()
+        for server in (self.postgres, self.kafka):
+            with suppress(ProcessLookupError):
+                server.send(signal.SIGCONT)
+            await server.ready()
+        for process in self.processes:
+            assert process.child is not None
+            if process.child.poll() is None:
+                process.child.send_signal(signal.SIGCONT)
+            elif id(process) in self.down:
+                self.start(process)
+
+
+@asynccontextmanager
+async def running_cluster(directory: Path) -> AsyncIterator[Cluster]:
+    """Run everything for the block. PostgreSQL syncs, so that what it promised survives its being killed."""
+    ports = [free_port() for _ in range(5)]
+    postgres = Postgres(directory / "postgres", ports[0], directory / "logs/postgres.log")
+    kafka = Kafka(directory / "kafka", ports[1], ports[2], directory / "logs/kafka.log", f"{HOST}:{ports[4]}")
+    await asyncio.gather(asyncio.to_thread(postgres.prepare), asyncio.to_thread(kafka.prepare))
+    async with Proxy(ports[3], ports[0]) as postgres_link, Proxy(ports[4], ports[1]) as kafka_link:
+        database_url = postgres.url.replace(f":{ports[0]}/", f":{ports[3]}/")
+        cluster = Cluster(
+            directory,
+            Server(postgres.launch, PostgresProbe(postgres.url), postgres.log_file),
+            Server(kafka.launch, KafkaProbe(HOST, ports[1]), kafka.log_file),
+            postgres_link,
+            kafka_link,
+            postgres.url,
+            {
+                "DATABASE_URL": database_url,
+                "KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap_servers,
+                "KAFKA_TOPIC": TOPIC,
+                "CONSUMER_GROUP": GROUP,
+                "KAFKA_TOPIC_PARTITIONS": "4",
+                "CONSUMER_SESSION_TIMEOUT_SECONDS": "6",
+            },
+        )
+        try:
+            await _start(cluster, kafka)
+            keeper = asyncio.create_task(cluster.keep())
+            try:
+                yield cluster
+            finally:
+                keeper.cancel()
+                await asyncio.gather(keeper, return_exceptions=True)
+        finally:
+            _kill_all(cluster)
+
+
+async def _start(cluster: Cluster, kafka: Kafka) -> None:
+    cluster.postgres.start()
+    cluster.kafka.start()
+    await asyncio.gather(cluster.postgres.ready(), cluster.kafka.ready())
+    engine = create_engine(cluster.database_url, "tests")
+    for schema in SCHEMAS:
+        await migrate(engine, schema)
+    await engine.dispose()
+    await ensure_topic(admin_client(kafka.bootstrap_servers), TOPIC, 4, {})
+    for role in COMMANDS:
+        cluster.add(role)
+
+
+def _kill_all(cluster: Cluster) -> None:
+    for process in cluster.processes:
+        if process.child is not None and process.child.poll() is None:
+            process.child.kill()
+            process.child.wait()
+    for server, number in ((cluster.kafka, signal.SIGKILL), (cluster.postgres, signal.SIGQUIT)):
+        if server.child is not None and server.child.poll() is None:
+            server.child.send_signal(signal.SIGCONT)
+            server.child.send_signal(number)
+            server.child.wait(60)

@@ -1,0 +1,26 @@
+"""The seed and the length of a run."""
+
+import os
+import random
+
+import pytest
+
+SHORT_SECONDS = 40.0
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--seed", type=int, help="replay the fault suite's schedule of this seed (or FAULTS_SEED)")
+
+
+@pytest.fixture
+def seed(request: pytest.FixtureRequest) -> int:
+    given = request.config.getoption("--seed")
+    if given is None:
+        given = os.environ.get("FAULTS_SEED") or random.SystemRandom().randrange(2**32)
+    return int(given)
+
+
+@pytest.fixture
+def fault_seconds() -> float:
+    """How long things go wrong: FAULTS_SECONDS, else the short version that is part of `make test`."""
+    return float(os.environ.get("FAULTS_SECONDS") or SHORT_SECONDS)

@@ -1,0 +1,207 @@
+"""Clients that keep asking, and remember what they were told."""
+
+import asyncio
+import random
+from collections import Counter
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Any, Literal
+
+import httpx
+
+_PATIENCE_SECONDS = 4.0
+_SETTLE_SECONDS_MAX = 60.0
+_DECIDED_REFUSALS = {422}
+_AGAIN = {409, 429, 503}
+
+
+@dataclass
+class Operation:
+    """One request, however often it is sent, and the only answer it may ever get."""
+
+    kind: Literal["create", "fund", "transfer"]
+    path: str
+    body: dict[str, Any]
+    key: str
+    amount_minor: int = 0
+    outcome: Literal["ok", "refused", "unknown"] = "unknown"
+    status: int = 0
+    reply: bytes = b""
+    attempts: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Driver:
+    """Concurrent clients of the wallet API.
+
+    Each client draws what it does from the seed and its own number; when it happens is up to the machine.
+
+    Args:
+        url: of the API.
+        seed: of everything random.
+        clients: how many at once.
+        wallets_count: how many wallets they share.
+    """
+
+    url: str
+    seed: int
+    clients: int = 12
+    wallets_count: int = 10
+    operations: list[Operation] = field(default_factory=list)
+    violations: list[str] = field(default_factory=list)
+    wallets: list[str] = field(default_factory=list)
+    answers: Counter[str] = field(default_factory=Counter)
+    seen_versions: dict[str, int] = field(default_factory=dict)
+    _numbers: "count[int]" = field(default_factory=count)
+
+    async def prepare(self) -> None:
+        """Make the wallets and give each 100.00, while nothing is broken."""
+        async with self._client() as client:
+            for _ in range(self.wallets_count):
+                await self._ask_until_known(client, self._create())
+            self.wallets = [_json(operation)["id"] for operation in self.operations]
+            for wallet in self.wallets:
+                await self._ask_until_known(client, self._fund(wallet, 10_000))
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Ask until `stop`, then until everything is known.
+
+        Raises:
+            TimeoutError: something is still unknown long after the faults have ended.
+        """
+        async with asyncio.TaskGroup() as tasks:
+            for number in range(self.clients):
+                tasks.create_task(self._be_client(random.Random(f"{self.seed}-{number}"), stop))
+
+    @property
+    def funded_at_least(self) -> int:
+        """Minor units that are in the bank for certain."""
+        return sum(done.amount_minor for done in self.operations if done.kind == "fund" and done.outcome == "ok")
+
+    @property
+    def funded_at_most(self) -> int:
+        """Minor units that may be in the bank."""
+        return sum(done.amount_minor for done in self.operations if done.kind == "fund" and done.outcome != "refused")
+
+    def _client(self) -> httpx.AsyncClient:
+        return httpx.AsyncClient(base_url=self.url, timeout=_PATIENCE_SECONDS, trust_env=False)
+
+    async def _be_client(self, rng: random.Random, stop: asyncio.Event) -> None:
+        unknown: list[Operation] = []
+        async with self._client() as client:
+            while not stop.is_set():
+                operation = self._choose(rng, unknown)
+                if operation is None:
+                    await self._read(client, rng.choice(self.wallets))
+                    continue
+                # Some clients have no patience: they hang up in the middle.
+                patience = rng.uniform(0.001, 0.03) if rng.random() < 0.05 else None
+                await self._ask(client, operation, patience)
+                if operation.outcome == "unknown":
+                    unknown.append(operation)
+                    await asyncio.sleep(rng.uniform(0, 0.3))
+                elif rng.random() < 0.1:
+                    await self._ask(client, operation)
+            async with asyncio.timeout(_SETTLE_SECONDS_MAX):
+                for operation in unknown:
+                    await self._ask_until_known(client, operation)
+
+    def _choose(self, rng: random.Random, unknown: list[Operation]) -> Operation | None:
+        """Return what to ask now; None is a read."""
+        if unknown and (len(unknown) > 20 or rng.random() < 0.4):
+            return unknown.pop(rng.randrange(len(unknown)))
+        drawn = rng.random()
+        if drawn < 0.1:
+            return None
+        if drawn < 0.13:
+            return self._create()
+        wallet, other = rng.sample(self.wallets, 2)
+        if drawn < 0.3:
+            return self._fund(wallet, rng.randint(1, 500))
+        # Some ask for more than anybody has.
+        return self._transfer(wallet, other, rng.randint(1, 2000) if rng.random() < 0.9 else 10_000_000)
+
+    def _create(self) -> Operation:
+        key = self._key()
+        return self._new(Operation("create", "/wallets", {"user_id": "u", "currency": "EUR", "external_id": key}, key))
+
+    def _fund(self, wallet: str, amount_minor: int) -> Operation:
+        return self._money("fund", wallet, {}, amount_minor)
+
+    def _transfer(self, wallet: str, other: str, amount_minor: int) -> Operation:
+        return self._money("transfer", wallet, {"to_wallet_id": other}, amount_minor)
+
+    def _money(self, kind: Literal["fund", "transfer"], wallet: str, body: dict[str, Any], minor: int) -> Operation:
+        key = self._key()
+        whole = {**body, "amount": f"{minor // 100}.{minor % 100:02}", "reference": key}
+        return self._new(Operation(kind, f"/wallets/{wallet}/{kind}", whole, key, minor))
+
+    def _new(self, operation: Operation) -> Operation:
+        self.operations.append(operation)
+        return operation
+
+    def _key(self) -> str:
+        return f"{self.seed}-{next(self._numbers)}"
+
+    async def _ask_until_known(self, client: httpx.AsyncClient, operation: Operation) -> None:
+        while True:
+            await self._ask(client, operation)
+            if operation.outcome != "unknown":
+                return
+            await asyncio.sleep(0.1)
+
+    async def _ask(self, client: httpx.AsyncClient, operation: Operation, patience: float | None = None) -> None:
+        try:
+            async with asyncio.timeout(patience or 2 * _PATIENCE_SECONDS):
+                reply = await client.post(
+                    operation.path, json=operation.body, headers={"Idempotency-Key": operation.key}
+                )
+        except (httpx.TransportError, TimeoutError) as error:
+            self._note(operation, type(error).__name__)
+            return
+        self._note(operation, str(reply.status_code))
+        self._learn(operation, reply)
+
+    def _note(self, operation: Operation, what: str) -> None:
+        operation.attempts.append(what)
+        self.answers[what] += 1
+
+    def _learn(self, operation: Operation, reply: httpx.Response) -> None:
+        if reply.status_code in _AGAIN:
+            return
+        if reply.status_code not in {200, 201, *_DECIDED_REFUSALS}:
+            self.violations.append(f"{operation.path} {operation.key}: answered {reply.status_code} {reply.text[:300]}")
+            return
+        if operation.outcome == "unknown":
+            operation.outcome = "refused" if reply.status_code in _DECIDED_REFUSALS else "ok"
+            operation.status, operation.reply = reply.status_code, reply.content
+            if operation.outcome == "ok" and operation.kind != "create":
+                self._see(_json(operation)["wallet_id"], _json(operation)["version"])
+        elif (operation.status, operation.reply) != (reply.status_code, reply.content):
+            self.violations.append(
+                f"{operation.path} {operation.key}: first {operation.status} {operation.reply!r},"
+                f" then {reply.status_code} {reply.content!r}"
+            )
+
+    def _see(self, wallet: str, version: int) -> None:
+        self.seen_versions[wallet] = max(version, self.seen_versions.get(wallet, 0))
+
+    async def _read(self, client: httpx.AsyncClient, wallet: str) -> None:
+        """Read a wallet: never older than what was known before the question, never below zero."""
+        known = self.seen_versions.get(wallet, 0)
+        try:
+            async with asyncio.timeout(2 * _PATIENCE_SECONDS):
+                reply = await client.get(f"/wallets/{wallet}")
+        except (httpx.TransportError, TimeoutError):
+            return
+        if reply.status_code in _AGAIN:
+            return
+        found = reply.json()
+        if reply.status_code != 200 or found["version"] < known or found["balance"].startswith("-"):
+            self.violations.append(f"GET {wallet}: version {known} was known, then {reply.status_code} {reply.text}")
+            return
+        self._see(wallet, found["version"])
+
+
+def _json(operation: Operation) -> Any:
+    return httpx.Response(operation.status, content=operation.reply).json()

@@ -1,0 +1,291 @@
+"""What goes wrong, and when: a schedule drawn from a seed, and the hands that carry it out."""
+
+import asyncio
+import json
+import os
+import random
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Final
+from uuid import UUID
+
+import asyncpg
+
+from common.failpoints import NAMES
+from common.identifiers import lane_of, new_id
+from faults.cluster import Cluster, Server
+from faults.proxy import Proxy
+
+ZOMBIE_SECONDS: Final = 18.0
+"""Longer than PostgreSQL lets a session idle in its transaction (15 s), and than the group waits (6 s)."""
+
+_POISON_BYTES: Final = 2_000_000
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing that goes wrong.
+
+    Attributes:
+        name: of `PROCESS_FAULTS` or `SERVER_FAULTS`.
+        seconds: how long it lasts, where it lasts.
+        pause_seconds: what passes before it.
+        choice: draws whatever else it needs.
+    """
+
+    name: str
+    seconds: float
+    pause_seconds: float
+    choice: int
+
+    def __str__(self) -> str:
+        return f"{self.pause_seconds:.1f}s later {self.name} for {self.seconds:.1f}s ({self.choice})"
+
+
+@dataclass
+class Field:
+    """Where the nemesis works, and what it leaves behind for the checkers."""
+
+    cluster: Cluster
+    poisoned: list[UUID] = field(default_factory=list)
+    done: list[str] = field(default_factory=list)
+
+
+Act = Callable[[Field, Fault], Awaitable[None]]
+
+
+async def _kill(on: Field, fault: Fault, role: str) -> None:
+    process = on.cluster.first(role)
+    await on.cluster.end(process, signal.SIGKILL)
+    await asyncio.sleep(fault.seconds)
+    on.cluster.start(process)
+
+
+async def _die_at_failpoint(on: Field, fault: Fault) -> None:
+    """Restart a process so that it dies at a failpoint, again and again while the fault lasts."""
+    name = random.Random(fault.choice).choice(list(NAMES))
+    role = {"api": "wallet-api", "relay": "outbox-relay", "consumer": "history-consumer"}[name.split(".")[0]]
+    process = on.cluster.first(role)
+    await on.cluster.end(process, signal.SIGKILL)
+    on.cluster.start(process, FAILPOINTS=f"{name}=kill@{1 + fault.choice % 5}")
+    await asyncio.sleep(2 + fault.seconds)
+    await on.cluster.end(process, signal.SIGKILL)
+    on.cluster.start(process)
+
+
+async def _freeze(on: Field, fault: Fault, role: str) -> None:
+    """A zombie: frozen for longer than every timeout while another does its work, then awake again."""
+    process = on.cluster.first(role)
+    other = on.cluster.add(role)
+    assert process.child is not None
+    with suppress(ProcessLookupError):
+        process.child.send_signal(signal.SIGSTOP)
+    await asyncio.sleep(ZOMBIE_SECONDS)
+    process.child.send_signal(signal.SIGCONT)
+    await asyncio.sleep(1 + fault.seconds)
+    await on.cluster.remove(other)
+
+
+async def _storm(on: Field, fault: Fault, role: str) -> None:
+    """More of them, coming and going: every one makes the group share out its partitions anew."""
+    rng = random.Random(fault.choice)
+    for _ in range(2):
+        guest = on.cluster.add(role)
+        await asyncio.sleep(2 + fault.seconds / 2)
+        await on.cluster.end(guest, rng.choice([signal.SIGKILL, signal.SIGTERM]))
+        on.cluster.processes.remove(guest)
+
+
+def _of(act: Callable[[Field, Fault, str], Awaitable[None]], role: str) -> Act:
+    return lambda on, fault: act(on, fault, role)
+
+
+PROCESS_FAULTS: Final[dict[str, Act]] = {
+    "kill wallet-api": _of(_kill, "wallet-api"),
+    "kill outbox-relay": _of(_kill, "outbox-relay"),
+    "kill history-consumer": _of(_kill, "history-consumer"),
+    "kill history-api": _of(_kill, "history-api"),
+    "die at a failpoint": _die_at_failpoint,
+    "freeze outbox-relay": _of(_freeze, "outbox-relay"),
+    "freeze history-consumer": _of(_freeze, "history-consumer"),
+    "storm of outbox-relay": _of(_storm, "outbox-relay"),
+    "storm of history-consumer": _of(_storm, "history-consumer"),
+}
+
+
+async def _end_server(fault: Fault, server: Server, how: signal.Signals) -> None:
+    await server.end(how)
+    await asyncio.sleep(fault.seconds)
+    server.start()
+    await server.ready()
+
+
+async def _pause_server(fault: Fault, server: Server) -> None:
+    server.send(signal.SIGSTOP)
+    try:
+        await asyncio.sleep(3 + fault.seconds)
+    finally:
+        server.send(signal.SIGCONT)
+
+
+@asynccontextmanager
+async def _session(on: Field) -> AsyncIterator[asyncpg.Connection]:
+    connection = await asyncpg.connect(on.cluster.database_url)
+    try:
+        yield connection
+    finally:
+        await connection.close()
+
+
+async def _end_backends(on: Field, fault: Fault) -> None:
+    """End a random half of all sessions, some times over."""
+    rng = random.Random(fault.choice)
+    for _ in range(4):
+        async with _session(on) as connection:
+            await connection.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE application_name <> '' AND hashint8(pid + $1) % 2 = 0",
+                rng.randrange(1000),
+            )
+        await asyncio.sleep(0.2 + fault.seconds / 4)
+
+
+async def _crash_backend(on: Field, fault: Fault) -> None:
+    """Kill one backend: PostgreSQL ends all the others and recovers."""
+    async with _session(on) as connection:
+        pids = [row["pid"] for row in await connection.fetch(
+            "SELECT pid FROM pg_stat_activity WHERE application_name IN ('wallet-api', 'outbox-relay')"
+        )]  # fmt: skip
+    if pids:
+        with suppress(ProcessLookupError):
+            os.kill(random.Random(fault.choice).choice(pids), signal.SIGKILL)
+    await asyncio.sleep(0.5)
+    await on.cluster.postgres.ready()
+
+
+async def _hold_locks(on: Field, fault: Fault) -> None:
+    """Sessions that hold wallets, lanes and positions, as a forgotten psql does."""
+    async with _session(on) as connection:
+        transaction = connection.transaction()
+        await transaction.start()
+        for table, share in (("wallet.wallets", 0.3), ("wallet.outbox_lanes", 0.3), ("history.processed_offsets", 0.5)):
+            await connection.execute(f"SELECT FROM {table} WHERE random() < {share} FOR UPDATE SKIP LOCKED")
+        await asyncio.sleep(1 + fault.seconds)
+        await transaction.rollback()
+
+
+async def _poison(on: Field, fault: Fault) -> None:
+    """An event that no broker takes, in a lane that it shares with others; more of its wallet behind it."""
+    rng = random.Random(fault.choice)
+    wallet = UUID(int=rng.getrandbits(128), version=4)
+    async with _session(on) as connection, connection.transaction():
+        await connection.execute("SELECT pg_current_xact_id()")
+        for size in (_POISON_BYTES, 10, 10):
+            await connection.execute(
+                "INSERT INTO wallet.outbox (event_id, aggregate_id, lane, event_type, payload, created_at)"
+                " VALUES ($1, $2, $3, 'POISON', $4, now())",
+                new_id(),
+                wallet,
+                lane_of(wallet),
+                json.dumps({"filler": rng.randbytes(size // 2).hex()}),
+            )
+    on.poisoned.append(wallet)
+
+
+async def _slow(fault: Fault, link: Proxy) -> None:
+    link.delay_seconds = 0.02 + fault.choice % 100 / 1000
+    await asyncio.sleep(2 + fault.seconds)
+    link.heal()
+
+
+async def _break(fault: Fault, link: Proxy) -> None:
+    for _ in range(3):
+        link.reset()
+        await asyncio.sleep(fault.seconds / 3)
+
+
+async def _cut(fault: Fault, link: Proxy) -> None:
+    """Connections that break in the middle of something."""
+    link.reset()
+    rng = random.Random(fault.choice)
+    for _ in range(6):
+        link.cut_after_bytes = rng.randrange(100, 60_000)
+        await asyncio.sleep((1 + fault.seconds) / 6)
+    link.heal()
+    link.reset()
+
+
+async def _silence(fault: Fault, link: Proxy) -> None:
+    link.silence()
+    await asyncio.sleep(2 + fault.seconds)
+    link.heal()
+
+
+async def _forget(fault: Fault, link: Proxy) -> None:
+    """A firewall that lost its state: connections of before get no answer any more, and no end."""
+    link.silence()
+    await asyncio.sleep(fault.seconds)
+    link.heal(forget=True)
+
+
+def _link_faults(name: str, link: Callable[[Cluster], Proxy]) -> dict[str, Act]:
+    acts = {"slow": _slow, "break": _break, "cut": _cut, "silence": _silence, "forget": _forget}
+    return {f"{what} {name}": _on_link(act, link) for what, act in acts.items()}
+
+
+def _on_link(act: Callable[[Fault, Proxy], Awaitable[None]], link: Callable[[Cluster], Proxy]) -> Act:
+    return lambda on, fault: act(fault, link(on.cluster))
+
+
+SERVER_FAULTS: Final[dict[str, Act]] = {
+    "shut postgres down at once": lambda on, fault: _end_server(fault, on.cluster.postgres, signal.SIGQUIT),
+    "end backends": _end_backends,
+    "crash a backend": _crash_backend,
+    "hold locks": _hold_locks,
+    "poison": _poison,
+    "kill kafka": lambda on, fault: _end_server(fault, on.cluster.kafka, signal.SIGKILL),
+    "stop kafka": lambda on, fault: _end_server(fault, on.cluster.kafka, signal.SIGTERM),
+    "pause kafka": lambda on, fault: _pause_server(fault, on.cluster.kafka),
+    **_link_faults("the link to postgres", lambda cluster: cluster.postgres_link),
+    **_link_faults("the link to kafka", lambda cluster: cluster.kafka_link),
+}
+
+
+def draw_schedule(seed: int, faults: dict[str, Act], count: int) -> list[Fault]:
+    """Return so many faults, the same for the same seed: each kind once before any comes again."""
+    rng = random.Random(f"{seed}-{'-'.join(faults)}")
+    schedule: list[Fault] = []
+    while len(schedule) < count:
+        schedule += [
+            Fault(name, rng.uniform(0.2, 3), rng.uniform(0.2, 2), rng.randrange(2**32))
+            for name in rng.sample(list(faults), len(faults))
+        ]
+    return schedule[:count]
+
+
+async def torment(on: Field, seed: int, seconds: float) -> None:
+    """Carry out two schedules at once, one on processes, one on servers and links, for about so long.
+
+    A fault under way is carried through to its end.
+    """
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + seconds
+
+    async def carry_out(faults: dict[str, Act]) -> None:
+        for fault in draw_schedule(seed, faults, 1000):
+            await asyncio.sleep(fault.pause_seconds)
+            if loop.time() > deadline:
+                return
+            on.done.append(fault.name)
+            print(f"{loop.time() - deadline + seconds:6.1f}s {fault}", flush=True)
+            try:
+                await faults[fault.name](on, fault)
+            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+                # What it works through may be away by another fault.
+                print(f"        {fault.name} could not be carried out: {error!r}", flush=True)
+
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(carry_out(PROCESS_FAULTS))
+        tasks.create_task(carry_out(SERVER_FAULTS))

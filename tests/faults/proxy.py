@@ -1,0 +1,140 @@
+"""A TCP proxy between a service and a server: a network that can be slow, break, fall silent or cut in the middle."""
+
+import asyncio
+import socket
+import struct
+from contextlib import suppress
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Self
+
+_CHUNK_BYTES = 65536
+HOST = "127.0.0.1"
+
+
+@dataclass(eq=False)
+class _Link:
+    """One connection: both ends, and the bytes that may still pass."""
+
+    client: asyncio.StreamWriter
+    server: asyncio.StreamWriter
+    bytes_left: int | None
+    forgotten: bool = False
+
+    def reset(self) -> None:
+        """End it the hard way (RST)."""
+        for writer in (self.client, self.server):
+            found = writer.get_extra_info("socket")
+            if found is not None:
+                with suppress(OSError):
+                    found.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            writer.transport.abort()
+
+
+@dataclass
+class Proxy:
+    """Listens on `port` and passes everything on to `target_port`, as its faults allow.
+
+    Args:
+        port: where it listens.
+        target_port: of the server, on the same host.
+    """
+
+    port: int
+    target_port: int
+    delay_seconds: float = 0.0
+    """How long each piece waits."""
+    cut_after_bytes: int | None = None
+    """New connections are reset after so many bytes, counted both ways."""
+    _links: set[_Link] = field(default_factory=set)
+    _tasks: set["asyncio.Task[None]"] = field(default_factory=set)
+    _open: asyncio.Event = field(default_factory=asyncio.Event)
+    _server: asyncio.Server | None = None
+
+    async def __aenter__(self) -> Self:
+        self._open.set()
+        self._server = await asyncio.start_server(self._accept, HOST, self.port)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._server is not None
+        self._server.close()
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def reset(self) -> None:
+        """Break every connection."""
+        for link in list(self._links):
+            link.reset()
+
+    def silence(self) -> None:
+        """Let nothing through any more, and say nothing: a blackhole. New connections are taken and starve."""
+        self._open.clear()
+
+    def heal(self, *, forget: bool = False) -> None:
+        """Let everything through again.
+
+        Args:
+            forget: connections of before stay silent for ever, as when a firewall lost its state.
+        """
+        if forget:
+            for link in self._links:
+                link.forgotten = True
+        self.delay_seconds, self.cut_after_bytes = 0.0, None
+        self._open.set()
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        try:
+            await self._serve(reader, writer)
+        except asyncio.CancelledError:
+            # Only when the proxy ends; asyncio's streams would report it as an error.
+            pass
+        finally:
+            self._tasks.discard(task)
+            writer.transport.abort()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            server_reader, server_writer = await asyncio.open_connection(HOST, self.target_port)
+        except OSError:
+            return
+        link = _Link(writer, server_writer, self.cut_after_bytes)
+        self._links.add(link)
+        pumps = {
+            asyncio.create_task(self._pump(link, reader, server_writer)),
+            asyncio.create_task(self._pump(link, server_reader, writer)),
+        }
+        try:
+            await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
+            for end in (writer, server_writer):
+                with suppress(OSError, TimeoutError):
+                    await asyncio.wait_for(end.drain(), 1)
+                end.close()
+        finally:
+            for pump in pumps:
+                pump.cancel()
+            await asyncio.gather(*pumps, return_exceptions=True)
+            self._links.discard(link)
+            server_writer.transport.abort()
+
+    async def _pump(self, link: _Link, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            while data := await reader.read(_CHUNK_BYTES):
+                if self.delay_seconds:
+                    await asyncio.sleep(self.delay_seconds)
+                await self._open.wait()
+                while link.forgotten:
+                    await asyncio.sleep(3600)
+                if link.bytes_left is not None:
+                    data, link.bytes_left = data[: link.bytes_left], link.bytes_left - len(data)
+                writer.write(data)
+                await writer.drain()
+                if link.bytes_left is not None and link.bytes_left <= 0:
+                    link.reset()
+                    return
