@@ -1,18 +1,22 @@
 """Parking, releasing and giving up: a wallet's order holds through all of it."""
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
 from confluent_kafka import Message
 from sqlalchemy import RowMapping, text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from common.database import LOCK_NOT_AVAILABLE, create_engine, sqlstate
 from outbox_relay import operations, parked
 from outbox_relay.parked import RowStateError
 from outbox_relay.relay import Relay
-from outboxes import Outbox, drain
+from outboxes import Outbox, drain, write_rows
 
 NewRelay = Callable[..., Relay]
 ReadTopic = Callable[[], list[Message]]
@@ -183,3 +187,65 @@ async def test_what_is_not_in_the_right_state_is_refused_and_leaves_no_audit(
     with pytest.raises(RowStateError, match="no outbox row"):
         await parked.park(engine, 4711, "no")
     assert await audits(engine) == []
+
+
+async def repeat(work: Callable[[], Awaitable[object]], done: asyncio.Event) -> None:
+    while not done.is_set():
+        await work()
+
+
+async def write_parked(engine: AsyncEngine, wallet: UUID) -> None:
+    """Two events, of which the first is parked before any relay sees it."""
+    async with engine.begin() as connection:
+        await write_rows(connection, wallet, 2)
+        first = text("SELECT max(id) - 1 FROM wallet.outbox WHERE aggregate_id = :wallet")
+        row_id = await connection.scalar(first, {"wallet": wallet})
+        await connection.execute(text("UPDATE wallet.outbox SET parked_at = now() WHERE id = :id"), {"id": row_id})
+
+
+async def test_a_wallet_keeps_its_order_while_relays_writers_and_operators_are_all_at_it(
+    outbox: Outbox, engine: AsyncEngine, new_relay: NewRelay, read_topic: ReadTopic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Parked and released over and over, in small chunks: all events go out, each wallet's in its order."""
+    monkeypatch.setattr(parked, "_CHUNK_ROWS_MAX", 3)
+    wallets, done = [uuid4() for _ in range(3)], asyncio.Event()
+    relays = [new_relay(relay_batch_rows=20) for _ in range(2)]
+    works: list[Callable[[], Awaitable[object]]] = [relay.run_once for relay in relays]
+    works.append(partial(retry, engine, None))
+    async with asyncio.timeout(60), asyncio.TaskGroup() as tasks:
+        for work in works:
+            tasks.create_task(repeat(work, done))
+        for number in range(60):
+            await outbox.write(wallets[number % 3], 2)
+            await write_parked(engine, wallets[number % 3])
+        done.set()
+    assert sum(audit["row_count"] > 0 for audit in await audits(engine)) > 0
+    await drain(relays[0])
+    await retry(engine, None)
+    assert (await operations.status(engine))["parked"] == 0
+    await drain(relays[0])
+    rows = await outbox.rows()
+    assert all(row["published_at"] is not None for row in rows)
+    for wallet in wallets:
+        own = [row["id"] for row in rows if row["aggregate_id"] == wallet]
+        assert await order_in_topic(outbox, read_topic, wallet) == own
+
+
+async def test_while_a_relay_has_the_lane_nobody_parks_skips_or_releases_in_it(
+    outbox: Outbox, engine: AsyncEngine, database_url: str
+) -> None:
+    wallet = uuid4()
+    await outbox.write(wallet, 2)
+    first, second = [row["id"] for row in await outbox.rows()]
+    await parked.park(engine, first, "held")
+    impatient = create_engine(database_url, "tests", lock_timeout_seconds=0.01)
+    async with engine.connect() as relay, relay.begin():
+        await relay.execute(text("SELECT FROM wallet.outbox_lanes FOR UPDATE"))
+        works = parked.park(impatient, second, "x"), parked.skip(impatient, first, "x"), retry(impatient, wallet)
+        ended = await asyncio.gather(*works, return_exceptions=True)
+    await impatient.dispose()
+    assert [sqlstate(error) for error in ended if isinstance(error, DBAPIError)] == [LOCK_NOT_AVAILABLE] * 3
+    assert [(row["parked_at"] is None, row["skipped_at"]) for row in await outbox.rows()] == [
+        (False, None),
+        (True, None),
+    ]

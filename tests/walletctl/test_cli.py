@@ -1,7 +1,7 @@
 import io
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +12,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from history_events import History, Wallet
+from outbox_relay import operations
 from outboxes import Outbox
 from walletctl.cli import main
 from walletctl.console import Exit
@@ -176,10 +177,41 @@ async def test_a_replay_of_more_than_a_thousand_rows_wants_yes(
             text("UPDATE wallet.outbox SET published_at = now(), kafka_partition = 0, kafka_offset = id")
         )
     at = {"DATABASE_URL": database_url}
-    assert walletctl("outbox", "replay", "--all", **at).returncode == Exit.FOUND_WRONG
+    many = walletctl("outbox", "replay", "--all", **at)
+    assert many.returncode == Exit.FOUND_WRONG
+    assert "1,001 published rows match" in many.stdout
+    assert "none was replayed" in many.stdout
+    assert "Add --yes" in many.stderr
     assert printed(walletctl("outbox", "status", "--json", **at))["pending"] == 0
     assert walletctl("outbox", "replay", "--all", "--yes", **at).returncode == Exit.OK
     assert printed(walletctl("outbox", "status", "--json", **at))["pending"] == 1001
+
+
+@pytest.mark.parametrize("done", [0, 2])
+async def test_a_replay_that_is_stopped_tells_where_to_go_on(
+    walletctl: WalletCtl,
+    database_url: str,
+    outbox: Outbox,
+    engine: AsyncEngine,
+    monkeypatch: pytest.MonkeyPatch,
+    done: int,
+) -> None:
+    await outbox.write(uuid4(), 3)
+    ids = [row["id"] for row in await outbox.rows()]
+    async with engine.begin() as connection:
+        await connection.execute(
+            text("UPDATE wallet.outbox SET published_at = now(), kafka_partition = 0, kafka_offset = id")
+        )
+
+    async def stopped(*_: object, **__: object) -> AsyncIterator[list[int]]:
+        if done:
+            yield ids[:done]
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(operations, "replay", stopped)
+    ended = walletctl("outbox", "replay", "--all", DATABASE_URL=database_url)
+    assert ended.returncode == Exit.FOUND_WRONG
+    assert f"--from-id {ids[done]}" in ended.stderr
 
 
 async def test_parked_events_are_something_wrong(

@@ -141,6 +141,7 @@ def replay(
 ) -> None:
     """Publish events once more, in their order. Always safe: consumers drop what they have.
 
+    If more than 1,000 match, it only says so, as with --dry-run, unless you add --yes.
     Give at least one of the filters, or --all. After Ctrl-C, go on with the --from-id that is printed.
     """
     selection = _selection(from_id, to_id, wallet, event_type, since, until)
@@ -152,20 +153,20 @@ def replay(
         if not dry_run:
             fail(f"{count:,} rows match: that is many. Nothing was done. Add --yes to replay them", Exit.FOUND_WRONG)
         return
-    progress = {"replayed": 0, "last_id": lowest}
+    progress = {"replayed": 0, "next_id": lowest}
 
     async def work(engine: AsyncEngine) -> None:
         with progress_bar("replaying", count) as advance:
             async for ids in operations.replay(engine, selection, rate_per_second=rate, reason=reason):
                 progress["replayed"] += len(ids)
-                progress["last_id"] = ids[-1]
+                progress["next_id"] = ids[-1] + 1
                 advance(len(ids))
 
     try:
         with_wallet_database(work)
     except KeyboardInterrupt:
         fail(
-            f"stopped after {progress['replayed']:,} of {count:,}. Go on with --from-id {progress['last_id'] + 1}",
+            f"stopped after {progress['replayed']:,} of {count:,}. Go on with --from-id {progress['next_id']}",
             Exit.FOUND_WRONG,
         )
     _report(as_json, matched=count, replayed=progress["replayed"], first_id=lowest, last_id=highest)
@@ -174,12 +175,10 @@ def replay(
 def _report(as_json: bool, **fields: int) -> None:
     if as_json:
         print_json(fields)
-    else:
-        out.print(
-            f"{fields['matched']:,} published rows match (ids {fields['first_id']} to {fields['last_id']}),"
-            f" {fields['replayed']:,} were made pending again: the relays publish them now.",
-            highlight=False,
-        )
+        return
+    matched = f"{fields['matched']:,} published rows match (ids {fields['first_id']} to {fields['last_id']})"
+    replayed = f"{fields['replayed']:,} are pending again: the relays publish them now."
+    out.print(f"{matched}; {replayed if fields['replayed'] else 'none was replayed.'}", highlight=False, soft_wrap=True)
 
 
 RowId = Annotated[int, typer.Argument(help="An outbox id.", metavar="ID", min=1)]
