@@ -17,6 +17,16 @@ conflicts = Counter(
     "Alarm: events that claim a (wallet, version) which another event has.",
 )
 
+old_gaps = Gauge(
+    "history_old_gaps",
+    "Alarm: wallets that miss a version for more than 30 s, in the whole history; each consumer says the same.",
+)
+
+open_conflicts = Gauge(
+    "history_open_conflicts",
+    "Alarm: dead letters that claim a (wallet, version) which another event has; each consumer says the same.",
+)
+
 batch_seconds = Histogram(
     "history_batch_duration_seconds",
     "Time from the first record in hand to the commit.",

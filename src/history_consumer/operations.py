@@ -26,8 +26,10 @@ class HistoryStatus:
         wallets: how many the history knows.
         events: how many history rows there are.
         gaps: how many wallets miss a version.
-        oldest_gaps: `wallet_id, user_id, event_count, max_version, updated_at`, untouched for longest first.
+        old_gaps: how many of them for more than 30 s, which is an alarm.
+        oldest_gaps: `wallet_id, user_id, event_count, max_version, updated_at, open_since, is_old`.
         dead_letters: how many records were put aside.
+        conflicts: how many of them claim a version that another event has, which is an alarm.
         kafka: "ok", or why the broker could not be asked.
     """
 
@@ -35,8 +37,10 @@ class HistoryStatus:
     wallets: int
     events: int
     gaps: int
+    old_gaps: int
     oldest_gaps: Sequence[Mapping[str, Any]]
     dead_letters: int
+    conflicts: int
     kafka: str
 
     @property
@@ -57,6 +61,7 @@ async def history_status(engine: AsyncEngine, admin: AdminClient | None, gaps_ma
         positions = await read_queries.positions(connection)
         counts = await read_queries.status(connection)
         gaps = await read_queries.oldest_gaps(connection, gaps_max)
+        alarms = await read_queries.alarms(connection)
     kafka = "not asked"
     ends: dict[tuple[str, int], int] = {}
     if admin is not None:
@@ -71,8 +76,10 @@ async def history_status(engine: AsyncEngine, admin: AdminClient | None, gaps_ma
         counts["wallets"],
         counts["events"],
         counts["gaps"],
+        alarms["old_gaps"],
         [dict(row) for row in gaps],
         counts["dead_letters"],
+        alarms["conflicts"],
         kafka,
     )
 

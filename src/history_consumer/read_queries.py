@@ -89,10 +89,51 @@ STATUS: Final = text("""
     FROM history.wallet_progress
 """)
 
-OLDEST_GAPS: Final = text("""
-    SELECT wallet_id, user_id, event_count, max_version, updated_at FROM history.wallet_progress
-    WHERE event_count <> max_version ORDER BY updated_at LIMIT :limit
-""")
+GAP_OLD_SECONDS: Final = 30
+"""A gap that has stood open for so long isn't a matter of events on their way any more: an alarm."""
+
+# When the first row behind the hole came. `updated_at` alone moves with every event of a busy wallet.
+_OPEN_SINCE: Final = """
+    least(gap.updated_at, (
+        SELECT recorded_at FROM history.transaction_events AS event
+        WHERE event.wallet_id = gap.wallet_id AND wallet_version > (
+            SELECT coalesce(max(wallet_version), 0)
+            FROM (
+                SELECT wallet_version, row_number() OVER (ORDER BY wallet_version) AS number
+                FROM history.transaction_events AS numbered WHERE numbered.wallet_id = gap.wallet_id
+            ) AS numbered
+            WHERE wallet_version = number
+        )
+        ORDER BY wallet_version LIMIT 1
+    ))
+"""
+
+OLDEST_GAPS: Final = text(f"""
+    SELECT *, open_since < statement_timestamp() - make_interval(secs => :old_seconds) AS is_old
+    FROM (
+        SELECT wallet_id, user_id, event_count, max_version, updated_at, {_OPEN_SINCE} AS open_since
+        FROM (
+            SELECT * FROM history.wallet_progress WHERE event_count <> max_version ORDER BY updated_at LIMIT :limit
+        ) AS gap
+    ) AS gap
+    ORDER BY open_since
+""")  # noqa: S608 - constants of this module
+
+# Wallets that were left alone for so long need no second look; of the busy ones, so many as a look can bear.
+ALARMS: Final = text(f"""
+    WITH gap AS MATERIALIZED (
+        SELECT wallet_id, updated_at, statement_timestamp() - make_interval(secs => :old_seconds) AS horizon
+        FROM history.wallet_progress WHERE event_count <> max_version
+    ), old AS MATERIALIZED (
+        SELECT wallet_id FROM gap WHERE updated_at < horizon
+        UNION ALL
+        SELECT wallet_id FROM (SELECT * FROM gap WHERE updated_at >= horizon ORDER BY updated_at LIMIT 100) AS gap
+        WHERE {_OPEN_SINCE} < horizon
+    )
+    SELECT (SELECT count(*) FROM old) AS old_gaps,
+        ARRAY(SELECT wallet_id::text FROM old ORDER BY wallet_id LIMIT 10) AS wallets,
+        (SELECT count(*) FROM history.dead_letters WHERE reason = 'version-conflict') AS conflicts
+""")  # noqa: S608 - constants of this module
 
 POSITIONS: Final = text("""
     SELECT consumer_group, topic, partition, next_offset, topic_id, updated_at FROM history.processed_offsets
@@ -176,8 +217,14 @@ async def status(connection: AsyncConnection) -> RowMapping:
 
 
 async def oldest_gaps(connection: AsyncConnection, limit: int) -> Sequence[RowMapping]:
-    """Return the wallets that have had a gap for longest."""
-    return (await connection.execute(OLDEST_GAPS, {"limit": limit})).mappings().all()
+    """Return wallets that have a gap, untouched for longest first, with `open_since` and `is_old`."""
+    parameters = {"limit": limit, "old_seconds": GAP_OLD_SECONDS}
+    return (await connection.execute(OLDEST_GAPS, parameters)).mappings().all()
+
+
+async def alarms(connection: AsyncConnection) -> RowMapping:
+    """Return `old_gaps` (wallets whose gap is an alarm), up to ten of these `wallets`, and `conflicts`."""
+    return (await connection.execute(ALARMS, {"old_seconds": GAP_OLD_SECONDS})).mappings().one()
 
 
 async def positions(connection: AsyncConnection) -> Sequence[RowMapping]:

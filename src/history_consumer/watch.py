@@ -3,15 +3,20 @@
 import asyncio
 from typing import Final
 
+import structlog
 from confluent_kafka.admin import AdminClient
+from sqlalchemy import RowMapping
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from common.kafka import describe_topic
 from common.worker import Health
-from history_consumer import queries
+from history_consumer import metrics, queries, read_queries
 from history_consumer.applying import Target
 from history_consumer.consumer import HistoryConsumer
 from history_consumer.failures import database_errors, kafka_errors
+from history_consumer.read_queries import GAP_OLD_SECONDS
+
+log = structlog.get_logger()
 
 _PING_TIMEOUT_SECONDS: Final = 10.0
 
@@ -27,6 +32,7 @@ class Watch:
         self._admin = admin
         self._target = target
         self._health = health
+        self._logged: tuple[int, tuple[str, ...], int] = (0, (), 0)
 
     async def run_once(self) -> int:
         """Look once; return 0, so that a pause follows.
@@ -38,6 +44,7 @@ class Watch:
             async with asyncio.timeout(_PING_TIMEOUT_SECONDS), self._engine.connect() as connection:
                 await queries.ping(connection)
                 await self._look_at_halted(connection)
+                self._tell(await read_queries.alarms(connection))
         self._health.ok("database")
         with kafka_errors():
             topic_id, _ = await describe_topic(self._admin, self._target.topic)
@@ -51,3 +58,16 @@ class Watch:
         if halted:
             group, topic = self._target.consumer_group, self._target.topic
             self._consumer.note_positions(halted, await queries.read_positions(connection, group, topic, halted))
+
+    def _tell(self, alarms: RowMapping) -> None:
+        """Set the metrics, and log what changed since the last look."""
+        metrics.old_gaps.set(alarms["old_gaps"])
+        metrics.open_conflicts.set(alarms["conflicts"])
+        gaps, wallets, conflicts = self._logged
+        self._logged = (alarms["old_gaps"], tuple(alarms["wallets"]), alarms["conflicts"])
+        if self._logged[:2] != (gaps, wallets):
+            level = log.error if alarms["old_gaps"] else log.info
+            level("history_gaps", older_than_seconds=GAP_OLD_SECONDS, wallets=alarms["old_gaps"], some=self._logged[1])
+        if alarms["conflicts"] != conflicts:
+            level = log.error if alarms["conflicts"] else log.info
+            level("history_conflicts", dead_letters=alarms["conflicts"])

@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from history_events import History, Wallet
+from history_events import AnyEvent, History, Wallet
 from outbox_relay import operations
 from outboxes import Outbox
 from walletctl.cli import main
@@ -337,3 +337,24 @@ def test_a_rebuild_wants_to_be_meant_and_says_what_it_did(
     missing = walletctl("history", "rebuild", "--from", "topic", "--yes", **{**at, "KAFKA_TOPIC": "nowhere"})
     assert missing.returncode == Exit.FOUND_WRONG
     assert "as it was" in missing.stderr
+
+
+async def test_history_status_marks_what_is_an_alarm(
+    walletctl: WalletCtl, database_url: str, engine: AsyncEngine
+) -> None:
+    ada, bob = Wallet("ada"), Wallet("bob")
+    events: list[AnyEvent] = [ada.created(), ada.funded(), ada.funded(), bob.created()]
+    await History(engine).add(events[0], events[2], events[3])
+    status = ("history", "status")
+    young = walletctl(*status, DATABASE_URL=database_url)
+    assert young.returncode == Exit.FOUND_WRONG
+    assert "alarm" not in young.stdout.lower()
+    async with engine.begin() as connection:
+        await connection.execute(text("UPDATE history.wallet_progress SET updated_at = now() - interval '31 s'"))
+    await History(engine).add(Wallet("eve", bob.id).created())
+    old = walletctl(*status, DATABASE_URL=database_url)
+    assert "1 wallets miss a version" in old.stdout
+    assert "1 events claim a version" in old.stdout
+    found = printed(walletctl(*status, "--json", DATABASE_URL=database_url))
+    assert (found["gaps"], found["old_gaps"], found["conflicts"]) == (1, 1, 1)
+    assert found["oldest_gaps"][0]["is_old"] is True

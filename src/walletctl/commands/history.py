@@ -128,11 +128,26 @@ def _print_status(found: HistoryStatus) -> None:
     fields = {"wallets": found.wallets, "rows": found.events, "gaps": found.gaps, "dead letters": found.dead_letters}
     print_fields("History", {**fields, "lag": found.lag, "kafka": found.kafka})
     if found.gaps:
-        columns = ("wallet", "events", "highest version", "since")
-        gaps = [(g["wallet_id"], g["event_count"], g["max_version"], g["updated_at"]) for g in found.oldest_gaps]
+        columns = ("wallet", "events", "highest version", "since", "")
+        gaps = [
+            (g["wallet_id"], g["event_count"], g["max_version"], g["open_since"], "ALARM" if g["is_old"] else "")
+            for g in found.oldest_gaps
+        ]
         print_table("Gaps: versions that have not come yet", columns, gaps)
     if found.dead_letters:
         out.print("Look at them: walletctl history dead-letters list")
+    if found.old_gaps:
+        out.print(
+            f"[red]alarm:[/red] {found.old_gaps:,} wallets miss a version for more than 30 s: look for dead letters "
+            "and parked events, then walletctl verify",
+            highlight=False,
+        )
+    if found.conflicts:
+        out.print(
+            f"[red]alarm:[/red] {found.conflicts:,} events claim a version that another event has: "
+            "walletctl history dead-letters list --reason version-conflict, then walletctl verify",
+            highlight=False,
+        )
 
 
 @dead_letters.command("list", epilog="Example:  walletctl history dead-letters list --reason wrong-shape")

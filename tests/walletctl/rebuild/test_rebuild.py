@@ -402,3 +402,15 @@ async def test_an_offset_out_of_range_is_released_by_it(
 
             await eventually(caught_up, 40)
     await assert_verified(fresh)
+
+
+async def test_without_a_topic_the_history_comes_from_the_outbox_and_the_consumer_starts_at_the_next_one(
+    settings: VerifySettings, tamper: Tamper
+) -> None:
+    url = settings.history_database_url
+    await tamper(url, *CORRUPTED[:5], "UPDATE history.processed_offsets SET topic = 'gone'")
+    gone = settings.model_copy(update={"kafka_topic": "gone"})
+    done = await rebuild(gone)
+    assert (done.source, done.missing, done.records) == ("outbox", 0, 0)
+    assert await select(url, "SELECT * FROM history.processed_offsets") == []
+    assert not (await differing(gone)) & {HISTORY, PROGRESS, POSITIONS}

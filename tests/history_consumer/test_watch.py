@@ -1,0 +1,91 @@
+"""What is wrong with the history for longer than a moment is told: once, and again when it changes."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from confluent_kafka.admin import AdminClient
+from prometheus_client import REGISTRY
+from sqlalchemy.ext.asyncio import AsyncEngine
+from structlog.testing import capture_logs
+
+from common.worker import Health
+from history_consumer.applying import Target
+from history_consumer.consumer import HistoryConsumer
+from history_consumer.operations import history_status
+from history_consumer.watch import Watch
+from history_events import AnyEvent, History, Wallet
+
+Rows = Callable[..., Awaitable[list[Any]]]
+LATER = """
+    WITH events AS (UPDATE history.transaction_events SET recorded_at = recorded_at - interval '31 s')
+    UPDATE history.wallet_progress SET updated_at = updated_at - interval '31 s'
+"""
+
+
+def gauges() -> tuple[float | None, float | None]:
+    return REGISTRY.get_sample_value("history_old_gaps"), REGISTRY.get_sample_value("history_open_conflicts")
+
+
+@pytest.fixture
+def watch(
+    new_consumer: Callable[..., HistoryConsumer], engine: AsyncEngine, kafka_admin: AdminClient, topic: str
+) -> Watch:
+    return Watch(new_consumer(), engine, kafka_admin, Target("group", topic), Health())
+
+
+async def look(watch: Watch) -> list[tuple[str, str]]:
+    with capture_logs() as logs:
+        await watch.run_once()
+    return [(entry["log_level"], entry["event"]) for entry in logs]
+
+
+async def test_a_gap_is_an_alarm_after_30_seconds_and_until_it_closes(
+    watch: Watch, history: History, rows: Rows, engine: AsyncEngine
+) -> None:
+    ada, bob = Wallet("ada"), Wallet("bob")
+    events: list[AnyEvent] = [ada.created(), ada.funded(), ada.funded(), ada.funded()]
+    await history.add(events[0], events[2], bob.created())
+    assert await look(watch) == []
+    assert gauges() == (0, 0)
+    assert (await history_status(engine, None)).old_gaps == 0
+    await rows(LATER)
+    assert await look(watch) == [("error", "history_gaps")]
+    assert await look(watch) == []
+    assert gauges() == (1, 0)
+    # The wallet goes on being busy; its hole is no younger for that.
+    await history.add(events[3])
+    assert await look(watch) == []
+    assert gauges() == (1, 0)
+    status = await history_status(engine, None)
+    assert (status.gaps, status.old_gaps) == (1, 1)
+    assert [(gap["wallet_id"], gap["is_old"]) for gap in status.oldest_gaps] == [(ada.id, True)]
+    await history.add(events[1])
+    assert await look(watch) == [("info", "history_gaps")]
+    assert gauges() == (0, 0)
+
+
+async def test_a_busy_wallet_with_ever_new_gaps_that_close_is_no_alarm(
+    watch: Watch, history: History, rows: Rows
+) -> None:
+    ada = Wallet()
+    events: list[AnyEvent] = [ada.created(), ada.funded(), ada.funded(), ada.funded(), ada.funded()]
+    await history.add(events[0], events[2])
+    await rows(LATER)
+    await history.add(events[1], events[4])
+    assert await look(watch) == []
+    assert gauges() == (0, 0)
+
+
+async def test_a_conflict_is_an_alarm_until_somebody_has_seen_to_it(
+    watch: Watch, history: History, rows: Rows, engine: AsyncEngine
+) -> None:
+    ada = Wallet()
+    await history.add(ada.created(), Wallet("eve", ada.id).created())
+    assert await look(watch) == [("error", "history_conflicts")]
+    assert await look(watch) == []
+    assert gauges() == (0, 1)
+    assert (await history_status(engine, None)).conflicts == 1
+    await rows("DELETE FROM history.dead_letters")
+    assert await look(watch) == [("info", "history_conflicts")]
+    assert gauges() == (0, 0)
