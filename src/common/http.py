@@ -1,5 +1,6 @@
 """What both APIs and the workers' ops ports share: problem documents, probes, metrics, servers."""
 
+import asyncio
 import os
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
@@ -116,6 +117,39 @@ async def metrics_endpoint(_: Request) -> Response:
         registry = CollectorRegistry()
         multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
     return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+
+
+class Deadline:
+    """ASGI middleware that gives a request so long, then answers 503.
+
+    PostgreSQL's own timeouts end what it knows of. This ends what waits for an answer that will never come: on
+    a connection that a firewall forgot. The cancellation takes such a connection out of the pool.
+    """
+
+    def __init__(self, app: ASGIApp, seconds: float) -> None:
+        self.app = app
+        self.seconds = seconds
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, and give it up in time."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        begun = False
+
+        async def note_start(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        try:
+            async with asyncio.timeout(self.seconds):
+                await self.app(scope, receive, note_start)
+        except TimeoutError as error:
+            if begun:
+                raise
+            response = await on_unexpected(Request(scope), error)
+            await response(scope, receive, send)
 
 
 class RequestMetrics:

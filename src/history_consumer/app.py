@@ -13,6 +13,8 @@ from history_consumer.context import Context
 from history_consumer.queries import PING
 from history_consumer.settings import HistoryApiSettings
 
+_MARGIN_SECONDS = 3.0
+
 
 def create_app(settings: HistoryApiSettings | None = None) -> FastAPI:
     """Return the application; without settings they come from the environment.
@@ -46,5 +48,9 @@ def create_app(settings: HistoryApiSettings | None = None) -> FastAPI:
         routes.router,
         lifespan,
         checks,
+        deadline_seconds=settings.history_min_version_wait_seconds
+        + settings.history_pool_timeout_seconds
+        + settings.history_statement_timeout_seconds
+        + _MARGIN_SECONDS,
     )
     return app

@@ -12,6 +12,8 @@ from wallet_api import routes
 from wallet_api.context import Context
 from wallet_api.settings import WalletApiSettings
 
+_MARGIN_SECONDS = 3.0
+
 
 def create_app(settings: WalletApiSettings | None = None) -> FastAPI:
     """Return the application; without settings they come from the environment.
@@ -46,5 +48,6 @@ def create_app(settings: WalletApiSettings | None = None) -> FastAPI:
         routes.router,
         lifespan,
         checks,
+        deadline_seconds=settings.pool_timeout_seconds + settings.statement_timeout_seconds + _MARGIN_SECONDS,
     )
     return app
