@@ -20,8 +20,11 @@ async def create_wallets(api: httpx.AsyncClient, count: int) -> list[str]:
     return ids
 
 
-async def transfer_in_a_ring(api: httpx.AsyncClient, wallets: list[str], rounds: int) -> None:
-    """Each wallet sends to the next and gets from the one before; a lost reply is asked for again."""
+async def transfer_in_a_ring(api: httpx.AsyncClient, wallets: list[str], rounds: int) -> int:
+    """Each wallet sends to the next and gets from the one before; a lost reply is asked for again.
+
+    Returns how many transfers were made: all, in the end.
+    """
 
     async def send(sender: str, receiver: str) -> None:
         body, headers = {"to_wallet_id": receiver, "amount": "0.01"}, {"Idempotency-Key": str(uuid4())}
@@ -37,6 +40,7 @@ async def transfer_in_a_ring(api: httpx.AsyncClient, wallets: list[str], rounds:
     for _ in range(rounds):
         pairs = zip(wallets, wallets[1:] + wallets[:1], strict=True)
         await asyncio.gather(*(send(*pair) for pair in pairs))
+    return rounds * len(wallets)
 
 
 async def wait_until_complete(pipeline: Pipeline, wallets: list[str]) -> None:

@@ -23,36 +23,44 @@ async def test_nothing_is_lost_or_doubled_when_a_process_dies_at_any_of_its_fail
     async with pipeline.client("wallet-api") as api:
         wallets = await create_wallets(api, 8)
         process.stop()
-        for name in (name for name in NAMES if name.startswith(prefix)):
-            await _die_at(pipeline, process, name, wallets)
+        names = [name for name in NAMES if name.startswith(prefix)]
+        answered = sum([await _die_at(pipeline, process, name, wallets) for name in names])
         process.start()
         await pipeline.ready(process)
-        await transfer_in_a_ring(api, wallets, 2)
-        total = sum([Decimal((await api.get(f"/wallets/{wallet}")).json()["balance"]) for wallet in wallets])
-    assert total == 800
+        answered += await transfer_in_a_ring(api, wallets, 2)
+        found = [(await api.get(f"/wallets/{wallet}")).json() for wallet in wallets]
+    assert sum(Decimal(wallet["balance"]) for wallet in found) == 800
+    # Created, funded, and one more for each side of each transfer: what was answered was done, once.
+    assert sum(wallet["version"] for wallet in found) == 16 + 2 * answered
     await wait_until_complete(pipeline, wallets)
     await assert_verified(pipeline)
 
 
-async def _die_at(pipeline: Pipeline, process: Process, name: str, wallets: list[str]) -> None:
-    """Let the process die at its second visit of the failpoint, under traffic; then run without."""
+async def _die_at(pipeline: Pipeline, process: Process, name: str, wallets: list[str]) -> int:
+    """Let the process die at its second visit of the failpoint, under traffic; then run without.
+
+    Returns how many transfers were answered.
+    """
     process.start(FAILPOINTS=f"{name}=kill@2")
     assert process.child is not None
     dead = asyncio.Event()
 
-    async def traffic() -> None:
+    async def traffic() -> int:
+        answered = 0
         async with pipeline.client("wallet-api") as api:
             while not dead.is_set():
-                await transfer_in_a_ring(api, wallets, 1)
+                answered += await transfer_in_a_ring(api, wallets, 1)
+        return answered
 
     async def died() -> bool:
         assert process.child is not None
         return process.child.poll() is not None
 
     async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(traffic())
+        busy = tasks.create_task(traffic())
         await pipeline.eventually(died, 60)
         assert process.child.returncode == -signal.SIGKILL, process.log_file.read_text()[-2000:]
         process.start()
         dead.set()
     process.stop()
+    return busy.result()

@@ -4,19 +4,20 @@ import asyncio
 import signal
 import subprocess
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
 
-from acceptance_pipeline import COMMANDS, Process, free_port
+from acceptance_pipeline import COMMANDS, Process
 from common.database import create_engine
 from common.kafka import admin_client, ensure_topic
 from common.migrations import SCHEMAS, migrate
 from faults.proxy import HOST, Proxy
 from walletctl.stack.kafka import Kafka
 from walletctl.stack.launch import Launch, open_log, spawn
+from walletctl.stack.ports import PortReservations
 from walletctl.stack.postgres import Postgres
 from walletctl.stack.readiness import KafkaProbe, PostgresProbe, Probe
 
@@ -72,6 +73,8 @@ class Cluster:
     database_url: str
     """Past the proxy."""
     environment: dict[str, str]
+    ports: PortReservations
+    """No client's own port may be taken for a server that is down just now."""
     processes: list[Process] = field(default_factory=list)
     down: set[int] = field(default_factory=set)
     """Processes (by id) that are down because somebody wants them to be."""
@@ -81,7 +84,7 @@ class Cluster:
 
     def add(self, role: str, **environment: str) -> Process:
         """Start one more process; it is kept running."""
-        port = str(free_port())
+        port = str(self.ports.choose([role + "-process"], {})[role + "-process"])
         ports = dict.fromkeys(("WALLET_API_PORT", "HISTORY_API_PORT", "RELAY_OPS_PORT", "CONSUMER_OPS_PORT"), port)
         log_file = self.directory / "logs" / f"{role}-{len(self.processes)}.log"
         process = Process(role, {**self.environment, **ports, **environment}, log_file, f"http://{HOST}:{port}")
@@ -150,38 +153,41 @@ class Cluster:
 @asynccontextmanager
 async def running_cluster(directory: Path) -> AsyncIterator[Cluster]:
     """Run everything for the block. PostgreSQL syncs, so that what it promised survives its being killed."""
-    ports = [free_port() for _ in range(5)]
-    postgres = Postgres(directory / "postgres", ports[0], directory / "logs/postgres.log")
-    kafka = Kafka(directory / "kafka", ports[1], ports[2], directory / "logs/kafka.log", f"{HOST}:{ports[4]}")
-    await asyncio.gather(asyncio.to_thread(postgres.prepare), asyncio.to_thread(kafka.prepare))
-    async with Proxy(ports[3], ports[0]) as postgres_link, Proxy(ports[4], ports[1]) as kafka_link:
-        database_url = postgres.url.replace(f":{ports[0]}/", f":{ports[3]}/")
-        cluster = Cluster(
-            directory,
-            Server(postgres.launch, PostgresProbe(postgres.url), postgres.log_file),
-            Server(kafka.launch, KafkaProbe(HOST, ports[1]), kafka.log_file),
-            postgres_link,
-            kafka_link,
-            postgres.url,
-            {
-                "DATABASE_URL": database_url,
-                "KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap_servers,
-                "KAFKA_TOPIC": TOPIC,
-                "CONSUMER_GROUP": GROUP,
-                "KAFKA_TOPIC_PARTITIONS": "4",
-                "CONSUMER_SESSION_TIMEOUT_SECONDS": "6",
-            },
-        )
-        try:
-            await _start(cluster, kafka)
-            keeper = asyncio.create_task(cluster.keep())
+    with closing(PortReservations()) as reservations:
+        names = [f"port-{number}" for number in range(5)]
+        ports = list(reservations.choose(names, {}).values())
+        postgres = Postgres(directory / "postgres", ports[0], directory / "logs/postgres.log")
+        kafka = Kafka(directory / "kafka", ports[1], ports[2], directory / "logs/kafka.log", f"{HOST}:{ports[4]}")
+        await asyncio.gather(asyncio.to_thread(postgres.prepare), asyncio.to_thread(kafka.prepare))
+        async with Proxy(ports[3], ports[0]) as postgres_link, Proxy(ports[4], ports[1]) as kafka_link:
+            database_url = postgres.url.replace(f":{ports[0]}/", f":{ports[3]}/")
+            cluster = Cluster(
+                directory,
+                Server(postgres.launch, PostgresProbe(postgres.url), postgres.log_file),
+                Server(kafka.launch, KafkaProbe(HOST, ports[1]), kafka.log_file),
+                postgres_link,
+                kafka_link,
+                postgres.url,
+                {
+                    "DATABASE_URL": database_url,
+                    "KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap_servers,
+                    "KAFKA_TOPIC": TOPIC,
+                    "CONSUMER_GROUP": GROUP,
+                    "KAFKA_TOPIC_PARTITIONS": "4",
+                    "CONSUMER_SESSION_TIMEOUT_SECONDS": "6",
+                },
+                reservations,
+            )
             try:
-                yield cluster
+                await _start(cluster, kafka)
+                keeper = asyncio.create_task(cluster.keep())
+                try:
+                    yield cluster
+                finally:
+                    keeper.cancel()
+                    await asyncio.gather(keeper, return_exceptions=True)
             finally:
-                keeper.cancel()
-                await asyncio.gather(keeper, return_exceptions=True)
-        finally:
-            _kill_all(cluster)
+                _kill_all(cluster)
 
 
 async def _start(cluster: Cluster, kafka: Kafka) -> None:
