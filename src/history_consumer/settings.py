@@ -20,7 +20,7 @@ class ConsumerSettings(DatabaseSettings, KafkaSettings, LogSettings):
     """How long one poll waits for a record; a stop waits for it too."""
     consumer_session_timeout_seconds: float = Field(10.0, ge=6, le=300)
     """How long a consumer that died keeps its partitions. The broker decides under `consumer`."""
-    consumer_transaction_timeout_seconds: float = Field(60.0, gt=0, le=120)
+    consumer_transaction_timeout_seconds: float = Field(20.0, gt=0, le=120)
     """How long one batch may take in the database before it is tried again."""
     consumer_check_seconds: float = Field(5.0, gt=0, le=300)
     """How often the servers and the topic's id are looked at while nothing else would."""

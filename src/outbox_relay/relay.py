@@ -23,6 +23,8 @@ from outbox_relay.queries import OutboxRow
 from outbox_relay.settings import RelaySettings
 
 _LOOK_INTERVAL_SECONDS: Final = 0.5
+# What waits longer waits on a connection that a firewall forgot: nobody ends it but we.
+_DATABASE_SECONDS_MAX: Final = 15.0
 
 
 class Relay:
@@ -64,33 +66,37 @@ class Relay:
         self._health.ok("kafka")
 
     async def _claim_publish_settle(self) -> Mapping[int, Outcome]:
-        async with self._engine.connect() as connection, connection.begin() as transaction:
-            safe_id = await self._look(connection)
-            low_waters = await queries.lock_lanes(connection, self._settings.relay_lanes_per_batch)
-            if not low_waters:
-                metrics.oldest_pending_seconds.set(0)
-                return {}
-            lane_rows_max = max(1, self._settings.relay_batch_rows // len(low_waters))
-            rows = await queries.read_pending(connection, low_waters, lane_rows_max)
-            failpoints.hit("relay.claimed")
-            outcomes = await self._publish(rows)
-            failpoints.hit("relay.produced_not_settled")
-            if all(isinstance(outcome, Retry) for outcome in outcomes.values()):
-                await transaction.rollback()
-                return outcomes
-            await _settle(connection, outcomes)
-            raised = raised_low_waters(
-                low_waters,
-                rows,
-                outcomes,
-                safe_id,
-                lane_rows_max=lane_rows_max,
-                step=self._settings.relay_low_water_step,
-            )
-            if raised:
-                await queries.raise_low_waters(connection, raised)
-                metrics.low_water_raises.inc(len(raised))
-            failpoints.hit("relay.settled_not_committed")
+        async with asyncio.timeout(_DATABASE_SECONDS_MAX) as deadline:
+            async with self._engine.connect() as connection, connection.begin() as transaction:
+                safe_id = await self._look(connection)
+                low_waters = await queries.lock_lanes(connection, self._settings.relay_lanes_per_batch)
+                if not low_waters:
+                    metrics.oldest_pending_seconds.set(0)
+                    return {}
+                lane_rows_max = max(1, self._settings.relay_batch_rows // len(low_waters))
+                rows = await queries.read_pending(connection, low_waters, lane_rows_max)
+                failpoints.hit("relay.claimed")
+                # Publishing has bounds of its own, and a thread can't be given up.
+                deadline.reschedule(None)
+                outcomes = await self._publish(rows)
+                deadline.reschedule(asyncio.get_running_loop().time() + _DATABASE_SECONDS_MAX)
+                failpoints.hit("relay.produced_not_settled")
+                if all(isinstance(outcome, Retry) for outcome in outcomes.values()):
+                    await transaction.rollback()
+                    return outcomes
+                await _settle(connection, outcomes)
+                raised = raised_low_waters(
+                    low_waters,
+                    rows,
+                    outcomes,
+                    safe_id,
+                    lane_rows_max=lane_rows_max,
+                    step=self._settings.relay_low_water_step,
+                )
+                if raised:
+                    await queries.raise_low_waters(connection, raised)
+                    metrics.low_water_raises.inc(len(raised))
+                failpoints.hit("relay.settled_not_committed")
         failpoints.hit("relay.committed")
         return outcomes
 
