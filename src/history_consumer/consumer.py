@@ -14,7 +14,7 @@ from confluent_kafka.admin import AdminClient
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from common import failpoints
-from common.kafka import describe_topic
+from common.kafka import admin_client, describe_topic
 from common.worker import Health, TemporaryError
 from history_consumer import metrics, queries
 from history_consumer.applying import PartitionTakenOverError, Target, apply, moves_of, singly_if_refused
@@ -72,9 +72,19 @@ class HistoryConsumer:
             self._report()
         return count
 
-    def note_topic(self, topic_id: str) -> None:
-        """Note the topic's id as the broker tells it now; the next step halts what was read from another one."""
-        self._topic_id = topic_id
+    async def look_at_topic(self) -> None:
+        """Ask the broker for the topic's id; the next step halts what was read from another one.
+
+        Raises:
+            TemporaryError: the broker is away, or the topic isn't there.
+        """
+        try:
+            with kafka_errors():
+                self._topic_id, _ = await describe_topic(self._admin, self._settings.kafka_topic)
+        except TemporaryError:
+            # A client that was made while its broker hung has been seen to go on failing long after.
+            self._admin = admin_client(self._settings.kafka_bootstrap_servers)
+            raise
 
     def note_positions(self, asked: Mapping[int, Position], stored: Sequence[Position]) -> None:
         """Take halted partitions up again whose stored position is another one by now: an operator acted.
@@ -99,15 +109,11 @@ class HistoryConsumer:
 
     async def _subscribed(self) -> Subscription:
         if self._subscription is None:
-            await self._look_at_topic()
+            await self.look_at_topic()
             with kafka_errors():
                 self._subscription = Subscription(self._settings, self.assignment)
             self._report()
         return self._subscription
-
-    async def _look_at_topic(self) -> None:
-        with kafka_errors():
-            self._topic_id, _ = await describe_topic(self._admin, self._settings.kafka_topic)
 
     async def _poll(self, subscription: Subscription) -> None:
         """Add to what is in hand: a batch when nothing is, else whatever comes with the poll that the group wants."""
@@ -128,7 +134,7 @@ class HistoryConsumer:
         pending = sorted(self.assignment.pending)
         if not pending:
             return
-        await self._look_at_topic()
+        await self.look_at_topic()
         with database_errors():
             async with asyncio.timeout(self._settings.consumer_transaction_timeout_seconds):
                 async with self._engine.begin() as connection:

@@ -37,7 +37,7 @@ async def consume(settings: ConsumerSettings, stop: asyncio.Event, health: Healt
     )
     admin = admin_client(settings.kafka_bootstrap_servers)
     consumer = HistoryConsumer(settings, engine, admin, health)
-    watch = Watch(consumer, engine, admin, Target(settings.consumer_group, settings.kafka_topic), health)
+    watch = Watch(consumer, engine, Target(settings.consumer_group, settings.kafka_topic), health)
     try:
         async with asyncio.TaskGroup() as tasks:
             seconds = settings.consumer_check_seconds

@@ -4,16 +4,14 @@ import asyncio
 from typing import Final
 
 import structlog
-from confluent_kafka.admin import AdminClient
 from sqlalchemy import RowMapping
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from common.kafka import describe_topic
 from common.worker import Health
 from history_consumer import metrics, queries, read_queries
 from history_consumer.applying import Target
 from history_consumer.consumer import HistoryConsumer
-from history_consumer.failures import database_errors, kafka_errors
+from history_consumer.failures import database_errors
 from history_consumer.read_queries import GAP_OLD_SECONDS
 
 log = structlog.get_logger()
@@ -24,12 +22,9 @@ _PING_TIMEOUT_SECONDS: Final = 10.0
 class Watch:
     """Tells `/ready` what answers, and the consumer what it wouldn't notice: another topic, moved positions."""
 
-    def __init__(
-        self, consumer: HistoryConsumer, engine: AsyncEngine, admin: AdminClient, target: Target, health: Health
-    ) -> None:
+    def __init__(self, consumer: HistoryConsumer, engine: AsyncEngine, target: Target, health: Health) -> None:
         self._consumer = consumer
         self._engine = engine
-        self._admin = admin
         self._target = target
         self._health = health
         self._logged: tuple[int, tuple[str, ...], int] = (0, (), 0)
@@ -46,9 +41,7 @@ class Watch:
                 await self._look_at_halted(connection)
                 self._tell(await read_queries.alarms(connection))
         self._health.ok("database")
-        with kafka_errors():
-            topic_id, _ = await describe_topic(self._admin, self._target.topic)
-        self._consumer.note_topic(topic_id)
+        await self._consumer.look_at_topic()
         self._health.checks["kafka"] = self._consumer.assignment.state()
         return 0
 

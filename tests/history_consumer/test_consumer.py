@@ -393,7 +393,7 @@ async def test_a_recreated_topic_halts_what_was_read_from_the_old_one(
     await drive(second, reached(2, partition=1))
     assert await reached(1, partition=0)()
     assert "was recreated" in second.assignment.halted[0]
-    second.note_topic("of-the-topic-after")
+    second._topic_id = "of-the-topic-after"
     await second.run_once()
     assert sorted(second.assignment.halted) == [0, 1, 2]
 

@@ -4,7 +4,6 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from confluent_kafka.admin import AdminClient
 from prometheus_client import REGISTRY
 from sqlalchemy.ext.asyncio import AsyncEngine
 from structlog.testing import capture_logs
@@ -28,10 +27,8 @@ def gauges() -> tuple[float | None, float | None]:
 
 
 @pytest.fixture
-def watch(
-    new_consumer: Callable[..., HistoryConsumer], engine: AsyncEngine, kafka_admin: AdminClient, topic: str
-) -> Watch:
-    return Watch(new_consumer(), engine, kafka_admin, Target("group", topic), Health())
+def watch(new_consumer: Callable[..., HistoryConsumer], engine: AsyncEngine, topic: str) -> Watch:
+    return Watch(new_consumer(), engine, Target("group", topic), Health())
 
 
 async def look(watch: Watch) -> list[tuple[str, str]]:
