@@ -2,12 +2,15 @@
 
 from collections.abc import Awaitable, Callable
 from typing import Any
+from unittest.mock import patch
 
 import pytest
+import structlog
 from prometheus_client import REGISTRY
 from sqlalchemy.ext.asyncio import AsyncEngine
 from structlog.testing import capture_logs
 
+import history_consumer.watch
 from common.worker import Health
 from history_consumer.applying import Target
 from history_consumer.consumer import HistoryConsumer
@@ -32,7 +35,8 @@ def watch(new_consumer: Callable[..., HistoryConsumer], engine: AsyncEngine, top
 
 
 async def look(watch: Watch) -> list[tuple[str, str]]:
-    with capture_logs() as logs:
+    # A logger of its own: the module's may be bound already, to what another test configured.
+    with capture_logs() as logs, patch.object(history_consumer.watch, "log", structlog.get_logger()):
         await watch.run_once()
     return [(entry["log_level"], entry["event"]) for entry in logs]
 
