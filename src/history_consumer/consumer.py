@@ -14,7 +14,7 @@ from confluent_kafka.admin import AdminClient
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from common import failpoints
-from common.kafka import admin_client, describe_topic
+from common.kafka import describe_topic
 from common.worker import Health, TemporaryError
 from history_consumer import metrics, queries
 from history_consumer.applying import PartitionTakenOverError, Target, apply, moves_of, singly_if_refused
@@ -78,13 +78,8 @@ class HistoryConsumer:
         Raises:
             TemporaryError: the broker is away, or the topic isn't there.
         """
-        try:
-            with kafka_errors():
-                self._topic_id, _ = await describe_topic(self._admin, self._settings.kafka_topic)
-        except TemporaryError:
-            # A client that was made while its broker hung has been seen to go on failing long after.
-            self._admin = admin_client(self._settings.kafka_bootstrap_servers)
-            raise
+        with kafka_errors():
+            self._topic_id, _ = await describe_topic(self._admin, self._settings.kafka_topic)
 
     def note_positions(self, asked: Mapping[int, Position], stored: Sequence[Position]) -> None:
         """Take halted partitions up again whose stored position is another one by now: an operator acted.
