@@ -8,7 +8,7 @@ import pytest
 import structlog
 from prometheus_client import REGISTRY
 from sqlalchemy.ext.asyncio import AsyncEngine
-from structlog.testing import capture_logs
+from structlog.testing import LogCapture
 
 import history_consumer.watch
 from common.worker import Health
@@ -35,10 +35,13 @@ def watch(new_consumer: Callable[..., HistoryConsumer], engine: AsyncEngine, top
 
 
 async def look(watch: Watch) -> list[tuple[str, str]]:
-    # A logger of its own: the module's may be bound already, to what another test configured.
-    with capture_logs() as logs, patch.object(history_consumer.watch, "log", structlog.get_logger()):
+    # A logger of its own: the module's may be bound, and bound to a level, by what another test configured.
+    capture = LogCapture()
+    every_level = structlog.make_filtering_bound_logger(0)
+    logger = structlog.wrap_logger(None, processors=[capture], wrapper_class=every_level)
+    with patch.object(history_consumer.watch, "log", logger):
         await watch.run_once()
-    return [(entry["log_level"], entry["event"]) for entry in logs]
+    return [(entry["log_level"], entry["event"]) for entry in capture.entries]
 
 
 async def test_a_gap_is_an_alarm_after_30_seconds_and_until_it_closes(
