@@ -7,8 +7,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 import structlog
-from tenacity import wait_exponential_jitter
-from tenacity.wait import wait_base
 
 from common.http import BackgroundServer
 
@@ -29,11 +27,6 @@ class Pauses:
 
 FAILURE_PAUSES = Pauses(0.1, 5.0)
 """How long a worker waits for a server that is away: for ever, asking at least every 5 seconds."""
-
-
-def reconnect_wait() -> wait_base:
-    """Return the same pauses, jittered, for tenacity."""
-    return wait_exponential_jitter(initial=0.1, max=5.0, jitter=0.2)
 
 
 @dataclass
