@@ -1,6 +1,6 @@
 """How both APIs are put together: problem documents for every error, metrics, probes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 
 from fastapi import APIRouter, FastAPI
@@ -13,7 +13,7 @@ from common.settings import ApiSettings
 def create_api(
     title: str,
     summary: str,
-    router: APIRouter,
+    routers: Sequence[APIRouter],
     lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]],
     checks: Checks,
     settings: ApiSettings,
@@ -31,7 +31,9 @@ def create_api(
         RequestBounds, requests_max=settings.requests_max, deadline_seconds=settings.request_deadline_seconds
     )
     app.add_middleware(RequestMetrics)
-    app.include_router(router)
+    for router in routers:
+        # Not `include_router`, whose routes ask at each request whether the router has changed.
+        app.router.routes.extend(router.routes)
     app.router.routes.extend(probe_routes(checks))
     only_problem_documents(app)
     return app

@@ -43,7 +43,7 @@ def create_app(settings: HistoryApiSettings | None = None) -> FastAPI:
     app = create_api(
         "Wallet history API",
         "What happened to wallets, as the events told it: behind the wallets by a little, never wrong.",
-        routes.router,
+        [routes.router],
         lifespan,
         checks,
         settings,

@@ -9,7 +9,7 @@ from common.api import create_api
 from common.database import create_engine, database_state
 from common.logs import configure_logs
 from wallet_api import routes
-from wallet_api.context import Context
+from wallet_api.context import make_context
 from wallet_api.settings import WalletApiSettings
 
 
@@ -31,10 +31,12 @@ def create_app(settings: WalletApiSettings | None = None) -> FastAPI:
             pool_timeout_seconds=settings.pool_timeout_seconds,
             connect_timeout_seconds=settings.database_connect_timeout_seconds,
             statement_timeout_seconds=settings.statement_timeout_seconds,
-            lock_timeout_seconds=settings.lock_timeout_seconds,
+            lock_timeout_seconds=min(settings.batch_lock_timeout_seconds, settings.lock_timeout_seconds),
+            idle_in_transaction_timeout_seconds=5.0,
         )
-        app.state.context = Context(settings, engine, engine.execution_options(isolation_level="AUTOCOMMIT"))
+        context = app.state.context = make_context(settings, engine)
         yield
+        await context.close()
         await engine.dispose()
 
     async def checks() -> dict[str, str]:
@@ -43,7 +45,7 @@ def create_app(settings: WalletApiSettings | None = None) -> FastAPI:
     app = create_api(
         "Wallet API",
         "Wallets, their balances and their ledger. Every movement becomes an event.",
-        routes.router,
+        [routes.hot_router, routes.router],
         lifespan,
         checks,
         settings,

@@ -1,21 +1,50 @@
 """What the routes get from the application."""
 
+import asyncio
 from dataclasses import dataclass
+from functools import partial
 from typing import cast
 
 from fastapi import Request
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from wallet_api.commands import CreateWallet, Fund, Transfer
+from wallet_api.group_commit import Bounds, GroupCommit
 from wallet_api.settings import WalletApiSettings
+from wallet_api.use_cases import create_wallets, fund, transfer
 
 
 @dataclass(frozen=True)
 class Context:
-    """What a request needs: its settings, an engine that writes and one that only reads (autocommit)."""
+    """What a request needs: its settings, an engine that only reads (autocommit), and the collectors that write."""
 
     settings: WalletApiSettings
-    engine: AsyncEngine
     reader: AsyncEngine
+    creations: GroupCommit[CreateWallet]
+    funds: GroupCommit[Fund]
+    transfers: GroupCommit[Transfer]
+
+    async def close(self) -> None:
+        """Give up what is under way."""
+        await asyncio.gather(self.creations.close(), self.funds.close(), self.transfers.close())
+
+
+def make_context(settings: WalletApiSettings, engine: AsyncEngine) -> Context:
+    """Return the context of an application with that engine."""
+    bounds = Bounds(
+        batch_commands=settings.batch_commands_max,
+        queue_commands=settings.queue_commands_max,
+        race_attempts=settings.fund_attempts_max,
+        transaction_seconds=settings.statement_timeout_seconds,
+        lock_timeout_seconds=settings.lock_timeout_seconds,
+    )
+    return Context(
+        settings,
+        engine.execution_options(isolation_level="AUTOCOMMIT"),
+        GroupCommit("create", engine, create_wallets, bounds),
+        GroupCommit("fund", engine, fund, bounds, partial(fund, skip_locked=True)),
+        GroupCommit("transfer", engine, transfer, bounds, partial(transfer, skip_locked=True)),
+    )
 
 
 async def context_of(request: Request) -> Context:

@@ -1,6 +1,6 @@
 """The wallet API's metrics."""
 
-from prometheus_client import Counter
+from prometheus_client import Counter, Histogram
 
 operations = Counter(
     "wallet_operations_total",
@@ -12,4 +12,11 @@ transaction_retries = Counter(
     "wallet_transaction_retries_total",
     "Transactions run again, by reason: a SQLSTATE, `version` (an optimistic race lost) or `stale-plan`.",
     ("reason",),
+)
+
+batch_commands = Histogram(
+    "wallet_batch_commands",
+    "Commands that shared one transaction, by operation.",
+    ("operation",),
+    buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256),
 )

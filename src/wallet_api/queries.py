@@ -18,13 +18,17 @@ _WALLET: Final = "id, user_id, currency, balance_minor, version, status"
 READ_WALLETS: Final = text(f"SELECT {_WALLET} FROM wallet.wallets WHERE id = ANY(cast(:ids AS uuid[]))")  # noqa: S608
 
 # Always in the order of ids: two transfers over the same wallets queue up instead of deadlocking.
-LOCK_WALLETS: Final = text(
+_LOCK_WALLETS: Final = (
     f"SELECT {_WALLET} FROM wallet.wallets WHERE id = ANY(cast(:ids AS uuid[])) ORDER BY id FOR UPDATE"  # noqa: S608
 )
+LOCK_WALLETS: Final = {
+    False: text(_LOCK_WALLETS),
+    True: text(f"{_LOCK_WALLETS} SKIP LOCKED"),
+}
 
 # Compare-and-set. The inner SELECT takes the row locks in the order of ids, as LOCK_WALLETS does, and after
 # waiting for one sees the row as it is by then. The time is the statement's, so it lies under the locks.
-UPDATE_WALLETS: Final = text("""
+_UPDATE_WALLETS: Final = """
     WITH change AS MATERIALIZED (
         SELECT wallets.id, change.balance_minor, change.version
         FROM unnest(
@@ -33,13 +37,18 @@ UPDATE_WALLETS: Final = text("""
         ) AS change (id, read_version, version, balance_minor)
         JOIN wallet.wallets ON wallets.id = change.id AND wallets.version = change.read_version
         ORDER BY wallets.id
-        FOR UPDATE OF wallets
+        FOR UPDATE OF wallets {skip}
     )
     UPDATE wallet.wallets
     SET balance_minor = change.balance_minor, version = change.version, updated_at = statement_timestamp()
     FROM change WHERE wallets.id = change.id
     RETURNING wallets.id, wallets.updated_at
-""")
+"""
+UPDATE_WALLETS: Final = {
+    False: text(_UPDATE_WALLETS.format(skip="")),
+    True: text(_UPDATE_WALLETS.format(skip="SKIP LOCKED")),
+}
+SET_LOCK_TIMEOUT: Final = text("SELECT set_config('lock_timeout', :milliseconds, true)")
 
 INSERT_ENTRIES: Final = text("""
     INSERT INTO wallet.wallet_transactions (
@@ -136,9 +145,16 @@ async def read_wallets(connection: AsyncConnection, ids: Collection[UUID]) -> di
     return _wallets((await connection.execute(READ_WALLETS, {"ids": list(ids)})).all())
 
 
-async def lock_wallets(connection: AsyncConnection, ids: Collection[UUID]) -> dict[UUID, Wallet]:
-    """Return the wallets, locked until the transaction ends."""
-    return _wallets((await connection.execute(LOCK_WALLETS, {"ids": list(ids)})).all())
+async def set_lock_timeout(connection: AsyncConnection, seconds: float) -> None:
+    """Let the rest of the transaction wait that long for a lock."""
+    await connection.execute(SET_LOCK_TIMEOUT, {"milliseconds": str(round(seconds * 1000))})
+
+
+async def lock_wallets(
+    connection: AsyncConnection, ids: Collection[UUID], *, skip_locked: bool = False
+) -> dict[UUID, Wallet]:
+    """Return the wallets, locked until the transaction ends; leave out those that others hold, if wanted."""
+    return _wallets((await connection.execute(LOCK_WALLETS[skip_locked], {"ids": list(ids)})).all())
 
 
 def _wallets(rows: Sequence[Row[Any]]) -> dict[UUID, Wallet]:
@@ -146,16 +162,19 @@ def _wallets(rows: Sequence[Row[Any]]) -> dict[UUID, Wallet]:
 
 
 async def update_wallets(
-    connection: AsyncConnection, read: Mapping[UUID, Wallet], changed: Collection[Wallet]
+    connection: AsyncConnection, read: Mapping[UUID, Wallet], changed: Collection[Wallet], *, skip_locked: bool
 ) -> dict[UUID, datetime]:
-    """Write wallets that are still at the version at which they were read; return those, and when."""
+    """Write wallets that are still at the version at which they were read; return those, and when.
+
+    With `skip_locked` those that others hold count as changed.
+    """
     parameters = {
         "ids": [wallet.id for wallet in changed],
         "read_versions": [read[wallet.id].version for wallet in changed],
         "versions": [wallet.version for wallet in changed],
         "balances": [wallet.balance_minor for wallet in changed],
     }
-    rows = (await connection.execute(UPDATE_WALLETS, parameters)).all()
+    rows = (await connection.execute(UPDATE_WALLETS[skip_locked], parameters)).all()
     return {row[0]: row[1] for row in rows}
 
 

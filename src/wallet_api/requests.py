@@ -177,7 +177,7 @@ def read_claim(request: Request, key: str | None, body: BaseModel, *, required: 
         return None
     if not _KEY.fullmatch(key):
         raise ValidationProblem.of("Idempotency-Key", "must be 1 to 255 visible ASCII characters")
-    digest = request_hash(request.method, request.url.path, body.model_dump(mode="json"))
+    digest = request_hash(request.method, request.scope["path"], body.model_dump(mode="json"))
     return IdempotencyClaim(key, digest)
 
 

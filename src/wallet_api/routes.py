@@ -8,6 +8,7 @@ import orjson
 from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
 from pydantic import AfterValidator
 
+from common.direct_route import direct_route, header, path_uuid
 from common.http import path_of
 from common.pagination import PAGE_LIMIT_DEFAULT, PAGE_LIMIT_MAX, decode_cursor, encode_cursor, first_keyset, next_link
 from common.problems import Problem
@@ -41,10 +42,22 @@ from wallet_api.requests import (
     read_if_match,
     read_traceparent,
 )
-from wallet_api.transactions import execute, execute_fund
-from wallet_api.use_cases import Outcome, create_wallets, transfer
+from wallet_api.use_cases import Outcome
 
 router = APIRouter(tags=["wallets"])
+hot_router = APIRouter(
+    tags=["wallets"],
+    route_class=direct_route(
+        {
+            "request": lambda request: request,
+            "context": lambda request: request.app.state.context,
+            "wallet_id": path_uuid("wallet_id"),
+            "idempotency_key": header("idempotency-key"),
+            "if_match": header("if-match"),
+            "if_none_match": header("if-none-match"),
+        }
+    ),
+)
 
 ContextOf = Annotated[Context, Depends(context_of)]
 UserId = Annotated[str, Path(description="1 to 64 visible characters"), AfterValidator(check_user_id)]
@@ -53,7 +66,7 @@ Cursor = Annotated[str | None, Query(description="`next_cursor` of the page befo
 Order = Annotated[Literal["asc", "desc"], Query(description="`desc`: newest first")]
 
 
-@router.post("/wallets", **post_documentation(CreateWalletBody, WalletOut, 201))
+@hot_router.post("/wallets", **post_documentation(CreateWalletBody, WalletOut, 201))
 async def post_wallet(request: Request, context: ContextOf, idempotency_key: IdempotencyKeyHeader = None) -> Response:
     """Make a wallet for a user."""
     body = await read_body(request, CreateWalletBody)
@@ -63,11 +76,10 @@ async def post_wallet(request: Request, context: ContextOf, idempotency_key: Ide
         currency=body.currency,
         external_id=body.external_id,
     )
-    outcomes = await execute(context.engine, create_wallets, [command])
-    return _respond("create", outcomes[0])
+    return _respond("create", await context.creations.submit(command))
 
 
-@router.post("/wallets/{wallet_id}/fund", **post_documentation(FundBody, MoneyOut, 200))
+@hot_router.post("/wallets/{wallet_id}/fund", **post_documentation(FundBody, MoneyOut, 200))
 async def post_fund(
     request: Request,
     wallet_id: UUID,
@@ -80,11 +92,10 @@ async def post_fund(
     command = Fund(
         **_money(request, context, idempotency_key, body), wallet_id=wallet_id, if_match=read_if_match(if_match)
     )
-    outcome = await execute_fund(context.engine, command, context.settings.fund_attempts_max)
-    return _respond("fund", outcome)
+    return _respond("fund", await context.funds.submit(command))
 
 
-@router.post("/wallets/{wallet_id}/transfer", **post_documentation(TransferBody, MoneyOut, 200))
+@hot_router.post("/wallets/{wallet_id}/transfer", **post_documentation(TransferBody, MoneyOut, 200))
 async def post_transfer(
     request: Request,
     wallet_id: UUID,
@@ -100,11 +111,10 @@ async def post_transfer(
         to_wallet_id=body.to_wallet_id,
         if_match=read_if_match(if_match),
     )
-    outcomes = await execute(context.engine, transfer, [command])
-    return _respond("transfer", outcomes[0])
+    return _respond("transfer", await context.transfers.submit(command))
 
 
-@router.get("/wallets/{wallet_id}", response_model=WalletOut, responses=READ_ERRORS)
+@hot_router.get("/wallets/{wallet_id}", response_model=WalletOut, responses=READ_ERRORS)
 async def get_wallet(
     wallet_id: UUID, context: ContextOf, if_none_match: Annotated[str | None, Header()] = None
 ) -> Response:

@@ -18,8 +18,14 @@ class WalletApiSettings(ApiSettings, DatabaseSettings, LogSettings):
     """Whether a POST without `Idempotency-Key` is refused."""
     fund_attempts_max: int = Field(40, ge=1, le=1000)
     """How often a fund reads again after losing the race for the wallet's version."""
+    batch_commands_max: int = Field(128, ge=1, le=4096)
+    """Requests that may share one transaction."""
+    queue_commands_max: int = Field(512, ge=1, le=100_000)
+    """Requests of one kind that wait for the transaction before theirs; one more is answered 503 at once."""
     lock_timeout_seconds: float = Field(2.0, gt=0, le=60)
-    """How long a request waits for a wallet's lock, or for the first request with its key."""
+    """How long a request waits for a wallet's lock, or for the first request with its key, when it does so alone."""
+    batch_lock_timeout_seconds: float = Field(0.25, gt=0, le=60)
+    """How long requests that share a transaction wait for a lock, before those that need it wait alone."""
     statement_timeout_seconds: float = Field(5.0, gt=0, le=300)
     """PostgreSQL cancels a statement after this."""
     pool_timeout_seconds: float = Field(0.8, gt=0, le=60)

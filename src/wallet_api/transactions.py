@@ -9,18 +9,15 @@ from tenacity import (
     AsyncRetrying,
     RetryCallState,
     retry_if_exception,
-    retry_if_result,
     stop_after_attempt,
     wait_random_exponential,
 )
 
 from common import failpoints
 from common.database import may_succeed_again, sqlstate
-from wallet_api import metrics
-from wallet_api.commands import Fund
-from wallet_api.errors import VersionConflict
+from wallet_api import metrics, queries
 from wallet_api.idempotency import decided_reply
-from wallet_api.use_cases import CommandT, Outcome, UseCase, fund
+from wallet_api.use_cases import CommandT, Outcome, UseCase
 
 log = structlog.get_logger()
 
@@ -29,13 +26,19 @@ _TRANSACTION_ATTEMPTS_MAX: Final = 5
 
 def _count_retry(state: RetryCallState) -> None:
     error = state.outcome.exception() if state.outcome else None
-    metrics.transaction_retries.labels(sqlstate(error) or "stale-plan" if error else "version").inc()
+    metrics.transaction_retries.labels((error and sqlstate(error)) or "stale-plan").inc()
 
 
-async def execute(engine: AsyncEngine, use_case: UseCase[CommandT], commands: Sequence[CommandT]) -> list[Outcome]:
+async def execute(
+    engine: AsyncEngine,
+    use_case: UseCase[CommandT],
+    commands: Sequence[CommandT],
+    lock_timeout_seconds: float | None = None,
+) -> list[Outcome]:
     """Run the use case in a transaction of its own and commit; return an outcome for each command.
 
-    A transaction in which nothing was decided is rolled back: there is nothing to keep.
+    A transaction in which nothing was decided is rolled back: there is nothing to keep. Locks are waited for as
+    long as the engine's sessions do, or `lock_timeout_seconds`.
 
     Raises:
         Problem: nothing of the list was done.
@@ -48,32 +51,21 @@ async def execute(engine: AsyncEngine, use_case: UseCase[CommandT], commands: Se
         before_sleep=_count_retry,
         reraise=True,
     )
-    return await retrying(_execute_once, engine, use_case, commands)
+    return await retrying(_execute_once, engine, use_case, commands, lock_timeout_seconds)
 
 
 async def _execute_once(
-    engine: AsyncEngine, use_case: UseCase[CommandT], commands: Sequence[CommandT]
+    engine: AsyncEngine,
+    use_case: UseCase[CommandT],
+    commands: Sequence[CommandT],
+    lock_timeout_seconds: float | None,
 ) -> list[Outcome]:
     async with engine.connect() as connection, connection.begin() as transaction:
+        if lock_timeout_seconds is not None:
+            await queries.set_lock_timeout(connection, lock_timeout_seconds)
         outcomes = await use_case(connection, commands)
         if all(decided_reply(*pair) is None for pair in zip(commands, outcomes, strict=True)):
             await transaction.rollback()
         failpoints.hit("api.before_commit")
     failpoints.hit("api.committed")
     return outcomes
-
-
-async def execute_fund(engine: AsyncEngine, command: Fund, attempts_max: int) -> Outcome:
-    """Fund, reading again as often as others win the race for the wallet's version, up to a bound.
-
-    With `If-Match` the client has named the version it wants: the second look then finds another one and says so.
-    """
-    retrying = AsyncRetrying(
-        retry=retry_if_result(lambda outcomes: isinstance(outcomes[0], VersionConflict)),
-        stop=stop_after_attempt(attempts_max),
-        wait=wait_random_exponential(multiplier=0.001, max=0.05),
-        before_sleep=_count_retry,
-        retry_error_callback=lambda state: state.outcome and state.outcome.result(),
-    )
-    outcomes: list[Outcome] = await retrying(execute, engine, fund, [command])
-    return outcomes[0]

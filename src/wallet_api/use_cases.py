@@ -5,6 +5,7 @@ A refused command leaves the others alone. One request is a list of one.
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
+from itertools import compress
 from typing import Protocol, TypeVar
 from uuid import UUID
 
@@ -36,19 +37,29 @@ class UseCase(Protocol[CommandT_contra]):
         """Run it."""
 
 
-async def fund(connection: AsyncConnection, commands: Sequence[Fund]) -> list[Outcome]:
-    """Fund wallets, locking optimistically: a command whose wallet changed in between gets VersionConflict."""
+async def fund(connection: AsyncConnection, commands: Sequence[Fund], *, skip_locked: bool = False) -> list[Outcome]:
+    """Fund wallets, locking optimistically: a command whose wallet changed in between gets VersionConflict.
+
+    With `skip_locked` it gets WalletBusy, and so do those whose wallets others hold, without a wait.
+
+    Raises:
+        WalletBusy: a lock was not to be had in time; nothing of the list was done.
+    """
 
     async def undecided(fresh: Sequence[Fund]) -> list[Outcome]:
         wallets = await queries.read_wallets(connection, {command.wallet_id for command in fresh})
         failpoints.hit("api.locked")
-        return await _move(connection, wallets, fresh, decide_fund)
+        return await _move(connection, wallets, fresh, decide_fund, skip_locked=skip_locked)
 
     return await _answer(connection, commands, undecided)
 
 
-async def transfer(connection: AsyncConnection, commands: Sequence[Transfer]) -> list[Outcome]:
+async def transfer(
+    connection: AsyncConnection, commands: Sequence[Transfer], *, skip_locked: bool = False
+) -> list[Outcome]:
     """Transfer between wallets, locking pessimistically: all wallets of the list, in the order of their ids.
+
+    With `skip_locked` commands whose wallets others hold get WalletBusy, without a wait.
 
     Raises:
         WalletBusy: a lock was not to be had in time; nothing of the list was done.
@@ -56,9 +67,14 @@ async def transfer(connection: AsyncConnection, commands: Sequence[Transfer]) ->
 
     async def undecided(fresh: Sequence[Transfer]) -> list[Outcome]:
         ids = {command.wallet_id for command in fresh} | {command.to_wallet_id for command in fresh}
-        wallets = await _bounded(queries.lock_wallets(connection, ids))
+        wallets = await _bounded(queries.lock_wallets(connection, ids, skip_locked=skip_locked))
         failpoints.hit("api.locked")
-        return await _move(connection, wallets, fresh, decide_transfer)
+        missing = ids - wallets.keys() if skip_locked else ()
+        busy = await queries.read_wallets(connection, missing) if missing else {}
+        is_free = [busy.keys().isdisjoint({command.wallet_id, command.to_wallet_id}) for command in fresh]
+        free = list(compress(fresh, is_free))
+        outcomes = iter(await _move(connection, wallets, free, decide_transfer, skip_locked=skip_locked))
+        return [next(outcomes) if free else _busy() for free in is_free]
 
     return await _answer(connection, commands, undecided)
 
@@ -108,6 +124,8 @@ async def _move(
     read: Mapping[UUID, Wallet],
     commands: Sequence[MoneyT],
     decide: Callable[[Mapping[UUID, Wallet], MoneyT], Movement],
+    *,
+    skip_locked: bool,
 ) -> list[Outcome]:
     wallets = dict(read)
     decisions: list[Movement | Problem] = []
@@ -120,16 +138,16 @@ async def _move(
         decisions.append(movement)
         wallets |= {wallet.id: wallet for wallet in (movement.wallet, movement.receiver) if wallet}
     changed = [wallet for wallet_id, wallet in wallets.items() if wallet is not read[wallet_id]]
-    written = await _bounded(queries.update_wallets(connection, read, changed)) if changed else {}
+    written = (
+        await _bounded(queries.update_wallets(connection, read, changed, skip_locked=skip_locked)) if changed else {}
+    )
     movements = [item for item in decisions if isinstance(item, Movement) and item.wallet.id in written]
     if movements:
         await _write(connection, movements, written[movements[0].wallet.id])
     lost = {wallet.id for wallet in changed} - written.keys()
     return [
         # A refusal too: it may rest on a movement earlier in the list, which then wasn't made.
-        VersionConflict(f"Wallet {command.wallet_id} changed each time. Ask again with the same key.")
-        if command.wallet_id in lost
-        else _outcome(decision, written)
+        (_busy() if skip_locked else _conflict(command)) if command.wallet_id in lost else _outcome(decision, written)
         for command, decision in zip(commands, decisions, strict=True)
     ]
 
@@ -156,6 +174,14 @@ async def _taken(connection: AsyncConnection, command: CreateWallet) -> External
     )
 
 
+def _busy() -> WalletBusy:
+    return WalletBusy("The lock was not to be had in time. Ask again with the same key.")
+
+
+def _conflict(command: MoneyCommand) -> VersionConflict:
+    return VersionConflict(f"Wallet {command.wallet_id} changed each time. Ask again with the same key.")
+
+
 ResultT = TypeVar("ResultT")
 
 
@@ -164,5 +190,5 @@ async def _bounded(statement: Awaitable[ResultT]) -> ResultT:
         return await statement
     except DBAPIError as error:
         if sqlstate(error) == LOCK_NOT_AVAILABLE:
-            raise WalletBusy("The lock was not to be had in time. Ask again with the same key.") from error
+            raise _busy() from error
         raise

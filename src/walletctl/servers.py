@@ -25,6 +25,7 @@ def serve(factory: str, host: str, port: int, *, workers: int = 1) -> None:
             log_config=None,
             access_log=False,
             server_header=False,
+            proxy_headers=False,
             timeout_graceful_shutdown=10,
         )
 

@@ -254,7 +254,7 @@ async def test_a_key_in_flight_for_too_long_is_told_to_come_again_and_then_answe
 
 
 async def test_a_request_waits_for_the_one_with_its_key_and_gets_that_ones_answer(
-    client: AsyncClient,
+    open_client: OpenClient,
     sql: Sql,
     new_wallet: NewWallet,
     database_url: str,
@@ -263,14 +263,16 @@ async def test_a_request_waits_for_the_one_with_its_key_and_gets_that_ones_answe
     wallet = await new_wallet()
     path, body = f"/wallets/{wallet['id']}/fund", {"amount": "1"}
     holder = await asyncpg.connect(database_url)
-    # The first request is held up at its wallet; the second one then waits at the first one's key.
-    async with holder.transaction():
-        await holder.execute("SELECT FROM wallet.wallets FOR UPDATE")
-        first = asyncio.create_task(client.post(path, json=body, headers=keyed()))
-        await eventually(lambda: waiting(sql, 1))
-        second = asyncio.create_task(client.post(path, json=body, headers=keyed()))
-        await eventually(lambda: waiting(sql, 2))
-    answers = await asyncio.gather(first, second)
+    patient = {"lock_timeout_seconds": 60, "batch_lock_timeout_seconds": 60, "statement_timeout_seconds": 90}
+    async with open_client(**patient) as one, open_client(**patient) as other:
+        # The first request is held up at its wallet; the second one then waits at the first one's key.
+        async with holder.transaction():
+            await holder.execute("SELECT FROM wallet.wallets FOR UPDATE")
+            first = asyncio.create_task(one.post(path, json=body, headers=keyed()))
+            await eventually(lambda: waiting(sql, 1))
+            second = asyncio.create_task(other.post(path, json=body, headers=keyed()))
+            await eventually(lambda: waiting(sql, 2))
+        answers = await asyncio.gather(first, second)
     await holder.close()
     assert [answer.status_code for answer in answers] == [200, 200]
     assert answers[0].content == answers[1].content

@@ -24,6 +24,7 @@ Check = Callable[[], Awaitable[None]]
 # These tests are about what is true in the end: on a busy machine it may take a while.
 PATIENT = {
     "lock_timeout_seconds": 60,
+    "batch_lock_timeout_seconds": 60,
     "statement_timeout_seconds": 90,
     "pool_timeout_seconds": 60,
     "fund_attempts_max": 1000,
@@ -59,13 +60,14 @@ def codes(answers: list[Response]) -> Counter[Any]:
     return Counter(answer.json().get("code", answer.status_code) for answer in answers)
 
 
-def blocked(sql: Sql, count: int = 1) -> Callable[[], Awaitable[bool]]:
-    """Whether that many of the API's sessions wait for a lock."""
+def blocked(sql: Sql, count: int = 1, for_seconds: float = 0) -> Callable[[], Awaitable[bool]]:
+    """Whether that many of the API's sessions wait for a lock, and have done so for so long."""
 
     async def check() -> bool:
         rows = await sql(
             "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
-            " AND application_name = 'wallet-api'"
+            " AND application_name = 'wallet-api' AND clock_timestamp() - query_start >= make_interval(secs => $1)",
+            for_seconds,
         )
         return len(rows) == count
 
@@ -240,11 +242,12 @@ async def test_a_request_that_is_given_up_leaves_no_effect_and_no_lock(
 ) -> None:
     ada, bob = await new_wallet("ada", balance="5"), await new_wallet("bob")
     holder = await asyncpg.connect(database_url)
-    async with open_client(**{**PATIENT, "database_pool_size": 1}) as api:
+    async with open_client(**{**PATIENT, "batch_lock_timeout_seconds": 0.02, "database_pool_size": 1}) as api:
         async with holder.transaction():
             await holder.execute("SELECT FROM wallet.wallets FOR UPDATE")
             asked = asyncio.create_task(transfer(api, ada, bob))
-            await eventually(blocked(sql))
+            # By then it waits alone: what shares a transaction isn't given up for one that left.
+            await eventually(blocked(sql, for_seconds=0.2))
             asked.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await asked
