@@ -4,7 +4,7 @@ CloudEvents 1.0 in Kafka's binary mode: attributes in `ce_*` headers, the value 
 models. The JSON Schemas and the AsyncAPI document in `docs/events/` are made from them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Annotated, Any, ClassVar, Final, Literal
 from uuid import UUID
@@ -102,25 +102,30 @@ def decode(value: bytes) -> WalletCreated | WalletFunded | TransferDone:
     return _decoder.validate_json(value)
 
 
+_CONSTANT_HEADERS: Final = (
+    ("ce_specversion", "1.0"),
+    ("ce_source", SOURCE),
+    ("content-type", "application/json"),
+)
+
+
 def cloud_event_headers(
-    event_id: UUID,
+    event_id: str,
     event_type: str,
-    aggregate_id: UUID,
+    aggregate_id: str,
     created_at: datetime,
-    extensions: dict[str, str] | None,
-) -> list[tuple[str, bytes]]:
+    extensions: Mapping[str, str],
+) -> list[tuple[str, str | bytes | None]]:
     """Return the Kafka headers of one event.
 
     Source: CloudEvents 1.0.2, Kafka protocol binding, section 3.2 (binary content mode); the `traceparent`
     extension goes under its own name, as W3C Trace Context has it.
     """
     return [
-        ("ce_specversion", b"1.0"),
-        ("ce_id", str(event_id).encode()),
-        ("ce_source", SOURCE.encode()),
-        ("ce_type", event_type.encode()),
-        ("ce_subject", str(aggregate_id).encode()),
-        ("ce_time", created_at.isoformat().encode()),
-        ("content-type", b"application/json"),
-        *((name, value.encode()) for name, value in (extensions or {}).items()),
+        *_CONSTANT_HEADERS,
+        ("ce_id", event_id),
+        ("ce_type", event_type),
+        ("ce_subject", aggregate_id),
+        ("ce_time", created_at.isoformat()),
+        *extensions.items(),
     ]

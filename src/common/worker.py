@@ -1,16 +1,21 @@
 """A worker is one step repeated until it is told to stop."""
 
 import asyncio
+import gc
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Any, Final
 
 import structlog
+import uvloop
 
 from common.http import BackgroundServer
 
 log = structlog.get_logger()
+
+_GC_THRESHOLD: Final = 50_000
 
 
 @dataclass(frozen=True)
@@ -96,6 +101,22 @@ async def repeat(
         idle_count = 0 if done else idle_count + 1
         if idle_count:
             await pause(stop, idle.after(idle_count))
+
+
+def run_worker(work: Coroutine[Any, Any, None]) -> None:
+    """Run a worker to its end."""
+    calm_garbage_collector()
+    uvloop.run(work)
+
+
+def calm_garbage_collector() -> None:
+    """Leave out what was imported, and look for cycles less often.
+
+    A batch is thousands of tuples without a cycle among them: looking at each 700 of them took 6 % of a relay's time.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_GC_THRESHOLD)
 
 
 def stop_on_signals(stop: asyncio.Event) -> None:

@@ -1,14 +1,12 @@
 """What becomes of each row of a batch, given what the broker said. Pure."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
-from uuid import UUID
+from typing import NamedTuple, Protocol
 
 
-@dataclass(frozen=True, slots=True)
-class Delivered:
-    """The broker has it, at this partition and offset."""
+class Published(NamedTuple):
+    """The broker has it, at this partition and offset: settle the row."""
 
     partition: int
     offset: int
@@ -28,15 +26,7 @@ class Undelivered:
     error: str
 
 
-Report = Delivered | Refused | Undelivered
-
-
-@dataclass(frozen=True, slots=True)
-class Published:
-    """Settle the row."""
-
-    partition: int
-    offset: int
+Report = Published | Refused | Undelivered
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +55,7 @@ class Row(Protocol):
         """The outbox id."""
 
     @property
-    def aggregate_id(self) -> UUID:
+    def aggregate_id(self) -> Hashable:
         """Whose order is kept."""
 
     @property
@@ -84,8 +74,13 @@ def decide_outcomes(rows: Sequence[Row], reports: Mapping[int, Report]) -> dict[
         rows: a batch, ascending by id.
         reports: by row id, for the rows that were sent.
     """
+    published: dict[int, Outcome] = {
+        row_id: report for row_id, report in reports.items() if isinstance(report, Published)
+    }
+    if len(published) == len(rows):
+        return published
     outcomes: dict[int, Outcome] = {}
-    held_up: dict[UUID, Outcome] = {}
+    held_up: dict[Hashable, Outcome] = {}
     for row in rows:
         outcome = held_up.get(row.aggregate_id) or _decide(row, reports.get(row.id))
         outcomes[row.id] = outcome
@@ -98,8 +93,8 @@ def _decide(row: Row, report: Report | None) -> Outcome:
     match report:
         case _ if row.waits:
             return Parked("waits behind a parked event of the same wallet", attempts=0)
-        case Delivered(partition, offset):
-            return Published(partition, offset)
+        case Published():
+            return report
         case Refused(error):
             return Parked(error, attempts=1)
         case Undelivered(error):

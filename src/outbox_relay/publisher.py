@@ -1,16 +1,16 @@
 """Sending a batch to Kafka and waiting for every delivery report."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
-from typing import Any, Final
-from uuid import UUID
+from typing import Final
 
+import orjson
 import structlog
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from common.events import cloud_event_headers
 from common.kafka import client_config
-from outbox_relay.outcomes import Delivered, Refused, Report, Undelivered
+from outbox_relay.outcomes import Published, Refused, Report, Undelivered
 from outbox_relay.queries import OutboxRow
 from outbox_relay.settings import RelaySettings
 
@@ -110,7 +110,7 @@ class Publisher:
     def _send(self, rows: Sequence[OutboxRow]) -> dict[int, Report]:
         reports: dict[int, Report] = {}
         sent: list[OutboxRow] = []
-        held_up: set[UUID] = set()
+        held_up: set[str] = set()
         for row in rows:
             if row.aggregate_id in held_up:
                 continue
@@ -122,16 +122,14 @@ class Publisher:
         return {row.id: reports.get(row.id) or Undelivered("no delivery report in time") for row in sent}
 
     def _produce(self, row: OutboxRow, reports: dict[int, Report]) -> None:
-        arguments: Mapping[str, Any] = {
-            "topic": self._settings.kafka_topic,
-            "key": str(row.aggregate_id).encode(),
-            "value": row.payload,
-            "headers": cloud_event_headers(row.event_id, row.event_type, row.aggregate_id, row.created_at, row.headers),
-            "on_delivery": partial(_report, reports, row.id),
-        }
+        extensions = orjson.loads(row.headers) if row.headers else {}
+        headers = cloud_event_headers(row.event_id, row.event_type, row.aggregate_id, row.created_at, extensions)
+        on_delivery = partial(_report, reports, row.id)
         while True:
             try:
-                self._producer.produce(**arguments)
+                self._producer.produce(
+                    self._settings.kafka_topic, row.payload, row.aggregate_id, on_delivery=on_delivery, headers=headers
+                )
             except BufferError:
                 # The local queue is full: the same row again once there is room.
                 self._producer.poll(0.1)
@@ -154,7 +152,7 @@ def _report(reports: dict[int, Report], row_id: int, error: KafkaError | None, m
     partition, offset = message.partition(), message.offset()
     assert partition is not None
     assert offset is not None
-    reports[row_id] = Delivered(partition, offset)
+    reports[row_id] = Published(partition, offset)
 
 
 def _report_of(error: KafkaError) -> Report:

@@ -4,7 +4,7 @@ from uuid import UUID, uuid4
 from hypothesis import given
 from hypothesis import strategies as st
 
-from outbox_relay.outcomes import Delivered, Parked, Published, Refused, Report, Retry, Undelivered, decide_outcomes
+from outbox_relay.outcomes import Parked, Published, Refused, Report, Retry, Undelivered, decide_outcomes
 
 WALLETS = [uuid4() for _ in range(3)]
 
@@ -17,7 +17,7 @@ class Row:
 
 
 reports = st.one_of(
-    st.builds(Delivered, st.integers(0, 11), st.integers(0, 1000)),
+    st.builds(Published, st.integers(0, 11), st.integers(0, 1000)),
     st.builds(Refused, st.just("too large")),
     st.builds(Undelivered, st.just("timed out")),
     st.none(),
@@ -44,7 +44,7 @@ def test_only_delivered_rows_are_published_and_where_the_broker_said(
     _, outcomes = decide(batch)
     for row_id, outcome in outcomes.items():
         if isinstance(outcome, Published):
-            assert batch[row_id - 1][2] == Delivered(outcome.partition, outcome.offset)
+            assert batch[row_id - 1][2] == Published(outcome.partition, outcome.offset)
 
 
 @given(batches)
@@ -69,7 +69,7 @@ def test_a_wallet_is_not_held_up_by_another(batch: list[tuple[UUID, bool, Report
 def test_rows_behind_a_parked_one_are_parked_and_rows_behind_a_retried_one_retried() -> None:
     poison, away = WALLETS[:2]
     rows = [Row(1, poison), Row(2, away), Row(3, poison), Row(4, away)]
-    delivered = Delivered(0, 7)
+    delivered = Published(0, 7)
     outcomes = decide_outcomes(rows, {1: Refused("bad"), 2: Undelivered("away"), 3: delivered, 4: delivered})
     assert outcomes == {
         1: Parked("bad", attempts=1),

@@ -1,7 +1,5 @@
 """`walletctl consumer`."""
 
-import asyncio
-
 import typer
 
 from walletctl.console import load_settings
@@ -18,7 +16,8 @@ def run() -> None:
     Settings come from the environment: DATABASE_URL or HISTORY_DATABASE_URL, KAFKA_BOOTSTRAP_SERVERS,
     KAFKA_TOPIC, CONSUMER_GROUP, CONSUMER_OPS_PORT, …
     """
+    from common.worker import run_worker
     from history_consumer.run import run as run_consumer
     from history_consumer.settings import ConsumerSettings
 
-    asyncio.run(run_consumer(load_settings(ConsumerSettings)))
+    run_worker(run_consumer(load_settings(ConsumerSettings)))

@@ -1,7 +1,5 @@
 """`walletctl relay`."""
 
-import asyncio
-
 import typer
 
 from walletctl.console import load_settings
@@ -15,7 +13,8 @@ def run() -> None:
 
     Settings come from the environment: DATABASE_URL, KAFKA_BOOTSTRAP_SERVERS, KAFKA_TOPIC, RELAY_OPS_PORT, …
     """
+    from common.worker import run_worker
     from outbox_relay.run import run as run_relay
     from outbox_relay.settings import RelaySettings
 
-    asyncio.run(run_relay(load_settings(RelaySettings)))
+    run_worker(run_relay(load_settings(RelaySettings)))
