@@ -77,7 +77,7 @@ def decide_outcomes(rows: Sequence[Row], reports: Mapping[int, Report]) -> dict[
     published: dict[int, Outcome] = {
         row_id: report for row_id, report in reports.items() if isinstance(report, Published)
     }
-    if len(published) == len(rows):
+    if len(published) == len(rows) and not any(row.waits for row in rows):
         return published
     outcomes: dict[int, Outcome] = {}
     held_up: dict[Hashable, Outcome] = {}
