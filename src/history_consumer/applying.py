@@ -113,10 +113,20 @@ async def write(
         RowsThereError: something was there already; roll back, and look first.
     """
     result = sort_out(records, await _look(connection, records, into) if look_first else Taken())
-    if result.rows:
+    if not result.rows:
+        return result
+    if look_first:
         if await queries.insert_rows(connection, result.rows, into) < len(result.rows):
             raise RowsThereError
-        await queries.add_progress(connection, result.rows, into)
+    else:
+        try:
+            await queries.copy_rows(connection, result.rows, into)
+        except DBAPIError as error:
+            if is_refusal(error):
+                # There already, or data that it doesn't take: the next attempt's statement tells.
+                raise RowsThereError from error
+            raise
+    await queries.add_progress(connection, result.rows, into)
     return result
 
 

@@ -48,6 +48,8 @@ class HistoryConsumer:
         self._subscription: Subscription | None = None
         self._batch: list[Record] = []
         self._batch_since = 0.0
+        # Polled while the batch is written.
+        self._next_batch: list[Record] = []
         self._topic_id = ""
         # Where the positions stand if the transaction whose outcome isn't known was committed.
         self._in_doubt: dict[int, int] = {}
@@ -61,10 +63,11 @@ class HistoryConsumer:
         """
         subscription = await self._subscribed()
         try:
-            await self._poll(subscription)
+            if not self._batch:
+                await self._poll_batch(subscription)
             await self._take_up(subscription)
             await self._halt_recreated(subscription)
-            count = await self._apply(subscription)
+            count = await self._apply_and_poll(subscription)
         except _StartOverError as error:
             await self.close()
             raise TemporaryError("kafka", error) from error
@@ -100,7 +103,7 @@ class HistoryConsumer:
         if subscription is not None:
             await subscription.close(self._settings.consumer_leave_seconds)
         self.assignment.take([*self.assignment.pending, *self.assignment.held, *self.assignment.halted])
-        self._batch, self._in_doubt = [], {}
+        self._batch, self._next_batch, self._in_doubt = [], [], {}
 
     async def _subscribed(self) -> Subscription:
         if self._subscription is None:
@@ -110,19 +113,38 @@ class HistoryConsumer:
             self._report()
         return self._subscription
 
-    async def _poll(self, subscription: Subscription) -> None:
-        """Add to what is in hand: a batch when nothing is, else whatever comes with the poll that the group wants."""
-        wait_seconds, records_max = (
-            (0.0, 1) if self._batch else (self._settings.consumer_poll_seconds, self._settings.consumer_batch_records)
-        )
-        try:
-            polled = await subscription.poll(records_max, wait_seconds)
-        except TemporaryError as error:
-            raise _StartOverError(str(error)) from error
-        if polled and not self._batch:
+    async def _poll_batch(self, subscription: Subscription) -> None:
+        """Take what was polled meanwhile in hand, or wait for what comes."""
+        self._batch, self._next_batch = self._next_batch, []
+        if not self._batch:
+            self._batch = await self._poll(
+                subscription, self._settings.consumer_batch_records, self._settings.consumer_poll_seconds
+            )
+        if self._batch:
             self._batch_since = time.perf_counter()
             failpoints.hit("consumer.polled")
-        self._batch += polled
+
+    async def _apply_and_poll(self, subscription: Subscription) -> int:
+        """Apply what is in hand, and meanwhile poll for the next batch: the one waits for PostgreSQL, the other reads.
+
+        Even where the database is away the group wants to be polled; then at most one record comes with it.
+        """
+        records_max = 1 if self._next_batch else self._settings.consumer_batch_records
+        count, polled = await asyncio.gather(
+            self._apply(subscription), self._poll(subscription, records_max, 0.0), return_exceptions=True
+        )
+        if isinstance(polled, BaseException):
+            raise polled
+        self._next_batch += polled
+        if isinstance(count, BaseException):
+            raise count
+        return count
+
+    async def _poll(self, subscription: Subscription, records_max: int, wait_seconds: float) -> list[Record]:
+        try:
+            return await subscription.poll(records_max, wait_seconds)
+        except TemporaryError as error:
+            raise _StartOverError(str(error)) from error
 
     async def _take_up(self, subscription: Subscription) -> None:
         """Look up the positions of partitions that the group gave, and begin to read them."""
@@ -155,16 +177,17 @@ class HistoryConsumer:
     async def _apply(self, subscription: Subscription) -> int:
         if self._in_doubt:
             await self._settle_doubt()
-        self._batch = [record for record in self._batch if self._is_due(record)]
-        if not self._batch:
-            return 0
-        count = len(self._batch)
-        try:
-            refusal = await singly_if_refused(self._batch, self._write)
-        except PartitionTakenOverError as error:
-            metrics.takeovers.inc()
-            log.warning("partition_taken_over", error=str(error))
-            raise _StartOverError(str(error)) from error
+        with subscription.writing():
+            self._batch = [record for record in self._batch if self._is_due(record)]
+            if not self._batch:
+                return 0
+            count = len(self._batch)
+            try:
+                refusal = await singly_if_refused(self._batch, self._write)
+            except PartitionTakenOverError as error:
+                metrics.takeovers.inc()
+                log.warning("partition_taken_over", error=str(error))
+                raise _StartOverError(str(error)) from error
         if refusal is not None:
             log.warning("batch_refused_by_database", records=count, error=str(refusal.orig))
         failpoints.hit("consumer.committed_not_noted")
@@ -219,9 +242,9 @@ def _count(records: Sequence[Record], result: Sorted) -> None:
     metrics.records.inc(len(records))
     metrics.rows.labels("new").inc(len(result.rows))
     metrics.rows.labels("duplicate").inc(result.duplicate_count)
-    now = datetime.now(UTC)
-    for row in result.rows:
-        metrics.lag_seconds.observe(max(0.0, (now - row.created_at).total_seconds()))
+    if result.rows:
+        oldest = min(row.created_at for row in result.rows)
+        metrics.lag_seconds.observe(max(0.0, (datetime.now(UTC) - oldest).total_seconds()))
     for letter in result.dead_letters:
         metrics.dead_letters.labels(letter.poison.reason).inc()
         event = "record_put_aside"

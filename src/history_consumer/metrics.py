@@ -35,7 +35,7 @@ batch_seconds = Histogram(
 
 lag_seconds = Histogram(
     "history_lag_seconds",
-    "Time from the wallet's change to the commit of its history row, by this machine's clock.",
+    "Time from a wallet's change to the commit of its history row, the oldest of each batch, by this machine's clock.",
     buckets=(0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 3600),
 )
 

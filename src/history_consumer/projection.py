@@ -3,10 +3,10 @@
 The record is somebody else's bytes. Whatever they are, the answer is rows that PostgreSQL takes, or PoisonError.
 """
 
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 from uuid import UUID
 
 import orjson
@@ -21,6 +21,10 @@ Direction = Literal["in", "out"]
 
 VERSION_MAX: Final = 2**63 - 1
 DETAIL_LENGTH_MAX: Final = 1000
+
+# What PostgreSQL refuses and pydantic lets pass has one of these in it: NaN, Infinity, an escaped NUL. Reading each
+# value twice to find out took a twelfth of the consumer's time.
+_SUSPECT: Final = re.compile(rb"NaN|Infinity|\\u0000")
 
 _SIDES: Final[dict[str, Sequence[tuple[EventType, Direction | None]]]] = {
     "WALLET_CREATED": [("WALLET_CREATED", None)],
@@ -44,9 +48,11 @@ class PoisonError(Exception):
         self.detail = storable(detail)
 
 
-@dataclass(frozen=True, slots=True)
-class HistoryRow:
-    """One event as one wallet saw it; amounts are minor units, `event_data` the event as it came."""
+class HistoryRow(NamedTuple):
+    """One event as one wallet saw it; amounts are minor units, `event_data` the event as it came.
+
+    A tuple: a frozen dataclass of thirteen fields takes five times as long to make, twice a transfer.
+    """
 
     wallet_id: UUID
     wallet_version: int
@@ -71,10 +77,9 @@ def rows_of(value: bytes | None) -> tuple[HistoryRow, ...]:
     """
     if value is None:
         raise PoisonError("tombstone", "the record has no value")
-    document = _parse(value)
     event = _decode(value)
-    if rb"\u0000" in value:
-        _refuse_nul(document)
+    if _SUSPECT.search(value):
+        _refuse_nul(_parse(value))
     created_at = _in_utc(event.created_at)
     transaction_id, amount_minor = _moved(event)
     ids = [change.wallet_id for change in event.wallets]
@@ -83,19 +88,19 @@ def rows_of(value: bytes | None) -> tuple[HistoryRow, ...]:
     text = value.decode()
     return tuple(
         HistoryRow(
-            wallet_id=change.wallet_id,
-            wallet_version=_version(change),
-            event_id=event.event_id,
-            event_type=event_type,
-            user_id=_user_id(change),
-            transaction_id=transaction_id,
-            direction=_direction(change, direction),
-            amount_minor=amount_minor,
-            currency=event.currency,
-            balance_after_minor=_balance_minor(change, event.currency),
-            counterparty_wallet_id=ids[1 - position] if len(ids) > 1 else None,
-            event_data=text,
-            created_at=created_at,
+            change.wallet_id,
+            _version(change),
+            event.event_id,
+            event_type,
+            _user_id(change),
+            transaction_id,
+            _direction(change, direction),
+            amount_minor,
+            event.currency,
+            _balance_minor(change, event.currency),
+            ids[1 - position] if len(ids) > 1 else None,
+            text,
+            created_at,
         )
         for position, (change, (event_type, direction)) in enumerate(
             zip(event.wallets, _SIDES[event.event_type], strict=True)
@@ -109,7 +114,7 @@ def storable(text: str) -> str:
 
 
 def _parse(value: bytes) -> Any:
-    """Read strict JSON (RFC 8259): pydantic alone would let `NaN` pass, which PostgreSQL's `json` refuses."""
+    """Read strict JSON (RFC 8259): pydantic lets `NaN` and `Infinity` pass, which PostgreSQL's `json` refuses."""
     try:
         return orjson.loads(value)
     except orjson.JSONDecodeError as error:

@@ -3,7 +3,9 @@
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Final, Literal
 
+from asyncpg import InterfaceError, PostgresError
 from sqlalchemy import RowMapping, TextClause, text
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from history_consumer.positions import Position
@@ -180,6 +182,23 @@ async def move_positions(
         "topic_ids": [position.topic_id for position, _ in moves],
     }
     return set((await connection.execute(MOVE_POSITIONS, parameters)).scalars())
+
+
+async def copy_rows(connection: AsyncConnection, rows: Sequence[HistoryRow], into: Into = "") -> None:
+    """Write rows that are all new, in the order given.
+
+    COPY takes half of what INSERT does from arrays, here and in PostgreSQL (docs/performance.md), but knows no
+    ON CONFLICT.
+
+    Raises:
+        sqlalchemy.exc.DBAPIError: the database refuses or is away; the transaction is of no use any more.
+    """
+    driver: Any = (await connection.get_raw_connection()).driver_connection
+    table = f"transaction_events{into}"
+    try:
+        await driver.copy_records_to_table(table, schema_name="history", columns=HistoryRow._fields, records=rows)
+    except (PostgresError, InterfaceError) as error:
+        raise OperationalError(f"COPY history.{table}", None, error) from error
 
 
 async def insert_rows(connection: AsyncConnection, rows: Sequence[HistoryRow], into: Into = "") -> int:

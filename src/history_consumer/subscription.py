@@ -7,8 +7,9 @@ position is known, which is later; librdkafka lets a member assign itself less t
 import asyncio
 import contextvars
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import structlog
@@ -39,9 +40,12 @@ class Subscription:
         self._topic = settings.kafka_topic
         self._assignment = assignment
         self._thread = ThreadPoolExecutor(1, "kafka-consumer")
+        self._write_seconds_max = settings.consumer_transaction_timeout_seconds
+        self._nothing_is_written = threading.Event()
+        self._nothing_is_written.set()
         self._consumer = Consumer(_configuration(settings))
         self._consumer.subscribe(
-            [self._topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_revoke
+            [self._topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
         )
 
     async def poll(self, records_max: int, wait_seconds: float) -> list[Record]:
@@ -65,6 +69,15 @@ class Subscription:
     async def halt(self, position: Position, why: str) -> None:
         """Stop reading the partition, if it is read, and let it stand still."""
         await self._in_thread(lambda: self._halt(position, why))
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Give up no partition meanwhile: who gets it next reads where we will be, not where we were."""
+        self._nothing_is_written.clear()
+        try:
+            yield
+        finally:
+            self._nothing_is_written.set()
 
     async def note_progress(self, positions: Sequence[Position]) -> None:
         """Tell Kafka where the consumer is, for tools that show the lag; nothing depends on it."""
@@ -146,6 +159,10 @@ class Subscription:
             log.info("partitions_given", partitions=sorted(part.partition for part in partitions))
 
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        self._nothing_is_written.wait(self._write_seconds_max)
+        self._on_lost(consumer, partitions)
+
+    def _on_lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         read = self._assignment.take([part.partition for part in partitions])
         consumer.incremental_unassign([TopicPartition(self._topic, partition) for partition in read])
         log.info("partitions_taken", partitions=sorted(part.partition for part in partitions))

@@ -1,7 +1,6 @@
 """Events made from the ledger, for what neither topic nor outbox keeps any more."""
 
 import hashlib
-from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final, Literal
 from uuid import UUID
@@ -59,7 +58,7 @@ def same_facts(one: tuple[HistoryRow, ...], other: tuple[HistoryRow, ...]) -> bo
 
 
 def _facts(row: HistoryRow) -> HistoryRow:
-    return replace(row, event_id=row.wallet_id, event_data="")
+    return row._replace(event_id=row.wallet_id, event_data="")
 
 
 def _change(
