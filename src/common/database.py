@@ -32,6 +32,7 @@ def create_engine(
     statement_timeout_seconds: float = 30.0,
     lock_timeout_seconds: float = 5.0,
     idle_in_transaction_timeout_seconds: float = 30.0,
+    durable: bool = True,
 ) -> AsyncEngine:
     """Return an engine (asyncpg, READ COMMITTED) whose every wait has a bound.
 
@@ -45,6 +46,7 @@ def create_engine(
         lock_timeout_seconds: the server gives up waiting for a lock after this.
         idle_in_transaction_timeout_seconds: the server ends a session that leaves a transaction open and
             idle this long, so that a hung process can't keep its locks.
+        durable: whether a commit waits for the disk; without, the last ones may be lost in a crash.
     """
 
     def milliseconds(seconds: float) -> str:
@@ -63,6 +65,8 @@ def create_engine(
                 "application_name": application,
                 "jit": "off",
                 "timezone": "UTC",
+                # On, whatever the server's default is: a 2xx is a promise.
+                "synchronous_commit": "on" if durable else "off",
                 "statement_timeout": milliseconds(statement_timeout_seconds),
                 "lock_timeout": milliseconds(lock_timeout_seconds),
                 "idle_in_transaction_session_timeout": milliseconds(idle_in_transaction_timeout_seconds),

@@ -114,6 +114,9 @@ wallet_transactions = Table(
     schema="wallet",
 )
 
+OUTBOX_CHANNEL: Final = "outbox"
+"""Where a NOTIFY says that there may be something to publish."""
+
 outbox = Table(
     "outbox",
     metadata,

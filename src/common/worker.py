@@ -61,10 +61,11 @@ class TemporaryError(Exception):
         self.dependency = dependency
 
 
-async def pause(stop: asyncio.Event, seconds: float) -> None:
-    """Wait that long, or until `stop`."""
+async def pause(stop: asyncio.Event, seconds: float) -> bool:
+    """Wait that long, or until `stop`; return False: nothing says that there is work."""
     with suppress(TimeoutError):
         await asyncio.wait_for(stop.wait(), seconds)
+    return False
 
 
 async def repeat(
@@ -74,6 +75,7 @@ async def repeat(
     idle: Pauses,
     health: Health,
     on_failure: Callable[[str], None],
+    pause_idle: Callable[[asyncio.Event, float], Awaitable[bool]] = pause,
 ) -> None:
     """Call `step` until `stop`, at once after it did something, with growing pauses when idle.
 
@@ -84,6 +86,7 @@ async def repeat(
         idle: the pauses while there is nothing to do.
         health: notes which server is away.
         on_failure: counts failures by dependency.
+        pause_idle: pauses while there is nothing to do, at most until `stop`; returns whether it was told of work.
     """
     idle_count = failure_count = 0
     while not stop.is_set():
@@ -99,8 +102,8 @@ async def repeat(
             continue
         failure_count = 0
         idle_count = 0 if done else idle_count + 1
-        if idle_count:
-            await pause(stop, idle.after(idle_count))
+        if idle_count and await pause_idle(stop, idle.after(idle_count)):
+            idle_count = 0
 
 
 def run_worker(work: Coroutine[Any, Any, None]) -> None:

@@ -8,6 +8,7 @@ from uuid import UUID
 from sqlalchemy import RowMapping, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from common.database import PING
 from outbox_relay.low_water import Moment
 from outbox_relay.outcomes import Parked, Published
 
@@ -135,6 +136,11 @@ async def raise_low_waters(connection: AsyncConnection, low_waters: Mapping[int,
     """Write the low water of each lane."""
     parameters = {"lanes": list(low_waters), "low_waters": list(low_waters.values())}
     await connection.execute(RAISE_LOW_WATER, parameters)
+
+
+async def ping(connection: AsyncConnection) -> None:
+    """Ask the database for anything."""
+    await connection.execute(PING)
 
 
 async def look(connection: AsyncConnection) -> Moment:

@@ -16,6 +16,7 @@ from outbox_relay.publisher import Publisher
 from outbox_relay.relay import Relay
 from outbox_relay.retention import Ages, Retention
 from outbox_relay.settings import RelaySettings
+from outbox_relay.wake_up import WakeUp
 
 log = structlog.get_logger()
 
@@ -45,30 +46,39 @@ async def relay_until(stop: asyncio.Event, settings: RelaySettings, health: Heal
     engine = create_engine(
         settings.database_url,
         "outbox-relay",
-        pool_size=settings.relay_tasks + 1,
+        pool_size=settings.relay_tasks + 2,
         connect_timeout_seconds=settings.database_connect_timeout_seconds,
         idle_in_transaction_timeout_seconds=HUNG_TRANSACTION_SECONDS,
     )
     idle = Pauses(settings.relay_poll_first_seconds, settings.relay_poll_longest_seconds)
     log.info("started", tasks=settings.relay_tasks, topic=settings.kafka_topic)
+    wake_up = WakeUp(engine.execution_options(isolation_level="AUTOCOMMIT"))
     try:
         async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(wake_up.run(stop))
             for _ in range(settings.relay_tasks):
                 relay = Relay(settings, engine, Publisher(settings), health)
-                tasks.create_task(_repeat(relay.run_once, stop, idle, health))
+                tasks.create_task(_repeat(relay.run_once, stop, idle, health, wake_up.pause))
             ages = Ages(settings.outbox_retention_days, settings.idempotency_retention_days)
             tasks.create_task(_repeat(Retention(engine, ages).run_once, stop, retention.PAUSES, health))
     finally:
         await engine.dispose()
 
 
-async def _repeat(step: Callable[[], Awaitable[int]], stop: asyncio.Event, idle: Pauses, health: Health) -> None:
+async def _repeat(
+    step: Callable[[], Awaitable[int]],
+    stop: asyncio.Event,
+    idle: Pauses,
+    health: Health,
+    pause_idle: Callable[[asyncio.Event, float], Awaitable[bool]] = pause,
+) -> None:
     await repeat(
         step,
         stop=stop,
         idle=idle,
         health=health,
         on_failure=lambda dependency: metrics.failures.labels(dependency).inc(),
+        pause_idle=pause_idle,
     )
 
 

@@ -1,5 +1,6 @@
 """The wallet API as an ASGI application."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -11,6 +12,7 @@ from common.logs import configure_logs
 from wallet_api import routes
 from wallet_api.context import make_context
 from wallet_api.settings import WalletApiSettings
+from wallet_api.wake_up import WakeUp
 
 
 def create_app(settings: WalletApiSettings | None = None) -> FastAPI:
@@ -34,9 +36,21 @@ def create_app(settings: WalletApiSettings | None = None) -> FastAPI:
             lock_timeout_seconds=min(settings.batch_lock_timeout_seconds, settings.lock_timeout_seconds),
             idle_in_transaction_timeout_seconds=5.0,
         )
-        context = app.state.context = make_context(settings, engine)
+        hints = create_engine(
+            settings.database_url,
+            "wallet-api-hints",
+            pool_size=1,
+            connect_timeout_seconds=settings.database_connect_timeout_seconds,
+            durable=False,
+        )
+        wake_up = WakeUp(hints.execution_options(isolation_level="AUTOCOMMIT"))
+        context = app.state.context = make_context(settings, engine, wake_up.note_commit)
+        waking = asyncio.create_task(wake_up.run())
         yield
         await context.close()
+        wake_up.close()
+        await waking
+        await hints.dispose()
         await engine.dispose()
 
     async def checks() -> dict[str, str]:

@@ -1,6 +1,7 @@
 """What the routes get from the application."""
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import cast
@@ -29,8 +30,8 @@ class Context:
         await asyncio.gather(self.creations.close(), self.funds.close(), self.transfers.close())
 
 
-def make_context(settings: WalletApiSettings, engine: AsyncEngine) -> Context:
-    """Return the context of an application with that engine."""
+def make_context(settings: WalletApiSettings, engine: AsyncEngine, on_commit: Callable[[], None]) -> Context:
+    """Return the context of an application with that engine; `on_commit` is called after each transaction."""
     bounds = Bounds(
         batch_commands=settings.batch_commands_max,
         queue_commands=settings.queue_commands_max,
@@ -41,9 +42,9 @@ def make_context(settings: WalletApiSettings, engine: AsyncEngine) -> Context:
     return Context(
         settings,
         engine.execution_options(isolation_level="AUTOCOMMIT"),
-        GroupCommit("create", engine, create_wallets, bounds),
-        GroupCommit("fund", engine, fund, bounds, partial(fund, skip_locked=True)),
-        GroupCommit("transfer", engine, transfer, bounds, partial(transfer, skip_locked=True)),
+        GroupCommit("create", engine, create_wallets, bounds, on_commit),
+        GroupCommit("fund", engine, fund, bounds, on_commit, partial(fund, skip_locked=True)),
+        GroupCommit("transfer", engine, transfer, bounds, on_commit, partial(transfer, skip_locked=True)),
     )
 
 

@@ -72,6 +72,7 @@ class GroupCommit(Generic[CommandT]):
         engine: of the wallet's database; its `lock_timeout` is how long a batch waits for a lock.
         use_case: what a batch runs.
         bounds: of batch, queue and waits.
+        on_commit: called after each transaction.
         passing_over: the use case that leaves out what is locked, if there is one: it answers WalletBusy.
     """
 
@@ -81,12 +82,14 @@ class GroupCommit(Generic[CommandT]):
         engine: AsyncEngine,
         use_case: UseCase[CommandT],
         bounds: Bounds,
+        on_commit: Callable[[], None],
         passing_over: UseCase[CommandT] | None = None,
     ) -> None:
         self._engine = engine
         self._use_case = use_case
         self._passing_over = passing_over
         self._bounds = bounds
+        self._on_commit = on_commit
         self._queue: deque[_Waiting[CommandT]] = deque()
         self._draining = False
         self._tasks: set[asyncio.Task[None]] = set()
@@ -184,7 +187,9 @@ class GroupCommit(Generic[CommandT]):
     ) -> list[Outcome]:
         commands = [waiting.command for waiting in batch]
         async with asyncio.timeout(self._bounds.transaction_seconds + (lock_timeout_seconds or 0)):
-            return await execute(self._engine, use_case, commands, lock_timeout_seconds)
+            outcomes = await execute(self._engine, use_case, commands, lock_timeout_seconds)
+        self._on_commit()
+        return outcomes
 
     def _run_alone(self, batch: Sequence[_Waiting[CommandT]]) -> None:
         for waiting in batch:

@@ -9,6 +9,7 @@ import orjson
 from sqlalchemy import Row, RowMapping, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from common.tables import OUTBOX_CHANNEL
 from wallet_api.commands import CreateWallet, IdempotencyClaim
 from wallet_api.replies import Reply
 from wallet_api.wallet import Entry, Movement, Wallet
@@ -115,6 +116,8 @@ STORE_REPLIES: Final = text("""
 """)
 
 RELEASE_KEYS: Final = text("DELETE FROM wallet.idempotency_keys WHERE key = ANY(cast(:keys AS text[]))")
+
+NOTIFY_RELAYS: Final = text(f"NOTIFY {OUTBOX_CHANNEL}")
 
 # Columns by name: under `*`, a migration that adds one breaks the statements that are already prepared.
 _WALLET_OUT: Final = f"{_WALLET}, external_id, metadata, created_at, updated_at"
@@ -263,6 +266,11 @@ async def store_replies(connection: AsyncConnection, replies: Mapping[str, Reply
 async def release_keys(connection: AsyncConnection, keys: Collection[str]) -> None:
     """Give up keys whose requests were not decided."""
     await connection.execute(RELEASE_KEYS, {"keys": list(keys)})
+
+
+async def notify_relays(connection: AsyncConnection) -> None:
+    """Tell the relays that there may be something to publish."""
+    await connection.execute(NOTIFY_RELAYS)
 
 
 async def get_wallet(connection: AsyncConnection, wallet_id: UUID) -> RowMapping | None:

@@ -1,0 +1,60 @@
+"""Telling the relays that there is something to publish, so that they needn't find out by asking.
+
+A hint and no more: one that is lost costs a relay's next look, some milliseconds later. It never goes with the
+money: a transaction with a NOTIFY in it takes a lock on the whole cluster when it commits, which would queue up
+the commits of all processes (PostgreSQL, async.c, `PreCommit_Notify`).
+"""
+
+import asyncio
+from typing import Final
+
+import structlog
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from common.database import is_unreachable
+from common.worker import pause
+from wallet_api import queries
+
+log = structlog.get_logger()
+
+_INTERVAL_SECONDS: Final = 0.005
+_PAUSE_SECONDS: Final = 1.0
+
+
+class WakeUp:
+    """Sends one NOTIFY for all the commits of some milliseconds, from a connection of its own.
+
+    Args:
+        engine: autocommitting, of one connection. It needn't be durable: a NOTIFY takes a transaction id, and its
+            commit would wait for the disk.
+    """
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+        self._committed = asyncio.Event()
+        self._closing = asyncio.Event()
+
+    def note_commit(self) -> None:
+        """Take note that there may be something to publish."""
+        self._committed.set()
+
+    def close(self) -> None:
+        """Let `run` end."""
+        self._closing.set()
+        self._committed.set()
+
+    async def run(self) -> None:
+        """Send until closed; while the database is away, wait."""
+        while not self._closing.is_set():
+            await self._committed.wait()
+            self._committed.clear()
+            pause_seconds = _INTERVAL_SECONDS
+            try:
+                async with self._engine.connect() as connection:
+                    await queries.notify_relays(connection)
+            except Exception as error:
+                if not is_unreachable(error):
+                    raise
+                pause_seconds = _PAUSE_SECONDS
+                log.warning("relays_not_woken", error=str(error), pause_seconds=pause_seconds)
+            await pause(self._closing, pause_seconds)
