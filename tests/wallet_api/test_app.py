@@ -204,3 +204,19 @@ async def test_a_database_that_does_not_answer_is_told_within_a_second(
             assert loop.time() - started < 1.5
             assert (await lonely.get("/ready")).status_code == 503
             assert (await lonely.get("/live")).status_code == 200
+
+
+async def test_money_is_committed_durably_whatever_the_database_has_as_its_default(
+    open_client: OpenClient, sql: Sql
+) -> None:
+    name = (await sql("SELECT current_database() AS name"))[0]["name"]
+    await sql(f"ALTER DATABASE {name} SET synchronous_commit = off")
+    await sql("CREATE TABLE wallet.seen (setting text)")
+    await sql(
+        "CREATE FUNCTION wallet.see() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+        " INSERT INTO wallet.seen VALUES (current_setting('synchronous_commit')); RETURN NULL; END $$"
+    )
+    await sql("CREATE TRIGGER see AFTER INSERT ON wallet.wallets EXECUTE FUNCTION wallet.see()")
+    async with open_client() as client:
+        assert (await client.post("/wallets", json={"user_id": "ada", "currency": "EUR"})).status_code == 201
+    assert [row["setting"] for row in await sql("SELECT setting FROM wallet.seen")] == ["on"]
