@@ -36,15 +36,15 @@ def make_context(settings: WalletApiSettings, engine: AsyncEngine, on_commit: Ca
         batch_commands=settings.batch_commands_max,
         queue_commands=settings.queue_commands_max,
         race_attempts=settings.fund_attempts_max,
-        transaction_seconds=settings.statement_timeout_seconds,
         lock_timeout_seconds=settings.lock_timeout_seconds,
+        transaction_timeout_seconds=settings.statement_timeout_seconds,
     )
     return Context(
         settings,
         engine.execution_options(isolation_level="AUTOCOMMIT"),
-        GroupCommit("create", engine, create_wallets, bounds, on_commit),
-        GroupCommit("fund", engine, fund, bounds, on_commit, partial(fund, skip_locked=True)),
-        GroupCommit("transfer", engine, transfer, bounds, on_commit, partial(transfer, skip_locked=True)),
+        GroupCommit("create", engine, create_wallets, create_wallets, bounds, on_commit),
+        GroupCommit("fund", engine, fund, partial(fund, skip_locked=True), bounds, on_commit),
+        GroupCommit("transfer", engine, transfer, partial(transfer, skip_locked=True), bounds, on_commit),
     )
 
 

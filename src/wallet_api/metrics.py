@@ -10,7 +10,8 @@ operations = Counter(
 
 transaction_retries = Counter(
     "wallet_transaction_retries_total",
-    "Transactions run again, by reason: a SQLSTATE, `version` (an optimistic race lost) or `stale-plan`.",
+    "Transactions run again (a SQLSTATE or `stale-plan`) and commands asked again (the code of a problem that passes:"
+    " `version-conflict`, `wallet-busy`, `idempotency-key-in-flight`), by reason.",
     ("reason",),
 )
 

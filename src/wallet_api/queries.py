@@ -49,7 +49,6 @@ UPDATE_WALLETS: Final = {
     False: text(_UPDATE_WALLETS.format(skip="")),
     True: text(_UPDATE_WALLETS.format(skip="SKIP LOCKED")),
 }
-SET_LOCK_TIMEOUT: Final = text("SELECT set_config('lock_timeout', :milliseconds, true)")
 
 INSERT_ENTRIES: Final = text("""
     INSERT INTO wallet.wallet_transactions (
@@ -93,9 +92,12 @@ INSERT_WALLETS: Final = text("""
 
 FIND_EXTERNAL_ID: Final = text("SELECT id FROM wallet.wallets WHERE user_id = :user_id AND external_id = :external_id")
 
+# A key that another transaction is claiming is left out at once: the INSERT alone would wait for that one to end,
+# and with it everybody in the list.
 CLAIM_KEYS: Final = text("""
     INSERT INTO wallet.idempotency_keys (key, request_hash)
     SELECT key, request_hash FROM unnest(cast(:keys AS text[]), cast(:hashes AS bytea[])) AS row (key, request_hash)
+    WHERE pg_try_advisory_xact_lock(hashtextextended(key, 1))
     ORDER BY key
     ON CONFLICT (key) DO NOTHING
     RETURNING key
@@ -146,11 +148,6 @@ LIST_ENTRIES: Final = {order: text(_LIST_ENTRIES.format(**words)) for order, wor
 async def read_wallets(connection: AsyncConnection, ids: Collection[UUID]) -> dict[UUID, Wallet]:
     """Return the wallets, read without a lock."""
     return _wallets((await connection.execute(READ_WALLETS, {"ids": list(ids)})).all())
-
-
-async def set_lock_timeout(connection: AsyncConnection, seconds: float) -> None:
-    """Let the rest of the transaction wait that long for a lock."""
-    await connection.execute(SET_LOCK_TIMEOUT, {"milliseconds": str(round(seconds * 1000))})
 
 
 async def lock_wallets(
@@ -241,7 +238,7 @@ async def find_external_id(connection: AsyncConnection, user_id: str, external_i
 
 
 async def claim_keys(connection: AsyncConnection, claims: Collection[IdempotencyClaim]) -> set[str]:
-    """Claim the keys; wait for those that other transactions are claiming; return which are ours."""
+    """Claim the keys, but for those that others have claimed or are claiming; return which are ours."""
     parameters = {"keys": [claim.key for claim in claims], "hashes": [claim.request_hash for claim in claims]}
     return set((await connection.execute(CLAIM_KEYS, parameters)).scalars())
 

@@ -23,9 +23,9 @@ class WalletApiSettings(ApiSettings, DatabaseSettings, LogSettings):
     queue_commands_max: int = Field(512, ge=1, le=100_000)
     """Requests of one kind that wait for the transaction before theirs; one more is answered 503 at once."""
     lock_timeout_seconds: float = Field(2.0, gt=0, le=60)
-    """How long a request waits for a wallet's lock, or for the first request with its key, when it does so alone."""
+    """How long a request asks again for a wallet that others hold, or for the answer of the first one with its key."""
     batch_lock_timeout_seconds: float = Field(0.25, gt=0, le=60)
-    """How long requests that share a transaction wait for a lock, before those that need it wait alone."""
+    """How long a transaction waits for a lock, before it is run again without those that want it."""
     statement_timeout_seconds: float = Field(5.0, gt=0, le=300)
     """PostgreSQL cancels a statement after this."""
     pool_timeout_seconds: float = Field(0.8, gt=0, le=60)

@@ -1,9 +1,9 @@
 """Running a use case: one transaction, bounded retries, the reply only after the commit."""
 
+import asyncio
 from collections.abc import Sequence
 from typing import Final
 
-import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 from tenacity import (
     AsyncRetrying,
@@ -15,13 +15,15 @@ from tenacity import (
 
 from common import failpoints
 from common.database import may_succeed_again, sqlstate
-from wallet_api import metrics, queries
+from wallet_api import metrics
 from wallet_api.idempotency import decided_reply
 from wallet_api.use_cases import CommandT, Outcome, UseCase
 
-log = structlog.get_logger()
-
 _TRANSACTION_ATTEMPTS_MAX: Final = 5
+
+
+class OutcomeUnknown(Exception):  # noqa: N818 - it says what is known, not what went wrong
+    """The commit had begun when `__cause__` came: done or not. What is run again after it may be done twice."""
 
 
 def _count_retry(state: RetryCallState) -> None:
@@ -33,16 +35,16 @@ async def execute(
     engine: AsyncEngine,
     use_case: UseCase[CommandT],
     commands: Sequence[CommandT],
-    lock_timeout_seconds: float | None = None,
+    timeout_seconds: float | None = None,
 ) -> list[Outcome]:
     """Run the use case in a transaction of its own and commit; return an outcome for each command.
 
-    A transaction in which nothing was decided is rolled back: there is nothing to keep. Locks are waited for as
-    long as the engine's sessions do, or `lock_timeout_seconds`.
+    A transaction in which nothing was decided is rolled back: there is nothing to keep.
 
     Raises:
-        Problem: nothing of the list was done.
-        sqlalchemy.exc.DBAPIError: the database refuses or is away; nothing is known of the outcome.
+        OutcomeUnknown: it failed while or after it was committed.
+        Exception: any other means that nothing of the list was done: a Problem, a DBAPIError where the
+            database refuses or is away, a TimeoutError after `timeout_seconds`.
     """
     retrying = AsyncRetrying(
         retry=retry_if_exception(may_succeed_again),
@@ -51,21 +53,25 @@ async def execute(
         before_sleep=_count_retry,
         reraise=True,
     )
-    return await retrying(_execute_once, engine, use_case, commands, lock_timeout_seconds)
+    deadline = None if timeout_seconds is None else asyncio.get_running_loop().time() + timeout_seconds
+    return await retrying(_execute_once, engine, use_case, commands, deadline)
 
 
 async def _execute_once(
-    engine: AsyncEngine,
-    use_case: UseCase[CommandT],
-    commands: Sequence[CommandT],
-    lock_timeout_seconds: float | None,
+    engine: AsyncEngine, use_case: UseCase[CommandT], commands: Sequence[CommandT], deadline: float | None
 ) -> list[Outcome]:
-    async with engine.connect() as connection, connection.begin() as transaction:
-        if lock_timeout_seconds is not None:
-            await queries.set_lock_timeout(connection, lock_timeout_seconds)
-        outcomes = await use_case(connection, commands)
-        if all(decided_reply(*pair) is None for pair in zip(commands, outcomes, strict=True)):
-            await transaction.rollback()
-        failpoints.hit("api.before_commit")
-    failpoints.hit("api.committed")
+    is_commit_begun = False
+    try:
+        async with asyncio.timeout_at(deadline), engine.connect() as connection:
+            outcomes = await use_case(connection, commands)
+            if all(decided_reply(*pair) is None for pair in zip(commands, outcomes, strict=True)):
+                await connection.rollback()
+            failpoints.hit("api.before_commit")
+            is_commit_begun = True
+            await connection.commit()
+        failpoints.hit("api.committed")
+    except Exception as error:
+        if is_commit_begun:
+            raise OutcomeUnknown from error
+        raise
     return outcomes

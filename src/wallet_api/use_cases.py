@@ -67,7 +67,7 @@ async def transfer(
 
     async def undecided(fresh: Sequence[Transfer]) -> list[Outcome]:
         ids = {command.wallet_id for command in fresh} | {command.to_wallet_id for command in fresh}
-        wallets = await _bounded(queries.lock_wallets(connection, ids, skip_locked=skip_locked))
+        wallets = await queries.lock_wallets(connection, ids, skip_locked=skip_locked)
         failpoints.hit("api.locked")
         missing = ids - wallets.keys() if skip_locked else ()
         busy = await queries.read_wallets(connection, missing) if missing else {}
@@ -84,7 +84,7 @@ async def create_wallets(connection: AsyncConnection, commands: Sequence[CreateW
 
     async def undecided(fresh: Sequence[CreateWallet]) -> list[Outcome]:
         made = [(new_id(), command) for command in fresh]
-        inserted = await _bounded(queries.insert_wallets(connection, made))
+        inserted = await queries.insert_wallets(connection, made)
         wallets = [
             (Wallet(wallet_id, command.user_id, command.currency, 0, 1, "active"), command)
             for wallet_id, command in made
@@ -113,7 +113,7 @@ async def _answer(
     failpoints.hit("api.claimed")
     known = [answered.get(command.claim.key) if command.claim else None for command in commands]
     fresh = [command for command, answer in zip(commands, known, strict=True) if answer is None]
-    outcomes = await undecided(fresh) if fresh else []
+    outcomes = await _bounded(undecided(fresh)) if fresh else []
     await idempotency.store(connection, list(zip(fresh, outcomes, strict=True)))
     decided = iter(outcomes)
     return [answer or next(decided) for answer in known]
@@ -138,9 +138,7 @@ async def _move(
         decisions.append(movement)
         wallets |= {wallet.id: wallet for wallet in (movement.wallet, movement.receiver) if wallet}
     changed = [wallet for wallet_id, wallet in wallets.items() if wallet is not read[wallet_id]]
-    written = (
-        await _bounded(queries.update_wallets(connection, read, changed, skip_locked=skip_locked)) if changed else {}
-    )
+    written = await queries.update_wallets(connection, read, changed, skip_locked=skip_locked) if changed else {}
     movements = [item for item in decisions if isinstance(item, Movement) and item.wallet.id in written]
     if movements:
         await _write(connection, movements, written[movements[0].wallet.id])
@@ -182,12 +180,9 @@ def _conflict(command: MoneyCommand) -> VersionConflict:
     return VersionConflict(f"Wallet {command.wallet_id} changed each time. Ask again with the same key.")
 
 
-ResultT = TypeVar("ResultT")
-
-
-async def _bounded(statement: Awaitable[ResultT]) -> ResultT:
+async def _bounded(outcomes: Awaitable[list[Outcome]]) -> list[Outcome]:
     try:
-        return await statement
+        return await outcomes
     except DBAPIError as error:
         if sqlstate(error) == LOCK_NOT_AVAILABLE:
             raise _busy() from error

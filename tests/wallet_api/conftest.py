@@ -8,6 +8,7 @@ from urllib.parse import unquote
 import asyncpg
 import httpx
 import pytest
+from prometheus_client import REGISTRY
 
 from wallet_api.app import create_app
 from wallet_api.settings import WalletApiSettings
@@ -69,6 +70,50 @@ async def sql(database_url: str) -> AsyncIterator[Callable[..., Awaitable[list[a
 
     yield run
     await connection.close()
+
+
+@pytest.fixture
+def until_blocked(
+    sql: Callable[..., Awaitable[list[asyncpg.Record]]], eventually: Callable[..., Awaitable[Any]]
+) -> Callable[..., Awaitable[None]]:
+    """Wait until so many of the API's sessions wait for a lock."""
+    blocked = (
+        "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        " AND application_name = 'wallet-api'"
+    )
+
+    async def wait(count: int = 1) -> None:
+        async def check() -> bool:
+            return len(await sql(blocked)) == count
+
+        await eventually(check)
+
+    return wait
+
+
+@pytest.fixture
+def until_idle(
+    sql: Callable[..., Awaitable[list[asyncpg.Record]]], eventually: Callable[..., Awaitable[Any]]
+) -> Callable[[], Awaitable[None]]:
+    """Wait until none of the API's sessions does anything."""
+    busy = (
+        "SELECT FROM pg_stat_activity WHERE datname = current_database() AND state <> 'idle'"
+        " AND application_name = 'wallet-api'"
+    )
+
+    async def wait() -> None:
+        async def check() -> bool:
+            return not await sql(busy)
+
+        await eventually(check)
+
+    return wait
+
+
+@pytest.fixture
+def retries() -> Callable[[str], float]:
+    """How often something was tried again, so far, for a reason."""
+    return lambda reason: REGISTRY.get_sample_value("wallet_transaction_retries_total", {"reason": reason}) or 0
 
 
 @pytest.fixture

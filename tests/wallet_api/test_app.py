@@ -8,6 +8,7 @@ from typing import Any
 from uuid import uuid4
 
 import asyncpg
+import pytest
 from httpx import AsyncClient, Response
 
 Json = dict[str, Any]
@@ -15,6 +16,7 @@ NewWallet = Callable[..., Awaitable[Json]]
 OpenClient = Callable[..., AbstractAsyncContextManager[AsyncClient]]
 AssertProblem = Callable[[Response, int, str], Json]
 Sql = Callable[..., Awaitable[list[asyncpg.Record]]]
+UntilBlocked = Callable[..., Awaitable[None]]
 
 UNKNOWN = "0198c2a5-0000-7000-8000-000000000001"
 
@@ -98,20 +100,27 @@ async def test_connections_that_the_server_ended_are_answered_503_and_then_repla
 
 
 async def test_requests_that_find_no_free_connection_are_answered_503(
-    open_client: OpenClient, new_wallet: NewWallet, database_url: str, assert_problem: AssertProblem
+    open_client: OpenClient,
+    new_wallet: NewWallet,
+    database_url: str,
+    until_blocked: UntilBlocked,
+    assert_problem: AssertProblem,
 ) -> None:
     wallet = await new_wallet()
     holder = await asyncpg.connect(database_url)
-    async with open_client(database_pool_size=1, pool_timeout_seconds=0.1, lock_timeout_seconds=1) as small:
+    patient = {"lock_timeout_seconds": 60, "batch_lock_timeout_seconds": 60, "statement_timeout_seconds": 90}
+    async with open_client(**patient, database_pool_size=1, pool_timeout_seconds=0.1) as small:
+        path = f"/wallets/{wallet['id']}"
         async with holder.transaction():
             await holder.execute("SELECT FROM wallet.wallets FOR UPDATE")
-            path = f"/wallets/{wallet['id']}/fund"
-            answers = await asyncio.gather(*(small.post(path, json={"amount": "1"}) for _ in range(4)))
-        busy = [answer for answer in answers if answer.status_code == 409]
-        assert len(busy) == 1
-        for answer in set(answers) - set(busy):
-            assert_problem(answer, 503, "unavailable")
-            assert answer.headers["retry-after"] == "1"
+            waiting = asyncio.create_task(small.post(f"{path}/fund", json={"amount": "1"}))
+            await until_blocked()
+            transfer = small.post(f"{path}/transfer", json={"amount": "1", "to_wallet_id": UNKNOWN})
+            for answer in await asyncio.gather(small.get(path), transfer):
+                assert_problem(answer, 503, "unavailable")
+                assert answer.headers["retry-after"] == "1"
+        assert (await waiting).status_code == 200
+        assert (await small.get(path)).status_code == 200
     await holder.close()
 
 
@@ -168,26 +177,39 @@ async def test_a_server_that_is_full_refuses_at_once_and_goes_on_answering_probe
     await holder.close()
 
 
-async def test_a_request_past_its_deadline_is_cut_off_and_leaves_nothing_behind(
+@pytest.mark.parametrize(("batch_lock_timeout_seconds", "is_done"), [(0.02, False), (60, True)])
+async def test_a_request_past_its_deadline_is_cut_off_and_its_key_tells_what_came_of_it(
     open_client: OpenClient,
     client: AsyncClient,
     new_wallet: NewWallet,
     database_url: str,
+    until_blocked: UntilBlocked,
+    until_idle: Callable[[], Awaitable[None]],
     assert_problem: AssertProblem,
+    batch_lock_timeout_seconds: float,
+    is_done: bool,
 ) -> None:
+    """It asks again for the lock and is left out; or it waits in a transaction, which goes on without it."""
     wallet = await new_wallet()
     path, headers = f"/wallets/{wallet['id']}/fund", {"Idempotency-Key": "slow"}
     holder = await asyncpg.connect(database_url)
-    async with open_client(request_deadline_seconds=0.3, lock_timeout_seconds=10, database_pool_size=1) as hasty:
+    async with open_client(
+        request_deadline_seconds=1,
+        lock_timeout_seconds=60,
+        batch_lock_timeout_seconds=batch_lock_timeout_seconds,
+        statement_timeout_seconds=90,
+    ) as hasty:
         async with holder.transaction():
             await holder.execute("SELECT FROM wallet.wallets FOR UPDATE")
             cut_off = await hasty.post(path, json={"amount": "1"}, headers=headers)
             assert_problem(cut_off, 503, "unavailable")
-        assert (await client.get(f"/wallets/{wallet['id']}")).json() == wallet
-        again = await hasty.post(path, json={"amount": "1"}, headers=headers)
+            await (until_blocked() if is_done else until_idle())
+            assert (await client.get(f"/wallets/{wallet['id']}")).json() == wallet
+        again = await client.post(path, json={"amount": "1"}, headers=headers)
         assert (again.status_code, again.json()["version"]) == (200, 2)
-        assert "idempotent-replayed" not in again.headers
+        assert ("idempotent-replayed" in again.headers) == is_done
     await holder.close()
+    assert (await client.get(f"/wallets/{wallet['id']}")).json()["balance"] == "1.00"
 
 
 async def test_a_database_that_does_not_answer_is_told_within_a_second(

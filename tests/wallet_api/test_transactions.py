@@ -3,7 +3,7 @@
 import asyncio
 import random
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from typing import Any
 from uuid import UUID
@@ -11,7 +11,14 @@ from uuid import UUID
 import asyncpg
 import pytest
 from httpx import AsyncClient, Response
-from prometheus_client import REGISTRY
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from common import failpoints
+from common.failpoints import Failpoint, FailpointError
+from wallet_api.commands import CreateWallet
+from wallet_api.transactions import OutcomeUnknown, execute
+from wallet_api.use_cases import Outcome, create_wallets
 
 Json = dict[str, Any]
 NewWallet = Callable[..., Awaitable[Json]]
@@ -20,6 +27,8 @@ AssertProblem = Callable[[Response, int, str], Json]
 Sql = Callable[..., Awaitable[list[asyncpg.Record]]]
 Eventually = Callable[..., Awaitable[Any]]
 Check = Callable[[], Awaitable[None]]
+UntilBlocked = Callable[..., Awaitable[None]]
+Retries = Callable[[str], float]
 
 # These tests are about what is true in the end: on a busy machine it may take a while.
 PATIENT = {
@@ -36,10 +45,6 @@ async def apis(open_client: OpenClient) -> AsyncIterator[list[AsyncClient]]:
     """Three API processes' worth of applications, each with a pool of its own."""
     async with AsyncExitStack() as stack:
         yield [await stack.enter_async_context(open_client(**PATIENT)) for _ in range(3)]
-
-
-def retries(reason: str) -> float:
-    return REGISTRY.get_sample_value("wallet_transaction_retries_total", {"reason": reason}) or 0
 
 
 async def fund(api: AsyncClient, wallet: Json, amount: str = "1", **headers: str) -> Response:
@@ -60,36 +65,22 @@ def codes(answers: list[Response]) -> Counter[Any]:
     return Counter(answer.json().get("code", answer.status_code) for answer in answers)
 
 
-def blocked(sql: Sql, count: int = 1, for_seconds: float = 0) -> Callable[[], Awaitable[bool]]:
-    """Whether that many of the API's sessions wait for a lock, and have done so for so long."""
-
-    async def check() -> bool:
-        rows = await sql(
-            "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
-            " AND application_name = 'wallet-api' AND clock_timestamp() - query_start >= make_interval(secs => $1)",
-            for_seconds,
-        )
-        return len(rows) == count
-
-    return check
-
-
 async def test_no_fund_is_lost_when_many_fund_one_wallet_at_once(
-    apis: list[AsyncClient], new_wallet: NewWallet, assert_promises_kept: Check
+    apis: list[AsyncClient], new_wallet: NewWallet, retries: Retries, assert_promises_kept: Check
 ) -> None:
     wallet = await new_wallet()
-    races_lost = retries("version")
+    races_lost = retries("version-conflict")
     answers = await asyncio.gather(*(fund(api, wallet, "0.01") for api in apis for _ in range(20)))
     assert codes(answers) == {200: 60}
     assert sorted(answer.json()["version"] for answer in answers) == list(range(2, 62))
     after = await read(apis[0], wallet)
     assert (after["balance"], after["version"]) == ("0.60", 61)
-    assert retries("version") > races_lost
+    assert retries("version-conflict") > races_lost
     await assert_promises_kept()
 
 
 async def test_transfers_both_ways_between_the_same_wallets_never_deadlock_and_keep_the_money(
-    apis: list[AsyncClient], new_wallet: NewWallet, assert_promises_kept: Check
+    apis: list[AsyncClient], new_wallet: NewWallet, retries: Retries, assert_promises_kept: Check
 ) -> None:
     wallets = [await new_wallet(user_id, balance="100") for user_id in ("ada", "bob", "cleo")]
     deadlocks = retries("40P01")
@@ -115,7 +106,7 @@ async def test_a_wallet_never_goes_negative_under_concurrent_transfers(
 
 
 async def test_money_is_conserved_when_funds_transfers_and_refusals_of_the_same_wallets_meet(
-    apis: list[AsyncClient], new_wallet: NewWallet, assert_promises_kept: Check
+    apis: list[AsyncClient], new_wallet: NewWallet, retries: Retries, assert_promises_kept: Check
 ) -> None:
     dice = random.Random(4711)
     wallets = [await new_wallet(f"user-{number}", balance="2") for number in range(4)]
@@ -185,8 +176,7 @@ async def test_a_fund_that_loses_the_race_looks_again_as_often_as_it_may(
     open_client: OpenClient,
     new_wallet: NewWallet,
     database_url: str,
-    sql: Sql,
-    eventually: Eventually,
+    until_blocked: UntilBlocked,
     attempts_max: int,
     headers: dict[str, str],
     code: int | str,
@@ -197,7 +187,7 @@ async def test_a_fund_that_loses_the_race_looks_again_as_often_as_it_may(
         async with holder.transaction():
             await holder.execute("UPDATE wallet.wallets SET version = version + 1")
             asked = asyncio.create_task(fund(api, wallet, **headers))
-            await eventually(blocked(sql))
+            await until_blocked()
         answer = await asked
         assert answer.json().get("code", answer.status_code) == code
         if code == "version-conflict":
@@ -211,8 +201,8 @@ async def test_a_transfer_that_a_stranger_deadlocks_is_run_again(
     open_client: OpenClient,
     new_wallet: NewWallet,
     database_url: str,
-    sql: Sql,
-    eventually: Eventually,
+    until_blocked: UntilBlocked,
+    retries: Retries,
     assert_promises_kept: Check,
 ) -> None:
     low, high = sorted([await new_wallet(balance="5"), await new_wallet()], key=lambda wallet: wallet["id"])
@@ -224,7 +214,7 @@ async def test_a_transfer_that_a_stranger_deadlocks_is_run_again(
         async with stranger.transaction():
             await stranger.execute(lock, UUID(high["id"]))
             asked = asyncio.create_task(transfer(api, low, high))
-            await eventually(blocked(sql))
+            await until_blocked()
             await asyncio.wait_for(stranger.execute(lock, UUID(low["id"])), 30)
         assert (await asked).status_code == 200
     await stranger.close()
@@ -236,21 +226,27 @@ async def test_a_request_that_is_given_up_leaves_no_effect_and_no_lock(
     open_client: OpenClient,
     new_wallet: NewWallet,
     database_url: str,
-    sql: Sql,
+    until_idle: Check,
     eventually: Eventually,
+    retries: Retries,
     assert_promises_kept: Check,
 ) -> None:
     ada, bob = await new_wallet("ada", balance="5"), await new_wallet("bob")
-    holder = await asyncpg.connect(database_url)
+    holder, tries = await asyncpg.connect(database_url), retries("wallet-busy")
+
+    async def tried_again() -> bool:
+        return retries("wallet-busy") > tries + 2
+
     async with open_client(**{**PATIENT, "batch_lock_timeout_seconds": 0.02, "database_pool_size": 1}) as api:
         async with holder.transaction():
             await holder.execute("SELECT FROM wallet.wallets FOR UPDATE")
             asked = asyncio.create_task(transfer(api, ada, bob))
-            # By then it waits alone: what shares a transaction isn't given up for one that left.
-            await eventually(blocked(sql, for_seconds=0.2))
+            await eventually(tried_again)
             asked.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await asked
+            # What is under way isn't given up for one that left.
+            await until_idle()
         assert await read(api, ada) == ada
         assert (await transfer(api, ada, bob)).json()["version"] == ada["version"] + 1
     await holder.close()
@@ -267,3 +263,34 @@ async def test_the_ledger_shows_every_movement_whose_reply_was_sent(
         newest = (await reader.get(f"/wallets/{wallet['id']}/transactions?limit=1")).json()["items"][0]
         assert newest["transaction_id"] == funded["transaction_id"]
         assert (await read(reader, wallet))["version"] == funded["version"] == number + 1
+
+
+async def test_a_transaction_that_fails_says_whether_its_commit_had_begun(
+    engine: AsyncEngine, sql: Sql, assert_promises_kept: Check
+) -> None:
+    """A constraint that is checked at each statement, and then only in the commit."""
+    command = CreateWallet(
+        path="/wallets", claim=None, traceparent=None, metadata={}, user_id="ada", currency="EUR", external_id=None
+    )
+    await sql("ALTER TABLE wallet.outbox ADD CONSTRAINT once UNIQUE (event_type) DEFERRABLE")
+    await execute(engine, create_wallets, [command])
+    with pytest.raises(IntegrityError):
+        await execute(engine, create_wallets, [command])
+    await sql("ALTER TABLE wallet.outbox DROP CONSTRAINT once")
+    await sql("ALTER TABLE wallet.outbox ADD CONSTRAINT once UNIQUE (event_type) DEFERRABLE INITIALLY DEFERRED")
+    with pytest.raises(OutcomeUnknown) as unknown:
+        await execute(engine, create_wallets, [command])
+    assert isinstance(unknown.value.__cause__, IntegrityError)
+    await assert_promises_kept()
+
+
+@pytest.mark.parametrize("moment", ["api.before_commit", "api.committed"])
+async def test_a_failure_after_the_commit_is_never_taken_for_one_before_it(
+    engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    async def nothing(_: AsyncConnection, __: Sequence[CreateWallet]) -> list[Outcome]:
+        return []
+
+    monkeypatch.setitem(failpoints._armed, moment, Failpoint("error"))
+    with pytest.raises(OutcomeUnknown if moment == "api.committed" else FailpointError):
+        await execute(engine, nothing, [])

@@ -1,0 +1,566 @@
+"""Requests that share a transaction, and what one of them can do to the others: nothing."""
+
+import asyncio
+import json
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from functools import partial
+from typing import Any
+from uuid import UUID, uuid4
+
+import asyncpg
+import pytest
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from common import failpoints
+from common.database import create_engine
+from common.failpoints import Failpoint
+from common.problems import Problem, Unavailable
+from wallet_api import group_commit
+from wallet_api.commands import Fund, IdempotencyClaim, Transfer
+from wallet_api.errors import (
+    IdempotencyKeyInFlight,
+    InsufficientFunds,
+    VersionConflict,
+    WalletBusy,
+    WalletNotFound,
+)
+from wallet_api.group_commit import Bounds, GroupCommit
+from wallet_api.replies import Reply
+from wallet_api.use_cases import Outcome, fund, transfer
+
+Json = dict[str, Any]
+NewWallet = Callable[..., Awaitable[Json]]
+Sql = Callable[..., Awaitable[list[asyncpg.Record]]]
+Eventually = Callable[..., Awaitable[Any]]
+UntilBlocked = Callable[..., Awaitable[None]]
+Check = Callable[[], Awaitable[None]]
+
+COMMON: Json = {"path": "/x", "traceparent": None, "metadata": {}, "currency": None, "reference": None}
+PATIENT: Json = {
+    "batch_commands": 128,
+    "queue_commands": 512,
+    "race_attempts": 1000,
+    "lock_timeout_seconds": 60,
+    "transaction_timeout_seconds": 90,
+}
+
+
+def a_fund(wallet_id: UUID, key: str | None = None, amount: str = "1") -> Fund:
+    claim = key and IdempotencyClaim(key, b"h")
+    return Fund(**COMMON, claim=claim or None, wallet_id=wallet_id, amount=amount, if_match=None)
+
+
+def a_transfer(sender: UUID, receiver: UUID, amount: str = "1") -> Transfer:
+    return Transfer(**COMMON, claim=None, wallet_id=sender, to_wallet_id=receiver, amount=amount, if_match=None)
+
+
+def version_of(outcome: Outcome) -> int:
+    assert isinstance(outcome, Reply), outcome
+    version: int = json.loads(outcome.body)["version"]
+    return version
+
+
+class Batches:
+    """A use case that notes which batches it is given, and may be held up or made to fail."""
+
+    def __init__(self, use_case: Callable[..., Awaitable[list[Outcome]]]) -> None:
+        self.use_case = use_case
+        self.seen: list[list[Any]] = []
+        self.open = asyncio.Event()
+        self.open.set()
+        self.error: BaseException | None = None
+
+    async def __call__(self, connection: AsyncConnection, commands: Sequence[Any]) -> list[Outcome]:
+        self.seen.append(list(commands))
+        await self.open.wait()
+        if self.error:
+            raise self.error
+        return await self.use_case(connection, commands)
+
+    @property
+    def sizes(self) -> list[int]:
+        return [len(commands) for commands in self.seen]
+
+
+Collect = Callable[..., GroupCommit[Any]]
+
+
+@pytest.fixture
+def batches() -> Batches:
+    return Batches(fund)
+
+
+@pytest.fixture
+async def collect(database_url: str) -> AsyncIterator[Collect]:
+    """Make collectors on an engine like the API's; in them nobody waits for a lock for long."""
+    engine = create_engine(database_url, "wallet-api", lock_timeout_seconds=0.1)
+    collectors: list[GroupCommit[Any]] = []
+
+    def make(use_case: Any = fund, passing_over: Any = None, **bounds: float) -> GroupCommit[Any]:
+        passing_over = passing_over or partial(fund, skip_locked=True)
+        collector = GroupCommit("fund", engine, use_case, passing_over, Bounds(**{**PATIENT, **bounds}))
+        collectors.append(collector)
+        return collector
+
+    yield make
+    for collector in collectors:
+        await collector.close()
+    await engine.dispose()
+
+
+@pytest.fixture
+async def wallets(new_wallet: NewWallet) -> list[UUID]:
+    """Five wallets at version 2, with 10 in each."""
+    return [UUID((await new_wallet(f"user-{number}", balance="10"))["id"]) for number in range(5)]
+
+
+@pytest.fixture
+async def holder(database_url: str) -> AsyncIterator[asyncpg.Connection]:
+    """A stranger's session."""
+    connection = await asyncpg.connect(database_url)
+    yield connection
+    await connection.close()
+
+
+async def submitted(collector: GroupCommit[Any], commands: Sequence[Any]) -> list[asyncio.Task[Outcome]]:
+    """Submit the commands at once: all are in the queue, or in a batch, when this returns."""
+    tasks = [asyncio.create_task(collector.submit(command)) for command in commands]
+    await asyncio.sleep(0)
+    return tasks
+
+
+async def within(coroutine: Coroutine[Any, Any, Any] | asyncio.Future[Any], seconds: float = 20) -> Any:
+    async with asyncio.timeout(seconds):
+        return await coroutine
+
+
+async def versions(sql: Sql) -> dict[UUID, int]:
+    return {row["id"]: row["version"] for row in await sql("SELECT id, version FROM wallet.wallets")}
+
+
+LOCK = "SELECT FROM wallet.wallets WHERE id = $1 FOR UPDATE"
+
+
+async def test_requests_under_way_together_share_a_transaction_and_the_first_waits_for_nobody(
+    collect: Collect, batches: Batches, wallets: list[UUID], sql: Sql, assert_promises_kept: Check
+) -> None:
+    collector = collect(batches)
+    batches.open.clear()
+    first = await submitted(collector, [a_fund(wallets[0])])
+    await within(until(lambda: batches.sizes == [1]))
+    others = await submitted(collector, [a_fund(wallet, f"key-{wallet}") for wallet in wallets])
+    batches.open.set()
+    await within(asyncio.gather(*first, *others))
+    assert batches.sizes == [1, 5]
+    rows = await sql("SELECT xmin::text FROM wallet.outbox WHERE event_type = 'WALLET_FUNDED' ORDER BY id DESC LIMIT 6")
+    transactions = Counter(row["xmin"] for row in rows)
+    assert sorted(transactions.values()) == [1, 5]
+    await assert_promises_kept()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    while not condition():
+        await asyncio.sleep(0.005)
+
+
+async def test_a_batch_is_never_larger_than_its_bound(
+    collect: Collect, batches: Batches, wallets: list[UUID], sql: Sql
+) -> None:
+    collector = collect(batches, batch_commands=4)
+    tasks = await submitted(collector, [a_fund(wallets[0])] * 10)
+    outcomes = await within(asyncio.gather(*tasks))
+    assert sum(batches.sizes) == 10
+    assert max(batches.sizes) == 4
+    assert sorted(map(version_of, outcomes)) == list(range(3, 13))
+    assert (await versions(sql))[wallets[0]] == 12
+
+
+async def test_a_refused_command_leaves_those_beside_it_alone(
+    collect: Collect, wallets: list[UUID], assert_promises_kept: Check
+) -> None:
+    batches = Batches(transfer)
+    collector = collect(batches, partial(transfer, skip_locked=True))
+    commands = [
+        a_transfer(wallets[0], wallets[1], "10"),
+        a_transfer(wallets[0], wallets[1], "0.01"),
+        a_transfer(uuid4(), wallets[1]),
+        a_transfer(wallets[2], wallets[3]),
+    ]
+    outcomes = await within(asyncio.gather(*await submitted(collector, commands)))
+    assert batches.sizes == [4]
+    assert [version_of(outcomes[0]), version_of(outcomes[3])] == [3, 3]
+    assert [type(outcomes[1]), type(outcomes[2])] == [InsufficientFunds, WalletNotFound]
+    await assert_promises_kept()
+
+
+async def test_many_funds_of_one_hot_wallet_add_up_and_raise_its_version_by_one_each(
+    collect: Collect, batches: Batches, wallets: list[UUID], sql: Sql, assert_promises_kept: Check
+) -> None:
+    outcomes = await within(asyncio.gather(*await submitted(collect(batches), [a_fund(wallets[0])] * 60)))
+    assert batches.sizes == [60]
+    assert [version_of(outcome) for outcome in outcomes] == list(range(3, 63))
+    rows = await sql("SELECT balance_minor, version FROM wallet.wallets WHERE id = $1", wallets[0])
+    assert [tuple(row) for row in rows] == [(7000, 62)]
+    await assert_promises_kept()
+
+
+async def test_a_poisoned_command_fails_alone_and_those_beside_it_are_done_once(
+    collect: Collect, batches: Batches, wallets: list[UUID], sql: Sql
+) -> None:
+    """A wallet that has lost its newest version, so that the ledger refuses its next movement."""
+    await sql("UPDATE wallet.wallets SET version = 1 WHERE id = $1", wallets[2])
+    commands = [a_fund(wallet) for wallet in wallets] * 2
+    tasks = await submitted(collect(batches), commands)
+    await within(asyncio.wait(tasks))
+    assert batches.sizes[0] == 10
+    failed = [command.wallet_id for command, task in zip(commands, tasks, strict=True) if task.exception()]
+    assert failed == [wallets[2]] * 2
+    assert "wallet_version" in str(tasks[2].exception())
+    assert await versions(sql) == {wallet: 1 if wallet == wallets[2] else 4 for wallet in wallets}
+
+
+async def test_a_request_whose_wallet_is_damaged_is_answered_500_and_the_others_as_ever(
+    open_client: Callable[..., Any], new_wallet: NewWallet, sql: Sql
+) -> None:
+    wallets = [await new_wallet(balance="10") for _ in range(4)]
+    await sql("UPDATE wallet.wallets SET version = 1 WHERE id = $1", UUID(wallets[1]["id"]))
+    async with open_client() as api:
+        posts = [api.post(f"/wallets/{wallet['id']}/fund", json={"amount": "1"}) for wallet in wallets]
+        answers = await asyncio.gather(*posts)
+    assert [answer.status_code for answer in answers] == [200, 500, 200, 200]
+    assert answers[1].json()["code"] == "internal-error"
+
+
+@pytest.mark.parametrize("act", ["fund", "transfer"])
+async def test_a_wallet_that_a_stranger_holds_holds_up_only_those_who_want_it(
+    collect: Collect,
+    wallets: list[UUID],
+    holder: asyncpg.Connection,
+    sql: Sql,
+    assert_promises_kept: Check,
+    act: str,
+) -> None:
+    use_case: Any = fund if act == "fund" else transfer
+    collector = collect(use_case, partial(use_case, skip_locked=True))
+
+    def a_command(wallet: UUID) -> Any:
+        return a_fund(wallet) if act == "fund" else a_transfer(wallet, wallets[4])
+
+    async with holder.transaction():
+        await holder.execute(LOCK, wallets[0])
+        held = await submitted(collector, [a_command(wallets[0])])
+        for _ in range(3):
+            others = await submitted(collector, [a_command(wallet) for wallet in wallets[1:4]])
+            outcomes = await within(asyncio.gather(*others))
+            assert not [outcome for outcome in outcomes if isinstance(outcome, Problem)]
+        assert not held[0].done()
+        assert (await versions(sql))[wallets[0]] == 2
+    assert version_of(await within(held[0])) == 3
+    await assert_promises_kept()
+
+
+async def test_those_who_want_a_held_wallet_are_told_so_when_their_time_is_up(
+    collect: Collect, wallets: list[UUID], holder: asyncpg.Connection, sql: Sql
+) -> None:
+    collector, clock = collect(lock_timeout_seconds=0.5), asyncio.get_running_loop().time
+    async with holder.transaction():
+        await holder.execute(LOCK, wallets[0])
+        asked_at = clock()
+        tasks = await submitted(collector, [a_fund(wallets[0])] * 20 + [a_fund(wallets[1])])
+        outcomes = await within(asyncio.gather(*tasks))
+        assert clock() - asked_at >= 0.5
+    assert {type(outcome) for outcome in outcomes[:20]} == {WalletBusy}
+    assert version_of(outcomes[20]) == 3
+    assert await versions(sql) == {wallet: 3 if wallet == wallets[1] else 2 for wallet in wallets}
+
+
+async def test_one_batch_waits_for_a_held_lock_and_the_next_ones_do_not(
+    collect: Collect,
+    batches: Batches,
+    wallets: list[UUID],
+    holder: asyncpg.Connection,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(group_commit, "_PASSING_OVER_SECONDS", 600)
+    collector = collect(batches)
+    async with holder.transaction():
+        await holder.execute(LOCK, wallets[0])
+        held = await submitted(collector, [a_fund(wallets[0])] * 3)
+        for _ in range(5):
+            more = await submitted(collector, [a_fund(wallets[0]), a_fund(wallets[1])])
+            held.append(more[0])
+            await within(more[1])
+        assert batches.sizes == [3]
+    assert sorted(map(version_of, await within(asyncio.gather(*held)))) == list(range(3, 11))
+
+
+@pytest.mark.parametrize("end", ["commit", "rollback"])
+async def test_a_key_that_a_hung_request_has_claimed_holds_up_only_its_own(
+    collect: Collect,
+    batches: Batches,
+    wallets: list[UUID],
+    engine: AsyncEngine,
+    sql: Sql,
+    end: str,
+    assert_promises_kept: Check,
+) -> None:
+    collector = collect(batches)
+    async with engine.connect() as hung:
+        (first,) = await fund(hung, [a_fund(wallets[0], "k")])
+        same = (await submitted(collector, [a_fund(wallets[0], "k")]))[0]
+        for number in range(3):
+            others = [a_fund(wallet, f"{number}-{wallet}") for wallet in wallets[1:]]
+            outcomes = await within(asyncio.gather(*await submitted(collector, others)))
+            assert [version_of(outcome) for outcome in outcomes] == [3 + number] * 4
+        assert not same.done()
+        assert collector._pass_over_until == 0, "somebody ran into a lock"
+        await (hung.commit() if end == "commit" else hung.rollback())
+    outcome = await within(same)
+    assert isinstance(outcome, Reply)
+    assert isinstance(first, Reply)
+    assert (outcome.body == first.body) == (end == "commit")
+    assert outcome.headers.get("Idempotent-Replayed") == ("true" if end == "commit" else None)
+    assert (await versions(sql))[wallets[0]] == 3
+    await assert_promises_kept()
+
+
+async def test_a_key_that_somebody_else_writes_holds_up_only_its_own(
+    collect: Collect, wallets: list[UUID], holder: asyncpg.Connection, sql: Sql
+) -> None:
+    """A session that isn't the API's, and doesn't announce which keys it writes."""
+    async with holder.transaction():
+        await holder.execute("INSERT INTO wallet.idempotency_keys (key, request_hash) VALUES ('k', '')")
+        tasks = await submitted(
+            collect(), [a_fund(wallet, f"key-{wallet}") for wallet in wallets] + [a_fund(wallets[0], "k")]
+        )
+        done = await within(asyncio.gather(*tasks[:5]))
+        assert [version_of(outcome) for outcome in done] == [3] * 5
+        with pytest.raises(IdempotencyKeyInFlight):
+            await within(tasks[5])
+    assert await versions(sql) == dict.fromkeys(wallets, 3)
+
+
+async def test_one_key_many_times_at_once_has_one_effect_and_is_replayed_to_the_others(
+    collect: Collect, batches: Batches, wallets: list[UUID], sql: Sql
+) -> None:
+    commands = [a_fund(wallets[0], "k")] * 4 + [a_fund(wallets[1], "other")]
+    outcomes = await within(asyncio.gather(*await submitted(collect(batches), commands)))
+    assert batches.sizes == [2, 1, 1, 1]
+    replies = [outcome for outcome in outcomes[:4] if isinstance(outcome, Reply)]
+    assert len({reply.body for reply in replies}) == 1
+    assert [reply.headers.get("Idempotent-Replayed") for reply in replies] == [None, "true", "true", "true"]
+    assert await versions(sql) == {wallet: 3 if wallet in wallets[:2] else 2 for wallet in wallets}
+
+
+async def test_a_full_queue_refuses_at_once_and_nothing_comes_of_the_refused(
+    open_client: Callable[..., Any],
+    new_wallet: NewWallet,
+    holder: asyncpg.Connection,
+    eventually: Eventually,
+    until_blocked: UntilBlocked,
+    assert_problem: Callable[..., Json],
+) -> None:
+    wallet = await new_wallet()
+    path = f"/wallets/{wallet['id']}"
+    patient = {"lock_timeout_seconds": 60, "batch_lock_timeout_seconds": 60, "statement_timeout_seconds": 90}
+    async with open_client(**patient, queue_commands_max=3) as api:
+        queue = api._transport.app.state.context.funds._queue
+
+        async def is_full() -> bool:
+            return len(queue) == 3
+
+        async with holder.transaction():
+            await holder.execute(LOCK, UUID(wallet["id"]))
+            taken = [asyncio.create_task(api.post(f"{path}/fund", json={"amount": "1"}))]
+            await until_blocked()
+            taken += [asyncio.create_task(api.post(f"{path}/fund", json={"amount": "1"})) for _ in range(3)]
+            await eventually(is_full)
+            refused = await api.post(f"{path}/fund", json={"amount": "1"})
+            assert_problem(refused, 503, "unavailable")
+            assert refused.headers["retry-after"] == "1"
+            assert not [task for task in taken if task.done()]
+        assert {answer.status_code for answer in await asyncio.gather(*taken)} == {200}
+        assert (await api.get(path)).json()["version"] == 5
+
+
+async def test_a_client_that_leaves_changes_nothing_for_those_beside_it(
+    collect: Collect, batches: Batches, wallets: list[UUID], sql: Sql, assert_promises_kept: Check
+) -> None:
+    collector = collect(batches)
+    batches.open.clear()
+    under_way = await submitted(collector, [a_fund(wallet) for wallet in wallets[:2]])
+    await within(until(lambda: batches.sizes == [2]))
+    waiting = await submitted(collector, [a_fund(wallet) for wallet in wallets[2:4]])
+    under_way[0].cancel()
+    waiting[0].cancel()
+    batches.open.set()
+    assert version_of(await within(under_way[1])) == version_of(await within(waiting[1])) == 3
+    # One was under way and went on by itself; the other was left out.
+    assert batches.sizes == [2, 1]
+    assert await versions(sql) == dict(zip(wallets, [3, 3, 2, 3, 2], strict=True))
+    await assert_promises_kept()
+
+
+async def test_when_all_clients_have_left_nothing_is_run_for_them(
+    collect: Collect, batches: Batches, wallets: list[UUID]
+) -> None:
+    collector = collect(batches)
+    batches.open.clear()
+    await submitted(collector, [a_fund(wallets[0])])
+    await within(until(lambda: batches.sizes == [1]))
+    left = await submitted(collector, [a_fund(wallet) for wallet in wallets])
+    for task in left:
+        task.cancel()
+    await asyncio.wait(left)
+    batches.open.set()
+    assert version_of(await within(collector.submit(a_fund(wallets[1])))) == 3
+    assert batches.sizes == [1, 1]
+    assert not collector._queue
+    assert not collector._unanswered
+
+
+TERMINATE = (
+    "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = current_database()"
+    " AND application_name = 'wallet-api' AND wait_event_type = 'Lock'"
+)
+
+
+async def test_a_database_that_goes_away_under_a_batch_fails_all_of_it_and_nothing_is_done(
+    open_client: Callable[..., Any],
+    new_wallet: NewWallet,
+    holder: asyncpg.Connection,
+    sql: Sql,
+    until_blocked: UntilBlocked,
+    assert_problem: Callable[..., Json],
+    assert_promises_kept: Check,
+) -> None:
+    wallets = [await new_wallet() for _ in range(4)]
+    patient = {"lock_timeout_seconds": 60, "batch_lock_timeout_seconds": 60, "statement_timeout_seconds": 90}
+    async with open_client(**patient) as api:
+        posts = [partial(api.post, f"/wallets/{wallet['id']}/fund", json={"amount": "1"}) for wallet in wallets]
+        async with holder.transaction():
+            await holder.execute("SELECT FROM wallet.wallets FOR UPDATE")
+            tasks = [asyncio.create_task(post()) for post in posts]
+            await until_blocked()
+            await sql(TERMINATE)
+            for answer in await within(asyncio.gather(*tasks)):
+                assert_problem(answer, 503, "unavailable")
+                assert answer.headers["retry-after"] == "1"
+        assert set((await versions(sql)).values()) == {1}
+        assert [answer.status_code for answer in await asyncio.gather(*(post() for post in posts))] == [200] * 4
+    assert set((await versions(sql)).values()) == {2}
+    await assert_promises_kept()
+
+
+async def test_a_connection_that_breaks_in_the_commit_leaves_a_batch_unknown_and_it_is_not_run_again(
+    collect: Collect,
+    batches: Batches,
+    wallets: list[UUID],
+    sql: Sql,
+    holder: asyncpg.Connection,
+    until_blocked: UntilBlocked,
+) -> None:
+    await hold_commits(sql)
+    collector = collect(batches)
+    async with holder.transaction():
+        await holder.execute("SELECT pg_advisory_xact_lock(42)")
+        tasks = await submitted(collector, [a_fund(wallet) for wallet in wallets])
+        await until_blocked()
+        await sql(TERMINATE)
+        await within(asyncio.wait(tasks))
+    assert {type(task.exception()) for task in tasks} == {Unavailable}
+    assert batches.sizes == [5]
+    assert await versions(sql) == dict.fromkeys(wallets, 2)
+    outcomes = await within(asyncio.gather(*await submitted(collector, [a_fund(wallet) for wallet in wallets])))
+    assert [version_of(outcome) for outcome in outcomes] == [3] * 5
+
+
+async def hold_commits(sql: Sql) -> None:
+    """Let each commit of events wait for the advisory lock 42, without being held up by the lock timeout."""
+    await sql(
+        "CREATE FUNCTION wait_in_commit() RETURNS trigger LANGUAGE plpgsql SET lock_timeout = 0 AS"
+        " $$ BEGIN PERFORM pg_advisory_xact_lock_shared(42); RETURN NULL; END $$"
+    )
+    await sql(
+        "CREATE CONSTRAINT TRIGGER wait_in_commit AFTER INSERT ON wallet.outbox"
+        " DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION wait_in_commit()"
+    )
+
+
+async def test_a_batch_whose_commit_was_not_confirmed_is_never_run_again(
+    collect: Collect,
+    batches: Batches,
+    wallets: list[UUID],
+    sql: Sql,
+    monkeypatch: pytest.MonkeyPatch,
+    assert_promises_kept: Check,
+) -> None:
+    """It was committed, and then something failed: run again, without keys, it would move the money twice."""
+    collector = collect(batches)
+    with monkeypatch.context() as patched:
+        patched.setitem(failpoints._armed, "api.committed", Failpoint("error"))
+        tasks = await submitted(collector, [a_fund(wallet) for wallet in wallets])
+        await within(asyncio.wait(tasks))
+    assert {type(task.exception()) for task in tasks} == {Unavailable}
+    assert batches.sizes == [5]
+    assert await versions(sql) == dict.fromkeys(wallets, 3)
+    assert version_of(await within(collector.submit(a_fund(wallets[0])))) == 4
+    await assert_promises_kept()
+
+
+async def test_a_transaction_that_takes_too_long_is_given_up_and_not_run_again(
+    collect: Collect, batches: Batches, wallets: list[UUID], sql: Sql
+) -> None:
+    collector = collect(batches, transaction_timeout_seconds=0.2)
+    batches.open.clear()
+    tasks = await submitted(collector, [a_fund(wallet) for wallet in wallets])
+    await within(asyncio.wait(tasks))
+    assert {type(task.exception()) for task in tasks} == {TimeoutError}
+    assert batches.sizes == [5]
+    assert await versions(sql) == dict.fromkeys(wallets, 2)
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("a defect"), TimeoutError(), OSError("away"), WalletBusy("a table is locked")], ids=repr
+)
+async def test_a_collector_goes_on_after_any_failure(
+    collect: Collect, batches: Batches, wallets: list[UUID], sql: Sql, error: Exception
+) -> None:
+    collector = collect(batches, batches)
+    batches.error = error
+    tasks = await submitted(collector, [a_fund(wallet) for wallet in wallets])
+    await within(asyncio.wait(tasks))
+    assert {task.exception() for task in tasks} == {error}
+    assert await versions(sql) == dict.fromkeys(wallets, 2)
+    batches.error = None
+    outcomes = await within(asyncio.gather(*await submitted(collector, [a_fund(wallet) for wallet in wallets])))
+    assert [version_of(outcome) for outcome in outcomes] == [3] * 5
+
+
+async def test_a_command_that_loses_the_race_each_time_is_tried_as_often_as_it_may(
+    collect: Collect, wallets: list[UUID]
+) -> None:
+    async def lost(_: AsyncConnection, commands: Sequence[Fund]) -> list[Outcome]:
+        return [VersionConflict("changed") for _ in commands]
+
+    batches = Batches(lost)
+    outcome = await within(collect(batches, race_attempts=7).submit(a_fund(wallets[0])))
+    assert isinstance(outcome, VersionConflict)
+    assert batches.sizes == [1] * 7
+
+
+async def test_who_still_waits_when_the_server_goes_down_is_told_so(
+    collect: Collect, batches: Batches, wallets: list[UUID], sql: Sql, until_idle: Check
+) -> None:
+    collector = collect(batches)
+    batches.open.clear()
+    under_way = await submitted(collector, [a_fund(wallets[0])])
+    await within(until(lambda: batches.sizes == [1]))
+    waiting = await submitted(collector, [a_fund(wallets[1])])
+    await within(collector.close())
+    for task in under_way + waiting:
+        with pytest.raises(Unavailable):
+            await within(task)
+    await until_idle()
+    assert await versions(sql) == dict.fromkeys(wallets, 2)
