@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
 import structlog
-from confluent_kafka.admin import AdminClient
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from common import failpoints
@@ -34,15 +33,13 @@ class HistoryConsumer:
     Args:
         settings: of this consumer.
         engine: of the history's database; one connection is enough.
-        admin: of the broker.
         health: notes `database` and `kafka`.
     """
 
-    def __init__(self, settings: ConsumerSettings, engine: AsyncEngine, admin: AdminClient, health: Health) -> None:
+    def __init__(self, settings: ConsumerSettings, engine: AsyncEngine, health: Health) -> None:
         self.assignment = Assignment()
         self._settings = settings
         self._engine = engine
-        self._admin = admin
         self._health = health
         self._target = Target(settings.consumer_group, settings.kafka_topic)
         self._subscription: Subscription | None = None
@@ -82,7 +79,7 @@ class HistoryConsumer:
             TemporaryError: the broker is away, or the topic isn't there.
         """
         with kafka_errors():
-            self._topic_id, _ = await describe_topic(self._admin, self._settings.kafka_topic)
+            self._topic_id, _ = await describe_topic(self._settings.kafka_bootstrap_servers, self._settings.kafka_topic)
 
     def note_positions(self, asked: Mapping[int, Position], stored: Sequence[Position]) -> None:
         """Take halted partitions up again whose stored position is another one by now: an operator acted.

@@ -4,7 +4,6 @@ import asyncio
 
 from common.database import create_engine
 from common.http import ops_server
-from common.kafka import admin_client
 from common.logs import configure_logs
 from common.worker import Health, Pauses, repeat, serve_until_stopped, stop_on_signals
 from history_consumer import metrics
@@ -35,8 +34,7 @@ async def consume(settings: ConsumerSettings, stop: asyncio.Event, health: Healt
         pool_size=2,
         connect_timeout_seconds=settings.database_connect_timeout_seconds,
     )
-    admin = admin_client(settings.kafka_bootstrap_servers)
-    consumer = HistoryConsumer(settings, engine, admin, health)
+    consumer = HistoryConsumer(settings, engine, health)
     watch = Watch(consumer, engine, Target(settings.consumer_group, settings.kafka_topic), health)
     try:
         async with asyncio.TaskGroup() as tasks:

@@ -21,7 +21,8 @@ class ConsumerSettings(DatabaseSettings, KafkaSettings, LogSettings):
     consumer_session_timeout_seconds: float = Field(10.0, ge=6, le=300)
     """How long a consumer that died keeps its partitions. The broker decides under `consumer`."""
     consumer_transaction_timeout_seconds: float = Field(20.0, gt=0, le=120)
-    """How long one batch may take in the database before it is tried again."""
+    """How long one batch may take in the database before it is tried again. A consumer that doesn't poll for 10 seconds
+    longer than that leaves the group, and a join whose answer is lost is tried again 3 seconds after that."""
     consumer_check_seconds: float = Field(5.0, gt=0, le=300)
     """How often the servers and the topic's id are looked at while nothing else would."""
     consumer_leave_seconds: float = Field(10.0, gt=0, le=60)

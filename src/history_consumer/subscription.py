@@ -10,13 +10,13 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from common.kafka import client_config
-from common.worker import TemporaryError
+from common.worker import FAILURE_PAUSES, TemporaryError
 from history_consumer.positions import Assignment, Position
 from history_consumer.records import Record, record_of
 from history_consumer.settings import ConsumerSettings
@@ -24,6 +24,8 @@ from history_consumer.settings import ConsumerSettings
 log = structlog.get_logger()
 
 ResultT = TypeVar("ResultT")
+
+_POLL_MARGIN_SECONDS: Final = 5.0
 
 _SILENT = {KafkaError._PARTITION_EOF}  # noqa: SLF001 - the client's public names begin so
 _OUT_OF_RANGE = {KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE}  # noqa: SLF001
@@ -194,12 +196,18 @@ def _configuration(settings: ConsumerSettings) -> dict[str, Any]:
             "session.timeout.ms": session_ms,
             "heartbeat.interval.ms": session_ms // 4,
         }
+    # A join whose answer is lost is waited for this long (librdkafka, rd_kafka_JoinGroupRequest), 300 s by default.
+    poll_seconds_max = max(
+        settings.consumer_transaction_timeout_seconds + FAILURE_PAUSES.longest_seconds + _POLL_MARGIN_SECONDS,
+        settings.consumer_session_timeout_seconds,
+    )
     return client_config(
         settings.kafka_bootstrap_servers,
         "history-consumer",
         **group,
         **{
             "group.id": settings.consumer_group,
+            "max.poll.interval.ms": round(poll_seconds_max * 1000),
             # Positions live in the database; Kafka never decides where to read from.
             "auto.offset.reset": "error",
             "enable.auto.commit": False,

@@ -86,10 +86,11 @@ async def _prepare_topic(stop: asyncio.Event, settings: RelaySettings, health: H
     """Create the topic if it's missing and that is wanted, however long the broker takes to come up."""
     if not settings.kafka_topic_create:
         return not stop.is_set()
-    admin = admin_client(settings.kafka_bootstrap_servers)
     config = {"retention.ms": str(settings.kafka_topic_retention_ms)}
     failures = 0
     while not stop.is_set():
+        # A new client each time, for the reason that `describe_topic` has.
+        admin = admin_client(settings.kafka_bootstrap_servers)
         try:
             created = await ensure_topic(admin, settings.kafka_topic, settings.kafka_topic_partitions, config)
         except KafkaException as error:

@@ -3,6 +3,7 @@
 import asyncio
 import socket
 import struct
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -46,6 +47,8 @@ class Proxy:
     """How long each piece waits."""
     cut_after_bytes: int | None = None
     """New connections are reset after so many bytes, counted both ways."""
+    forget_at: Callable[[bytes], bool] | None = None
+    """Says of a piece that a client sends whether its connection is forgotten with it; the first yes is the last."""
     _links: set[_Link] = field(default_factory=set)
     _tasks: set["asyncio.Task[None]"] = field(default_factory=set)
     _open: asyncio.Event = field(default_factory=asyncio.Event)
@@ -129,6 +132,8 @@ class Proxy:
                 if self.delay_seconds:
                     await asyncio.sleep(self.delay_seconds)
                 await self._open.wait()
+                if self.forget_at and writer is link.server and self.forget_at(data):
+                    link.forgotten, self.forget_at = True, None
                 while link.forgotten:
                     await asyncio.sleep(3600)
                 if link.bytes_left is not None:

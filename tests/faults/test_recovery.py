@@ -1,13 +1,19 @@
 """One fault at a time, where the suite found that a process does not recover by itself."""
 
 import asyncio
+import signal
+import struct
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 
 from faults.checkers import wait_until_drained
-from faults.cluster import running_cluster
+from faults.cluster import Cluster, running_cluster
 from faults.driver import Driver
+from faults.proxy import HOST
 
 _RECOVERED_SECONDS_MAX = 25.0
 
@@ -35,3 +41,67 @@ async def test_the_api_answers_again_after_a_firewall_forgot_its_database_connec
         print(dict(answered), dict(again), cluster.endings)
         assert again["200"] > 0
         await wait_until_drained(cluster)
+
+
+@pytest.mark.parametrize(
+    ("protocol", "api_key"),
+    # The first heartbeat under `consumer` waits for 45 s, which no setting changes: too long for every day.
+    [("classic", 11), pytest.param("consumer", 68, marks=pytest.mark.faults)],
+)
+@pytest.mark.timeout(240)
+async def test_a_consumer_joins_again_after_a_firewall_forgot_the_connection_it_was_joining_on(
+    tmp_path: Path, protocol: str, api_key: int
+) -> None:
+    async with running_cluster(tmp_path) as cluster:
+        consumer = cluster.first("history-consumer")
+        await cluster.end(consumer, signal.SIGKILL)
+        # A request is its length in four bytes, then its API key in two: JoinGroup, ConsumerGroupHeartbeat.
+        cluster.kafka_link.forget_at = lambda piece: piece[4:6] == api_key.to_bytes(2)
+        cluster.start(consumer, CONSUMER_GROUP_PROTOCOL=protocol, CONSUMER_TRANSACTION_TIMEOUT_SECONDS="1")
+        async with asyncio.timeout(60):
+            while cluster.kafka_link.forget_at is not None:
+                await asyncio.sleep(0.05)
+        await _make_traffic(cluster, 1)
+        await wait_until_drained(cluster)
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(240)
+async def test_relay_and_consumer_go_on_after_their_broker_told_them_that_there_is_no_broker(
+    tmp_path: Path, eventually: Callable[..., Awaitable[Any]]
+) -> None:
+    async with running_cluster(tmp_path) as cluster:
+        consumer = cluster.first("history-consumer")
+
+        async def consumer_misses_it() -> bool:
+            async with httpx.AsyncClient(trust_env=False) as client:
+                return bool((await client.get(f"{consumer.url}/ready")).json()["checks"]["kafka"] != "ok")
+
+        await _make_traffic(cluster, 1)
+        await wait_until_drained(cluster)
+        await _unregister_broker(cluster.kafka_link.target_port)
+        # Whoever connects asks for the brokers.
+        cluster.kafka_link.reset()
+        await eventually(consumer_misses_it, 40)
+        await cluster.kafka.end(signal.SIGKILL)
+        await cluster.kafka.ready()
+        await _make_traffic(cluster, 2)
+        await wait_until_drained(cluster)
+
+
+async def _make_traffic(cluster: Cluster, seed: int) -> None:
+    """Make wallets and fund them."""
+    async with asyncio.timeout(60):
+        await Driver(cluster.first("wallet-api").url, seed).prepare()
+
+
+async def _unregister_broker(port: int) -> None:
+    """Take the lone broker out of its cluster's metadata; it runs on, and registers when it is started again."""
+    api_key, version, correlation_id, broker_id = 64, 0, 1, 1
+    request = struct.pack(">hhihxix", api_key, version, correlation_id, 0, broker_id)
+    reader, writer = await asyncio.open_connection(HOST, port)
+    writer.write(struct.pack(">i", len(request)) + request)
+    reply = await reader.readexactly(int.from_bytes(await reader.readexactly(4)))
+    writer.close()
+    # Correlation id, no tags, throttle time, error code.
+    assert struct.unpack_from(">ixih", reply) == (correlation_id, 0, 0), reply

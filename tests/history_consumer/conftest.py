@@ -7,7 +7,6 @@ from uuid import uuid4
 
 import httpx
 import pytest
-from confluent_kafka.admin import AdminClient
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -33,15 +32,13 @@ def consumer_settings(database_url: str, kafka_bootstrap_servers: str, topic: st
 
 
 @pytest.fixture
-async def new_consumer(
-    consumer_settings: ConsumerSettings, engine: AsyncEngine, kafka_admin: AdminClient
-) -> AsyncIterator[NewConsumer]:
+async def new_consumer(consumer_settings: ConsumerSettings, engine: AsyncEngine) -> AsyncIterator[NewConsumer]:
     """Make consumers; keyword arguments change their settings. They leave the group with the test."""
     made: list[HistoryConsumer] = []
 
     def make(**changes: object) -> HistoryConsumer:
         settings = consumer_settings.model_copy(update=changes)
-        made.append(HistoryConsumer(settings, engine, kafka_admin, Health()))
+        made.append(HistoryConsumer(settings, engine, Health()))
         return made[-1]
 
     yield make

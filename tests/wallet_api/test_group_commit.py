@@ -99,7 +99,7 @@ async def collect(database_url: str) -> AsyncIterator[Collect]:
 
     def make(use_case: Any = fund, passing_over: Any = None, **bounds: float) -> GroupCommit[Any]:
         passing_over = passing_over or partial(fund, skip_locked=True)
-        collector = GroupCommit("fund", engine, use_case, passing_over, Bounds(**{**PATIENT, **bounds}))
+        collector = GroupCommit("fund", engine, use_case, passing_over, Bounds(**{**PATIENT, **bounds}), lambda: None)
         collectors.append(collector)
         return collector
 

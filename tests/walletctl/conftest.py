@@ -13,7 +13,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from common.database import create_engine
-from common.kafka import admin_client, ensure_topic
+from common.kafka import ensure_topic
 from common.worker import Health
 from history_consumer.consumer import HistoryConsumer
 from history_consumer.settings import ConsumerSettings
@@ -104,9 +104,7 @@ async def relay(settings: VerifySettings) -> None:
 async def consume(settings: VerifySettings, due: int | None = None) -> None:
     """Apply all that is published: so many versions, or those of every wallet."""
     async with opened(settings.history_database_url) as engine, opened(settings.database_url) as wallets:
-        consumer = HistoryConsumer(
-            ConsumerSettings(**settings.model_dump()), engine, admin_client(settings.kafka_bootstrap_servers), Health()
-        )
+        consumer = HistoryConsumer(ConsumerSettings(**settings.model_dump()), engine, Health())
         try:
             async with asyncio.timeout(60), wallets.connect() as outbox, engine.connect() as history:
                 due = due or await outbox.scalar(text("SELECT sum(version) FROM wallet.wallets"))

@@ -9,7 +9,7 @@ from uuid import uuid4
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
-from common.kafka import TopicMissingError, admin_client, client_config, describe_topic
+from common.kafka import TopicMissingError, client_config, describe_topic
 from common.settings import KafkaSettings
 from history_consumer.positions import Position
 from history_consumer.records import Record, record_of
@@ -136,7 +136,7 @@ async def opened(settings: KafkaSettings) -> AsyncIterator[Topic]:
 
 async def _describe(settings: KafkaSettings) -> tuple[str, int]:
     try:
-        return await describe_topic(admin_client(settings.kafka_bootstrap_servers), settings.kafka_topic)
+        return await describe_topic(settings.kafka_bootstrap_servers, settings.kafka_topic)
     except TopicMissingError:
         return "", 0
     except KafkaException as error:

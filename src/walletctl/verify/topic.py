@@ -10,7 +10,7 @@ from uuid import uuid4
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from common.kafka import TopicMissingError, admin_client, client_config, describe_topic
+from common.kafka import TopicMissingError, client_config, describe_topic
 from history_consumer.records import headers_of
 from walletctl.verify.settings import VerifySettings
 
@@ -141,9 +141,7 @@ async def opened(settings: VerifySettings) -> AsyncIterator[Topic]:
     """
     with _errors_translated(settings.kafka_bootstrap_servers):
         try:
-            topic_id, partitions = await describe_topic(
-                admin_client(settings.kafka_bootstrap_servers), settings.kafka_topic
-            )
+            topic_id, partitions = await describe_topic(settings.kafka_bootstrap_servers, settings.kafka_topic)
         except TopicMissingError:
             topic_id, partitions = None, 0
     consumer = Consumer(
