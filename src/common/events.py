@@ -14,6 +14,10 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter
 SCHEMA_VERSION: Final = 1
 SOURCE: Final = "/wallet-api"
 
+SOURCE_EPOCH_HEADER: Final = "ce_sourceepoch"
+FIRST_SOURCE_EPOCH: Final = 1
+"""Also that of records without the header."""
+
 Amount = Annotated[str, Field(pattern=r"^(0|[1-9][0-9]*)(\.[0-9]+)?$", max_length=40, examples=["30.00"])]
 CurrencyCode = Annotated[str, Field(pattern=r"^[A-Z]{3}$", examples=["EUR"])]
 
@@ -107,12 +111,13 @@ def cloud_event_headers(
     event_type: str,
     aggregate_id: UUID,
     created_at: datetime,
+    source_epoch: int,
     extensions: dict[str, str] | None,
 ) -> list[tuple[str, bytes]]:
     """Return the Kafka headers of one event.
 
-    Source: CloudEvents 1.0.2, Kafka protocol binding, section 3.2 (binary content mode); the `traceparent`
-    extension goes under its own name, as W3C Trace Context has it.
+    Source: CloudEvents 1.0.2, Kafka protocol binding, section 3.2 (binary content mode). `sourceepoch` is an
+    extension of ours; the `traceparent` extension goes under its own name, as W3C Trace Context has it.
     """
     return [
         ("ce_specversion", b"1.0"),
@@ -121,6 +126,7 @@ def cloud_event_headers(
         ("ce_type", event_type.encode()),
         ("ce_subject", str(aggregate_id).encode()),
         ("ce_time", created_at.isoformat().encode()),
+        (SOURCE_EPOCH_HEADER, str(source_epoch).encode()),
         ("content-type", b"application/json"),
         *((name, value.encode()) for name, value in (extensions or {}).items()),
     ]

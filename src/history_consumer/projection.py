@@ -12,7 +12,14 @@ from uuid import UUID
 import orjson
 from pydantic import ValidationError
 
-from common.events import TransferDone, WalletChange, WalletCreated, WalletFunded, decode
+from common.events import (
+    FIRST_SOURCE_EPOCH,
+    TransferDone,
+    WalletChange,
+    WalletCreated,
+    WalletFunded,
+    decode,
+)
 from common.money import AmountError, UnknownCurrencyError, balance_to_minor, to_minor
 from common.text import check_text, check_user_id
 
@@ -20,6 +27,7 @@ EventType = Literal["WALLET_CREATED", "WALLET_FUNDED", "TRANSFER_SENT", "TRANSFE
 Direction = Literal["in", "out"]
 
 VERSION_MAX: Final = 2**63 - 1
+EPOCH_MAX: Final = 2**31 - 1
 DETAIL_LENGTH_MAX: Final = 1000
 
 _SIDES: Final[dict[str, Sequence[tuple[EventType, Direction | None]]]] = {
@@ -101,6 +109,18 @@ def rows_of(value: bytes | None) -> tuple[HistoryRow, ...]:
             zip(event.wallets, _SIDES[event.event_type], strict=True)
         )
     )
+
+
+def source_epoch_of(header: bytes | None) -> int:
+    """Turn the header `ce_sourceepoch` into its number.
+
+    Raises:
+        PoisonError: it isn't one.
+    """
+    text = (header or b"").decode(errors="replace")
+    if not (text.isascii() and text.isdigit() and FIRST_SOURCE_EPOCH <= int(text) <= EPOCH_MAX):
+        raise PoisonError("wrong-shape", f"ce_sourceepoch: must be a whole number from 1 to {EPOCH_MAX}, is {text!r}")
+    return int(text)
 
 
 def storable(text: str) -> str:

@@ -126,7 +126,9 @@ class Publisher:
             "topic": self._settings.kafka_topic,
             "key": str(row.aggregate_id).encode(),
             "value": row.payload,
-            "headers": cloud_event_headers(row.event_id, row.event_type, row.aggregate_id, row.created_at, row.headers),
+            "headers": cloud_event_headers(
+                row.event_id, row.event_type, row.aggregate_id, row.created_at, row.source_epoch, row.headers
+            ),
             "on_delivery": partial(_report, reports, row.id),
         }
         while True:

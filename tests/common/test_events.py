@@ -123,7 +123,7 @@ def test_any_other_value_is_a_validation_error_and_never_another_one(value: byte
 
 def test_the_headers_are_those_of_cloudevents_in_binary_mode() -> None:
     event_id, wallet_id = UUID(int=1), UUID(int=3)
-    headers = cloud_event_headers(event_id, "WALLET_FUNDED", wallet_id, MOMENT, {"traceparent": "00-ab-cd-01"})
+    headers = cloud_event_headers(event_id, "WALLET_FUNDED", wallet_id, MOMENT, 2, {"traceparent": "00-ab-cd-01"})
     assert dict(headers) == {
         "ce_specversion": b"1.0",
         "ce_id": str(event_id).encode(),
@@ -131,8 +131,9 @@ def test_the_headers_are_those_of_cloudevents_in_binary_mode() -> None:
         "ce_type": b"WALLET_FUNDED",
         "ce_subject": str(wallet_id).encode(),
         "ce_time": b"2026-01-02T03:04:05.678901+00:00",
+        "ce_sourceepoch": b"2",
         "content-type": b"application/json",
         "traceparent": b"00-ab-cd-01",
     }
-    without = cloud_event_headers(event_id, "WALLET_FUNDED", wallet_id, MOMENT, None)
+    without = cloud_event_headers(event_id, "WALLET_FUNDED", wallet_id, MOMENT, 2, None)
     assert without == headers[:-1]
