@@ -14,6 +14,8 @@ SUPERSEDED: Final = "superseded"
 RESTORED: Final = "restored"
 """The event is of an epoch with which the history has not been brought in line yet."""
 
+_WAY_OUT: Final = "walletctl verify says more; if the wallet database was restored: walletctl restore begin"
+
 # Wallets and events go by their integers here: hashing and comparing UUIDs is Python code, four times as slow.
 VersionKey = tuple[int, int]
 EventKey = tuple[int, int]
@@ -93,12 +95,14 @@ def _conflict(
         if other != row.event_id:
             return Poison(
                 VERSION_CONFLICT,
-                f"wallet {row.wallet_id} has the event {other} at version {row.wallet_version}, not {row.event_id}",
+                f"wallet {row.wallet_id} has the event {other} at version {row.wallet_version}, not {row.event_id}; "
+                f"{_WAY_OUT}",
             )
         version = versions.get((row.event_id.int, row.wallet_id.int), row.wallet_version)
         if version != row.wallet_version:
             return Poison(
                 VERSION_CONFLICT,
-                f"wallet {row.wallet_id} has the event {row.event_id} at version {version}, not {row.wallet_version}",
+                f"wallet {row.wallet_id} has the event {row.event_id} at version {version}, not {row.wallet_version}; "
+                f"{_WAY_OUT}",
             )
     return None
