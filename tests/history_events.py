@@ -89,12 +89,13 @@ class Topic:
     bootstrap_servers: str
     name: str
 
-    def produce(self, *values: AnyEvent | bytes | None, partition: int = 0) -> None:
+    def produce(self, *values: AnyEvent | bytes | None, partition: int = 0, source_epoch: bytes = b"") -> None:
         """Produce the values to one partition, in order, and wait until they are there."""
+        headers = [*HEADERS, *([("ce_sourceepoch", source_epoch)] if source_epoch else [])]
         producer = Producer({"bootstrap.servers": self.bootstrap_servers, "enable.idempotence": True})
         for value in values:
             encoded = value if value is None or isinstance(value, bytes) else value.encode().encode()
-            producer.produce(self.name, key=b"k\xff", value=encoded, partition=partition, headers=HEADERS)
+            producer.produce(self.name, key=b"k\xff", value=encoded, partition=partition, headers=headers)
         assert producer.flush(20) == 0
 
 

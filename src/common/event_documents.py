@@ -37,6 +37,13 @@ def _headers(event_type: str) -> dict[str, Any]:
         "ce_type": {"type": "string", "const": event_type},
         "ce_subject": {"type": "string", "format": "uuid", "description": "The wallet that acted; the record's key."},
         "ce_time": {"type": "string", "format": "date-time"},
+        "ce_sourceepoch": {
+            "type": "string",
+            "pattern": "^[1-9][0-9]*$",
+            "description": "Rises when the wallet database was restored to an earlier time: of what was published in "
+            "a lower epoch before that, some may not have happened, and its wallets' versions are used again. "
+            "Older records lack it, which means 1.",
+        },
         "content-type": {"type": "string", "const": "application/json"},
         "traceparent": {"type": "string", "description": "W3C Trace Context of the request, if it had one."},
     }

@@ -14,6 +14,10 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter
 SCHEMA_VERSION: Final = 1
 SOURCE: Final = "/wallet-api"
 
+SOURCE_EPOCH_HEADER: Final = "ce_sourceepoch"
+FIRST_SOURCE_EPOCH: Final = 1
+"""Also that of records without the header."""
+
 Amount = Annotated[str, Field(pattern=r"^(0|[1-9][0-9]*)(\.[0-9]+)?$", max_length=40, examples=["30.00"])]
 CurrencyCode = Annotated[str, Field(pattern=r"^[A-Z]{3}$", examples=["EUR"])]
 
@@ -114,12 +118,13 @@ def cloud_event_headers(
     event_type: str,
     aggregate_id: str,
     created_at: datetime,
+    source_epoch: int,
     extensions: Mapping[str, str],
 ) -> list[tuple[str, str | bytes | None]]:
     """Return the Kafka headers of one event.
 
-    Source: CloudEvents 1.0.2, Kafka protocol binding, section 3.2 (binary content mode); the `traceparent`
-    extension goes under its own name, as W3C Trace Context has it.
+    Source: CloudEvents 1.0.2, Kafka protocol binding, section 3.2 (binary content mode). `sourceepoch` is an
+    extension of ours; the `traceparent` extension goes under its own name, as W3C Trace Context has it.
     """
     return [
         *_CONSTANT_HEADERS,
@@ -127,5 +132,6 @@ def cloud_event_headers(
         ("ce_type", event_type),
         ("ce_subject", aggregate_id),
         ("ce_time", created_at.isoformat()),
+        (SOURCE_EPOCH_HEADER, str(source_epoch)),
         *extensions.items(),
     ]

@@ -137,6 +137,8 @@ outbox = Table(
     Column("last_error", Text),
     Column("parked_at", TIMESTAMP),
     Column("skipped_at", TIMESTAMP),
+    # In which epoch it was written, or last made pending: the newest of `source_epochs` by then.
+    Column("source_epoch", Integer, nullable=False, server_default=text("1")),
     CheckConstraint("lane BETWEEN 0 AND 63", "lane"),
     # Settled means all three: where it went is part of having gone.
     CheckConstraint(
@@ -156,6 +158,22 @@ outbox = Table(
         "id",
         postgresql_where=text("parked_at IS NOT NULL AND skipped_at IS NULL"),
     ),
+    schema="wallet",
+)
+
+source_epochs = Table(
+    "source_epochs",
+    metadata,
+    # One row an epoch: the first is the migration's, each other one began when the database had been restored to an
+    # earlier time. It says who said so, when and why, and where the topic ended by then: what lies before that in an
+    # older epoch, and isn't in the outbox, tells of what no longer happened.
+    Column("epoch", Integer, primary_key=True, autoincrement=False),
+    _created_at("began_at"),
+    Column("actor", Text, nullable=False),
+    Column("reason", Text),
+    Column("topic_id", Text, nullable=False, server_default=text("''")),
+    Column("topic_ends", JSONB, nullable=False, server_default=text("'{}'")),
+    CheckConstraint("epoch >= 1", "epoch"),
     schema="wallet",
 )
 
@@ -269,8 +287,11 @@ processed_offsets = Table(
     Column("next_offset", BigInteger, nullable=False),
     # A recreated topic has another id: its offsets mean something else.
     Column("topic_id", Text, nullable=False),
+    # Up to which epoch of the wallet database the history is in line with it; 0: with none, until it is rebuilt.
+    Column("source_epoch", Integer, nullable=False, server_default=text("1")),
     _created_at("updated_at"),
     CheckConstraint("next_offset >= 0", "next_offset"),
+    CheckConstraint("source_epoch >= 0", "source_epoch"),
     schema="history",
     postgresql_with={"fillfactor": "20"},
 )

@@ -1,7 +1,7 @@
 """Applying a batch: its rows and its position in one transaction, so that each takes effect exactly once."""
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from sqlalchemy.exc import DBAPIError
@@ -63,7 +63,7 @@ def is_refusal(error: BaseException) -> bool:
 def refused(record: Record, error: DBAPIError) -> Record:
     """Return the record as poison, since the database refuses it."""
     poison = Poison(REFUSED_BY_DATABASE, storable(f"{sqlstate(error)}: {error.orig}"))
-    return Record(record.position, record.offset, record.message, poison)
+    return replace(record, content=poison)
 
 
 async def apply(engine: AsyncEngine, target: Target, records: Sequence[Record]) -> Sorted:
@@ -106,12 +106,13 @@ async def write(
     Args:
         connection: in a transaction.
         records: for each partition in the order of offsets.
-        look_first: at what the history has; without, everything is taken to be new.
+        look_first: at what the history has; without, everything is taken to be new that is of its epoch.
         into: which tables.
 
     Raises:
         RowsThereError: something was there already; roll back, and look first.
     """
+    look_first = look_first or any(record.source_epoch != record.position.source_epoch for record in records)
     result = sort_out(records, await _look(connection, records, into) if look_first else Taken())
     if not result.rows:
         return result

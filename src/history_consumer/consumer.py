@@ -7,12 +7,14 @@ the group goes on counting this consumer in.
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import astuple
 from datetime import UTC, datetime
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from common import failpoints
+from common.events import FIRST_SOURCE_EPOCH
 from common.kafka import describe_topic
 from common.worker import Health, TemporaryError
 from history_consumer import metrics, queries
@@ -22,7 +24,7 @@ from history_consumer.positions import Assignment, Position
 from history_consumer.records import Record
 from history_consumer.settings import ConsumerSettings
 from history_consumer.sorting import VERSION_CONFLICT, Sorted
-from history_consumer.subscription import Subscription, recreated
+from history_consumer.subscription import Subscription, recreated, restored
 
 log = structlog.get_logger()
 
@@ -64,6 +66,7 @@ class HistoryConsumer:
                 await self._poll_batch(subscription)
             await self._take_up(subscription)
             await self._halt_recreated(subscription)
+            await self._halt_ahead(subscription)
             count = await self._apply_and_poll(subscription)
         except _StartOverError as error:
             await self.close()
@@ -88,9 +91,9 @@ class HistoryConsumer:
             asked: where these stood when they were halted.
             stored: where the database says that they stand.
         """
-        now = {position.partition: (position.next_offset, position.topic_id) for position in stored}
+        now = {position.partition: astuple(position) for position in stored}
         for partition, then in asked.items():
-            if now.get(partition) != (then.next_offset, then.topic_id):
+            if now.get(partition) != astuple(then):
                 self.assignment.release(then)
         self._report()
 
@@ -156,11 +159,14 @@ class HistoryConsumer:
                         connection, self._target.consumer_group, self._target.topic, self._topic_id, pending
                     )
         self._health.ok("database")
+        readable = []
         for position in positions:
             if position.topic_id != self._topic_id:
-                why = recreated(self._target.topic, position, self._topic_id)
-                await subscription.halt(position, why)
-        readable = [position for position in positions if position.topic_id == self._topic_id]
+                await subscription.halt(position, recreated(self._target.topic, position, self._topic_id))
+            elif position.source_epoch < FIRST_SOURCE_EPOCH:
+                await subscription.halt(position, restored(self._target.topic))
+            else:
+                readable.append(position)
         await subscription.read(readable)
         log.info("partitions_read", offsets={position.partition: position.next_offset for position in readable})
         self._report()
@@ -170,6 +176,12 @@ class HistoryConsumer:
             if position.topic_id != self._topic_id:
                 why = recreated(self._target.topic, position, self._topic_id)
                 await subscription.halt(position, why)
+
+    async def _halt_ahead(self, subscription: Subscription) -> None:
+        """Stop before the first event of an epoch with which the history isn't in line: versions come again in it."""
+        for position in {record.partition: record.position for record in self._batch if record.is_ahead}.values():
+            if self.assignment.held.get(position.partition) is position:
+                await subscription.halt(position, restored(self._target.topic))
 
     async def _apply(self, subscription: Subscription) -> int:
         if self._in_doubt:

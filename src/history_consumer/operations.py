@@ -9,6 +9,7 @@ from confluent_kafka import KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]  # the stubs leave it out
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from common.events import FIRST_SOURCE_EPOCH
 from history_consumer import read_queries
 from history_consumer.records import readable
 
@@ -21,8 +22,8 @@ class HistoryStatus:
     """Where the history stands.
 
     Args:
-        partitions: `consumer_group, topic, partition, next_offset, topic_id, updated_at, high_watermark, lag`;
-            the last two are None where the broker or the partition isn't there.
+        partitions: `consumer_group, topic, partition, next_offset, topic_id, source_epoch, updated_at,
+            high_watermark, lag`; the last two are None where the broker or the partition isn't there.
         wallets: how many the history knows.
         events: how many history rows there are.
         gaps: how many wallets miss a version.
@@ -48,6 +49,11 @@ class HistoryStatus:
         """Return how many records are still to be applied, or None where the broker could not be asked."""
         lags = [row["lag"] for row in self.partitions]
         return None if None in lags else sum(lags)
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether the wallet database was restored, and the history has not been rebuilt since."""
+        return any(row["source_epoch"] < FIRST_SOURCE_EPOCH for row in self.partitions)
 
 
 async def history_status(engine: AsyncEngine, admin: AdminClient | None, gaps_max: int = 10) -> HistoryStatus:

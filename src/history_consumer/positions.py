@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 import structlog
 
+from common.events import FIRST_SOURCE_EPOCH
 from history_consumer import metrics
 
 log = structlog.get_logger()
@@ -15,12 +16,13 @@ class Position:
     """One partition, held since one assignment: `next_offset` is what the database says, as far as we know.
 
     A partition that goes and comes back has a new Position, so that what was read under the old one is told
-    from it by identity.
+    from it by identity. `source_epoch` is the one up to which the history is in line with the wallet database.
     """
 
     partition: int
     next_offset: int
     topic_id: str
+    source_epoch: int = FIRST_SOURCE_EPOCH
 
 
 @dataclass

@@ -8,6 +8,7 @@ from sqlalchemy import RowMapping, TextClause, text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from common.events import FIRST_SOURCE_EPOCH
 from history_consumer.positions import Position
 from history_consumer.projection import HistoryRow
 from history_consumer.records import DeadLetter, Poison, headers_json
@@ -23,16 +24,20 @@ def _for_both(statement: str) -> dict[Into, TextClause]:
 
 PING: Final = text("SELECT 1 FROM history.processed_offsets LIMIT 1")
 
+# A partition that was added is in the epoch of the others.
 INSERT_POSITIONS: Final = text("""
-    INSERT INTO history.processed_offsets (consumer_group, topic, partition, next_offset, topic_id)
-    SELECT :consumer_group, :topic, partition, 0, :topic_id
+    INSERT INTO history.processed_offsets (consumer_group, topic, partition, next_offset, topic_id, source_epoch)
+    SELECT :consumer_group, :topic, partition, 0, :topic_id, coalesce((
+        SELECT max(source_epoch) FROM history.processed_offsets
+        WHERE consumer_group = :consumer_group AND topic = :topic
+    ), :first_epoch)
     FROM unnest(cast(:partitions AS integer[])) AS row (partition)
     ORDER BY partition
     ON CONFLICT DO NOTHING
 """)
 
 READ_POSITIONS: Final = text("""
-    SELECT partition, next_offset, topic_id FROM history.processed_offsets
+    SELECT partition, next_offset, topic_id, source_epoch FROM history.processed_offsets
     WHERE consumer_group = :consumer_group AND topic = :topic AND partition = ANY(cast(:partitions AS integer[]))
     ORDER BY partition
 """)
@@ -43,12 +48,13 @@ MOVE_POSITIONS: Final = text("""
         SELECT stored.partition, move.next_offset
         FROM unnest(
             cast(:partitions AS integer[]), cast(:believed AS bigint[]),
-            cast(:next_offsets AS bigint[]), cast(:topic_ids AS text[])
-        ) AS move (partition, believed, next_offset, topic_id)
+            cast(:next_offsets AS bigint[]), cast(:topic_ids AS text[]), cast(:source_epochs AS integer[])
+        ) AS move (partition, believed, next_offset, topic_id, source_epoch)
         JOIN history.processed_offsets AS stored
             ON stored.consumer_group = :consumer_group AND stored.topic = :topic
             AND stored.partition = move.partition
             AND stored.next_offset = move.believed AND stored.topic_id = move.topic_id
+            AND stored.source_epoch = move.source_epoch
         ORDER BY stored.partition
         FOR UPDATE OF stored
     )
@@ -121,7 +127,10 @@ INSERT_DEAD_LETTERS: Final = _for_both("""
 """)
 
 READ_DEAD_LETTERS: Final = text("""
-    SELECT id, topic, partition, "offset", topic_id, key, value FROM history.dead_letters
+    SELECT id, topic, partition, "offset", topic_id, key, value, headers, coalesce((
+        SELECT min(source_epoch) FROM history.processed_offsets AS stored WHERE stored.topic = dead_letters.topic
+    ), :first_epoch) AS source_epoch
+    FROM history.dead_letters
     WHERE id > :after_id AND id <= :up_to_id
         AND (cast(:id AS bigint) IS NULL OR id = :id) AND (cast(:reason AS text) IS NULL OR reason = :reason)
     ORDER BY id LIMIT :limit
@@ -163,6 +172,7 @@ async def ensure_positions(
         "consumer_group": consumer_group,
         "topic": topic,
         "topic_id": topic_id,
+        "first_epoch": FIRST_SOURCE_EPOCH,
         "partitions": sorted(partitions),
     }
     await connection.execute(INSERT_POSITIONS, parameters)
@@ -180,6 +190,7 @@ async def move_positions(
         "believed": [position.next_offset for position, _ in moves],
         "next_offsets": [next_offset for _, next_offset in moves],
         "topic_ids": [position.topic_id for position, _ in moves],
+        "source_epochs": [position.source_epoch for position, _ in moves],
     }
     return set((await connection.execute(MOVE_POSITIONS, parameters)).scalars())
 
@@ -267,8 +278,17 @@ async def insert_dead_letters(
 async def read_dead_letters(
     connection: AsyncConnection, selection: Mapping[str, Any], after_id: int, up_to_id: int, limit: int
 ) -> Sequence[RowMapping]:
-    """Return dead letters behind `after_id` in their order; `selection` has `id` and `reason`, or None."""
-    parameters = {**selection, "after_id": after_id, "up_to_id": up_to_id, "limit": limit}
+    """Return dead letters behind `after_id` in their order, each with the epoch of its topic's positions.
+
+    `selection` has `id` and `reason`, or None.
+    """
+    parameters = {
+        **selection,
+        "after_id": after_id,
+        "up_to_id": up_to_id,
+        "limit": limit,
+        "first_epoch": FIRST_SOURCE_EPOCH,
+    }
     return (await connection.execute(READ_DEAD_LETTERS, parameters)).mappings().all()
 
 

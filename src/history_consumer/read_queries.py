@@ -136,7 +136,8 @@ ALARMS: Final = text(f"""
 """)  # noqa: S608 - constants of this module
 
 POSITIONS: Final = text("""
-    SELECT consumer_group, topic, partition, next_offset, topic_id, updated_at FROM history.processed_offsets
+    SELECT consumer_group, topic, partition, next_offset, topic_id, source_epoch, updated_at
+    FROM history.processed_offsets
     ORDER BY consumer_group, topic, partition
 """)
 

@@ -8,8 +8,9 @@ from typing import Any
 import orjson
 from confluent_kafka import Message
 
+from common.events import FIRST_SOURCE_EPOCH, SOURCE_EPOCH_HEADER
 from history_consumer.positions import Position
-from history_consumer.projection import HistoryRow, PoisonError, rows_of
+from history_consumer.projection import HistoryRow, PoisonError, rows_of, source_epoch_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,12 @@ class Record:
     offset: int
     message: Message
     content: tuple[HistoryRow, ...] | Poison
+    source_epoch: int = FIRST_SOURCE_EPOCH
+
+    @property
+    def is_ahead(self) -> bool:
+        """Whether it is an event of an epoch with which the history isn't in line yet."""
+        return self.source_epoch > self.position.source_epoch
 
     @property
     def partition(self) -> int:
@@ -53,12 +60,23 @@ class DeadLetter:
 
 def record_of(message: Message, position: Position) -> Record:
     """Read a message, whatever is in it."""
-    content: tuple[HistoryRow, ...] | Poison
+    offset = message.offset() or 0
     try:
-        content = rows_of(message.value())
+        return Record(position, offset, message, rows_of(message.value()), epoch_of(message))
     except PoisonError as error:
-        content = Poison(error.reason, error.detail)
-    return Record(position, message.offset() or 0, message, content)
+        return Record(position, offset, message, Poison(error.reason, error.detail), position.source_epoch)
+
+
+def epoch_of(message: Message) -> int:
+    """Return the source epoch in which the record was published.
+
+    Raises:
+        PoisonError: its header is nonsense.
+    """
+    for name, value in headers_of(message):
+        if name == SOURCE_EPOCH_HEADER:
+            return source_epoch_of(value)
+    return FIRST_SOURCE_EPOCH
 
 
 def headers_of(message: Message) -> Iterable[tuple[str, Any]]:

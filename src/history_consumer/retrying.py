@@ -122,8 +122,14 @@ async def _retry_once(engine: AsyncEngine, records: Mapping[int, Record]) -> Ret
 
 
 def _record(letter: RowMapping) -> Record:
-    message = Message(topic=letter["topic"], offset=letter["offset"], key=letter["key"], value=letter["value"])
-    return record_of(message, Position(letter["partition"], letter["offset"], letter["topic_id"]))
+    headers: list[tuple[str, str | bytes | None]] = [
+        (name, value.encode()) for name, value in letter["headers"] if isinstance(value, str)
+    ]
+    message = Message(
+        topic=letter["topic"], offset=letter["offset"], key=letter["key"], value=letter["value"], headers=headers
+    )
+    position = Position(letter["partition"], letter["offset"], letter["topic_id"], letter["source_epoch"])
+    return record_of(message, position)
 
 
 def _rows(record: Record) -> Sequence[HistoryRow]:

@@ -9,6 +9,12 @@ from history_consumer.projection import HistoryRow
 from history_consumer.records import DeadLetter, Poison, Record
 
 VERSION_CONFLICT: Final = "version-conflict"
+SUPERSEDED: Final = "superseded"
+"""The event is of an epoch that ended when the wallet database was restored, and the history doesn't know it."""
+RESTORED: Final = "restored"
+"""The event is of an epoch with which the history has not been brought in line yet."""
+
+_WAY_OUT: Final = "walletctl verify says more; if the wallet database was restored: walletctl restore begin"
 
 # Wallets and events go by their integers here: hashing and comparing UUIDs is Python code, four times as slow.
 VersionKey = tuple[int, int]
@@ -41,7 +47,7 @@ def sort_out(records: Sequence[Record], taken: Taken) -> Sorted:
     """Sort the records of one batch out, one after the other.
 
     An event is applied whole or not at all: if another event has one of its (wallet, version)s, none of its
-    rows is written.
+    rows is written. Of another epoch than the history's, nothing is written: it may tell what never was.
 
     Args:
         records: in the order of the topic.
@@ -55,9 +61,9 @@ def sort_out(records: Sequence[Record], taken: Taken) -> Sorted:
         if isinstance(record.content, Poison):
             dead_letters.append(DeadLetter(record, record.content))
             continue
-        conflict = _conflict(record.content, events, versions)
-        if conflict:
-            dead_letters.append(DeadLetter(record, conflict))
+        refusal = _epoch_refusal(record, record.content, events) or _conflict(record.content, events, versions)
+        if refusal:
+            dead_letters.append(DeadLetter(record, refusal))
             continue
         for row in record.content:
             key = (row.wallet_id.int, row.wallet_version)
@@ -71,6 +77,16 @@ def sort_out(records: Sequence[Record], taken: Taken) -> Sorted:
     return Sorted(rows, duplicate_count, dead_letters)
 
 
+def _epoch_refusal(record: Record, rows: Sequence[HistoryRow], events: Mapping[VersionKey, UUID]) -> Poison | None:
+    epoch, ours = record.source_epoch, record.position.source_epoch
+    if epoch == ours or all(events.get((row.wallet_id.int, row.wallet_version)) == row.event_id for row in rows):
+        return None
+    what = f"event {rows[0].event_id} of source epoch {epoch}"
+    if epoch > ours:
+        return Poison(RESTORED, f"{what}: rebuild the history first (`walletctl history rebuild`)")
+    return Poison(SUPERSEDED, f"{what}, which ended when the wallet database was restored: now it is {ours}")
+
+
 def _conflict(
     rows: Sequence[HistoryRow], events: Mapping[VersionKey, UUID], versions: Mapping[EventKey, int]
 ) -> Poison | None:
@@ -79,12 +95,14 @@ def _conflict(
         if other != row.event_id:
             return Poison(
                 VERSION_CONFLICT,
-                f"wallet {row.wallet_id} has the event {other} at version {row.wallet_version}, not {row.event_id}",
+                f"wallet {row.wallet_id} has the event {other} at version {row.wallet_version}, not {row.event_id}; "
+                f"{_WAY_OUT}",
             )
         version = versions.get((row.event_id.int, row.wallet_id.int), row.wallet_version)
         if version != row.wallet_version:
             return Poison(
                 VERSION_CONFLICT,
-                f"wallet {row.wallet_id} has the event {row.event_id} at version {version}, not {row.wallet_version}",
+                f"wallet {row.wallet_id} has the event {row.event_id} at version {version}, not {row.wallet_version}; "
+                f"{_WAY_OUT}",
             )
     return None

@@ -186,6 +186,14 @@ def recreated(topic: str, position: Position, topic_id: str) -> str:
     )
 
 
+def restored(topic: str) -> str:
+    """Say what is wrong when the wallet database is in an epoch that the history doesn't know, and the way out."""
+    return (
+        f"the wallet database was restored to an earlier time: what the history has from {topic} may tell of what no "
+        "longer happened. Rebuild the history (`walletctl history rebuild`)"
+    )
+
+
 def _configuration(settings: ConsumerSettings) -> dict[str, Any]:
     group: dict[str, Any] = {"group.protocol": "consumer"}
     if settings.consumer_group_protocol == "classic":

@@ -33,7 +33,9 @@ class SafeHorizon:
         self._awaited: Moment | None = None
 
     def observe(self, moment: Moment) -> int:
-        """Take a new look; return the safe id."""
+        """Take a new look; return the safe id. Ids that have gone back begin anew: the database was restored."""
+        if moment.last_id < max(self.safe_id, self._awaited.last_id if self._awaited else 0):
+            self.safe_id, self._awaited = 0, None
         if self._awaited is not None and moment.xmin >= self._awaited.xmax:
             self.safe_id = max(self.safe_id, self._awaited.last_id)
             self._awaited = None

@@ -123,7 +123,9 @@ class Publisher:
 
     def _produce(self, row: OutboxRow, reports: dict[int, Report]) -> None:
         extensions = orjson.loads(row.headers) if row.headers else {}
-        headers = cloud_event_headers(row.event_id, row.event_type, row.aggregate_id, row.created_at, extensions)
+        headers = cloud_event_headers(
+            row.event_id, row.event_type, row.aggregate_id, row.created_at, row.source_epoch, extensions
+        )
         on_delivery = partial(_report, reports, row.id)
         while True:
             try:

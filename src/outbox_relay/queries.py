@@ -34,6 +34,7 @@ READ_PENDING: Final = text("""
     FROM unnest(cast(:lanes AS smallint[]), cast(:low_waters AS bigint[])) AS claimed (lane, low_water)
     CROSS JOIN LATERAL (
         SELECT id, lane, event_id::text, aggregate_id::text, event_type, payload::text, headers::text, created_at,
+            source_epoch,
             EXISTS (
                 SELECT FROM wallet.outbox AS parked
                 WHERE parked.aggregate_id = outbox.aggregate_id AND parked.id < outbox.id
@@ -89,6 +90,7 @@ class OutboxRow(NamedTuple):
     payload: str
     headers: str | None
     created_at: datetime
+    source_epoch: int
     waits: bool
 
 
@@ -167,7 +169,7 @@ _STATES: Final = {
 }
 _SHOWN: Final = """
     id, event_id, aggregate_id AS wallet_id, lane, event_type, created_at, published_at, kafka_partition,
-    kafka_offset, attempts, parked_at, skipped_at, last_error
+    kafka_offset, attempts, parked_at, skipped_at, last_error, source_epoch
 """
 
 STATUS: Final = text("""
@@ -208,8 +210,10 @@ LOCK_LANES_OF: Final = text("""
     SELECT lane FROM wallet.outbox_lanes WHERE lane = ANY(cast(:lanes AS smallint[])) ORDER BY lane FOR UPDATE
 """)
 
+# In the epoch of now: whoever has been told that the database was restored takes nothing of an older one.
 UNPUBLISH: Final = text("""
-    UPDATE wallet.outbox SET published_at = NULL, kafka_partition = NULL, kafka_offset = NULL
+    UPDATE wallet.outbox SET published_at = NULL, kafka_partition = NULL, kafka_offset = NULL,
+        source_epoch = (SELECT max(epoch) FROM wallet.source_epochs)
     WHERE id = ANY(cast(:ids AS bigint[])) AND published_at IS NOT NULL
 """)
 

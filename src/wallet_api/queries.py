@@ -69,8 +69,9 @@ INSERT_ENTRIES: Final = text("""
 """)
 
 INSERT_OUTBOX: Final = text("""
-    INSERT INTO wallet.outbox (event_id, aggregate_id, lane, event_type, payload, headers, created_at)
-    SELECT event_id, aggregate_id, lane, event_type, payload::json, headers::json, :created_at
+    INSERT INTO wallet.outbox (event_id, aggregate_id, lane, event_type, payload, headers, created_at, source_epoch)
+    SELECT event_id, aggregate_id, lane, event_type, payload::json, headers::json, :created_at,
+        (SELECT max(epoch) FROM wallet.source_epochs)
     FROM unnest(
         cast(:event_ids AS uuid[]), cast(:aggregate_ids AS uuid[]), cast(:lanes AS smallint[]),
         cast(:event_types AS text[]), cast(:payloads AS text[]), cast(:headers AS text[])

@@ -10,7 +10,7 @@ from typer.core import TyperGroup
 
 from walletctl.console import Exit, print_error
 
-_GROUPS: Final = ("stack", "api", "relay", "consumer", "history", "outbox", "db", "verify")
+_GROUPS: Final = ("stack", "api", "relay", "consumer", "history", "outbox", "db", "restore", "verify")
 
 
 class _LazyGroup(TyperGroup):

@@ -398,6 +398,70 @@ async def test_a_recreated_topic_halts_what_was_read_from_the_old_one(
     assert sorted(second.assignment.halted) == [0, 1, 2]
 
 
+async def test_a_partition_stops_at_the_first_event_of_a_newer_epoch_until_the_history_is_in_line_with_it(
+    new_consumer: NewConsumer, events: Topic, rows: Rows, reached: Reached
+) -> None:
+    ada, bob = Wallet("ada"), Wallet("bob")
+    events.produce(ada.created())
+    consumer = new_consumer()
+    await drive(consumer, reached(1))
+    # Nonsense is nonsense in any epoch, and stops nobody.
+    events.produce(b"{", partition=0, source_epoch=b"9")
+    events.produce(ada.funded(), partition=0, source_epoch=b"nine")
+    await drive(consumer, reached(3))
+    events.produce(ada.funded(), partition=0, source_epoch=b"2")
+    events.produce(bob.created(), partition=1)
+
+    async def halted() -> bool:
+        return 0 in consumer.assignment.halted
+
+    await drive(consumer, halted)
+    await drive(consumer, reached(1, partition=1))
+    assert "walletctl history rebuild" in consumer.assignment.halted[0]
+    assert await reached(3)()
+    assert await rows('SELECT "offset", reason FROM history.dead_letters ORDER BY 1') == [
+        (1, "not-json"),
+        (2, "wrong-shape"),
+    ]
+    await rows("UPDATE history.processed_offsets SET source_epoch = 2")
+    await consumer.close()
+    await drive(consumer, reached(4))
+    assert consumer.assignment.halted == {}
+
+
+async def test_after_the_history_was_stopped_no_batch_is_committed_and_no_partition_is_read(
+    new_consumer: NewConsumer, events: Topic, rows: Rows, reached: Reached
+) -> None:
+    ada = Wallet()
+    events.produce(ada.created())
+    consumer = new_consumer()
+    await drive(consumer, reached(1))
+    await rows("UPDATE history.processed_offsets SET source_epoch = 0")
+    events.produce(ada.funded())
+    failures: list[TemporaryError] = []
+
+    async def halted() -> bool:
+        return sorted(consumer.assignment.halted) == [0, 1, 2]
+
+    await drive(consumer, halted, failures=failures)
+    assert "another consumer moved partition 0" in str(failures[0])
+    assert [row[1] for row in await rows(HISTORY)] == [1]
+
+
+async def test_a_new_partition_is_in_the_epoch_of_the_others(
+    new_consumer: NewConsumer, events: Topic, rows: Rows, reached: Reached
+) -> None:
+    first = new_consumer()
+    events.produce(Wallet().created())
+    await drive(first, reached(1))
+    await first.close()
+    await rows("DELETE FROM history.processed_offsets WHERE partition = 1")
+    await rows("UPDATE history.processed_offsets SET source_epoch = 2")
+    events.produce(Wallet().created(), partition=1, source_epoch=b"2")
+    await drive(new_consumer(), reached(1, partition=1))
+    assert len(await rows(HISTORY)) == 2
+
+
 async def test_a_topic_that_is_not_there_yet_is_waited_for(
     new_consumer: NewConsumer, kafka_admin: AdminClient, kafka_bootstrap_servers: str, rows: Rows
 ) -> None:

@@ -113,3 +113,22 @@ async def test_what_the_database_refuses_holds_up_no_other_letter(
     await rows("ALTER TABLE history.transaction_events DROP CONSTRAINT strange")
     assert (await retry(engine)).applied == 1
     assert await rows(PROGRESS, id=ada.id) == [(4, 4)]
+
+
+async def test_a_letter_of_another_epoch_goes_only_if_the_history_has_its_event(
+    engine: AsyncEngine, history: History, rows: Rows, older_consumer: Callable[..., Awaitable[None]]
+) -> None:
+    ada, bob = Wallet("ada"), Wallet("bob")
+    events: list[AnyEvent] = [ada.created(), bob.created(), ada.funded(), ada.sent(bob), ada.sent(bob)]
+    await older_consumer(*events)
+    stand_at = "UPDATE history.processed_offsets SET source_epoch = :epoch"
+    await rows(stand_at, epoch=0)
+    assert (await retry(engine)).left == {"restored": 2}
+    await rows(stand_at, epoch=2)
+    assert (await retry(engine)).left == {"superseded": 2}
+    await rows(stand_at, epoch=1)
+    await history.add(events[3])
+    await rows(stand_at, epoch=2)
+    done = await retry(engine)
+    assert (done.applied, done.duplicates, done.left) == (0, 1, {"superseded": 1})
+    assert await rows(PROGRESS, id=ada.id) == [(3, 3)]

@@ -13,13 +13,13 @@ from common.events import TransferDone, WalletChange
 from history_consumer.positions import Position
 from history_consumer.projection import HistoryRow
 from history_consumer.records import Record, record_of
-from history_consumer.sorting import VERSION_CONFLICT, Taken, sort_out
+from history_consumer.sorting import RESTORED, SUPERSEDED, VERSION_CONFLICT, Taken, sort_out
 
 # Few of each, so that they meet: (event, versions of wallet 1 and 2).
 events = st.tuples(st.integers(1, 4), st.integers(1, 3), st.integers(1, 3))
 
 
-def record(offset: int, event: tuple[int, int, int]) -> Record:
+def record(offset: int, event: tuple[int, int, int], *, source_epoch: int = 1, history_epoch: int = 1) -> Record:
     number, *versions = event
     value = TransferDone(
         event_id=UUID(int=number),
@@ -34,7 +34,9 @@ def record(offset: int, event: tuple[int, int, int]) -> Record:
             WalletChange(wallet_id=UUID(int=2), user_id="b", version=versions[1], balance_after="1", direction="in"),
         ],
     )
-    return record_of(Message(offset=offset, value=value.encode().encode()), Position(0, 0, ""))
+    headers: list[tuple[str, str | bytes | None]] = [("ce_sourceepoch", str(source_epoch).encode())]
+    message = Message(offset=offset, value=value.encode().encode(), headers=headers)
+    return record_of(message, Position(0, 0, "", history_epoch))
 
 
 def taken_by(rows: Sequence[HistoryRow]) -> Taken:
@@ -79,3 +81,22 @@ def test_rows_are_written_in_the_order_of_their_keys(made: list[tuple[int, int, 
     rows = sort_out([record(offset, event) for offset, event in enumerate(made)], Taken()).rows
     keys = [(row.wallet_id, row.wallet_version) for row in rows]
     assert keys == sorted(keys)
+
+
+@given(st.lists(events, max_size=8), st.lists(st.tuples(events, st.sampled_from([1, 3])), max_size=8))
+def test_of_another_epoch_only_what_the_history_has_is_taken_for_its_own(
+    made: list[tuple[int, int, int]], others: list[tuple[tuple[int, int, int], int]]
+) -> None:
+    own = [record(offset, event, source_epoch=2, history_epoch=2) for offset, event in enumerate(made)]
+    rows = sort_out(own, Taken()).rows
+    later = [record(offset, event, source_epoch=epoch, history_epoch=2) for offset, (event, epoch) in enumerate(others)]
+    result = sort_out(later, taken_by(rows))
+    assert result.rows == []
+    known = {(row.event_id.int, row.wallet_id.int, row.wallet_version) for row in rows}
+    unknown = {
+        offset: SUPERSEDED if epoch == 1 else RESTORED
+        for offset, ((number, one, other), epoch) in enumerate(others)
+        if not {(number, 1, one), (number, 2, other)} <= known
+    }
+    assert {letter.record.offset: letter.poison.reason for letter in result.dead_letters} == unknown
+    assert result.duplicate_count == 2 * (len(others) - len(unknown))

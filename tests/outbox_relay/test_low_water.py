@@ -23,12 +23,21 @@ def test_an_id_is_not_safe_while_a_transaction_that_may_hold_it_runs() -> None:
     assert horizon.observe(Moment(last_id=300, xmin=60, xmax=95)) == 100
 
 
-def test_the_safe_id_never_goes_back() -> None:
+def test_no_id_is_safe_that_a_database_restored_to_an_earlier_time_will_hand_out_again() -> None:
     horizon = SafeHorizon()
     horizon.observe(Moment(last_id=100, xmin=50, xmax=50))
     assert horizon.observe(Moment(last_id=100, xmin=50, xmax=50)) == 100
-    assert horizon.observe(Moment(last_id=40, xmin=70, xmax=70)) == 100
-    assert horizon.observe(Moment(last_id=40, xmin=80, xmax=80)) == 100
+    assert horizon.observe(Moment(last_id=40, xmin=70, xmax=80)) == 0
+    assert horizon.observe(Moment(last_id=60, xmin=79, xmax=90)) == 0
+    assert horizon.observe(Moment(last_id=60, xmin=80, xmax=90)) == 40
+
+
+def test_ids_that_went_back_before_any_was_safe_are_noticed_too() -> None:
+    horizon = SafeHorizon()
+    horizon.observe(Moment(last_id=100, xmin=50, xmax=60))
+    assert horizon.observe(Moment(last_id=40, xmin=70, xmax=80)) == 0
+    assert horizon.observe(Moment(last_id=50, xmin=75, xmax=85)) == 0
+    assert horizon.observe(Moment(last_id=50, xmin=80, xmax=85)) == 40
 
 
 @st.composite

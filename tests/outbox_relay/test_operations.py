@@ -36,6 +36,20 @@ async def test_a_replay_publishes_the_selected_wallet_again_in_its_order(
     assert all(again[row_id] > offset for row_id, offset in first.items())
 
 
+async def test_a_replay_publishes_in_the_epoch_of_now(
+    outbox: Outbox, engine: AsyncEngine, new_relay: NewRelay, read_topic: Callable[[], list[Message]]
+) -> None:
+    await outbox.write(uuid4())
+    relay = new_relay()
+    await drain(relay)
+    async with engine.begin() as connection:
+        await connection.execute(text("INSERT INTO wallet.source_epochs (epoch, actor) VALUES (2, 'test')"))
+    await replay(engine, Selection())
+    await drain(relay)
+    assert [dict(message.headers() or [])["ce_sourceepoch"] for message in read_topic()] == [b"1", b"2"]
+    assert [row["source_epoch"] for row in await outbox.rows()] == [2]
+
+
 async def test_a_replay_reaches_rows_below_the_low_water(
     outbox: Outbox, engine: AsyncEngine, new_relay: NewRelay
 ) -> None:

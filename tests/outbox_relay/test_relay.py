@@ -67,6 +67,7 @@ async def test_records_carry_the_cloud_event_and_the_trace(
         "ce_type": b"TEST",
         "ce_subject": str(wallet).encode(),
         "ce_time": row["created_at"].isoformat().encode(),
+        "ce_sourceepoch": b"1",
         "content-type": b"application/json",
         "traceparent": trace.encode(),
     }

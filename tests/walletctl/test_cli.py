@@ -49,6 +49,14 @@ def walletctl(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
     return run
 
 
+def environment(settings: VerifySettings) -> dict[str, str]:
+    return {
+        "DATABASE_URL": settings.database_url,
+        "KAFKA_BOOTSTRAP_SERVERS": settings.kafka_bootstrap_servers,
+        "KAFKA_TOPIC": settings.kafka_topic,
+    }
+
+
 def printed(done: Done) -> Any:
     return json.loads(done.stdout)
 
@@ -73,6 +81,8 @@ def printed(done: Done) -> Any:
         ["outbox", "skip"],
         ["outbox", "prune"],
         ["db", "migrate"],
+        ["restore", "begin"],
+        ["restore", "lost"],
         ["verify"],
     ],
     ids=" ".join,
@@ -319,11 +329,7 @@ async def test_dead_letters_are_retried_and_those_left_are_something_wrong(
 def test_a_rebuild_wants_to_be_meant_and_says_what_it_did(
     walletctl: WalletCtl, settings: VerifySettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    at = {
-        "DATABASE_URL": settings.database_url,
-        "KAFKA_BOOTSTRAP_SERVERS": settings.kafka_bootstrap_servers,
-        "KAFKA_TOPIC": settings.kafka_topic,
-    }
+    at = environment(settings)
     for answer in ("n\n", ""):
         with monkeypatch.context() as patch:
             patch.setattr(sys, "stdin", io.StringIO(answer))
@@ -358,3 +364,41 @@ async def test_history_status_marks_what_is_an_alarm(
     found = printed(walletctl(*status, "--json", DATABASE_URL=database_url))
     assert (found["gaps"], found["old_gaps"], found["conflicts"]) == (1, 1, 1)
     assert found["oldest_gaps"][0]["is_old"] is True
+
+
+def test_a_new_epoch_wants_to_be_meant_and_stops_the_history_until_it_is_rebuilt(
+    walletctl: WalletCtl, settings: VerifySettings
+) -> None:
+    at, begin = environment(settings), ("restore", "begin")
+    refused = walletctl(*begin, **at)
+    assert refused.returncode == Exit.FOUND_WRONG
+    assert "--yes" in refused.stderr
+    assert walletctl("history", "status", **at).returncode == Exit.OK
+    begun = walletctl(*begin, "--yes", "--reason", "a drill", "--json", **at)
+    assert begun.returncode == Exit.OK
+    found = printed(begun)
+    assert (found["source_epoch"], found["pending"], sorted(found["topic_ends"])) == (2, 0, ["0", "1", "2"])
+    stopped = walletctl("history", "status", **at)
+    assert stopped.returncode == Exit.FOUND_WRONG
+    assert "walletctl history rebuild" in stopped.stdout
+    assert printed(walletctl("history", "status", "--json", **at))["is_stopped"] is True
+    assert walletctl("history", "rebuild", "--yes", **at).returncode == Exit.OK
+    assert walletctl("history", "status", **at).returncode == Exit.OK
+    again = walletctl(*begin, "--yes", **at)
+    assert "Source epoch 3" in again.stdout
+    assert "walletctl restore lost" in again.stdout
+
+
+async def test_lost_events_are_listed_whole(walletctl: WalletCtl, settings: VerifySettings, tamper: Any) -> None:
+    at, lost = environment(settings), ("restore", "lost")
+    nothing = walletctl(*lost, "--json", **at)
+    assert (nothing.returncode, printed(nothing)) == (Exit.OK, {"count": 0, "items": []})
+    await tamper(settings.database_url, "DELETE FROM wallet.wallet_transactions WHERE type = 'TRANSFER'")
+    found = walletctl(*lost, "--json", "--limit", "2", **at)
+    assert found.returncode == Exit.FOUND_WRONG
+    assert printed(found)["count"] > len(printed(found)["items"]) == 2
+    item = printed(found)["items"][0]
+    assert (item["source_epoch"], item["event"]["event_type"]) == (1, "TRANSFER_DONE")
+    shown = walletctl(*lost, **at)
+    assert shown.returncode == Exit.FOUND_WRONG
+    assert f"Lost events: {printed(found)['count']}" in shown.stdout

@@ -100,7 +100,7 @@ def rebuild(
 
 @app.command(epilog="Example:  walletctl history status --json")
 def status(as_json: JsonOption = False) -> None:
-    """Show positions, lag, gaps and dead letters; exit 1 if there is a gap or a dead letter.
+    """Show positions, lag, gaps and dead letters; exit 1 if there is a gap or a dead letter, or it is to be rebuilt.
 
     With KAFKA_BOOTSTRAP_SERVERS in the environment the lag is shown too. A gap may close by itself, while
     events are on their way.
@@ -112,10 +112,10 @@ def status(as_json: JsonOption = False) -> None:
 
     found = with_history_database(work)
     if as_json:
-        print_json({**asdict(found), "lag": found.lag})
+        print_json({**asdict(found), "lag": found.lag, "is_stopped": found.is_stopped})
     else:
         _print_status(found)
-    if found.gaps or found.dead_letters:
+    if found.gaps or found.dead_letters or found.is_stopped:
         raise typer.Exit(Exit.FOUND_WRONG)
 
 
@@ -146,6 +146,12 @@ def _print_status(found: HistoryStatus) -> None:
         out.print(
             f"[red]alarm:[/red] {found.conflicts:,} events claim a version that another event has: "
             "walletctl history dead-letters list --reason version-conflict, then walletctl verify",
+            highlight=False,
+        )
+    if found.is_stopped:
+        out.print(
+            "[red]alarm:[/red] the wallet database was restored, and the history takes nothing more until it is "
+            "rebuilt: walletctl history rebuild",
             highlight=False,
         )
 

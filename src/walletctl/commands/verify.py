@@ -68,7 +68,9 @@ def print_report(report: "Report") -> None:
             "pending, parked, skipped": f"{horizon.pending:,}, {horizon.parked:,}, {horizon.skipped:,}",
             "on their way": f"{horizon.on_their_way:,} versions",
             "pruned from the outbox": f"{horizon.pruned:,} versions",
-            "topic": f"{horizon.topic_expired:,} expired, {horizon.topic_duplicates:,} duplicates",
+            "source epoch": horizon.source_epoch,
+            "topic": f"{horizon.topic_expired:,} expired, {horizon.topic_duplicates:,} duplicates, "
+            f"{horizon.topic_superseded:,} superseded",
             "wallets with gaps": f"{horizon.history_gaps:,} in the history",
         },
     )

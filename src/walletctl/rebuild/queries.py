@@ -7,6 +7,9 @@ from uuid import UUID
 from sqlalchemy import Row, TextClause, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from history_consumer.sorting import SUPERSEDED
+from walletctl.restore.epoch import Epoch
+
 _FETCHED_ROWS: Final = 1000
 
 # Of the session, so that it ends with it, however that ends.
@@ -48,17 +51,33 @@ POSITIONS: Final = text("""
 """)
 
 SET_POSITIONS: Final = text("""
-    INSERT INTO history.processed_offsets (consumer_group, topic, partition, next_offset, topic_id, updated_at)
-    SELECT :consumer_group, :topic, partition, next_offset, :topic_id, statement_timestamp()
+    INSERT INTO history.processed_offsets
+        (consumer_group, topic, partition, next_offset, topic_id, source_epoch, updated_at)
+    SELECT :consumer_group, :topic, partition, next_offset, :topic_id, :source_epoch, statement_timestamp()
     FROM unnest(cast(:partitions AS integer[]), cast(:next_offsets AS bigint[])) AS row (partition, next_offset)
     ORDER BY partition
     ON CONFLICT (consumer_group, topic, partition) DO UPDATE SET
-        next_offset = excluded.next_offset, topic_id = excluded.topic_id, updated_at = excluded.updated_at
+        next_offset = excluded.next_offset, topic_id = excluded.topic_id, source_epoch = excluded.source_epoch,
+        updated_at = excluded.updated_at
+""")
+
+# What this history is made of is the truth of that epoch for the topic's other groups too.
+SET_EPOCH: Final = text("""
+    UPDATE history.processed_offsets SET source_epoch = :source_epoch
+    WHERE topic = :topic AND source_epoch <> :source_epoch
 """)
 
 DROP_OTHER_POSITIONS: Final = text("""
     DELETE FROM history.processed_offsets
     WHERE consumer_group = :consumer_group AND topic = :topic AND partition <> ALL(cast(:partitions AS integer[]))
+""")
+
+# They tell of what a restore undid: the new history has all that the wallet database knows.
+DROP_SUPERSEDED: Final = text("""
+    DELETE FROM history.dead_letters AS letter
+    USING unnest(cast(:partitions AS integer[]), cast(:ends AS bigint[])) AS epoch (partition, end_offset)
+    WHERE letter.topic_id = :topic_id AND letter.partition = epoch.partition AND letter."offset" < epoch.end_offset
+        AND reason = :reason
 """)
 
 COPY_DEAD_LETTERS: Final = text("""
@@ -160,11 +179,27 @@ async def chunks(connection: AsyncConnection, query: TextClause) -> AsyncGenerat
 
 
 async def set_positions(
-    connection: AsyncConnection, group: Mapping[str, str], topic_id: str, positions: Mapping[int, int]
+    connection: AsyncConnection,
+    group: Mapping[str, str],
+    topic_id: str,
+    source_epoch: int,
+    positions: Mapping[int, int],
 ) -> None:
-    """Make these the only positions of the group; `group` has `consumer_group` and `topic`."""
+    """Make these the only positions of the group, in this epoch; `group` has `consumer_group` and `topic`."""
     partitions = sorted(positions)
     await connection.execute(DROP_OTHER_POSITIONS, {**group, "partitions": partitions})
     next_offsets = [positions[partition] for partition in partitions]
     parameters = {**group, "topic_id": topic_id, "partitions": partitions, "next_offsets": next_offsets}
-    await connection.execute(SET_POSITIONS, parameters)
+    await connection.execute(SET_POSITIONS, {**parameters, "source_epoch": source_epoch})
+    await connection.execute(SET_EPOCH, {"topic": group["topic"], "source_epoch": source_epoch})
+
+
+async def drop_superseded(connection: AsyncConnection, epoch: Epoch) -> int:
+    """Remove dead letters of what was published before the restore that began the epoch; return how many."""
+    parameters = {
+        "topic_id": epoch.topic_id,
+        "partitions": list(epoch.topic_ends),
+        "ends": list(epoch.topic_ends.values()),
+        "reason": SUPERSEDED,
+    }
+    return (await connection.execute(DROP_SUPERSEDED, parameters)).rowcount

@@ -6,6 +6,7 @@ event of its own is there. Whatever comes twice is dropped by (wallet, version),
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from typing import Any, Final
@@ -19,6 +20,7 @@ from history_consumer.applying import RowsThereError, singly_if_refused, write
 from history_consumer.queries import insert_dead_letters
 from history_consumer.records import Record
 from history_consumer.retrying import retry_dead_letters
+from history_consumer.sorting import SUPERSEDED
 from walletctl.console import progress_bar
 from walletctl.databases import opened
 from walletctl.rebuild import ledger, queries, shadow, topic
@@ -26,6 +28,8 @@ from walletctl.rebuild.errors import RebuildUnderWayError, TopicUnfitError
 from walletctl.rebuild.events import Key, as_before, key_of, keys_of, record_of_payload
 from walletctl.rebuild.rebuilt import Rebuilt, Source
 from walletctl.rebuild.topic import Topic
+from walletctl.restore.epoch import Epoch
+from walletctl.restore.queries import current_epoch
 from walletctl.verify.settings import VerifySettings
 
 _SWAP_ATTEMPTS_MAX: Final = 120
@@ -55,6 +59,9 @@ async def rebuild(settings: VerifySettings, source: Source = "auto") -> Rebuilt:
         # Those that the old history, or an older consumer, couldn't apply.
         async for done in retry_dead_letters(history):
             run.done.retried.add(done)
+        async with history.begin() as connection:
+            run.done.superseded = await queries.drop_superseded(connection, run.epoch)
+        run.done.retried.left -= Counter({SUPERSEDED: run.done.superseded})
     return run.done
 
 
@@ -93,6 +100,7 @@ class _Rebuild:
 
     def __init__(self, settings: VerifySettings, connection: AsyncConnection, records: Topic) -> None:
         self.done = Rebuilt()
+        self.epoch: Epoch
         self._settings = settings
         self._connection = connection
         self._topic = records
@@ -105,8 +113,11 @@ class _Rebuild:
         """Fill the new tables."""
         await shadow.create(self._connection)
         self._revision = await self._ask(queries.REVISION)
+        async with _snapshot(self._settings.database_url) as wallets:
+            self.epoch = await current_epoch(wallets)
+        self._topic.source_epoch = self.epoch.number
         lows = {partition: low for partition, (low, _) in (await self._topic.offsets()).items()}
-        self._reached = dict(lows)
+        self._reached = {partition: max(low, self._epoch_begins(partition)) for partition, low in lows.items()}
         self.done.why = "asked for" if source == "outbox" else await self._why_not_topic(lows, source)
         if not self.done.why:
             await self._from_topic()
@@ -140,11 +151,16 @@ class _Rebuild:
         for partition, low in lows.items():
             if low:
                 return f"partition {partition} of {self._topic.name} begins at offset {low:,}"
+        if any(map(self._epoch_begins, lows)):
+            return f"the wallet database was restored: {self._topic.name} tells of what no longer happened"
         stored = await self._every(queries.POSITIONS)
         # A recreated topic may have been filled again; who asks for it gets it, if nothing is missing.
         if source == "auto" and any(row.topic_id != self._topic.id for row in stored):
             return f"{self._topic.name} was recreated"
         return ""
+
+    def _epoch_begins(self, partition: int) -> int:
+        return self.epoch.begins_at(self._topic.id, partition)
 
     async def _from_topic(self) -> None:
         async with _snapshot(self._settings.database_url) as wallets:
@@ -206,6 +222,11 @@ class _Rebuild:
         with progress_bar("reading the topic", count) as advance:
             async with aclosing(records):
                 async for chunk in records:
+                    if any(record.is_ahead for record in chunk):
+                        raise TopicUnfitError(
+                            f"{self._topic.name} has events of a source epoch after {self.epoch.number}, that of the "
+                            "wallet database, which must have been restored: walletctl restore begin"
+                        )
                     await self._write(chunk)
                     self.done.records += len(chunk)
                     advance(len(chunk))
@@ -258,7 +279,7 @@ class _Rebuild:
                 raise TopicUnfitError("the schema was migrated meanwhile: start again")
             (figures,) = await queries.every(self._connection, queries.REBUILT)
             await shadow.swap(self._connection)
-            await queries.set_positions(self._connection, self._group, self._topic.id, reached)
+            await queries.set_positions(self._connection, self._group, self._topic.id, self.epoch.number, reached)
         self.done.rows, self.done.wallets, self.done.positions = figures.rows, figures.wallets, reached
 
     async def _missing(self) -> int:

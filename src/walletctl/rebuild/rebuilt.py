@@ -24,6 +24,7 @@ class Rebuilt:
         missing: how many versions that were published it hasn't got.
         positions: where the consumer goes on, by partition.
         retried: what became of the dead letters.
+        superseded: how many dead letters went because they tell of what a restore undid.
     """
 
     source: Source = "topic"
@@ -36,3 +37,4 @@ class Rebuilt:
     missing: int = 0
     positions: Mapping[int, int] = field(default_factory=dict)
     retried: Retried = field(default_factory=Retried)
+    superseded: int = 0

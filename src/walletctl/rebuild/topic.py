@@ -9,6 +9,7 @@ from uuid import uuid4
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
+from common.events import FIRST_SOURCE_EPOCH
 from common.kafka import TopicMissingError, client_config, describe_topic
 from common.settings import KafkaSettings
 from history_consumer.positions import Position
@@ -32,6 +33,8 @@ class Topic:
         self.id = topic_id
         self.name = settings.kafka_topic
         self.partitions = partitions
+        self.source_epoch = FIRST_SOURCE_EPOCH
+        """With which epoch the records that are read are to be in line."""
         self._settings = settings
         self._consumer = consumer
 
@@ -90,7 +93,7 @@ class Topic:
                 offset = message.offset() or 0
                 next_offset = offset + 1
                 if offset < end:
-                    records.append(record_of(message, Position(partition, offset, self.id)))
+                    records.append(record_of(message, Position(partition, offset, self.id, self.source_epoch)))
             elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - librdkafka's public name
                 next_offset = max(next_offset, message.offset() or 0)
             elif not error.retriable() and error.code() not in _PASSING:

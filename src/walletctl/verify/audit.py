@@ -63,7 +63,7 @@ class _Run:
         self._taken = taken
         self._topic = records
         self._on_progress = on_progress
-        self._on_their_way = self._expired = self._duplicates = self._pruned = 0
+        self._on_their_way = self._expired = self._duplicates = self._pruned = self._superseded = 0
 
     async def wallets(self) -> None:
         """Check what is inside the wallets and the ledger."""
@@ -81,7 +81,8 @@ class _Run:
         with self._check(TOPIC, "records", self._taken.wallet_figures["published_count"]) as (findings, advance):
             check = TopicCheck(self._taken, self._topic, findings)
             await check.run(advance)
-            self._expired, self._duplicates, self._pruned = check.expired, check.duplicates, check.pruned
+            self._expired, self._duplicates = check.expired, check.duplicates
+            self._pruned, self._superseded = check.pruned, check.superseded
 
     async def history(self) -> None:
         """Check that the history has what it must, and nothing else."""
@@ -126,6 +127,7 @@ class _Run:
         return Horizon(
             history_taken_at=history_figures["taken_at"],
             taken_at=wallet["taken_at"],
+            source_epoch=self._taken.epoch.number,
             last_outbox_id=wallet["last_outbox_id"],
             next_offsets={partition: at.next_offset for partition, at in self._taken.positions.items()},
             pending=wallet["pending_count"],
@@ -135,6 +137,7 @@ class _Run:
             on_their_way=self._on_their_way,
             topic_expired=self._expired,
             topic_pruned=self._pruned,
+            topic_superseded=self._superseded,
             topic_duplicates=self._duplicates,
             history_gaps=history_figures["gap_count"],
         )

@@ -73,10 +73,13 @@ async def check_progress(snapshots: Snapshots, findings: Findings) -> None:
 
 
 async def check_positions(snapshots: Snapshots, findings: Findings, topic: Topic) -> None:
-    """The consumer's positions are of this topic, and not beyond its end."""
+    """The consumer's positions are of this topic and this epoch, and not beyond the topic's end."""
     findings.compared = len(snapshots.positions)
     for partition, position in snapshots.positions.items():
         where = f"partition {partition}"
+        if position.source_epoch != snapshots.epoch.number:
+            expected = f"{snapshots.epoch.number}, as the wallet database: rebuild the history"
+            findings.add(where, "source epoch of the history", expected=expected, found=position.source_epoch)
         if position.topic_id != topic.id:
             findings.add(where, "topic id of the consumer's position", expected=topic.id, found=position.topic_id)
         elif partition < topic.partitions:

@@ -26,13 +26,16 @@ class TopicCheck:
 
     `expired` rows have a record that the topic no longer keeps. `duplicates` are records that repeat an event
     of the outbox: a relay died before it settled, or an operator replayed. `pruned` ones are of an event that the
-    history has and retention has taken from the outbox.
+    history has and retention has taken from the outbox. `superseded` ones were published before the database was
+    restored to an earlier time, and tell of what no longer happened.
     """
 
     def __init__(self, snapshots: Snapshots, topic: Topic, findings: Findings) -> None:
         self.expired = 0
         self.duplicates = 0
         self.pruned = 0
+        self.superseded = 0
+        self._epoch = snapshots.epoch
         self._wallet = snapshots.wallet
         self._history = snapshots.history
         self._may_be_pruned = snapshots.wallet_figures["pruned_version_count"] > 0
@@ -73,6 +76,8 @@ class TopicCheck:
             self._findings.add(where, "record", expected=f"event {row.event_id}", found="none in the topic")
         elif record.event_id != row.event_id:
             self._findings.add(where, "ce_id", expected=row.event_id, found=record.event_id)
+        elif record.source_epoch != row.source_epoch:
+            self._findings.add(where, "ce_sourceepoch", expected=row.source_epoch, found=record.source_epoch)
         elif record.key != row.key:
             self._findings.add(where, "key", expected=row.key, found=record.key)
         elif record.digest != row.digest:
@@ -87,14 +92,20 @@ class TopicCheck:
             digests = known.get(stray.event_id or "", ())
             if not digests and stray.digest in pruned.get(stray.event_id or "", ()):
                 self.pruned += 1
+            elif not digests and self._is_superseded(stray):
+                self.superseded += 1
             elif not digests:
-                self._findings.add(where, "record", expected="an event of this outbox", found=f"ce_id {stray.event_id}")
+                found = f"ce_id {stray.event_id} of source epoch {stray.source_epoch}"
+                self._findings.add(where, "record", expected="an event of this outbox", found=found)
             elif stray.digest not in digests:
                 what = f"sha256(value) of a duplicate of event {stray.event_id}"
                 self._findings.add(where, what, expected=" or ".join(digests), found=stray.digest)
             else:
                 self.duplicates += 1
         self._strays = []
+
+    def _is_superseded(self, stray: Record) -> bool:
+        return self._epoch.supersedes(stray.source_epoch, self._topic.id, stray.partition, stray.offset)
 
 
 async def _digests(connection: AsyncConnection, query: TextClause, records: Sequence[Record]) -> dict[str, list[str]]:

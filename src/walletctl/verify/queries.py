@@ -41,7 +41,7 @@ HISTORY_FIGURES: Final = text("""
 """)
 
 POSITIONS: Final = text("""
-    SELECT partition, next_offset, topic_id FROM history.processed_offsets
+    SELECT partition, next_offset, topic_id, source_epoch FROM history.processed_offsets
     WHERE consumer_group = :consumer_group AND topic = :topic ORDER BY partition
 """)
 
@@ -190,7 +190,7 @@ RECORDED_RANGES: Final = text("""
 """)
 
 PUBLISHED_ROWS: Final = text(f"""
-    SELECT id, kafka_partition AS partition, kafka_offset AS offset, event_id::text AS event_id,
+    SELECT id, kafka_partition AS partition, kafka_offset AS offset, event_id::text AS event_id, source_epoch,
         aggregate_id::text AS key, {digest("payload")} AS digest
     FROM wallet.outbox WHERE published_at IS NOT NULL ORDER BY kafka_partition, kafka_offset
 """)  # noqa: S608 - constants of this module

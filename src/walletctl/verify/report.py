@@ -43,6 +43,7 @@ class Horizon:
     Args:
         history_taken_at: when the history's snapshot was taken.
         taken_at: when the wallets' was, a moment later.
+        source_epoch: 1, or more if the wallet database was restored.
         last_outbox_id: the newest event in the snapshot.
         next_offsets: the consumer's position in the history's snapshot, by partition.
         pending: outbox rows not yet published.
@@ -52,12 +53,14 @@ class Horizon:
         on_their_way: wallet versions not yet in the history that didn't have to be.
         topic_expired: published rows whose records the topic no longer keeps.
         topic_pruned: records, among the outbox's, of events whose rows retention has taken.
+        topic_superseded: records, among the outbox's, of events that a restore of the wallet database undid.
         topic_duplicates: records that repeat an event of the outbox, which consumers drop.
         history_gaps: wallets of whose events a later one is in the history before an earlier one.
     """
 
     history_taken_at: datetime
     taken_at: datetime
+    source_epoch: int
     last_outbox_id: int
     next_offsets: Mapping[int, int]
     pending: int
@@ -67,6 +70,7 @@ class Horizon:
     on_their_way: int
     topic_expired: int
     topic_pruned: int
+    topic_superseded: int
     topic_duplicates: int
     history_gaps: int
 
@@ -75,6 +79,7 @@ class Horizon:
         return {
             "history_taken_at": self.history_taken_at.isoformat(),
             "taken_at": self.taken_at.isoformat(),
+            "source_epoch": self.source_epoch,
             "last_outbox_id": self.last_outbox_id,
             "next_offsets": {str(partition): offset for partition, offset in sorted(self.next_offsets.items())},
             "pending": self.pending,
@@ -84,6 +89,7 @@ class Horizon:
             "on_their_way": self.on_their_way,
             "topic_expired": self.topic_expired,
             "topic_pruned": self.topic_pruned,
+            "topic_superseded": self.topic_superseded,
             "topic_duplicates": self.topic_duplicates,
             "history_gaps": self.history_gaps,
         }

@@ -9,6 +9,8 @@ from sqlalchemy import RowMapping
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from common.database import create_engine
+from walletctl.restore.epoch import Epoch
+from walletctl.restore.queries import current_epoch
 from walletctl.verify import queries
 from walletctl.verify.settings import VerifySettings
 
@@ -18,10 +20,11 @@ Advance = Callable[[int], None]
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """Up to where the consumer has applied a partition, and of which topic."""
+    """Up to where the consumer has applied a partition, of which topic, and in line with which epoch."""
 
     next_offset: int
     topic_id: str
+    source_epoch: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +36,7 @@ class Snapshots:
     wallet_figures: RowMapping
     history_figures: RowMapping
     positions: Mapping[int, Position]
+    epoch: Epoch
 
     @property
     def taken_at(self) -> datetime:
@@ -59,11 +63,12 @@ async def taken(settings: VerifySettings) -> AsyncIterator[Snapshots]:
         found = await queries.every(
             history, queries.POSITIONS, consumer_group=settings.consumer_group, topic=settings.kafka_topic
         )
-        positions = {row.partition: Position(row.next_offset, row.topic_id) for row in found}
+        positions = {row.partition: Position(row.next_offset, row.topic_id, row.source_epoch) for row in found}
         history_figures = await queries.one(history, queries.HISTORY_FIGURES)
         wallet = await stack.enter_async_context(_reading(settings.database_url, settings))
         wallet_figures = await queries.one(wallet, queries.WALLET_FIGURES)
-        yield Snapshots(wallet, history, wallet_figures, history_figures, positions)
+        epoch = await current_epoch(wallet)
+        yield Snapshots(wallet, history, wallet_figures, history_figures, positions, epoch)
 
 
 @asynccontextmanager

@@ -11,7 +11,8 @@ from uuid import uuid4
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from common.kafka import TopicMissingError, client_config, describe_topic
-from history_consumer.records import headers_of
+from history_consumer.projection import PoisonError
+from history_consumer.records import epoch_of, headers_of
 from walletctl.verify.settings import VerifySettings
 
 _TIMEOUT_SECONDS: Final = 10.0
@@ -21,11 +22,15 @@ _POLLED_RECORDS: Final = 2000
 
 
 class Record(NamedTuple):
-    """A record as far as it is compared: where it is, its `ce_id` and key, the SHA-256 of its value."""
+    """A record as far as it is compared: where it is, `ce_id`, epoch and key, the SHA-256 of its value.
+
+    The epoch is 0 where it is nonsense.
+    """
 
     partition: int
     offset: int
     event_id: str | None
+    source_epoch: int
     key: str | None
     digest: str
 
@@ -122,11 +127,16 @@ _PASSING: Final = frozenset({KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN
 
 def _record(message: Message) -> Record:
     event_id: Any = dict(headers_of(message)).get("ce_id")
+    try:
+        source_epoch = epoch_of(message)
+    except PoisonError:
+        source_epoch = 0
     key = message.key()
     return Record(
         message.partition() or 0,
         message.offset() or 0,
         event_id and event_id.decode(errors="replace"),
+        source_epoch,
         None if key is None else bytes(key).decode(errors="replace"),
         hashlib.sha256(message.value() or b"").hexdigest(),
     )

@@ -147,6 +147,7 @@ OUTBOX_CORRUPTIONS = {
         f"UPDATE wallet.outbox SET kafka_offset = kafka_offset - 1 WHERE {ONE_EVENT}",
         {TOPIC},
     ),
+    "another epoch": (f"UPDATE wallet.outbox SET source_epoch = 2 WHERE {ONE_EVENT}", {TOPIC}),
     "a partition that there isn't": (f"UPDATE wallet.outbox SET kafka_partition = 99 WHERE {ONE_EVENT}", {TOPIC}),
 }
 
@@ -180,6 +181,7 @@ HISTORY_CORRUPTIONS = {
     "a count lost": (f"DELETE FROM history.wallet_progress WHERE wallet_id = {HOT}", {PROGRESS}),
     "a position beyond the end": ("UPDATE history.processed_offsets SET next_offset = 999", {POSITIONS}),
     "positions of another topic": ("UPDATE history.processed_offsets SET topic_id = 'other'", {POSITIONS}),
+    "positions of another epoch": ("UPDATE history.processed_offsets SET source_epoch = 0", {POSITIONS}),
     "a record put aside": (
         """
         INSERT INTO history.dead_letters (topic, partition, "offset", topic_id, headers, reason, detail)

@@ -1,0 +1,99 @@
+"""The SQL of epochs, and of what a restored database still knows."""
+
+from collections.abc import Collection, Mapping
+from typing import Final
+from uuid import UUID
+
+import orjson
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from common.identifiers import LANES
+from history_consumer.projection import HistoryRow
+from outbox_relay.queries import LOCK_LANES_OF
+from walletctl.restore.epoch import Epoch
+
+CURRENT_EPOCH: Final = text("""
+    SELECT epoch, topic_id, topic_ends FROM wallet.source_epochs ORDER BY epoch DESC LIMIT 1
+""")
+
+# Nobody writes an event meanwhile, and no relay is in the middle of one: the leases come first, as ever.
+LOCK_OUTBOX: Final = text("LOCK TABLE wallet.outbox IN SHARE ROW EXCLUSIVE MODE")
+
+BEGIN_EPOCH: Final = text("""
+    INSERT INTO wallet.source_epochs (epoch, actor, reason, topic_id, topic_ends)
+    SELECT greatest(max(epoch), :known) + 1, :actor, :reason, :topic_id, cast(:topic_ends AS jsonb)
+    FROM wallet.source_epochs
+    RETURNING epoch
+""")
+
+# What is still to be published is vouched for by the restored database.
+TAKE_OVER_UNPUBLISHED: Final = text("UPDATE wallet.outbox SET source_epoch = :epoch WHERE published_at IS NULL")
+
+STOP_HISTORY: Final = text("""
+    WITH before AS MATERIALIZED (
+        SELECT coalesce(max(source_epoch), 0) AS epoch FROM history.processed_offsets WHERE topic = :topic
+    ), stopped AS (
+        UPDATE history.processed_offsets SET source_epoch = 0, updated_at = statement_timestamp() WHERE topic = :topic
+    )
+    SELECT epoch FROM before
+""")
+
+# A movement is in the ledger at that version, or isn't; a wallet's creation has no entry.
+KNOWN_EVENTS: Final = text("""
+    SELECT asked.event_id
+    FROM unnest(
+        cast(:event_ids AS uuid[]), cast(:wallet_ids AS uuid[]), cast(:versions AS bigint[]),
+        cast(:transaction_ids AS uuid[])
+    ) AS asked (event_id, wallet_id, version, transaction_id)
+    WHERE CASE WHEN transaction_id IS NULL THEN EXISTS (
+        SELECT FROM wallet.wallets WHERE wallets.id = asked.wallet_id
+    ) ELSE EXISTS (
+        SELECT FROM wallet.wallet_transactions AS entry
+        WHERE entry.wallet_id = asked.wallet_id AND entry.wallet_version = asked.version
+            AND entry.transaction_id = asked.transaction_id
+    ) END
+""")
+
+
+async def current_epoch(connection: AsyncConnection) -> Epoch:
+    """Return the epoch that the wallet database is in."""
+    epoch, topic_id, ends = (await connection.execute(CURRENT_EPOCH)).one()
+    return Epoch(epoch, topic_id, {int(partition): end for partition, end in ends.items()})
+
+
+async def stop_history(connection: AsyncConnection, topic: str) -> int:
+    """Let no consumer of the topic apply anything until the history is rebuilt; return its epoch until now."""
+    return int(await connection.scalar(STOP_HISTORY, {"topic": topic}) or 0)
+
+
+async def begin_epoch(
+    connection: AsyncConnection, known: int, actor: str, reason: str | None, topic_id: str, ends: Mapping[int, int]
+) -> tuple[int, int]:
+    """Begin the epoch after the newest one that is known; return its number, and how many events wait to be published.
+
+    Takes the leases of all lanes, and keeps the wallets from writing, until the transaction ends.
+    """
+    await connection.execute(LOCK_LANES_OF, {"lanes": list(range(LANES))})
+    await connection.execute(LOCK_OUTBOX)
+    parameters = {
+        "known": known,
+        "actor": actor,
+        "reason": reason,
+        "topic_id": topic_id,
+        "topic_ends": orjson.dumps({str(partition): end for partition, end in ends.items()}).decode(),
+    }
+    epoch = (await connection.execute(BEGIN_EPOCH, parameters)).scalar_one()
+    taken_over = await connection.execute(TAKE_OVER_UNPUBLISHED, {"epoch": epoch})
+    return epoch, taken_over.rowcount
+
+
+async def known_events(connection: AsyncConnection, events: Collection[HistoryRow]) -> set[UUID]:
+    """Return the ids of those events that the ledger tells too; of each, one row is asked for."""
+    parameters = {
+        "event_ids": [row.event_id for row in events],
+        "wallet_ids": [row.wallet_id for row in events],
+        "versions": [row.wallet_version for row in events],
+        "transaction_ids": [row.transaction_id for row in events],
+    }
+    return set((await connection.execute(KNOWN_EVENTS, parameters)).scalars())

@@ -1,0 +1,137 @@
+"""After the wallet database was restored to an earlier time: a new epoch, and what the old one has lost.
+
+The runbook is docs/restore.md.
+"""
+
+import getpass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from history_consumer.records import Poison, Record
+from outbox_relay.operations import leased
+from walletctl.console import progress_bar
+from walletctl.databases import opened
+from walletctl.rebuild import topic
+from walletctl.rebuild.topic import Topic
+from walletctl.restore import queries
+from walletctl.verify.settings import VerifySettings
+
+_LAST_RECORDS: Final = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """A new epoch.
+
+    Args:
+        epoch: its number.
+        pending: how many events the database had still to publish; they go out in the new epoch.
+        topic_ends: where the topic ended, by partition.
+    """
+
+    epoch: int
+    pending: int
+    topic_ends: Mapping[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class LostEvent:
+    """An event of the topic of which the wallet database knows nothing; `data` is its JSON, as it came."""
+
+    id: UUID
+    partition: int
+    offset: int
+    source_epoch: int
+    data: str
+
+
+@dataclass
+class Lost:
+    """What the topic has and the database hasn't: how many events, and the first of them."""
+
+    count: int = 0
+    events: list[LostEvent] = field(default_factory=list)
+
+
+async def begin(settings: VerifySettings, reason: str | None) -> Begun:
+    """Raise the epoch above all that the database, the history or the topic know, and stop the history.
+
+    Safe to repeat, and while services run: each event that they write belongs to the one epoch or the other.
+
+    Raises:
+        TimeoutError: Kafka is away; nothing was done.
+        sqlalchemy.exc.DBAPIError: a database is away. The history may stand still: run it again.
+    """
+    async with (
+        topic.opened(settings) as records,
+        opened(settings.history_database_url) as history,
+        opened(settings.database_url) as wallets,
+    ):
+        offsets = await records.offsets()
+        ends = {partition: high for partition, (_, high) in offsets.items()}
+        known = await _newest_epoch(records, offsets)
+        async with history.begin() as connection:
+            known = max(known, await queries.stop_history(connection, settings.kafka_topic))
+        epoch, pending = await _begin_epoch(wallets, known, reason, records.id, ends)
+    return Begun(epoch, pending, ends)
+
+
+@leased
+async def _begin_epoch(
+    engine: AsyncEngine, known: int, reason: str | None, topic_id: str, ends: Mapping[int, int]
+) -> tuple[int, int]:
+    async with engine.begin() as connection:
+        return await queries.begin_epoch(connection, known, getpass.getuser(), reason, topic_id, ends)
+
+
+async def _newest_epoch(records: Topic, offsets: Mapping[int, tuple[int, int]]) -> int:
+    """Return the newest epoch of the topic's last records: the database may have been restored to before it began."""
+    begins = {partition: max(low, high - _LAST_RECORDS) for partition, (low, high) in offsets.items()}
+    newest = 0
+    async for chunk in records.records(begins, {partition: high for partition, (_, high) in offsets.items()}):
+        newest = max(newest, *(record.source_epoch for record in chunk))
+    return newest
+
+
+async def find_lost(settings: VerifySettings, events_max: int) -> Lost:
+    """Read the whole topic, and ask the ledger for each event.
+
+    Args:
+        settings: the wallet database and the topic.
+        events_max: so many are kept; all are counted, each once, however often it was published.
+
+    Raises:
+        TimeoutError: Kafka is away.
+        sqlalchemy.exc.DBAPIError: the database is away.
+    """
+    lost, seen = Lost(), set[UUID]()
+    async with topic.opened(settings) as records, opened(settings.database_url) as engine:
+        # Asked before the ledger is: what is published was committed before.
+        offsets = await records.offsets()
+        begins = {partition: low for partition, (low, _) in offsets.items()}
+        ends = {partition: high for partition, (_, high) in offsets.items()}
+        with progress_bar("reading the topic", sum(ends.values()) - sum(begins.values())) as advance:
+            async for chunk in records.records(begins, ends):
+                for event in await _unknown(engine, chunk):
+                    if event.id not in seen:
+                        seen.add(event.id)
+                        lost.count += 1
+                        if lost.count <= events_max:
+                            lost.events.append(event)
+                advance(len(chunk))
+    return lost
+
+
+async def _unknown(engine: AsyncEngine, records: Sequence[Record]) -> list[LostEvent]:
+    told = [(record, record.content[0]) for record in records if not isinstance(record.content, Poison)]
+    async with engine.connect() as connection:
+        known = await queries.known_events(connection, [row for _, row in told])
+    return [
+        LostEvent(row.event_id, record.partition, record.offset, record.source_epoch, row.event_data)
+        for record, row in told
+        if row.event_id not in known
+    ]

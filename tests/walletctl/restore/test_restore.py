@@ -1,0 +1,347 @@
+"""A database restored to an earlier time: what it lost is told from what came after, and the history follows."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import pytest
+from confluent_kafka import TopicPartition
+from confluent_kafka.admin import AdminClient
+from prometheus_client import REGISTRY
+from sqlalchemy import text
+from sqlalchemy.engine import make_url
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from common.database import create_engine
+from common.worker import Health, TemporaryError
+from history_consumer.consumer import HistoryConsumer
+from history_consumer.settings import ConsumerSettings
+from outbox_relay.operations import Selection, replay
+from walletctl.databases import opened
+from walletctl.rebuild.errors import TopicUnfitError
+from walletctl.rebuild.rebuild import rebuild
+from walletctl.rebuild.topic import opened as opened_topic
+from walletctl.restore import restore
+from walletctl.verify.audit import DEAD_LETTERS, HISTORY, POSITIONS, TOPIC, audit
+from walletctl.verify.settings import VerifySettings
+
+NewDatabase = Callable[[str | None], str]
+Run = Callable[[VerifySettings], Awaitable[None]]
+
+WALLETS_MADE, EVENTS_A_ROUND, VERSIONS_A_ROUND = 5, 6, 8
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """A pipeline without processes: its steps are taken by hand."""
+
+    new_database: NewDatabase
+    new_wallets: Callable[[AsyncEngine], Awaitable[dict[str, UUID]]]
+    move_money: Callable[[AsyncEngine, dict[str, UUID], int], Awaitable[None]]
+    relay: Run
+
+    async def create(self, settings: VerifySettings) -> dict[str, UUID]:
+        async with opened(settings.database_url) as engine:
+            return await self.new_wallets(engine)
+
+    async def move(self, settings: VerifySettings, wallets: dict[str, UUID], rounds: int) -> None:
+        """Move money and publish it."""
+        async with opened(settings.database_url) as engine:
+            await self.move_money(engine, wallets, rounds)
+        await self.relay(settings)
+
+    async def backup(self, url: str) -> str:
+        """Return a database that is as this one is now."""
+        return await asyncio.to_thread(self.new_database, make_url(url).database)
+
+
+@pytest.fixture
+def pipeline(new_database: NewDatabase, new_wallets: Any, move_money: Any, run_relay: Run) -> Pipeline:
+    return Pipeline(new_database, new_wallets, move_money, run_relay)
+
+
+@pytest.fixture(params=["restored along", "apart"])
+def running(
+    request: pytest.FixtureRequest, fresh: VerifySettings, new_database: NewDatabase, template: str
+) -> VerifySettings:
+    """A pipeline whose history is in the wallets' database, or in one of its own."""
+    if request.param == "restored along":
+        return fresh
+    return fresh.model_copy(update={"history_database_url": new_database(template)})
+
+
+def restored_to(settings: VerifySettings, backup: str) -> VerifySettings:
+    along = settings.history_database_url == settings.database_url
+    return settings.model_copy(
+        update={"database_url": backup, "history_database_url": backup if along else settings.history_database_url}
+    )
+
+
+async def consume(settings: VerifySettings) -> dict[int, str]:
+    """Consume until each partition is read to its end or stands still; return those that do, and why."""
+    engine = create_engine(settings.history_database_url, "tests")
+    made = ConsumerSettings(**settings.model_dump(), consumer_poll_seconds=0.02)
+    consumer = HistoryConsumer(made, engine, Health())
+    try:
+        async with asyncio.timeout(60), opened_topic(settings) as topic:
+            while True:
+                await _step(consumer)
+                ends = {partition: high for partition, (_, high) in (await topic.offsets()).items()}
+                positions = {partition: held.next_offset for partition, held in consumer.assignment.held.items()}
+                halted = dict(consumer.assignment.halted)
+                if {**ends, **positions} == ends and positions.keys() | halted.keys() == ends.keys():
+                    return halted
+    finally:
+        await consumer.close()
+        await engine.dispose()
+
+
+async def _step(consumer: HistoryConsumer) -> None:
+    try:
+        await consumer.run_once()
+    except TemporaryError:
+        # It found its positions moved, and joins anew.
+        await asyncio.sleep(0)
+
+
+async def select(url: str, statement: str) -> list[tuple[Any, ...]]:
+    async with opened(url) as engine, engine.begin() as connection:
+        result = await connection.execute(text(statement))
+        return [tuple(row) for row in result] if result.returns_rows else []
+
+
+async def differing(settings: VerifySettings) -> set[str]:
+    return {check.name for check in (await audit(settings)).checks if check.difference_count}
+
+
+async def assert_verified(settings: VerifySettings, superseded: int) -> None:
+    report = await audit(settings)
+    assert report.ok, report.differences
+    assert report.horizon.topic_superseded == superseded
+
+
+async def test_after_begin_and_rebuild_everything_agrees_and_what_was_lost_is_counted(
+    running: VerifySettings, pipeline: Pipeline
+) -> None:
+    wallets = await pipeline.create(running)
+    await pipeline.move(running, wallets, 2)
+    await consume(running)
+    backup = await pipeline.backup(running.database_url)
+    await pipeline.move(running, wallets, 3)
+    await consume(running)
+    restored = restored_to(running, backup)
+    begun = await restore.begin(restored, "a drill")
+    assert (begun.epoch, begun.pending) == (2, 0)
+    assert sum(begun.topic_ends.values()) == WALLETS_MADE + 5 * EVENTS_A_ROUND
+    # The API and the relay are back before the history is.
+    await pipeline.move(restored, wallets, 1)
+    assert POSITIONS in await differing(restored)
+    done = await rebuild(restored)
+    assert (done.source, done.missing, done.superseded) == ("outbox", 0, 0)
+    assert "restored" in done.why
+    await pipeline.move(restored, wallets, 2)
+    assert await consume(restored) == {}
+    await assert_verified(restored, superseded=3 * EVENTS_A_ROUND)
+    # And again from nothing, long after.
+    await rebuild(restored)
+    await assert_verified(restored, superseded=3 * EVENTS_A_ROUND)
+
+
+async def test_until_it_is_rebuilt_the_history_takes_nothing_more(running: VerifySettings, pipeline: Pipeline) -> None:
+    wallets = await pipeline.create(running)
+    await pipeline.move(running, wallets, 1)
+    await consume(running)
+    backup = await pipeline.backup(running.database_url)
+    await pipeline.move(running, wallets, 1)
+    restored = restored_to(running, backup)
+    before = await select(restored.history_database_url, "SELECT * FROM history.transaction_events ORDER BY 1, 2")
+    await restore.begin(restored, None)
+    await pipeline.move(restored, wallets, 1)
+    halted = await consume(restored)
+    assert sorted(halted) == [0, 1, 2]
+    assert all("walletctl history rebuild" in why for why in halted.values())
+    after = await select(restored.history_database_url, "SELECT * FROM history.transaction_events ORDER BY 1, 2")
+    assert after == before
+
+
+async def test_a_history_elsewhere_that_was_not_told_stops_at_the_first_event_of_the_new_epoch(
+    fresh: VerifySettings, pipeline: Pipeline
+) -> None:
+    elsewhere = fresh.model_copy(update={"history_database_url": await pipeline.backup(fresh.database_url)})
+    wallets = await pipeline.create(fresh)
+    await pipeline.move(fresh, wallets, 1)
+    backup = await pipeline.backup(fresh.database_url)
+    await pipeline.move(fresh, wallets, 1)
+    await consume(elsewhere)
+    restored = restored_to(fresh, backup)
+    await restore.begin(restored, None)
+    await pipeline.move(restored, wallets, 1)
+    halted = await consume(elsewhere)
+    assert halted
+    assert all("walletctl history rebuild" in why for why in halted.values())
+    reconciled = elsewhere.model_copy(update={"database_url": backup})
+    assert HISTORY in await differing(reconciled)
+    await rebuild(reconciled)
+    assert await consume(reconciled) == {}
+    await assert_verified(reconciled, superseded=EVENTS_A_ROUND)
+
+
+async def test_events_that_were_still_to_be_published_go_out_in_the_new_epoch_and_arrive(
+    running: VerifySettings, pipeline: Pipeline
+) -> None:
+    wallets = await pipeline.create(running)
+    await pipeline.relay(running)
+    await consume(running)
+    async with opened(running.database_url) as engine:
+        await pipeline.move_money(engine, wallets, 1)
+    backup = await pipeline.backup(running.database_url)
+    # The old timeline publishes them too.
+    await pipeline.relay(running)
+    await consume(running)
+    restored = restored_to(running, backup)
+    assert (await restore.begin(restored, None)).pending == EVENTS_A_ROUND
+    await rebuild(restored)
+    await pipeline.relay(restored)
+    assert await consume(restored) == {}
+    await assert_verified(restored, superseded=0)
+    assert (await audit(restored)).horizon.topic_duplicates == EVENTS_A_ROUND
+    epochs = await select(backup, "SELECT source_epoch, count(*) FROM wallet.outbox GROUP BY 1 ORDER BY 1")
+    assert epochs == [(1, WALLETS_MADE), (2, EVENTS_A_ROUND)]
+
+
+async def test_without_begin_reused_versions_are_an_alarm_and_begin_is_the_way_out_late_too(
+    running: VerifySettings, pipeline: Pipeline
+) -> None:
+    wallets = await pipeline.create(running)
+    await pipeline.move(running, wallets, 1)
+    await consume(running)
+    backup = await pipeline.backup(running.database_url)
+    await pipeline.move(running, wallets, 2)
+    await consume(running)
+    restored = restored_to(running, backup)
+    conflicts = REGISTRY.get_sample_value("history_conflicts_total") or 0
+    await pipeline.move(restored, wallets, 1)
+    await consume(restored)
+    assert (REGISTRY.get_sample_value("history_conflicts_total") or 0) > conflicts
+    assert {HISTORY, TOPIC, DEAD_LETTERS} <= await differing(restored)
+    await restore.begin(restored, "late")
+    done = await rebuild(restored)
+    assert (done.missing, done.retried.left.total()) == (0, 0)
+    await pipeline.move(restored, wallets, 1)
+    assert await consume(restored) == {}
+    await assert_verified(restored, superseded=2 * EVENTS_A_ROUND)
+
+
+async def test_an_epoch_that_a_second_restore_forgets_is_not_given_again(
+    running: VerifySettings, pipeline: Pipeline
+) -> None:
+    wallets = await pipeline.create(running)
+    await pipeline.move(running, wallets, 1)
+    await consume(running)
+    backup = await pipeline.backup(running.database_url)
+    first = restored_to(running, await pipeline.backup(running.database_url))
+    await restore.begin(first, None)
+    await rebuild(first)
+    await pipeline.move(first, wallets, 2)
+    assert await consume(first) == {}
+    second = restored_to(first, backup)
+    # What the topic says of it is enough: the history may have been restored along.
+    with pytest.raises(TopicUnfitError, match="walletctl restore begin"):
+        await rebuild(second, "topic")
+    assert (await restore.begin(second, None)).epoch == 3
+    await rebuild(second)
+    await pipeline.move(second, wallets, 1)
+    assert await consume(second) == {}
+    await assert_verified(second, superseded=2 * EVENTS_A_ROUND)
+
+
+async def test_a_relay_that_still_runs_on_the_old_database_changes_nothing_and_is_found(
+    running: VerifySettings, pipeline: Pipeline
+) -> None:
+    wallets = await pipeline.create(running)
+    await pipeline.move(running, wallets, 1)
+    await consume(running)
+    restored = restored_to(running, await pipeline.backup(running.database_url))
+    await restore.begin(restored, None)
+    await rebuild(restored)
+    # Some of it the history knows, some it doesn't: versions beyond its own, and versions that it will give again.
+    async with opened(running.database_url) as engine:
+        async for _ in replay(engine, Selection(event_type="WALLET_CREATED")):
+            pass
+    await pipeline.move(running, wallets, 1)
+    await pipeline.move(restored, wallets, 1)
+    assert await consume(restored) == {}
+    letters = await select(
+        restored.history_database_url, "SELECT reason, count(*) FROM history.dead_letters GROUP BY 1"
+    )
+    assert letters == [("superseded", EVENTS_A_ROUND)]
+    assert await differing(restored) == {DEAD_LETTERS, TOPIC}
+    # The old relay is stopped; now all of it lies before the epoch.
+    assert (await restore.begin(restored, None)).epoch == 3
+    done = await rebuild(restored)
+    assert (done.superseded, done.retried.left.total()) == (EVENTS_A_ROUND, 0)
+    await assert_verified(restored, superseded=EVENTS_A_ROUND)
+
+
+async def test_an_epoch_begins_between_events_while_everybody_goes_on(
+    fresh: VerifySettings, pipeline: Pipeline, eventually: Callable[..., Awaitable[Any]]
+) -> None:
+    wallets = await pipeline.create(fresh)
+    done = asyncio.Event()
+
+    async def repeat(work: Callable[[], Awaitable[None]]) -> None:
+        while not done.is_set():
+            await work()
+
+    async def epochs() -> list[int]:
+        return [row[0] for row in await select(fresh.database_url, "SELECT source_epoch FROM wallet.outbox")]
+
+    async with opened(fresh.database_url) as engine, asyncio.TaskGroup() as tasks:
+        for work in (lambda: pipeline.move_money(engine, wallets, 1), lambda: pipeline.relay(fresh)):
+            tasks.create_task(repeat(work))
+        for epoch in (2, 3, 4):
+            assert (await restore.begin(fresh, None)).epoch == epoch
+
+            async def is_written_in(epoch: int = epoch) -> bool:
+                return (await epochs()).count(epoch) > EVENTS_A_ROUND
+
+            await eventually(is_written_in)
+        done.set()
+    await pipeline.relay(fresh)
+    await rebuild(fresh)
+    assert await consume(fresh) == {}
+    # Nothing was restored, and so nothing is lost: no event fell between two epochs.
+    await assert_verified(fresh, superseded=0)
+
+
+async def test_what_is_lost_is_listed_once_and_nothing_else(fresh: VerifySettings, pipeline: Pipeline) -> None:
+    wallets = await pipeline.create(fresh)
+    await pipeline.move(fresh, wallets, 1)
+    assert await restore.find_lost(fresh, 10) == restore.Lost()
+    restored = restored_to(fresh, await pipeline.backup(fresh.database_url))
+    await pipeline.move(fresh, wallets, 1)
+    async with opened(fresh.database_url) as engine:
+        async for _ in replay(engine, Selection()):
+            pass
+    await pipeline.relay(fresh)
+    await pipeline.move(restored, wallets, 1)
+    lost = await restore.find_lost(restored, 3)
+    assert lost.count == EVENTS_A_ROUND
+    assert len(lost.events) == 3
+
+
+async def test_records_that_the_topic_no_longer_keeps_are_no_hindrance(
+    fresh: VerifySettings, pipeline: Pipeline, kafka_admin: AdminClient
+) -> None:
+    wallets = await pipeline.create(fresh)
+    await pipeline.move(fresh, wallets, 1)
+    async with opened_topic(fresh) as topic:
+        ends = {partition: high for partition, (_, high) in (await topic.offsets()).items()}
+    parts = [TopicPartition(fresh.kafka_topic, partition, end) for partition, end in ends.items()]
+    for future in kafka_admin.delete_records(parts).values():
+        await asyncio.wrap_future(future)
+    begun = await restore.begin(fresh, None)
+    assert (begun.epoch, begun.topic_ends) == (2, ends)
+    assert (await restore.find_lost(fresh, 1)).count == 0
