@@ -39,8 +39,8 @@ class Field:
     driver: Driver
     poisoned: list[UUID] = field(default_factory=list)
     done: list[str] = field(default_factory=list)
-    positions_may_fall: bool = False
-    """An operator rebuilds the history."""
+    repaired: bool = False
+    """An operator puts records or positions elsewhere."""
     drained_seconds: float = 0.0
 
 

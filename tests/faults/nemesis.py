@@ -11,8 +11,10 @@ from typing import Final
 from uuid import UUID
 
 import asyncpg
+import httpx
 from confluent_kafka import KafkaException
 
+from acceptance_pipeline import Process
 from common.failpoints import NAMES
 from common.identifiers import lane_of, new_id
 from faults.api_faults import API_FAULTS
@@ -21,11 +23,13 @@ from faults.cluster import Cluster, Server
 from faults.field import Act, Fault, Field, session
 from faults.proxy import Proxy
 from faults.topic_faults import CONSUMER_FAULTS, TOPIC_FAULTS
+from walletctl.stack.readiness import HttpProbe
 
 ZOMBIE_SECONDS: Final = 18.0
 """Longer than PostgreSQL lets a session idle in its transaction (15 s), and than the group waits (6 s)."""
 
 _POISON_BYTES: Final = 2_000_000
+_JOINED_SECONDS_MAX: Final = 10.0
 
 
 async def _kill(on: Field, fault: Fault, role: str) -> None:
@@ -60,12 +64,30 @@ async def _freeze(on: Field, fault: Fault, role: str) -> None:
     await on.cluster.remove(other)
 
 
+async def is_ready(process: Process) -> bool:
+    """Whether it says that it is ready."""
+    return await HttpProbe(f"{process.url}/ready").ready()
+
+
+async def holds_a_partition(consumer: Process) -> bool:
+    """Whether it reads one."""
+    with suppress(httpx.HTTPError):
+        async with httpx.AsyncClient(trust_env=False) as client:
+            return "\nhistory_partitions_held 0.0" not in (await client.get(f"{consumer.url}/metrics")).text
+    return False
+
+
 async def _storm(on: Field, fault: Fault, role: str) -> None:
     """More of them, coming and going: every one makes the group share out its partitions anew."""
     rng = random.Random(fault.choice)
+    is_at_work = holds_a_partition if role == "history-consumer" else is_ready
     for _ in range(2):
         guest = on.cluster.add(role)
-        await asyncio.sleep(2 + fault.seconds / 2)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_JOINED_SECONDS_MAX):
+                while not await is_at_work(guest):
+                    await asyncio.sleep(0.1)
+        await asyncio.sleep(fault.seconds / 2)
         await on.cluster.end(guest, rng.choice([signal.SIGKILL, signal.SIGTERM]))
         on.cluster.processes.remove(guest)
 
