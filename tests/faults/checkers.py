@@ -7,18 +7,22 @@ from typing import Any, Final
 from uuid import UUID
 
 import asyncpg
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import ConsumerGroupTopicPartitions, Message
 
-from common.kafka import client_config
+from common.kafka import admin_client
+from faults import records
 from faults.cluster import GROUP, TOPIC, Cluster
 from faults.driver import Driver
-from faults.nemesis import Field
+from faults.field import Field, session
 from history_consumer.records import headers_of
+from walletctl.verify.audit import TOPIC as OUTBOX_AND_TOPIC
 from walletctl.verify.audit import audit
 from walletctl.verify.settings import VerifySettings
 
+Place = tuple[int, int]
+"""Partition and offset."""
+
 DRAIN_SECONDS_MAX: Final = 60.0
-MEMORY_BYTES_MAX: Final = 500_000_000
 SESSIONS_MAX: Final = 80
 
 _BANK = """
@@ -26,9 +30,12 @@ _BANK = """
         (SELECT min(balance_minor) FROM wallet.wallets) AS lowest,
         (SELECT -sum(amount_minor) FROM wallet.wallet_transactions WHERE wallet_id IS NULL)::bigint AS came_in,
         (SELECT sum(amount_minor) FROM wallet.wallet_transactions WHERE wallet_id IS NOT NULL)::bigint AS entries,
-        (SELECT count(*) FROM pg_stat_activity WHERE application_name <> '') AS sessions
+        (SELECT count(*) FROM pg_stat_activity WHERE application_name <> '') AS sessions,
+        (SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()) AS deadlocks
 """
 """One statement, so one snapshot: what a reader can see at this moment."""
+
+_POSITIONS = "SELECT partition, topic_id, next_offset FROM history.processed_offsets"
 
 _BACKLOG = """
     SELECT (SELECT count(*) FROM wallet.outbox WHERE published_at IS NULL AND parked_at IS NULL) AS pending,
@@ -37,22 +44,34 @@ _BACKLOG = """
 """
 
 
-async def watch_bank(cluster: Cluster, driver: Driver, stop: asyncio.Event) -> int:
-    """Read the bank's total again and again while everything breaks; return how often it was read."""
-    reads = 0
+async def watch(on: Field, stop: asyncio.Event) -> int:
+    """Read the bank's total and the positions again and again while everything breaks; return how often."""
+    reads, driver, positions = 0, on.driver, dict[tuple[int, str], int]()
     while not stop.is_set():
         at_least = driver.funded_at_least
         with suppress(OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
             async with asyncio.timeout(5):
-                connection = await asyncpg.connect(cluster.database_url)
+                connection = await asyncpg.connect(on.cluster.database_url)
                 try:
                     row = await connection.fetchrow(_BANK)
+                    found = await connection.fetch(_POSITIONS)
                 finally:
                     connection.terminate()
             driver.violations += bank_violations(row, at_least, driver.funded_at_most)
+            before, positions = positions, {(row["partition"], row["topic_id"]): row["next_offset"] for row in found}
+            driver.violations += [] if on.repaired else fallen(before, positions)
             reads += 1
         await asyncio.sleep(0.3)
     return reads
+
+
+def fallen(before: dict[tuple[int, str], int], now: dict[tuple[int, str], int]) -> list[str]:
+    """Say which positions are lower than before, by partition and topic id, or gone."""
+    return [
+        f"position of partition {key[0]} of topic {key[1]}: {now.get(key)} after {position}"
+        for key, position in before.items()
+        if now.get(key, -1) < position
+    ]
 
 
 def bank_violations(row: Any, at_least: int, at_most: int) -> list[str]:
@@ -64,54 +83,52 @@ def bank_violations(row: Any, at_least: int, at_most: int) -> list[str]:
         found.append(f"bank: {row['balances']} is not between {at_least} known and {at_most} asked for")
     if row["lowest"] < 0:
         found.append(f"bank: a wallet has {row['lowest']}")
+    if row["deadlocks"]:
+        found.append(f"{row['deadlocks']} deadlocks")
     if row["sessions"] > SESSIONS_MAX:
         found.append(f"{row['sessions']} database sessions")
     return found
 
 
-async def wait_until_drained(cluster: Cluster) -> float:
-    """Wait until everything that happened is in the history; return how many seconds it took.
-
-    Raises:
-        TimeoutError: it took longer than 60 s.
-    """
+async def wait_until_drained(on: Field) -> list[str]:
+    """Wait until everything that happened is in the history; note how many seconds it took, or say what is left."""
     loop = asyncio.get_running_loop()
     start = loop.time()
-    connection = await asyncpg.connect(cluster.database_url)
-    row = None
-    try:
-        async with asyncio.timeout(DRAIN_SECONDS_MAX):
-            while True:
-                row = await connection.fetchrow(_BACKLOG)
-                if row["pending"] == 0 and row["versions"] == row["in_history"]:
-                    return loop.time() - start
-                await asyncio.sleep(0.1)
-    except TimeoutError as error:
-        raise TimeoutError(f"the backlog did not drain within {DRAIN_SECONDS_MAX:.0f} s: {row}") from error
-    finally:
-        await connection.close()
+    async with session(on) as connection:
+        while True:
+            row = await connection.fetchrow(_BACKLOG)
+            on.drained_seconds = loop.time() - start
+            if row["pending"] == 0 and row["versions"] == row["in_history"]:
+                return []
+            if on.drained_seconds > DRAIN_SECONDS_MAX:
+                return [f"the backlog did not drain within {DRAIN_SECONDS_MAX:.0f} s: {row}"]
+            await asyncio.sleep(0.1)
 
 
-async def check(on: Field, driver: Driver) -> list[str]:
-    """Return everything that is wrong after the faults; changes nothing but the poison, which it takes away."""
-    cluster = on.cluster
-    connection = await asyncpg.connect(cluster.database_url)
-    try:
+async def check(on: Field) -> list[str]:
+    """Return everything that is wrong after the faults; changes nothing but poison and litter, which it takes away."""
+    cluster, driver = on.cluster, on.driver
+    messages = await asyncio.to_thread(records.read, cluster)
+    async with session(on) as connection:
+        rows = await connection.fetch("SELECT id, event_id::text, aggregate_id::text FROM wallet.outbox ORDER BY id")
+        events = {row["event_id"] for row in rows}
+        litter = {_place(message) for message in messages if _is_injected(message) and _event_id(message) not in events}
         found = [
             *driver.violations,
+            *cluster.excesses(),
             *await _check_operations(connection, driver),
             *await _check_poison(connection, on),
             *await _check_versions(connection),
-            *_check_topic(
-                await asyncio.to_thread(_read_topic, cluster),
-                await connection.fetch("SELECT id, event_id::text, aggregate_id::text FROM wallet.outbox ORDER BY id"),
-            ),
+            *await _check_litter(connection, litter),
+            *await _check_sessions(connection),
+            *await _check_committed(connection, cluster),
+            *_check_topic(on, [message for message in messages if _place(message) not in litter], rows),
         ]
-    finally:
-        await connection.close()
-    found += [
-        f"{name} used {used / 1e6:.0f} MB" for name, used in cluster.memory_bytes_max.items() if used > MEMORY_BYTES_MAX
-    ]
+    return found + await _differences(cluster, litter)
+
+
+async def _differences(cluster: Cluster, litter: set[Place]) -> list[str]:
+    """Return what the audit finds, but for the litter, which it must find."""
     report = await audit(
         VerifySettings(
             database_url=cluster.database_url,
@@ -120,7 +137,9 @@ async def check(on: Field, driver: Driver) -> list[str]:
             consumer_group=GROUP,
         )
     )
-    return found + [f"audit: {line}" for line in report.differences]
+    expected = [f"{OUTBOX_AND_TOPIC}: partition {partition} offset {offset}: record:" for partition, offset in litter]
+    lines = [line for result in report.checks for line in result.lines]
+    return [f"audit: {line}" for line in lines if not line.startswith(tuple(expected))]
 
 
 async def _check_operations(connection: asyncpg.Connection, driver: Driver) -> list[str]:
@@ -181,42 +200,65 @@ async def _check_versions(connection: asyncpg.Connection) -> list[str]:
     ]
 
 
-def _read_topic(cluster: Cluster) -> list[str]:
-    """Return the event ids of the topic, partition after partition, in the order of offsets."""
-    consumer = Consumer(
-        client_config(
-            cluster.environment["KAFKA_BOOTSTRAP_SERVERS"],
-            "fault-checker",
-            **{"group.id": "fault-checker", "enable.auto.commit": False, "auto.offset.reset": "earliest"},
-        )
-    )
-    event_ids = []
-    try:
-        for partition in consumer.list_topics(TOPIC, timeout=10).topics[TOPIC].partitions:
-            _, end = consumer.get_watermark_offsets(TopicPartition(TOPIC, partition), timeout=10)
-            consumer.assign([TopicPartition(TOPIC, partition, 0)])
-            offset = 0
-            while offset < end:
-                for message in consumer.consume(2000, timeout=10):
-                    assert message.error() is None, message.error()
-                    offset = (message.offset() or 0) + 1
-                    event_ids.append(dict(headers_of(message))["ce_id"].decode())
-    finally:
-        consumer.close()
-    return event_ids
+async def _check_litter(connection: asyncpg.Connection, litter: set[Place]) -> list[str]:
+    """All that is no event of ours is put aside, and nothing else is; then take it away, so that the audit is clean."""
+    rows = await connection.fetch('DELETE FROM history.dead_letters RETURNING partition, "offset", reason, detail')
+    aside = {(row["partition"], row["offset"]): f"{row['reason']} {row['detail']}" for row in rows}
+    return [
+        *(f"record {place} is no event and was not put aside" for place in litter - aside.keys()),
+        *(f"record {place} was put aside: {aside[place]}" for place in aside.keys() - litter),
+    ]
 
 
-def _check_topic(event_ids: list[str], rows: list[Any]) -> list[str]:
-    """Every outbox row is in the topic, nothing else is, and first occurrences are in order for each wallet."""
-    known, seen = {row["event_id"]: row for row in rows}, set(event_ids)
+async def _check_sessions(connection: asyncpg.Connection) -> list[str]:
+    """Nobody left a transaction open."""
+    rows = await connection.fetch("""
+        SELECT application_name, state, query FROM pg_stat_activity
+        WHERE application_name <> '' AND state <> 'active' AND xact_start < now() - interval '5 s'
+    """)
+    return [f"{row['application_name']} is {row['state']} after {row['query']}" for row in rows]
+
+
+async def _check_committed(connection: asyncpg.Connection, cluster: Cluster) -> list[str]:
+    """What Kafka shows of the group is never ahead of what is in the history."""
+    admin = admin_client(cluster.environment["KAFKA_BOOTSTRAP_SERVERS"])
+    (future,) = admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(GROUP)]).values()
+    committed = (await asyncio.wrap_future(future)).topic_partitions
+    stored = {row["partition"]: row["next_offset"] for row in await connection.fetch(_POSITIONS)}
+    return [
+        f"Kafka has offset {part.offset} of partition {part.partition}, the history {stored.get(part.partition)}"
+        for part in committed
+        if part.offset > stored.get(part.partition, 0)
+    ]
+
+
+def _check_topic(on: Field, messages: list[Message], rows: list[Any]) -> list[str]:
+    """Every outbox row is in the topic, nothing else is, and what relays wrote first is in order for each wallet.
+
+    Only what an operator replayed may follow what came later.
+    """
+    known = {row["event_id"]: row for row in rows}
+    seen = {_event_id(message) for message in messages}
     found = [f"outbox row {row['id']} is not in the topic" for event, row in known.items() if event not in seen]
     last: dict[str, int] = defaultdict(int)
-    for event_id in dict.fromkeys(event_ids):
+    for event_id in dict.fromkeys(_event_id(message) for message in messages if not _is_injected(message)):
         row = known.get(event_id)
         if row is None:
             found.append(f"event {event_id} is in the topic and not in the outbox")
             continue
-        if row["id"] < last[row["aggregate_id"]]:
+        if row["id"] < last[row["aggregate_id"]] and not on.repaired:
             found.append(f"wallet {row['aggregate_id']}: outbox row {row['id']} comes behind a later one")
         last[row["aggregate_id"]] = row["id"]
     return found
+
+
+def _place(message: Message) -> Place:
+    return message.partition() or 0, message.offset() or 0
+
+
+def _is_injected(message: Message) -> bool:
+    return records.INJECTED in dict(headers_of(message))
+
+
+def _event_id(message: Message) -> str:
+    return bytes(dict(headers_of(message)).get("ce_id", b"")).decode()

@@ -3,7 +3,7 @@
 import asyncio
 import signal
 import subprocess
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,8 +23,11 @@ from walletctl.stack.readiness import KafkaProbe, PostgresProbe, Probe
 
 TOPIC = "wallet_events"
 GROUP = "wallet-history"
+PARTITIONS = 4
 READY_SECONDS_MAX = 90.0
 _KEPT_EVERY_SECONDS = 0.5
+_MEMORY_MAX = 500_000_000
+_FILES_MAX = 300
 
 
 @dataclass
@@ -81,6 +84,8 @@ class Cluster:
     endings: list[str] = field(default_factory=list)
     """Processes that ended by themselves, and how."""
     memory_bytes_max: dict[str, int] = field(default_factory=dict)
+    files_max: dict[str, int] = field(default_factory=dict)
+    """Open files, sockets among them."""
 
     def add(self, role: str, **environment: str) -> Process:
         """Start one more process; it is kept running."""
@@ -130,9 +135,17 @@ class Cluster:
                     process.start()
                     continue
                 with suppress(psutil.NoSuchProcess):
-                    used = psutil.Process(child.pid).memory_info().rss
-                    self.memory_bytes_max[process.name] = max(used, self.memory_bytes_max.get(process.name, 0))
+                    seen = psutil.Process(child.pid)
+                    _raise(self.memory_bytes_max, process.name, seen.memory_info().rss)
+                    _raise(self.files_max, process.name, seen.num_fds())
             await asyncio.sleep(_KEPT_EVERY_SECONDS)
+
+    def excesses(self) -> list[str]:
+        """Say which processes took more memory or files than they may."""
+        return [
+            *(f"{name} used {used / 1e6:.0f} MB" for name, used in self.memory_bytes_max.items() if used > _MEMORY_MAX),
+            *(f"{name} had {count} files open" for name, count in self.files_max.items() if count > _FILES_MAX),
+        ]
 
     async def heal(self) -> None:
         """End every fault: all servers and all processes run, all links pass."""
@@ -150,14 +163,36 @@ class Cluster:
                 self.start(process)
 
 
+def _raise(most: dict[str, int], name: str, value: int) -> None:
+    most[name] = max(value, most.get(name, 0))
+
+
 @asynccontextmanager
-async def running_cluster(directory: Path) -> AsyncIterator[Cluster]:
-    """Run everything for the block. PostgreSQL syncs, so that what it promised survives its being killed."""
+async def running_cluster(
+    directory: Path,
+    *,
+    postgres_disk: Path | None = None,
+    kafka_disk: Path | None = None,
+    postgres_settings: Mapping[str, str] | None = None,
+    **environment: str,
+) -> AsyncIterator[Cluster]:
+    """Run everything for the block. PostgreSQL syncs, so that what it promised survives its being killed.
+
+    Args:
+        directory: for all files, but those of a server that has a disk of its own.
+        postgres_disk: where PostgreSQL's data are.
+        kafka_disk: where Kafka's data are.
+        postgres_settings: on top of the stack's.
+        environment: of the processes, on top of the suite's.
+    """
     with closing(PortReservations()) as reservations:
         names = [f"port-{number}" for number in range(5)]
         ports = list(reservations.choose(names, {}).values())
-        postgres = Postgres(directory / "postgres", ports[0], directory / "logs/postgres.log")
-        kafka = Kafka(directory / "kafka", ports[1], ports[2], directory / "logs/kafka.log", f"{HOST}:{ports[4]}")
+        logs = directory / "logs"
+        postgres = Postgres(
+            (postgres_disk or directory) / "postgres", ports[0], logs / "postgres.log", postgres_settings or {}
+        )
+        kafka = Kafka((kafka_disk or directory) / "kafka", ports[1], ports[2], logs / "kafka.log", f"{HOST}:{ports[4]}")
         await asyncio.gather(asyncio.to_thread(postgres.prepare), asyncio.to_thread(kafka.prepare))
         async with Proxy(ports[3], ports[0]) as postgres_link, Proxy(ports[4], ports[1]) as kafka_link:
             database_url = postgres.url.replace(f":{ports[0]}/", f":{ports[3]}/")
@@ -173,8 +208,11 @@ async def running_cluster(directory: Path) -> AsyncIterator[Cluster]:
                     "KAFKA_BOOTSTRAP_SERVERS": kafka.bootstrap_servers,
                     "KAFKA_TOPIC": TOPIC,
                     "CONSUMER_GROUP": GROUP,
-                    "KAFKA_TOPIC_PARTITIONS": "4",
+                    "KAFKA_TOPIC_PARTITIONS": str(PARTITIONS),
                     "CONSUMER_SESSION_TIMEOUT_SECONDS": "6",
+                    # The low water is to rise all the time.
+                    "RELAY_LOW_WATER_STEP": "1",
+                    **environment,
                 },
                 reservations,
             )
@@ -198,7 +236,7 @@ async def _start(cluster: Cluster, kafka: Kafka) -> None:
     for schema in SCHEMAS:
         await migrate(engine, schema)
     await engine.dispose()
-    await ensure_topic(admin_client(kafka.bootstrap_servers), TOPIC, 4, {})
+    await ensure_topic(admin_client(kafka.bootstrap_servers), TOPIC, PARTITIONS, {})
     for role in COMMANDS:
         cluster.add(role)
 

@@ -5,6 +5,8 @@ import random
 
 import pytest
 
+from faults.nemesis import PROCESS_FAULTS, SERVER_FAULTS
+
 SHORT_SECONDS = 40.0
 
 
@@ -24,3 +26,14 @@ def seed(request: pytest.FixtureRequest) -> int:
 def fault_seconds() -> float:
     """How long things go wrong: FAULTS_SECONDS, else a short while."""
     return float(os.environ.get("FAULTS_SECONDS") or SHORT_SECONDS)
+
+
+@pytest.fixture
+def fault_names() -> list[str]:
+    """Which faults there are: those of FAULTS_ONLY, its names parted by commas, or all."""
+    names = [name.strip() for name in os.environ.get("FAULTS_ONLY", "").split(",") if name.strip()]
+    if unknown := set(names) - {*PROCESS_FAULTS, *SERVER_FAULTS}:
+        raise pytest.UsageError(
+            f"FAULTS_ONLY: no fault {sorted(unknown)}; there are {[*PROCESS_FAULTS, *SERVER_FAULTS]}"
+        )
+    return names

@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any, Literal
@@ -53,6 +54,7 @@ class Driver:
     answers: Counter[str] = field(default_factory=Counter)
     seen_versions: dict[str, int] = field(default_factory=dict)
     _numbers: "count[int]" = field(default_factory=count)
+    _left: list[Operation] = field(default_factory=list)
 
     async def prepare(self) -> None:
         """Make the wallets and give each 100.00, while nothing is broken."""
@@ -72,6 +74,18 @@ class Driver:
         async with asyncio.TaskGroup() as tasks:
             for number in range(self.clients):
                 tasks.create_task(self._be_client(random.Random(f"{self.seed}-{number}"), stop))
+        async with self._client() as client:
+            await self._settle(client, self._left)
+
+    async def crowd(
+        self, rng: random.Random, count: int, patience: Callable[[], float | None] = lambda: None
+    ) -> list[Operation]:
+        """Ask so much at once, beside the other clients; each hangs up when its patience, in seconds, ends."""
+        asked = [self._fund(rng.choice(self.wallets), 1) for _ in range(count)]
+        async with self._client() as client:
+            await asyncio.gather(*(self._ask(client, operation, patience()) for operation in asked))
+        self._left += [operation for operation in asked if operation.outcome == "unknown"]
+        return asked
 
     @property
     def funded_at_least(self) -> int:
@@ -102,9 +116,7 @@ class Driver:
                     await asyncio.sleep(rng.uniform(0, 0.3))
                 elif rng.random() < 0.1:
                     await self._ask(client, operation)
-            async with asyncio.timeout(_SETTLE_SECONDS_MAX):
-                for operation in unknown:
-                    await self._ask_until_known(client, operation)
+            await self._settle(client, unknown)
 
     def _choose(self, rng: random.Random, unknown: list[Operation]) -> Operation | None:
         """Return what to ask now; None is a read."""
@@ -142,6 +154,11 @@ class Driver:
 
     def _key(self) -> str:
         return f"{self.seed}-{next(self._numbers)}"
+
+    async def _settle(self, client: httpx.AsyncClient, unknown: list[Operation]) -> None:
+        async with asyncio.timeout(_SETTLE_SECONDS_MAX):
+            for operation in unknown:
+                await self._ask_until_known(client, operation)
 
     async def _ask_until_known(self, client: httpx.AsyncClient, operation: Operation) -> None:
         while True:

@@ -5,55 +5,31 @@ import json
 import os
 import random
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Collection
+from contextlib import suppress
 from typing import Final
 from uuid import UUID
 
 import asyncpg
+import httpx
+from confluent_kafka import KafkaException
 
+from acceptance_pipeline import Process
 from common.failpoints import NAMES
 from common.identifiers import lane_of, new_id
+from faults.api_faults import API_FAULTS
+from faults.clock_faults import CLOCK_FAULTS
 from faults.cluster import Cluster, Server
+from faults.field import Act, Fault, Field, session
 from faults.proxy import Proxy
+from faults.topic_faults import CONSUMER_FAULTS, TOPIC_FAULTS
+from walletctl.stack.readiness import HttpProbe
 
 ZOMBIE_SECONDS: Final = 18.0
 """Longer than PostgreSQL lets a session idle in its transaction (15 s), and than the group waits (6 s)."""
 
 _POISON_BYTES: Final = 2_000_000
-
-
-@dataclass(frozen=True)
-class Fault:
-    """One thing that goes wrong.
-
-    Attributes:
-        name: of `PROCESS_FAULTS` or `SERVER_FAULTS`.
-        seconds: how long it lasts, where it lasts.
-        pause_seconds: what passes before it.
-        choice: draws whatever else it needs.
-    """
-
-    name: str
-    seconds: float
-    pause_seconds: float
-    choice: int
-
-    def __str__(self) -> str:
-        return f"{self.pause_seconds:.1f}s later {self.name} for {self.seconds:.1f}s ({self.choice})"
-
-
-@dataclass
-class Field:
-    """Where the nemesis works, and what it leaves behind for the checkers."""
-
-    cluster: Cluster
-    poisoned: list[UUID] = field(default_factory=list)
-    done: list[str] = field(default_factory=list)
-
-
-Act = Callable[[Field, Fault], Awaitable[None]]
+_JOINED_SECONDS_MAX: Final = 10.0
 
 
 async def _kill(on: Field, fault: Fault, role: str) -> None:
@@ -88,12 +64,30 @@ async def _freeze(on: Field, fault: Fault, role: str) -> None:
     await on.cluster.remove(other)
 
 
+async def is_ready(process: Process) -> bool:
+    """Whether it says that it is ready."""
+    return await HttpProbe(f"{process.url}/ready").ready()
+
+
+async def holds_a_partition(consumer: Process) -> bool:
+    """Whether it reads one."""
+    with suppress(httpx.HTTPError):
+        async with httpx.AsyncClient(trust_env=False) as client:
+            return "\nhistory_partitions_held 0.0" not in (await client.get(f"{consumer.url}/metrics")).text
+    return False
+
+
 async def _storm(on: Field, fault: Fault, role: str) -> None:
     """More of them, coming and going: every one makes the group share out its partitions anew."""
     rng = random.Random(fault.choice)
+    is_at_work = holds_a_partition if role == "history-consumer" else is_ready
     for _ in range(2):
         guest = on.cluster.add(role)
-        await asyncio.sleep(2 + fault.seconds / 2)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_JOINED_SECONDS_MAX):
+                while not await is_at_work(guest):
+                    await asyncio.sleep(0.1)
+        await asyncio.sleep(fault.seconds / 2)
         await on.cluster.end(guest, rng.choice([signal.SIGKILL, signal.SIGTERM]))
         on.cluster.processes.remove(guest)
 
@@ -112,6 +106,8 @@ PROCESS_FAULTS: Final[dict[str, Act]] = {
     "freeze history-consumer": _of(_freeze, "history-consumer"),
     "storm of outbox-relay": _of(_storm, "outbox-relay"),
     "storm of history-consumer": _of(_storm, "history-consumer"),
+    **CONSUMER_FAULTS,
+    **CLOCK_FAULTS,
 }
 
 
@@ -130,20 +126,11 @@ async def _pause_server(fault: Fault, server: Server) -> None:
         server.send(signal.SIGCONT)
 
 
-@asynccontextmanager
-async def _session(on: Field) -> AsyncIterator[asyncpg.Connection]:
-    connection = await asyncpg.connect(on.cluster.database_url)
-    try:
-        yield connection
-    finally:
-        await connection.close()
-
-
 async def _end_backends(on: Field, fault: Fault) -> None:
     """End a random half of all sessions, some times over."""
     rng = random.Random(fault.choice)
     for _ in range(4):
-        async with _session(on) as connection:
+        async with session(on) as connection:
             await connection.execute(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
                 " WHERE application_name <> '' AND hashint8(pid + $1) % 2 = 0",
@@ -154,7 +141,7 @@ async def _end_backends(on: Field, fault: Fault) -> None:
 
 async def _crash_backend(on: Field, fault: Fault) -> None:
     """Kill one backend: PostgreSQL ends all the others and recovers."""
-    async with _session(on) as connection:
+    async with session(on) as connection:
         pids = [row["pid"] for row in await connection.fetch(
             "SELECT pid FROM pg_stat_activity WHERE application_name IN ('wallet-api', 'outbox-relay')"
         )]  # fmt: skip
@@ -167,7 +154,7 @@ async def _crash_backend(on: Field, fault: Fault) -> None:
 
 async def _hold_locks(on: Field, fault: Fault) -> None:
     """Sessions that hold wallets, lanes and positions, as a forgotten psql does."""
-    async with _session(on) as connection:
+    async with session(on) as connection:
         transaction = connection.transaction()
         await transaction.start()
         for table, share in (("wallet.wallets", 0.3), ("wallet.outbox_lanes", 0.3), ("history.processed_offsets", 0.5)):
@@ -180,7 +167,7 @@ async def _poison(on: Field, fault: Fault) -> None:
     """An event that no broker takes, in a lane that it shares with others; more of its wallet behind it."""
     rng = random.Random(fault.choice)
     wallet = UUID(int=rng.getrandbits(128), version=4)
-    async with _session(on) as connection, connection.transaction():
+    async with session(on) as connection, connection.transaction():
         await connection.execute("SELECT pg_current_xact_id()")
         for size in (_POISON_BYTES, 10, 10):
             await connection.execute(
@@ -250,6 +237,8 @@ SERVER_FAULTS: Final[dict[str, Act]] = {
     "pause kafka": lambda on, fault: _pause_server(fault, on.cluster.kafka),
     **_link_faults("the link to postgres", lambda cluster: cluster.postgres_link),
     **_link_faults("the link to kafka", lambda cluster: cluster.kafka_link),
+    **TOPIC_FAULTS,
+    **API_FAULTS,
 }
 
 
@@ -265,10 +254,16 @@ def draw_schedule(seed: int, faults: dict[str, Act], count: int) -> list[Fault]:
     return schedule[:count]
 
 
-async def torment(on: Field, seed: int, seconds: float) -> None:
+async def torment(on: Field, seed: int, seconds: float, only: Collection[str] = ()) -> None:
     """Carry out two schedules at once, one on processes, one on servers and links, for about so long.
 
     A fault under way is carried through to its end.
+
+    Args:
+        on: what is attacked.
+        seed: of the schedules.
+        seconds: how long.
+        only: the names of the faults to choose from; all, if it is empty.
     """
     loop = asyncio.get_running_loop()
     deadline = loop.time() + seconds
@@ -282,10 +277,11 @@ async def torment(on: Field, seed: int, seconds: float) -> None:
             print(f"{loop.time() - deadline + seconds:6.1f}s {fault}", flush=True)
             try:
                 await faults[fault.name](on, fault)
-            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, KafkaException) as error:
                 # What it works through may be away by another fault.
                 print(f"        {fault.name} could not be carried out: {error!r}", flush=True)
 
     async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(carry_out(PROCESS_FAULTS))
-        tasks.create_task(carry_out(SERVER_FAULTS))
+        for faults in (PROCESS_FAULTS, SERVER_FAULTS):
+            if chosen := {name: act for name, act in faults.items() if not only or name in only}:
+                tasks.create_task(carry_out(chosen))

@@ -88,13 +88,14 @@ def test_the_same_seed_gives_the_same_schedule_and_every_fault_comes() -> None:
 
 
 def test_money_that_is_made_lost_or_owed_is_noticed() -> None:
-    sound = {"balances": 500, "came_in": 500, "entries": 500, "lowest": 0, "sessions": 20}
+    sound = {"balances": 500, "came_in": 500, "entries": 500, "lowest": 0, "sessions": 20, "deadlocks": 0}
     assert bank_violations(sound, 400, 500) == []
     for change, at_least, at_most in (
         ({"balances": 501}, 400, 600),
         ({"entries": 499}, 400, 600),
         ({"lowest": -1}, 400, 600),
         ({"sessions": 1000}, 400, 600),
+        ({"deadlocks": 1}, 400, 600),
         ({}, 501, 600),
         ({}, 400, 499),
     ):

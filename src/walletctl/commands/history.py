@@ -139,7 +139,8 @@ def _print_status(found: HistoryStatus) -> None:
     if found.old_gaps:
         out.print(
             f"[red]alarm:[/red] {found.old_gaps:,} wallets miss a version for more than 30 s: look for dead letters "
-            "and parked events, then walletctl verify",
+            "and parked events, then walletctl verify; if the topic lost records, walletctl history rebuild, then "
+            "walletctl outbox replay",
             highlight=False,
         )
     if found.conflicts:

@@ -160,6 +160,9 @@ _ONE_BROKER = {
     # A broker that was killed may come back only when its old session has ended: 9 s by default.
     "broker.session.timeout.ms": "3000",
     "broker.heartbeat.interval.ms": "500",
+    # Under KIP-848 the broker says how long a consumer that was killed keeps its partitions: 45 s by default.
+    "group.consumer.min.session.timeout.ms": "10000",
+    "group.consumer.session.timeout.ms": "10000",
     # `walletctl verify` compares every published row with its record: none may expire.
     "log.retention.ms": "-1",
 }

@@ -1,0 +1,55 @@
+"""The clock that a process sees, moved by an hour while it runs (libfaketime; time that only passes is not moved)."""
+
+import asyncio
+import importlib.util
+import platform
+import random
+import signal
+from pathlib import Path
+from typing import Final
+
+from acceptance_pipeline import COMMANDS
+from faults.field import Act, Fault, Field
+
+OFFSETS: Final = ("+3600", "-3600")
+"""Seconds, as libfaketime reads them from its file."""
+
+
+def library() -> Path | None:
+    """Return libfaketime, or None where the wheel has none for this machine."""
+    # Found without importing it: the package does more at import than we need.
+    spec = importlib.util.find_spec("libfaketime")
+    if spec is None or spec.origin is None or (platform.system(), platform.machine()) != ("Linux", "x86_64"):
+        return None
+    found = Path(spec.origin).parent / "vendor/libfaketime/src/libfaketime.so.1"
+    return found if found.exists() else None
+
+
+def environment(preloaded: Path, clock: Path) -> dict[str, str]:
+    """Return what lets a process see the clock that the file sets, at most a second later."""
+    return {
+        "LD_PRELOAD": str(preloaded),
+        "FAKETIME_TIMESTAMP_FILE": str(clock),
+        "FAKETIME_CACHE_DURATION": "1",
+        "DONT_FAKE_MONOTONIC": "1",
+    }
+
+
+async def _move_clock(on: Field, fault: Fault) -> None:
+    """A process whose clock jumps an hour ahead and back, or the other way round, while it works."""
+    rng, preloaded = random.Random(fault.choice), library()
+    assert preloaded is not None
+    process = on.cluster.first(rng.choice(list(COMMANDS)))
+    clock = on.cluster.directory / "clock"
+    clock.write_text("+0")
+    await on.cluster.end(process, signal.SIGTERM)
+    on.cluster.start(process, **environment(preloaded, clock))
+    for offset in rng.sample(OFFSETS, 2):
+        await asyncio.sleep(2 + fault.seconds)
+        clock.write_text(offset)
+    await asyncio.sleep(2 + fault.seconds)
+    await on.cluster.end(process, signal.SIGKILL)
+    on.cluster.start(process)
+
+
+CLOCK_FAULTS: Final[dict[str, Act]] = {"move a clock": _move_clock} if library() else {}

@@ -1,0 +1,57 @@
+"""Where the nemesis works, what it does there, and what it leaves behind for the checkers."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from uuid import UUID
+
+import asyncpg
+
+from faults.cluster import Cluster
+from faults.driver import Driver
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing that goes wrong.
+
+    Attributes:
+        name: of `PROCESS_FAULTS` or `SERVER_FAULTS`.
+        seconds: how long it lasts, where it lasts.
+        pause_seconds: what passes before it.
+        choice: draws whatever else it needs.
+    """
+
+    name: str
+    seconds: float
+    pause_seconds: float
+    choice: int
+
+    def __str__(self) -> str:
+        return f"{self.pause_seconds:.1f}s later {self.name} for {self.seconds:.1f}s ({self.choice})"
+
+
+@dataclass
+class Field:
+    """Where the nemesis works, and what it leaves behind for the checkers."""
+
+    cluster: Cluster
+    driver: Driver
+    poisoned: list[UUID] = field(default_factory=list)
+    done: list[str] = field(default_factory=list)
+    repaired: bool = False
+    """An operator puts records or positions elsewhere."""
+    drained_seconds: float = 0.0
+
+
+Act = Callable[[Field, Fault], Awaitable[None]]
+
+
+@asynccontextmanager
+async def session(on: Field) -> AsyncIterator[asyncpg.Connection]:
+    """Open a session past the proxy."""
+    connection = await asyncpg.connect(on.cluster.database_url)
+    try:
+        yield connection
+    finally:
+        await connection.close()

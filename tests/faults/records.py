@@ -1,0 +1,90 @@
+"""The topic as a plain client sees it: read from anywhere, written to past the relay."""
+
+from collections.abc import Callable, Iterable
+from typing import Final, NamedTuple
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
+
+from common.kafka import client_config
+from faults.cluster import TOPIC, Cluster
+
+INJECTED: Final = "injected"
+"""The header of what no relay wrote."""
+
+_TIMEOUT_SECONDS: Final = 10.0
+
+
+class Record(NamedTuple):
+    """A record to write."""
+
+    partition: int
+    key: bytes | None
+    value: bytes | None
+    headers: list[tuple[str, str | bytes | None]]
+
+
+def read(
+    cluster: Cluster, begin: Callable[[int, int], int] = lambda low, _: low, records_max: int = 1_000_000
+) -> list[Message]:
+    """Return records, partition after partition, in the order of offsets.
+
+    Args:
+        cluster: whose topic.
+        begin: takes a partition's first offset and the one behind its last, returns where to begin.
+        records_max: of each partition.
+
+    Raises:
+        KafkaException: the broker is away.
+    """
+    consumer = Consumer(
+        client_config(
+            cluster.environment["KAFKA_BOOTSTRAP_SERVERS"],
+            "faults",
+            **{"group.id": "faults", "enable.auto.commit": False, "auto.offset.reset": "earliest"},
+        )
+    )
+    found: list[Message] = []
+    try:
+        for partition in consumer.list_topics(TOPIC, timeout=_TIMEOUT_SECONDS).topics[TOPIC].partitions:
+            low, high = consumer.get_watermark_offsets(TopicPartition(TOPIC, partition), timeout=_TIMEOUT_SECONDS)
+            offset = begin(low, high)
+            end = min(high, offset + records_max)
+            consumer.assign([TopicPartition(TOPIC, partition, offset)])
+            while offset < end:
+                messages = consumer.consume(min(2000, end - offset), timeout=_TIMEOUT_SECONDS)
+                if not messages:
+                    raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
+                for message in messages:
+                    if error := message.error():
+                        raise KafkaException(error)
+                    offset = (message.offset() or 0) + 1
+                    found.append(message)
+    finally:
+        consumer.close()
+    return found
+
+
+def write(cluster: Cluster, records: Iterable[Record]) -> None:
+    """Write records past the relay, each where it says, in this order for each partition.
+
+    Raises:
+        KafkaException: not all are there for certain.
+    """
+    producer = Producer(
+        client_config(
+            cluster.environment["KAFKA_BOOTSTRAP_SERVERS"], "faults", **{"message.timeout.ms": 5000, "linger.ms": 0}
+        )
+    )
+    failures: list[KafkaError] = []
+
+    def note(error: KafkaError | None, _: Message) -> None:
+        if error is not None:
+            failures.append(error)
+
+    for record in records:
+        headers = [*record.headers, (INJECTED, b"")]
+        producer.produce(TOPIC, record.value, record.key, record.partition, headers=headers, on_delivery=note)
+    if producer.flush(_TIMEOUT_SECONDS):
+        raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
+    if failures:
+        raise KafkaException(failures[0])

@@ -1,0 +1,131 @@
+"""Kafka loses what it had: that is an alarm which names the way out, and an operator takes it."""
+
+import asyncio
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from confluent_kafka import TopicPartition
+
+from common.kafka import admin_client, ensure_topic
+from faults.attack import attacked
+from faults.cluster import PARTITIONS, TOPIC, running_cluster
+from faults.field import Field, session
+
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(400)]
+
+Eventually = Callable[..., Awaitable[Any]]
+_WAY_OUT = "walletctl history rebuild"
+
+
+async def recreate_topic(on: Field, eventually: Eventually) -> None:
+    admin = admin_client(on.cluster.environment["KAFKA_BOOTSTRAP_SERVERS"])
+    await asyncio.wrap_future(admin.delete_topics([TOPIC])[TOPIC])
+    await eventually(lambda: ensure_topic(admin, TOPIC, PARTITIONS, {}), 60)
+
+
+async def delete_unread_records(on: Field, eventually: Eventually) -> None:
+    consumer = on.cluster.first("history-consumer")
+    await on.cluster.end(consumer, signal.SIGTERM)
+    await published(on, eventually, 300)
+    admin = admin_client(on.cluster.environment["KAFKA_BOOTSTRAP_SERVERS"])
+    # -1 is the end.
+    ends = [TopicPartition(TOPIC, partition, -1) for partition in range(PARTITIONS)]
+    await asyncio.gather(*map(asyncio.wrap_future, admin.delete_records(ends).values()))
+    on.cluster.start(consumer)
+
+
+async def truncate_topic(on: Field, eventually: Eventually) -> None:
+    """As when the power fails: Kafka answers before its records are on the disk."""
+    kafka, log = on.cluster.kafka, on.cluster.directory / "kafka/log"
+    on_disk = {file: file.stat().st_size for file in log.glob(f"{TOPIC}-*/*.log")}
+    assert len(on_disk) == PARTITIONS
+    await published(on, eventually, 300)
+    await kafka.end(signal.SIGKILL)
+    for file, size in on_disk.items():
+        os.truncate(file, size)
+    await kafka.ready()
+
+
+async def published(on: Field, eventually: Eventually, more: int) -> None:
+    """Wait until so many more rows are settled."""
+
+    async def count() -> int:
+        async with session(on) as connection:
+            return int(await connection.fetchval("SELECT count(*) FROM wallet.outbox WHERE published_at IS NOT NULL"))
+
+    before = await count()
+
+    async def enough() -> bool:
+        return await count() >= before + more
+
+    await eventually(enough, 120)
+
+
+async def halts(on: Field) -> bool:
+    """Whether the consumer says that it stands still, and the way out."""
+    try:
+        async with httpx.AsyncClient(trust_env=False) as client:
+            reply = await client.get(f"{on.cluster.first('history-consumer').url}/ready")
+    except httpx.HTTPError:
+        return False
+    said = reply.json()["checks"]["kafka"]
+    return reply.status_code == 503 and "halted" in said and _WAY_OUT in said
+
+
+async def halts_or_misses(on: Field) -> bool:
+    """Whether it stands still, or says that versions are missing: where relays wrote on before it looked."""
+    if await halts(on):
+        return True
+    try:
+        async with httpx.AsyncClient(trust_env=False) as client:
+            metrics = (await client.get(f"{on.cluster.first('history-consumer').url}/metrics")).text
+    except httpx.HTTPError:
+        return False
+    return re.search(r"^history_old_gaps [1-9]", metrics, re.MULTILINE) is not None
+
+
+async def walletctl(on: Field, *arguments: str) -> Any:
+    """Do what an operator types; return its JSON."""
+    done = await asyncio.to_thread(
+        subprocess.run,
+        [sys.executable, "-m", "walletctl", *arguments, "--json"],
+        env={**os.environ, **on.cluster.environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, (done.stdout, done.stderr)
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize(
+    ("lose", "alarm"),
+    [
+        (recreate_topic, halts),
+        (delete_unread_records, halts),
+        (truncate_topic, halts_or_misses),
+    ],
+)
+async def test_lost_records_are_an_alarm_until_the_history_is_rebuilt_and_all_is_published_again(
+    tmp_path: Path,
+    seed: int,
+    eventually: Eventually,
+    lose: Callable[[Field, Eventually], Awaitable[None]],
+    alarm: Callable[[Field], Awaitable[bool]],
+) -> None:
+    async with running_cluster(tmp_path) as cluster, attacked(cluster, seed) as on:
+        await published(on, eventually, 200)
+        await lose(on, eventually)
+        await eventually(lambda: alarm(on), 120)
+        on.repaired = True
+        print(await walletctl(on, "history", "rebuild", "--yes"))
+        print(await walletctl(on, "outbox", "replay", "--all", "--yes", "--reason", "the topic lost records"))
