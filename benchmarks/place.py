@@ -11,6 +11,7 @@ from typing import Final
 import orjson
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
+from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from benchmarks import queries
 from common.kafka import admin_client
@@ -98,6 +99,8 @@ class Place:
         if not report.get("ok"):
             raise PromiseBrokenError(str(report.get("differences") or done.stderr.decode()[-2000:]))
 
+    # A topic that was just made has no leaders yet.
+    @retry(retry=retry_if_exception_type(KafkaException), stop=stop_after_delay(10), wait=wait_fixed(0.1), reraise=True)
     def record_count(self) -> int:
         """Return how many records the topic has."""
         latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]

@@ -16,10 +16,11 @@ class Plan:
 
     Attributes:
         name: of the size.
-        rounds: how often each pair is measured.
+        rounds: how often each load is measured.
         load_seconds: one round of a load over HTTP or by pgbench.
         warmup_seconds: the same load before the first round.
         connections: of the plot of throughput by connections, beside the 64 and 128 of the targets.
+        backlog_rounds: how often each backlog is drained.
         drain_events: the backlog of a relay, and of a consumer.
         paced_seconds: one round of a load at a fixed rate.
         grown_wallets: wallets of the grown database, and events that are pending in it.
@@ -33,6 +34,7 @@ class Plan:
     load_seconds: int
     warmup_seconds: int
     connections: tuple[int, ...]
+    backlog_rounds: int
     drain_events: int
     paced_seconds: int
     grown_wallets: int
@@ -47,6 +49,7 @@ QUICK: Final = Plan(
     load_seconds=2,
     warmup_seconds=1,
     connections=(),
+    backlog_rounds=1,
     drain_events=30_000,
     paced_seconds=4,
     grown_wallets=20_000,
@@ -60,6 +63,7 @@ NORMAL: Final = Plan(
     load_seconds=6,
     warmup_seconds=3,
     connections=(8, 32),
+    backlog_rounds=3,
     drain_events=300_000,
     paced_seconds=12,
     grown_wallets=100_000,
@@ -73,6 +77,7 @@ FULL: Final = Plan(
     load_seconds=10,
     warmup_seconds=5,
     connections=(8, 32),
+    backlog_rounds=3,
     drain_events=300_000,
     paced_seconds=20,
     grown_wallets=1_000_000,

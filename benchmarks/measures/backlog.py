@@ -20,7 +20,7 @@ CONSUME_SECONDS_MAX = 600.0
 def relays_beside_debezium(lab: Lab, plan: Plan, findings: Findings) -> None:
     """One relay, two relays and Debezium drain the same rows, one after the other, round by round."""
     rates: dict[str, list[float]] = {}
-    for number in range(plan.rounds):
+    for number in range(plan.backlog_rounds):
         curves = {
             "one relay": _drained_by_relays(lab, plan, 1),
             "two relays": _drained_by_relays(lab, plan, 2),
@@ -37,7 +37,7 @@ def relays_beside_debezium(lab: Lab, plan: Plan, findings: Findings) -> None:
 def consumer_beside_copy(lab: Lab, plan: Plan, findings: Findings) -> None:
     """A consumer applies a whole topic; psql copies the rows that came of it into empty tables."""
     ours, peer = [], []
-    for _ in range(plan.rounds):
+    for _ in range(plan.backlog_rounds):
         with lab.place(backlog(lab, plan)) as place:
             with lab.service(place, "relay"):
                 place.drain()

@@ -28,6 +28,8 @@ ENDPOINT: Final = "+".join(
             f"org.apache.kafka:{name}:{KAFKA_VERSION}"
             for name in ("connect-runtime", "connect-api", "connect-transforms", "connect-json", "kafka-clients")
         ),
+        # What Connect's REST server is built against; an older one is nearer to the root, so it would be taken.
+        "jakarta.ws.rs:jakarta.ws.rs-api:3.1.0",
         "org.apache.logging.log4j:log4j-slf4j-impl:2.24.3",
         "org.apache.logging.log4j:log4j-core:2.24.3",
     )
