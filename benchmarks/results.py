@@ -69,7 +69,7 @@ def _line(
 
 
 def merged(before: Mapping[str, Any], findings: Findings, run: Mapping[str, Any]) -> Json:
-    """Return the results with new lines and plots in place of those of the same name.
+    """Return the results with new lines and curves in place of those of the same name.
 
     Args:
         before: the results so far, or nothing.
@@ -78,10 +78,10 @@ def merged(before: Mapping[str, Any], findings: Findings, run: Mapping[str, Any]
     """
     new = {name: {**line, "run": dict(run)} for name, line in findings.lines.items()}
     lines = {line["name"]: line for line in before.get("lines", ())} | new
-    return {
-        "lines": [lines[name] for name in TARGETS if name in lines],
-        "plots": {**before.get("plots", {}), **findings.plots},
-    }
+    plots = dict(before.get("plots", {}))
+    for name, curves in findings.plots.items():
+        plots[name] = {**plots.get(name, {}), **curves}
+    return {"lines": [lines[name] for name in TARGETS if name in lines], "plots": plots}
 
 
 def read(file: Path) -> Json:

@@ -43,7 +43,7 @@ INSERT INTO wallet.outbox (event_id, aggregate_id, lane, event_type, payload, cr
 VALUES (
     :event_id, bench.wallet_id(:sender), bench.lane(bench.wallet_id(:sender)), 'TRANSFER_DONE',
     bench.event(
-        :event_id, :created_at, bench.movement(:transaction_id, 1), 'TRANSFER_DONE',
+        :event_id, :created_at, bench.movement(:transaction_id, 1), 'TRANSFER_DONE', '',
         bench.change(bench.wallet_id(:sender), :sender_user, :sender_version, :sender_balance, 'out') || ','
         || bench.change(bench.wallet_id(:receiver), :receiver_user, :receiver_version, :receiver_balance, 'in')
     ), :created_at

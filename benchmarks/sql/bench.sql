@@ -27,11 +27,12 @@ RETURN '{"wallet_id":"' || id || '","user_id":"' || user_id || '","version":' ||
     || bench.major(balance) || '","direction":' || coalesce('"' || direction || '"', 'null') || '}';
 
 -- The first and the last fields of every event (`common.events`); in between stand those of its type.
-CREATE FUNCTION bench.event(event_id uuid, at timestamptz, more text, event_type text, changes text) RETURNS json
-STABLE PARALLEL SAFE LANGUAGE sql
+CREATE FUNCTION bench.event(
+    event_id uuid, at timestamptz, before text, event_type text, after text, changes text
+) RETURNS json STABLE PARALLEL SAFE LANGUAGE sql
 RETURN ('{"schema_version":1,"event_id":"' || event_id || '","created_at":"' || bench.moment(at)
-    || '","currency":"EUR","metadata":{},' || more || '"event_type":"' || event_type || '","wallets":[' || changes
-    || ']}')::json;
+    || '","currency":"EUR","metadata":{},' || before || '"event_type":"' || event_type || '",' || after || '"wallets":['
+    || changes || ']}')::json;
 
 CREATE FUNCTION bench.movement(transaction_id uuid, amount bigint) RETURNS text IMMUTABLE PARALLEL SAFE LANGUAGE sql
 RETURN '"transaction_id":"' || transaction_id || '","amount":"' || bench.major(amount) || '","reference":null,';
@@ -74,16 +75,15 @@ BEGIN
 
     INSERT INTO wallet.outbox (event_id, aggregate_id, lane, event_type, payload, created_at)
     SELECT event_id, id, bench.lane(id), event_type,
-        bench.event(event_id, at, more, event_type, bench.change(id, user_id, version, after, direction)), at
+        bench.event(
+            event_id, at, before, event_type, after, bench.change(id, user_id, version, balance_after, direction)
+        ), at
     FROM made CROSS JOIN LATERAL (
         VALUES
-            (created_event_id, 'WALLET_CREATED', '', 1, 0::bigint, NULL),
-            (funded_event_id, 'WALLET_FUNDED', bench.movement(transaction_id, balance), 2, balance, 'in')
-    ) AS event (event_id, event_type, more, version, after, direction)
+            (created_event_id, '', 'WALLET_CREATED', '"external_id":null,', 1, 0::bigint, NULL),
+            (funded_event_id, bench.movement(transaction_id, balance), 'WALLET_FUNDED', '', 2, balance, 'in')
+    ) AS event (event_id, before, event_type, after, version, balance_after, direction)
     ORDER BY number, version;
-    -- An event without a movement names its external id where the others name their amount.
-    UPDATE wallet.outbox SET payload = replace(payload::text, '"event_type"', '"external_id":null,"event_type"')::json
-    WHERE event_type = 'WALLET_CREATED';
 END $$;
 
 -- In one round each wallet sends one cent to the next one, in the order of their numbers: all but the first have
@@ -114,7 +114,7 @@ BEGIN
     INSERT INTO wallet.outbox (event_id, aggregate_id, lane, event_type, payload, created_at)
     SELECT event_id, sender, bench.lane(sender), 'TRANSFER_DONE',
         bench.event(
-            event_id, at, bench.movement(transaction_id, 1), 'TRANSFER_DONE',
+            event_id, at, bench.movement(transaction_id, 1), 'TRANSFER_DONE', '',
             bench.change(sender, sender_user, sender_version, sender_balance, 'out') || ','
             || bench.change(receiver, receiver_user, receiver_version, receiver_balance, 'in')
         ), at
@@ -165,7 +165,7 @@ BEGIN
     VALUES (
         told_id, sender, bench.lane(sender), 'TRANSFER_DONE',
         bench.event(
-            told_id, at, bench.movement(made_id, 1), 'TRANSFER_DONE',
+            told_id, at, bench.movement(made_id, 1), 'TRANSFER_DONE', '',
             bench.change(sender, source.user_id, source.version, source.balance_minor, 'out') || ','
             || bench.change(receiver, target.user_id, target.version, target.balance_minor, 'in')
         ), at
