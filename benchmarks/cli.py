@@ -92,7 +92,7 @@ def _measure(servers: lab.Lab, plan: Plan, chosen: list[str], file: Path, run: M
                 MEASURES[name](servers, plan, findings)
             except Exception as error:  # noqa: BLE001 - one measure's failure is told, and the others still run
                 failures[name] = f"{type(error).__name__}: {error}"
-            _keep(file, findings, {**run, "seconds": round(time.monotonic() - started)})
+            _keep(file, findings, run)
             progress.console.print(_told(name, findings, failures, time.monotonic() - started), highlight=False)
             progress.advance(task)
     return failures

@@ -17,7 +17,7 @@ ANSWERED: Final = "SELECT count(*) FROM wallet.idempotency_keys WHERE reply_stat
 MOVEMENTS: Final = "SELECT count(*) FROM wallet.wallet_transactions WHERE entry = 1"
 NEXT_OFFSETS: Final = "SELECT coalesce(sum(next_offset), 0)::bigint FROM history.processed_offsets"
 SETTINGS: Final = """
-    SELECT name, setting FROM pg_settings
+    SELECT name, current_setting(name) FROM pg_settings
     WHERE name IN ('fsync', 'synchronous_commit', 'full_page_writes', 'server_version', 'shared_buffers', 'wal_level')
 """
 

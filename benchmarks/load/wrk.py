@@ -102,7 +102,7 @@ def send(url: str, load: Load, connections: int, seconds: float, rate: float = 0
         rate: requests a second; 0 sends the next as soon as a reply is there.
 
     Raises:
-        LoadError: connections broke, a reply was none of ours, or the schedule wasn't kept.
+        LoadError: connections broke, nothing was done, or the schedule wasn't kept.
     """
     arguments = [load.operation, str(load.ids), "one" if load.hot else "all", str(rate), str(next(_seeds))]
     command = ["wrk", "-t1", f"-c{connections}", f"-d{round(seconds)}s", "--timeout", "10s", "-s", str(SCRIPT), url]
@@ -112,7 +112,8 @@ def send(url: str, load: Load, connections: int, seconds: float, rate: float = 0
         raise LoadError(f"wrk failed: {done.stderr.strip() or done.stdout.strip()}")
     answers = read(result[0].removeprefix("RESULT "))
     if rate and answers.rate < rate * RATE_KEPT_MIN:
-        raise LoadError(f"{rate:,.0f} requests a second were to be answered, {answers.rate:,.0f} were")
+        refused = f"; refused: {answers.refused}" if answers.refused else ""
+        raise LoadError(f"{rate:,.0f} transfers a second were to be done, {answers.rate:,.0f} were{refused}")
     return answers
 
 
