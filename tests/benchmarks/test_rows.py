@@ -12,11 +12,11 @@ import pytest
 from benchmarks import queries
 from benchmarks.load import pgbench
 from common.identifiers import lane_of
-from walletctl.verify.audit import audit
-from walletctl.verify.settings import VerifySettings
 from wallet_api.app import create_app
 from wallet_api.idempotency import request_hash
 from wallet_api.settings import WalletApiSettings
+from walletctl.verify.audit import audit
+from walletctl.verify.settings import VerifySettings
 
 WALLETS, BALANCE_MINOR = 3, 100_000
 UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -130,6 +130,12 @@ async def test_what_the_sql_computes_is_what_the_api_computes(bench_url: str) ->
     digest = await connection.fetchval("SELECT bench.request_hash($1, $2, 1)", sender, receiver)
     await connection.close()
 
-    body = {"metadata": {}, "amount": "0.01", "currency": None, "reference": None, "to_wallet_id": str(receiver)}
+    body: dict[str, Any] = {
+        "metadata": {},
+        "amount": "0.01",
+        "currency": None,
+        "reference": None,
+        "to_wallet_id": str(receiver),
+    }
     assert digest == request_hash("POST", f"/wallets/{sender}/transfer", body)
     assert all(row["lane"] == lane_of(row["id"]) for row in lanes)

@@ -1,7 +1,7 @@
 """Apache Kafka's jars, or others, fetched by jgo into the Maven cache of the user (`~/.m2/repository`).
 
-Run as a program it prints the class path as JSON: `python -m walletctl.stack.jars ENDPOINT`. That keeps jgo's warnings and
-its half second of imports out of the caller, and makes a long download something that can be stopped.
+Run as a program it prints the class path as JSON: `python -m walletctl.stack.jars ENDPOINT`. That keeps jgo's
+warnings and its half second of imports out of the caller, and makes a long download something that can be stopped.
 """
 
 import fcntl
