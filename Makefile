@@ -7,10 +7,10 @@ UV_VERSION := 0.13.9
 UV = $(shell command -v uv 2>/dev/null || echo .tools/bin/uv)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up down test check faults mutants fmt docs lock clean
+.PHONY: help setup demo up down test check faults mutants bench bench-full wrk fmt docs lock clean
 
 help: ## list the targets
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
 
 setup: $(VENV)/.installed ## make .venv with everything, .venv/bin/walletctl among it
 
@@ -50,6 +50,16 @@ faults: setup ## attack everything for FAULTS_SECONDS (600); FAULTS_SEED replays
 
 mutants: setup ## break the promises on purpose, one by one, and require the tests to notice
 	@$(BIN)/python tests/mutants/run.py
+
+bench: setup $(if $(shell command -v wrk),,wrk) ## measure this system beside its peers, in 15 minutes; QUICK=1 in 3; ONLY=NAME one measure
+	@$(BIN)/python -m benchmarks --size $(if $(QUICK),quick,normal) $(if $(ONLY),--only $(ONLY))
+
+bench-full: setup $(if $(shell command -v wrk),,wrk) ## growth and memory at full size: 10,000,000 ledger rows, 1,000,000 requests
+	@$(BIN)/python -m benchmarks --size full --only growth --only memory
+
+wrk: # where this may install it; elsewhere the benchmark says how to get it
+	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  apt-get update -qq && apt-get install -y -qq --no-install-recommends wrk >/dev/null; fi
 
 fmt: setup ## format the code and mend what the linter can
 	@$(BIN)/ruff check --fix --quiet . || true

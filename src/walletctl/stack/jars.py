@@ -1,7 +1,7 @@
-"""Apache Kafka's jars, fetched by jgo into the Maven cache of the user (`~/.m2/repository`).
+"""Apache Kafka's jars, or others, fetched by jgo into the Maven cache of the user (`~/.m2/repository`).
 
-Run as a program it prints the class path as JSON: `python -m walletctl.stack.jars`. That keeps jgo's warnings and
-its half second of imports out of the caller, and makes a long download something that can be stopped.
+Run as a program it prints the class path as JSON: `python -m walletctl.stack.jars ENDPOINT`. That keeps jgo's
+warnings and its half second of imports out of the caller, and makes a long download something that can be stopped.
 """
 
 import fcntl
@@ -32,15 +32,19 @@ ENDPOINT = "+".join(
 DOWNLOAD_SECONDS_MAX = 600.0
 
 
-def class_path() -> list[str]:
-    """Return the broker's jars, downloading what isn't in the cache: about 20 s once, 0.5 s after.
+def class_path(endpoint: str = ENDPOINT, title: str = "Apache Kafka") -> list[str]:
+    """Return the jars, downloading what isn't in the cache: about 20 s once, 0.5 s after.
+
+    Args:
+        endpoint: `group:artifact:version`, more of them behind `+`; the broker's if left out.
+        title: what they are, for the error.
 
     Raises:
         StackError: a jar can't be had.
     """
-    command = [sys.executable, "-P", "-W", "ignore", "-m", "walletctl.stack.jars"]
+    command = [sys.executable, "-P", "-W", "ignore", "-m", "walletctl.stack.jars", endpoint]
     step = launch(command, on_parent_death=SIGKILL, env={"PYTHONWARNINGS": "ignore"})
-    answer = run_step("fetching Apache Kafka's jars", step, timeout_seconds=DOWNLOAD_SECONDS_MAX)
+    answer = run_step(f"fetching {title}'s jars", step, timeout_seconds=DOWNLOAD_SECONDS_MAX)
     return [str(jar) for jar in json.loads(answer)]
 
 
@@ -54,11 +58,11 @@ def _one_download_at_a_time(cache: Path) -> Iterator[None]:
 
 
 @retry(stop=stop_after_attempt(4), wait=wait_exponential(multiplier=1, max=8), reraise=True)
-def _fetch() -> list[str]:
+def _fetch(endpoint: str) -> list[str]:
     # `jgo.resolve`, not `jgo.build`: that one fetches a whole JDK 11 besides, to tell modules from jars.
     import jgo
 
-    jars = [artifact.resolve() for artifact in jgo.resolve(ENDPOINT)]
+    jars = [artifact.resolve() for artifact in jgo.resolve(endpoint)]
     broken = [jar for jar in jars if not zipfile.is_zipfile(jar)]
     for jar in broken:
         # The rest of a download that was killed: jgo would use it for ever.
@@ -73,7 +77,7 @@ def main() -> None:
     from jgo.config import GlobalSettings
 
     with _one_download_at_a_time(GlobalSettings.load().repo_cache):
-        jars = _fetch()
+        jars = _fetch(sys.argv[1])
     sys.stdout.write(json.dumps(jars))
 
 

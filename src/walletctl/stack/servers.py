@@ -42,7 +42,7 @@ def postgres_server(directory: Path, settings: Mapping[str, str] | None = None) 
     with _reserved("test-postgres") as (port,):
         server = Postgres(directory.resolve() / "postgres", port, log_file, settings or {})
         server.prepare()
-        with _running(server.launch(), log_file, PostgresProbe(server.url), server.stop_signal):
+        with running(server.launch(), log_file, PostgresProbe(server.url), server.stop_signal):
             yield server.url
 
 
@@ -66,7 +66,7 @@ def kafka_server(directory: Path, advertised: str | None = None) -> Iterator[str
     with _reserved("test-kafka", "test-kafka-controller") as (port, controller_port):
         broker = Kafka(directory.resolve() / "kafka", port, controller_port, log_file, advertised)
         broker.prepare()
-        with _running(broker.launch(), log_file, KafkaProbe(HOST, port), broker.stop_signal):
+        with running(broker.launch(), log_file, KafkaProbe(HOST, port), broker.stop_signal):
             yield broker.bootstrap_servers
 
 
@@ -80,12 +80,21 @@ def _reserved(*names: str) -> Iterator[list[int]]:
 
 
 @contextmanager
-def _running(start: Launch, log_file: Path, probe: Probe, stop_signal: signal.Signals) -> Iterator[None]:
+def running(
+    start: Launch, log_file: Path, probe: Probe, stop_signal: signal.Signals
+) -> Iterator["subprocess.Popen[bytes]"]:
+    """Run a process for as long as the block: ready when it begins, ended when it ends.
+
+    Start it from a thread that outlives the block: the process is told to stop when that thread ends.
+
+    Raises:
+        StackError: it did not start.
+    """
     with open_log(log_file) as log:
         process = spawn(start, log)
     try:
         _wait_until_ready(process, probe, log_file)
-        yield
+        yield process
     finally:
         _stop(process, stop_signal)
 

@@ -1,0 +1,1 @@
+"""The generators of load: wrk over HTTP, pgbench beside it."""

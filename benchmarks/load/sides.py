@@ -1,0 +1,96 @@
+"""Two sides of a comparison, asked in turn."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from benchmarks import queries
+from benchmarks.load import pgbench, wrk
+from benchmarks.load.wrk import Answers, Load
+from benchmarks.place import Place, PromiseBrokenError
+from benchmarks.plan import Plan
+
+Side = Callable[[float], float]
+"""Puts a load on one side for so many seconds, and returns what was done in a second."""
+
+
+@dataclass
+class HttpSide:
+    """A server under load by wrk; remembers all its answers.
+
+    Attributes:
+        url: of the server.
+        load: what to ask for.
+        connections: kept open.
+        rate: requests a second on a schedule; 0 asks as fast as replies come.
+    """
+
+    url: str
+    load: Load
+    connections: int
+    rate: float = 0
+    answers: list[Answers] = field(default_factory=list)
+
+    def __call__(self, seconds: float) -> float:
+        """Ask."""
+        self.answers.append(wrk.send(self.url, self.load, self.connections, seconds, self.rate))
+        return self.answers[-1].rate
+
+
+@dataclass(frozen=True)
+class PgbenchSide:
+    """A database under load by pgbench."""
+
+    url: str
+    script: Path
+    clients: int
+    wallets: int
+    senders: int
+
+    def __call__(self, seconds: float) -> float:
+        """Transfer as fast as it goes."""
+        started = pgbench.start(
+            self.url,
+            self.script,
+            clients=self.clients,
+            wallets=self.wallets,
+            senders=self.senders,
+            limit=("-T", seconds),
+        )
+        return pgbench.finish(started)
+
+
+def in_turn(plan: Plan, ours: Side, peer: Side) -> tuple[list[float], list[float]]:
+    """Warm both up, then measure one after the other, round by round; return the rates of each."""
+    for side in (ours, peer):
+        side(plan.warmup_seconds)
+    rounds = [(ours(plan.load_seconds), peer(plan.load_seconds)) for _ in range(plan.rounds)]
+    return [pair[0] for pair in rounds], [pair[1] for pair in rounds]
+
+
+def check_answers(place: Place, sides: Sequence[HttpSide], movements_before: int) -> None:
+    """Compare the answers with the ledger: nothing was answered that isn't there, nothing is there twice.
+
+    What was under way when a load ended may have been done without an answer: one request a connection.
+
+    Raises:
+        PromiseBrokenError: they differ.
+    """
+    answered = sum(answers.done for side in sides for answers in side.answers)
+    cut_off_max = sum(side.connections * len(side.answers) for side in sides)
+    stored = queries.value(place.url, queries.ANSWERED)
+    moved = queries.value(place.url, queries.MOVEMENTS) - movements_before
+    if stored != moved or not answered <= moved <= answered + cut_off_max:
+        raise PromiseBrokenError(
+            f"{answered} requests were answered with 200, {stored} keys have a reply, {moved} movements were made"
+        )
+
+
+def refusals(sides: Sequence[HttpSide]) -> str:
+    """Say which other replies there were, for the line's note."""
+    total: dict[str, int] = {}
+    for side in sides:
+        for answers in side.answers:
+            for status, count in answers.refused.items():
+                total[status] = total.get(status, 0) + count
+    return ", ".join(f"{count} replies with {status}" for status, count in sorted(total.items()))

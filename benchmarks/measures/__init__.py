@@ -1,0 +1,25 @@
+"""The measures, by name, in the order in which they run."""
+
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from benchmarks.lab import Lab
+from benchmarks.measures import backlog, growth, http, latency, memory
+from benchmarks.plan import Plan
+from benchmarks.results import Findings
+
+Measure = Callable[[Lab, Plan, Findings], None]
+
+MEASURES: Final[Mapping[str, Measure]] = {
+    "transfers-orm": http.transfers_beside_orm,
+    "transfers-pgbench": http.transfers_beside_pgbench,
+    "hot-transfers": http.hot_transfers_beside_pgbench,
+    "hot-funds": http.funds_beside_orm,
+    "relay-drain": backlog.relays_beside_debezium,
+    "relay-latency": latency.relay_beside_debezium,
+    "consumer": backlog.consumer_beside_copy,
+    "visible": latency.history_visible,
+    "api-latency": latency.api_at_half_rate,
+    "growth": growth.grown_beside_small,
+    "memory": memory.memory_after,
+}

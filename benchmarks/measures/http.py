@@ -1,0 +1,116 @@
+"""Transfers and funds over HTTP."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Final
+
+from benchmarks import queries
+from benchmarks.lab import Lab, Service
+from benchmarks.load import pgbench, wrk
+from benchmarks.load.sides import HttpSide, PgbenchSide, check_answers, in_turn, refusals
+from benchmarks.load.wrk import Load
+from benchmarks.peers import orm
+from benchmarks.place import Place
+from benchmarks.plan import WALLETS, Plan
+from benchmarks.results import Findings
+
+CONNECTIONS: Final = (64, 128)
+
+# With which pgbench was fastest on two cores, of 4, 8, 16, 32 and 64: a hot wallet's lock is better not fought for.
+SPREAD_CLIENTS: Final = 32
+HOT_CLIENTS: Final = 8
+
+
+def transfers_beside_orm(lab: Lab, plan: Plan, findings: Findings) -> None:
+    """Spread over all wallets; both sides publish: our relay runs beside, the peer produces itself."""
+    with _ours_and_orm(lab) as (ours, peer):
+        for connections in sorted({*plan.connections, *CONNECTIONS}):
+            side = ours.side(connections)
+            samples = in_turn(plan, side, peer.side(connections))
+            if connections in CONNECTIONS:
+                findings.compare(f"transfers_{connections}_orm", *samples, note=refusals([side]))
+            for label, found in zip(("this system", "ORM app"), samples, strict=True):
+                findings.curve("throughput", label, [(connections, median(found))])
+
+
+def funds_beside_orm(lab: Lab, plan: Plan, findings: Findings) -> None:
+    """All funds of one wallet, optimistic on both sides."""
+    with _ours_and_orm(lab) as (ours, peer):
+        side = ours.side(CONNECTIONS[0], "fund")
+        samples = in_turn(plan, side, peer.side(CONNECTIONS[0], "fund"))
+        findings.compare("hot_funds", *samples, note=refusals([side]))
+
+
+def transfers_beside_pgbench(lab: Lab, plan: Plan, findings: Findings) -> None:
+    """Spread over all wallets; neither side publishes while it is measured."""
+    with _ours_and_pgbench(lab) as (ours, url):
+        peer = PgbenchSide(url, pgbench.BY_STATEMENTS, SPREAD_CLIENTS, WALLETS, senders=WALLETS)
+        for connections in CONNECTIONS:
+            side = ours.side(connections)
+            findings.compare(f"transfers_{connections}_pgbench", *in_turn(plan, side, peer), note=refusals([side]))
+
+
+def hot_transfers_beside_pgbench(lab: Lab, plan: Plan, findings: Findings) -> None:
+    """All out of one wallet; the peer does each in one call."""
+    with _ours_and_pgbench(lab) as (ours, url):
+        peer = PgbenchSide(url, pgbench.BY_FUNCTION, HOT_CLIENTS, WALLETS, senders=1)
+        side = ours.side(CONNECTIONS[0], hot=True)
+        findings.compare("hot_transfers", *in_turn(plan, side, peer), note=refusals([side]))
+
+
+@dataclass
+class Server:
+    """A server to load, and all that was asked of it."""
+
+    service: Service
+    ids: Path
+    sides: list[HttpSide]
+
+    def side(
+        self, connections: int, operation: wrk.Operation = "transfer", *, hot: bool = False, rate: float = 0
+    ) -> HttpSide:
+        """Return one more side of it; funds are always of the hot wallet."""
+        load = Load(operation, self.ids, hot or operation == "fund")
+        side = HttpSide(self.service.url, load, connections, rate)
+        self.sides.append(side)
+        return side
+
+
+@contextmanager
+def our_api(lab: Lab, place: Place, wallets: int = WALLETS) -> Iterator[Server]:
+    """Run our API; what it answered is compared with the ledger at the end, and everything with everything."""
+    before = queries.value(place.url, queries.MOVEMENTS)
+    ids = wrk.ids_file(lab.directory, [row[0] for row in queries.fetch(place.url, queries.WALLET_IDS, wallets)])
+    with lab.service(place, "api") as service:
+        server = Server(service, ids, [])
+        yield server
+    check_answers(place, server.sides, before)
+
+
+@contextmanager
+def _ours_and_orm(lab: Lab) -> Iterator[tuple[Server, Server]]:
+    template = lab.template(WALLETS)
+    with lab.place(template) as place, lab.place(template) as peer_place:
+        with (
+            lab.service(place, "relay"),
+            our_api(lab, place) as ours,
+            orm.running(lab, peer_place) as peer,
+        ):
+            place.drain()
+            yield ours, Server(peer, ours.ids, [])
+            place.drain()
+        place.verify()
+
+
+@contextmanager
+def _ours_and_pgbench(lab: Lab) -> Iterator[tuple[Server, str]]:
+    template = lab.template(WALLETS)
+    with lab.place(template) as place, lab.place(template) as peer_place:
+        with our_api(lab, place) as ours:
+            yield ours, peer_place.url
+        place.verify()
+        # The peer's rows are as good as ours: so the same work was done.
+        peer_place.verify()

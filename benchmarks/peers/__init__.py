@@ -1,0 +1,1 @@
+"""What this system is measured against."""

@@ -1,0 +1,89 @@
+"""How much of everything a run does."""
+
+from dataclasses import dataclass
+from typing import Final
+
+WALLETS: Final = 10_000
+"""Wallets that a load is spread over."""
+
+BALANCE_MINOR: Final = 100_000_000
+"""What each wallet has at first: more than any run moves out of one."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The size of a run.
+
+    Attributes:
+        name: of the size.
+        rounds: how often each load is measured.
+        load_seconds: one round of a load over HTTP or by pgbench.
+        warmup_seconds: the same load before the first round.
+        connections: of the plot of throughput by connections, beside the 64 and 128 of the targets.
+        backlog_rounds: how often each backlog is drained.
+        drain_events: the backlog of a relay, and of a consumer.
+        paced_seconds: one round of a load at a fixed rate.
+        grown_wallets: wallets of the grown database, and events that are pending in it.
+        grown_rounds: transfers of each of them; each makes two ledger rows.
+        memory_requests: transfers over HTTP before the API's memory is judged.
+        memory_events: events before the relay's and the consumer's is.
+    """
+
+    name: str
+    rounds: int
+    load_seconds: int
+    warmup_seconds: int
+    connections: tuple[int, ...]
+    backlog_rounds: int
+    drain_events: int
+    paced_seconds: int
+    grown_wallets: int
+    grown_rounds: int
+    memory_requests: int
+    memory_events: int
+
+
+QUICK: Final = Plan(
+    name="quick",
+    rounds=2,
+    load_seconds=2,
+    warmup_seconds=1,
+    connections=(),
+    backlog_rounds=1,
+    drain_events=30_000,
+    paced_seconds=4,
+    grown_wallets=20_000,
+    grown_rounds=2,
+    memory_requests=4_000,
+    memory_events=40_000,
+)
+NORMAL: Final = Plan(
+    name="normal",
+    rounds=3,
+    load_seconds=6,
+    warmup_seconds=3,
+    connections=(8, 32),
+    backlog_rounds=3,
+    drain_events=300_000,
+    paced_seconds=12,
+    grown_wallets=100_000,
+    grown_rounds=4,
+    memory_requests=100_000,
+    memory_events=300_000,
+)
+FULL: Final = Plan(
+    name="full",
+    rounds=3,
+    load_seconds=10,
+    warmup_seconds=5,
+    connections=(8, 32),
+    backlog_rounds=3,
+    drain_events=300_000,
+    paced_seconds=20,
+    grown_wallets=1_000_000,
+    grown_rounds=4,
+    memory_requests=1_000_000,
+    memory_events=1_000_000,
+)
+
+PLANS: Final = {plan.name: plan for plan in (QUICK, NORMAL, FULL)}

@@ -1,0 +1,57 @@
+"""What `make bench` measures and what must be reached, in the order of the report."""
+
+from dataclasses import dataclass
+from typing import Final
+
+
+@dataclass(frozen=True)
+class Target:
+    """One line of the report.
+
+    Attributes:
+        name: constant; the key in the JSON.
+        what: what is measured, and against which peer if there is one.
+        unit: of ours and the peer's.
+        bound: what the ratio, or the value where there is no peer, is held against.
+        at_least: whether more is better; else `bound` is the most that is allowed.
+    """
+
+    name: str
+    what: str
+    unit: str
+    bound: float
+    at_least: bool = True
+
+    def met_by(self, value: float) -> bool:
+        """Whether this is good enough."""
+        return value >= self.bound if self.at_least else value <= self.bound
+
+
+_ALL: Final = (
+    Target("transfers_64_orm", "transfers, 64 connections, beside the ORM app", "transfers/s", 8),
+    Target("transfers_128_orm", "transfers, 128 connections, beside the ORM app", "transfers/s", 8),
+    Target("transfers_64_pgbench", "transfers, 64 connections, beside pgbench by statements", "transfers/s", 1.0),
+    Target("transfers_128_pgbench", "transfers, 128 connections, beside pgbench by statements", "transfers/s", 1.0),
+    Target("hot_transfers", "transfers out of one wallet, beside pgbench by one function", "transfers/s", 1.5),
+    Target("hot_funds", "funds of one wallet, beside the ORM app", "funds/s", 8),
+    Target("relay_drain", "relay draining a backlog, beside Debezium", "events/s", 2.0),
+    Target("relay_p50", "commit to Kafka at 500 events/s, p50, beside Debezium", "ms", 0.4, at_least=False),
+    Target("relay_p99", "commit to Kafka at 500 events/s, p99, beside Debezium", "ms", 0.7, at_least=False),
+    Target("two_relays", "two relays draining, beside one relay", "events/s", 0.9),
+    Target("consumer_apply", "consumer applying, beside COPY of the same rows", "events/s", 0.4),
+    Target("visible_p50", "commit to visible history at 500 transfers/s, p50", "ms", 15, at_least=False),
+    Target("visible_p99", "commit to visible history at 500 transfers/s, p99", "ms", 60, at_least=False),
+    Target("api_p99", "API latency at half of its own top rate, p99", "ms", 25, at_least=False),
+    Target("grown_transfers", "transfers in a grown database, beside a small one", "transfers/s", 0.8),
+    Target("grown_claim", "rows that a relay's claims read in a grown outbox, beside a small one", "rows/s", 0.8),
+    Target("memory_api", "resident memory of an API process", "MiB", 150, at_least=False),
+    Target("memory_relay", "resident memory of a relay", "MiB", 150, at_least=False),
+    Target("memory_consumer", "resident memory of a consumer", "MiB", 150, at_least=False),
+    Target("memory_api_growth", "API memory at the end, beside a third of the way", "MiB", 1.1, at_least=False),
+    Target("memory_relay_growth", "relay memory at the end, beside a third of the way", "MiB", 1.1, at_least=False),
+    Target(
+        "memory_consumer_growth", "consumer memory at the end, beside a third of the way", "MiB", 1.1, at_least=False
+    ),
+)
+
+TARGETS: Final = {target.name: target for target in _ALL}
