@@ -8,6 +8,7 @@ from fastapi import FastAPI
 from common.api import create_api
 from common.database import create_engine, database_state
 from common.logs import configure_logs
+from common.pulse import pulse_felt
 from wallet_api import routes
 from wallet_api.context import Context
 from wallet_api.settings import WalletApiSettings
@@ -34,7 +35,8 @@ def create_app(settings: WalletApiSettings | None = None) -> FastAPI:
             lock_timeout_seconds=settings.lock_timeout_seconds,
         )
         app.state.context = Context(settings, engine, engine.execution_options(isolation_level="AUTOCOMMIT"))
-        yield
+        async with pulse_felt(engine):
+            yield
         await engine.dispose()
 
     async def checks() -> dict[str, str]:
