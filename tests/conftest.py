@@ -18,9 +18,11 @@ from hypothesis import HealthCheck, settings
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from acceptance_pipeline import free_port
 from common.database import create_engine
 from common.kafka import admin_client, ensure_topic
 from common.migrations import SCHEMAS, migrate
+from faults.proxy import HOST, Proxy
 from outboxes import Outbox
 
 TOPIC_PARTITIONS = 3
@@ -126,6 +128,20 @@ def new_database(postgres_url: str) -> Iterator[Callable[[str | None], str]]:
 def database_url(new_database: Callable[[str | None], str], template: str) -> str:
     """A fresh, migrated database."""
     return new_database(template)
+
+
+@pytest.fixture
+async def database_link(database_url: str) -> AsyncIterator[Proxy]:
+    """A network before the fresh database, which breaks as it is told."""
+    async with Proxy(free_port(), make_url(database_url).port or 5432) as link:
+        yield link
+
+
+@pytest.fixture
+def linked_database_url(database_url: str, database_link: Proxy) -> str:
+    """The fresh database behind that network."""
+    url = make_url(database_url).set(host=HOST, port=database_link.port)
+    return url.render_as_string(hide_password=False)
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ SERIALIZATION_FAILURE: Final = "40001"
 DEADLOCK_DETECTED: Final = "40P01"
 LOCK_NOT_AVAILABLE: Final = "55P03"
 QUERY_CANCELED: Final = "57014"
+TOO_MANY_CONNECTIONS: Final = "53300"
 
 # Class 08 connection exception, 53 insufficient resources, 57P operator intervention: PostgreSQL manual,
 # appendix A. 25P03 and 25P04 are sessions that the server ended for idling or running too long.

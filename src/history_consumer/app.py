@@ -8,6 +8,7 @@ from fastapi import FastAPI
 from common.api import create_api
 from common.database import create_engine, database_state
 from common.logs import configure_logs
+from common.pulse import pulse_felt
 from history_consumer import routes
 from history_consumer.context import Context
 from history_consumer.queries import PING
@@ -34,7 +35,8 @@ def create_app(settings: HistoryApiSettings | None = None) -> FastAPI:
             statement_timeout_seconds=settings.history_statement_timeout_seconds,
         )
         app.state.context = Context(settings, engine.execution_options(isolation_level="AUTOCOMMIT"))
-        yield
+        async with pulse_felt(engine):
+            yield
         await engine.dispose()
 
     async def checks() -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
 from common.settings import ApiSettings, DatabaseSettings, KafkaSettings, LogSettings, Port
 
@@ -43,10 +43,18 @@ class HistoryApiSettings(ApiSettings, DatabaseSettings, LogSettings):
     history_api_workers: int = Field(1, ge=1, le=64)
     """Processes that serve it."""
     history_min_version_wait_seconds: float = Field(2.0, ge=0, le=30)
-    """How long `min_version` waits for the pipeline before it answers 503."""
+    """How long `min_version` waits for the pipeline before it answers 503: less than REQUEST_DEADLINE_SECONDS."""
     history_min_version_poll_seconds: float = Field(0.02, ge=0.005, le=1)
     """How often it looks meanwhile."""
     history_statement_timeout_seconds: float = Field(5.0, gt=0, le=300)
     """The database cancels a page that takes longer; the answer is 503."""
     history_pool_timeout_seconds: float = Field(0.8, gt=0, le=60)
     """How long a request waits for a free connection."""
+
+    @field_validator("history_min_version_wait_seconds")
+    @classmethod
+    def _is_below_the_deadline(cls, value: float, info: ValidationInfo) -> float:
+        deadline_seconds = info.data.get("request_deadline_seconds")
+        if deadline_seconds is not None and value >= deadline_seconds:
+            raise ValueError(f"must be less than REQUEST_DEADLINE_SECONDS, which is {deadline_seconds:g}")
+        return value

@@ -9,6 +9,7 @@ from fastapi import FastAPI
 from common.api import create_api
 from common.database import create_engine, database_state
 from common.logs import configure_logs
+from common.pulse import pulse_felt
 from wallet_api import routes
 from wallet_api.context import make_context
 from wallet_api.settings import WalletApiSettings
@@ -46,7 +47,8 @@ def create_app(settings: WalletApiSettings | None = None) -> FastAPI:
         wake_up = WakeUp(hints.execution_options(isolation_level="AUTOCOMMIT"))
         context = app.state.context = make_context(settings, engine, wake_up.note_commit)
         waking = asyncio.create_task(wake_up.run())
-        yield
+        async with pulse_felt(engine):
+            yield
         await context.close()
         wake_up.close()
         await waking

@@ -55,7 +55,8 @@ def load_settings(settings: Callable[[], SettingsT]) -> SettingsT:
         return settings()
     except ValidationError as error:
         problems = "; ".join(
-            f"{'_'.join(str(part) for part in item['loc']).upper()}: {item['msg']}" for item in error.errors()
+            f"{'_'.join(str(part) for part in item['loc']).upper()}: {item['msg'].removeprefix('Value error, ')}"
+            for item in error.errors()
         )
         fail(f"bad configuration: {problems} (set it in the environment)", Exit.USAGE)
 

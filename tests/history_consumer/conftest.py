@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 from uuid import uuid4
 
@@ -68,11 +69,26 @@ def history(engine: AsyncEngine) -> History:
     return History(engine)
 
 
+OpenApi = Callable[[str], AbstractAsyncContextManager[httpx.AsyncClient]]
+
+
 @pytest.fixture
-async def api(database_url: str) -> AsyncIterator[httpx.AsyncClient]:
+def open_api() -> OpenApi:
+    """Start a history API on a database, and talk to it."""
+
+    @asynccontextmanager
+    async def open_(database_url: str) -> AsyncIterator[httpx.AsyncClient]:
+        app = create_app(HistoryApiSettings(database_url=database_url, history_min_version_wait_seconds=1))
+        async with app.router.lifespan_context(app):
+            transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+            async with httpx.AsyncClient(transport=transport, base_url="http://history") as client:
+                yield client
+
+    return open_
+
+
+@pytest.fixture
+async def api(open_api: OpenApi, database_url: str) -> AsyncIterator[httpx.AsyncClient]:
     """A client of the history API on the test's database."""
-    app = create_app(HistoryApiSettings(database_url=database_url, history_min_version_wait_seconds=1))
-    async with app.router.lifespan_context(app):
-        transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-        async with httpx.AsyncClient(transport=transport, base_url="http://history") as client:
-            yield client
+    async with open_api(database_url) as client:
+        yield client

@@ -1,6 +1,9 @@
 """What the history tells: its pages, its filters, and whether anything is missing."""
 
 import asyncio
+import time
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
 from decimal import Decimal
 from typing import Any
@@ -10,6 +13,8 @@ from uuid import uuid4
 import httpx
 import pytest
 
+from common.pulse import INTERVAL_SECONDS, PATIENCE_SECONDS
+from faults.proxy import Proxy
 from history_events import AnyEvent, History, Wallet
 
 ODD_USER = "größe/中>…"
@@ -226,3 +231,19 @@ async def test_probes_and_documents(api: httpx.AsyncClient) -> None:
     assert set(document["paths"]) == {"/history/wallets/{wallet_id}", "/history/users/{user_id}"}
     for path in document["paths"].values():
         assert set(path["get"]["responses"]) == {"200", "422", "503"}
+
+
+async def test_a_history_whose_database_falls_silent_says_so_within_a_second(
+    open_api: Callable[[str], AbstractAsyncContextManager[httpx.AsyncClient]],
+    linked_database_url: str,
+    database_link: Proxy,
+) -> None:
+    async with open_api(linked_database_url) as api:
+        await get(api, "/history/users/ada")
+        database_link.silence()
+        started = time.monotonic()
+        replies = await asyncio.gather(*(api.get("/history/users/ada") for _ in range(30)))
+        assert {(reply.status_code, reply.headers["Retry-After"]) for reply in replies} == {(503, "1")}
+        assert (await api.get("/ready")).status_code == 503
+        # What a busy machine may add is in it.
+        assert time.monotonic() - started < INTERVAL_SECONDS + PATIENCE_SECONDS + 0.5

@@ -11,12 +11,16 @@ import asyncpg
 import pytest
 from httpx import AsyncClient, Response
 
+from common.pulse import INTERVAL_SECONDS, PATIENCE_SECONDS
+from faults.proxy import Proxy
+
 Json = dict[str, Any]
 NewWallet = Callable[..., Awaitable[Json]]
 OpenClient = Callable[..., AbstractAsyncContextManager[AsyncClient]]
 AssertProblem = Callable[[Response, int, str], Json]
 Sql = Callable[..., Awaitable[list[asyncpg.Record]]]
 UntilBlocked = Callable[..., Awaitable[None]]
+Eventually = Callable[..., Awaitable[Any]]
 
 UNKNOWN = "0198c2a5-0000-7000-8000-000000000001"
 
@@ -242,3 +246,40 @@ async def test_money_is_committed_durably_whatever_the_database_has_as_its_defau
     async with open_client() as client:
         assert (await client.post("/wallets", json={"user_id": "ada", "currency": "EUR"})).status_code == 201
     assert [row["setting"] for row in await sql("SELECT setting FROM wallet.seen")] == ["on"]
+
+
+async def test_a_database_that_falls_silent_is_told_within_a_second_to_all_that_wait_and_at_once_to_those_that_come(
+    open_client: OpenClient,
+    linked_database_url: str,
+    database_link: Proxy,
+    assert_problem: AssertProblem,
+    eventually: Eventually,
+) -> None:
+    loop = asyncio.get_running_loop()
+    async with open_client(database_url=linked_database_url) as client:
+
+        async def create(number: int) -> Response:
+            return await client.post("/wallets", json={"user_id": f"u{number}", "currency": "EUR"})
+
+        async def ready() -> bool:
+            return (await client.get("/ready")).status_code == 200
+
+        async def all_are_served() -> bool:
+            return {answer.status_code for answer in await asyncio.gather(*map(create, range(30)))} == {201}
+
+        await eventually(all_are_served)
+        database_link.silence()
+        started = loop.time()
+        for answer in await asyncio.gather(*map(create, range(30))):
+            assert_problem(answer, 503, "unavailable")
+            assert answer.headers["retry-after"] == "1"
+        # What a busy machine may add is in it.
+        assert loop.time() - started < INTERVAL_SECONDS + PATIENCE_SECONDS + 0.5
+        started = loop.time()
+        assert_problem(await create(0), 503, "unavailable")
+        assert not await ready()
+        assert loop.time() - started < 0.2
+        assert (await client.get("/live")).status_code == 200
+        database_link.heal()
+        await eventually(ready)
+        await eventually(all_are_served)

@@ -1,0 +1,151 @@
+"""The database behind a network that breaks as it is told."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+from uuid import uuid4
+
+import asyncpg
+import pytest
+import structlog
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+from structlog.testing import LogCapture
+
+import common.pulse
+from common.database import PING, create_engine, database_state, is_unreachable
+from common.pulse import INTERVAL_SECONDS, PATIENCE_SECONDS, pulse_felt
+from faults.proxy import Proxy
+
+Eventually = Callable[..., Awaitable[Any]]
+TOLD_SECONDS_MAX = INTERVAL_SECONDS + PATIENCE_SECONDS + 0.5
+"""The promise, and what a busy machine may add."""
+
+
+@pytest.fixture
+async def engine(linked_database_url: str) -> AsyncIterator[AsyncEngine]:
+    engine = create_engine(linked_database_url, "tests", pool_size=5)
+    yield engine
+    await engine.dispose()
+
+
+async def use_pool(engine: AsyncEngine) -> None:
+    """Use every connection that there may be."""
+    await asyncio.gather(*(sleep_in_database(engine, 0.1) for _ in range(5)))
+
+
+async def sleep_in_database(engine: AsyncEngine, seconds: float) -> None:
+    async with engine.connect() as connection:
+        await connection.execute(text("SELECT pg_sleep(:seconds)"), {"seconds": seconds})
+
+
+def says(engine: AsyncEngine, state: str) -> Callable[[], Awaitable[bool]]:
+    async def look() -> bool:
+        return await database_state(engine) == state
+
+    return look
+
+
+async def test_what_waits_on_a_silent_network_fails_within_a_second_and_the_pool_is_sound_afterwards(
+    engine: AsyncEngine, database_link: Proxy, eventually: Eventually
+) -> None:
+    async with pulse_felt(engine):
+        await use_pool(engine)
+        database_link.silence()
+        silent_at = time.monotonic()
+        # More than there are connections: some wait for one of those that wait for the network.
+        found = await asyncio.gather(*(sleep_in_database(engine, 0) for _ in range(8)), return_exceptions=True)
+        assert all(isinstance(error, BaseException) and is_unreachable(error) for error in found), found
+        assert time.monotonic() - silent_at < TOLD_SECONDS_MAX
+        assert await database_state(engine) == "away: ConnectionError"
+        database_link.heal()
+        await eventually(says(engine, "ok"))
+        await use_pool(engine)
+
+
+async def test_nobody_meets_connections_that_a_firewall_forgot(
+    engine: AsyncEngine, database_link: Proxy, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = LogCapture()
+    log = structlog.wrap_logger(None, processors=[seen], wrapper_class=structlog.make_filtering_bound_logger(0))
+    monkeypatch.setattr(common.pulse, "log", log)
+
+    async def gone_and_back() -> bool:
+        return [entry["event"] for entry in seen.entries] == ["database_away", "database_back"]
+
+    async with pulse_felt(engine):
+        await use_pool(engine)
+        database_link.silence()
+        database_link.heal(forget=True)
+        await eventually(gone_and_back)
+        await use_pool(engine)
+
+
+async def test_a_process_that_stands_still_itself_does_not_take_the_database_for_away(
+    engine: AsyncEngine, database_link: Proxy, eventually: Eventually
+) -> None:
+    questions = 0
+
+    def stand_still(piece: bytes) -> bool:
+        nonlocal questions
+        if PING.text.encode() in piece:
+            questions += 1
+            time.sleep(PATIENCE_SECONDS + 0.1)
+        return False
+
+    async def three_questions() -> bool:
+        return questions >= 3
+
+    async with pulse_felt(engine), engine.connect() as connection:
+        await connection.execute(text("SELECT 2"))
+        database_link.forget_at = stand_still
+        await eventually(three_questions)
+        database_link.forget_at = None
+        await connection.execute(text("SELECT 2"))
+
+
+async def test_a_pulse_whose_own_session_was_ended_takes_another_and_disturbs_nobody(
+    engine: AsyncEngine, database_url: str, eventually: Eventually
+) -> None:
+    seen: set[int] = set()
+    operator = await asyncpg.connect(database_url)
+
+    async def three_sessions() -> bool:
+        for row in await operator.fetch(
+            "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'pulse'"
+        ):
+            await operator.execute("SELECT pg_terminate_backend($1, 5000)", row["pid"])
+            seen.add(row["pid"])
+        return len(seen) >= 3
+
+    async with pulse_felt(engine):
+        waiting = asyncio.create_task(sleep_in_database(engine, 3))
+        await eventually(three_sessions)
+        await waiting
+    await operator.close()
+
+
+async def test_a_database_that_has_no_connection_left_for_the_pulse_is_not_away(
+    engine: AsyncEngine, database_url: str
+) -> None:
+    operator = await asyncpg.connect(database_url)
+    role = f"crowd_{uuid4().hex}"
+    await operator.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'crowd' CONNECTION LIMIT 2")
+    url = engine.url.set(username=role, password="crowd", drivername="postgresql")
+    crowded = create_engine(url.render_as_string(hide_password=False), "tests")
+    try:
+        async with pulse_felt(crowded), crowded.connect() as connection:
+            await connection.execute(PING)
+            await operator.execute(f"ALTER ROLE {role} CONNECTION LIMIT 1")
+            await operator.execute(
+                "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+                " WHERE usename = $1 AND application_name = 'pulse'",
+                role,
+            )
+            # For longer than some beats.
+            await connection.execute(text("SELECT pg_sleep(1)"))
+    finally:
+        await crowded.dispose()
+        await operator.execute(f"DROP ROLE {role}")
+        await operator.close()
