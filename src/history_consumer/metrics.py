@@ -12,6 +12,10 @@ rows = Counter(
 
 dead_letters = Counter("history_dead_letters_total", "Records put aside as dead letters, by reason.", ("reason",))
 
+dead_letters_pruned = Counter(
+    "history_dead_letters_pruned_total", "Dead letters that left because they were old (`DEAD_LETTER_RETENTION_DAYS`)."
+)
+
 conflicts = Counter(
     "history_conflicts_total",
     "Alarm: events that claim a (wallet, version) which another event has.",

@@ -1,17 +1,17 @@
 """The history consumer's SQL: one statement a table for a whole batch, arrays in, `unnest` inside."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Final, Literal
 
 from asyncpg import InterfaceError, PostgresError
-from sqlalchemy import RowMapping, TextClause, text
+from sqlalchemy import TextClause, text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from common.events import FIRST_SOURCE_EPOCH
 from history_consumer.positions import Position
 from history_consumer.projection import HistoryRow
-from history_consumer.records import DeadLetter, Poison, headers_json
+from history_consumer.records import DeadLetter, headers_json
 from history_consumer.sorting import Taken
 
 Into = Literal["", "_rebuild"]
@@ -124,30 +124,6 @@ INSERT_DEAD_LETTERS: Final = _for_both("""
     ) AS row (partition, "offset", topic_id, key, value, headers, reason, detail)
     ORDER BY partition, "offset"
     ON CONFLICT DO NOTHING
-""")
-
-READ_DEAD_LETTERS: Final = text("""
-    SELECT id, topic, partition, "offset", topic_id, key, value, headers, coalesce((
-        SELECT min(source_epoch) FROM history.processed_offsets AS stored WHERE stored.topic = dead_letters.topic
-    ), :first_epoch) AS source_epoch
-    FROM history.dead_letters
-    WHERE id > :after_id AND id <= :up_to_id
-        AND (cast(:id AS bigint) IS NULL OR id = :id) AND (cast(:reason AS text) IS NULL OR reason = :reason)
-    ORDER BY id LIMIT :limit
-""")
-
-LOCK_DEAD_LETTERS: Final = text("""
-    SELECT id FROM history.dead_letters WHERE id = ANY(cast(:ids AS bigint[])) ORDER BY id FOR UPDATE
-""")
-
-LAST_DEAD_LETTER: Final = text("SELECT coalesce(max(id), 0) FROM history.dead_letters")
-
-DELETE_DEAD_LETTERS: Final = text("DELETE FROM history.dead_letters WHERE id = ANY(cast(:ids AS bigint[]))")
-
-EXPLAIN_DEAD_LETTERS: Final = text("""
-    UPDATE history.dead_letters AS stored SET reason = row.reason, detail = row.detail
-    FROM unnest(cast(:ids AS bigint[]), cast(:reasons AS text[]), cast(:details AS text[])) AS row (id, reason, detail)
-    WHERE stored.id = row.id AND (stored.reason, stored.detail) IS DISTINCT FROM (row.reason, row.detail)
 """)
 
 
@@ -273,45 +249,3 @@ async def insert_dead_letters(
         "details": [letter.poison.detail for letter in dead_letters],
     }
     await connection.execute(INSERT_DEAD_LETTERS[into], parameters)
-
-
-async def read_dead_letters(
-    connection: AsyncConnection, selection: Mapping[str, Any], after_id: int, up_to_id: int, limit: int
-) -> Sequence[RowMapping]:
-    """Return dead letters behind `after_id` in their order, each with the epoch of its topic's positions.
-
-    `selection` has `id` and `reason`, or None.
-    """
-    parameters = {
-        **selection,
-        "after_id": after_id,
-        "up_to_id": up_to_id,
-        "limit": limit,
-        "first_epoch": FIRST_SOURCE_EPOCH,
-    }
-    return (await connection.execute(READ_DEAD_LETTERS, parameters)).mappings().all()
-
-
-async def lock_dead_letters(connection: AsyncConnection, ids: Iterable[int]) -> list[int]:
-    """Return those that are there still, locked, in their order."""
-    return list((await connection.execute(LOCK_DEAD_LETTERS, {"ids": list(ids)})).scalars())
-
-
-async def last_dead_letter(connection: AsyncConnection) -> int:
-    """Return the highest id of a dead letter, or 0."""
-    return int(await connection.scalar(LAST_DEAD_LETTER) or 0)
-
-
-async def delete_dead_letters(connection: AsyncConnection, ids: Iterable[int]) -> None:
-    """Remove these."""
-    await connection.execute(DELETE_DEAD_LETTERS, {"ids": list(ids)})
-
-
-async def explain_dead_letters(connection: AsyncConnection, why: Mapping[int, Poison]) -> None:
-    """Note why these are dead letters now."""
-    parameters = {
-        "ids": list(why),
-        "reasons": [poison.reason for poison in why.values()],
-        "details": [poison.detail for poison in why.values()],
-    }
-    await connection.execute(EXPLAIN_DEAD_LETTERS, parameters)

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from common.database import LOCK_NOT_AVAILABLE, may_succeed_again, sqlstate
-from history_consumer import queries
+from history_consumer import dead_letter_queries
 from history_consumer.applying import RowsThereError, singly_if_refused, write
 from history_consumer.positions import Position
 from history_consumer.projection import HistoryRow
@@ -69,11 +69,11 @@ async def retry_dead_letters(
     """
     selection = {"id": dead_letter_id, "reason": reason}
     async with engine.connect() as connection:
-        last = await queries.last_dead_letter(connection)
+        last = await dead_letter_queries.last(connection)
     after_id = 0
     while True:
         async with engine.connect() as connection:
-            letters = await queries.read_dead_letters(connection, selection, after_id, last, _CHUNK_LETTERS_MAX)
+            letters = await dead_letter_queries.read(connection, selection, after_id, last, _CHUNK_LETTERS_MAX)
         if not letters:
             return
         after_id = letters[-1]["id"]
@@ -107,14 +107,14 @@ async def _retry_chunk(engine: AsyncEngine, letters: Sequence[RowMapping]) -> Re
 async def _retry_once(engine: AsyncEngine, records: Mapping[int, Record]) -> Retried:
     async with engine.begin() as connection:
         # Another operator may have retried some of them meanwhile.
-        there = await queries.lock_dead_letters(connection, records)
+        there = await dead_letter_queries.lock(connection, records)
         tried = {letter_id: records[letter_id] for letter_id in there}
         result = await write(connection, list(tried.values()), look_first=True)
         why = {id(letter.record): letter.poison for letter in result.dead_letters}
         left = {letter_id: why[id(record)] for letter_id, record in tried.items() if id(record) in why}
         gone = [letter_id for letter_id in tried if letter_id not in left]
-        await queries.delete_dead_letters(connection, gone)
-        await queries.explain_dead_letters(connection, left)
+        await dead_letter_queries.delete(connection, gone)
+        await dead_letter_queries.explain(connection, left)
     new = {id(row) for row in result.rows}
     applied = sum(any(id(row) in new for row in _rows(tried[letter_id])) for letter_id in gone)
     reasons = Counter(poison.reason for poison in left.values())

@@ -1,14 +1,16 @@
 """The history consumer as a process."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 
 from common.database import create_engine
 from common.http import ops_server
 from common.logs import configure_logs
 from common.worker import Health, Pauses, repeat, serve_until_stopped, stop_on_signals
-from history_consumer import metrics
+from history_consumer import metrics, retention
 from history_consumer.applying import Target
 from history_consumer.consumer import HistoryConsumer
+from history_consumer.retention import Retention
 from history_consumer.settings import ConsumerSettings
 from history_consumer.watch import Watch
 
@@ -31,7 +33,7 @@ async def consume(settings: ConsumerSettings, stop: asyncio.Event, health: Healt
     engine = create_engine(
         settings.history_database_url,
         "history-consumer",
-        pool_size=2,
+        pool_size=3,
         connect_timeout_seconds=settings.database_connect_timeout_seconds,
     )
     consumer = HistoryConsumer(settings, engine, health)
@@ -39,16 +41,20 @@ async def consume(settings: ConsumerSettings, stop: asyncio.Event, health: Healt
     try:
         async with asyncio.TaskGroup() as tasks:
             seconds = settings.consumer_check_seconds
-            watching = tasks.create_task(
-                repeat(
-                    watch.run_once, stop=stop, idle=Pauses(seconds, seconds), health=health, on_failure=_count_failure
-                )
-            )
-            await repeat(consumer.run_once, stop=stop, idle=_NO_PAUSE, health=health, on_failure=_count_failure)
-            watching.cancel()
+            beside = [tasks.create_task(_repeat(watch.run_once, stop, Pauses(seconds, seconds), health))]
+            if settings.dead_letter_retention_days is not None:
+                pruner = Retention(engine, settings.dead_letter_retention_days)
+                beside.append(tasks.create_task(_repeat(pruner.run_once, stop, retention.PAUSES, health)))
+            await _repeat(consumer.run_once, stop, _NO_PAUSE, health)
+            for task in beside:
+                task.cancel()
     finally:
         await consumer.close()
         await engine.dispose()
+
+
+async def _repeat(step: Callable[[], Awaitable[int]], stop: asyncio.Event, idle: Pauses, health: Health) -> None:
+    await repeat(step, stop=stop, idle=idle, health=health, on_failure=_count_failure)
 
 
 def _count_failure(dependency: str) -> None:

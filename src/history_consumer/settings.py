@@ -4,10 +4,17 @@ from typing import Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from common.settings import ApiSettings, DatabaseSettings, KafkaSettings, LogSettings, Port
+from common.settings import ApiSettings, DatabaseSettings, KafkaSettings, LogSettings, Port, Settings
 
 
-class ConsumerSettings(DatabaseSettings, KafkaSettings, LogSettings):
+class RetentionSettings(Settings):
+    """How long what was put aside stays."""
+
+    dead_letter_retention_days: float | None = Field(None, gt=0, le=36_500)
+    """Dead letters this old leave, but for version conflicts; unset, they all stay until they are retried."""
+
+
+class ConsumerSettings(RetentionSettings, DatabaseSettings, KafkaSettings, LogSettings):
     """Each from the environment variable of its name in capitals."""
 
     consumer_group: str = Field("wallet-history", pattern=r"^[A-Za-z0-9._-]{1,249}$")

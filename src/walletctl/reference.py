@@ -47,7 +47,9 @@ def settings_page() -> str:
 
 def _setting_line(name: str, settings: type[Settings]) -> str:
     field = settings.model_fields[name]
-    default = "required" if field.default is PydanticUndefined else f"`{field.default}`" if field.default != "" else ""
+    default = "required" if field.default is PydanticUndefined else f"`{field.default}`"
+    if field.default in {"", None}:
+        default = ""
     assert field.description, f"{settings.__name__}.{name} needs a docstring"
     return f"| `{name.upper()}` | {default} | {' '.join(field.description.split())} |"
 

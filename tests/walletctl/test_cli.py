@@ -75,6 +75,7 @@ def printed(done: Done) -> Any:
         ["history", "rebuild"],
         ["history", "dead-letters", "show"],
         ["history", "dead-letters", "retry"],
+        ["history", "dead-letters", "prune"],
         ["outbox", "replay"],
         ["outbox", "park"],
         ["outbox", "retry"],
@@ -324,6 +325,37 @@ async def test_dead_letters_are_retried_and_those_left_are_something_wrong(
         await connection.execute(text("TRUNCATE history.transaction_events, history.wallet_progress"))
     assert walletctl(*retry, "--all", **at).returncode == Exit.OK
     assert printed(walletctl("history", "dead-letters", "list", "--json", **at)) == {"items": []}
+
+
+async def test_old_dead_letters_are_pruned_after_a_dry_run_and_conflicts_stay(
+    walletctl: WalletCtl, database_url: str, engine: AsyncEngine
+) -> None:
+    at, prune = {"DATABASE_URL": database_url}, ("history", "dead-letters", "prune")
+    nothing = walletctl(*prune, **at)
+    assert nothing.returncode == Exit.USAGE
+    assert "DEAD_LETTER_RETENTION_DAYS" in nothing.stderr
+    ada = Wallet()
+    await History(engine).add(ada.created(), Wallet("eve", ada.id).created())
+    async with engine.begin() as connection:
+        aside = "created_at = now() - interval '10 days'"
+        await connection.execute(text(f"UPDATE history.dead_letters SET {aside}"))
+        await connection.execute(
+            text("""
+                INSERT INTO history.dead_letters
+                    (topic, partition, "offset", topic_id, headers, reason, detail, created_at)
+                SELECT topic, partition, 7 + number, topic_id, headers, 'not-json', '', created_at
+                FROM history.dead_letters, generate_series(1, 2) AS number
+            """)
+        )
+    dry = walletctl(*prune, "--older-than-days", "9", "--dry-run", "--json", **at)
+    assert printed(dry) == {"dead_letters": 2, "conflicts_kept": 1, "dry_run": True}
+    other = walletctl(*prune, "--older-than-days", "9", "--reason", "tombstone", "--json", **at)
+    assert printed(other) == {"dead_letters": 0, "conflicts_kept": 0, "dry_run": False}
+    assert "0 dead letters left" in walletctl(*prune, DEAD_LETTER_RETENTION_DAYS="11", **at).stdout
+    done = walletctl(*prune, DEAD_LETTER_RETENTION_DAYS="9", **at)
+    assert "2 dead letters left; 1 version conflicts" in " ".join(done.stdout.split())
+    letters = printed(walletctl("history", "dead-letters", "list", "--json", **at))["items"]
+    assert [letter["reason"] for letter in letters] == ["version-conflict"]
 
 
 def test_a_rebuild_wants_to_be_meant_and_says_what_it_did(

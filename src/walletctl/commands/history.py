@@ -10,9 +10,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from common.kafka import admin_client
 from common.settings import DatabaseSettings
-from history_consumer import operations
+from history_consumer import operations, retention
 from history_consumer.operations import HistoryStatus
 from history_consumer.retrying import Retried, retry_dead_letters
+from history_consumer.settings import RetentionSettings
 from walletctl.console import (
     Exit,
     JsonOption,
@@ -237,3 +238,44 @@ def retry(
         )
     if left:
         raise typer.Exit(Exit.FOUND_WRONG)
+
+
+@dead_letters.command(
+    "prune", epilog="Example:  walletctl history dead-letters prune --older-than-days 90 --reason not-json --dry-run"
+)
+def prune_dead_letters(
+    older_than_days: Annotated[
+        float | None, typer.Option(help="How old; else DEAD_LETTER_RETENTION_DAYS.", min=0, max=36_500)
+    ] = None,
+    reason: Annotated[str | None, typer.Option(help="Only those put aside for this reason.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would leave.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Delete old dead letters now; the consumers do the same in time if DEAD_LETTER_RETENTION_DAYS is set.
+
+    Version conflicts never leave this way: they go when the history is rebuilt. What has left can't be retried any
+    more; the gap that it may stand for stays an alarm, and verify goes on finding it.
+    """
+    days = older_than_days
+    if days is None:
+        days = load_settings(RetentionSettings).dead_letter_retention_days
+    if days is None:
+        fail("say how old: --older-than-days, or DEAD_LETTER_RETENTION_DAYS in the environment", Exit.USAGE)
+    total, conflicts = with_history_database(lambda engine: retention.count_prunable(engine, days, reason))
+    gone = 0
+
+    async def work(engine: AsyncEngine) -> None:
+        nonlocal gone
+        with progress_bar("pruning", total) as advance:
+            async for count in retention.prune(engine, days, reason):
+                gone += count
+                advance(count)
+
+    if not dry_run:
+        with_history_database(work)
+    count = total if dry_run else gone
+    if as_json:
+        print_json({"dead_letters": count, "conflicts_kept": conflicts, "dry_run": dry_run})
+    else:
+        verb = "would leave" if dry_run else "left"
+        out.print(f"{count:,} dead letters {verb}; {conflicts:,} version conflicts of that age stay.", highlight=False)

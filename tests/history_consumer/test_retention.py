@@ -1,0 +1,81 @@
+"""Old dead letters leave where that is wanted; what says that two histories are told never does."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from common.database import create_engine
+from common.worker import Health, TemporaryError
+from history_consumer import dead_letter_queries, retention
+from history_consumer.retention import Retention
+from history_consumer.run import consume
+from history_consumer.settings import ConsumerSettings
+
+Rows = Callable[..., Awaitable[list[Any]]]
+
+LETTERS = "SELECT reason FROM history.dead_letters ORDER BY id"
+
+
+async def put_aside(rows: Rows, *letters: tuple[str, int]) -> None:
+    """Put records aside: for which reason, and how many days ago."""
+    for offset, (reason, days) in enumerate(letters):
+        await rows(
+            """
+            INSERT INTO history.dead_letters (topic, partition, "offset", topic_id, headers, reason, detail, created_at)
+            VALUES ('topic', 0, :offset, 'id', '[]', :reason, 'x', now() - make_interval(days => :days))
+            """,
+            offset=offset,
+            reason=reason,
+            days=days,
+        )
+
+
+async def test_old_letters_leave_but_young_ones_and_conflicts_stay(engine: AsyncEngine, rows: Rows) -> None:
+    await put_aside(rows, ("not-json", 31), ("version-conflict", 99), ("superseded", 31), ("wrong-shape", 29))
+    assert await retention.count_prunable(engine, 30) == (2, 1)
+    assert await Retention(engine, 30).run_once() == 0
+    assert await rows(LETTERS) == [("version-conflict",), ("wrong-shape",)]
+
+
+async def test_many_letters_leave_in_chunks(engine: AsyncEngine, rows: Rows, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retention, "_CHUNK_LETTERS_MAX", 2)
+    await put_aside(rows, ("version-conflict", 31), *[("not-json", 31)] * 5)
+    worker = Retention(engine, 30)
+    assert [await worker.run_once() for _ in range(3)] == [1, 1, 0]
+    assert await rows(LETTERS) == [("version-conflict",)]
+
+
+async def test_a_letter_that_a_retry_has_in_hand_is_not_waited_for(engine: AsyncEngine, rows: Rows) -> None:
+    await put_aside(rows, ("not-json", 31), ("not-json", 31))
+    async with engine.begin() as connection:
+        await dead_letter_queries.lock(connection, [1])
+        assert await Retention(engine, 30).run_once() == 0
+    assert await rows("SELECT id FROM history.dead_letters") == [(1,)]
+
+
+@pytest.mark.parametrize("days", [None, 30.0])
+async def test_a_consumer_prunes_only_if_it_is_told_how_old(
+    consumer_settings: ConsumerSettings, rows: Rows, eventually: Callable[..., Awaitable[Any]], days: float | None
+) -> None:
+    await put_aside(rows, ("not-json", 1000))
+    stop, health = asyncio.Event(), Health({"kafka": "not asked yet"})
+    settings = consumer_settings.model_copy(update={"dead_letter_retention_days": days})
+    running = asyncio.create_task(consume(settings, stop, health))
+
+    async def done() -> bool:
+        return health.checks["kafka"] == "ok" and (days is None or await rows(LETTERS) == [])
+
+    await eventually(done)
+    stop.set()
+    await asyncio.wait_for(running, 20)
+    assert await rows(LETTERS) == ([("not-json",)] if days is None else [])
+
+
+async def test_while_the_database_is_away_pruning_fails_as_temporary() -> None:
+    engine = create_engine("postgresql://postgres@127.0.0.1:1/wallet", "tests")
+    with pytest.raises(TemporaryError):
+        await Retention(engine, 30).run_once()
+    await engine.dispose()
