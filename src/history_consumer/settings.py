@@ -20,7 +20,7 @@ class ConsumerSettings(RetentionSettings, DatabaseSettings, KafkaSettings, LogSe
     consumer_group: str = Field("wallet-history", pattern=r"^[A-Za-z0-9._-]{1,249}$")
     """Names the consumer's rows in `processed_offsets`: another group starts from the topic's beginning."""
     consumer_group_protocol: Literal["classic", "consumer"] = "classic"
-    """`consumer` is KIP-848, for brokers from 4.0 on."""
+    """`consumer` is KIP-848, for brokers from 4.0 on. Stop all consumers of a group before you change it."""
     consumer_batch_records: int = Field(2000, ge=1, le=10_000)
     """Records in one transaction at most."""
     consumer_poll_seconds: float = Field(0.25, gt=0, le=5)

@@ -24,7 +24,7 @@ async def _exhaust_pool(on: Field, fault: Fault) -> None:
     on.driver.violations += [
         f"{operation.path} {operation.key}: no answer in time while the pool was exhausted"
         for operation in asked
-        if operation.attempts[0] in {"ReadTimeout", "TimeoutError"}
+        if operation.attempts[0] == "TimeoutError"
     ]
 
 

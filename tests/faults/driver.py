@@ -82,7 +82,7 @@ class Driver:
     ) -> list[Operation]:
         """Ask so much at once, beside the other clients; each hangs up when its patience, in seconds, ends."""
         asked = [self._fund(rng.choice(self.wallets), 1) for _ in range(count)]
-        async with self._client() as client:
+        async with httpx.AsyncClient(base_url=self.url, timeout=None, trust_env=False) as client:
             await asyncio.gather(*(self._ask(client, operation, patience()) for operation in asked))
         self._left += [operation for operation in asked if operation.outcome == "unknown"]
         return asked

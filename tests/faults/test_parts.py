@@ -1,12 +1,17 @@
 """The suite's own parts: a network that breaks as it is told, a schedule that replays, a checker that notices."""
 
 import asyncio
+import os
+import subprocess
+import sys
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
 from acceptance_pipeline import free_port
-from faults.checkers import bank_violations
+from faults import clock_faults
+from faults.checkers import bank_violations, fallen
 from faults.nemesis import PROCESS_FAULTS, SERVER_FAULTS, draw_schedule
 from faults.proxy import HOST, Proxy
 
@@ -100,3 +105,29 @@ def test_money_that_is_made_lost_or_owed_is_noticed() -> None:
         ({}, 400, 499),
     ):
         assert len(bank_violations({**sound, **change}, at_least, at_most)) == 1
+
+
+def test_a_position_that_falls_or_vanishes_is_noticed_and_another_topic_starts_anew() -> None:
+    before = {(0, "topic"): 7, (1, "topic"): 7}
+    assert fallen(before, {(0, "topic"): 7, (1, "topic"): 8, (0, "other"): 0}) == []
+    assert len(fallen(before, {(0, "topic"): 6})) == 2
+
+
+@pytest.mark.skipif(clock_faults.library() is None, reason="libfaketime's wheel has no library for this machine")
+def test_a_process_sees_its_clock_move_while_it_runs_and_time_pass_as_before(tmp_path: Path) -> None:
+    library, clock = clock_faults.library(), tmp_path / "clock"
+    assert library is not None
+    clock.write_text("+0")
+    code = """if True:
+        import pathlib, sys, time
+        wall, passed, deadline = time.time(), time.monotonic(), time.monotonic() + 10
+        pathlib.Path(sys.argv[1]).write_text("-3600")
+        while time.time() > wall and time.monotonic() < deadline:
+            time.sleep(0.01)
+        print(round(time.time() - wall), round(time.monotonic() - passed))
+    """
+    environment = {**os.environ, **clock_faults.environment(library, clock)}
+    done = subprocess.run([sys.executable, "-c", code, clock], env=environment, stdout=subprocess.PIPE, check=True)
+    moved_seconds, passed_seconds = map(int, done.stdout.split())
+    assert -3605 < moved_seconds < -3590
+    assert 0 <= passed_seconds < 10

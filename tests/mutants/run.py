@@ -1,7 +1,8 @@
 """`make mutants`: known-bad variants of this system, each of which its tests must catch.
 
-A mutant is a patch whose head says what is wrong with it and, a line each, `Caught by: TEST`. It is applied to a
-copy of the tree; each of the tests it names must pass without it and fail with it.
+A mutant is a patch whose head says what is wrong with it and, a line each, `Caught by: TEST` or `Caught by the fault
+suite: FAULT, FAULT`. It is applied to a copy of the tree; each of these must pass without it and fail with it, the
+fault suite by what its checkers say.
 """
 
 import os
@@ -10,8 +11,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
 from walletctl.stack.servers import kafka_server, postgres_server
@@ -20,11 +21,53 @@ ROOT = Path(__file__).resolve().parents[2]
 MUTANTS = Path(__file__).parent
 _COPIED = ("src", "tests", "alembic", "pyproject.toml", "README.md", "docs")
 _PASSED, _FAILED = 0, 1
+_SUITE = "tests/faults/test_faults.py"
+_SUITE_SECONDS = 12
+_SEED = 1
 
 
-def tests_of(patch: Path) -> list[str]:
-    """Return the tests that must catch the mutant."""
-    return re.findall(r"^Caught by: (.+)$", patch.read_text(), re.MULTILINE)
+@dataclass(frozen=True)
+class Catcher:
+    """Tests that must notice.
+
+    Attributes:
+        tests: as pytest takes them.
+        faults: what goes wrong meanwhile, where the tests are the fault suite.
+    """
+
+    tests: tuple[str, ...]
+    faults: frozenset[str] = frozenset()
+
+    def __str__(self) -> str:
+        return " ".join(self.tests) + (f" ({', '.join(sorted(self.faults))})" if self.faults else "")
+
+    def run(self, tree: Path, servers: dict[str, str], log: Path) -> int:
+        """Run them on the copy; return pytest's exit code, or another one where a failure isn't a checker's word."""
+        environment = {**os.environ, **servers, "PYTHONPATH": f"{tree / 'src'}"}
+        if self.faults:
+            seconds = _SUITE_SECONDS * max(1, len(self.faults) // 3)
+            environment |= {"FAULTS_ONLY": ",".join(self.faults), "FAULTS_SECONDS": str(seconds)}
+            environment |= {"FAULTS_SEED": str(_SEED)}
+        options = ["-q", "-x", "-m", "", "-p", "no:cacheprovider", f"--rootdir={tree}"]
+        with log.open("wb") as output:
+            code = subprocess.run(
+                [sys.executable, "-m", "pytest", *options, *self.tests],
+                cwd=tree,
+                env=environment,
+                stdout=output,
+                stderr=output,
+                check=False,
+            ).returncode
+        is_judged = not self.faults or re.search(r"seed \d+: \d+ differences", log.read_text()) is not None
+        return code if code != _FAILED or is_judged else -code
+
+
+def catchers_of(patch: Path) -> list[Catcher]:
+    """Return what must catch the mutant."""
+    tests, suite = re.findall(r"^Caught by: (.+)$", text := patch.read_text(), re.MULTILINE), None
+    if found := re.search(r"^Caught by the fault suite: (.+)$", text, re.MULTILINE):
+        suite = Catcher((_SUITE,), frozenset(found[1].split(", ")))
+    return [*(Catcher((test,)) for test in tests), *([suite] if suite else [])]
 
 
 def copied(into: Path) -> Path:
@@ -49,14 +92,6 @@ def apply(patch: Path, tree: Path) -> None:
     subprocess.run(["git", "apply", str(patch)], cwd=tree, check=True)
 
 
-def run_tests(tree: Path, tests: Iterable[str], servers: dict[str, str], log: Path) -> int:
-    """Run tests on the copy; return pytest's exit code."""
-    environment = {**os.environ, **servers, "PYTHONPATH": f"{tree / 'src'}"}
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", f"--rootdir={tree}", *tests]
-    with log.open("ab") as output:
-        return subprocess.run(command, cwd=tree, env=environment, stdout=output, stderr=output, check=False).returncode
-
-
 def main(names: list[str]) -> int:
     """Try the mutants of these names, or all; return 0 if each was caught."""
     patches = [patch for patch in sorted(MUTANTS.glob("*.patch")) if not names or patch.stem in names]
@@ -69,20 +104,23 @@ def main(names: list[str]) -> int:
             "TEST_DATABASE_URL": stack.enter_context(postgres_server(directory, settings={"fsync": "off"})),
             "TEST_KAFKA_BOOTSTRAP_SERVERS": stack.enter_context(kafka_server(directory)),
         }
-        tests = sorted({test for patch in patches for test in tests_of(patch)})
-        log = directory / "without.log"
-        if run_tests(copied(directory), tests, servers, log) != _PASSED:
-            print(log.read_text()[-3000:])
-            print("without any mutant these tests don't pass")
-            return 1
-        print(f"{len(tests)} tests pass without a mutant", flush=True)
+        all_catchers = [catcher for patch in patches for catcher in catchers_of(patch)]
+        tests = sorted({test for catcher in all_catchers for test in catcher.tests if not catcher.faults})
+        faults = frozenset[str]().union(*(catcher.faults for catcher in all_catchers))
+        for catcher in [Catcher(tuple(tests)), *([Catcher((_SUITE,), faults)] if faults else [])]:
+            log = directory / "without.log"
+            if catcher.run(copied(directory), servers, log) != _PASSED:
+                print(log.read_text()[-3000:])
+                print(f"without any mutant this doesn't pass: {catcher}")
+                return 1
+            print(f"passes without a mutant: {catcher}", flush=True)
         for patch in patches:
-            for test in tests_of(patch):
+            for catcher in catchers_of(patch):
                 tree = copied(directory)
                 apply(patch, tree)
                 log = directory / f"{patch.stem}.log"
-                code = run_tests(tree, [test], servers, log)
-                print(f"{'caught' if code == _FAILED else 'ESCAPED'}  {patch.stem}  {test}", flush=True)
+                code = catcher.run(tree, servers, log)
+                print(f"{'caught' if code == _FAILED else 'ESCAPED'}  {patch.stem}  {catcher}", flush=True)
                 if code != _FAILED:
                     escaped.append(f"{patch.stem} (pytest ended with {code})")
                     print(log.read_text()[-1500:])
