@@ -41,7 +41,6 @@ COMMANDS: Final = {
     "api": ("api", "serve"),
     "relay": ("relay", "run"),
     "consumer": ("consumer", "run"),
-    "history": ("history", "serve"),
 }
 _PORTS: Final = ("WALLET_API_PORT", "HISTORY_API_PORT", "RELAY_OPS_PORT", "CONSUMER_OPS_PORT")
 

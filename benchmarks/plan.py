@@ -19,7 +19,7 @@ class Plan:
         rounds: how often each load is measured.
         load_seconds: one round of a load over HTTP or by pgbench.
         warmup_seconds: the same load before the first round.
-        connections: of the plot of throughput by connections, beside the 64 and 128 of the targets.
+        connections: measured once each, for the plot, beside the 64 and 128 of the targets.
         backlog_rounds: how often each backlog is drained.
         drain_events: the backlog of a relay, and of a consumer.
         paced_seconds: one round of a load at a fixed rate.
@@ -46,26 +46,26 @@ class Plan:
 QUICK: Final = Plan(
     name="quick",
     rounds=2,
-    load_seconds=2,
+    load_seconds=1,
     warmup_seconds=1,
     connections=(),
     backlog_rounds=1,
-    drain_events=30_000,
-    paced_seconds=4,
+    drain_events=20_000,
+    paced_seconds=2,
     grown_wallets=20_000,
     grown_rounds=2,
-    memory_requests=4_000,
-    memory_events=40_000,
+    memory_requests=2_000,
+    memory_events=20_000,
 )
 NORMAL: Final = Plan(
     name="normal",
     rounds=3,
-    load_seconds=6,
-    warmup_seconds=3,
+    load_seconds=5,
+    warmup_seconds=2,
     connections=(8, 32),
     backlog_rounds=3,
     drain_events=300_000,
-    paced_seconds=12,
+    paced_seconds=8,
     grown_wallets=100_000,
     grown_rounds=4,
     memory_requests=100_000,

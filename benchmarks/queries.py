@@ -2,8 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,6 +15,7 @@ PENDING: Final = "SELECT count(*) FROM wallet.outbox WHERE published_at IS NULL 
 WALLET_IDS: Final = "SELECT bench.wallet_id(number) FROM generate_series(1, $1::bigint) AS number"
 ANSWERED: Final = "SELECT count(*) FROM wallet.idempotency_keys WHERE reply_status = 200"
 MOVEMENTS: Final = "SELECT count(*) FROM wallet.wallet_transactions WHERE entry = 1"
+LANES: Final = "SELECT FROM wallet.outbox_lanes ORDER BY lane FOR UPDATE"
 NEXT_OFFSETS: Final = "SELECT coalesce(sum(next_offset), 0)::bigint FROM history.processed_offsets"
 SETTINGS: Final = """
     SELECT name, current_setting(name) FROM pg_settings
@@ -98,6 +99,18 @@ def run(url: str, *statements: str) -> None:
                 await connection.execute(statement)
 
     asyncio.run(go())
+
+
+@contextmanager
+def held(url: str, statement: str) -> Iterator[None]:
+    """Keep the locks of a statement until the block ends."""
+    with asyncio.Runner() as runner:
+        connection = runner.run(asyncpg.connect(url))
+        try:
+            runner.run(connection.execute(f"BEGIN; {statement}"))
+            yield
+        finally:
+            runner.run(connection.close())
 
 
 def fetch(url: str, query: str, *arguments: Any) -> list[asyncpg.Record]:

@@ -58,8 +58,10 @@ def _drained_by_relays(lab: Lab, plan: Plan, relays: int) -> Curve:
     with lab.place(backlog(lab, plan)) as place:
         pending = queries.value(place.url, queries.PENDING)
         with drains.watched(place, pending) as curve, ExitStack() as services:
-            for _ in range(relays):
-                services.enter_context(lab.service(place, "relay"))
+            # Nobody begins before all have started.
+            with queries.held(place.url, queries.LANES):
+                for _ in range(relays):
+                    services.enter_context(lab.service(place, "relay"))
             found = curve.result()
             place.drain()
         place.verify()

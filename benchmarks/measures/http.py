@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Final
@@ -29,7 +29,8 @@ def transfers_beside_orm(lab: Lab, plan: Plan, findings: Findings) -> None:
     with _ours_and_orm(lab) as (ours, peer):
         for connections in sorted({*plan.connections, *CONNECTIONS}):
             side = ours.side(connections)
-            samples = in_turn(plan, side, peer.side(connections))
+            own_plan = plan if connections in CONNECTIONS else replace(plan, rounds=1)
+            samples = in_turn(own_plan, side, peer.side(connections))
             if connections in CONNECTIONS:
                 findings.compare(f"transfers_{connections}_orm", *samples, note=refusals([side]))
             for label, found in zip(("this system", "ORM app"), samples, strict=True):
