@@ -18,12 +18,14 @@ from common.worker import Health
 from history_consumer.app import create_app
 from history_consumer.run import consume
 from history_consumer.settings import ConsumerSettings, HistoryApiSettings
+from outbox_relay import retention
 from outbox_relay.operations import Selection, replay
+from outbox_relay.retention import Ages
 from schema_objects import OBJECTS
 from walletctl.rebuild import queries, shadow
 from walletctl.rebuild.errors import RebuildUnderWayError, TopicUnfitError
 from walletctl.rebuild.rebuild import rebuild
-from walletctl.verify.audit import HISTORY, OUTBOX, POSITIONS, PROGRESS, audit
+from walletctl.verify.audit import HISTORY, OUTBOX, POSITIONS, PROGRESS, TOPIC, audit
 from walletctl.verify.settings import VerifySettings
 
 Tamper = Callable[..., Coroutine[None, None, None]]
@@ -370,6 +372,49 @@ async def test_after_a_recreated_topic_the_consumer_goes_on_by_itself(
             pass
         await run_relay(fresh)
         await eventually(caught_up)
+    await assert_verified(fresh)
+
+
+async def test_after_retention_and_a_recreated_topic_only_the_topic_differs_until_a_replay_has_filled_it(
+    fresh: VerifySettings,
+    new_wallets: Any,
+    move_money: Any,
+    run_relay: Run,
+    run_consumer: Run,
+    tamper: Tamper,
+    kafka_admin: AdminClient,
+    eventually: Eventually,
+) -> None:
+    wallets = await _ran(fresh, new_wallets, move_money, run_relay, run_consumer)
+
+    async def is_pruned() -> bool:
+        async with opened(fresh.database_url) as engine:
+            pruned = [chunk async for chunk in retention.prune(engine, Ages(1e-7, 7))]
+        assert pruned
+        return await select(fresh.database_url, "SELECT count(*) FROM wallet.outbox") == [(0,)]
+
+    await eventually(is_pruned)
+    async with opened(fresh.database_url) as engine:
+        await move_money(engine, wallets, 1)
+    await run_relay(fresh)
+    await run_consumer(fresh)
+    await assert_verified(fresh)
+    for future in kafka_admin.delete_topics([fresh.kafka_topic]).values():
+        await asyncio.wrap_future(future)
+    await eventually(lambda: ensure_topic(kafka_admin, fresh.kafka_topic, 3, {}))
+    assert await differing(fresh) == {TOPIC, POSITIONS}
+    # The history is lost too: the ledger is the only witness of what was pruned.
+    await tamper(
+        fresh.history_database_url,
+        "TRUNCATE history.transaction_events, history.wallet_progress, history.processed_offsets",
+    )
+    done = await rebuild(fresh)
+    assert (done.from_outbox, done.from_ledger, done.missing) == (8, 29, 0)
+    assert await differing(fresh) == {TOPIC}
+    async with opened(fresh.database_url) as engine:
+        async for _ in replay(engine, Selection()):
+            pass
+    await run_relay(fresh)
     await assert_verified(fresh)
 
 
