@@ -1,5 +1,6 @@
 """`walletctl stack`, with everything real, as a user types it."""
 
+import asyncio
 import json
 import os
 import signal
@@ -128,11 +129,12 @@ async def test_a_stack_lives_is_killed_bit_by_bit_and_comes_back_with_its_data(
     assert list(stack.data_dir.iterdir()) == []
 
 
-async def test_two_stacks_run_side_by_side_and_ephemeral_ones_leave_nothing(stack: Stack, tmp_path: Path) -> None:
+async def test_two_stacks_that_start_at_once_run_side_by_side_and_ephemeral_ones_leave_nothing(
+    stack: Stack, tmp_path: Path
+) -> None:
     other = Stack(tmp_path / "other")
-    stack.up("--ephemeral")
     try:
-        other.up("--ephemeral")
+        await asyncio.gather(*(asyncio.to_thread(one.up, "--ephemeral") for one in (stack, other)))
         ours, theirs = stack.environment(), other.environment()
         names = ("WALLET_API_URL", "HISTORY_API_URL", "DATABASE_URL", "KAFKA_BOOTSTRAP_SERVERS")
         assert all(ours[name] != theirs[name] for name in names)

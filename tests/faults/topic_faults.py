@@ -17,15 +17,17 @@ from faults.records import INJECTED, Record
 from history_consumer.records import headers_of
 
 _EVENTS_MAX: Final = 100
+_ANY_EVENT: Final = "SELECT event_data FROM history.transaction_events ORDER BY random() LIMIT 1"
 
 
 async def _litter(on: Field, fault: Fault) -> None:
     """Records that are no events, and one that claims what another event has: each is to be put aside, alone."""
     rng = random.Random(fault.choice)
     async with session(on) as connection:
-        forged = json.loads(await connection.fetchval(
-            "SELECT event_data FROM history.transaction_events OFFSET $1 LIMIT 1", rng.randrange(20)
-        ))  # fmt: skip
+        # Only what the history has can be claimed a second time.
+        while (told := await connection.fetchval(_ANY_EVENT)) is None:
+            await asyncio.sleep(0.1)
+    forged = json.loads(told)
     forged["event_id"] = str(new_id())
     later = {**forged, "schema_version": 2}
     values = [
