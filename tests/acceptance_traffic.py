@@ -1,6 +1,7 @@
 """What the acceptance tests do with the pipeline, and how they look at what came of it."""
 
 import asyncio
+from dataclasses import dataclass, field
 from uuid import uuid4
 
 import httpx
@@ -20,26 +21,41 @@ async def create_wallets(api: httpx.AsyncClient, count: int) -> list[str]:
     return ids
 
 
+@dataclass(frozen=True)
+class Transfer:
+    """One transfer of a cent, with an idempotency key of its own."""
+
+    sender: str
+    receiver: str
+    key: str = field(default_factory=lambda: str(uuid4()))
+
+    async def ask(self, api: httpx.AsyncClient) -> httpx.Response | None:
+        """Ask for it once; None where the connection broke."""
+        body = {"to_wallet_id": self.receiver, "amount": "0.01"}
+        try:
+            return await api.post(f"/wallets/{self.sender}/transfer", json=body, headers={"Idempotency-Key": self.key})
+        except httpx.TransportError:
+            return None
+
+    async def ask_until_done(self, api: httpx.AsyncClient) -> httpx.Response:
+        """Ask until it's answered 200: where a reply is lost or time was up, again with the same key."""
+        while (reply := await self.ask(api)) is None or reply.status_code != 200:
+            assert reply is None or reply.status_code in {409, 503}, reply.text
+        return reply
+
+
+def ring(wallets: list[str]) -> list[Transfer]:
+    """Return a transfer of each wallet to the next: each sends one and gets one."""
+    return [Transfer(*pair) for pair in zip(wallets, wallets[1:] + wallets[:1], strict=True)]
+
+
 async def transfer_in_a_ring(api: httpx.AsyncClient, wallets: list[str], rounds: int) -> int:
     """Each wallet sends to the next and gets from the one before; a lost reply is asked for again.
 
     Returns how many transfers were made: all, in the end.
     """
-
-    async def send(sender: str, receiver: str) -> None:
-        body, headers = {"to_wallet_id": receiver, "amount": "0.01"}, {"Idempotency-Key": str(uuid4())}
-        while True:
-            try:
-                reply = await api.post(f"/wallets/{sender}/transfer", json=body, headers=headers)
-            except httpx.TransportError:
-                continue
-            if reply.status_code == 200:
-                return
-            assert reply.status_code in {409, 503}, reply.text
-
     for _ in range(rounds):
-        pairs = zip(wallets, wallets[1:] + wallets[:1], strict=True)
-        await asyncio.gather(*(send(*pair) for pair in pairs))
+        await asyncio.gather(*(transfer.ask_until_done(api) for transfer in ring(wallets)))
     return rounds * len(wallets)
 
 
