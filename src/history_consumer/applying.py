@@ -112,7 +112,7 @@ async def write(
     Raises:
         RowsThereError: something was there already; roll back, and look first.
     """
-    look_first = look_first or any(record.source_epoch != record.position.source_epoch for record in records)
+    look_first = look_first or any(record.is_foreign for record in records)
     result = sort_out(records, await _look(connection, records, into) if look_first else Taken())
     if not result.rows:
         return result

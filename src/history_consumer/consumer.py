@@ -21,7 +21,7 @@ from history_consumer import metrics, queries
 from history_consumer.applying import PartitionTakenOverError, Target, apply, moves_of, singly_if_refused
 from history_consumer.failures import database_errors, kafka_errors
 from history_consumer.positions import Assignment, Position
-from history_consumer.records import Record
+from history_consumer.records import Poison, Record
 from history_consumer.settings import ConsumerSettings
 from history_consumer.sorting import VERSION_CONFLICT, Sorted
 from history_consumer.subscription import Subscription, recreated, restored
@@ -178,10 +178,15 @@ class HistoryConsumer:
                 await subscription.halt(position, why)
 
     async def _halt_ahead(self, subscription: Subscription) -> None:
-        """Stop before the first event of an epoch with which the history isn't in line: versions come again in it."""
-        for position in {record.partition: record.position for record in self._batch if record.is_ahead}.values():
-            if self.assignment.held.get(position.partition) is position:
-                await subscription.halt(position, restored(self._target.topic))
+        """Stop before events of an epoch with which the history isn't in line: versions come again in it.
+
+        Epochs only rise along a partition, so its last event tells of the batch. (A relay on a database that was given
+        up may break this; whatever that brings goes with the rebuild that the next batch asks for.)
+        """
+        last = {record.partition: record for record in self._batch if not isinstance(record.content, Poison)}
+        for record in last.values():
+            if record.is_ahead and self.assignment.held.get(record.partition) is record.position:
+                await subscription.halt(record.position, restored(self._target.topic))
 
     async def _apply(self, subscription: Subscription) -> int:
         if self._in_doubt:

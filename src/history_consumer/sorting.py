@@ -78,9 +78,11 @@ def sort_out(records: Sequence[Record], taken: Taken) -> Sorted:
 
 
 def _epoch_refusal(record: Record, rows: Sequence[HistoryRow], events: Mapping[VersionKey, UUID]) -> Poison | None:
-    epoch, ours = record.source_epoch, record.position.source_epoch
-    if epoch == ours or all(events.get((row.wallet_id.int, row.wallet_version)) == row.event_id for row in rows):
+    if not record.is_foreign:
         return None
+    if all(events.get((row.wallet_id.int, row.wallet_version)) == row.event_id for row in rows):
+        return None
+    epoch, ours = record.source_epoch, record.position.source_epoch
     what = f"event {rows[0].event_id} of source epoch {epoch}"
     if epoch > ours:
         return Poison(RESTORED, f"{what}: rebuild the history first (`walletctl history rebuild`)")

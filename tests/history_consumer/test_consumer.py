@@ -407,9 +407,9 @@ async def test_a_partition_stops_at_the_first_event_of_a_newer_epoch_until_the_h
     await drive(consumer, reached(1))
     # Nonsense is nonsense in any epoch, and stops nobody.
     events.produce(b"{", partition=0, source_epoch=b"9")
-    events.produce(ada.funded(), partition=0, source_epoch=b"nine")
-    await drive(consumer, reached(3))
+    await drive(consumer, reached(2))
     events.produce(ada.funded(), partition=0, source_epoch=b"2")
+    events.produce(b"{", partition=0)
     events.produce(bob.created(), partition=1)
 
     async def halted() -> bool:
@@ -418,11 +418,7 @@ async def test_a_partition_stops_at_the_first_event_of_a_newer_epoch_until_the_h
     await drive(consumer, halted)
     await drive(consumer, reached(1, partition=1))
     assert "walletctl history rebuild" in consumer.assignment.halted[0]
-    assert await reached(3)()
-    assert await rows('SELECT "offset", reason FROM history.dead_letters ORDER BY 1') == [
-        (1, "not-json"),
-        (2, "wrong-shape"),
-    ]
+    assert await reached(2)()
     await rows("UPDATE history.processed_offsets SET source_epoch = 2")
     await consumer.close()
     await drive(consumer, reached(4))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from common.events import EVENT_MODELS
 from common.money import MINOR_MAX, to_major
-from history_consumer.projection import DETAIL_LENGTH_MAX, EPOCH_MAX, PoisonError, rows_of, source_epoch_of
+from history_consumer.projection import DETAIL_LENGTH_MAX, PoisonError, rows_of
 from history_events import AnyEvent, Wallet
 
 A, B, EVENT, TRANSACTION = (str(UUID(int=number)) for number in range(1, 5))
@@ -212,18 +212,3 @@ def test_what_the_api_encodes_comes_out_again(cents: int, version: int, kind: st
         assert to_major(row.balance_after_minor, "EUR") == wallet.balance_after
         assert row.direction == wallet.direction
         assert row.amount_minor == (None if kind == "created" else cents)
-
-
-@given(st.integers(1, EPOCH_MAX))
-def test_an_epoch_is_the_number_in_its_header(epoch: int) -> None:
-    assert source_epoch_of(str(epoch).encode()) == epoch
-
-
-@pytest.mark.parametrize(
-    "header", [None, b"", b"0", b"01", b"-1", b"+1", b"1.0", b" 1", b"1\n", b"x", b"\xff", b"2147483648", b"9" * 5000]
-)
-def test_any_other_epoch_is_poison(header: bytes | None) -> None:
-    with pytest.raises(PoisonError, match="ce_sourceepoch") as caught:
-        source_epoch_of(header)
-    assert caught.value.reason == "wrong-shape"
-    assert len(caught.value.detail) <= DETAIL_LENGTH_MAX

@@ -11,8 +11,7 @@ from uuid import uuid4
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from common.kafka import TopicMissingError, client_config, describe_topic
-from history_consumer.projection import PoisonError
-from history_consumer.records import epoch_of, headers_of
+from history_consumer.records import headers_of, source_epoch_of
 from walletctl.verify.settings import VerifySettings
 
 _TIMEOUT_SECONDS: Final = 10.0
@@ -127,16 +126,12 @@ _PASSING: Final = frozenset({KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN
 
 def _record(message: Message) -> Record:
     event_id: Any = dict(headers_of(message)).get("ce_id")
-    try:
-        source_epoch = epoch_of(message)
-    except PoisonError:
-        source_epoch = 0
     key = message.key()
     return Record(
         message.partition() or 0,
         message.offset() or 0,
         event_id and event_id.decode(errors="replace"),
-        source_epoch,
+        source_epoch_of(message),
         None if key is None else bytes(key).decode(errors="replace"),
         hashlib.sha256(message.value() or b"").hexdigest(),
     )
