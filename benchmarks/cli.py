@@ -19,14 +19,14 @@ from benchmarks.load.wrk import MissingGeneratorError, require_wrk
 from benchmarks.measures import MEASURES
 from benchmarks.plan import PLANS, Plan
 from benchmarks.results import RESULTS, Findings
-from walletctl.console import Exit, JsonOption, err, fail, print_json, print_table
+from walletctl.console import Exit, JsonOption, err, fail, print_error, print_json, print_table
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
 @app.command(
     epilog="Examples:  make bench  ·  make bench QUICK=1  ·  python -m benchmarks --only relay-drain"
-    "  ·  API_PROCESSES=1 RELAY_TASKS=4 python -m benchmarks --size quick"
+    "  ·  WALLET_API_WORKERS=1 RELAY_TASKS=4 python -m benchmarks --size quick"
 )
 def bench(
     size: Annotated[str, typer.Option(help=f"How much of everything: {', '.join(PLANS)}.")] = "normal",
@@ -34,7 +34,7 @@ def bench(
         list[str] | None, typer.Option(help=f"Measure this alone; may be repeated: {', '.join(MEASURES)}.")
     ] = None,
     api_processes: Annotated[
-        int, typer.Option(envvar="API_PROCESSES", help="Processes of our API, and of the ORM app.", min=1, max=64)
+        int, typer.Option(envvar="WALLET_API_WORKERS", help="Processes of our API, and of the ORM app.", min=1, max=64)
     ] = 2,
     keep: Annotated[bool, typer.Option("--keep", help="Leave the servers' data and logs, and say where.")] = False,
     file: Annotated[
@@ -54,15 +54,15 @@ def bench(
         fail(str(error), Exit.UNREACHABLE)
     with _directory(keep=keep) as directory, lab.opened(directory, api_processes) as servers:
         run = _about(servers, plan)
-        failures = _measure(servers, plan, chosen, file, run)
+        _measure(servers, plan, chosen, file, run)
     found = results.read(file)
     if as_json:
-        print_json({**found, "failures": failures})
+        print_json(found)
     else:
         print_table("Measured", ("what", "ours", "peer", "ratio", "target", ""), map(results.cells, found["lines"]))
-    for name, reason in failures.items():
-        err.print(f"[red]{name} failed:[/red] {reason}", soft_wrap=True, highlight=False)
-    if failures or not all(line["met"] for line in found["lines"]):
+    for name, reason in found["failures"].items():
+        print_error(f"{name}: {reason}")
+    if found["failures"] or not all(line["met"] for line in found["lines"]):
         raise typer.Exit(Exit.FOUND_WRONG)
 
 
@@ -79,44 +79,36 @@ def _chosen(only: list[str] | None) -> list[str]:
     return [name for name in MEASURES if not only or name in only]
 
 
-def _measure(servers: lab.Lab, plan: Plan, chosen: list[str], file: Path, run: Mapping[str, Any]) -> dict[str, str]:
-    """Run the measures, keeping the results of each as soon as it is done; return why others failed."""
-    failures = {}
+def _measure(servers: lab.Lab, plan: Plan, chosen: list[str], file: Path, run: Mapping[str, Any]) -> None:
+    """Run the measures, keeping the results of each as soon as it is done, or why it failed."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as progress:
         task = progress.add_task("", total=len(chosen))
         for name in chosen:
             progress.update(task, description=name)
-            findings, started = Findings(), time.monotonic()
+            findings, failure, started = Findings(), None, time.monotonic()
             try:
                 MEASURES[name](servers, plan, findings)
             except Exception as error:  # noqa: BLE001 - one measure's failure is told, and the others still run
-                failures[name] = f"{type(error).__name__}: {error}"
-            _keep(file, findings, run)
-            progress.console.print(_told(name, findings, failures, time.monotonic() - started), highlight=False)
+                failure = f"{type(error).__name__}: {error}"
+            found = results.merged(results.read(file), name, findings, run, failure)
+            results.write(file, found)
+            plots.draw(found["plots"], file.parent)
+            said = [f"{line['name']} {' / '.join(results.cells(line)[1:4])}" for line in findings.lines.values()]
+            told = "; ".join([*said, *filter(None, [failure])])
+            seconds = time.monotonic() - started
+            progress.console.print(f"{name} ({seconds:.0f} s): {told}", highlight=False, markup=False, soft_wrap=True)
             progress.advance(task)
-    return failures
-
-
-def _keep(file: Path, findings: Findings, run: Mapping[str, Any]) -> None:
-    found = results.merged(results.read(file), findings, run)
-    results.write(file, found)
-    plots.draw(found["plots"], file.parent)
-
-
-def _told(name: str, findings: Findings, failures: Mapping[str, str], seconds: float) -> str:
-    said = [f"{line['name']} {' / '.join(results.cells(line)[1:4])}" for line in findings.lines.values()]
-    if name in failures:
-        said.append(f"failed: {failures[name]}")
-    return f"{name} ({seconds:.0f} s): {'; '.join(said)}"
 
 
 @contextmanager
 def _directory(*, keep: bool) -> Iterator[Path]:
     if keep:
         directory = Path(tempfile.mkdtemp(prefix="wallet-bench-"))
-        yield directory
-        err.print(f"data and logs are in {directory}", highlight=False, soft_wrap=True)
+        try:
+            yield directory
+        finally:
+            err.print(f"data and logs are in {directory}", highlight=False, soft_wrap=True)
         return
     with tempfile.TemporaryDirectory(prefix="wallet-bench-", ignore_cleanup_errors=True) as name:
         yield Path(name)

@@ -20,6 +20,7 @@ from walletctl.stack.specs import walletctl
 PARTITIONS: Final = 12
 PAUSE_SECONDS: Final = 0.2
 WAIT_SECONDS_MAX: Final = 900.0
+READ_SECONDS_MAX: Final = 20.0
 
 
 class PromiseBrokenError(Exception):
@@ -42,7 +43,6 @@ class Place:
             "HISTORY_DATABASE_URL": self.url,
             "KAFKA_BOOTSTRAP_SERVERS": self.kafka_servers,
             "KAFKA_TOPIC": self.topic,
-            "LOG_FORMAT": "json",
         }
 
     @cached_property
@@ -114,13 +114,17 @@ class Place:
 
         Raises:
             KafkaException: the broker failed.
+            TimeoutError: it doesn't answer.
         """
         left = self.record_count()
         consumer = Consumer({"bootstrap.servers": self.kafka_servers, "group.id": "bench", "enable.auto.commit": False})
         consumer.assign([TopicPartition(self.topic, number, OFFSET_BEGINNING) for number in range(PARTITIONS)])
         try:
             while left > 0:
-                for message in consumer.consume(10_000, timeout=1.0):
+                messages = consumer.consume(min(left, 10_000), timeout=READ_SECONDS_MAX)
+                if not messages:
+                    raise TimeoutError(f"{left:,} records of {self.topic} could not be read")
+                for message in messages:
                     if message.error():
                         raise KafkaException(message.error())
                     left -= 1

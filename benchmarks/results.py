@@ -68,20 +68,29 @@ def _line(
     }
 
 
-def merged(before: Mapping[str, Any], findings: Findings, run: Mapping[str, Any]) -> Json:
+def merged(
+    before: Mapping[str, Any], measure: str, findings: Findings, run: Mapping[str, Any], failure: str | None = None
+) -> Json:
     """Return the results with new lines and curves in place of those of the same name.
 
     Args:
         before: the results so far, or nothing.
-        findings: what was measured now.
+        measure: that was made now.
+        findings: what it found.
         run: what is to be known of this run; each line keeps that of its own.
+        failure: why the measure failed, if it did; it stays until the measure is made again.
     """
     new = {name: {**line, "run": dict(run)} for name, line in findings.lines.items()}
     lines = {line["name"]: line for line in before.get("lines", ())} | new
     plots = dict(before.get("plots", {}))
     for name, curves in findings.plots.items():
         plots[name] = {**plots.get(name, {}), **curves}
-    return {"lines": [lines[name] for name in TARGETS if name in lines], "plots": plots}
+    failures = {**before.get("failures", {}), measure: failure}
+    return {
+        "lines": [lines[name] for name in TARGETS if name in lines],
+        "failures": {name: reason for name, reason in failures.items() if reason is not None},
+        "plots": plots,
+    }
 
 
 def read(file: Path) -> Json:
@@ -98,14 +107,15 @@ def write(file: Path, results: Mapping[str, Any]) -> None:
 
 
 def markdown(results: Mapping[str, Any]) -> str:
-    """Return the table, and under it what the runs were."""
+    """Return the table, and under it what failed, what the runs were, and what else is to be said of a line."""
     head = ("what", "ours", "peer", "ratio (lowest to highest)", "target", "")
     rows = [head, tuple("---" for _ in head), *(cells(line) for line in results["lines"])]
     table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
     runs = {line["run"]["started_at"]: line["run"] for line in results["lines"]}
     about = [", ".join(f"{name} {value}" for name, value in runs[at].items()) for at in sorted(runs)]
     notes = [f"{line['what']}: {line['note']}" for line in results["lines"] if line["note"]]
-    return "\n".join((table, "", *(f"- {text}" for text in (*about, *notes)), ""))
+    failed = [f"{name} failed: {reason}" for name, reason in results["failures"].items()]
+    return "\n".join((table, "", *(f"- {text}" for text in (*failed, *about, *notes)), ""))
 
 
 def cells(line: Mapping[str, Any]) -> tuple[str, ...]:

@@ -47,10 +47,10 @@ _ALL: Final = (
     Target("memory_api", "resident memory of an API process", "MiB", 150, at_least=False),
     Target("memory_relay", "resident memory of a relay", "MiB", 150, at_least=False),
     Target("memory_consumer", "resident memory of a consumer", "MiB", 150, at_least=False),
-    Target("memory_api_growth", "API memory at the end, beside a third of the way", "MiB", 1.1, at_least=False),
-    Target("memory_relay_growth", "relay memory at the end, beside a third of the way", "MiB", 1.1, at_least=False),
+    Target("memory_api_growth", "API memory at the end, beside the middle of the run", "MiB", 1.1, at_least=False),
+    Target("memory_relay_growth", "relay memory at the end, beside the middle of the run", "MiB", 1.1, at_least=False),
     Target(
-        "memory_consumer_growth", "consumer memory at the end, beside a third of the way", "MiB", 1.1, at_least=False
+        "memory_consumer_growth", "consumer memory at the end, beside the middle of the run", "MiB", 1.1, at_least=False
     ),
 )
 

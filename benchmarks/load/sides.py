@@ -1,5 +1,6 @@
 """Two sides of a comparison, asked in turn."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,17 +24,20 @@ class HttpSide:
         load: what to ask for.
         connections: kept open.
         rate: requests a second on a schedule; 0 asks as fast as replies come.
+        settle: called after each load, so that what it left to do burdens nobody else.
     """
 
     url: str
     load: Load
     connections: int
     rate: float = 0
+    settle: Callable[[], None] = lambda: None
     answers: list[Answers] = field(default_factory=list)
 
     def __call__(self, seconds: float) -> float:
         """Ask."""
         self.answers.append(wrk.send(self.url, self.load, self.connections, seconds, self.rate))
+        self.settle()
         return self.answers[-1].rate
 
 
@@ -86,11 +90,7 @@ def check_answers(place: Place, sides: Sequence[HttpSide], movements_before: int
         )
 
 
-def refusals(sides: Sequence[HttpSide]) -> str:
+def refusals(side: HttpSide) -> str:
     """Say which other replies there were, for the line's note."""
-    total: dict[str, int] = {}
-    for side in sides:
-        for answers in side.answers:
-            for status, count in answers.refused.items():
-                total[status] = total.get(status, 0) + count
+    total = sum((Counter(answers.refused) for answers in side.answers), Counter[str]())
     return ", ".join(f"{count} replies with {status}" for status, count in sorted(total.items()))

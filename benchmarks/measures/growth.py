@@ -47,8 +47,7 @@ def _compare_transfers(lab: Lab, plan: Plan, findings: Findings, grown: Place, n
             side, peer = api.side(CONNECTIONS[0]), small_api.side(CONNECTIONS[0])
             samples = in_turn(plan, side, peer)
         small.verify()
-    refused = refusals([side])
-    findings.compare("grown_transfers", *samples, note="; ".join(filter(None, (note, refused))))
+    findings.compare("grown_transfers", *samples, note="; ".join(filter(None, (note, refusals(side)))))
 
 
 def _rows_claimed_a_second(lab: Lab, place: Place) -> float:

@@ -1,8 +1,8 @@
 """Transfers and funds over HTTP."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
 from typing import Final
@@ -32,7 +32,7 @@ def transfers_beside_orm(lab: Lab, plan: Plan, findings: Findings) -> None:
             own_plan = plan if connections in CONNECTIONS else replace(plan, rounds=1)
             samples = in_turn(own_plan, side, peer.side(connections))
             if connections in CONNECTIONS:
-                findings.compare(f"transfers_{connections}_orm", *samples, note=refusals([side]))
+                findings.compare(f"transfers_{connections}_orm", *samples, note=refusals(side))
             for label, found in zip(("this system", "ORM app"), samples, strict=True):
                 findings.curve("throughput", label, [(connections, median(found))])
 
@@ -42,7 +42,7 @@ def funds_beside_orm(lab: Lab, plan: Plan, findings: Findings) -> None:
     with _ours_and_orm(lab) as (ours, peer):
         side = ours.side(CONNECTIONS[0], "fund")
         samples = in_turn(plan, side, peer.side(CONNECTIONS[0], "fund"))
-        findings.compare("hot_funds", *samples, note=refusals([side]))
+        findings.compare("hot_funds", *samples, note=refusals(side))
 
 
 def transfers_beside_pgbench(lab: Lab, plan: Plan, findings: Findings) -> None:
@@ -51,7 +51,7 @@ def transfers_beside_pgbench(lab: Lab, plan: Plan, findings: Findings) -> None:
         peer = PgbenchSide(url, pgbench.BY_STATEMENTS, SPREAD_CLIENTS, WALLETS, senders=WALLETS)
         for connections in CONNECTIONS:
             side = ours.side(connections)
-            findings.compare(f"transfers_{connections}_pgbench", *in_turn(plan, side, peer), note=refusals([side]))
+            findings.compare(f"transfers_{connections}_pgbench", *in_turn(plan, side, peer), note=refusals(side))
 
 
 def hot_transfers_beside_pgbench(lab: Lab, plan: Plan, findings: Findings) -> None:
@@ -59,34 +59,42 @@ def hot_transfers_beside_pgbench(lab: Lab, plan: Plan, findings: Findings) -> No
     with _ours_and_pgbench(lab) as (ours, url):
         peer = PgbenchSide(url, pgbench.BY_FUNCTION, HOT_CLIENTS, WALLETS, senders=1)
         side = ours.side(CONNECTIONS[0], hot=True)
-        findings.compare("hot_transfers", *in_turn(plan, side, peer), note=refusals([side]))
+        findings.compare("hot_transfers", *in_turn(plan, side, peer), note=refusals(side))
 
 
 @dataclass
 class Server:
-    """A server to load, and all that was asked of it."""
+    """A server to load, and all that was asked of it.
+
+    Attributes:
+        service: the server.
+        ids: the file of its wallets.
+        settle: called after each load.
+        sides: what asked it.
+    """
 
     service: Service
     ids: Path
-    sides: list[HttpSide]
+    settle: Callable[[], None] = lambda: None
+    sides: list[HttpSide] = field(default_factory=list)
 
     def side(
         self, connections: int, operation: wrk.Operation = "transfer", *, hot: bool = False, rate: float = 0
     ) -> HttpSide:
         """Return one more side of it; funds are always of the hot wallet."""
         load = Load(operation, self.ids, hot or operation == "fund")
-        side = HttpSide(self.service.url, load, connections, rate)
+        side = HttpSide(self.service.url, load, connections, rate, self.settle)
         self.sides.append(side)
         return side
 
 
 @contextmanager
 def our_api(lab: Lab, place: Place, wallets: int = WALLETS) -> Iterator[Server]:
-    """Run our API; what it answered is compared with the ledger at the end, and everything with everything."""
+    """Run our API until the block ends; then what it answered is compared with the ledger."""
     before = queries.value(place.url, queries.MOVEMENTS)
     ids = wrk.ids_file(lab.directory, [row[0] for row in queries.fetch(place.url, queries.WALLET_IDS, wallets)])
     with lab.service(place, "api") as service:
-        server = Server(service, ids, [])
+        server = Server(service, ids)
         yield server
     check_answers(place, server.sides, before)
 
@@ -101,8 +109,8 @@ def _ours_and_orm(lab: Lab) -> Iterator[tuple[Server, Server]]:
             orm.running(lab, peer_place) as peer,
         ):
             place.drain()
-            yield ours, Server(peer, ours.ids, [])
-            place.drain()
+            ours.settle = place.drain
+            yield ours, Server(peer, ours.ids)
         place.verify()
 
 

@@ -3,7 +3,6 @@
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
 from statistics import median
 from typing import Final
 
@@ -16,19 +15,25 @@ from benchmarks.results import Findings
 
 PAUSE_SECONDS: Final = 0.25
 MIB: Final = 2**20
+REQUESTS_A_SECOND_MIN: Final = 1000
+"""Where the API is slower, its memory is judged after fewer requests."""
+
+Samples = dict[str, list[float]]
+"""Resident memory of a service's largest process, in MiB, in the order of time."""
 
 
 def memory_after(lab: Lab, plan: Plan, findings: Findings) -> None:
     """The API after many requests; relay and consumer after many events."""
-    note = f"after {plan.memory_requests:,} requests"
     with lab.place(lab.template(WALLETS)) as place:
         with lab.service(place, "relay"), our_api(lab, place) as api, _sampled({"api": api.service}) as samples:
-            side = api.side(CONNECTIONS[0])
-            while sum(answers.done for answers in side.answers) < plan.memory_requests:
+            side, done, left_seconds = api.side(CONNECTIONS[0]), 0, plan.memory_requests / REQUESTS_A_SECOND_MIN
+            while done < plan.memory_requests and left_seconds > 0:
                 side(plan.load_seconds)
+                done += side.answers[-1].done
+                left_seconds -= plan.load_seconds
             place.drain()
         place.verify()
-    _judge(findings, samples, note)
+    _judge(findings, samples, f"after {done:,} requests")
 
     with lab.place(lab.template(WALLETS, plan.memory_events // WALLETS)) as place:
         with ExitStack() as stack:
@@ -42,15 +47,8 @@ def memory_after(lab: Lab, plan: Plan, findings: Findings) -> None:
     _judge(findings, samples, f"after {events:,} events")
 
 
-@dataclass
-class Samples:
-    """Resident memory of a service's largest process, in MiB, in the order of time."""
-
-    mib: dict[str, list[float]] = field(default_factory=dict)
-
-
 def _judge(findings: Findings, samples: Samples, note: str) -> None:
-    for role, found in samples.mib.items():
+    for role, found in samples.items():
         third = len(found) // 3
         findings.judge(f"memory_{role}", [max(found)], note)
         findings.compare(f"memory_{role}_growth", [median(found[-third:])], [median(found[third : 2 * third])], note)
@@ -58,12 +56,13 @@ def _judge(findings: Findings, samples: Samples, note: str) -> None:
 
 @contextmanager
 def _sampled(services: dict[str, Service]) -> Iterator[Samples]:
-    samples, stopped = Samples({role: [] for role in services}), threading.Event()
+    samples: Samples = {role: [] for role in services}
+    stopped = threading.Event()
 
     def sample() -> None:
         while not stopped.wait(PAUSE_SECONDS):
             for role, service in services.items():
-                samples.mib[role].append(_resident_mib(service.pid))
+                samples[role].append(_resident_mib(service.pid))
 
     thread = threading.Thread(target=sample, daemon=True)
     thread.start()
