@@ -3,6 +3,7 @@
 The record is somebody else's bytes. Whatever they are, the answer is rows that PostgreSQL takes, or PoisonError.
 """
 
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, Final, Literal, NamedTuple
