@@ -147,7 +147,8 @@ def _print_status(found: HistoryStatus) -> None:
     if found.conflicts:
         out.print(
             f"[red]alarm:[/red] {found.conflicts:,} events claim a version that another event has: "
-            "walletctl history dead-letters list --reason version-conflict, then walletctl verify",
+            "walletctl history dead-letters list --reason version-conflict, then walletctl verify. If the wallet "
+            "database was restored: walletctl restore begin",
             highlight=False,
         )
     if found.is_stopped:
