@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import defaultdict
+from collections.abc import Collection
 from contextlib import suppress
 from typing import Any, Final
 from uuid import UUID
@@ -111,8 +112,7 @@ async def check(on: Field) -> list[str]:
     messages = await asyncio.to_thread(records.read, cluster)
     async with session(on) as connection:
         rows = await connection.fetch("SELECT id, event_id::text, aggregate_id::text FROM wallet.outbox ORDER BY id")
-        events = {row["event_id"] for row in rows}
-        litter = {_place(message) for message in messages if _is_injected(message) and _event_id(message) not in events}
+        litter = {_place(message): reason for message in messages if (reason := _reason(message))}
         found = [
             *driver.violations,
             *cluster.excesses(),
@@ -127,7 +127,7 @@ async def check(on: Field) -> list[str]:
     return found + await _differences(cluster, litter)
 
 
-async def _differences(cluster: Cluster, litter: set[Place]) -> list[str]:
+async def _differences(cluster: Cluster, litter: Collection[Place]) -> list[str]:
     """Return what the audit finds, but for the litter, which it must find."""
     report = await audit(
         VerifySettings(
@@ -200,13 +200,14 @@ async def _check_versions(connection: asyncpg.Connection) -> list[str]:
     ]
 
 
-async def _check_litter(connection: asyncpg.Connection, litter: set[Place]) -> list[str]:
-    """All that is no event of ours is put aside, and nothing else is; then take it away, so that the audit is clean."""
-    rows = await connection.fetch('DELETE FROM history.dead_letters RETURNING partition, "offset", reason, detail')
-    aside = {(row["partition"], row["offset"]): f"{row['reason']} {row['detail']}" for row in rows}
+async def _check_litter(connection: asyncpg.Connection, litter: dict[Place, str]) -> list[str]:
+    """Each piece of litter is put aside for its reason, and nothing else is; then take it away for the audit."""
+    rows = await connection.fetch('DELETE FROM history.dead_letters RETURNING partition, "offset", reason')
+    aside = {(row["partition"], row["offset"]): row["reason"] for row in rows}
     return [
-        *(f"record {place} is no event and was not put aside" for place in litter - aside.keys()),
-        *(f"record {place} was put aside: {aside[place]}" for place in aside.keys() - litter),
+        f"record {place} was put aside for {aside.get(place)}, expected for {litter.get(place)}"
+        for place in aside.keys() | litter.keys()
+        if aside.get(place) != litter.get(place)
     ]
 
 
@@ -241,7 +242,7 @@ def _check_topic(on: Field, messages: list[Message], rows: list[Any]) -> list[st
     seen = {_event_id(message) for message in messages}
     found = [f"outbox row {row['id']} is not in the topic" for event, row in known.items() if event not in seen]
     last: dict[str, int] = defaultdict(int)
-    for event_id in dict.fromkeys(_event_id(message) for message in messages if not _is_injected(message)):
+    for event_id in dict.fromkeys(_event_id(message) for message in messages if _reason(message) is None):
         row = known.get(event_id)
         if row is None:
             found.append(f"event {event_id} is in the topic and not in the outbox")
@@ -256,8 +257,10 @@ def _place(message: Message) -> Place:
     return message.partition() or 0, message.offset() or 0
 
 
-def _is_injected(message: Message) -> bool:
-    return records.INJECTED in dict(headers_of(message))
+def _reason(message: Message) -> str | None:
+    """Return why the record is to be put aside: nothing for an event delivered again, None for a relay's own."""
+    found = dict(headers_of(message)).get(records.INJECTED)
+    return None if found is None else bytes(found).decode()
 
 
 def _event_id(message: Message) -> str:

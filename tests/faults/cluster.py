@@ -210,8 +210,9 @@ async def running_cluster(
                     "CONSUMER_GROUP": GROUP,
                     "KAFKA_TOPIC_PARTITIONS": str(PARTITIONS),
                     "CONSUMER_SESSION_TIMEOUT_SECONDS": "6",
-                    # The low water is to rise all the time.
+                    # The low water is to rise all the time, and a backlog is to be many transactions.
                     "RELAY_LOW_WATER_STEP": "1",
+                    "CONSUMER_BATCH_RECORDS": "20",
                     **environment,
                 },
                 reservations,

@@ -9,18 +9,19 @@ from common.kafka import client_config
 from faults.cluster import TOPIC, Cluster
 
 INJECTED: Final = "injected"
-"""The header of what no relay wrote."""
+"""The header of what no relay wrote: why it is to be put aside, nothing for an event that is there already."""
 
 _TIMEOUT_SECONDS: Final = 10.0
 
 
 class Record(NamedTuple):
-    """A record to write."""
+    """A record to write; `reason` is why it is to be put aside."""
 
     partition: int
     key: bytes | None
     value: bytes | None
-    headers: list[tuple[str, str | bytes | None]]
+    headers: list[tuple[str, str | bytes | None]] = []  # noqa: RUF012 - a tuple's default, never changed
+    reason: str = ""
 
 
 def read(
@@ -82,7 +83,7 @@ def write(cluster: Cluster, records: Iterable[Record]) -> None:
             failures.append(error)
 
     for record in records:
-        headers = [*record.headers, (INJECTED, b"")]
+        headers = [*record.headers, (INJECTED, record.reason)]
         producer.produce(TOPIC, record.value, record.key, record.partition, headers=headers, on_delivery=note)
     if producer.flush(_TIMEOUT_SECONDS):
         raise KafkaException(KafkaError(KafkaError._TIMED_OUT))

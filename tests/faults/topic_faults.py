@@ -31,16 +31,16 @@ async def _litter(on: Field, fault: Fault) -> None:
     forged["event_id"] = str(new_id())
     later = {**forged, "schema_version": 2}
     values = [
-        None,
-        b"",
-        rng.randbytes(50),
-        b"[" * 1000,
-        b'{"event_type": "WALLET_SOLD"}',
-        json.dumps({**forged, "amount": "NaN", "wallets": []}).encode(),
-        json.dumps(later).encode(),
-        json.dumps(forged).encode(),
+        ("tombstone", None),
+        ("not-json", b""),
+        ("not-json", rng.randbytes(50)),
+        ("not-json", b"[" * 1000),
+        ("unknown-type", b'{"event_type": "WALLET_SOLD"}'),
+        ("wrong-shape", json.dumps({**forged, "wallets": []}).encode()),
+        ("wrong-version", json.dumps(later).encode()),
+        ("version-conflict", json.dumps(forged).encode()),
     ]
-    litter = [Record(rng.randrange(PARTITIONS), rng.randbytes(3), value, []) for value in values]
+    litter = [Record(rng.randrange(PARTITIONS), rng.randbytes(3), value, reason=reason) for reason, value in values]
     await asyncio.to_thread(records.write, on.cluster, litter)
 
 
