@@ -7,7 +7,7 @@ from pathlib import Path
 
 from benchmarks import queries
 from benchmarks.load import pgbench, wrk
-from benchmarks.load.wrk import Answers, Load
+from benchmarks.load.wrk import Answers, Load, LoadError
 from benchmarks.place import Place, PromiseBrokenError
 from benchmarks.plan import Plan
 
@@ -65,10 +65,16 @@ class PgbenchSide:
 
 
 def in_turn(plan: Plan, ours: Side, peer: Side) -> tuple[list[float], list[float]]:
-    """Warm both up, then measure one after the other, round by round; return the rates of each."""
+    """Warm both up, then measure one after the other, round by round; return the rates of each.
+
+    Raises:
+        LoadError: in some round nothing was done.
+    """
     for side in (ours, peer):
         side(plan.warmup_seconds)
     rounds = [(ours(plan.load_seconds), peer(plan.load_seconds)) for _ in range(plan.rounds)]
+    if not all(rate for pair in rounds for rate in pair):
+        raise LoadError(f"nothing was done in some round; ours and the peer's, a second: {rounds}")
     return [pair[0] for pair in rounds], [pair[1] for pair in rounds]
 
 

@@ -72,7 +72,7 @@ def api_at_half_rate(lab: Lab, plan: Plan, findings: Findings) -> None:
             place.drain()
         place.verify()
     late_ms = max(answers.late_ms_max for answers in half.answers)
-    note = f"{half.rate:,.0f} transfers/s; wrk missed its own schedule by {late_ms:.1f} ms at most"
+    note = f"{half.rate:,.0f} transfers/s; a request waited {late_ms:.1f} ms at most for a free connection"
     findings.judge("api_p99", [answers.latency_ms["99"] for answers in half.answers], note)
     last = half.answers[-1].latency_ms
     findings.curve("latency", "API reply at half rate", [(percent, last[f"{percent:g}"]) for percent in PERCENTS])

@@ -2,6 +2,7 @@ import asyncio
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from uuid import UUID, uuid4
 
@@ -9,7 +10,9 @@ import orjson
 import pytest
 
 from benchmarks.load import wrk
+from benchmarks.load.sides import Side, in_turn
 from benchmarks.load.wrk import Load, LoadError, MissingGeneratorError
+from benchmarks.plan import QUICK
 
 CONNECTIONS = 8
 WALLETS = [str(uuid4()) for _ in range(20)]
@@ -86,10 +89,27 @@ def test_other_replies_are_told_by_status() -> None:
     assert (answers.done, answers.refused, answers.rate) == (30, {"503": 4}, 15.0)
 
 
-@pytest.mark.parametrize("broken", ['{"200":30},"broken":1', '{"503":30},"broken":0'])
-def test_broken_connections_and_a_load_without_success_are_no_figures(broken: str) -> None:
-    with pytest.raises(LoadError):
-        wrk.read(f'{{"seconds":2.0,"latency_ms":{{}},"late_ms_max":0,"statuses":{broken}}}')
+def test_requests_without_a_reply_are_no_figure() -> None:
+    with pytest.raises(LoadError, match="1 requests had no reply"):
+        wrk.read('{"seconds":2.0,"latency_ms":{},"late_ms_max":0,"statuses":{"200":30},"broken":1}')
+
+
+def test_sides_take_turns_after_a_warm_up_that_does_not_count() -> None:
+    asked: list[tuple[str, float]] = []
+
+    def side(name: str, rate: float) -> Side:
+        def ask(seconds: float) -> float:
+            asked.append((name, seconds))
+            return rate
+
+        return ask
+
+    plan = replace(QUICK, rounds=2, warmup_seconds=3, load_seconds=5)
+
+    assert in_turn(plan, side("ours", 80.0), side("peer", 10.0)) == ([80.0, 80.0], [10.0, 10.0])
+    assert asked == [("ours", 3), ("peer", 3), *[("ours", 5), ("peer", 5)] * 2]
+    with pytest.raises(LoadError, match="nothing was done"):
+        in_turn(plan, side("ours", 80.0), side("peer", 0.0))
 
 
 def test_a_machine_without_wrk_is_told_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
