@@ -1,7 +1,7 @@
 """Routes of the hot path, called without FastAPI's solving of dependencies.
 
-That solving, and the exit stacks around it, took a third of an API process's time (docs/performance.md). The
-endpoint's signature still makes the OpenAPI document.
+That solving, and the exit stacks around it, took a third of an API process's time
+(docs/decisions/0010-group-commit.md). The endpoint's signature still makes the OpenAPI document.
 """
 
 from collections.abc import Callable, Mapping

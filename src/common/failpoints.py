@@ -23,10 +23,10 @@ from itertools import count
 from typing import Final, Literal, cast
 
 NAMES: Final[Mapping[str, str]] = {
-    "api.claimed": "the idempotency key is claimed; no wallet is locked yet",
-    "api.locked": "a transfer's wallets are locked (a fund's are read); nothing is written yet",
-    "api.before_commit": "everything is written, the reply too; not committed",
-    "api.committed": "committed; the client has no reply yet",
+    "api.claimed": "a batch's idempotency keys are claimed; no wallet is locked yet",
+    "api.locked": "transfers' wallets are locked (funds' are read); nothing is written yet",
+    "api.before_commit": "everything is written, the replies too; not committed",
+    "api.committed": "committed; no client has a reply yet",
     "relay.claimed": "lanes are locked and their rows read; nothing is produced yet",
     "relay.produced_not_settled": "every delivery report is there; no row is settled",
     "relay.settled_not_committed": "the rows are settled; not committed",

@@ -153,9 +153,9 @@ class RequestMetrics:
 class RequestBounds:
     """ASGI middleware: so many requests at once at most, each within a deadline; past either the answer is 503.
 
-    A queue that grows helps nobody: who waits longer than the client does works for nothing. A request that is
-    cut off at its deadline has ended its transaction, one way or the other; asking again with the same
-    idempotency key tells which. Probes are never refused.
+    A queue that grows helps nobody: who waits longer than the client does works for nothing. A transaction goes
+    on without a request that is cut off at its deadline; asking again with the same idempotency key tells how it
+    ended. Probes are never refused.
 
     Args:
         app: the application.

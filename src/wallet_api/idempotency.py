@@ -2,7 +2,7 @@
 
 A key is claimed first, before any wallet is locked, and answered last, in one transaction: so a committed key
 always has its reply, and a request that failed leaves no key behind. Always keys before wallets, and keys in
-their order, so that requests wait for one another and never in a circle. (The `Idempotency-Key` header: IETF
+their order, so that transactions wait for one another and never in a circle. (The `Idempotency-Key` header: IETF
 draft-ietf-httpapi-idempotency-key-header.)
 """
 
@@ -34,7 +34,7 @@ async def claim(connection: AsyncConnection, commands: Sequence[Command]) -> dic
     """Claim the commands' keys, and return the answers of those that are already answered.
 
     Raises:
-        IdempotencyKeyInFlight: the first request with one of the keys took too long.
+        IdempotencyKeyInFlight: another session than the API's writes one of the keys, and takes long.
         ValueError: two commands have the same key; the caller asks for them one after the other.
     """
     claims = {command.claim.key: command.claim for command in commands if command.claim}
@@ -57,7 +57,7 @@ async def claim(connection: AsyncConnection, commands: Sequence[Command]) -> dic
 
 def _answer(claim: IdempotencyClaim, stored: tuple[bytes, Reply] | None) -> Reply | Problem:
     if stored is None:
-        return IdempotencyKeyInFlight("The key was just given up. Ask again with it.")
+        return IdempotencyKeyInFlight("The first request with this key has no answer yet. Ask again with it.")
     digest, reply = stored
     if digest != claim.request_hash:
         return IdempotencyKeyReused("Idempotency-Key: this key belongs to another request. Take a new key.")
