@@ -9,7 +9,6 @@ from faults.cluster import running_cluster
 from faults.nemesis import torment
 
 
-@pytest.mark.faults
 @pytest.mark.timeout(1000)
 async def test_every_promise_holds_whatever_goes_wrong(
     tmp_path: Path, seed: int, fault_seconds: float, fault_names: list[str]
