@@ -14,7 +14,6 @@ from faults.driver import Driver
 from faults.nemesis import Field, torment
 
 
-@pytest.mark.faults
 @pytest.mark.timeout(1000)
 async def test_every_promise_holds_whatever_goes_wrong(tmp_path: Path, seed: int, fault_seconds: float) -> None:
     print(f"FAULTS_SEED={seed} FAULTS_SECONDS={fault_seconds:.0f}", flush=True)
