@@ -60,6 +60,12 @@ def new_wallet(client: httpx.AsyncClient) -> Callable[..., Awaitable[Json]]:
 
 
 @pytest.fixture
+def patient() -> dict[str, float]:
+    """Settings of an API that waits for locks for as long as a test holds them."""
+    return {"lock_timeout_seconds": 60, "batch_lock_timeout_seconds": 60, "statement_timeout_seconds": 90}
+
+
+@pytest.fixture
 async def sql(database_url: str) -> AsyncIterator[Callable[..., Awaitable[list[asyncpg.Record]]]]:
     """Run SQL beside the API, from a connection of its own, and return the rows."""
     connection = await asyncpg.connect(database_url)

@@ -105,10 +105,10 @@ async def test_requests_that_find_no_free_connection_are_answered_503(
     database_url: str,
     until_blocked: UntilBlocked,
     assert_problem: AssertProblem,
+    patient: dict[str, float],
 ) -> None:
     wallet = await new_wallet()
     holder = await asyncpg.connect(database_url)
-    patient = {"lock_timeout_seconds": 60, "batch_lock_timeout_seconds": 60, "statement_timeout_seconds": 90}
     async with open_client(**patient, database_pool_size=1, pool_timeout_seconds=0.1) as small:
         path = f"/wallets/{wallet['id']}"
         async with holder.transaction():

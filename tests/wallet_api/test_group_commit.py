@@ -360,10 +360,10 @@ async def test_a_full_queue_refuses_at_once_and_nothing_comes_of_the_refused(
     eventually: Eventually,
     until_blocked: UntilBlocked,
     assert_problem: Callable[..., Json],
+    patient: dict[str, float],
 ) -> None:
     wallet = await new_wallet()
     path = f"/wallets/{wallet['id']}"
-    patient = {"lock_timeout_seconds": 60, "batch_lock_timeout_seconds": 60, "statement_timeout_seconds": 90}
     async with open_client(**patient, queue_commands_max=3) as api:
         queue = api._transport.app.state.context.funds._queue
 
@@ -434,9 +434,9 @@ async def test_a_database_that_goes_away_under_a_batch_fails_all_of_it_and_nothi
     until_blocked: UntilBlocked,
     assert_problem: Callable[..., Json],
     assert_promises_kept: Check,
+    patient: dict[str, float],
 ) -> None:
     wallets = [await new_wallet() for _ in range(4)]
-    patient = {"lock_timeout_seconds": 60, "batch_lock_timeout_seconds": 60, "statement_timeout_seconds": 90}
     async with open_client(**patient) as api:
         posts = [partial(api.post, f"/wallets/{wallet['id']}/fund", json={"amount": "1"}) for wallet in wallets]
         async with holder.transaction():

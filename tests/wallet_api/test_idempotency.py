@@ -261,6 +261,7 @@ async def test_a_request_waits_for_the_one_with_its_key_and_gets_that_ones_answe
     eventually: Eventually,
     until_blocked: Callable[..., Awaitable[None]],
     retries: Callable[[str], float],
+    patient: dict[str, float],
 ) -> None:
     wallet = await new_wallet()
     path, body = f"/wallets/{wallet['id']}/fund", {"amount": "1"}
@@ -269,7 +270,6 @@ async def test_a_request_waits_for_the_one_with_its_key_and_gets_that_ones_answe
     async def tried_again() -> bool:
         return retries("idempotency-key-in-flight") > tries + 2
 
-    patient = {"lock_timeout_seconds": 60, "batch_lock_timeout_seconds": 60, "statement_timeout_seconds": 90}
     async with open_client(**patient) as one, open_client(**patient) as other:
         # The first request is held up at its wallet; the second one then asks again and again for the first one's key.
         async with holder.transaction():
