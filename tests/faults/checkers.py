@@ -111,7 +111,9 @@ async def check(on: Field) -> list[str]:
     cluster, driver = on.cluster, on.driver
     messages = await asyncio.to_thread(records.read, cluster)
     async with session(on) as connection:
-        rows = await connection.fetch("SELECT id, event_id::text, aggregate_id::text FROM wallet.outbox ORDER BY id")
+        rows = await connection.fetch(
+            "SELECT id, event_id::text, aggregate_id::text FROM wallet.outbox WHERE event_type <> 'POISON' ORDER BY id"
+        )
         litter = {_place(message): reason for message in messages if (reason := _reason(message))}
         found = [
             *driver.violations,
