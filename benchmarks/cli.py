@@ -21,7 +21,7 @@ from benchmarks.plan import PLANS, Plan
 from benchmarks.results import RESULTS, Findings
 from walletctl.console import Exit, JsonOption, err, fail, print_error, print_json, print_table
 
-app = typer.Typer(add_completion=False, rich_markup_mode=None)
+app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
 
 @app.command(
