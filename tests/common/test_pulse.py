@@ -19,7 +19,7 @@ from common.pulse import INTERVAL_SECONDS, PATIENCE_SECONDS, pulse_felt
 from faults.proxy import Proxy
 
 Eventually = Callable[..., Awaitable[Any]]
-TOLD_SECONDS_MAX = INTERVAL_SECONDS + PATIENCE_SECONDS + 0.5
+TOLD_SECONDS_MAX = INTERVAL_SECONDS + PATIENCE_SECONDS + 3
 """The promise, and what a busy machine may add."""
 
 

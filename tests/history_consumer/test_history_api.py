@@ -246,4 +246,4 @@ async def test_a_history_whose_database_falls_silent_says_so_within_a_second(
         assert {(reply.status_code, reply.headers["Retry-After"]) for reply in replies} == {(503, "1")}
         assert (await api.get("/ready")).status_code == 503
         # What a busy machine may add is in it.
-        assert time.monotonic() - started < INTERVAL_SECONDS + PATIENCE_SECONDS + 0.5
+        assert time.monotonic() - started < INTERVAL_SECONDS + PATIENCE_SECONDS + 3

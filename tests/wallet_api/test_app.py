@@ -274,7 +274,7 @@ async def test_a_database_that_falls_silent_is_told_within_a_second_to_all_that_
             assert_problem(answer, 503, "unavailable")
             assert answer.headers["retry-after"] == "1"
         # What a busy machine may add is in it.
-        assert loop.time() - started < INTERVAL_SECONDS + PATIENCE_SECONDS + 0.5
+        assert loop.time() - started < INTERVAL_SECONDS + PATIENCE_SECONDS + 3
         started = loop.time()
         assert_problem(await create(0), 503, "unavailable")
         assert not await ready()
