@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Final
 
 from fastapi import FastAPI
 
@@ -14,6 +15,9 @@ from wallet_api import routes
 from wallet_api.context import make_context
 from wallet_api.settings import WalletApiSettings
 from wallet_api.wake_up import WakeUp
+
+# A process that hangs in the middle of a batch holds the locks of all its wallets: PostgreSQL ends its session then.
+_HUNG_TRANSACTION_SECONDS: Final = 5.0
 
 
 def create_app(settings: WalletApiSettings | None = None) -> FastAPI:
@@ -35,7 +39,7 @@ def create_app(settings: WalletApiSettings | None = None) -> FastAPI:
             connect_timeout_seconds=settings.database_connect_timeout_seconds,
             statement_timeout_seconds=settings.statement_timeout_seconds,
             lock_timeout_seconds=min(settings.batch_lock_timeout_seconds, settings.lock_timeout_seconds),
-            idle_in_transaction_timeout_seconds=5.0,
+            idle_in_transaction_timeout_seconds=_HUNG_TRANSACTION_SECONDS,
         )
         hints = create_engine(
             settings.database_url,
