@@ -6,11 +6,8 @@
 \set high random(1, 9223372036854775807)
 \set low random(1, 9223372036854775807)
 BEGIN;
-INSERT INTO wallet.idempotency_keys (key, request_hash)
-VALUES (
-    bench.key(:high, :low),
-    bench.request_hash(bench.wallet_id(:sender), bench.wallet_id(:receiver), 1)
-) ON CONFLICT (key) DO NOTHING;
+SELECT pg_try_advisory_xact_lock(hashtextextended(wanted.key, 1)), stored.reply_body
+FROM (VALUES (bench.key(:high, :low))) AS wanted (key) LEFT JOIN wallet.idempotency_keys AS stored USING (key);
 -- Made here, since pgbench makes no UUIDs: what an application would make itself.
 SELECT uuidv7() AS transaction_id, uuidv7() AS event_id, clock_timestamp() AS created_at,
     max(user_id) FILTER (WHERE id = bench.wallet_id(:sender)) AS sender_user,
@@ -48,11 +45,13 @@ VALUES (
         || bench.change(bench.wallet_id(:receiver), :receiver_user, :receiver_version, :receiver_balance, 'in')
     ), :created_at
 );
-UPDATE wallet.idempotency_keys
-SET reply_status = 200, reply_headers = bench.etag(:sender_version),
-    reply_body = bench.reply(
+INSERT INTO wallet.idempotency_keys (key, request_hash, reply_status, reply_headers, reply_body)
+VALUES (
+    bench.key(:high, :low), bench.request_hash(bench.wallet_id(:sender), bench.wallet_id(:receiver), 1), 200,
+    bench.etag(:sender_version),
+    bench.reply(
         :transaction_id, bench.wallet_id(:sender), bench.wallet_id(:receiver), 1, :sender_balance, :sender_version,
         :created_at
     )
-WHERE key = bench.key(:high, :low);
+);
 COMMIT;

@@ -141,8 +141,8 @@ DECLARE
     told_id uuid := uuidv7();
     at timestamptz;
 BEGIN
-    INSERT INTO wallet.idempotency_keys (key, request_hash)
-    VALUES (transfer.key, bench.request_hash(sender, receiver, 1)) ON CONFLICT DO NOTHING;
+    PERFORM pg_try_advisory_xact_lock(hashtextextended(transfer.key, 1)), stored.reply_body
+    FROM (VALUES (transfer.key)) AS wanted (key) LEFT JOIN wallet.idempotency_keys AS stored USING (key);
     FOR locked IN SELECT * FROM wallet.wallets WHERE id IN (sender, receiver) ORDER BY id FOR UPDATE LOOP
         IF locked.id = sender THEN source := locked; ELSE target := locked; END IF;
     END LOOP;
@@ -170,7 +170,9 @@ BEGIN
             || bench.change(receiver, target.user_id, target.version, target.balance_minor, 'in')
         ), at
     );
-    UPDATE wallet.idempotency_keys AS stored SET reply_status = 200, reply_headers = bench.etag(source.version),
-        reply_body = bench.reply(made_id, sender, receiver, 1, source.balance_minor, source.version, at)
-    WHERE stored.key = transfer.key;
+    INSERT INTO wallet.idempotency_keys (key, request_hash, reply_status, reply_headers, reply_body)
+    VALUES (
+        transfer.key, bench.request_hash(sender, receiver, 1), 200, bench.etag(source.version),
+        bench.reply(made_id, sender, receiver, 1, source.balance_minor, source.version, at)
+    );
 END $$;

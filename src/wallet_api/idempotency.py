@@ -1,9 +1,8 @@
 """Idempotency keys: one request, one effect, one answer.
 
-A key is claimed first, before any wallet is locked, and answered last, in one transaction: so a committed key
-always has its reply, and a request that failed leaves no key behind. Always keys before wallets, and keys in
-their order, so that transactions wait for one another and never in a circle. (The `Idempotency-Key` header: IETF
-draft-ietf-httpapi-idempotency-key-header.)
+A key is claimed first, before any wallet is locked, and written last, with its reply, in one transaction: so a
+request that failed leaves no key behind. Nobody waits for a claim, so nobody waits in a circle. (The
+`Idempotency-Key` header: IETF draft-ietf-httpapi-idempotency-key-header.)
 """
 
 import hashlib
@@ -31,10 +30,9 @@ def request_hash(method: str, path: str, body: Mapping[str, Any]) -> bytes:
 
 
 async def claim(connection: AsyncConnection, commands: Sequence[Command]) -> dict[str, Reply | Problem]:
-    """Claim the commands' keys, and return the answers of those that are already answered.
+    """Claim the commands' keys, and return the answers of those that are already answered, or claimed by others.
 
     Raises:
-        IdempotencyKeyInFlight: another session than the API's writes one of the keys, and takes long.
         ValueError: two commands have the same key; the caller asks for them one after the other.
     """
     claims = {command.claim.key: command.claim for command in commands if command.claim}
@@ -42,17 +40,8 @@ async def claim(connection: AsyncConnection, commands: Sequence[Command]) -> dic
         return {}
     if len(claims) < sum(command.claim is not None for command in commands):
         raise ValueError("the idempotency keys of one list must differ")
-    try:
-        ours = await queries.claim_keys(connection, claims.values())
-    except DBAPIError as error:
-        if sqlstate(error) == LOCK_NOT_AVAILABLE:
-            raise IdempotencyKeyInFlight("Ask again later with the same key to get its answer.") from error
-        raise
-    taken = claims.keys() - ours
-    if not taken:
-        return {}
-    stored = await queries.read_keys(connection, taken)
-    return {key: _answer(claims[key], stored.get(key)) for key in taken}
+    found = await queries.claim_keys(connection, claims)
+    return {key: _answer(claims[key], stored) for key, (is_ours, stored) in found.items() if stored or not is_ours}
 
 
 def _answer(claim: IdempotencyClaim, stored: tuple[bytes, Reply] | None) -> Reply | Problem:
@@ -65,21 +54,24 @@ def _answer(claim: IdempotencyClaim, stored: tuple[bytes, Reply] | None) -> Repl
 
 
 async def store(connection: AsyncConnection, outcomes: Sequence[tuple[Command, Reply | Problem]]) -> None:
-    """Write the replies of decided commands under their keys; give up the keys of the others."""
-    decided: dict[str, Reply] = {}
-    released: list[str] = []
-    for command, outcome in outcomes:
-        if command.claim is None:
-            continue
-        reply = decided_reply(command, outcome)
-        if reply is None:
-            released.append(command.claim.key)
-        else:
-            decided[command.claim.key] = reply
-    if decided:
-        await queries.store_replies(connection, decided)
-    if released:
-        await queries.release_keys(connection, released)
+    """Write the replies of decided commands under their keys.
+
+    Raises:
+        IdempotencyKeyInFlight: another session than the API's writes one of the keys, and takes long.
+    """
+    replies = [
+        (command.claim, reply)
+        for command, outcome in outcomes
+        if command.claim and (reply := decided_reply(command, outcome))
+    ]
+    if not replies:
+        return
+    try:
+        await queries.insert_replies(connection, replies)
+    except DBAPIError as error:
+        if sqlstate(error) == LOCK_NOT_AVAILABLE:
+            raise IdempotencyKeyInFlight("Ask again later with the same key to get its answer.") from error
+        raise
 
 
 def decided_reply(command: Command, outcome: Reply | Problem) -> Reply | None:

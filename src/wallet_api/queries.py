@@ -93,32 +93,25 @@ INSERT_WALLETS: Final = text("""
 
 FIND_EXTERNAL_ID: Final = text("SELECT id FROM wallet.wallets WHERE user_id = :user_id AND external_id = :external_id")
 
-# A key that another transaction is claiming is left out at once: the INSERT alone would wait for that one to end,
-# and with it everybody in the list.
+# A claim is a lock that ends with the transaction: a row of its own, updated with the reply later, would leave a dead
+# one behind for each request. What another transaction has claimed isn't waited for.
 CLAIM_KEYS: Final = text("""
-    INSERT INTO wallet.idempotency_keys (key, request_hash)
-    SELECT key, request_hash FROM unnest(cast(:keys AS text[]), cast(:hashes AS bytea[])) AS row (key, request_hash)
-    WHERE pg_try_advisory_xact_lock(hashtextextended(key, 1))
-    ORDER BY key
-    ON CONFLICT (key) DO NOTHING
-    RETURNING key
+    SELECT key, pg_try_advisory_xact_lock(hashtextextended(key, 1)),
+        stored.request_hash, stored.reply_status, stored.reply_headers, stored.reply_body
+    FROM unnest(cast(:keys AS text[])) AS row (key)
+    LEFT JOIN wallet.idempotency_keys AS stored USING (key)
 """)
 
-READ_KEYS: Final = text("""
-    SELECT key, request_hash, reply_status, reply_headers, reply_body
-    FROM wallet.idempotency_keys WHERE key = ANY(cast(:keys AS text[]))
-""")
-
-STORE_REPLIES: Final = text("""
-    UPDATE wallet.idempotency_keys AS stored
-    SET reply_status = row.status, reply_headers = row.headers::json, reply_body = row.body
+# Whoever committed one between this transaction's look and its claim makes it fail: run again, it looks again.
+INSERT_REPLIES: Final = text("""
+    INSERT INTO wallet.idempotency_keys (key, request_hash, reply_status, reply_headers, reply_body)
+    SELECT key, request_hash, status, headers::json, body
     FROM unnest(
-        cast(:keys AS text[]), cast(:statuses AS smallint[]), cast(:headers AS text[]), cast(:bodies AS bytea[])
-    ) AS row (key, status, headers, body)
-    WHERE stored.key = row.key
+        cast(:keys AS text[]), cast(:hashes AS bytea[]), cast(:statuses AS smallint[]), cast(:headers AS text[]),
+        cast(:bodies AS bytea[])
+    ) AS row (key, request_hash, status, headers, body)
+    ORDER BY key
 """)
-
-RELEASE_KEYS: Final = text("DELETE FROM wallet.idempotency_keys WHERE key = ANY(cast(:keys AS text[]))")
 
 NOTIFY_RELAYS: Final = text(f"NOTIFY {OUTBOX_CHANNEL}")
 
@@ -238,32 +231,30 @@ async def find_external_id(connection: AsyncConnection, user_id: str, external_i
     return found
 
 
-async def claim_keys(connection: AsyncConnection, claims: Collection[IdempotencyClaim]) -> set[str]:
-    """Claim the keys, but for those that others have claimed or are claiming; return which are ours."""
-    parameters = {"keys": [claim.key for claim in claims], "hashes": [claim.request_hash for claim in claims]}
-    return set((await connection.execute(CLAIM_KEYS, parameters)).scalars())
+async def claim_keys(
+    connection: AsyncConnection, keys: Collection[str]
+) -> dict[str, tuple[bool, tuple[bytes, Reply] | None]]:
+    """Claim the keys until the transaction ends; return of each whether it is ours, and its request hash and reply.
 
-
-async def read_keys(connection: AsyncConnection, keys: Collection[str]) -> dict[str, tuple[bytes, Reply]]:
-    """Return the request hash and the reply of each key."""
-    rows = (await connection.execute(READ_KEYS, {"keys": list(keys)})).all()
-    return {key: (digest, Reply(status, body, headers)) for key, digest, status, headers, body in rows}
-
-
-async def store_replies(connection: AsyncConnection, replies: Mapping[str, Reply]) -> None:
-    """Write the reply of each key."""
-    parameters = {
-        "keys": list(replies),
-        "statuses": [reply.status for reply in replies.values()],
-        "headers": [_json(reply.headers) for reply in replies.values()],
-        "bodies": [reply.body for reply in replies.values()],
+    What others have claimed is not ours. What was answered already has a reply.
+    """
+    rows = (await connection.execute(CLAIM_KEYS, {"keys": list(keys)})).all()
+    return {
+        key: (is_ours, None if digest is None else (digest, Reply(status, body, headers)))
+        for key, is_ours, digest, status, headers, body in rows
     }
-    await connection.execute(STORE_REPLIES, parameters)
 
 
-async def release_keys(connection: AsyncConnection, keys: Collection[str]) -> None:
-    """Give up keys whose requests were not decided."""
-    await connection.execute(RELEASE_KEYS, {"keys": list(keys)})
+async def insert_replies(connection: AsyncConnection, replies: Sequence[tuple[IdempotencyClaim, Reply]]) -> None:
+    """Write the reply of each claim."""
+    parameters = {
+        "keys": [claim.key for claim, _ in replies],
+        "hashes": [claim.request_hash for claim, _ in replies],
+        "statuses": [reply.status for _, reply in replies],
+        "headers": [_json(reply.headers) for _, reply in replies],
+        "bodies": [reply.body for _, reply in replies],
+    }
+    await connection.execute(INSERT_REPLIES, parameters)
 
 
 async def notify_relays(connection: AsyncConnection) -> None:

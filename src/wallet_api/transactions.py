@@ -14,7 +14,7 @@ from tenacity import (
 )
 
 from common import failpoints
-from common.database import may_succeed_again, sqlstate
+from common.database import UNIQUE_VIOLATION, may_succeed_again, sqlstate
 from wallet_api import metrics
 from wallet_api.idempotency import decided_reply
 from wallet_api.use_cases import CommandT, Outcome, UseCase
@@ -24,6 +24,11 @@ _TRANSACTION_ATTEMPTS_MAX: Final = 5
 
 class OutcomeUnknown(Exception):  # noqa: N818 - it says what is known, not what went wrong
     """The commit had begun when `__cause__` came: done or not. What is run again after it may be done twice."""
+
+
+def _worth_another_try(error: BaseException) -> bool:
+    # Another session wrote one of the idempotency keys meanwhile: now it can be seen.
+    return may_succeed_again(error) or sqlstate(error) == UNIQUE_VIOLATION
 
 
 def _count_retry(state: RetryCallState) -> None:
@@ -47,7 +52,7 @@ async def execute(
             database refuses or is away, a TimeoutError after `timeout_seconds`.
     """
     retrying = AsyncRetrying(
-        retry=retry_if_exception(may_succeed_again),
+        retry=retry_if_exception(_worth_another_try),
         stop=stop_after_attempt(_TRANSACTION_ATTEMPTS_MAX),
         wait=wait_random_exponential(multiplier=0.01, max=0.2),
         before_sleep=_count_retry,

@@ -253,6 +253,34 @@ async def test_a_key_in_flight_for_too_long_is_told_to_come_again_and_then_answe
     await holder.close()
 
 
+async def test_a_key_that_another_session_writes_meanwhile_is_answered_as_that_one_has_it(
+    open_client: OpenClient,
+    sql: Sql,
+    new_wallet: NewWallet,
+    database_url: str,
+    until_blocked: Callable[..., Awaitable[None]],
+    patient: dict[str, float],
+) -> None:
+    path, body = f"/wallets/{(await new_wallet())['id']}/fund", {"amount": "1"}
+    digest = request_hash("POST", path, {"amount": "1", "currency": None, "metadata": {}, "reference": None})
+    before = await counts(sql)
+    holder = await asyncpg.connect(database_url)
+    async with open_client(**patient) as client:
+        async with holder.transaction():
+            await holder.execute(
+                "INSERT INTO wallet.idempotency_keys (key, request_hash, reply_status, reply_headers, reply_body)"
+                " VALUES ('k', $1, 200, '{}', 'theirs')",
+                digest,
+            )
+            ours = asyncio.create_task(client.post(path, json=body, headers=keyed()))
+            await until_blocked()
+        answer = await ours
+    await holder.close()
+    assert (answer.status_code, answer.content) == (200, b"theirs")
+    assert answer.headers["idempotent-replayed"] == "true"
+    assert await counts(sql) == {**before, "keys": before["keys"] + 1}
+
+
 async def test_a_request_waits_for_the_one_with_its_key_and_gets_that_ones_answer(
     open_client: OpenClient,
     sql: Sql,
