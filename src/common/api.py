@@ -1,13 +1,36 @@
 """How both APIs are put together: problem documents for every error, metrics, probes."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from typing import Any
 
 from fastapi import APIRouter, FastAPI
+from fastapi.routing import APIRoute
+from starlette.routing import BaseRoute
+from starlette.types import ASGIApp
 
+from common.direct_routes import DirectRoutes, Reader
 from common.http import EXCEPTION_HANDLERS, Checks, RequestBounds, RequestMetrics, probe_routes
 from common.openapi import only_problem_documents
 from common.settings import ApiSettings
+
+
+class _Api(FastAPI):
+    """FastAPI behind our own middleware, which direct routes never pass."""
+
+    def __init__(
+        self, settings: ApiSettings, direct: Sequence[BaseRoute], readers: Mapping[str, Reader], **options: Any
+    ) -> None:
+        super().__init__(**options)
+        self._settings = settings
+        self._direct = [route for route in direct if isinstance(route, APIRoute)]
+        self._readers = readers
+
+    def build_middleware_stack(self) -> ASGIApp:
+        app = super().build_middleware_stack()
+        app = DirectRoutes(app, self._direct, self._readers, EXCEPTION_HANDLERS)
+        app = RequestBounds(app, self._settings.requests_max, self._settings.request_deadline_seconds)
+        return RequestMetrics(app)
 
 
 def create_api(
@@ -17,9 +40,18 @@ def create_api(
     lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]],
     checks: Checks,
     settings: ApiSettings,
+    *,
+    hot: APIRouter | None = None,
+    readers: Mapping[str, Reader] | None = None,
 ) -> FastAPI:
-    """Return an application of these routes with `/live`, `/ready`, `/metrics`, `/docs` and `/openapi.json`."""
-    app = FastAPI(
+    """Return an application of these routes with `/live`, `/ready`, `/metrics`, `/docs` and `/openapi.json`.
+
+    Those of `hot` are answered directly: `readers` give their endpoints' parameters.
+    """
+    app = _Api(
+        settings,
+        hot.routes if hot else (),
+        readers or {},
         title=title,
         summary=summary,
         version="1",
@@ -27,11 +59,7 @@ def create_api(
         exception_handlers=dict(EXCEPTION_HANDLERS),
         redirect_slashes=False,
     )
-    app.add_middleware(
-        RequestBounds, requests_max=settings.requests_max, deadline_seconds=settings.request_deadline_seconds
-    )
-    app.add_middleware(RequestMetrics)
-    for router in routers:
+    for router in ([hot] if hot else []) + [*routers]:
         # Not `include_router`, whose routes ask at each request whether the router has changed.
         app.router.routes.extend(router.routes)
     app.router.routes.extend(probe_routes(checks))

@@ -65,9 +65,11 @@ def create_app(settings: WalletApiSettings | None = None) -> FastAPI:
     app = create_api(
         "Wallet API",
         "Wallets, their balances and their ledger. Every movement becomes an event.",
-        [routes.hot_router, routes.router],
+        [routes.router],
         lifespan,
         checks,
         settings,
+        hot=routes.hot_router,
+        readers=routes.READERS,
     )
     return app

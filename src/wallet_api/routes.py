@@ -1,14 +1,14 @@
 """The wallet API's routes: parse, run one use case, answer."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 from uuid import UUID
 
 import orjson
 from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
 from pydantic import AfterValidator
 
-from common.direct_route import direct_route, header, path_uuid
+from common.direct_routes import Reader, header, path_uuid
 from common.http import path_of
 from common.pagination import PAGE_LIMIT_DEFAULT, PAGE_LIMIT_MAX, decode_cursor, encode_cursor, first_keyset, next_link
 from common.problems import Problem
@@ -45,19 +45,17 @@ from wallet_api.requests import (
 from wallet_api.use_cases import Outcome
 
 router = APIRouter(tags=["wallets"])
-hot_router = APIRouter(
-    tags=["wallets"],
-    route_class=direct_route(
-        {
-            "request": lambda request: request,
-            "context": lambda request: request.app.state.context,
-            "wallet_id": path_uuid("wallet_id"),
-            "idempotency_key": header("idempotency-key"),
-            "if_match": header("if-match"),
-            "if_none_match": header("if-none-match"),
-        }
-    ),
-)
+hot_router = APIRouter(tags=["wallets"])
+"""The routes that are answered directly, with what `READERS` read."""
+
+READERS: Final[Mapping[str, Reader]] = {
+    "request": lambda request: request,
+    "context": lambda request: request.app.state.context,
+    "wallet_id": path_uuid("wallet_id"),
+    "idempotency_key": header("idempotency-key"),
+    "if_match": header("if-match"),
+    "if_none_match": header("if-none-match"),
+}
 
 ContextOf = Annotated[Context, Depends(context_of)]
 UserId = Annotated[str, Path(description="1 to 64 visible characters"), AfterValidator(check_user_id)]

@@ -1,7 +1,7 @@
 """The money rules: what a command does to the wallets it touches, or why it is refused. Pure."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 from uuid import UUID
 
@@ -48,7 +48,7 @@ class Wallet:
         if balance_minor > MINOR_MAX:
             most = to_major(MINOR_MAX, self.currency)
             raise BalanceLimitExceeded(f"amount: wallet {self.id} can hold at most {most} {self.currency}.")
-        return replace(self, balance_minor=balance_minor, version=self.version + 1)
+        return Wallet(self.id, self.user_id, self.currency, balance_minor, self.version + 1, self.status)
 
 
 @dataclass(frozen=True, slots=True)
