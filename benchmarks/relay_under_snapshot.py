@@ -21,6 +21,7 @@ from common.database import create_engine
 from common.kafka import admin_client, ensure_topic
 from common.migrations import migrate
 from common.worker import Health
+from outbox_relay.pace import Pace
 from outbox_relay.publisher import Publisher
 from outbox_relay.relay import Relay
 from outbox_relay.settings import RelaySettings
@@ -75,7 +76,8 @@ async def run(url: str, servers: str, events: int, round_rows: int) -> float:
     engine = create_engine(url, "benchmark", statement_timeout_seconds=0, idle_in_transaction_timeout_seconds=0)
     await migrate(engine, "wallet")
     await ensure_topic(admin_client(servers), settings.kafka_topic, settings.kafka_topic_partitions, {})
-    relays = [Relay(settings, engine, Publisher(settings), Health()) for _ in range(settings.relay_tasks)]
+    pace = Pace(settings.relay_gather_seconds, settings.relay_batch_rows)
+    relays = [Relay(settings, engine, Publisher(settings), Health(), pace) for _ in range(settings.relay_tasks)]
     # Round one warms up: the producers' first record waits for a producer id.
     found = (await rates(engine, relays, events + round_rows, round_rows))[1:]
     await engine.dispose()

@@ -14,10 +14,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from common import failpoints
 from common.database import is_unreachable
+from common.identifiers import LANES
 from common.worker import Health, TemporaryError
 from outbox_relay import metrics, queries
 from outbox_relay.low_water import SafeHorizon, raised_low_waters
 from outbox_relay.outcomes import Outcome, Parked, Published, Retry, decide_outcomes
+from outbox_relay.pace import Pace
 from outbox_relay.publisher import BrokerAwayError, Publisher
 from outbox_relay.queries import OutboxRow
 from outbox_relay.settings import RelaySettings
@@ -30,11 +32,14 @@ _DATABASE_SECONDS_MAX: Final = 15.0
 class Relay:
     """One batch at a time: as many of these as there are batches in flight."""
 
-    def __init__(self, settings: RelaySettings, engine: AsyncEngine, publisher: Publisher, health: Health) -> None:
+    def __init__(
+        self, settings: RelaySettings, engine: AsyncEngine, publisher: Publisher, health: Health, pace: Pace
+    ) -> None:
         self._settings = settings
         self._engine = engine
         self._publisher = publisher
         self._health = health
+        self._pace = pace
         self._horizon = SafeHorizon()
         self._next_look = 0.0
         self._broker_away = False
@@ -47,6 +52,7 @@ class Relay:
         """
         if self._broker_away:
             await self._wait_for_broker()
+        await self._pace.wait()
         try:
             outcomes = await self._claim_publish_settle()
         except Exception as error:
@@ -54,7 +60,9 @@ class Relay:
                 raise TemporaryError("database", error) from error
             raise
         self._health.ok("database")
-        return self._account(outcomes)
+        count = self._account(outcomes)
+        self._pace.note(count)
+        return count
 
     async def _wait_for_broker(self) -> None:
         """Ask before claiming: while the broker is away no transaction stays open."""
@@ -69,7 +77,8 @@ class Relay:
         async with asyncio.timeout(_DATABASE_SECONDS_MAX) as deadline:
             async with self._engine.connect() as connection, connection.begin() as transaction:
                 safe_id = await self._look(connection)
-                low_waters = await queries.lock_lanes(connection, self._settings.relay_lanes_per_batch)
+                lanes_max = self._settings.relay_lanes_per_batch if self._pace.is_behind else LANES
+                low_waters = await queries.lock_lanes(connection, lanes_max)
                 if not low_waters:
                     metrics.oldest_pending_seconds.set(0)
                     return {}

@@ -12,6 +12,7 @@ from common.kafka import admin_client, ensure_topic
 from common.logs import configure_logs
 from common.worker import FAILURE_PAUSES, Health, Pauses, pause, repeat, serve_until_stopped, stop_on_signals
 from outbox_relay import metrics, retention
+from outbox_relay.pace import Pace
 from outbox_relay.publisher import Publisher
 from outbox_relay.relay import Relay
 from outbox_relay.retention import Ages, Retention
@@ -51,13 +52,14 @@ async def relay_until(stop: asyncio.Event, settings: RelaySettings, health: Heal
         idle_in_transaction_timeout_seconds=HUNG_TRANSACTION_SECONDS,
     )
     idle = Pauses(settings.relay_poll_first_seconds, settings.relay_poll_longest_seconds)
+    pace = Pace(settings.relay_gather_seconds, settings.relay_batch_rows)
     log.info("started", tasks=settings.relay_tasks, topic=settings.kafka_topic)
     wake_up = WakeUp(engine.execution_options(isolation_level="AUTOCOMMIT"))
     try:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(wake_up.run(stop))
             for _ in range(settings.relay_tasks):
-                relay = Relay(settings, engine, Publisher(settings), health)
+                relay = Relay(settings, engine, Publisher(settings), health, pace)
                 tasks.create_task(_repeat(relay.run_once, stop, idle, health, wake_up.pause))
             ages = Ages(settings.outbox_retention_days, settings.idempotency_retention_days)
             tasks.create_task(_repeat(Retention(engine, ages).run_once, stop, retention.PAUSES, health))

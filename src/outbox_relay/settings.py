@@ -22,13 +22,15 @@ class RelaySettings(RetentionSettings, DatabaseSettings, KafkaSettings, LogSetti
     relay_tasks: int = Field(2, ge=1, le=16)
     """Batches in flight at once, each with its own lanes, transaction and producer."""
     relay_lanes_per_batch: int = Field(16, ge=1, le=64)
-    """Lanes that one batch takes at most; there are 64."""
+    """Lanes that one batch takes at most, of 64, while the relay is behind; else it takes all that have something."""
     relay_batch_rows: int = Field(2000, ge=1, le=20_000)
     """Rows in one batch at most, shared evenly among its lanes."""
     relay_poll_first_seconds: float = Field(0.005, gt=0, le=60)
     """The first pause when nothing is pending; it doubles."""
     relay_poll_longest_seconds: float = Field(0.1, gt=0, le=60)
     """The longest pause when nothing is pending."""
+    relay_gather_seconds: float = Field(0.04, ge=0, le=1)
+    """The pause after a batch of many rows, while the relay isn't behind: fewer, larger batches."""
     relay_low_water_step: int = Field(20_000, ge=1)
     """Ids by which a lane's low water rises at least: each rise is a write, each id below it a dead index entry."""
     relay_delivery_timeout_seconds: float = Field(8.0, ge=1, le=60)

@@ -1,0 +1,73 @@
+import asyncio
+import time
+
+import pytest
+
+from outbox_relay.pace import Pace
+
+BATCH_ROWS = 2000
+
+
+class Clock:
+    """Stands still, but for what it is set ahead."""
+
+    seconds = 0.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(time, "monotonic", clock)
+    return clock
+
+
+def pause_after(clock: Clock, rows: int, every_seconds: float) -> float:
+    """How long a relay pauses that has had such batches for a while, with pauses of 40 ms."""
+    pace = Pace(0.04, BATCH_ROWS)
+    for _ in range(100):
+        clock.seconds += every_seconds
+        pace.note(rows)
+    return pace.pause_seconds
+
+
+@pytest.mark.parametrize(
+    ("rows", "every_seconds"),
+    [(0, 0.005), (1, 0.1), (3, 0.005), (20, 0.04), (BATCH_ROWS, 0.04)],
+    ids=["nothing", "little", "500 a second", "500 a second, seldom", "a backlog"],
+)
+def test_nothing_waits_while_little_comes_and_while_much_is_left(clock: Clock, rows: int, every_seconds: float) -> None:
+    assert pause_after(clock, rows, every_seconds) == 0
+
+
+@pytest.mark.parametrize(("rows", "every_seconds"), [(5, 0.005), (40, 0.04), (80, 0.01)])
+def test_while_much_comes_it_gathers(clock: Clock, rows: int, every_seconds: float) -> None:
+    assert pause_after(clock, rows, every_seconds) == pytest.approx(0.04)
+
+
+def test_one_burst_makes_nobody_wait(clock: Clock) -> None:
+    pace = Pace(0.04, BATCH_ROWS)
+    clock.seconds += 1
+    pace.note(30)
+    assert pace.pause_seconds == 0
+
+
+def test_a_full_batch_ends_the_pause_for_all_tasks(clock: Clock) -> None:
+    pace = Pace(0.04, BATCH_ROWS)
+    clock.seconds += 0.04
+    pace.note(400)
+    assert pace.pause_seconds > 0
+    assert not pace.is_behind
+    pace.note(BATCH_ROWS)
+    assert pace.pause_seconds == 0
+    assert pace.is_behind
+
+
+async def test_the_pause_ends_by_itself() -> None:
+    pace = Pace(0.01, BATCH_ROWS)
+    pace.note(900)
+    assert pace.pause_seconds > 0
+    await asyncio.wait_for(pace.wait(), 20)
+    assert pace.pause_seconds == 0
