@@ -97,13 +97,13 @@ EVENT_MODELS: Final[Sequence[type[WalletCreated | WalletFunded | TransferDone]]]
 _decoder: TypeAdapter[WalletCreated | WalletFunded | TransferDone] = TypeAdapter(Event)
 
 
-def decode(value: bytes) -> WalletCreated | WalletFunded | TransferDone:
-    """Turn a record's value into its event.
+def decode(value: object) -> WalletCreated | WalletFunded | TransferDone:
+    """Turn a record's value, already read from JSON, into its event.
 
     Raises:
-        pydantic.ValidationError: not JSON, an unknown type, a wrong shape or a schema version from later.
+        pydantic.ValidationError: an unknown type, a wrong shape or a schema version from later.
     """
-    return _decoder.validate_json(value)
+    return _decoder.validate_python(value)
 
 
 _CONSTANT_HEADERS: Final = (

@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple
 from datetime import UTC, datetime
+from typing import Final
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -27,6 +28,9 @@ from history_consumer.sorting import VERSION_CONFLICT, Sorted
 from history_consumer.subscription import Subscription, recreated, restored
 
 log = structlog.get_logger()
+
+# After each batch it took the broker as long as the records did.
+_NOTE_INTERVAL_SECONDS: Final = 1.0
 
 
 class HistoryConsumer:
@@ -52,6 +56,9 @@ class HistoryConsumer:
         self._topic_id = ""
         # Where the positions stand if the transaction whose outcome isn't known was committed.
         self._in_doubt: dict[int, int] = {}
+        # Moved since Kafka was told.
+        self._moved: set[int] = set()
+        self._note_at = 0.0
 
     async def run_once(self) -> int:
         """Poll, apply, remember; return how many records were applied.
@@ -68,6 +75,7 @@ class HistoryConsumer:
             await self._halt_recreated(subscription)
             await self._halt_ahead(subscription)
             count = await self._apply_and_poll(subscription)
+            await self._note_progress(subscription)
         except _StartOverError as error:
             await self.close()
             raise TemporaryError("kafka", error) from error
@@ -205,12 +213,20 @@ class HistoryConsumer:
         if refusal is not None:
             log.warning("batch_refused_by_database", records=count, error=str(refusal.orig))
         failpoints.hit("consumer.committed_not_noted")
-        positions = [position for position, _ in moves_of(self._batch)]
+        self._moved |= {record.partition for record in self._batch}
         self._batch = []
         metrics.batch_seconds.observe(time.perf_counter() - self._batch_since)
         self._health.ok("database")
-        await subscription.note_progress(positions)
         return count
+
+    async def _note_progress(self, subscription: Subscription) -> None:
+        if not self._moved or time.monotonic() < self._note_at:
+            return
+        self._note_at = time.monotonic() + _NOTE_INTERVAL_SECONDS
+        positions = [position for partition, position in self.assignment.held.items() if partition in self._moved]
+        self._moved.clear()
+        if positions:
+            await subscription.note_progress(positions)
 
     def _is_due(self, record: Record) -> bool:
         """Whether the record is still ours, and not behind us."""

@@ -65,27 +65,49 @@ MOVE_POSITIONS: Final = text("""
     RETURNING stored.partition
 """)
 
+# Wallets in their order, always: batches of several consumers touch the same wallets.
+_ADD_PROGRESS: Final = """
+    INSERT INTO history.wallet_progress{into} AS stored (wallet_id, user_id, event_count, max_version, updated_at)
+    SELECT wallet_id, min(user_id), count(*), max(wallet_version), statement_timestamp()
+    FROM {rows}
+    GROUP BY wallet_id
+    ORDER BY wallet_id
+    ON CONFLICT (wallet_id) DO UPDATE SET
+        event_count = stored.event_count + excluded.event_count,
+        max_version = greatest(stored.max_version, excluded.max_version),
+        updated_at = excluded.updated_at
+"""
+_UNNESTED: Final = """unnest(
+        cast(:wallet_ids AS uuid[]), cast(:user_ids AS text[]), cast(:wallet_versions AS bigint[])
+    ) AS row (wallet_id, user_id, wallet_version)"""
+ADD_PROGRESS: Final = _for_both(_ADD_PROGRESS.replace("{rows}", _UNNESTED))
+
 # No conflict target: the (wallet, version) dedupes, and so does the (user, event, wallet).
-INSERT_ROWS: Final = _for_both("""
-    INSERT INTO history.transaction_events{into} (
-        wallet_id, wallet_version, event_id, event_type, user_id, transaction_id, direction, amount_minor,
-        currency, balance_after_minor, counterparty_wallet_id, event_data, created_at, recorded_at
-    )
-    SELECT wallet_id, wallet_version, event_id, event_type, user_id, transaction_id, direction, amount_minor,
-        currency, balance_after_minor, counterparty_wallet_id, event_data::json, created_at, statement_timestamp()
-    FROM unnest(
-        cast(:wallet_ids AS uuid[]), cast(:wallet_versions AS bigint[]), cast(:event_ids AS uuid[]),
-        cast(:event_types AS text[]), cast(:user_ids AS text[]), cast(:transaction_ids AS uuid[]),
-        cast(:directions AS text[]), cast(:amounts AS bigint[]), cast(:currencies AS text[]),
-        cast(:balances AS bigint[]), cast(:counterparties AS uuid[]), cast(:event_data AS text[]),
-        cast(:created_at AS timestamptz[])
-    ) WITH ORDINALITY AS row (
-        wallet_id, wallet_version, event_id, event_type, user_id, transaction_id, direction, amount_minor,
-        currency, balance_after_minor, counterparty_wallet_id, event_data, created_at, number
-    )
-    ORDER BY number
-    ON CONFLICT DO NOTHING
-""")
+_INSERT_ROWS: Final = """
+    WITH inserted AS (
+        INSERT INTO history.transaction_events{into} (
+            wallet_id, wallet_version, event_id, event_type, user_id, transaction_id, direction, amount_minor,
+            currency, balance_after_minor, counterparty_wallet_id, event_data, created_at, recorded_at
+        )
+        SELECT wallet_id, wallet_version, event_id, event_type, user_id, transaction_id, direction, amount_minor,
+            currency, balance_after_minor, counterparty_wallet_id, event_data::json, created_at, statement_timestamp()
+        FROM unnest(
+            cast(:wallet_ids AS uuid[]), cast(:wallet_versions AS bigint[]), cast(:event_ids AS uuid[]),
+            cast(:event_types AS text[]), cast(:user_ids AS text[]), cast(:transaction_ids AS uuid[]),
+            cast(:directions AS text[]), cast(:amounts AS bigint[]), cast(:currencies AS text[]),
+            cast(:balances AS bigint[]), cast(:counterparties AS uuid[]), cast(:event_data AS text[]),
+            cast(:created_at AS timestamptz[])
+        ) WITH ORDINALITY AS row (
+            wallet_id, wallet_version, event_id, event_type, user_id, transaction_id, direction, amount_minor,
+            currency, balance_after_minor, counterparty_wallet_id, event_data, created_at, number
+        )
+        ORDER BY number
+        ON CONFLICT DO NOTHING
+        RETURNING wallet_id, user_id, wallet_version
+    ), counted AS ({add_progress})
+    SELECT count(*) FROM inserted
+"""
+INSERT_ROWS: Final = _for_both(_INSERT_ROWS.replace("{add_progress}", _ADD_PROGRESS.replace("{rows}", "inserted")))
 
 READ_TAKEN: Final = _for_both("""
     SELECT stored.wallet_id, stored.wallet_version, stored.event_id
@@ -97,21 +119,6 @@ READ_TAKEN: Final = _for_both("""
         cast(:user_ids AS text[]), cast(:event_ids AS uuid[]), cast(:wallet_ids AS uuid[])
     ) AS row (user_id, event_id, wallet_id)
     JOIN history.transaction_events{into} AS stored USING (user_id, event_id, wallet_id)
-""")
-
-# Wallets in their order, always: batches of several consumers touch the same wallets.
-ADD_PROGRESS: Final = _for_both("""
-    INSERT INTO history.wallet_progress{into} AS stored (wallet_id, user_id, event_count, max_version, updated_at)
-    SELECT wallet_id, min(user_id), count(*), max(wallet_version), statement_timestamp()
-    FROM unnest(
-        cast(:wallet_ids AS uuid[]), cast(:user_ids AS text[]), cast(:wallet_versions AS bigint[])
-    ) AS row (wallet_id, user_id, wallet_version)
-    GROUP BY wallet_id
-    ORDER BY wallet_id
-    ON CONFLICT (wallet_id) DO UPDATE SET
-        event_count = stored.event_count + excluded.event_count,
-        max_version = greatest(stored.max_version, excluded.max_version),
-        updated_at = excluded.updated_at
 """)
 
 INSERT_DEAD_LETTERS: Final = _for_both("""
@@ -172,7 +179,7 @@ async def move_positions(
 
 
 async def copy_rows(connection: AsyncConnection, rows: Sequence[HistoryRow], into: Into = "") -> None:
-    """Write rows that are all new, in the order given.
+    """Write rows that are all new, in the order given; count them with `add_progress`.
 
     COPY takes half of what INSERT does from arrays, here and in PostgreSQL (docs/performance.md), but knows no
     ON CONFLICT.
@@ -189,7 +196,10 @@ async def copy_rows(connection: AsyncConnection, rows: Sequence[HistoryRow], int
 
 
 async def insert_rows(connection: AsyncConnection, rows: Sequence[HistoryRow], into: Into = "") -> int:
-    """Write the rows in the order given, but those that are there already; return how many were new."""
+    """Write the rows in the order given, but those that are there already, and count the new ones to their wallets.
+
+    Returns how many were new.
+    """
     parameters = {
         "wallet_ids": [row.wallet_id for row in rows],
         "wallet_versions": [row.wallet_version for row in rows],
@@ -205,7 +215,7 @@ async def insert_rows(connection: AsyncConnection, rows: Sequence[HistoryRow], i
         "event_data": [row.event_data for row in rows],
         "created_at": [row.created_at for row in rows],
     }
-    return int((await connection.execute(INSERT_ROWS[into], parameters)).rowcount)
+    return int(await connection.scalar(INSERT_ROWS[into], parameters) or 0)
 
 
 async def read_taken(connection: AsyncConnection, rows: Collection[HistoryRow], into: Into = "") -> Taken:
@@ -224,7 +234,7 @@ async def read_taken(connection: AsyncConnection, rows: Collection[HistoryRow], 
 
 
 async def add_progress(connection: AsyncConnection, rows: Sequence[HistoryRow], into: Into = "") -> None:
-    """Count the new rows to their wallets."""
+    """Count rows that were copied to their wallets."""
     parameters = {
         "wallet_ids": [row.wallet_id for row in rows],
         "user_ids": [row.user_id for row in rows],

@@ -24,9 +24,9 @@ class Poison:
     detail: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Record:
-    """One record; `position` is the assignment under which it was read."""
+    """One record; `position` is the assignment under which it was read. Not frozen: that takes a microsecond more."""
 
     position: Position
     offset: int

@@ -36,11 +36,24 @@ class Taken:
 
 @dataclass(frozen=True, slots=True)
 class Sorted:
-    """A batch, sorted out; `rows` are in the order of their keys, so that writers never wait in a circle."""
+    """What a batch comes to; `rows` are in the order of their keys, so that writers never wait in a circle."""
 
     rows: Sequence[HistoryRow]
     duplicate_count: int
     dead_letters: Sequence[DeadLetter]
+
+
+def take_all(records: Sequence[Record]) -> Sorted:
+    """Take everything but poison, as if it were new: keys that come twice are for the database to refuse."""
+    rows: list[HistoryRow] = []
+    dead_letters: list[DeadLetter] = []
+    for record in records:
+        if isinstance(record.content, Poison):
+            dead_letters.append(DeadLetter(record, record.content))
+        else:
+            rows += record.content
+    rows.sort(key=_version_key)
+    return Sorted(rows, 0, dead_letters)
 
 
 def sort_out(records: Sequence[Record], taken: Taken) -> Sorted:
@@ -66,21 +79,25 @@ def sort_out(records: Sequence[Record], taken: Taken) -> Sorted:
             dead_letters.append(DeadLetter(record, refusal))
             continue
         for row in record.content:
-            key = (row.wallet_id.int, row.wallet_version)
+            key = _version_key(row)
             if key in events:
                 duplicate_count += 1
                 continue
             events[key] = row.event_id
             versions[row.event_id.int, row.wallet_id.int] = row.wallet_version
             rows.append(row)
-    rows.sort(key=lambda row: (row.wallet_id.int, row.wallet_version))
+    rows.sort(key=_version_key)
     return Sorted(rows, duplicate_count, dead_letters)
+
+
+def _version_key(row: HistoryRow) -> VersionKey:
+    return row.wallet_id.int, row.wallet_version
 
 
 def _epoch_refusal(record: Record, rows: Sequence[HistoryRow], events: Mapping[VersionKey, UUID]) -> Poison | None:
     if not record.is_foreign:
         return None
-    if all(events.get((row.wallet_id.int, row.wallet_version)) == row.event_id for row in rows):
+    if all(events.get(_version_key(row)) == row.event_id for row in rows):
         return None
     epoch, ours = record.source_epoch, record.position.source_epoch
     what = f"event {rows[0].event_id} of source epoch {epoch}"
@@ -93,7 +110,7 @@ def _conflict(
     rows: Sequence[HistoryRow], events: Mapping[VersionKey, UUID], versions: Mapping[EventKey, int]
 ) -> Poison | None:
     for row in rows:
-        other = events.get((row.wallet_id.int, row.wallet_version), row.event_id)
+        other = events.get(_version_key(row), row.event_id)
         if other != row.event_id:
             return Poison(
                 VERSION_CONFLICT,

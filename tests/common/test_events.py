@@ -4,7 +4,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from hypothesis import example, given
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -62,7 +62,7 @@ def a_funding() -> dict[str, Any]:
 
 @given(EVENTS)
 def test_an_event_is_decoded_as_it_was_encoded(event: WalletCreated | WalletFunded | TransferDone) -> None:
-    assert decode(event.encode().encode()) == event
+    assert decode(json.loads(event.encode())) == event
 
 
 @given(EVENTS)
@@ -76,7 +76,7 @@ def test_an_encoded_event_says_its_type_and_its_schema_version(
 
 
 def test_a_field_of_a_later_time_is_ignored() -> None:
-    assert decode(json.dumps({**a_funding(), "colour": "green"}).encode()) == decode(json.dumps(a_funding()).encode())
+    assert decode({**a_funding(), "colour": "green"}) == decode(a_funding())
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ def test_a_field_of_a_later_time_is_ignored() -> None:
 )
 def test_an_event_of_another_shape_is_refused(change: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
-        decode(json.dumps({**a_funding(), **change}).encode())
+        decode({**a_funding(), **change})
 
 
 @pytest.mark.parametrize("field", sorted(a_funding().keys() - {"schema_version"}))
@@ -108,15 +108,11 @@ def test_an_event_without_one_of_its_fields_is_refused(field: str) -> None:
     event = a_funding()
     del event[field]
     with pytest.raises(ValidationError):
-        decode(json.dumps(event).encode())
+        decode(event)
 
 
-@given(st.binary() | JSON.map(lambda value: json.dumps(value).encode()))
-@example(b"")
-@example(b"null")
-@example(b"[" * 100_000)
-@example(b"\xff")
-def test_any_other_value_is_a_validation_error_and_never_another_one(value: bytes) -> None:
+@given(JSON)
+def test_any_other_value_is_a_validation_error_and_never_another_one(value: object) -> None:
     with pytest.raises(ValidationError):
         decode(value)
 

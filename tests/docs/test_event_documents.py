@@ -38,4 +38,4 @@ def test_an_encoded_event_fits_its_schema_and_decodes_to_itself() -> None:
     value = event.encode()
     schema = documents()["TRANSFER_DONE.schema.json"]
     Draft202012Validator(schema, format_checker=FormatChecker()).validate(orjson.loads(value))
-    assert decode(value.encode()) == event
+    assert decode(orjson.loads(value)) == event
