@@ -59,7 +59,8 @@ def bench(
     if as_json:
         print_json(found)
     else:
-        print_table("Measured", ("what", "ours", "peer", "ratio", "target", ""), map(results.cells, found["lines"]))
+        columns = ("what", "ours", "peer", "ratio", "target", "")
+        print_table("Measured", columns, map(results.short_cells, found["lines"]))
     for name, reason in found["failures"].items():
         print_error(f"{name}: {reason}")
     if found["failures"] or not all(line["met"] for line in found["lines"]):

@@ -136,6 +136,14 @@ def cells(line: Mapping[str, Any]) -> tuple[str, ...]:
     )
 
 
+def short_cells(line: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return what `cells` does, for a terminal: the unit once, and no spread."""
+    peer, ratio = ("-" if line[name] is None else figure(line[name]) for name in ("peer", "ratio"))
+    bound = f"{'≥' if line['target_is'] == 'at least' else '≤'} {figure(line['target'])}"
+    what = f"{line['what']} ({line['unit']})"
+    return what, figure(line["ours"]), peer, ratio, bound, "met" if line["met"] else "missed"
+
+
 def figure(value: float) -> str:
     """Return the number with three figures at least, and thousands apart."""
     if abs(value) >= 100:  # noqa: PLR2004 - three figures

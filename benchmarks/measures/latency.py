@@ -9,7 +9,6 @@ import orjson
 
 from benchmarks import queries
 from benchmarks.lab import Lab
-from benchmarks.load import pgbench
 from benchmarks.measures.http import CONNECTIONS, our_api
 from benchmarks.peers import debezium
 from benchmarks.place import Place
@@ -18,9 +17,6 @@ from benchmarks.results import Curve, Findings
 from benchmarks.stats import percentile
 
 RATE: Final = 500
-PGBENCH_CLIENTS: Final = 8
-RANDOM_RATE_KEPT_MIN: Final = 0.9
-"""pgbench draws its times at random: so in a short round there may be fewer."""
 PACED_CONNECTIONS: Final = 256
 """So many replies may be late before the schedule slips."""
 
@@ -31,7 +27,7 @@ Windows = list[list[float]]
 
 
 def relay_beside_debezium(lab: Lab, plan: Plan, findings: Findings) -> None:
-    """From a transfer's commit to the broker's append of its event, at 500 transfers a second."""
+    """From a transfer's commit to the broker's append of its event, at 500 transfers a second over HTTP."""
     ours, peer = (_commit_to_kafka_ms(lab, plan, publishing) for publishing in (_relay, _debezium))
     for name, percent in (("relay_p50", 50), ("relay_p99", 99)):
         findings.compare(name, _percentiles(ours, percent), _percentiles(peer, percent))
@@ -81,14 +77,15 @@ def api_at_half_rate(lab: Lab, plan: Plan, findings: Findings) -> None:
 def _commit_to_kafka_ms(
     lab: Lab, plan: Plan, publishing: Callable[[Lab, Place], AbstractContextManager[None]]
 ) -> Windows:
-    """Transfer in rounds while somebody publishes; the first round warms up."""
+    """Transfer over HTTP in rounds while somebody publishes; the first round warms up."""
     with lab.place(lab.template(WALLETS)) as place:
-        with publishing(lab, place):
+        with publishing(lab, place), our_api(lab, place) as api:
             pending = place.record_count()
+            ask = api.side(PACED_CONNECTIONS, rate=RATE)
             since = []
             for _ in range(1 + plan.rounds):
                 since.append(queries.value(place.url, queries.NOW))
-                _transfer_by_pgbench(place, plan.paced_seconds)
+                ask(plan.paced_seconds)
             made = queries.fetch(place.url, queries.COMMITTED, since[0])
             place.fill(pending + len(made))
         appended = {orjson.loads(value).get("transaction_id"): at for at, value in place.records()}
@@ -99,19 +96,6 @@ def _commit_to_kafka_ms(
         at = appended[str(row["transaction_id"])]
         windows[bisect_right(since, row["created_at"]) - 1].append(1e3 * (at - row["committed_at"]))
     return windows[1:]
-
-
-def _transfer_by_pgbench(place: Place, seconds: float) -> None:
-    started = pgbench.start(
-        place.url,
-        pgbench.BY_FUNCTION,
-        clients=PGBENCH_CLIENTS,
-        wallets=WALLETS,
-        senders=WALLETS,
-        limit=("-T", seconds),
-        rate=RATE,
-    )
-    pgbench.finish(started, RATE * RANDOM_RATE_KEPT_MIN)
 
 
 @contextmanager
