@@ -475,6 +475,17 @@ async def test_a_topic_that_is_not_there_yet_is_waited_for(
     kafka_admin.delete_topics([name])
 
 
+async def test_a_session_timeout_that_the_broker_refuses_is_told_by_its_name(new_consumer: NewConsumer) -> None:
+    consumer = new_consumer(consumer_session_timeout_seconds=0.5)
+    failures: list[TemporaryError] = []
+
+    async def failed() -> bool:
+        return bool(failures)
+
+    await drive(consumer, failed, failures=failures)
+    assert "CONSUMER_SESSION_TIMEOUT_SECONDS=0.5" in str(failures[0])
+
+
 async def test_a_stopped_consumer_leaves_the_group_at_once(
     consumer_settings: ConsumerSettings,
     new_consumer: NewConsumer,
