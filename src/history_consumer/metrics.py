@@ -50,6 +50,11 @@ partitions_halted = Gauge(
     "Alarm: partitions of this consumer that stand still until an operator acts; the log says which and why.",
 )
 
+standstills = Counter(
+    "history_standstills_total",
+    "Times that nothing came from partitions of which the broker has more: this consumer joined anew, as a new client.",
+)
+
 takeovers = Counter("history_takeovers_total", "Batches rolled back because another consumer had the partition.")
 
 transaction_retries = Counter(

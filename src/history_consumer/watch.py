@@ -41,7 +41,7 @@ class Watch:
                 await self._look_at_halted(connection)
                 self._tell(await read_queries.alarms(connection))
         self._health.ok("database")
-        await self._consumer.look_at_topic()
+        await self._consumer.look_at_ends(await self._consumer.look_at_topic())
         self._health.checks["kafka"] = self._consumer.assignment.state()
         return 0
 
