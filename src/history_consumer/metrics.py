@@ -23,7 +23,8 @@ conflicts = Counter(
 
 old_gaps = Gauge(
     "history_old_gaps",
-    "Alarm: wallets that miss a version for more than 30 s, in the whole history; each consumer says the same.",
+    "Alarm: wallets that miss a version for more than 30 s, though all that the topic had since has been read, in the "
+    "whole history; each consumer says the same.",
 )
 
 open_conflicts = Gauge(
