@@ -14,6 +14,7 @@ import httpx
 import psutil
 import pytest
 
+from walletctl.stack.launch import LOG_BYTES_MAX
 from walletctl.stack.state import StackState, read_state
 
 pytestmark = pytest.mark.timeout(300)
@@ -119,7 +120,10 @@ async def test_a_stack_lives_is_killed_bit_by_bit_and_comes_back_with_its_data(
     done = stack.run("status", "--json")
     assert (done.returncode, json.loads(done.stdout)) == (1, {"processes": []})
 
+    log = stack.data_dir / "logs" / "kafka.log"
+    os.truncate(log, LOG_BYTES_MAX + 1)
     stack.up()
+    assert log.stat().st_size < LOG_BYTES_MAX < log.with_name("kafka.log.1").stat().st_size
     assert not any(map(is_alive, pids))
     assert stack.state().ports.items() <= before.ports.items()
     assert await get_wallet(stack, wallet) == 200
