@@ -40,6 +40,7 @@ def kafka_container() -> Iterator[str]:
         KAFKA_OFFSETS_TOPIC_REPLICATION_FACTOR="1",
         KAFKA_TRANSACTION_STATE_LOG_REPLICATION_FACTOR="1",
         KAFKA_TRANSACTION_STATE_LOG_MIN_ISR="1",
+        KAFKA_GROUP_MIN_SESSION_TIMEOUT_MS="1000",
         KAFKA_GROUP_INITIAL_REBALANCE_DELAY_MS="0",
     )
     broker.with_command(["sh", "-c", f"until [ -f {_START_SCRIPT} ]; do sleep 0.1; done; exec sh {_START_SCRIPT}"])

@@ -5,8 +5,8 @@ import logging
 from collections.abc import Mapping
 from typing import Any, Final
 
-from confluent_kafka import KafkaError, KafkaException, TopicCollection
-from confluent_kafka.admin import AdminClient
+from confluent_kafka import KafkaError, KafkaException, TopicCollection, TopicPartition
+from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]  # the stubs leave it out
 from confluent_kafka.cimpl import NewTopic
 
 _log = logging.getLogger("librdkafka")
@@ -63,6 +63,26 @@ async def describe_topic(bootstrap_servers: str, topic: str) -> tuple[str, int]:
         KafkaException: the broker is away, or refuses.
     """
     return await asyncio.to_thread(_describe_topic, bootstrap_servers, topic)
+
+
+async def end_offsets(bootstrap_servers: str, topic: str, partition_count: int) -> dict[int, int]:
+    """Return the offset behind the last record, by partition.
+
+    Raises:
+        KafkaException: the broker is away, or refuses.
+    """
+    return await asyncio.to_thread(_end_offsets, bootstrap_servers, topic, partition_count)
+
+
+def _end_offsets(bootstrap_servers: str, topic: str, partition_count: int) -> dict[int, int]:
+    admin = admin_client(bootstrap_servers)
+    latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+    try:
+        requests = {TopicPartition(topic, partition): latest for partition in range(partition_count)}
+        futures = admin.list_offsets(requests, request_timeout=_ADMIN_TIMEOUT_SECONDS)
+        return {part.partition: future.result().offset for part, future in futures.items()}
+    finally:
+        del admin
 
 
 def _describe_topic(bootstrap_servers: str, topic: str) -> tuple[str, int]:

@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from common import failpoints
 from common.events import FIRST_SOURCE_EPOCH
-from common.kafka import describe_topic
+from common.kafka import describe_topic, end_offsets
 from common.worker import Health, TemporaryError
 from history_consumer import metrics, queries
 from history_consumer.applying import PartitionTakenOverError, Target, apply, moves_of, singly_if_refused
@@ -25,6 +25,7 @@ from history_consumer.positions import Assignment, Position
 from history_consumer.records import Poison, Record
 from history_consumer.settings import ConsumerSettings
 from history_consumer.sorting import VERSION_CONFLICT, Sorted
+from history_consumer.standstill import Standstill
 from history_consumer.subscription import Subscription, recreated, restored
 
 log = structlog.get_logger()
@@ -54,6 +55,9 @@ class HistoryConsumer:
         # Polled while the batch is written.
         self._next_batch: list[Record] = []
         self._topic_id = ""
+        self._standstill = Standstill()
+        # Why this membership is of no use any more, if somebody else saw it.
+        self._useless = ""
         # Where the positions stand if the transaction whose outcome isn't known was committed.
         self._in_doubt: dict[int, int] = {}
         # Moved since Kafka was told.
@@ -69,6 +73,8 @@ class HistoryConsumer:
         """
         subscription = await self._subscribed()
         try:
+            if self._useless:
+                raise _StartOverError(self._useless)
             if not self._batch:
                 await self._poll_batch(subscription)
             await self._take_up(subscription)
@@ -83,14 +89,41 @@ class HistoryConsumer:
             self._report()
         return count
 
-    async def look_at_topic(self) -> None:
+    async def look_at_topic(self) -> int:
         """Ask the broker for the topic's id; the next step halts what was read from another one.
+
+        Returns:
+            How many partitions it has.
 
         Raises:
             TemporaryError: the broker is away, or the topic isn't there.
         """
+        servers, topic = self._settings.kafka_bootstrap_servers, self._settings.kafka_topic
         with kafka_errors():
-            self._topic_id, _ = await describe_topic(self._settings.kafka_bootstrap_servers, self._settings.kafka_topic)
+            self._topic_id, partition_count = await describe_topic(servers, topic)
+        return partition_count
+
+    async def look_at_ends(self, partition_count: int) -> dict[int, int]:
+        """Ask the broker where the partitions end; if those that are read stand still, the next step joins anew.
+
+        Returns:
+            The offset behind the last record, by partition.
+
+        Raises:
+            TemporaryError: the broker is away.
+        """
+        offsets = {position.partition: position.next_offset for position in list(self.assignment.held.values())}
+        servers, topic = self._settings.kafka_bootstrap_servers, self._settings.kafka_topic
+        with kafka_errors():
+            ends = await end_offsets(servers, topic, partition_count)
+        still = self._standstill.look(offsets, ends, time.monotonic(), idle=not (self._batch or self._next_batch))
+        if still:
+            metrics.standstills.inc()
+            log.error(
+                "partitions_stand_still", offsets={at: offsets[at] for at in still}, ends={at: ends[at] for at in still}
+            )
+            self._useless = f"nothing comes from partitions {', '.join(map(str, still))}, though the broker has more"
+        return ends
 
     def note_positions(self, asked: Mapping[int, Position], stored: Sequence[Position]) -> None:
         """Take halted partitions up again whose stored position is another one by now: an operator acted.
@@ -111,7 +144,7 @@ class HistoryConsumer:
         if subscription is not None:
             await subscription.close(self._settings.consumer_leave_seconds)
         self.assignment.take([*self.assignment.pending, *self.assignment.held, *self.assignment.halted])
-        self._batch, self._next_batch, self._in_doubt = [], [], {}
+        self._batch, self._next_batch, self._in_doubt, self._useless = [], [], {}, ""
 
     async def _subscribed(self) -> Subscription:
         if self._subscription is None:

@@ -23,7 +23,8 @@ conflicts = Counter(
 
 old_gaps = Gauge(
     "history_old_gaps",
-    "Alarm: wallets that miss a version for more than 30 s, in the whole history; each consumer says the same.",
+    "Alarm: wallets that miss a version for more than 30 s, though all that the topic had since has been read, in the "
+    "whole history; each consumer says the same.",
 )
 
 open_conflicts = Gauge(
@@ -48,6 +49,11 @@ partitions_held = Gauge("history_partitions_held", "Partitions that this consume
 partitions_halted = Gauge(
     "history_partitions_halted",
     "Alarm: partitions of this consumer that stand still until an operator acts; the log says which and why.",
+)
+
+standstills = Counter(
+    "history_standstills_total",
+    "Times that nothing came from partitions of which the broker has more: this consumer joined anew, as a new client.",
 )
 
 takeovers = Counter("history_takeovers_total", "Batches rolled back because another consumer had the partition.")

@@ -223,9 +223,9 @@ async def oldest_gaps(connection: AsyncConnection, limit: int) -> Sequence[RowMa
     return (await connection.execute(OLDEST_GAPS, parameters)).mappings().all()
 
 
-async def alarms(connection: AsyncConnection) -> RowMapping:
-    """Return `old_gaps` (wallets whose gap is an alarm), up to ten of these `wallets`, and `conflicts`."""
-    return (await connection.execute(ALARMS, {"old_seconds": GAP_OLD_SECONDS})).mappings().one()
+async def alarms(connection: AsyncConnection, old_seconds: float = GAP_OLD_SECONDS) -> RowMapping:
+    """Return `old_gaps` (wallets with a gap that old), up to ten of these `wallets`, and `conflicts`."""
+    return (await connection.execute(ALARMS, {"old_seconds": old_seconds})).mappings().one()
 
 
 async def positions(connection: AsyncConnection) -> Sequence[RowMapping]:

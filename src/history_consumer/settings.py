@@ -25,8 +25,9 @@ class ConsumerSettings(RetentionSettings, DatabaseSettings, KafkaSettings, LogSe
     """Records in one transaction at most."""
     consumer_poll_seconds: float = Field(0.25, gt=0, le=5)
     """How long one poll waits for a record; a stop waits for it too."""
-    consumer_session_timeout_seconds: float = Field(10.0, ge=6, le=300)
-    """How long a consumer that died keeps its partitions. The broker decides under `consumer`."""
+    consumer_session_timeout_seconds: float = Field(10.0, ge=1, le=300)
+    """How long a consumer that died keeps its partitions. The broker's `group.min.session.timeout.ms`, 6 seconds by
+    default, is the least; the broker decides under `consumer`."""
     consumer_transaction_timeout_seconds: float = Field(20.0, gt=0, le=120)
     """How long one batch may take in the database before it is tried again. A consumer that doesn't poll for 10 seconds
     longer than that leaves the group, and a join whose answer is lost is tried again 3 seconds after that."""

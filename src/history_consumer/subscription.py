@@ -40,6 +40,7 @@ class Subscription:
 
     def __init__(self, settings: ConsumerSettings, assignment: Assignment) -> None:
         self._topic = settings.kafka_topic
+        self._session_seconds = settings.consumer_session_timeout_seconds
         self._assignment = assignment
         self._thread = ThreadPoolExecutor(1, "kafka-consumer")
         self._write_seconds_max = settings.consumer_transaction_timeout_seconds
@@ -145,6 +146,8 @@ class Subscription:
             if position is not None:
                 self._halt(position, out_of_range(self._topic, position))
             return
+        if error.code() == KafkaError.INVALID_SESSION_TIMEOUT:
+            raise TemporaryError("kafka", session_refused(self._session_seconds))
         log.warning("kafka_consumer_error", partition=partition, code=error.name(), error=error.str())
         if error.fatal():
             raise KafkaException(error)
@@ -175,6 +178,14 @@ def out_of_range(topic: str, position: Position) -> str:
     return (
         f"{topic} has no record at offset {position.next_offset}, where the history goes on: records are missing. "
         "Restore the topic, or rebuild the history (`walletctl history rebuild`)"
+    )
+
+
+def session_refused(seconds: float) -> str:
+    """Say what is wrong when the broker allows no such session timeout, and the way out."""
+    return (
+        f"the broker refuses CONSUMER_SESSION_TIMEOUT_SECONDS={seconds:g}: set it within the broker's "
+        "group.min.session.timeout.ms and group.max.session.timeout.ms"
     )
 
 

@@ -1,6 +1,7 @@
 """Looking at the servers from time to time, since an idle consumer wouldn't notice what happened to them."""
 
 import asyncio
+import math
 import time
 from typing import Final
 
@@ -22,6 +23,8 @@ _PING_TIMEOUT_SECONDS: Final = 10.0
 # fiftieth of the time at most.
 _LOOK_SECONDS_SHORT: Final = 0.1
 _LOOK_REST: Final = 50
+_GAP_OLD_SECONDS_MAX: Final = 1e9
+"""Older than anything here."""
 
 
 class Watch:
@@ -32,6 +35,10 @@ class Watch:
         self._engine = engine
         self._target = target
         self._health = health
+        # Where the topic ended at some look, when that was, and the last such moment up to which all has been read.
+        self._goal: dict[int, int] = {}
+        self._goal_set_at = 0.0
+        self._read_up_to = -math.inf
         self._logged: tuple[int, tuple[str, ...], int] = (0, (), 0)
         self._alarms_at = 0.0
 
@@ -47,9 +54,26 @@ class Watch:
                 await self._look_at_halted(connection)
                 await self._look_for_alarms(connection)
         self._health.ok("database")
-        await self._consumer.look_at_topic()
+        asked_at = time.monotonic()
+        ends = await self._consumer.look_at_ends(await self._consumer.look_at_topic())
+        if not self._goal:
+            self._goal, self._goal_set_at = ends, asked_at
         self._health.checks["kafka"] = self._consumer.assignment.state()
         return 0
+
+    async def _gap_old_seconds(self, connection: AsyncConnection) -> float:
+        """Return for how long a gap must have stood open, so that what it misses can't be in records not read yet.
+
+        Whatever the topic had at some moment has been read: gaps from before it won't close by reading on. While the
+        group catches up, that moment is long ago, or there was none since this consumer started.
+        """
+        if self._goal:
+            group, topic = self._target.consumer_group, self._target.topic
+            stored = await queries.read_positions(connection, group, topic, self._goal)
+            reached = {position.partition: position.next_offset for position in stored}
+            if all(reached.get(partition, 0) >= end for partition, end in self._goal.items()):
+                self._read_up_to, self._goal = self._goal_set_at, {}
+        return max(GAP_OLD_SECONDS, min(time.monotonic() - self._read_up_to, _GAP_OLD_SECONDS_MAX))
 
     async def _look_at_halted(self, connection: AsyncConnection) -> None:
         """Find out whether an operator moved the positions of partitions that stand still."""
@@ -62,7 +86,7 @@ class Watch:
         started = time.monotonic()
         if started < self._alarms_at:
             return
-        self._tell(await read_queries.alarms(connection))
+        self._tell(await read_queries.alarms(connection, await self._gap_old_seconds(connection)))
         ended = time.monotonic()
         if ended - started > _LOOK_SECONDS_SHORT:
             self._alarms_at = ended + _LOOK_REST * (ended - started)

@@ -13,14 +13,16 @@ from acceptance_pipeline import COMMANDS, Pipeline
 
 
 @pytest.fixture
-def service_environment(database_url: str, kafka_bootstrap_servers: str, topic: str) -> dict[str, str]:
+def service_environment(
+    database_url: str, kafka_bootstrap_servers: str, topic: str, session_timeout_seconds: float
+) -> dict[str, str]:
     return {
         "DATABASE_URL": database_url,
         "KAFKA_BOOTSTRAP_SERVERS": kafka_bootstrap_servers,
         "KAFKA_TOPIC": topic,
         "CONSUMER_GROUP": f"group-{topic}",
         # A killed consumer's partitions shall not be kept for it for long.
-        "CONSUMER_SESSION_TIMEOUT_SECONDS": "6",
+        "CONSUMER_SESSION_TIMEOUT_SECONDS": str(session_timeout_seconds),
     }
 
 

@@ -104,14 +104,16 @@ async def site(tmp_path: Path) -> AsyncIterator[Site]:
 
 
 @pytest.fixture
-def service_environment(site: Site, kafka_bootstrap_servers: str, topic: str) -> dict[str, str]:
+def service_environment(
+    site: Site, kafka_bootstrap_servers: str, topic: str, session_timeout_seconds: float
+) -> dict[str, str]:
     """The wallets and their history in one database: the history loses its end together with them."""
     return {
         "DATABASE_URL": site.url,
         "KAFKA_BOOTSTRAP_SERVERS": kafka_bootstrap_servers,
         "KAFKA_TOPIC": topic,
         "CONSUMER_GROUP": f"group-{topic}",
-        "CONSUMER_SESSION_TIMEOUT_SECONDS": "6",
+        "CONSUMER_SESSION_TIMEOUT_SECONDS": str(session_timeout_seconds),
         "CONSUMER_CHECK_SECONDS": "0.5",
     }
 

@@ -14,6 +14,7 @@ import httpx
 import psutil
 import pytest
 
+from walletctl.stack.launch import LOG_BYTES_MAX
 from walletctl.stack.state import StackState, read_state
 
 pytestmark = pytest.mark.timeout(300)
@@ -43,7 +44,8 @@ class Stack:
             [sys.executable, "-m", "walletctl", "stack", command, "--data-dir", str(self.data_dir), *options],
             capture_output=True,
             text=True,
-            env={**os.environ, **environment},
+            # What a killed stack's consumers left behind shall not be waited for.
+            env={**os.environ, "CONSUMER_SESSION_TIMEOUT_SECONDS": "2", **environment},
             timeout=200,
             check=False,
         )
@@ -118,7 +120,10 @@ async def test_a_stack_lives_is_killed_bit_by_bit_and_comes_back_with_its_data(
     done = stack.run("status", "--json")
     assert (done.returncode, json.loads(done.stdout)) == (1, {"processes": []})
 
+    log = stack.data_dir / "logs" / "kafka.log"
+    os.truncate(log, LOG_BYTES_MAX + 1)
     stack.up()
+    assert log.stat().st_size < LOG_BYTES_MAX < log.with_name("kafka.log.1").stat().st_size
     assert not any(map(is_alive, pids))
     assert stack.state().ports.items() <= before.ports.items()
     assert await get_wallet(stack, wallet) == 200
@@ -134,7 +139,9 @@ async def test_two_stacks_that_start_at_once_run_side_by_side_and_ephemeral_ones
 ) -> None:
     other = Stack(tmp_path / "other")
     try:
-        await asyncio.gather(*(asyncio.to_thread(one.up, "--ephemeral") for one in (stack, other)))
+        await asyncio.gather(
+            *(asyncio.to_thread(one.up, "--ephemeral", "--relays=0", "--consumers=0") for one in (stack, other))
+        )
         ours, theirs = stack.environment(), other.environment()
         names = ("WALLET_API_URL", "HISTORY_API_URL", "DATABASE_URL", "KAFKA_BOOTSTRAP_SERVERS")
         assert all(ours[name] != theirs[name] for name in names)
@@ -150,7 +157,7 @@ async def test_two_stacks_that_start_at_once_run_side_by_side_and_ephemeral_ones
 
 
 def test_a_service_that_can_not_start_fails_the_start_with_its_own_words(stack: Stack) -> None:
-    done = stack.run("up", "--detach", RELAY_BATCH_ROWS="not a number")
+    done = stack.run("up", "--detach", "--consumers=0", RELAY_BATCH_ROWS="not a number")
     assert done.returncode == 1
     assert "outbox-relay-1 keeps ending" in done.stderr
     assert "RELAY_BATCH_ROWS" in done.stderr

@@ -21,14 +21,16 @@ NewConsumer = Callable[..., HistoryConsumer]
 
 
 @pytest.fixture
-def consumer_settings(database_url: str, kafka_bootstrap_servers: str, topic: str) -> ConsumerSettings:
+def consumer_settings(
+    database_url: str, kafka_bootstrap_servers: str, topic: str, session_timeout_seconds: float
+) -> ConsumerSettings:
     return ConsumerSettings(
         database_url=database_url,
         kafka_bootstrap_servers=kafka_bootstrap_servers,
         kafka_topic=topic,
         consumer_group=f"history-{uuid4().hex}",
         consumer_poll_seconds=0.02,
-        consumer_session_timeout_seconds=6,
+        consumer_session_timeout_seconds=session_timeout_seconds,
     )
 
 

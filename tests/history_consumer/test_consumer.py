@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from common.database import create_engine
 from common.kafka import ensure_topic
 from common.worker import Health, TemporaryError
-from history_consumer import applying
+from history_consumer import applying, standstill
 from history_consumer import consumer as consumer_module
 from history_consumer.consumer import HistoryConsumer
 from history_consumer.run import consume
@@ -473,6 +473,40 @@ async def test_a_topic_that_is_not_there_yet_is_waited_for(
 
     await drive(consumer, arrived, failures=[])
     kafka_admin.delete_topics([name])
+
+
+async def test_a_consumer_that_gets_nothing_of_what_the_broker_has_joins_anew_and_goes_on(
+    new_consumer: NewConsumer, events: Topic, reached: Reached, topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(standstill, "PATIENCE_SECONDS", 0.6)
+    ada = Wallet()
+    events.produce(ada.created())
+    consumer = new_consumer()
+    await drive(consumer, reached(1))
+    assert consumer._subscription is not None
+    consumer._subscription._consumer.pause([TopicPartition(topic, 0)])
+    before = metric("standstills_total")
+    failures: list[TemporaryError] = []
+    events.produce(ada.funded())
+
+    async def looked_and_arrived() -> bool:
+        await consumer.look_at_ends(3)
+        return await reached(2)()
+
+    await drive(consumer, looked_and_arrived, failures=failures)
+    assert [str(error) for error in failures] == ["kafka: nothing comes from partitions 0, though the broker has more"]
+    assert metric("standstills_total") - before == 1
+
+
+async def test_a_session_timeout_that_the_broker_refuses_is_told_by_its_name(new_consumer: NewConsumer) -> None:
+    consumer = new_consumer(consumer_session_timeout_seconds=0.5)
+    failures: list[TemporaryError] = []
+
+    async def failed() -> bool:
+        return bool(failures)
+
+    await drive(consumer, failed, failures=failures)
+    assert "CONSUMER_SESSION_TIMEOUT_SECONDS=0.5" in str(failures[0])
 
 
 async def test_a_stopped_consumer_leaves_the_group_at_once(

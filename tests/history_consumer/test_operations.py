@@ -4,10 +4,12 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 from uuid import UUID
 
+import pytest
 from confluent_kafka.admin import AdminClient
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from common.kafka import admin_client
+from history_consumer import operations
 from history_consumer.consumer import HistoryConsumer
 from history_consumer.operations import history_status, list_dead_letters, show_dead_letter
 from history_events import AnyEvent, History, Topic, Wallet
@@ -55,7 +57,10 @@ async def test_status_says_how_far_the_history_is_and_what_is_missing(
     assert await show_dead_letter(engine, 10**12) is None
 
 
-async def test_status_without_a_broker_has_no_lag(history: History, engine: AsyncEngine) -> None:
+async def test_status_without_a_broker_has_no_lag(
+    history: History, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(operations, "_ADMIN_TIMEOUT_SECONDS", 0.5)
     await history.add(Wallet(id=UUID(int=1)).created())
     away = await history_status(engine, admin_client("127.0.0.1:1"))
     assert (away.lag, away.partitions[0]["next_offset"]) == (None, 1)

@@ -16,7 +16,7 @@ from history_consumer.applying import Target
 from history_consumer.consumer import HistoryConsumer
 from history_consumer.operations import history_status
 from history_consumer.watch import Watch
-from history_events import AnyEvent, History, Wallet
+from history_events import AnyEvent, History, Topic, Wallet
 
 Rows = Callable[..., Awaitable[list[Any]]]
 LATER = """
@@ -74,11 +74,32 @@ async def test_a_busy_wallet_with_ever_new_gaps_that_close_is_no_alarm(
 ) -> None:
     ada = Wallet()
     events: list[AnyEvent] = [ada.created(), ada.funded(), ada.funded(), ada.funded(), ada.funded()]
+    assert await look(watch) == []
     await history.add(events[0], events[2])
     await rows(LATER)
     await history.add(events[1], events[4])
     assert await look(watch) == []
     assert gauges() == (0, 0)
+
+
+async def test_a_gap_is_no_alarm_while_records_are_unread_that_the_topic_had_since_it_opened(
+    watch: Watch, history: History, events: Topic, topic: str, rows: Rows
+) -> None:
+    ada = Wallet()
+    created, _, last = ada.created(), ada.funded(), ada.funded()
+    events.produce(b"whatever it is", partition=1)
+    await history.add(created, last)
+    await rows(LATER)
+    for _ in range(3):
+        assert await look(watch) == []
+    assert gauges() == (0, 0)
+    await rows(
+        "INSERT INTO history.processed_offsets (consumer_group, topic, partition, next_offset, topic_id)"
+        " VALUES ('group', :topic, 1, 1, 'id')",
+        topic=topic,
+    )
+    assert await look(watch) == [("error", "history_gaps")]
+    assert gauges() == (1, 0)
 
 
 async def test_a_conflict_is_an_alarm_until_somebody_has_seen_to_it(

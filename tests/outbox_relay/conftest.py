@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from uuid import uuid4
 
 import pytest
-from confluent_kafka import Consumer, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from common.worker import Health
@@ -46,17 +46,24 @@ def read_topic(kafka_bootstrap_servers: str, topic: str) -> Iterator[Callable[[]
             "enable.partition.eof": True,
             "enable.auto.commit": False,
             "auto.offset.reset": "earliest",
+            # A fetch that waits for more records would hold up the next reading.
+            "fetch.wait.max.ms": 10,
         }
     )
 
     def read() -> list[Message]:
         found: list[Message] = []
-        partitions = consumer.list_topics(topic, timeout=10).topics[topic].partitions
-        for partition in partitions:
-            consumer.assign([TopicPartition(topic, partition, 0)])
-            while (message := consumer.poll(10)) is not None and message.error() is None:
+        unread = set(consumer.list_topics(topic, timeout=10).topics[topic].partitions)
+        consumer.assign([TopicPartition(topic, partition, 0) for partition in unread])
+        while unread:
+            message = consumer.poll(10)
+            assert message is not None, f"no answer from partitions {unread}"
+            if (error := message.error()) is None:
                 found.append(message)
-        return found
+            elif error.code() == KafkaError._PARTITION_EOF:
+                unread.discard(message.partition())
+        consumer.unassign()
+        return sorted(found, key=lambda message: message.partition() or 0)
 
     yield read
     consumer.close()

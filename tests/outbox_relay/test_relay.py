@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from common.database import create_engine
 from common.identifiers import LANES, lane_of
 from common.worker import TemporaryError
-from outbox_relay import queries
+from outbox_relay import publisher, queries
 from outbox_relay.relay import Relay
 from outboxes import Outbox, drain, write_rows
 
@@ -237,8 +237,10 @@ async def test_a_poison_row_parks_its_wallet_and_nobody_else(
 
 
 async def test_while_the_broker_is_away_rows_stay_pending_and_no_transaction_stays_open(
-    outbox: Outbox, new_relay: NewRelay, engine: AsyncEngine
+    outbox: Outbox, new_relay: NewRelay, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    for name in ("_FLUSH_MARGIN_SECONDS", "_PING_TIMEOUT_SECONDS"):
+        monkeypatch.setattr(publisher, name, 0.3)
     await outbox.write(uuid4(), 3)
     relay = new_relay(kafka_bootstrap_servers="127.0.0.1:1", relay_delivery_timeout_seconds=1)
     for _ in range(2):

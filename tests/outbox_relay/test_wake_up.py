@@ -8,6 +8,7 @@ import asyncpg
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from outbox_relay import wake_up
 from outbox_relay.wake_up import WakeUp
 
 Eventually = Callable[..., Awaitable[Any]]
@@ -72,6 +73,12 @@ async def test_a_hint_that_comes_while_all_are_busy_is_kept_for_the_next_and_man
     assert not await listener.pause(asyncio.Event(), 0.01)
 
 
+@pytest.fixture
+def soon_suspicious(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wake_up, "_PING_SECONDS", 0.5)
+
+
+@pytest.mark.usefixtures("soon_suspicious")
 async def test_a_listener_that_lost_its_connection_listens_again(
     listener: WakeUp, stranger: asyncpg.Connection, eventually: Eventually
 ) -> None:

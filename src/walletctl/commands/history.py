@@ -137,6 +137,8 @@ def _print_status(found: HistoryStatus) -> None:
         print_table("Gaps: versions that have not come yet", columns, gaps)
     if found.dead_letters:
         out.print("Look at them: walletctl history dead-letters list")
+    if found.old_gaps and found.lag:
+        out.print(f"{found.lag:,} records are still to be read: some of what is missing may be among them")
     if found.old_gaps:
         out.print(
             f"[red]alarm:[/red] {found.old_gaps:,} wallets miss a version for more than 30 s: look for dead letters "

@@ -73,14 +73,14 @@ def down(data_dir: DataDirOption = DEFAULT_DATA_DIR) -> None:
 
 @app.command(epilog="Example:  walletctl stack status --json | jq '.processes[] | select(.state != \"ready\")'")
 def status(as_json: JsonOption = False, data_dir: DataDirOption = DEFAULT_DATA_DIR) -> None:
-    """Show the processes; exit 1 if one isn't ready or the stack doesn't run."""
+    """Ask the processes how they are; exit 1 if one isn't ready or the stack doesn't run."""
     from walletctl.stack import control
     from walletctl.stack.errors import NotRunningError
     from walletctl.stack.show import print_status
 
     with _one_line_errors():
         try:
-            state = control.running_state(data_dir)
+            state = asyncio.run(control.present_state(data_dir))
         except NotRunningError:
             if as_json:
                 print_json({"processes": []})

@@ -224,8 +224,9 @@ class _Rebuild:
                 async for chunk in records:
                     if any(record.is_ahead for record in chunk):
                         raise TopicUnfitError(
-                            f"{self._topic.name} has events of a source epoch after {self.epoch.number}, that of the "
-                            "wallet database, which must have been restored: walletctl restore begin"
+                            f"{self._topic.name} has events of a source epoch after {self.epoch.number}, in which the "
+                            "wallet database was when this began: if that was restored, walletctl restore begin, and "
+                            "then start again"
                         )
                     await self._write(chunk)
                     self.done.records += len(chunk)

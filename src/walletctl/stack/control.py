@@ -1,5 +1,6 @@
 """What the other commands do to a stack that runs, or ran: from outside, through its files and its pid."""
 
+import asyncio
 import os
 import subprocess
 import time
@@ -11,8 +12,9 @@ from signal import SIGTERM
 from walletctl.stack.errors import NotRunningError, StackError
 from walletctl.stack.launch import open_log
 from walletctl.stack.leftovers import stop_leftovers, wait_until_gone
+from walletctl.stack.readiness import probe_of
 from walletctl.stack.specs import log_file, walletctl
-from walletctl.stack.state import StackState, lock_holder, read_state
+from walletctl.stack.state import ProcessState, StackState, Status, lock_holder, read_state
 
 START_SECONDS_MAX = 900.0
 STOP_SECONDS_MAX = 120.0
@@ -30,6 +32,22 @@ def running_state(data_dir: Path) -> StackState:
     if state is None or state.supervisor_pid != holder:
         raise NotRunningError(data_dir)
     return state
+
+
+async def present_state(data_dir: Path) -> StackState:
+    """Return the state of the stack that runs on `data_dir`; each process that was ready is asked whether it still is.
+
+    Raises:
+        NotRunningError: none runs.
+    """
+    state = running_state(data_dir)
+    return state.model_copy(update={"processes": await asyncio.gather(*map(_asked, state.processes))})
+
+
+async def _asked(process: ProcessState) -> ProcessState:
+    if process.state is not Status.READY or process.url is None or await probe_of(process.url).ready():
+        return process
+    return process.model_copy(update={"state": Status.UNREADY})
 
 
 def stop(data_dir: Path) -> bool:

@@ -150,6 +150,8 @@ class Kafka:
 _ONE_BROKER = {
     "auto.create.topics.enable": "false",
     "group.initial.rebalance.delay.ms": "0",
+    # 6 s by default: for that long at least a test that kills a consumer would wait for the next one.
+    "group.min.session.timeout.ms": "1000",
     "offsets.topic.replication.factor": "1",
     "offsets.topic.num.partitions": "4",
     "transaction.state.log.replication.factor": "1",

@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -14,6 +15,7 @@ from walletctl.stack.errors import StackError
 
 NOBODY_UID = 65534
 STEP_SECONDS_MAX = 300.0
+LOG_BYTES_MAX = 20_000_000
 
 
 @dataclass(frozen=True)
@@ -139,3 +141,15 @@ def open_log(log_file: Path) -> IO[bytes]:
     """Open a process's log for appending, making its directory."""
     log_file.parent.mkdir(parents=True, exist_ok=True)
     return log_file.open("ab")
+
+
+def bound_log(log_file: Path) -> None:
+    """Move what a log says to `NAME.log.1`, over what was there, once it is larger than 20 MB.
+
+    Whoever has it open goes on appending to it; what is written between the copy and the cut is lost.
+    """
+    if log_file.stat().st_size > LOG_BYTES_MAX:
+        # A full disk is no reason to fill it further.
+        with suppress(OSError):
+            shutil.copyfile(log_file, log_file.with_name(f"{log_file.name}.1"))
+        os.truncate(log_file, 0)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 GRACE_SECONDS = 10.0
 SAME_BIRTH_SECONDS = 2.0
+PAUSE_SECONDS = 0.02
 
 
 def birth(pid: int) -> float | None:
@@ -49,7 +50,7 @@ def _survivor(state: ProcessState) -> "psutil.Process | None":
     try:
         process = psutil.Process(state.pid)
         same = abs(process.create_time() - state.created) < SAME_BIRTH_SECONDS
-        return process if same and process.status() != psutil.STATUS_ZOMBIE else None
+        return process if same and not _is_gone(process) else None
     except psutil.Error:
         return None
 
@@ -61,26 +62,40 @@ def _signal(process: "psutil.Process", *, fast: bool) -> None:
         process.send_signal(SIGINT if fast else SIGTERM)
 
 
-def _wait(processes: "Iterable[psutil.Process]") -> None:
-    import psutil
-
-    _, alive = psutil.wait_procs(list(processes), timeout=GRACE_SECONDS)
-    for process in alive:
+def _wait(processes: "list[psutil.Process]") -> None:
+    if _all_gone(processes, GRACE_SECONDS):
+        return
+    for process in (process for process in processes if not _is_gone(process)):
         # Each leads a session of its own: its workers go with it.
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, SIGKILL)
-    psutil.wait_procs(alive, timeout=GRACE_SECONDS)
+    _all_gone(processes, GRACE_SECONDS)
 
 
 def wait_until_gone(pid: int, timeout_seconds: float) -> bool:
     """Wait for a process that isn't a child to end; return whether it did."""
     import psutil
 
-    deadline = time.monotonic() + timeout_seconds
     try:
-        psutil.Process(pid).wait(max(0.0, deadline - time.monotonic()))
+        return _all_gone([psutil.Process(pid)], timeout_seconds)
     except psutil.NoSuchProcess:
         return True
-    except psutil.TimeoutExpired:
-        return False
+
+
+def _all_gone(processes: "Iterable[psutil.Process]", timeout_seconds: float) -> bool:
+    deadline = time.monotonic() + timeout_seconds
+    while not all(map(_is_gone, processes)):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(PAUSE_SECONDS)
     return True
+
+
+def _is_gone(process: "psutil.Process") -> bool:
+    """Whether it has ended; in a container nobody may ever reap it (psutil's own waiting waits for that)."""
+    import psutil
+
+    try:
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True

@@ -86,6 +86,16 @@ class HttpProbe:
             return False
 
 
+def probe_of(url: str) -> Probe:
+    """Return what asks the process that answers at `url`: a service's root, a database, or a broker's host and port."""
+    if url.startswith("http"):
+        return HttpProbe(f"{url}/ready")
+    if url.startswith("postgresql"):
+        return PostgresProbe(url)
+    host, _, port = url.rpartition(":")
+    return KafkaProbe(host, int(port))
+
+
 async def until_ready(probe: Probe) -> None:
     """Ask again and again until the server is ready; the caller sets the deadline."""
     asking = AsyncRetrying(retry=retry_if_result(lambda ready: not ready), wait=wait_fixed(PAUSE_SECONDS))

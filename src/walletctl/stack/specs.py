@@ -9,7 +9,7 @@ from signal import SIGTERM, Signals
 
 from walletctl.stack.launch import Launch, launch
 from walletctl.stack.ports import HOST
-from walletctl.stack.readiness import HttpProbe, Probe
+from walletctl.stack.readiness import Probe, probe_of
 
 REPLICAS_MAX = 64
 
@@ -107,7 +107,7 @@ def process_specs(options: StackOptions, ports: Mapping[str, int]) -> list[Proce
         url = f"http://{HOST}:{ports[name]}"
         env = {**shared_environment(ports), **own, **options.env}
         start = partial(launch, walletctl(*arguments.split()), on_parent_death=SIGTERM, env=env)
-        return ProcessSpec(role, name, start, HttpProbe(f"{url}/ready"), url)
+        return ProcessSpec(role, name, start, probe_of(url), url)
 
     def port(name: str) -> str:
         return str(ports[name])

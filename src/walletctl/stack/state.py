@@ -23,6 +23,8 @@ class Status(StrEnum):
 
     STARTING = "starting"
     READY = "ready"
+    UNREADY = "unready"
+    """It was ready, and says now that it isn't, or says nothing."""
     RESTARTING = "restarting"
     STOPPED = "stopped"
 
@@ -55,7 +57,7 @@ class ProcessState(BaseModel):
 
 
 class StackState(BaseModel):
-    """The whole stack, as last written by its supervisor."""
+    """The whole stack, as last written by its supervisor: which processes run, and whether they became ready."""
 
     model_config = ConfigDict(frozen=True)
 

