@@ -20,49 +20,52 @@ from faults.proxy import HOST
 _RECOVERED_SECONDS_MAX = 25.0
 
 
-@pytest.mark.timeout(240)
-async def test_the_api_answers_again_after_a_firewall_forgot_its_database_connections(
-    tmp_path: Path, eventually: Callable[..., Awaitable[Any]]
-) -> None:
-    async with running_cluster(tmp_path) as cluster, attacked(cluster, 1) as on:
-        answers = on.driver.answers
-
-        async def busy() -> bool:
-            return answers["200"] > 100
-
-        async def recovered() -> bool:
-            """Whether for a second clients are told what they want to know, and none that the database is away."""
-            before = answers.copy()
-            await asyncio.sleep(1)
-            return answers["503"] == before["503"] and answers["200"] > before["200"]
-
-        await eventually(busy)
-        cluster.postgres_link.silence()
-        await asyncio.sleep(1)
-        cluster.postgres_link.heal(forget=True)
-        await eventually(recovered, _RECOVERED_SECONDS_MAX)
-
-
 @pytest.mark.parametrize(
     ("protocol", "api_key"),
     # The first heartbeat under `consumer` waits for 45 s, which no setting changes: too long for every day.
     [("classic", 11), pytest.param("consumer", 68, marks=pytest.mark.faults)],
 )
 @pytest.mark.timeout(240)
-async def test_a_consumer_joins_again_after_a_firewall_forgot_the_connection_it_was_joining_on(
-    tmp_path: Path, protocol: str, api_key: int
+async def test_all_go_on_after_a_firewall_forgot_the_database_connections_and_the_one_a_consumer_was_joining_on(
+    tmp_path: Path, eventually: Callable[..., Awaitable[Any]], protocol: str, api_key: int
 ) -> None:
+    """Both at once, since each is a wait of a quarter of a minute: for relay and database, for consumer and broker."""
     async with running_cluster(tmp_path) as cluster:
-        consumer = cluster.first("history-consumer")
-        await cluster.end(consumer, signal.SIGKILL)
-        # A request is its length in four bytes, then its API key in two: JoinGroup, ConsumerGroupHeartbeat.
-        cluster.kafka_link.forget_at = lambda piece: piece[4:6] == api_key.to_bytes(2)
-        cluster.start(consumer, CONSUMER_GROUP_PROTOCOL=protocol, CONSUMER_TRANSACTION_TIMEOUT_SECONDS="1")
-        async with asyncio.timeout(60):
-            while cluster.kafka_link.forget_at is not None:
-                await asyncio.sleep(0.05)
-        await _make_traffic(cluster, 1)
-        await _drained(cluster)
+        await _forget_the_join(cluster, protocol, api_key)
+        async with attacked(cluster, 1) as on:
+            await _forget_the_database(on, eventually)
+
+
+async def _forget_the_join(cluster: Cluster, protocol: str, api_key: int) -> None:
+    """Start the consumer anew, and forget the connection on which it asks to join its group."""
+    consumer = cluster.first("history-consumer")
+    await cluster.end(consumer, signal.SIGKILL)
+    # A request is its length in four bytes, then its API key in two: JoinGroup, ConsumerGroupHeartbeat.
+    cluster.kafka_link.forget_at = lambda piece: piece[4:6] == api_key.to_bytes(2)
+    cluster.start(consumer, CONSUMER_GROUP_PROTOCOL=protocol, CONSUMER_TRANSACTION_TIMEOUT_SECONDS="1")
+    async with asyncio.timeout(60):
+        while cluster.kafka_link.forget_at is not None:
+            await asyncio.sleep(0.05)
+
+
+async def _forget_the_database(on: Field, eventually: Callable[..., Awaitable[Any]]) -> None:
+    """Forget all connections to the database, and wait until the API answers as before."""
+    answers, link = on.driver.answers, on.cluster.postgres_link
+
+    async def busy() -> bool:
+        return answers["200"] > 100
+
+    async def recovered() -> bool:
+        """Whether for a second clients are told what they want to know, and none that the database is away."""
+        before = answers.copy()
+        await asyncio.sleep(1)
+        return answers["503"] == before["503"] and answers["200"] > before["200"]
+
+    await eventually(busy)
+    link.silence()
+    await asyncio.sleep(1)
+    link.heal(forget=True)
+    await eventually(recovered, _RECOVERED_SECONDS_MAX)
 
 
 @pytest.mark.faults
