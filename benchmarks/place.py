@@ -3,7 +3,7 @@
 import os
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Final
@@ -19,7 +19,7 @@ from walletctl.stack.specs import walletctl
 
 PARTITIONS: Final = 12
 PAUSE_SECONDS: Final = 0.2
-WAIT_SECONDS_MAX: Final = 900.0
+WAIT_SECONDS_MAX: Final = 300.0
 READ_SECONDS_MAX: Final = 20.0
 
 
@@ -55,7 +55,7 @@ class Place:
         Raises:
             TimeoutError: something still is.
         """
-        self._wait(queries.PENDING, 0)
+        self._wait(queries.PENDING, lambda pending: pending == 0)
 
     def catch_up(self) -> None:
         """Wait until all of the topic is applied.
@@ -63,7 +63,9 @@ class Place:
         Raises:
             TimeoutError: something still isn't.
         """
-        self._wait(queries.NEXT_OFFSETS, self.record_count())
+        # A request that nobody waits for any more may still bring another record meanwhile.
+        records = self.record_count()
+        self._wait(queries.NEXT_OFFSETS, lambda position: position >= records)
 
     def fill(self, records: int) -> None:
         """Wait until the topic has so many records.
@@ -77,11 +79,11 @@ class Place:
                 raise TimeoutError(f"{found:,} of {records:,} events were in Kafka after {WAIT_SECONDS_MAX:.0f} s")
             time.sleep(PAUSE_SECONDS)
 
-    def _wait(self, query: str, due: int) -> None:
+    def _wait(self, query: str, is_over: Callable[[int], bool]) -> None:
         queries.watch(
             self.url,
             query,
-            lambda found: bool(found == due),
+            is_over,
             pause_seconds=PAUSE_SECONDS,
             timeout_seconds=WAIT_SECONDS_MAX,
         )

@@ -16,7 +16,7 @@ from typing import Any, Final, Literal
 import orjson
 
 SCRIPT: Final = Path(__file__).with_name("requests.lua")
-RATE_KEPT_MIN: Final = 0.97
+RATE_KEPT_MIN: Final = 0.95
 """A schedule is kept if that much of it was answered."""
 
 _seeds = count(1)
