@@ -27,7 +27,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 def pause_after(clock: Clock, rows: int, every_seconds: float) -> float:
     """How long a relay pauses that has had such batches for a while, with pauses of 40 ms."""
     pace = Pace(0.04, BATCH_ROWS)
-    for _ in range(100):
+    for _ in range(1000):
         clock.seconds += every_seconds
         pace.note(rows)
     return pace.pause_seconds
@@ -42,22 +42,31 @@ def test_nothing_waits_while_little_comes_and_while_much_is_left(clock: Clock, r
     assert pause_after(clock, rows, every_seconds) == 0
 
 
-@pytest.mark.parametrize(("rows", "every_seconds"), [(5, 0.005), (40, 0.04), (80, 0.01)])
+@pytest.mark.parametrize(("rows", "every_seconds"), [(6, 0.005), (44, 0.04), (80, 0.01)])
 def test_while_much_comes_it_gathers(clock: Clock, rows: int, every_seconds: float) -> None:
     assert pause_after(clock, rows, every_seconds) == pytest.approx(0.04)
 
 
-def test_one_burst_makes_nobody_wait(clock: Clock) -> None:
+def test_what_gathers_behind_a_hiccup_makes_nobody_wait(clock: Clock) -> None:
     pace = Pace(0.04, BATCH_ROWS)
-    clock.seconds += 1
-    pace.note(30)
+    for _ in range(1000):
+        clock.seconds += 0.006
+        pace.note(3)
+    clock.seconds += 0.4
+    pace.note(10)
+    clock.seconds += 0.006
+    pace.note(190)
     assert pace.pause_seconds == 0
 
 
 def test_a_full_batch_ends_the_pause_for_all_tasks(clock: Clock) -> None:
     pace = Pace(0.04, BATCH_ROWS)
+    clock.seconds += 1
+    pace.note(900)
+    clock.seconds += 1
+    pace.note(900)
     clock.seconds += 0.04
-    pace.note(400)
+    pace.note(900)
     assert pace.pause_seconds > 0
     assert not pace.is_behind
     pace.note(BATCH_ROWS)
@@ -66,8 +75,8 @@ def test_a_full_batch_ends_the_pause_for_all_tasks(clock: Clock) -> None:
 
 
 async def test_the_pause_ends_by_itself() -> None:
-    pace = Pace(0.01, BATCH_ROWS)
-    pace.note(900)
+    pace = Pace(0.01, 10 * BATCH_ROWS)
+    pace.note(9000)
     assert pace.pause_seconds > 0
     await asyncio.wait_for(pace.wait(), 20)
     assert pace.pause_seconds == 0
