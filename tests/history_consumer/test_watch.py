@@ -8,13 +8,14 @@ from unittest.mock import patch
 
 import pytest
 import structlog
+from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 from prometheus_client import REGISTRY
 from sqlalchemy.ext.asyncio import AsyncEngine
 from structlog.testing import LogCapture
 
 import history_consumer.watch
-from common.kafka import ensure_topic
+from common.kafka import end_offsets, ensure_topic
 from common.worker import Health, TemporaryError
 from history_consumer.applying import Target
 from history_consumer.consumer import HistoryConsumer
@@ -34,7 +35,20 @@ def gauges() -> tuple[float | None, float | None]:
 
 
 @pytest.fixture
-def watch(new_consumer: Callable[..., HistoryConsumer], engine: AsyncEngine, topic: str) -> Watch:
+async def watch(
+    new_consumer: Callable[..., HistoryConsumer],
+    engine: AsyncEngine,
+    topic: str,
+    kafka_bootstrap_servers: str,
+    eventually: Any,
+) -> Watch:
+    async def has_leaders() -> bool:
+        """Whether the new topic's partitions answer: until then a look is one at a broker that is away."""
+        with suppress(KafkaException):
+            return bool(await end_offsets(kafka_bootstrap_servers, topic, 3))
+        return False
+
+    await eventually(has_leaders)
     return Watch(new_consumer(), engine, Target("group", topic), Health())
 
 
