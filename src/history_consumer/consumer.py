@@ -119,9 +119,7 @@ class HistoryConsumer:
         still = self._standstill.look(offsets, ends, time.monotonic(), idle=not (self._batch or self._next_batch))
         if still:
             metrics.standstills.inc()
-            log.error(
-                "partitions_stand_still", offsets={at: offsets[at] for at in still}, ends={at: ends[at] for at in still}
-            )
+            log.error("partitions_stand_still", at={number: f"{offsets[number]} of {ends[number]}" for number in still})
             self._useless = f"nothing comes from partitions {', '.join(map(str, still))}, though the broker has more"
         return ends
 

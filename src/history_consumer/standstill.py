@@ -11,8 +11,8 @@ _LOOKS_MIN: Final = 3
 class Standstill:
     """Partitions that stand still though the broker's end isn't where they stand, and nothing of them is in hand.
 
-    librdkafka may hold a partition and get nothing of it, without an error: when the broker's disk was put back to an
-    earlier time, leader epochs begin again below the one that the client remembers. Only a new client forgets it.
+    So a client was seen once, without an error, after its broker's whole disk had been put back to an earlier time. A
+    new client is free of whatever the old one remembers.
     """
 
     def __init__(self) -> None:

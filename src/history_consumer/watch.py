@@ -56,7 +56,8 @@ class Watch:
         self._health.ok("database")
         asked_at = time.monotonic()
         ends = await self._consumer.look_at_ends(await self._consumer.look_at_topic())
-        if not self._goal:
+        # A topic that ends earlier than before has lost records, or is another one: that goal may never be reached.
+        if not self._goal or any(ends.get(partition, 0) < end for partition, end in self._goal.items()):
             self._goal, self._goal_set_at = ends, asked_at
         self._health.checks["kafka"] = self._consumer.assignment.state()
         return 0

@@ -1,17 +1,22 @@
 """What is wrong with the history for longer than a moment is told: once, and again when it changes."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 from unittest.mock import patch
 
 import pytest
 import structlog
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient
 from prometheus_client import REGISTRY
 from sqlalchemy.ext.asyncio import AsyncEngine
 from structlog.testing import LogCapture
 
 import history_consumer.watch
-from common.worker import Health
+from common.kafka import end_offsets, ensure_topic
+from common.worker import Health, TemporaryError
 from history_consumer.applying import Target
 from history_consumer.consumer import HistoryConsumer
 from history_consumer.operations import history_status
@@ -30,7 +35,20 @@ def gauges() -> tuple[float | None, float | None]:
 
 
 @pytest.fixture
-def watch(new_consumer: Callable[..., HistoryConsumer], engine: AsyncEngine, topic: str) -> Watch:
+async def watch(
+    new_consumer: Callable[..., HistoryConsumer],
+    engine: AsyncEngine,
+    topic: str,
+    kafka_bootstrap_servers: str,
+    eventually: Any,
+) -> Watch:
+    async def has_leaders() -> bool:
+        """Whether the new topic's partitions answer: until then a look is one at a broker that is away."""
+        with suppress(KafkaException):
+            return bool(await end_offsets(kafka_bootstrap_servers, topic, 3))
+        return False
+
+    await eventually(has_leaders)
     return Watch(new_consumer(), engine, Target("group", topic), Health())
 
 
@@ -100,6 +118,26 @@ async def test_a_gap_is_no_alarm_while_records_are_unread_that_the_topic_had_sin
     )
     assert await look(watch) == [("error", "history_gaps")]
     assert gauges() == (1, 0)
+
+
+async def test_gaps_are_told_again_after_the_topic_was_recreated_shorter_than_it_was(
+    watch: Watch, history: History, events: Topic, topic: str, kafka_admin: AdminClient, eventually: Any, rows: Rows
+) -> None:
+    ada = Wallet()
+    created, _, last = ada.created(), ada.funded(), ada.funded()
+    await history.add(created, last)
+    await rows(LATER)
+    events.produce(b"never read", partition=1)
+    assert await look(watch) == []
+    await asyncio.wrap_future(kafka_admin.delete_topics([topic])[topic])
+    await eventually(lambda: ensure_topic(kafka_admin, topic, 3, {}))
+
+    async def told() -> bool:
+        with suppress(TemporaryError):
+            await look(watch)
+        return gauges() == (1, 0)
+
+    await eventually(told)
 
 
 async def test_a_conflict_is_an_alarm_until_somebody_has_seen_to_it(

@@ -120,7 +120,8 @@ class Supervisor:
         Raises:
             Exception: the supervisor itself is at fault.
         """
-        await asyncio.gather(*(process.watch() for process in self._processes))
+        beside = [] if self._bounding_logs is None else [self._bounding_logs]
+        await asyncio.gather(*(process.watch() for process in self._processes), *beside)
 
     async def stop(self) -> None:
         """Stop everything, those that depend on others first."""
@@ -157,7 +158,7 @@ class Supervisor:
 
     async def _bound_logs(self) -> None:
         while True:
-            for file in log_file(self.options.data_dir, "any").parent.glob("*.log"):
+            for file in (self.options.data_dir / data.LOGS).glob("*.log"):
                 bound_log(file)
             await asyncio.sleep(LOG_CHECK_SECONDS)
 
