@@ -11,8 +11,10 @@ from typing import Final
 
 # Worth a pause: 1,000 rows a second with the settings as they come.
 _GATHERED_ROWS_MIN: Final = 40
-# Over about so long the rate is averaged: what has gathered behind a hiccup is a burst, not a rate.
-_RATE_SECONDS: Final = 1.0
+# Over about so long the rate is averaged, and so many times the rate that is worth a pause is the most that counts:
+# neither a hiccup nor the end of a backlog is to make anybody wait.
+_RATE_SECONDS: Final = 0.5
+_RATE_MAX: Final = 8
 
 
 class Pace:
@@ -27,7 +29,7 @@ class Pace:
         self.is_behind = False
         self._gather_seconds = gather_seconds
         self._batch_rows = batch_rows
-        self._rows_per_second = 0.0
+        self._worth = 0.0
         self._noted_at = self._not_before = time.monotonic()
 
     @property
@@ -45,9 +47,11 @@ class Pace:
         now = time.monotonic()
         seconds, self._noted_at = max(now - self._noted_at, 1e-6), now
         weight = -math.expm1(-seconds / _RATE_SECONDS)
-        self._rows_per_second += weight * (rows / seconds - self._rows_per_second)
+        # How many gather in a pause, as a multiple of those that are worth it.
+        worth = rows / seconds * self._gather_seconds / _GATHERED_ROWS_MIN
+        self._worth += weight * (min(worth, _RATE_MAX) - self._worth)
         self.is_behind = 2 * rows > self._batch_rows
-        if self.is_behind or self._rows_per_second * self._gather_seconds < _GATHERED_ROWS_MIN:
+        if self.is_behind or self._worth < 1:
             self._not_before = now
         elif rows:
             self._not_before = now + self._gather_seconds
