@@ -1,6 +1,7 @@
 """Sending a batch to Kafka and waiting for every delivery report."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Final
 
@@ -38,11 +39,11 @@ class Publisher:
 
     def __init__(self, settings: RelaySettings) -> None:
         self._settings = settings
-        self._fatal: KafkaError | None = None
+        self._is_fatal = False
         self._producer = self._new_producer()
 
     def _new_producer(self) -> Producer:
-        self._fatal = None
+        self._is_fatal = False
         config = client_config(
             self._settings.kafka_bootstrap_servers,
             "outbox-relay",
@@ -63,9 +64,7 @@ class Publisher:
         return Producer(config)
 
     def _on_error(self, error: KafkaError) -> None:
-        if error.fatal():
-            self._fatal = error
-        log.warning("kafka_error", error=str(error), fatal=error.fatal())
+        log.warning("kafka_error", error=str(error))
 
     def ping(self) -> None:
         """Ask the broker for the topic.
@@ -94,7 +93,7 @@ class Publisher:
         if len(rows) > 1:
             refused = [row for row in rows if isinstance(reports.get(row.id), Refused)]
             reports |= self._send_singly(refused)
-        if self._fatal is not None or any(isinstance(report, Undelivered) for report in reports.values()):
+        if self._is_fatal or any(isinstance(report, Undelivered) for report in reports.values()):
             self.replace()
         return reports
 
@@ -118,8 +117,19 @@ class Publisher:
             sent.append(row)
             if isinstance(reports.get(row.id), Refused):
                 held_up.add(row.aggregate_id)
-        self._producer.flush(self._settings.relay_delivery_timeout_seconds + _FLUSH_MARGIN_SECONDS)
+        with self._fatal_told():
+            self._producer.flush(self._settings.relay_delivery_timeout_seconds + _FLUSH_MARGIN_SECONDS)
         return {row.id: reports.get(row.id) or Undelivered("no delivery report in time") for row in sent}
+
+    @contextmanager
+    def _fatal_told(self) -> Iterator[None]:
+        """Note that the producer is of no use any more; what has no report from it is Undelivered."""
+        try:
+            yield
+        except (KafkaException, SystemError) as error:
+            # The client sets a fatal error in the middle of a call that then returns, which Python calls a SystemError.
+            self._is_fatal = True
+            log.warning("producer_failed", error=str(error.__cause__ or error))
 
     def _produce(self, row: OutboxRow, reports: dict[int, Report]) -> None:
         extensions = orjson.loads(row.headers) if row.headers else {}
@@ -134,7 +144,8 @@ class Publisher:
                 )
             except BufferError:
                 # The local queue is full: the same row again once there is room.
-                self._producer.poll(0.1)
+                with self._fatal_told():
+                    self._producer.poll(0.1)
                 continue
             except KafkaException as error:
                 reports[row.id] = _report_of(error.args[0])
@@ -143,7 +154,8 @@ class Publisher:
     def replace(self) -> None:
         """Throw the producer away with all it still holds, and take a new one."""
         self._producer.purge(in_queue=True, in_flight=True, blocking=True)
-        self._producer.flush(_FLUSH_MARGIN_SECONDS)
+        with self._fatal_told():
+            self._producer.flush(_FLUSH_MARGIN_SECONDS)
         self._producer = self._new_producer()
 
 

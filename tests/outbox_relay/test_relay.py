@@ -4,7 +4,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from confluent_kafka import Message
+from confluent_kafka import KafkaException, Message
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -256,6 +256,29 @@ async def test_while_the_broker_is_away_rows_stay_pending_and_no_transaction_sta
     assert open_transactions == 0
     assert all(row["published_at"] is None and row["parked_at"] is None for row in await outbox.rows())
     assert await drain(new_relay()) == 3
+
+
+async def test_a_producer_that_fails_for_good_is_replaced_and_its_rows_stay_pending(
+    outbox: Outbox, new_relay: NewRelay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Failed:
+        """As confluent-kafka is after a fatal error: the call that was under way ends so."""
+
+        def __getattr__(self, name: str) -> object:
+            def call(*_: object, **__: object) -> int:
+                if name == "flush":
+                    raise SystemError("flush returned a result with an exception set") from KafkaException("fatal")
+                return 0
+
+            return call
+
+    await outbox.write(uuid4())
+    relay = new_relay()
+    monkeypatch.setattr(relay._publisher, "_producer", Failed())
+    with pytest.raises(TemporaryError):
+        await relay.run_once()
+    assert [row["published_at"] for row in await outbox.rows()] == [None]
+    assert await relay.run_once() == 1
 
 
 async def test_while_the_database_is_away_a_step_fails_as_temporary(new_relay: NewRelay) -> None:
