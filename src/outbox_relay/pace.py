@@ -5,16 +5,13 @@ commits took a third of the API's throughput; with pauses it takes a twentieth.
 """
 
 import asyncio
-import math
 import time
 from typing import Final
 
 # Worth a pause: 1,000 rows a second with the settings as they come.
 _GATHERED_ROWS_MIN: Final = 40
-# Over about so long the rate is averaged, and so many times the rate that is worth a pause is the most that counts:
-# neither a hiccup nor the end of a backlog is to make anybody wait.
-_RATE_SECONDS: Final = 0.5
-_RATE_MAX: Final = 8
+# Over so long rows are counted: what came late behind a hiccup is a burst, not a rate.
+_WINDOW_SECONDS: Final = 0.25
 
 
 class Pace:
@@ -29,8 +26,9 @@ class Pace:
         self.is_behind = False
         self._gather_seconds = gather_seconds
         self._batch_rows = batch_rows
-        self._worth = 0.0
-        self._noted_at = self._not_before = time.monotonic()
+        self._is_worth_it = False
+        self._rows = 0
+        self._window_began = self._not_before = time.monotonic()
 
     @property
     def pause_seconds(self) -> float:
@@ -45,13 +43,13 @@ class Pace:
     def note(self, rows: int) -> None:
         """Note that a batch is done, and of how many rows it was."""
         now = time.monotonic()
-        seconds, self._noted_at = max(now - self._noted_at, 1e-6), now
-        weight = -math.expm1(-seconds / _RATE_SECONDS)
-        # How many gather in a pause, as a multiple of those that are worth it.
-        worth = rows / seconds * self._gather_seconds / _GATHERED_ROWS_MIN
-        self._worth += weight * (min(worth, _RATE_MAX) - self._worth)
+        self._rows += rows
+        seconds = now - self._window_began
+        if seconds >= _WINDOW_SECONDS:
+            self._is_worth_it = self._rows * self._gather_seconds >= _GATHERED_ROWS_MIN * seconds
+            self._rows, self._window_began = 0, now
         self.is_behind = 2 * rows > self._batch_rows
-        if self.is_behind or self._worth < 1:
+        if self.is_behind or not self._is_worth_it:
             self._not_before = now
         elif rows:
             self._not_before = now + self._gather_seconds
