@@ -236,6 +236,8 @@ def _configuration(settings: ConsumerSettings) -> dict[str, Any]:
             "fetch.max.bytes": 2_000_000,
             "queued.max.messages.kbytes": 4_096,
             "queued.min.messages": 10_000,
+            # Once so much waits, librdkafka doesn't ask for more for this long: 1 s by default, in which all is read.
+            "fetch.queue.backoff.ms": 10,
             "error_cb": _on_client_error,
             "on_commit": _on_commit,
         },
