@@ -16,7 +16,7 @@ from common.settings import ApiSettings
 
 
 class _Api(FastAPI):
-    """FastAPI behind our own middleware, which direct routes never pass."""
+    """FastAPI, and in front of it our middleware and the direct routes."""
 
     def __init__(
         self, settings: ApiSettings, direct: Sequence[BaseRoute], readers: Mapping[str, Reader], **options: Any
