@@ -41,16 +41,16 @@ def create_api(
     checks: Checks,
     settings: ApiSettings,
     *,
-    hot: APIRouter | None = None,
+    direct: Sequence[BaseRoute] = (),
     readers: Mapping[str, Reader] | None = None,
 ) -> FastAPI:
     """Return an application of these routes with `/live`, `/ready`, `/metrics`, `/docs` and `/openapi.json`.
 
-    Those of `hot` are answered directly: `readers` give their endpoints' parameters.
+    Those of them that are `direct` are answered so: `readers` give their endpoints' parameters.
     """
     app = _Api(
         settings,
-        hot.routes if hot else (),
+        direct,
         readers or {},
         title=title,
         summary=summary,
@@ -59,7 +59,7 @@ def create_api(
         exception_handlers=dict(EXCEPTION_HANDLERS),
         redirect_slashes=False,
     )
-    for router in ([hot] if hot else []) + [*routers]:
+    for router in routers:
         # Not `include_router`, whose routes ask at each request whether the router has changed.
         app.router.routes.extend(router.routes)
     app.router.routes.extend(probe_routes(checks))

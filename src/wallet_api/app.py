@@ -65,11 +65,11 @@ def create_app(settings: WalletApiSettings | None = None) -> FastAPI:
     app = create_api(
         "Wallet API",
         "Wallets, their balances and their ledger. Every movement becomes an event.",
-        [routes.router],
+        [routes.hot_router, routes.router],
         lifespan,
         checks,
         settings,
-        hot=routes.hot_router,
+        direct=routes.hot_router.routes,
         readers=routes.READERS,
     )
     return app
