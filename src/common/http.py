@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any, Final
 from urllib.parse import quote
 
+import asyncpg
 import structlog
 import uvicorn
 from fastapi.exceptions import RequestValidationError
@@ -93,6 +94,8 @@ EXCEPTION_HANDLERS: Final[Mapping[Any, Callable[[Request, Exception], Awaitable[
     OSError: on_unexpected,
     TimeoutError: on_unexpected,
     SQLAlchemyError: on_unexpected,
+    asyncpg.PostgresError: on_unexpected,
+    asyncpg.InterfaceError: on_unexpected,
     Exception: on_unexpected,
 }
 

@@ -11,6 +11,7 @@ from common.api import create_api
 from common.database import create_engine, database_state
 from common.logs import configure_logs
 from common.pulse import pulse_felt
+from common.worker import calm_garbage_collector
 from wallet_api import routes
 from wallet_api.context import make_context
 from wallet_api.settings import WalletApiSettings
@@ -48,7 +49,7 @@ def create_app(settings: WalletApiSettings | None = None) -> FastAPI:
             connect_timeout_seconds=settings.database_connect_timeout_seconds,
             durable=False,
         )
-        wake_up = WakeUp(hints.execution_options(isolation_level="AUTOCOMMIT"))
+        wake_up = WakeUp(hints)
         context = app.state.context = make_context(settings, engine, wake_up.note_commit)
         waking = asyncio.create_task(wake_up.run())
         async with pulse_felt(engine):
@@ -72,4 +73,5 @@ def create_app(settings: WalletApiSettings | None = None) -> FastAPI:
         direct=routes.hot_router.routes,
         readers=routes.READERS,
     )
+    calm_garbage_collector()
     return app

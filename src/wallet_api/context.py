@@ -30,8 +30,8 @@ class Context:
         await asyncio.gather(self.creations.close(), self.funds.close(), self.transfers.close())
 
 
-def make_context(settings: WalletApiSettings, engine: AsyncEngine, on_commit: Callable[[], None]) -> Context:
-    """Return the context of an application with that engine; `on_commit` is called after each transaction."""
+def make_context(settings: WalletApiSettings, engine: AsyncEngine, on_commit: Callable[[int], None]) -> Context:
+    """Return the context of an application with that engine; `on_commit` is told of each transaction's commands."""
     bounds = Bounds(
         batch_commands=settings.batch_commands_max,
         queue_commands=settings.queue_commands_max,

@@ -82,7 +82,7 @@ class GroupCommit(Generic[CommandT]):
         use_case: what a batch runs.
         passing_over: the same, but what others hold is not waited for: such a command's outcome is WalletBusy.
         bounds: of batch, queue and waits.
-        on_commit: called after each transaction.
+        on_commit: called after each transaction, with how many commands were in it.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class GroupCommit(Generic[CommandT]):
         use_case: UseCase[CommandT],
         passing_over: UseCase[CommandT],
         bounds: Bounds,
-        on_commit: Callable[[], None],
+        on_commit: Callable[[int], None],
     ) -> None:
         self._engine = engine
         self._use_case = use_case
@@ -193,7 +193,7 @@ class GroupCommit(Generic[CommandT]):
 
     async def _execute_as(self, use_case: UseCase[CommandT], commands: Sequence[CommandT]) -> list[Outcome]:
         outcomes = await execute(self._engine, use_case, commands, self._bounds.transaction_timeout_seconds)
-        self._on_commit()
+        self._on_commit(len(commands))
         return outcomes
 
     def _settle(self, waiting: _Waiting[CommandT], outcome: Outcome) -> None:

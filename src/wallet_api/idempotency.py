@@ -7,18 +7,18 @@ request that failed leaves no key behind. Nobody waits for a claim, so nobody wa
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
+import asyncpg
 import orjson
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncConnection
 
-from common.database import LOCK_NOT_AVAILABLE, sqlstate
 from common.problems import MEDIA_TYPE, Problem
 from wallet_api import queries
 from wallet_api.commands import Command, IdempotencyClaim
 from wallet_api.errors import IdempotencyKeyInFlight, IdempotencyKeyReused
 from wallet_api.replies import Reply
+
+CommandT = TypeVar("CommandT", bound=Command)
 
 REPLAYED = {"Idempotent-Replayed": "true"}
 
@@ -29,7 +29,7 @@ def request_hash(method: str, path: str, body: Mapping[str, Any]) -> bytes:
     return hashlib.sha256(b"\n".join((method.encode(), path.encode(), canonical))).digest()
 
 
-async def claim(connection: AsyncConnection, commands: Sequence[Command]) -> dict[str, Reply | Problem]:
+async def claim(connection: asyncpg.Connection, commands: Sequence[Command]) -> dict[str, Reply | Problem]:
     """Claim the commands' keys, and return the answers of those that are already answered, or claimed by others.
 
     Raises:
@@ -46,32 +46,33 @@ async def claim(connection: AsyncConnection, commands: Sequence[Command]) -> dic
 
 def _answer(claim: IdempotencyClaim, stored: tuple[bytes, Reply] | None) -> Reply | Problem:
     if stored is None:
-        return IdempotencyKeyInFlight("The first request with this key has no answer yet. Ask again with it.")
+        return in_flight()
     digest, reply = stored
     if digest != claim.request_hash:
         return IdempotencyKeyReused("Idempotency-Key: this key belongs to another request. Take a new key.")
     return Reply(reply.status, reply.body, {**reply.headers, **REPLAYED})
 
 
-async def store(connection: AsyncConnection, outcomes: Sequence[tuple[Command, Reply | Problem]]) -> None:
-    """Write the replies of decided commands under their keys.
-
-    Raises:
-        IdempotencyKeyInFlight: another session than the API's writes one of the keys, and takes long.
-    """
-    replies = [
-        (command.claim, reply)
-        for command, outcome in outcomes
+def decided(
+    commands: Sequence[CommandT], outcomes: Sequence[Reply | Problem]
+) -> list[tuple[CommandT, IdempotencyClaim, Reply]]:
+    """Return the replies to be stored: of each command that has a key and is decided."""
+    return [
+        (command, command.claim, reply)
+        for command, outcome in zip(commands, outcomes, strict=True)
         if command.claim and (reply := decided_reply(command, outcome))
     ]
-    if not replies:
-        return
-    try:
-        await queries.insert_replies(connection, replies)
-    except DBAPIError as error:
-        if sqlstate(error) == LOCK_NOT_AVAILABLE:
-            raise IdempotencyKeyInFlight("Ask again later with the same key to get its answer.") from error
-        raise
+
+
+def in_flight() -> IdempotencyKeyInFlight:
+    """Return the problem that somebody else's request with this key isn't answered yet."""
+    return IdempotencyKeyInFlight("The first request with this key has no answer yet. Ask again with it.")
+
+
+async def store(connection: asyncpg.Connection, replies: Sequence[tuple[Command, IdempotencyClaim, Reply]]) -> None:
+    """Write the replies of decided commands under their keys, where nothing else is to be written with them."""
+    if replies:
+        await queries.insert_replies(connection, [(claim, reply) for _, claim, reply in replies])
 
 
 def decided_reply(command: Command, outcome: Reply | Problem) -> Reply | None:

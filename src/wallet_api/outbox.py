@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID
 
-from sqlalchemy.ext.asyncio import AsyncConnection
+import asyncpg
 
 from common.events import TransferDone, WalletChange, WalletCreated, WalletFunded
 from common.identifiers import event_id_at, lane_of
@@ -17,7 +17,7 @@ from wallet_api.wallet import Movement, Wallet
 OutboxRow = dict[str, Any]
 
 
-async def write(connection: AsyncConnection, rows: Sequence[OutboxRow], created_at: datetime) -> None:
+async def write(connection: asyncpg.Connection, rows: Sequence[OutboxRow], created_at: datetime) -> None:
     """Write the rows in order. All wallet locks are held by now, so a wallet's rows get ids in commit order."""
     await queries.insert_outbox(connection, rows, created_at)
 

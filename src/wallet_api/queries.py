@@ -5,31 +5,68 @@ from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
+import asyncpg
 import orjson
-from sqlalchemy import Row, RowMapping, text
+from sqlalchemy import RowMapping, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from common.database import Statement
 from common.tables import OUTBOX_CHANNEL
 from wallet_api.commands import CreateWallet, IdempotencyClaim
 from wallet_api.replies import Reply
-from wallet_api.wallet import Entry, Movement, Wallet
+from wallet_api.wallet import Movement, Wallet, entries_of
 
 _WALLET: Final = "id, user_id, currency, balance_minor, version, status"
 
-READ_WALLETS: Final = text(f"SELECT {_WALLET} FROM wallet.wallets WHERE id = ANY(cast(:ids AS uuid[]))")  # noqa: S608
-
-# Always in the order of ids: two transfers over the same wallets queue up instead of deadlocking.
-_LOCK_WALLETS: Final = (
-    f"SELECT {_WALLET} FROM wallet.wallets WHERE id = ANY(cast(:ids AS uuid[])) ORDER BY id FOR UPDATE"  # noqa: S608
+# With the time after each row was read: later than whatever made the row what it is, which had its own time before it
+# was committed. So a wallet's times rise with its versions.
+READ_WALLETS: Final = Statement(
+    f"SELECT {_WALLET}, clock_timestamp() FROM wallet.wallets WHERE id = ANY(cast(:ids AS uuid[]))"  # noqa: S608
 )
+
+# Always in the order of ids: two transfers over the same wallets queue up instead of deadlocking. The time is taken
+# outside, where a row arrives when it is locked.
+_LOCK_WALLETS: Final = f"""
+    SELECT {_WALLET}, clock_timestamp() FROM (
+        SELECT {_WALLET} FROM wallet.wallets WHERE id = ANY(cast(:ids AS uuid[])) ORDER BY id FOR UPDATE {{skip}}
+    ) AS locked
+"""  # noqa: S608
 LOCK_WALLETS: Final = {
-    False: text(_LOCK_WALLETS),
-    True: text(f"{_LOCK_WALLETS} SKIP LOCKED"),
+    False: Statement(_LOCK_WALLETS.format(skip="")),
+    True: Statement(_LOCK_WALLETS.format(skip="SKIP LOCKED")),
 }
 
-# Compare-and-set. The inner SELECT takes the row locks in the order of ids, as LOCK_WALLETS does, and after
-# waiting for one sees the row as it is by then. The time is the statement's, so it lies under the locks.
-_UPDATE_WALLETS: Final = """
+_INSERT_OUTBOX: Final = """
+    INSERT INTO wallet.outbox (event_id, aggregate_id, lane, event_type, payload, headers, created_at, source_epoch)
+    SELECT event_id, aggregate_id, lane, event_type, payload::json, headers::json, :created_at,
+        (SELECT max(epoch) FROM wallet.source_epochs)
+    FROM unnest(
+        cast(:event_ids AS uuid[]), cast(:aggregate_ids AS uuid[]), cast(:lanes AS smallint[]),
+        cast(:event_types AS text[]), cast(:payloads AS text[]), cast(:event_headers AS text[])
+    ) WITH ORDINALITY AS row (event_id, aggregate_id, lane, event_type, payload, headers, position)
+    WHERE {only}
+    ORDER BY position
+"""
+INSERT_OUTBOX: Final = Statement(_INSERT_OUTBOX.format(only="true"))
+
+# Whoever committed one between this transaction's look and its claim makes it fail: run again, it looks again.
+_INSERT_REPLIES: Final = """
+    INSERT INTO wallet.idempotency_keys (key, request_hash, reply_status, reply_headers, reply_body)
+    SELECT key, request_hash, status, headers::json, body
+    FROM unnest(
+        cast(:keys AS text[]), cast(:hashes AS bytea[]), cast(:statuses AS smallint[]), cast(:reply_headers AS text[]),
+        cast(:bodies AS bytea[]){and_wallet_ids}
+    ) AS row (key, request_hash, status, headers, body{and_wallet_id})
+    WHERE {only}
+    ORDER BY key
+"""
+INSERT_REPLIES: Final = Statement(_INSERT_REPLIES.format(only="true", and_wallet_ids="", and_wallet_id=""))
+
+# All that movements write, in one round trip. Wallets by compare-and-set: the inner SELECT takes the row locks in the
+# order of ids, as LOCK_WALLETS does, and after waiting for one sees the row as it is by then. What isn't at the version
+# at which it was read is lost, and so is everything that follows from it; all of it is written after these locks are
+# held, since it has to know what was lost.
+_RECORD: Final = f"""
     WITH change AS MATERIALIZED (
         SELECT wallets.id, change.balance_minor, change.version
         FROM unnest(
@@ -38,48 +75,50 @@ _UPDATE_WALLETS: Final = """
         ) AS change (id, read_version, version, balance_minor)
         JOIN wallet.wallets ON wallets.id = change.id AND wallets.version = change.read_version
         ORDER BY wallets.id
-        FOR UPDATE OF wallets {skip}
+        FOR UPDATE OF wallets {{skip}}
+    ), changed AS (
+        UPDATE wallet.wallets
+        SET balance_minor = change.balance_minor, version = change.version, updated_at = :created_at
+        FROM change WHERE wallets.id = change.id
+        RETURNING wallets.id
+    ), lost AS MATERIALIZED (
+        SELECT id FROM unnest(cast(:ids AS uuid[])) AS wanted (id) EXCEPT SELECT id FROM changed
+    ), entries AS (
+        INSERT INTO wallet.wallet_transactions (
+            transaction_id, entry, wallet_id, wallet_version, counterparty_wallet_id, type, amount_minor,
+            currency, balance_after_minor, reference, metadata, created_at
+        )
+        SELECT transaction_id, entry, wallet_id, wallet_version, counterparty_wallet_id, type, amount_minor,
+            currency, balance_after_minor, reference, metadata::jsonb, :created_at
+        FROM unnest(
+            cast(:acting_wallet_ids AS uuid[]), cast(:transaction_ids AS uuid[]), cast(:entries AS smallint[]),
+            cast(:wallet_ids AS uuid[]), cast(:wallet_versions AS bigint[]), cast(:counterparties AS uuid[]),
+            cast(:types AS text[]), cast(:amounts AS bigint[]), cast(:currencies AS text[]),
+            cast(:balances_after AS bigint[]), cast(:references AS text[]), cast(:metadata AS text[])
+        ) AS row (
+            acting_wallet_id, transaction_id, entry, wallet_id, wallet_version, counterparty_wallet_id, type,
+            amount_minor, currency, balance_after_minor, reference, metadata
+        )
+        WHERE acting_wallet_id NOT IN (SELECT id FROM lost)
+    ), events AS (
+        {_INSERT_OUTBOX.format(only="aggregate_id NOT IN (SELECT id FROM lost)")}
+    ), replies AS (
+        {
+    _INSERT_REPLIES.format(
+        only="wallet_id NOT IN (SELECT id FROM lost)",
+        and_wallet_ids=", cast(:reply_wallet_ids AS uuid[])",
+        and_wallet_id=", wallet_id",
     )
-    UPDATE wallet.wallets
-    SET balance_minor = change.balance_minor, version = change.version, updated_at = statement_timestamp()
-    FROM change WHERE wallets.id = change.id
-    RETURNING wallets.id, wallets.updated_at
-"""
-UPDATE_WALLETS: Final = {
-    False: text(_UPDATE_WALLETS.format(skip="")),
-    True: text(_UPDATE_WALLETS.format(skip="SKIP LOCKED")),
+}
+    )
+    SELECT id FROM lost
+"""  # noqa: S608
+RECORD: Final = {
+    False: Statement(_RECORD.format(skip="")),
+    True: Statement(_RECORD.format(skip="SKIP LOCKED")),
 }
 
-INSERT_ENTRIES: Final = text("""
-    INSERT INTO wallet.wallet_transactions (
-        transaction_id, entry, wallet_id, wallet_version, counterparty_wallet_id, type, amount_minor,
-        currency, balance_after_minor, reference, metadata, created_at
-    )
-    SELECT transaction_id, entry, wallet_id, wallet_version, counterparty_wallet_id, type, amount_minor,
-        currency, balance_after_minor, reference, metadata::jsonb, :created_at
-    FROM unnest(
-        cast(:transaction_ids AS uuid[]), cast(:entries AS smallint[]), cast(:wallet_ids AS uuid[]),
-        cast(:wallet_versions AS bigint[]), cast(:counterparties AS uuid[]), cast(:types AS text[]),
-        cast(:amounts AS bigint[]), cast(:currencies AS text[]), cast(:balances AS bigint[]),
-        cast(:references AS text[]), cast(:metadata AS text[])
-    ) AS row (
-        transaction_id, entry, wallet_id, wallet_version, counterparty_wallet_id, type, amount_minor,
-        currency, balance_after_minor, reference, metadata
-    )
-""")
-
-INSERT_OUTBOX: Final = text("""
-    INSERT INTO wallet.outbox (event_id, aggregate_id, lane, event_type, payload, headers, created_at, source_epoch)
-    SELECT event_id, aggregate_id, lane, event_type, payload::json, headers::json, :created_at,
-        (SELECT max(epoch) FROM wallet.source_epochs)
-    FROM unnest(
-        cast(:event_ids AS uuid[]), cast(:aggregate_ids AS uuid[]), cast(:lanes AS smallint[]),
-        cast(:event_types AS text[]), cast(:payloads AS text[]), cast(:headers AS text[])
-    ) WITH ORDINALITY AS row (event_id, aggregate_id, lane, event_type, payload, headers, position)
-    ORDER BY position
-""")
-
-INSERT_WALLETS: Final = text("""
+INSERT_WALLETS: Final = Statement("""
     INSERT INTO wallet.wallets (id, user_id, currency, external_id, metadata, created_at, updated_at)
     SELECT id, user_id, currency, external_id, metadata::jsonb, statement_timestamp(), statement_timestamp()
     FROM unnest(
@@ -91,29 +130,20 @@ INSERT_WALLETS: Final = text("""
     RETURNING id, created_at
 """)
 
-FIND_EXTERNAL_ID: Final = text("SELECT id FROM wallet.wallets WHERE user_id = :user_id AND external_id = :external_id")
+FIND_EXTERNAL_ID: Final = Statement(
+    "SELECT id FROM wallet.wallets WHERE user_id = :user_id AND external_id = :external_id"
+)
 
 # A claim is a lock that ends with the transaction: a row of its own, updated with the reply later, would leave a dead
 # one behind for each request. What another transaction has claimed isn't waited for.
-CLAIM_KEYS: Final = text("""
+CLAIM_KEYS: Final = Statement("""
     SELECT key, pg_try_advisory_xact_lock(hashtextextended(key, 1)),
-        stored.request_hash, stored.reply_status, stored.reply_headers, stored.reply_body
+        stored.request_hash, stored.reply_status, stored.reply_headers::text, stored.reply_body
     FROM unnest(cast(:keys AS text[])) AS row (key)
     LEFT JOIN wallet.idempotency_keys AS stored USING (key)
 """)
 
-# Whoever committed one between this transaction's look and its claim makes it fail: run again, it looks again.
-INSERT_REPLIES: Final = text("""
-    INSERT INTO wallet.idempotency_keys (key, request_hash, reply_status, reply_headers, reply_body)
-    SELECT key, request_hash, status, headers::json, body
-    FROM unnest(
-        cast(:keys AS text[]), cast(:hashes AS bytea[]), cast(:statuses AS smallint[]), cast(:headers AS text[]),
-        cast(:bodies AS bytea[])
-    ) AS row (key, request_hash, status, headers, body)
-    ORDER BY key
-""")
-
-NOTIFY_RELAYS: Final = text(f"NOTIFY {OUTBOX_CHANNEL}")
+NOTIFY_RELAYS: Final = f"NOTIFY {OUTBOX_CHANNEL}"
 
 # Columns by name: under `*`, a migration that adds one breaks the statements that are already prepared.
 _WALLET_OUT: Final = f"{_WALLET}, external_id, metadata, created_at, updated_at"
@@ -139,47 +169,66 @@ LIST_WALLETS: Final = {order: text(_LIST_WALLETS.format(**words)) for order, wor
 LIST_ENTRIES: Final = {order: text(_LIST_ENTRIES.format(**words)) for order, words in _ORDERS.items()}
 
 
-async def read_wallets(connection: AsyncConnection, ids: Collection[UUID]) -> dict[UUID, Wallet]:
-    """Return the wallets, read without a lock."""
-    return _wallets((await connection.execute(READ_WALLETS, {"ids": list(ids)})).all())
+async def read_wallets(
+    connection: asyncpg.Connection, ids: Collection[UUID]
+) -> tuple[dict[UUID, Wallet], datetime | None]:
+    """Return the wallets, read without a lock, and a time after they became what they are."""
+    return _wallets(await READ_WALLETS.fetch(connection, ids=list(ids)))
 
 
 async def lock_wallets(
-    connection: AsyncConnection, ids: Collection[UUID], *, skip_locked: bool = False
-) -> dict[UUID, Wallet]:
-    """Return the wallets, locked until the transaction ends; leave out those that others hold, if wanted."""
-    return _wallets((await connection.execute(LOCK_WALLETS[skip_locked], {"ids": list(ids)})).all())
+    connection: asyncpg.Connection, ids: Collection[UUID], *, skip_locked: bool = False
+) -> tuple[dict[UUID, Wallet], datetime | None]:
+    """Return the wallets, locked until the transaction ends, and, if there are any, a time under the locks.
 
-
-def _wallets(rows: Sequence[Row[Any]]) -> dict[UUID, Wallet]:
-    return {row.id: Wallet(**row._mapping) for row in rows}  # noqa: SLF001 - SQLAlchemy's public name for it
-
-
-async def update_wallets(
-    connection: AsyncConnection, read: Mapping[UUID, Wallet], changed: Collection[Wallet], *, skip_locked: bool
-) -> dict[UUID, datetime]:
-    """Write wallets that are still at the version at which they were read; return those, and when.
-
-    With `skip_locked` those that others hold count as changed.
+    With `skip_locked` those that others hold are left out.
     """
+    return _wallets(await LOCK_WALLETS[skip_locked].fetch(connection, ids=list(ids)))
+
+
+def _wallets(rows: Sequence[asyncpg.Record]) -> tuple[dict[UUID, Wallet], datetime | None]:
+    wallets = {row[0]: Wallet(*row[:-1]) for row in rows}
+    return wallets, max((row[-1] for row in rows), default=None)
+
+
+async def record(
+    connection: asyncpg.Connection,
+    read: Mapping[UUID, Wallet],
+    changed: Collection[Wallet],
+    movements: Sequence[Movement],
+    events: Sequence[Mapping[str, Any]],
+    replies: Sequence[tuple[UUID, IdempotencyClaim, Reply]],
+    created_at: datetime,
+    *,
+    skip_locked: bool,
+) -> set[UUID]:
+    """Write wallets that are still at the version at which they were read, and what follows from it.
+
+    Args:
+        connection: the transaction.
+        read: the wallets as they were read.
+        changed: as they are now.
+        movements: whose entries are written.
+        events: outbox rows, in this order.
+        replies: with the wallet that each is about.
+        created_at: when all of it happened.
+        skip_locked: wallets that others hold count as lost.
+
+    Returns:
+        The wallets that were no longer as they were read. Nothing of what is about them was written.
+    """
+    entries = [
+        (movement, number, entry)
+        for movement in movements
+        for number, entry in enumerate(entries_of(movement), start=1)
+    ]
+    sides = [(movement, entry, entry.wallet) for movement, _, entry in entries]
     parameters = {
         "ids": [wallet.id for wallet in changed],
         "read_versions": [read[wallet.id].version for wallet in changed],
         "versions": [wallet.version for wallet in changed],
         "balances": [wallet.balance_minor for wallet in changed],
-    }
-    rows = (await connection.execute(UPDATE_WALLETS[skip_locked], parameters)).all()
-    return {row[0]: row[1] for row in rows}
-
-
-async def insert_entries(
-    connection: AsyncConnection,
-    entries: Sequence[tuple[Movement, int, Entry]],
-    created_at: datetime,
-) -> None:
-    """Write ledger entries: the movement, the entry's number in it, the entry."""
-    sides = [(movement, entry, entry.wallet) for movement, _, entry in entries]
-    parameters = {
+        "acting_wallet_ids": [movement.wallet.id for movement, _, _ in entries],
         "transaction_ids": [movement.transaction_id for movement, _, _ in entries],
         "entries": [number for _, number, _ in entries],
         "wallet_ids": [wallet and wallet.id for _, _, wallet in sides],
@@ -188,30 +237,37 @@ async def insert_entries(
         "types": [movement.type for movement, _, _ in sides],
         "amounts": [entry.amount_minor for _, entry, _ in sides],
         "currencies": [movement.wallet.currency for movement, _, _ in sides],
-        "balances": [wallet and wallet.balance_minor for _, _, wallet in sides],
+        "balances_after": [wallet and wallet.balance_minor for _, _, wallet in sides],
         "references": [wallet and movement.command.reference for movement, _, wallet in sides],
         "metadata": [wallet and _json(movement.command.metadata) for movement, _, wallet in sides],
-        "created_at": created_at,
+        **_outbox_parameters(events, created_at),
+        **_reply_parameters([(claim, reply) for _, claim, reply in replies]),
+        "reply_wallet_ids": [wallet_id for wallet_id, _, _ in replies],
     }
-    await connection.execute(INSERT_ENTRIES, parameters)
+    return {row[0] for row in await RECORD[skip_locked].fetch(connection, **parameters)}
 
 
-async def insert_outbox(connection: AsyncConnection, rows: Sequence[Mapping[str, Any]], created_at: datetime) -> None:
+async def insert_outbox(
+    connection: asyncpg.Connection, rows: Sequence[Mapping[str, Any]], created_at: datetime
+) -> None:
     """Write outbox rows in the order given: `event_id, aggregate_id, lane, event_type, payload, headers`."""
-    parameters = {
+    await INSERT_OUTBOX.fetch(connection, **_outbox_parameters(rows, created_at))
+
+
+def _outbox_parameters(rows: Sequence[Mapping[str, Any]], created_at: datetime) -> dict[str, Any]:
+    return {
         "event_ids": [row["event_id"] for row in rows],
         "aggregate_ids": [row["aggregate_id"] for row in rows],
         "lanes": [row["lane"] for row in rows],
         "event_types": [row["event_type"] for row in rows],
         "payloads": [row["payload"] for row in rows],
-        "headers": [row["headers"] and _json(row["headers"]) for row in rows],
+        "event_headers": [row["headers"] and _json(row["headers"]) for row in rows],
         "created_at": created_at,
     }
-    await connection.execute(INSERT_OUTBOX, parameters)
 
 
 async def insert_wallets(
-    connection: AsyncConnection, wallets: Sequence[tuple[UUID, CreateWallet]]
+    connection: asyncpg.Connection, wallets: Sequence[tuple[UUID, CreateWallet]]
 ) -> dict[UUID, datetime]:
     """Write new wallets; return those whose external id was free, and when."""
     parameters = {
@@ -221,43 +277,46 @@ async def insert_wallets(
         "external_ids": [command.external_id for _, command in wallets],
         "metadata": [_json(command.metadata) for _, command in wallets],
     }
-    rows = (await connection.execute(INSERT_WALLETS, parameters)).all()
+    rows = await INSERT_WALLETS.fetch(connection, **parameters)
     return {row[0]: row[1] for row in rows}
 
 
-async def find_external_id(connection: AsyncConnection, user_id: str, external_id: str | None) -> UUID | None:
+async def find_external_id(connection: asyncpg.Connection, user_id: str, external_id: str | None) -> UUID | None:
     """Return the id of the user's wallet of that external id."""
-    found: UUID | None = await connection.scalar(FIND_EXTERNAL_ID, {"user_id": user_id, "external_id": external_id})
-    return found
+    rows = await FIND_EXTERNAL_ID.fetch(connection, user_id=user_id, external_id=external_id)
+    return rows[0][0] if rows else None
 
 
 async def claim_keys(
-    connection: AsyncConnection, keys: Collection[str]
+    connection: asyncpg.Connection, keys: Collection[str]
 ) -> dict[str, tuple[bool, tuple[bytes, Reply] | None]]:
     """Claim the keys until the transaction ends; return of each whether it is ours, and its request hash and reply.
 
     What others have claimed is not ours. What was answered already has a reply.
     """
-    rows = (await connection.execute(CLAIM_KEYS, {"keys": list(keys)})).all()
+    rows = await CLAIM_KEYS.fetch(connection, keys=list(keys))
     return {
-        key: (is_ours, None if digest is None else (digest, Reply(status, body, headers)))
+        key: (is_ours, None if digest is None else (digest, Reply(status, body, orjson.loads(headers))))
         for key, is_ours, digest, status, headers, body in rows
     }
 
 
-async def insert_replies(connection: AsyncConnection, replies: Sequence[tuple[IdempotencyClaim, Reply]]) -> None:
+async def insert_replies(connection: asyncpg.Connection, replies: Sequence[tuple[IdempotencyClaim, Reply]]) -> None:
     """Write the reply of each claim."""
-    parameters = {
+    await INSERT_REPLIES.fetch(connection, **_reply_parameters(replies))
+
+
+def _reply_parameters(replies: Sequence[tuple[IdempotencyClaim, Reply]]) -> dict[str, Any]:
+    return {
         "keys": [claim.key for claim, _ in replies],
         "hashes": [claim.request_hash for claim, _ in replies],
         "statuses": [reply.status for _, reply in replies],
-        "headers": [_json(reply.headers) for _, reply in replies],
+        "reply_headers": [_json(reply.headers) for _, reply in replies],
         "bodies": [reply.body for _, reply in replies],
     }
-    await connection.execute(INSERT_REPLIES, parameters)
 
 
-async def notify_relays(connection: AsyncConnection) -> None:
+async def notify_relays(connection: asyncpg.Connection) -> None:
     """Tell the relays that there may be something to publish."""
     await connection.execute(NOTIFY_RELAYS)
 

@@ -14,7 +14,7 @@ from tenacity import (
 )
 
 from common import failpoints
-from common.database import UNIQUE_VIOLATION, may_succeed_again, sqlstate
+from common.database import UNIQUE_VIOLATION, driver_connection, may_succeed_again, sqlstate
 from wallet_api import metrics
 from wallet_api.idempotency import decided_reply
 from wallet_api.use_cases import CommandT, Outcome, UseCase
@@ -48,8 +48,8 @@ async def execute(
 
     Raises:
         OutcomeUnknown: it failed while or after it was committed.
-        Exception: any other means that nothing of the list was done: a Problem, a DBAPIError where the
-            database refuses or is away, a TimeoutError after `timeout_seconds`.
+        Exception: any other means that nothing of the list was done: a Problem, an asyncpg or a DBAPIError
+            where the database refuses or is away, a TimeoutError after `timeout_seconds`.
     """
     retrying = AsyncRetrying(
         retry=retry_if_exception(_worth_another_try),
@@ -67,13 +67,13 @@ async def _execute_once(
 ) -> list[Outcome]:
     is_commit_begun = False
     try:
-        async with asyncio.timeout_at(deadline), engine.connect() as connection:
+        async with asyncio.timeout_at(deadline), driver_connection(engine) as connection:
+            await connection.execute("BEGIN ISOLATION LEVEL READ COMMITTED")
             outcomes = await use_case(connection, commands)
-            if all(decided_reply(*pair) is None for pair in zip(commands, outcomes, strict=True)):
-                await connection.rollback()
+            is_decided = any(decided_reply(*pair) for pair in zip(commands, outcomes, strict=True))
             failpoints.hit("api.before_commit")
             is_commit_begun = True
-            await connection.commit()
+            await connection.execute("COMMIT" if is_decided else "ROLLBACK")
         failpoints.hit("api.committed")
     except Exception as error:
         if is_commit_begun:

@@ -9,18 +9,17 @@ from itertools import compress
 from typing import Protocol, TypeVar
 from uuid import UUID
 
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncConnection
+import asyncpg
 
 from common import failpoints
-from common.database import LOCK_NOT_AVAILABLE, sqlstate
+from common.database import LOCK_NOT_AVAILABLE, error_context, sqlstate
 from common.identifiers import new_id
 from common.problems import Problem
 from wallet_api import idempotency, outbox, queries
 from wallet_api.commands import Command, CreateWallet, Fund, MoneyCommand, Transfer
 from wallet_api.errors import ExternalIdTaken, VersionConflict, WalletBusy
 from wallet_api.replies import Reply, money_reply, wallet_reply
-from wallet_api.wallet import Movement, Wallet, decide_fund, decide_transfer, entries_of
+from wallet_api.wallet import Movement, Wallet, decide_fund, decide_transfer
 
 Outcome = Reply | Problem
 
@@ -33,11 +32,11 @@ MoneyT = TypeVar("MoneyT", bound=MoneyCommand)
 class UseCase(Protocol[CommandT_contra]):
     """A list of commands in, an outcome for each out, inside the caller's transaction."""
 
-    async def __call__(self, connection: AsyncConnection, commands: Sequence[CommandT_contra], /) -> list[Outcome]:
+    async def __call__(self, connection: asyncpg.Connection, commands: Sequence[CommandT_contra], /) -> list[Outcome]:
         """Run it."""
 
 
-async def fund(connection: AsyncConnection, commands: Sequence[Fund], *, skip_locked: bool = False) -> list[Outcome]:
+async def fund(connection: asyncpg.Connection, commands: Sequence[Fund], *, skip_locked: bool = False) -> list[Outcome]:
     """Fund wallets, locking optimistically: a command whose wallet changed in between gets VersionConflict.
 
     With `skip_locked` it gets WalletBusy, and so do those whose wallets others hold, without a wait.
@@ -47,15 +46,15 @@ async def fund(connection: AsyncConnection, commands: Sequence[Fund], *, skip_lo
     """
 
     async def undecided(fresh: Sequence[Fund]) -> list[Outcome]:
-        wallets = await queries.read_wallets(connection, {command.wallet_id for command in fresh})
+        wallets, now = await queries.read_wallets(connection, {command.wallet_id for command in fresh})
         failpoints.hit("api.locked")
-        return await _move(connection, wallets, fresh, decide_fund, skip_locked=skip_locked)
+        return await _move(connection, wallets, now, fresh, decide_fund, skip_locked=skip_locked)
 
     return await _answer(connection, commands, undecided)
 
 
 async def transfer(
-    connection: AsyncConnection, commands: Sequence[Transfer], *, skip_locked: bool = False
+    connection: asyncpg.Connection, commands: Sequence[Transfer], *, skip_locked: bool = False
 ) -> list[Outcome]:
     """Transfer between wallets, locking pessimistically: all wallets of the list, in the order of their ids.
 
@@ -67,19 +66,19 @@ async def transfer(
 
     async def undecided(fresh: Sequence[Transfer]) -> list[Outcome]:
         ids = {command.wallet_id for command in fresh} | {command.to_wallet_id for command in fresh}
-        wallets = await queries.lock_wallets(connection, ids, skip_locked=skip_locked)
+        wallets, now = await queries.lock_wallets(connection, ids, skip_locked=skip_locked)
         failpoints.hit("api.locked")
         missing = ids - wallets.keys() if skip_locked else ()
-        busy = await queries.read_wallets(connection, missing) if missing else {}
+        busy, _ = await queries.read_wallets(connection, missing) if missing else ({}, None)
         is_free = [busy.keys().isdisjoint({command.wallet_id, command.to_wallet_id}) for command in fresh]
         free = list(compress(fresh, is_free))
-        outcomes = iter(await _move(connection, wallets, free, decide_transfer, skip_locked=skip_locked))
+        outcomes = iter(await _move(connection, wallets, now, free, decide_transfer, skip_locked=skip_locked))
         return [next(outcomes) if free else _busy() for free in is_free]
 
     return await _answer(connection, commands, undecided)
 
 
-async def create_wallets(connection: AsyncConnection, commands: Sequence[CreateWallet]) -> list[Outcome]:
+async def create_wallets(connection: asyncpg.Connection, commands: Sequence[CreateWallet]) -> list[Outcome]:
     """Make wallets. Each one's creation is its version 1 and its first event."""
 
     async def undecided(fresh: Sequence[CreateWallet]) -> list[Outcome]:
@@ -99,13 +98,17 @@ async def create_wallets(connection: AsyncConnection, commands: Sequence[CreateW
             }
         else:
             replies = {}
-        return [replies.get(wallet_id) or await _taken(connection, command) for wallet_id, command in made]
+        outcomes: list[Outcome] = [
+            replies.get(wallet_id) or await _taken(connection, command) for wallet_id, command in made
+        ]
+        await idempotency.store(connection, idempotency.decided(fresh, outcomes))
+        return outcomes
 
     return await _answer(connection, commands, undecided)
 
 
 async def _answer(
-    connection: AsyncConnection,
+    connection: asyncpg.Connection,
     commands: Sequence[CommandT],
     undecided: Callable[[Sequence[CommandT]], Awaitable[list[Outcome]]],
 ) -> list[Outcome]:
@@ -114,57 +117,54 @@ async def _answer(
     known = [answered.get(command.claim.key) if command.claim else None for command in commands]
     fresh = [command for command, answer in zip(commands, known, strict=True) if answer is None]
     outcomes = await _bounded(undecided(fresh)) if fresh else []
-    await idempotency.store(connection, list(zip(fresh, outcomes, strict=True)))
     decided = iter(outcomes)
     return [answer or next(decided) for answer in known]
 
 
 async def _move(
-    connection: AsyncConnection,
+    connection: asyncpg.Connection,
     read: Mapping[UUID, Wallet],
+    now: datetime | None,
     commands: Sequence[MoneyT],
     decide: Callable[[Mapping[UUID, Wallet], MoneyT], Movement],
     *,
     skip_locked: bool,
 ) -> list[Outcome]:
     wallets = dict(read)
-    decisions: list[Movement | Problem] = []
+    movements: list[Movement] = []
+    outcomes: list[Outcome] = []
     for command in commands:
         try:
             movement = decide(wallets, command)
         except Problem as problem:
-            decisions.append(problem)
+            outcomes.append(problem)
             continue
-        decisions.append(movement)
+        assert now is not None
+        movements.append(movement)
+        outcomes.append(money_reply(movement, now))
         wallets |= {wallet.id: wallet for wallet in (movement.wallet, movement.receiver) if wallet}
-    changed = [wallet for wallet_id, wallet in wallets.items() if wallet is not read[wallet_id]]
-    written = await queries.update_wallets(connection, read, changed, skip_locked=skip_locked) if changed else {}
-    movements = [item for item in decisions if isinstance(item, Movement) and item.wallet.id in written]
-    if movements:
-        await _write(connection, movements, written[movements[0].wallet.id])
-    lost = {wallet.id for wallet in changed} - written.keys()
+    replies = idempotency.decided(commands, outcomes)
+    if now is None or not movements:
+        await idempotency.store(connection, replies)
+        return outcomes
+    lost = await queries.record(
+        connection,
+        read,
+        [wallet for wallet_id, wallet in wallets.items() if wallet is not read[wallet_id]],
+        movements,
+        outbox.movement_rows(movements, now),
+        [(command.wallet_id, claim, reply) for command, claim, reply in replies],
+        now,
+        skip_locked=skip_locked,
+    )
     return [
         # A refusal too: it may rest on a movement earlier in the list, which then wasn't made.
-        (_busy() if skip_locked else _conflict(command)) if command.wallet_id in lost else _outcome(decision, written)
-        for command, decision in zip(commands, decisions, strict=True)
+        (_busy() if skip_locked else _conflict(command)) if command.wallet_id in lost else outcome
+        for command, outcome in zip(commands, outcomes, strict=True)
     ]
 
 
-async def _write(connection: AsyncConnection, movements: Sequence[Movement], created_at: datetime) -> None:
-    entries = [
-        (movement, number, entry)
-        for movement in movements
-        for number, entry in enumerate(entries_of(movement), start=1)
-    ]
-    await queries.insert_entries(connection, entries, created_at)
-    await outbox.write(connection, outbox.movement_rows(movements, created_at), created_at)
-
-
-def _outcome(decision: Movement | Problem, written: Mapping[UUID, datetime]) -> Outcome:
-    return decision if isinstance(decision, Problem) else money_reply(decision, written[decision.wallet.id])
-
-
-async def _taken(connection: AsyncConnection, command: CreateWallet) -> ExternalIdTaken:
+async def _taken(connection: asyncpg.Connection, command: CreateWallet) -> ExternalIdTaken:
     found = await queries.find_external_id(connection, command.user_id, command.external_id)
     return ExternalIdTaken(
         f"external_id: {command.user_id} already has the wallet {found} under {command.external_id}.",
@@ -183,7 +183,9 @@ def _conflict(command: MoneyCommand) -> VersionConflict:
 async def _bounded(outcomes: Awaitable[list[Outcome]]) -> list[Outcome]:
     try:
         return await outcomes
-    except DBAPIError as error:
+    except asyncpg.PostgresError as error:
         if sqlstate(error) == LOCK_NOT_AVAILABLE:
-            raise _busy() from error
+            # The reply is written in one statement with everything else; where it waited is all that tells them apart.
+            is_key = "idempotency_keys" in error_context(error)
+            raise (idempotency.in_flight() if is_key else _busy()) from error
         raise

@@ -11,13 +11,16 @@ from typing import Final
 import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from common.database import is_unreachable
+from common.database import driver_connection, is_unreachable
 from common.worker import pause
 from wallet_api import queries
 
 log = structlog.get_logger()
 
-_INTERVAL_SECONDS: Final = 0.005
+# From a thousand rows a second on relays gather by themselves (outbox_relay/pace.py), and hints only cost.
+_SHORTEST_SECONDS: Final = 0.005
+_LONGEST_SECONDS: Final = 0.04
+_SECONDS_A_ROW: Final = 0.001
 _PAUSE_SECONDS: Final = 1.0
 
 
@@ -25,17 +28,19 @@ class WakeUp:
     """Sends one NOTIFY for all the commits of some milliseconds, from a connection of its own.
 
     Args:
-        engine: autocommitting, of one connection. It needn't be durable: a NOTIFY takes a transaction id, and its
+        engine: of one connection. It needn't be durable: a NOTIFY takes a transaction id, and its
             commit would wait for the disk.
     """
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
         self._committed = asyncio.Event()
+        self._rows = 0
         self._closing = asyncio.Event()
 
-    def note_commit(self) -> None:
-        """Take note that there may be something to publish."""
+    def note_commit(self, rows: int) -> None:
+        """Take note that there may be so much to publish."""
+        self._rows += rows
         self._committed.set()
 
     def close(self) -> None:
@@ -48,9 +53,10 @@ class WakeUp:
         while not self._closing.is_set():
             await self._committed.wait()
             self._committed.clear()
-            pause_seconds = _INTERVAL_SECONDS
+            pause_seconds = min(_LONGEST_SECONDS, max(_SHORTEST_SECONDS, self._rows * _SECONDS_A_ROW))
+            self._rows = 0
             try:
-                async with self._engine.connect() as connection:
+                async with driver_connection(self._engine) as connection:
                     await queries.notify_relays(connection)
             except Exception as error:
                 if not is_unreachable(error):

@@ -10,10 +10,10 @@ from uuid import UUID, uuid4
 
 import asyncpg
 import pytest
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from common import failpoints
-from common.database import create_engine
+from common.database import create_engine, driver_connection
 from common.failpoints import Failpoint
 from common.problems import Problem, Unavailable
 from wallet_api import group_commit
@@ -71,7 +71,7 @@ class Batches:
         self.open.set()
         self.error: BaseException | None = None
 
-    async def __call__(self, connection: AsyncConnection, commands: Sequence[Any]) -> list[Outcome]:
+    async def __call__(self, connection: asyncpg.Connection, commands: Sequence[Any]) -> list[Outcome]:
         self.seen.append(list(commands))
         await self.open.wait()
         if self.error:
@@ -99,7 +99,7 @@ async def collect(database_url: str) -> AsyncIterator[Collect]:
 
     def make(use_case: Any = fund, passing_over: Any = None, **bounds: float) -> GroupCommit[Any]:
         passing_over = passing_over or partial(fund, skip_locked=True)
-        collector = GroupCommit("fund", engine, use_case, passing_over, Bounds(**{**PATIENT, **bounds}), lambda: None)
+        collector = GroupCommit("fund", engine, use_case, passing_over, Bounds(**{**PATIENT, **bounds}), lambda _: None)
         collectors.append(collector)
         return collector
 
@@ -306,7 +306,8 @@ async def test_a_key_that_a_hung_request_has_claimed_holds_up_only_its_own(
     assert_promises_kept: Check,
 ) -> None:
     collector = collect(batches)
-    async with engine.connect() as hung:
+    async with driver_connection(engine) as hung:
+        await hung.execute("BEGIN")
         (first,) = await fund(hung, [a_fund(wallets[0], "k")])
         same = (await submitted(collector, [a_fund(wallets[0], "k")]))[0]
         for number in range(3):
@@ -315,7 +316,7 @@ async def test_a_key_that_a_hung_request_has_claimed_holds_up_only_its_own(
             assert [version_of(outcome) for outcome in outcomes] == [3 + number] * 4
         assert not same.done()
         assert collector._pass_over_until == 0, "somebody ran into a lock"
-        await (hung.commit() if end == "commit" else hung.rollback())
+        await hung.execute(end)
     outcome = await within(same)
     assert isinstance(outcome, Reply)
     assert isinstance(first, Reply)
@@ -541,7 +542,7 @@ async def test_a_collector_goes_on_after_any_failure(
 async def test_a_command_that_loses_the_race_each_time_is_tried_as_often_as_it_may(
     collect: Collect, wallets: list[UUID]
 ) -> None:
-    async def lost(_: AsyncConnection, commands: Sequence[Fund]) -> list[Outcome]:
+    async def lost(_: asyncpg.Connection, commands: Sequence[Fund]) -> list[Outcome]:
         return [VersionConflict("changed") for _ in commands]
 
     batches = Batches(lost)

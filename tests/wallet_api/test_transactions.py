@@ -11,8 +11,7 @@ from uuid import UUID
 import asyncpg
 import pytest
 from httpx import AsyncClient, Response
-from sqlalchemy.exc import IntegrityError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from common import failpoints
 from common.failpoints import Failpoint, FailpointError
@@ -276,13 +275,13 @@ async def test_a_transaction_that_fails_says_whether_its_commit_had_begun(
     )
     await sql("ALTER TABLE wallet.outbox ADD CONSTRAINT once UNIQUE (event_type) DEFERRABLE")
     await execute(engine, create_wallets, [command])
-    with pytest.raises(IntegrityError):
+    with pytest.raises(asyncpg.UniqueViolationError):
         await execute(engine, create_wallets, [command])
     await sql("ALTER TABLE wallet.outbox DROP CONSTRAINT once")
     await sql("ALTER TABLE wallet.outbox ADD CONSTRAINT once UNIQUE (event_type) DEFERRABLE INITIALLY DEFERRED")
     with pytest.raises(OutcomeUnknown) as unknown:
         await execute(engine, create_wallets, [command])
-    assert isinstance(unknown.value.__cause__, IntegrityError)
+    assert isinstance(unknown.value.__cause__, asyncpg.UniqueViolationError)
     await assert_promises_kept()
 
 
@@ -290,7 +289,7 @@ async def test_a_transaction_that_fails_says_whether_its_commit_had_begun(
 async def test_a_failure_after_the_commit_is_never_taken_for_one_before_it(
     engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
-    async def nothing(_: AsyncConnection, __: Sequence[CreateWallet]) -> list[Outcome]:
+    async def nothing(_: asyncpg.Connection, __: Sequence[CreateWallet]) -> list[Outcome]:
         return []
 
     monkeypatch.setitem(failpoints._armed, moment, Failpoint("error"))

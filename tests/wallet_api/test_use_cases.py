@@ -8,8 +8,9 @@ from uuid import UUID, uuid4
 
 import asyncpg
 import pytest
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncEngine
 
+from common.database import driver_connection
 from common.problems import Problem
 from wallet_api.commands import CreateWallet, Fund, IdempotencyClaim, Transfer
 from wallet_api.errors import IdempotencyKeyReused, InsufficientFunds, VersionConflict, WalletNotFound
@@ -264,11 +265,11 @@ async def test_a_use_case_leaves_the_commit_to_its_caller(
 ) -> None:
     ada, bob, _ = wallets.values()
     before = await sql("SELECT id, balance_minor, version FROM wallet.wallets ORDER BY id")
-    connection: AsyncConnection
-    async with engine.connect() as connection:
+    async with driver_connection(engine) as connection:
+        await connection.execute("BEGIN")
         assert all_told(await transfer(connection, [a_transfer(ada, bob)])) == [(3, "9.00")]
         assert all_told(await fund(connection, [a_fund(ada)])) == [(4, "10.00")]
-        await connection.rollback()
+        await connection.execute("ROLLBACK")
     assert await sql("SELECT id, balance_minor, version FROM wallet.wallets ORDER BY id") == before
 
 
