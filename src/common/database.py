@@ -27,6 +27,8 @@ TOO_MANY_CONNECTIONS: Final = "53300"
 # appendix A. 25P03 and 25P04 are sessions that the server ended for idling or running too long.
 _UNREACHABLE_PREFIXES: Final = ("08", "53", "57P", "25P03", "25P04")
 
+_ROLLBACK_SECONDS_MAX: Final = 5.0
+
 
 def create_engine(
     url: str,
@@ -96,7 +98,7 @@ class Statement:
 
     def __init__(self, sql: str) -> None:
         compiled = text(sql).compile(dialect=asyncpg_dialect.dialect())  # type: ignore[no-untyped-call]
-        self._sql = compiled.string
+        self.sql = compiled.string
         self._names = compiled.positiontup or ()
 
     async def fetch(self, connection: asyncpg.Connection, **parameters: Any) -> list[asyncpg.Record]:
@@ -105,7 +107,7 @@ class Statement:
         Raises:
             asyncpg.PostgresError, asyncpg.InterfaceError, OSError: as `sqlstate` and `is_unreachable` read them.
         """
-        rows: list[asyncpg.Record] = await connection.fetch(self._sql, *[parameters[name] for name in self._names])
+        rows: list[asyncpg.Record] = await connection.fetch(self.sql, *[parameters[name] for name in self._names])
         return rows
 
 
@@ -113,21 +115,32 @@ class Statement:
 async def driver_connection(engine: AsyncEngine) -> AsyncIterator[asyncpg.Connection]:
     """Lend one of the engine's connections as asyncpg knows it. SQLAlchemy begins and ends no transaction on it.
 
-    What is open when the block fails is rolled back; a connection that isn't in order then is thrown away.
+    A transaction that is open at the block's end is rolled back; a connection that isn't in order then is thrown away.
     """
     async with engine.connect() as pooled:
         assert pooled.sync_connection is not None
         connection = pooled.sync_connection.connection.driver_connection
         assert connection is not None
+        # Cancelled in the middle of a statement, it may still be running.
+        is_in_order = False
         try:
             yield connection
-        except BaseException as error:
-            # Cancelled in the middle of a statement, it may still be running.
-            if connection.is_closed() or not isinstance(error, Exception):
-                await pooled.invalidate()
-            elif connection.is_in_transaction():
-                await connection.execute("ROLLBACK")
+            is_in_order = True
+        except Exception:
+            is_in_order = True
             raise
+        finally:
+            if not is_in_order or not await _is_rolled_back(connection):
+                await pooled.invalidate()
+
+
+async def _is_rolled_back(connection: asyncpg.Connection) -> bool:
+    try:
+        if connection.is_in_transaction():
+            await connection.execute("ROLLBACK", timeout=_ROLLBACK_SECONDS_MAX)
+    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        return False
+    return not connection.is_closed()
 
 
 def sqlstate(error: BaseException) -> str | None:

@@ -10,10 +10,11 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Final
 
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+import asyncpg
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from common import failpoints
-from common.database import is_unreachable
+from common.database import driver_connection, is_unreachable
 from common.identifiers import LANES
 from common.worker import Health, TemporaryError
 from outbox_relay import metrics, queries
@@ -75,7 +76,8 @@ class Relay:
 
     async def _claim_publish_settle(self) -> Mapping[int, Outcome]:
         async with asyncio.timeout(_DATABASE_SECONDS_MAX) as deadline:
-            async with self._engine.connect() as connection, connection.begin() as transaction:
+            async with driver_connection(self._engine) as connection:
+                await connection.execute("BEGIN ISOLATION LEVEL READ COMMITTED")
                 safe_id = await self._look(connection)
                 lanes_max = self._settings.relay_lanes_per_batch if self._pace.is_behind else LANES
                 low_waters = await queries.lock_lanes(connection, lanes_max)
@@ -91,7 +93,6 @@ class Relay:
                 deadline.reschedule(asyncio.get_running_loop().time() + _DATABASE_SECONDS_MAX)
                 failpoints.hit("relay.produced_not_settled")
                 if all(isinstance(outcome, Retry) for outcome in outcomes.values()):
-                    await transaction.rollback()
                     return outcomes
                 await _settle(connection, outcomes)
                 raised = raised_low_waters(
@@ -106,10 +107,11 @@ class Relay:
                     await queries.raise_low_waters(connection, raised)
                     metrics.low_water_raises.inc(len(raised))
                 failpoints.hit("relay.settled_not_committed")
+                await connection.execute("COMMIT")
         failpoints.hit("relay.committed")
         return outcomes
 
-    async def _look(self, connection: AsyncConnection) -> int:
+    async def _look(self, connection: asyncpg.Connection) -> int:
         """Return the safe id; before the claim, so that what it covers is in the claim's snapshot."""
         now = time.monotonic()
         if now >= self._next_look:
@@ -137,7 +139,7 @@ class Relay:
         return len(outcomes)
 
 
-async def _settle(connection: AsyncConnection, outcomes: Mapping[int, Outcome]) -> None:
+async def _settle(connection: asyncpg.Connection, outcomes: Mapping[int, Outcome]) -> None:
     published = {row_id: outcome for row_id, outcome in outcomes.items() if isinstance(outcome, Published)}
     parked = {row_id: outcome for row_id, outcome in outcomes.items() if isinstance(outcome, Parked)}
     if published:

@@ -1,17 +1,11 @@
 """Running a use case: one transaction, bounded retries, the reply only after the commit."""
 
 import asyncio
+import random
 from collections.abc import Sequence
 from typing import Final
 
 from sqlalchemy.ext.asyncio import AsyncEngine
-from tenacity import (
-    AsyncRetrying,
-    RetryCallState,
-    retry_if_exception,
-    stop_after_attempt,
-    wait_random_exponential,
-)
 
 from common import failpoints
 from common.database import UNIQUE_VIOLATION, driver_connection, may_succeed_again, sqlstate
@@ -20,6 +14,8 @@ from wallet_api.idempotency import decided_reply
 from wallet_api.use_cases import CommandT, Outcome, UseCase
 
 _TRANSACTION_ATTEMPTS_MAX: Final = 5
+_PAUSE_FIRST_SECONDS: Final = 0.01
+_PAUSE_LONGEST_SECONDS: Final = 0.2
 
 
 class OutcomeUnknown(Exception):  # noqa: N818 - it says what is known, not what went wrong
@@ -29,11 +25,6 @@ class OutcomeUnknown(Exception):  # noqa: N818 - it says what is known, not what
 def _worth_another_try(error: BaseException) -> bool:
     # Another session wrote one of the idempotency keys meanwhile: now it can be seen.
     return may_succeed_again(error) or sqlstate(error) == UNIQUE_VIOLATION
-
-
-def _count_retry(state: RetryCallState) -> None:
-    error = state.outcome.exception() if state.outcome else None
-    metrics.transaction_retries.labels((error and sqlstate(error)) or "stale-plan").inc()
 
 
 async def execute(
@@ -51,15 +42,16 @@ async def execute(
         Exception: any other means that nothing of the list was done: a Problem, an asyncpg or a DBAPIError
             where the database refuses or is away, a TimeoutError after `timeout_seconds`.
     """
-    retrying = AsyncRetrying(
-        retry=retry_if_exception(_worth_another_try),
-        stop=stop_after_attempt(_TRANSACTION_ATTEMPTS_MAX),
-        wait=wait_random_exponential(multiplier=0.01, max=0.2),
-        before_sleep=_count_retry,
-        reraise=True,
-    )
     deadline = None if timeout_seconds is None else asyncio.get_running_loop().time() + timeout_seconds
-    return await retrying(_execute_once, engine, use_case, commands, deadline)
+    for attempt in range(1, _TRANSACTION_ATTEMPTS_MAX):
+        try:
+            return await _execute_once(engine, use_case, commands, deadline)
+        except Exception as error:
+            if not _worth_another_try(error):
+                raise
+            metrics.transaction_retries.labels(sqlstate(error) or "stale-plan").inc()
+        await asyncio.sleep(random.uniform(0, min(_PAUSE_LONGEST_SECONDS, _PAUSE_FIRST_SECONDS * 2**attempt)))  # noqa: S311
+    return await _execute_once(engine, use_case, commands, deadline)
 
 
 async def _execute_once(
