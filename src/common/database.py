@@ -135,12 +135,14 @@ async def driver_connection(engine: AsyncEngine) -> AsyncIterator[asyncpg.Connec
 
 
 async def _is_rolled_back(connection: asyncpg.Connection) -> bool:
+    if connection.is_closed():
+        return False
     try:
         if connection.is_in_transaction():
             await connection.execute("ROLLBACK", timeout=_ROLLBACK_SECONDS_MAX)
     except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
         return False
-    return not connection.is_closed()
+    return True
 
 
 def sqlstate(error: BaseException) -> str | None:
