@@ -51,7 +51,7 @@ faults: setup ## attack everything for FAULTS_SECONDS (480), then one thing at a
 mutants: setup ## break the promises on purpose, one by one, and require the tests to notice
 	@$(BIN)/python tests/mutants/run.py
 
-bench: setup $(if $(shell command -v wrk),,wrk) ## measure this system beside its peers, in 16 minutes; QUICK=1 in 4; ONLY=NAME one measure
+bench: setup $(if $(shell command -v wrk),,wrk) ## measure this system beside its peers, in 15 minutes; QUICK=1 in 4; ONLY=NAME one measure
 	@$(BIN)/python -m benchmarks --size $(if $(QUICK),quick,normal) $(if $(ONLY),--only $(ONLY))
 
 bench-full: setup $(if $(shell command -v wrk),,wrk) ## growth and memory at full size: 10,000,000 ledger rows, 1,000,000 requests

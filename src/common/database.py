@@ -93,7 +93,7 @@ class Statement:
     """SQL with `:names` for parameters, run by asyncpg itself.
 
     For what runs often and little at a time: SQLAlchemy's own execution takes 0.1 to 0.2 ms of processor time,
-    asyncpg's a tenth of that (docs/decisions/0014-hot-statements-by-asyncpg.md).
+    asyncpg's a tenth of that (docs/decisions/0014-movements-in-one-statement-by-asyncpg.md).
     """
 
     def __init__(self, sql: str) -> None:

@@ -23,8 +23,8 @@ class Moment:
 class SafeHorizon:
     """Follows the id up to which no row can still turn up.
 
-    Every transaction takes its transaction id before its first outbox id (it has claimed a key or written a
-    wallet by then). So all that might hold an id up to `last_id` have a transaction id below the `xmax` of a
+    Every transaction takes its transaction id before its first outbox id (it has locked or written a wallet by
+    then). So all that might hold an id up to `last_id` have a transaction id below the `xmax` of a
     snapshot taken after it, and have ended when some later snapshot's `xmin` has reached that `xmax`.
     """
 

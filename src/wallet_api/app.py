@@ -73,5 +73,6 @@ def create_app(settings: WalletApiSettings | None = None) -> FastAPI:
         direct=routes.hot_router.routes,
         readers=routes.READERS,
     )
+    # A process serves one application, and by now has imported and made nearly all that it will keep.
     calm_garbage_collector()
     return app

@@ -55,12 +55,12 @@ _INSERT_REPLIES: Final = """
     SELECT key, request_hash, status, headers::json, body
     FROM unnest(
         cast(:keys AS text[]), cast(:hashes AS bytea[]), cast(:statuses AS smallint[]), cast(:reply_headers AS text[]),
-        cast(:bodies AS bytea[]){and_wallet_ids}
-    ) AS row (key, request_hash, status, headers, body{and_wallet_id})
+        cast(:bodies AS bytea[]), cast(:reply_wallet_ids AS uuid[])
+    ) AS row (key, request_hash, status, headers, body, wallet_id)
     WHERE {only}
     ORDER BY key
 """
-INSERT_REPLIES: Final = Statement(_INSERT_REPLIES.format(only="true", and_wallet_ids="", and_wallet_id=""))
+INSERT_REPLIES: Final = Statement(_INSERT_REPLIES.format(only="true"))
 
 # All that movements write, in one round trip. Wallets by compare-and-set: the inner SELECT takes the row locks in the
 # order of ids, as LOCK_WALLETS does, and after waiting for one sees the row as it is by then. What isn't at the version
@@ -103,13 +103,7 @@ _RECORD: Final = f"""
     ), events AS (
         {_INSERT_OUTBOX.format(only="aggregate_id NOT IN (SELECT id FROM lost)")}
     ), replies AS (
-        {
-    _INSERT_REPLIES.format(
-        only="wallet_id NOT IN (SELECT id FROM lost)",
-        and_wallet_ids=", cast(:reply_wallet_ids AS uuid[])",
-        and_wallet_id=", wallet_id",
-    )
-}
+        {_INSERT_REPLIES.format(only="wallet_id NOT IN (SELECT id FROM lost)")}
     )
     SELECT id FROM lost
 """  # noqa: S608
@@ -241,8 +235,7 @@ async def record(
         "references": [wallet and movement.command.reference for movement, _, wallet in sides],
         "metadata": [wallet and _json(movement.command.metadata) for movement, _, wallet in sides],
         **_outbox_parameters(events, created_at),
-        **_reply_parameters([(claim, reply) for _, claim, reply in replies]),
-        "reply_wallet_ids": [wallet_id for wallet_id, _, _ in replies],
+        **_reply_parameters(replies),
     }
     return {row[0] for row in await RECORD[skip_locked].fetch(connection, **parameters)}
 
@@ -303,16 +296,17 @@ async def claim_keys(
 
 async def insert_replies(connection: asyncpg.Connection, replies: Sequence[tuple[IdempotencyClaim, Reply]]) -> None:
     """Write the reply of each claim."""
-    await INSERT_REPLIES.fetch(connection, **_reply_parameters(replies))
+    await INSERT_REPLIES.fetch(connection, **_reply_parameters([(None, *reply) for reply in replies]))
 
 
-def _reply_parameters(replies: Sequence[tuple[IdempotencyClaim, Reply]]) -> dict[str, Any]:
+def _reply_parameters(replies: Sequence[tuple[UUID | None, IdempotencyClaim, Reply]]) -> dict[str, Any]:
     return {
-        "keys": [claim.key for claim, _ in replies],
-        "hashes": [claim.request_hash for claim, _ in replies],
-        "statuses": [reply.status for _, reply in replies],
-        "reply_headers": [_json(reply.headers) for _, reply in replies],
-        "bodies": [reply.body for _, reply in replies],
+        "keys": [claim.key for _, claim, _ in replies],
+        "hashes": [claim.request_hash for _, claim, _ in replies],
+        "statuses": [reply.status for _, _, reply in replies],
+        "reply_headers": [_json(reply.headers) for _, _, reply in replies],
+        "bodies": [reply.body for _, _, reply in replies],
+        "reply_wallet_ids": [wallet_id for wallet_id, _, _ in replies],
     }
 
 
