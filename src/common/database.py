@@ -40,6 +40,7 @@ def create_engine(
     statement_timeout_seconds: float = 30.0,
     lock_timeout_seconds: float = 5.0,
     idle_in_transaction_timeout_seconds: float = 30.0,
+    transaction_timeout_seconds: float = 0.0,
     durable: bool = True,
 ) -> AsyncEngine:
     """Return an engine (asyncpg, READ COMMITTED) whose every wait has a bound.
@@ -54,6 +55,9 @@ def create_engine(
         lock_timeout_seconds: the server gives up waiting for a lock after this.
         idle_in_transaction_timeout_seconds: the server ends a session that leaves a transaction open and
             idle this long, so that a hung process can't keep its locks.
+        transaction_timeout_seconds: the server ends a session whose transaction takes longer; 0 means never. Idling is
+            not all that a hung process can do: asyncpg prepares a statement without a Sync, and a session that waits
+            for the Bind behind it isn't idle (PostgreSQL 17 and newer; manual, section 19.11).
         durable: whether a commit waits for the disk; without, the last ones may be lost in a crash.
     """
 
@@ -78,6 +82,7 @@ def create_engine(
                 "statement_timeout": milliseconds(statement_timeout_seconds),
                 "lock_timeout": milliseconds(lock_timeout_seconds),
                 "idle_in_transaction_session_timeout": milliseconds(idle_in_transaction_timeout_seconds),
+                "transaction_timeout": milliseconds(transaction_timeout_seconds),
                 # A client that is gone without a word, or behind a dead network, gives up its locks soon too.
                 "tcp_keepalives_idle": "5",
                 "tcp_keepalives_interval": "2",

@@ -15,6 +15,7 @@ from history_consumer.settings import ConsumerSettings
 from history_consumer.watch import Watch
 
 _NO_PAUSE = Pauses(0, 0)
+_HUNG_TRANSACTION_SECONDS = 30.0
 """A poll waits by itself."""
 
 
@@ -35,6 +36,8 @@ async def consume(settings: ConsumerSettings, stop: asyncio.Event, health: Healt
         "history-consumer",
         pool_size=3,
         connect_timeout_seconds=settings.database_connect_timeout_seconds,
+        # A consumer gives its own transactions up after the first of the two; what hangs longer is nobody's.
+        transaction_timeout_seconds=settings.consumer_transaction_timeout_seconds + _HUNG_TRANSACTION_SECONDS,
     )
     consumer = HistoryConsumer(settings, engine, health)
     watch = Watch(consumer, engine, Target(settings.consumer_group, settings.kafka_topic), health)

@@ -50,6 +50,8 @@ async def relay_until(stop: asyncio.Event, settings: RelaySettings, health: Heal
         pool_size=settings.relay_tasks + 2,
         connect_timeout_seconds=settings.database_connect_timeout_seconds,
         idle_in_transaction_timeout_seconds=HUNG_TRANSACTION_SECONDS,
+        # Past all that a batch may take: claiming, publishing, settling.
+        transaction_timeout_seconds=3 * HUNG_TRANSACTION_SECONDS + settings.relay_delivery_timeout_seconds,
     )
     idle = Pauses(settings.relay_poll_first_seconds, settings.relay_poll_longest_seconds)
     pace = Pace(settings.relay_gather_seconds, settings.relay_batch_rows)

@@ -41,6 +41,7 @@ def create_app(settings: WalletApiSettings | None = None) -> FastAPI:
             statement_timeout_seconds=settings.statement_timeout_seconds,
             lock_timeout_seconds=min(settings.batch_lock_timeout_seconds, settings.lock_timeout_seconds),
             idle_in_transaction_timeout_seconds=_HUNG_TRANSACTION_SECONDS,
+            transaction_timeout_seconds=settings.statement_timeout_seconds + _HUNG_TRANSACTION_SECONDS,
         )
         hints = create_engine(
             settings.database_url,

@@ -8,6 +8,7 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from common.database import Statement, create_engine, driver_connection
+from faults.proxy import Proxy
 
 
 @pytest.fixture
@@ -75,3 +76,35 @@ async def test_a_statement_takes_its_parameters_by_name_each_once(engine: AsyncE
     assert dict(row) == {"difference": 2, "b": 3}
     with pytest.raises(KeyError, match="a"):
         await statement.fetch(connection, b=3)
+
+
+async def test_a_transaction_ends_though_its_connection_was_forgotten_between_preparing_a_statement_and_running_it(
+    database_url: str, linked_database_url: str, database_link: Proxy
+) -> None:
+    """Such a session isn't idle in its transaction, and would keep its locks for as long as TCP is alive."""
+    engine = create_engine(
+        linked_database_url, "tests", idle_in_transaction_timeout_seconds=1, transaction_timeout_seconds=2
+    )
+    is_prepared = False
+
+    def is_behind_preparing(piece: bytes) -> bool:
+        nonlocal is_prepared
+        was_prepared, is_prepared = is_prepared, is_prepared or b"never run" in piece
+        return was_prepared
+
+    async def hold() -> None:
+        async with driver_connection(engine) as connection:
+            await connection.execute("BEGIN; SELECT FROM wallet.source_epochs FOR UPDATE")
+            await connection.fetch("SELECT 'never run'")
+
+    database_link.forget_at = is_behind_preparing
+    holding = asyncio.create_task(hold())
+    async with asyncio.timeout(20):
+        while database_link.forget_at is not None:
+            await asyncio.sleep(0.05)
+    other = await asyncpg.connect(database_url)
+    await other.execute("BEGIN; SET LOCAL lock_timeout = '15s'; SELECT FROM wallet.source_epochs FOR UPDATE; COMMIT")
+    await other.close()
+    holding.cancel()
+    await asyncio.wait({holding})
+    await engine.dispose()
