@@ -131,8 +131,8 @@ async def driver_connection(engine: AsyncEngine) -> AsyncIterator[asyncpg.Connec
         try:
             yield connection
             is_in_order = True
-        except Exception:
-            is_in_order = True
+        except Exception as error:
+            is_in_order = not is_unreachable(error)
             raise
         finally:
             if not is_in_order or not await _is_rolled_back(connection):
@@ -145,7 +145,7 @@ async def _is_rolled_back(connection: asyncpg.Connection) -> bool:
     try:
         if connection.is_in_transaction():
             await connection.execute("ROLLBACK", timeout=_ROLLBACK_SECONDS_MAX)
-    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+    except Exception:  # noqa: BLE001 - whatever it was, nobody else should find it
         return False
     return True
 
@@ -171,7 +171,9 @@ def is_unreachable(error: BaseException) -> bool:
         return state.startswith(_UNREACHABLE_PREFIXES)
     if isinstance(error, DBAPIError) and error.connection_invalidated:
         return True
-    return isinstance(error, InterfaceError | OperationalError | asyncpg.InterfaceError)
+    # An InternalClientError is what asyncpg has for a connection whose end it has heard of, but not seen yet.
+    away = InterfaceError | OperationalError | asyncpg.InterfaceError | asyncpg.InternalClientError
+    return isinstance(error, away)
 
 
 def may_succeed_again(error: BaseException) -> bool:

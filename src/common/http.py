@@ -96,6 +96,7 @@ EXCEPTION_HANDLERS: Final[Mapping[Any, Callable[[Request, Exception], Awaitable[
     SQLAlchemyError: on_unexpected,
     asyncpg.PostgresError: on_unexpected,
     asyncpg.InterfaceError: on_unexpected,
+    asyncpg.InternalClientError: on_unexpected,
     Exception: on_unexpected,
 }
 

@@ -7,7 +7,7 @@ import asyncpg
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from common.database import Statement, create_engine, driver_connection
+from common.database import Statement, create_engine, driver_connection, is_unreachable
 from faults.proxy import Proxy
 
 
@@ -65,6 +65,25 @@ async def test_a_connection_that_was_cut_is_thrown_away_and_the_error_says_so(en
     before = await pid(engine)
     with pytest.raises(asyncpg.ConnectionDoesNotExistError):
         await use(engine, "SELECT pg_sleep(60)", cut_after_seconds=0.5)
+    assert await pid(engine) != before
+
+
+@pytest.mark.parametrize(
+    "error", [asyncpg.AdminShutdownError(), asyncpg.InternalClientError(), asyncpg.InterfaceError(""), OSError()]
+)
+async def test_an_error_that_says_that_the_server_is_away_costs_the_connection(
+    engine: AsyncEngine, error: Exception
+) -> None:
+    """Whoever took it next would find out again."""
+
+    async def fail() -> None:
+        async with driver_connection(engine):
+            raise error
+
+    before = await pid(engine)
+    with pytest.raises(type(error)):
+        await fail()
+    assert is_unreachable(error)
     assert await pid(engine) != before
 
 
