@@ -62,6 +62,12 @@ class Assignment:
             self.held[position.partition] = position
         self._count()
 
+    def look_up_again(self, position: Position) -> None:
+        """Forget where the partition stands: the database has its position."""
+        del self.held[position.partition]
+        self.pending.add(position.partition)
+        self._count()
+
     def halt(self, position: Position, why: str) -> None:
         """Let the partition stand still; `why` names the way out."""
         self.pending.discard(position.partition)

@@ -42,6 +42,8 @@ class Subscription:
         self._topic = settings.kafka_topic
         self._session_seconds = settings.consumer_session_timeout_seconds
         self._assignment = assignment
+        # Which record of each partition comes next.
+        self._next_polled: dict[int, int] = {}
         self._thread = ThreadPoolExecutor(1, "kafka-consumer")
         self._write_seconds_max = settings.consumer_transaction_timeout_seconds
         self._nothing_is_written = threading.Event()
@@ -67,6 +69,7 @@ class Subscription:
         """
         parts = [TopicPartition(self._topic, position.partition, position.next_offset) for position in positions]
         await self._in_thread(lambda: self._consumer.incremental_assign(parts))
+        self._next_polled |= {position.partition: position.next_offset for position in positions}
         self._assignment.hold(positions)
 
     async def halt(self, position: Position, why: str) -> None:
@@ -131,26 +134,38 @@ class Subscription:
         for message in messages:
             error = message.error()
             if error is not None:
-                self._on_error(error, message.partition())
+                self._on_error(error, message.partition(), message.offset())
                 continue
             position = self._assignment.held.get(_number(message.partition()))
             if position is not None:
-                records.append(record_of(message, position))
+                record = record_of(message, position)
+                self._next_polled[record.partition] = record.offset + 1
+                records.append(record)
         return records
 
-    def _on_error(self, error: KafkaError, partition: int | None) -> None:
+    def _on_error(self, error: KafkaError, partition: int | None, offset: int | None) -> None:
         if error.code() in _SILENT:
             return
         position = self._assignment.held.get(_number(partition))
         if error.code() in _OUT_OF_RANGE:
             if position is not None:
-                self._halt(position, out_of_range(self._topic, position))
+                self._on_out_of_range(position, offset)
             return
         if error.code() == KafkaError.INVALID_SESSION_TIMEOUT:
             raise TemporaryError("kafka", session_refused(self._session_seconds))
         log.warning("kafka_consumer_error", partition=partition, code=error.name(), error=error.str())
         if error.fatal():
             raise KafkaException(error)
+
+    def _on_out_of_range(self, position: Position, offset: int | None) -> None:
+        # librdkafka gives this error no version (rd_kafka_offset_reset): that of a fetch from before the partition was
+        # taken up may come after, and has then stopped the fetching anew.
+        if offset is None or offset == self._next_polled[position.partition]:
+            self._halt(position, out_of_range(self._topic, position))
+            return
+        log.warning("partition_read_again", partition=position.partition, refused_offset=offset)
+        self._consumer.incremental_unassign([TopicPartition(self._topic, position.partition)])
+        self._assignment.look_up_again(position)
 
     def _halt(self, position: Position, why: str) -> None:
         if position.partition in self._assignment.held:

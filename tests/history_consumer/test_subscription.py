@@ -1,7 +1,11 @@
 """Where the group's callbacks meet the consumer's transaction."""
 
 import threading
+from collections.abc import AsyncIterator
 from typing import Any
+
+import pytest
+from confluent_kafka import KafkaError, Message
 
 from history_consumer.positions import Assignment, Position
 from history_consumer.settings import ConsumerSettings
@@ -15,10 +19,24 @@ class Member:
         """Do nothing."""
 
 
-async def test_a_partition_is_given_up_only_after_the_transaction_under_way() -> None:
-    settings = ConsumerSettings(database_url="postgresql://nowhere/none", kafka_bootstrap_servers="127.0.0.1:1")
-    assignment = Assignment()
-    subscription = Subscription(settings, assignment)
+SETTINGS = ConsumerSettings(database_url="postgresql://nowhere/none", kafka_bootstrap_servers="127.0.0.1:1")
+
+
+@pytest.fixture
+def assignment() -> Assignment:
+    return Assignment()
+
+
+@pytest.fixture
+async def subscription(assignment: Assignment) -> AsyncIterator[Subscription]:
+    subscription = Subscription(SETTINGS, assignment)
+    yield subscription
+    await subscription.close(5)
+
+
+async def test_a_partition_is_given_up_only_after_the_transaction_under_way(
+    assignment: Assignment, subscription: Subscription
+) -> None:
     assignment.hold([Position(0, 5, "id"), Position(1, 5, "id")])
     revoked: Any = [Part(0)]
     giving_up = threading.Thread(target=subscription._on_revoke, args=(Member(), revoked))
@@ -31,7 +49,39 @@ async def test_a_partition_is_given_up_only_after_the_transaction_under_way() ->
         assert set(assignment.held) == {0}, "what is lost is lost at once"
     giving_up.join(10)
     assert not assignment.held
-    await subscription.close(5)
+
+
+async def test_records_are_missing_only_where_the_topic_lacks_the_next_one(
+    assignment: Assignment, subscription: Subscription
+) -> None:
+    await subscription.read([Position(0, 6, "id"), Position(1, 6, "id")])
+    polled = subscription._stamped([_record(0, 6), _record(0, 7), _out_of_range(0, 8), _out_of_range(1, None)])
+    assert [record.offset for record in polled] == [6, 7]
+    assert sorted(assignment.halted) == [0, 1]
+    assert not assignment.held
+
+
+async def test_an_error_of_an_earlier_reading_has_the_partition_read_anew(
+    assignment: Assignment, subscription: Subscription
+) -> None:
+    for late in (11, 5):
+        position = Position(0, 6, "id")
+        await subscription.read([position])
+        assert subscription._stamped([_out_of_range(0, late), _record(0, 6)]) == []
+        assert (assignment.pending, assignment.held, assignment.halted) == ({0}, {}, {})
+    await subscription.read([position])
+    assert [record.offset for record in subscription._stamped([_record(0, 6)])] == [6]
+
+
+def _record(partition: int, offset: int) -> Message:
+    return Message(topic=SETTINGS.kafka_topic, partition=partition, offset=offset, value=b"{}")
+
+
+def _out_of_range(partition: int, offset: int | None) -> Message:
+    error = KafkaError(KafkaError._AUTO_OFFSET_RESET)
+    return Message(
+        topic=SETTINGS.kafka_topic, partition=partition, offset=-1001 if offset is None else offset, error=error
+    )
 
 
 class Part:
