@@ -29,6 +29,9 @@ _UNREACHABLE_PREFIXES: Final = ("08", "53", "57P", "25P03", "25P04")
 
 _ROLLBACK_SECONDS_MAX: Final = 5.0
 
+BEGIN: Final = "BEGIN ISOLATION LEVEL READ COMMITTED"
+"""Begins a transaction on a `driver_connection`, whatever the server's default is."""
+
 
 def create_engine(
     url: str,
@@ -155,11 +158,6 @@ def sqlstate(error: BaseException) -> str | None:
     cause = error.orig if isinstance(error, DBAPIError) else error
     state = getattr(cause, "sqlstate", None)
     return state if isinstance(state, str) else None
-
-
-def error_context(error: asyncpg.PostgresError) -> str:
-    """Return what the server was doing when it raised the error (`CONTEXT` in its log), or ""."""
-    return getattr(error, "context", None) or ""
 
 
 def is_unreachable(error: BaseException) -> bool:

@@ -15,8 +15,8 @@ from history_consumer.settings import ConsumerSettings
 from history_consumer.watch import Watch
 
 _NO_PAUSE = Pauses(0, 0)
-_HUNG_TRANSACTION_SECONDS = 30.0
 """A poll waits by itself."""
+_HUNG_TRANSACTION_SECONDS = 30.0
 
 
 async def run(settings: ConsumerSettings) -> None:

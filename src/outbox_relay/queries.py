@@ -9,7 +9,7 @@ import asyncpg
 from sqlalchemy import RowMapping, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from common.database import PING, Statement
+from common.database import Statement
 from outbox_relay.low_water import Moment
 from outbox_relay.outcomes import Parked, Published
 
@@ -134,11 +134,6 @@ async def park(connection: asyncpg.Connection, parked: Mapping[int, Parked]) -> 
 async def raise_low_waters(connection: asyncpg.Connection, low_waters: Mapping[int, int]) -> None:
     """Write the low water of each lane."""
     await RAISE_LOW_WATER.fetch(connection, lanes=list(low_waters), low_waters=list(low_waters.values()))
-
-
-async def ping(connection: AsyncConnection) -> None:
-    """Ask the database for anything."""
-    await connection.execute(PING)
 
 
 async def look(connection: asyncpg.Connection) -> Moment:

@@ -14,7 +14,7 @@ import asyncpg
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from common import failpoints
-from common.database import driver_connection, is_unreachable
+from common.database import BEGIN, driver_connection, is_unreachable
 from common.identifiers import LANES
 from common.worker import Health, TemporaryError
 from outbox_relay import metrics, queries
@@ -77,7 +77,7 @@ class Relay:
     async def _claim_publish_settle(self) -> Mapping[int, Outcome]:
         async with asyncio.timeout(_DATABASE_SECONDS_MAX) as deadline:
             async with driver_connection(self._engine) as connection:
-                await connection.execute("BEGIN ISOLATION LEVEL READ COMMITTED")
+                await connection.execute(BEGIN)
                 safe_id = await self._look(connection)
                 lanes_max = self._settings.relay_lanes_per_batch if self._pace.is_behind else LANES
                 low_waters = await queries.lock_lanes(connection, lanes_max)

@@ -56,7 +56,7 @@ async def relay_until(stop: asyncio.Event, settings: RelaySettings, health: Heal
     idle = Pauses(settings.relay_poll_first_seconds, settings.relay_poll_longest_seconds)
     pace = Pace(settings.relay_gather_seconds, settings.relay_batch_rows)
     log.info("started", tasks=settings.relay_tasks, topic=settings.kafka_topic)
-    wake_up = WakeUp(engine.execution_options(isolation_level="AUTOCOMMIT"))
+    wake_up = WakeUp(engine)
     try:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(wake_up.run(stop))

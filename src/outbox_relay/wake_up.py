@@ -1,20 +1,28 @@
 """Hearing from the wallet API that there is something to publish. A hint: the relay looks by itself too."""
 
 import asyncio
-from typing import Any, Final
+from typing import Final
 
+import asyncpg
 import structlog
-from asyncpg import InterfaceError, PostgresError
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncEngine
 
+from common.database import PING, driver_connection
 from common.tables import OUTBOX_CHANNEL
 from common.worker import FAILURE_PAUSES, pause
-from outbox_relay import queries
 
 log = structlog.get_logger()
 
 _PING_SECONDS: Final = 5.0
+_LOST: Final = (
+    SQLAlchemyError,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    OSError,
+    TimeoutError,
+)
 
 
 class WakeUp:
@@ -39,25 +47,25 @@ class WakeUp:
         failures = 0
         while not stop.is_set():
             try:
-                async with self._engine.connect() as connection:
+                async with driver_connection(self._engine) as connection:
                     failures = 0
                     await self._listen(connection, stop)
-            except (SQLAlchemyError, PostgresError, InterfaceError, OSError, TimeoutError) as error:
+            except _LOST as error:
                 failures += 1
                 log.warning("not_listening", error=str(error) or repr(error), failures=failures)
                 await pause(stop, FAILURE_PAUSES.after(failures))
 
-    async def _listen(self, connection: AsyncConnection, stop: asyncio.Event) -> None:
-        driver: Any = (await connection.get_raw_connection()).driver_connection
+    async def _listen(self, connection: asyncpg.Connection, stop: asyncio.Event) -> None:
         try:
-            await driver.add_listener(OUTBOX_CHANNEL, self._on_notify)
+            await connection.add_listener(OUTBOX_CHANNEL, self._on_notify)
             while not stop.is_set():
                 # Nothing else would tell that a firewall forgot the connection.
                 async with asyncio.timeout(_PING_SECONDS):
-                    await queries.ping(connection)
+                    await connection.execute(PING.text)
                 await pause(stop, _PING_SECONDS)
         finally:
-            await connection.invalidate()
+            # Nobody else should get one that listens.
+            connection.terminate()
 
     def _on_notify(self, *_: object) -> None:
         if self._hints.empty():

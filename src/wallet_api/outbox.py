@@ -5,21 +5,13 @@ from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID
 
-import asyncpg
-
 from common.events import TransferDone, WalletChange, WalletCreated, WalletFunded
 from common.identifiers import event_id_at, lane_of
 from common.money import to_major
-from wallet_api import queries
 from wallet_api.commands import Command, CreateWallet
 from wallet_api.wallet import Movement, Wallet
 
 OutboxRow = dict[str, Any]
-
-
-async def write(connection: asyncpg.Connection, rows: Sequence[OutboxRow], created_at: datetime) -> None:
-    """Write the rows in order. All wallet locks are held by now, so a wallet's rows get ids in commit order."""
-    await queries.insert_outbox(connection, rows, created_at)
 
 
 def creation_rows(wallets: Sequence[tuple[Wallet, CreateWallet]], created_at: datetime) -> list[OutboxRow]:

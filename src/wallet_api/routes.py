@@ -13,7 +13,7 @@ from common.http import path_of
 from common.pagination import PAGE_LIMIT_DEFAULT, PAGE_LIMIT_MAX, decode_cursor, encode_cursor, first_keyset, next_link
 from common.problems import Problem
 from common.text import check_user_id
-from wallet_api import metrics, queries
+from wallet_api import metrics, read_queries
 from wallet_api.commands import CreateWallet, Fund, Transfer
 from wallet_api.context import Context, context_of
 from wallet_api.errors import WalletNotFound
@@ -118,7 +118,7 @@ async def get_wallet(
 ) -> Response:
     """Read a wallet and its balance, as of the last commit."""
     async with context.reader.connect() as connection:
-        row = await queries.get_wallet(connection, wallet_id)
+        row = await read_queries.get_wallet(connection, wallet_id)
     if row is None:
         raise WalletNotFound(wallet_id)
     headers = {"ETag": etag(row["version"])}
@@ -139,8 +139,8 @@ async def get_transactions(
     """Read a wallet's ledger: consistent at once, newest first."""
     after = decode_cursor(cursor, [int])[0] if cursor else first_keyset(order, 0, 2**63 - 1)
     async with context.reader.connect() as connection:
-        rows = await queries.list_entries(connection, wallet_id, order, after, limit + 1)
-        if not rows and await queries.get_wallet(connection, wallet_id) is None:
+        rows = await read_queries.list_entries(connection, wallet_id, order, after, limit + 1)
+        if not rows and await read_queries.get_wallet(connection, wallet_id) is None:
             raise WalletNotFound(wallet_id)
     last = rows[limit - 1]["wallet_version"] if len(rows) > limit else None
     return _page(request, [entry_json(row) for row in rows[:limit]], last)
@@ -158,7 +158,7 @@ async def get_user_wallets(
     """List a user's wallets, newest first; a user without wallets has an empty list."""
     after = decode_cursor(cursor, [UUID])[0] if cursor else first_keyset(order, UUID(int=0), UUID(int=2**128 - 1))
     async with context.reader.connect() as connection:
-        rows = await queries.list_wallets(connection, user_id, order, after, limit + 1)
+        rows = await read_queries.list_wallets(connection, user_id, order, after, limit + 1)
     last = str(rows[limit - 1]["id"]) if len(rows) > limit else None
     return _page(request, [wallet_json(row) for row in rows[:limit]], last)
 

@@ -8,7 +8,7 @@ from typing import Final
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from common import failpoints
-from common.database import UNIQUE_VIOLATION, driver_connection, may_succeed_again, sqlstate
+from common.database import BEGIN, UNIQUE_VIOLATION, driver_connection, may_succeed_again, sqlstate
 from wallet_api import metrics
 from wallet_api.idempotency import decided_reply
 from wallet_api.use_cases import CommandT, Outcome, UseCase
@@ -60,7 +60,7 @@ async def _execute_once(
     is_commit_begun = False
     try:
         async with asyncio.timeout_at(deadline), driver_connection(engine) as connection:
-            await connection.execute("BEGIN ISOLATION LEVEL READ COMMITTED")
+            await connection.execute(BEGIN)
             outcomes = await use_case(connection, commands)
             is_decided = any(decided_reply(*pair) for pair in zip(commands, outcomes, strict=True))
             failpoints.hit("api.before_commit")

@@ -12,7 +12,7 @@ from uuid import UUID
 import asyncpg
 
 from common import failpoints
-from common.database import LOCK_NOT_AVAILABLE, error_context, sqlstate
+from common.database import LOCK_NOT_AVAILABLE, sqlstate
 from common.identifiers import new_id
 from common.problems import Problem
 from wallet_api import idempotency, outbox, queries
@@ -91,7 +91,7 @@ async def create_wallets(connection: asyncpg.Connection, commands: Sequence[Crea
         ]
         if wallets:
             created_at = inserted[wallets[0][0].id]
-            await outbox.write(connection, outbox.creation_rows(wallets, created_at), created_at)
+            await queries.insert_outbox(connection, outbox.creation_rows(wallets, created_at), created_at)
             replies = {
                 wallet.id: wallet_reply(wallet, command.external_id, command.metadata, created_at)
                 for wallet, command in wallets
@@ -186,6 +186,6 @@ async def _bounded(outcomes: Awaitable[list[Outcome]]) -> list[Outcome]:
     except asyncpg.PostgresError as error:
         if sqlstate(error) == LOCK_NOT_AVAILABLE:
             # The reply is written in one statement with everything else; where it waited is all that tells them apart.
-            is_key = "idempotency_keys" in error_context(error)
+            is_key = "idempotency_keys" in (error.context or "")
             raise (idempotency.in_flight() if is_key else _busy()) from error
         raise

@@ -28,7 +28,7 @@ async def stranger(database_url: str) -> AsyncIterator[asyncpg.Connection]:
 async def listener(engine: AsyncEngine) -> AsyncIterator[WakeUp]:
     """Listens, or tries to."""
     stop = asyncio.Event()
-    wake_up = WakeUp(engine.execution_options(isolation_level="AUTOCOMMIT"))
+    wake_up = WakeUp(engine)
     running = asyncio.create_task(wake_up.run(stop))
     yield wake_up
     stop.set()

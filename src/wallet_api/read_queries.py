@@ -1,0 +1,52 @@
+"""The SQL of what is only read."""
+
+from collections.abc import Sequence
+from typing import Final
+from uuid import UUID
+
+from sqlalchemy import RowMapping, text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+# Columns by name: under `*`, a migration that adds one breaks the statements that are already prepared.
+_WALLET: Final = "id, user_id, currency, balance_minor, version, status, external_id, metadata, created_at, updated_at"
+
+GET_WALLET: Final = text(f"SELECT {_WALLET} FROM wallet.wallets WHERE id = :id")  # noqa: S608
+
+_LIST_WALLETS: Final = f"""
+    SELECT {_WALLET} FROM wallet.wallets
+    WHERE user_id = :user_id AND id {{compare}} :after ORDER BY id {{direction}} LIMIT :limit
+"""  # noqa: S608
+_LIST_ENTRIES: Final = """
+    SELECT transaction_id, type, wallet_id, counterparty_wallet_id, amount_minor, currency, balance_after_minor,
+        wallet_version, reference, metadata, created_at
+    FROM wallet.wallet_transactions
+    WHERE wallet_id = :wallet_id AND wallet_version {compare} :after
+    ORDER BY wallet_version {direction} LIMIT :limit
+"""
+_ORDERS: Final = {
+    "asc": {"compare": ">", "direction": "ASC"},
+    "desc": {"compare": "<", "direction": "DESC"},
+}
+LIST_WALLETS: Final = {order: text(_LIST_WALLETS.format(**words)) for order, words in _ORDERS.items()}
+LIST_ENTRIES: Final = {order: text(_LIST_ENTRIES.format(**words)) for order, words in _ORDERS.items()}
+
+
+async def get_wallet(connection: AsyncConnection, wallet_id: UUID) -> RowMapping | None:
+    """Return the wallet's row."""
+    return (await connection.execute(GET_WALLET, {"id": wallet_id})).mappings().one_or_none()
+
+
+async def list_wallets(
+    connection: AsyncConnection, user_id: str, order: str, after: UUID, limit: int
+) -> Sequence[RowMapping]:
+    """Return a page of the user's wallets behind `after`."""
+    parameters = {"user_id": user_id, "after": after, "limit": limit}
+    return (await connection.execute(LIST_WALLETS[order], parameters)).mappings().all()
+
+
+async def list_entries(
+    connection: AsyncConnection, wallet_id: UUID, order: str, after: int, limit: int
+) -> Sequence[RowMapping]:
+    """Return a page of the wallet's ledger behind version `after`."""
+    parameters = {"wallet_id": wallet_id, "after": after, "limit": limit}
+    return (await connection.execute(LIST_ENTRIES[order], parameters)).mappings().all()
