@@ -36,7 +36,9 @@ READ_PENDING: Final = Statement("""
     CROSS JOIN LATERAL (
         SELECT id, lane, event_id::text, aggregate_id::text, event_type, payload::text, headers::text, created_at,
             source_epoch,
-            EXISTS (
+            -- Once for all rows: as a rule nothing is parked.
+            EXISTS (SELECT FROM wallet.outbox AS parked WHERE parked_at IS NOT NULL AND skipped_at IS NULL)
+            AND EXISTS (
                 SELECT FROM wallet.outbox AS parked
                 WHERE parked.aggregate_id = outbox.aggregate_id AND parked.id < outbox.id
                     AND parked.parked_at IS NOT NULL AND parked.skipped_at IS NULL

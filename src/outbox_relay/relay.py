@@ -127,9 +127,8 @@ class Relay:
         return decide_outcomes(rows, reports)
 
     def _account(self, outcomes: Mapping[int, Outcome]) -> int:
-        counts = Counter(type(outcome).__name__.lower() for outcome in outcomes.values())
-        for outcome, count in counts.items():
-            metrics.rows.labels(outcome).inc(count)
+        for kind, count in Counter(map(type, outcomes.values())).items():
+            metrics.rows.labels(kind.__name__.lower()).inc(count)
         retry = next((outcome for outcome in outcomes.values() if isinstance(outcome, Retry)), None)
         if retry is not None:
             self._broker_away = True

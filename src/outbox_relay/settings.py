@@ -19,11 +19,11 @@ class RetentionSettings(Settings):
 class RelaySettings(RetentionSettings, DatabaseSettings, KafkaSettings, LogSettings):
     """Each from the environment variable of its name in capitals."""
 
-    relay_tasks: int = Field(2, ge=1, le=16)
+    relay_tasks: int = Field(3, ge=1, le=16)
     """Batches in flight at once, each with its own lanes, transaction and producer."""
     relay_lanes_per_batch: int = Field(16, ge=1, le=64)
     """Lanes that one batch takes at most, of 64, while the relay is behind; else it takes all that have something."""
-    relay_batch_rows: int = Field(2000, ge=1, le=20_000)
+    relay_batch_rows: int = Field(3000, ge=1, le=20_000)
     """Rows in one batch at most, shared evenly among its lanes."""
     relay_poll_first_seconds: float = Field(0.005, gt=0, le=60)
     """The first pause when nothing is pending; it doubles."""
