@@ -6,9 +6,9 @@ from typing import Any, Final
 
 import asyncpg
 from asyncpg.exceptions import InvalidCachedStatementError
-from sqlalchemy import TextClause, text
+from sqlalchemy import TextClause, event, text
 from sqlalchemy.dialects.postgresql import asyncpg as asyncpg_dialect
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import DBAPIError, DisconnectionError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
@@ -27,7 +27,11 @@ TOO_MANY_CONNECTIONS: Final = "53300"
 # appendix A. 25P03 and 25P04 are sessions that the server ended for idling or running too long.
 _UNREACHABLE_PREFIXES: Final = ("08", "53", "57P", "25P03", "25P04")
 
-_ROLLBACK_SECONDS_MAX: Final = 5.0
+# Less than the API's batches have left, or their deadline would end it first.
+_ROLLBACK_SECONDS_MAX: Final = 1.0
+
+DRIVER_ERRORS: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+"""What asyncpg raises; an InternalClientError for a connection whose end it has heard of, but not seen."""
 
 BEGIN: Final = "BEGIN ISOLATION LEVEL READ COMMITTED"
 """Begins a transaction on a `driver_connection`, whatever the server's default is."""
@@ -67,7 +71,7 @@ def create_engine(
     def milliseconds(seconds: float) -> str:
         return str(round(seconds * 1000))
 
-    return create_async_engine(
+    engine = create_async_engine(
         asyncpg_url(url),
         pool_size=pool_size,
         max_overflow=0,
@@ -95,6 +99,14 @@ def create_engine(
             },
         },
     )
+    event.listen(engine.sync_engine, "checkout", _lend_no_ended_one)
+    return engine
+
+
+def _lend_no_ended_one(connection: Any, *_: object) -> None:
+    # All sessions may have been ended at once, and asyncpg has heard of it: SQLAlchemy takes another connection then.
+    if connection.driver_connection.is_closed():
+        raise DisconnectionError
 
 
 class Statement:
@@ -113,7 +125,7 @@ class Statement:
         """Run it and return its rows.
 
         Raises:
-            asyncpg.PostgresError, asyncpg.InterfaceError, OSError: as `sqlstate` and `is_unreachable` read them.
+            DRIVER_ERRORS, OSError: as `sqlstate` and `is_unreachable` read them.
         """
         rows: list[asyncpg.Record] = await connection.fetch(self.sql, *[parameters[name] for name in self._names])
         return rows
@@ -138,8 +150,13 @@ async def driver_connection(engine: AsyncEngine) -> AsyncIterator[asyncpg.Connec
             is_in_order = not is_unreachable(error)
             raise
         finally:
-            if not is_in_order or not await _is_rolled_back(connection):
-                await pooled.invalidate()
+            is_clean = False
+            try:
+                is_clean = is_in_order and await _is_rolled_back(connection)
+            finally:
+                # Cancelled in the ROLLBACK too.
+                if not is_clean:
+                    await pooled.invalidate()
 
 
 async def _is_rolled_back(connection: asyncpg.Connection) -> bool:
@@ -169,7 +186,6 @@ def is_unreachable(error: BaseException) -> bool:
         return state.startswith(_UNREACHABLE_PREFIXES)
     if isinstance(error, DBAPIError) and error.connection_invalidated:
         return True
-    # An InternalClientError is what asyncpg has for a connection whose end it has heard of, but not seen yet.
     away = InterfaceError | OperationalError | asyncpg.InterfaceError | asyncpg.InternalClientError
     return isinstance(error, away)
 
@@ -177,7 +193,7 @@ def is_unreachable(error: BaseException) -> bool:
 def may_succeed_again(error: BaseException) -> bool:
     """Whether the whole transaction may succeed when it is run again: deadlock, serialization failure, stale plan.
 
-    A stale plan after a migration (InvalidCachedStatementError) counts: SQLAlchemy has dropped its cache by then.
+    A stale plan after a migration (InvalidCachedStatementError) counts: the driver has dropped its cache by then.
     """
     if sqlstate(error) in {SERIALIZATION_FAILURE, DEADLOCK_DETECTED}:
         return True

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from typing import Any, Final
 from urllib.parse import quote
 
-import asyncpg
 import structlog
 import uvicorn
 from fastapi.exceptions import RequestValidationError
@@ -22,7 +21,7 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from common import problems
-from common.database import QUERY_CANCELED, is_unreachable, sqlstate
+from common.database import DRIVER_ERRORS, QUERY_CANCELED, is_unreachable, sqlstate
 from common.metrics import http_request_duration_seconds, http_requests_refused
 from common.problems import MEDIA_TYPE, Problem
 
@@ -94,9 +93,7 @@ EXCEPTION_HANDLERS: Final[Mapping[Any, Callable[[Request, Exception], Awaitable[
     OSError: on_unexpected,
     TimeoutError: on_unexpected,
     SQLAlchemyError: on_unexpected,
-    asyncpg.PostgresError: on_unexpected,
-    asyncpg.InterfaceError: on_unexpected,
-    asyncpg.InternalClientError: on_unexpected,
+    **dict.fromkeys(DRIVER_ERRORS, on_unexpected),
     Exception: on_unexpected,
 }
 

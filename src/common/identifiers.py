@@ -24,9 +24,9 @@ def new_id() -> UUID:
 def event_id_at(moment: datetime, position: int) -> UUID:
     """Return a UUIDv7 that sorts by `moment` to the microsecond, then by `position` (below 16384).
 
-    The history of a user is listed in the order of event ids. `moment` comes from the database, under the
-    wallet's lock, so that two API processes can't give one wallet's events ids in the wrong order, whatever
-    their own clocks say. RFC 9562, section 6.2, methods 3 (sub-millisecond precision) and 1 (counter).
+    The history of a user is listed in the order of event ids. `moment` comes from the database, taken when the version
+    was read that the movement goes by, so that two API processes can't give one wallet's events ids in the wrong order,
+    whatever their own clocks say. RFC 9562, section 6.2, methods 3 (sub-millisecond precision) and 1 (counter).
     """
     microseconds = (moment - _EPOCH) // timedelta(microseconds=1)
     milliseconds, rest = divmod(microseconds, 1000)

@@ -13,7 +13,7 @@ from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from common.database import PING, TOO_MANY_CONNECTIONS, is_unreachable, sqlstate
+from common.database import DRIVER_ERRORS, PING, TOO_MANY_CONNECTIONS, is_unreachable, sqlstate
 
 log = structlog.get_logger()
 
@@ -80,7 +80,7 @@ class _Pulse:
         if self._connection is not None:
             try:
                 await self._connection.execute(PING.text)
-            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            except (OSError, *DRIVER_ERRORS):
                 # The server, or somebody, ended this one; that says nothing of a new one.
                 self.hang_up()
             else:

@@ -189,4 +189,4 @@ def _worth_another_try(error: BaseException) -> bool:
 def _count_retry(state: RetryCallState) -> None:
     error = state.outcome.exception() if state.outcome else None
     if error and not isinstance(error, RowsThereError):
-        metrics.transaction_retries.labels(sqlstate(error) or "stale-plan").inc()
+        metrics.transaction_retries.labels(sqlstate(error)).inc()

@@ -58,8 +58,6 @@ standstills = Counter(
 
 takeovers = Counter("history_takeovers_total", "Batches rolled back because another consumer had the partition.")
 
-transaction_retries = Counter(
-    "history_transaction_retries_total", "Transactions run again, by SQLSTATE or `stale-plan`.", ("reason",)
-)
+transaction_retries = Counter("history_transaction_retries_total", "Transactions run again, by SQLSTATE.", ("reason",))
 
 failures = Counter("history_failures_total", "Steps that failed because a server was away, by server.", ("dependency",))

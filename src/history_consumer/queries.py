@@ -3,11 +3,11 @@
 from collections.abc import Collection, Sequence
 from typing import Any, Final, Literal
 
-from asyncpg import InterfaceError, PostgresError
 from sqlalchemy import TextClause, text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from common.database import DRIVER_ERRORS
 from common.events import FIRST_SOURCE_EPOCH
 from history_consumer.positions import Position
 from history_consumer.projection import HistoryRow
@@ -191,7 +191,7 @@ async def copy_rows(connection: AsyncConnection, rows: Sequence[HistoryRow], int
     table = f"transaction_events{into}"
     try:
         await driver.copy_records_to_table(table, schema_name="history", columns=HistoryRow._fields, records=rows)
-    except (PostgresError, InterfaceError) as error:
+    except DRIVER_ERRORS as error:
         raise OperationalError(f"COPY history.{table}", None, error) from error
 
 

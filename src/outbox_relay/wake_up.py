@@ -8,21 +8,14 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from common.database import PING, driver_connection
+from common.database import DRIVER_ERRORS, PING, driver_connection
 from common.tables import OUTBOX_CHANNEL
 from common.worker import FAILURE_PAUSES, pause
 
 log = structlog.get_logger()
 
 _PING_SECONDS: Final = 5.0
-_LOST: Final = (
-    SQLAlchemyError,
-    asyncpg.PostgresError,
-    asyncpg.InterfaceError,
-    asyncpg.InternalClientError,
-    OSError,
-    TimeoutError,
-)
+_LOST: Final = (SQLAlchemyError, OSError, TimeoutError, *DRIVER_ERRORS)
 
 
 class WakeUp:

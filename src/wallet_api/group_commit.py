@@ -110,8 +110,8 @@ class GroupCommit(Generic[CommandT]):
 
         Raises:
             Unavailable: the queue is full and nothing was done; or nobody knows whether it was done.
-            Exception: any other means that nothing was done: a Problem, a DBAPIError where the database refuses
-                or is away, a TimeoutError where it took too long.
+            Exception: any other means that nothing was done: a Problem, an asyncpg or a DBAPIError where the
+                database refuses or is away, a TimeoutError where it took too long.
         """
         if len(self._queue) >= self._bounds.queue_commands:
             raise Unavailable("The server has all that it can do at once. Ask again later.")

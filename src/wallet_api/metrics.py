@@ -10,7 +10,7 @@ operations = Counter(
 
 transaction_retries = Counter(
     "wallet_transaction_retries_total",
-    "Transactions run again (a SQLSTATE or `stale-plan`) and commands asked again (the code of a problem that passes:"
+    "Transactions run again (a SQLSTATE) and commands asked again (the code of a problem that passes:"
     " `version-conflict`, `wallet-busy`, `idempotency-key-in-flight`), by reason.",
     ("reason",),
 )

@@ -136,6 +136,8 @@ CLAIM_KEYS: Final = Statement("""
 """)
 
 NOTIFY_RELAYS: Final = f"NOTIFY {OUTBOX_CHANNEL}"
+# Nothing else would tell that a firewall forgot the connection.
+_NOTIFY_SECONDS_MAX: Final = 5.0
 
 
 async def read_wallets(
@@ -287,7 +289,7 @@ def _reply_parameters(replies: Sequence[tuple[UUID | None, IdempotencyClaim, Rep
 
 async def notify_relays(connection: asyncpg.Connection) -> None:
     """Tell the relays that there may be something to publish."""
-    await connection.execute(NOTIFY_RELAYS)
+    await connection.execute(NOTIFY_RELAYS, timeout=_NOTIFY_SECONDS_MAX)
 
 
 def _json(value: object) -> str:

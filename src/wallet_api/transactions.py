@@ -49,8 +49,8 @@ async def execute(
         except Exception as error:
             if not _worth_another_try(error):
                 raise
-            metrics.transaction_retries.labels(sqlstate(error) or "stale-plan").inc()
-        await asyncio.sleep(random.uniform(0, min(_PAUSE_LONGEST_SECONDS, _PAUSE_FIRST_SECONDS * 2**attempt)))  # noqa: S311
+            metrics.transaction_retries.labels(sqlstate(error)).inc()
+        await asyncio.sleep(random.uniform(0, min(_PAUSE_LONGEST_SECONDS, _PAUSE_FIRST_SECONDS * 2 ** (attempt - 1))))  # noqa: S311
     return await _execute_once(engine, use_case, commands, deadline)
 
 
@@ -64,8 +64,9 @@ async def _execute_once(
             outcomes = await use_case(connection, commands)
             is_decided = any(decided_reply(*pair) for pair in zip(commands, outcomes, strict=True))
             failpoints.hit("api.before_commit")
-            is_commit_begun = True
-            await connection.execute("COMMIT" if is_decided else "ROLLBACK")
+            if is_decided:
+                is_commit_begun = True
+                await connection.execute("COMMIT")
         failpoints.hit("api.committed")
     except Exception as error:
         if is_commit_begun:

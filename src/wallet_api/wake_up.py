@@ -17,10 +17,10 @@ from wallet_api import queries
 
 log = structlog.get_logger()
 
-# From a thousand rows a second on relays gather by themselves (outbox_relay/pace.py), and hints only cost.
+# After a burst relays gather by themselves (outbox_relay/pace.py), and hints only cost.
 _SHORTEST_SECONDS: Final = 0.005
 _LONGEST_SECONDS: Final = 0.04
-_SECONDS_A_ROW: Final = 0.001
+_SECONDS_A_COMMAND: Final = 0.001
 _PAUSE_SECONDS: Final = 1.0
 
 
@@ -35,12 +35,12 @@ class WakeUp:
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
         self._committed = asyncio.Event()
-        self._rows = 0
+        self._commands = 0
         self._closing = asyncio.Event()
 
-    def note_commit(self, rows: int) -> None:
-        """Take note that there may be so much to publish."""
-        self._rows += rows
+    def note_commit(self, commands: int) -> None:
+        """Take note that there may be something to publish of so many commands."""
+        self._commands += commands
         self._committed.set()
 
     def close(self) -> None:
@@ -53,8 +53,8 @@ class WakeUp:
         while not self._closing.is_set():
             await self._committed.wait()
             self._committed.clear()
-            pause_seconds = min(_LONGEST_SECONDS, max(_SHORTEST_SECONDS, self._rows * _SECONDS_A_ROW))
-            self._rows = 0
+            pause_seconds = min(_LONGEST_SECONDS, max(_SHORTEST_SECONDS, self._commands * _SECONDS_A_COMMAND))
+            self._commands = 0
             try:
                 async with driver_connection(self._engine) as connection:
                     await queries.notify_relays(connection)

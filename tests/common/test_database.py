@@ -1,14 +1,17 @@
 """Connections lent as asyncpg knows them."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
 
 import asyncpg
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from common.database import Statement, create_engine, driver_connection, is_unreachable
+from common.database import PING, Statement, create_engine, driver_connection, is_unreachable
 from faults.proxy import Proxy
+
+Eventually = Callable[..., Awaitable[Any]]
 
 
 @pytest.fixture
@@ -85,6 +88,45 @@ async def test_an_error_that_says_that_the_server_is_away_costs_the_connection(
         await fail()
     assert is_unreachable(error)
     assert await pid(engine) != before
+
+
+async def test_a_connection_whose_rollback_is_cancelled_is_thrown_away(
+    linked_database_url: str, database_link: Proxy, eventually: Eventually
+) -> None:
+    engine = create_engine(linked_database_url, "tests", pool_size=1, pool_timeout_seconds=2)
+    before = await pid(engine)
+    database_link.forget_at = lambda piece: b"ROLLBACK" in piece
+    using = asyncio.create_task(use(engine))
+
+    async def is_rolling_back() -> bool:
+        return database_link.forget_at is None
+
+    await eventually(is_rolling_back)
+    using.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await using
+    assert await pid(engine) != before
+    await engine.dispose()
+
+
+async def test_sessions_that_were_all_ended_are_not_lent_again(database_url: str, eventually: Eventually) -> None:
+    engine = create_engine(database_url, "all ended", pool_size=3, pool_timeout_seconds=2)
+    async with driver_connection(engine) as one, driver_connection(engine) as two, driver_connection(engine) as three:
+        connections = [one, two, three]
+    operator = await asyncpg.connect(database_url)
+    await operator.execute(
+        "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE application_name = 'all ended'"
+    )
+    await operator.close()
+
+    async def are_known_to_have_ended() -> bool:
+        return all(connection.is_closed() for connection in connections)
+
+    await eventually(are_known_to_have_ended)
+    await pid(engine)
+    async with engine.connect() as connection:
+        await connection.execute(PING)
+    await engine.dispose()
 
 
 async def test_a_statement_takes_its_parameters_by_name_each_once(engine: AsyncEngine) -> None:

@@ -126,6 +126,35 @@ async def test_a_pulse_whose_own_session_was_ended_takes_another_and_disturbs_no
     await operator.close()
 
 
+async def test_a_pulse_whose_session_asyncpg_has_lost_takes_another_and_disturbs_nobody(
+    engine: AsyncEngine, database_url: str, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """asyncpg has an error of its own for a connection whose end it has heard of, but not seen."""
+    lost: list[int] = []
+    execute = asyncpg.Connection.execute
+    operator = await asyncpg.connect(database_url)
+
+    async def lose_first(connection: asyncpg.Connection, query: str, *args: object, **options: Any) -> str:
+        if query == PING.text and not lost:
+            lost.append(connection.get_server_pid())
+            raise asyncpg.InternalClientError
+        status: str = await execute(connection, query, *args, **options)
+        return status
+
+    async def has_another() -> bool:
+        found = await operator.fetch(
+            "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'pulse'"
+        )
+        return bool(lost) and bool({row["pid"] for row in found} - set(lost))
+
+    async with pulse_felt(engine):
+        waiting = asyncio.create_task(sleep_in_database(engine, 2))
+        monkeypatch.setattr(asyncpg.Connection, "execute", lose_first)
+        await eventually(has_another)
+        await waiting
+    await operator.close()
+
+
 async def test_a_database_that_has_no_connection_left_for_the_pulse_is_not_away(
     engine: AsyncEngine, database_url: str
 ) -> None:

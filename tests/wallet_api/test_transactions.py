@@ -14,8 +14,13 @@ from httpx import AsyncClient, Response
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from common import failpoints
+from common.database import create_engine
 from common.failpoints import Failpoint, FailpointError
+from common.problems import Problem
+from faults.proxy import Proxy
 from wallet_api.commands import CreateWallet
+from wallet_api.errors import WalletBusy
+from wallet_api.replies import Reply
 from wallet_api.transactions import OutcomeUnknown, execute
 from wallet_api.use_cases import Outcome, create_wallets
 
@@ -37,6 +42,10 @@ PATIENT = {
     "pool_timeout_seconds": 60,
     "fund_attempts_max": 1000,
 }
+
+CREATE = CreateWallet(
+    path="/wallets", claim=None, traceparent=None, metadata={}, user_id="ada", currency="EUR", external_id=None
+)
 
 
 @pytest.fixture
@@ -270,17 +279,14 @@ async def test_a_transaction_that_fails_says_whether_its_commit_had_begun(
     engine: AsyncEngine, sql: Sql, assert_promises_kept: Check
 ) -> None:
     """A constraint that is checked at each statement, and then only in the commit."""
-    command = CreateWallet(
-        path="/wallets", claim=None, traceparent=None, metadata={}, user_id="ada", currency="EUR", external_id=None
-    )
     await sql("ALTER TABLE wallet.outbox ADD CONSTRAINT once UNIQUE (event_type) DEFERRABLE")
-    await execute(engine, create_wallets, [command])
+    await execute(engine, create_wallets, [CREATE])
     with pytest.raises(asyncpg.UniqueViolationError):
-        await execute(engine, create_wallets, [command])
+        await execute(engine, create_wallets, [CREATE])
     await sql("ALTER TABLE wallet.outbox DROP CONSTRAINT once")
     await sql("ALTER TABLE wallet.outbox ADD CONSTRAINT once UNIQUE (event_type) DEFERRABLE INITIALLY DEFERRED")
     with pytest.raises(OutcomeUnknown) as unknown:
-        await execute(engine, create_wallets, [command])
+        await execute(engine, create_wallets, [CREATE])
     assert isinstance(unknown.value.__cause__, asyncpg.UniqueViolationError)
     await assert_promises_kept()
 
@@ -289,9 +295,23 @@ async def test_a_transaction_that_fails_says_whether_its_commit_had_begun(
 async def test_a_failure_after_the_commit_is_never_taken_for_one_before_it(
     engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
-    async def nothing(_: asyncpg.Connection, __: Sequence[CreateWallet]) -> list[Outcome]:
-        return []
-
     monkeypatch.setitem(failpoints._armed, moment, Failpoint("error"))
     with pytest.raises(OutcomeUnknown if moment == "api.committed" else FailpointError):
-        await execute(engine, nothing, [])
+        await execute(engine, create_wallets, [CREATE])
+
+
+async def test_what_decided_nothing_has_an_outcome_though_its_rollback_gets_no_answer(
+    linked_database_url: str, database_link: Proxy
+) -> None:
+    async def refuse(_: asyncpg.Connection, commands: Sequence[CreateWallet]) -> list[Outcome]:
+        return [WalletBusy("others have it") for _ in commands]
+
+    engine = create_engine(linked_database_url, "tests", pool_size=1)
+    await execute(engine, create_wallets, [CREATE])
+    database_link.forget_at = lambda piece: b"ROLLBACK" in piece
+    (outcome,) = await execute(engine, refuse, [CREATE])
+    assert isinstance(outcome, Problem)
+    assert database_link.forget_at is None
+    (outcome,) = await execute(engine, create_wallets, [CREATE])
+    assert isinstance(outcome, Reply)
+    await engine.dispose()

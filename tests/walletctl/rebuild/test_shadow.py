@@ -1,0 +1,85 @@
+"""Nobody who reads the history while the tables are swapped is told of a deadlock."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from common.database import LOCK_NOT_AVAILABLE, create_engine, sqlstate
+from history_consumer.read_queries import Filters, alarms, as_of_version, oldest_gaps, user_page, wallet_page
+from walletctl.rebuild import shadow
+from walletctl.verify.settings import VerifySettings
+
+Taker = Callable[[AsyncConnection], Coroutine[Any, Any, object]]
+Eventually = Callable[..., Awaitable[object]]
+
+ALL = Filters(None, None, None)
+TAKERS: dict[str, Taker] = {
+    "wallet_page": lambda connection: wallet_page(connection, uuid4(), "asc", 0, ALL, 10),
+    "user_page": lambda connection: user_page(connection, "ada", "asc", (uuid4(), uuid4()), ALL, 10),
+    "as_of_version": lambda connection: as_of_version(connection, uuid4(), 1),
+    "oldest_gaps": lambda connection: oldest_gaps(connection, 10),
+    "alarms": alarms,
+    "lock_live": shadow.lock_live,
+}
+
+WAITING = text("SELECT 1 FROM pg_locks WHERE pid = :pid AND NOT granted")
+TAKEN = text("""
+    SELECT relation::regclass::text AS name FROM pg_locks
+    WHERE pid = :pid AND granted
+        AND relation IN ('history.wallet_progress'::regclass, 'history.transaction_events'::regclass)
+""")
+
+
+async def pid(connection: AsyncConnection) -> int:
+    return int(await connection.scalar(text("SELECT pg_backend_pid()")) or 0)
+
+
+async def until_waiting(connection: AsyncConnection, waiting_pid: int, eventually: Eventually) -> None:
+    async def is_waiting() -> bool:
+        return bool((await connection.execute(WAITING, {"pid": waiting_pid})).all())
+
+    await eventually(is_waiting)
+
+
+@pytest.mark.parametrize("taker", TAKERS)
+async def test_readers_and_the_swap_take_the_tables_in_one_order(
+    settings: VerifySettings, eventually: Eventually, taker: str
+) -> None:
+    engine = create_engine(settings.history_database_url, "tests")
+    async with engine.connect() as holder, engine.connect() as connection:
+        # The second time its plan is there already, and the locks are taken by that.
+        for _ in range(2):
+            await holder.execute(text("LOCK TABLE history.transaction_events IN ACCESS EXCLUSIVE MODE"))
+            taker_pid = await pid(connection)
+            taking = asyncio.create_task(TAKERS[taker](connection))
+            await until_waiting(holder, taker_pid, eventually)
+            taken = await holder.scalars(TAKEN, {"pid": taker_pid})
+            assert taken.all() == ["history.wallet_progress"]
+            await holder.rollback()
+            await taking
+            await connection.rollback()
+    await engine.dispose()
+
+
+async def test_who_took_the_tables_in_another_order_gets_them_and_the_swap_waits(
+    settings: VerifySettings, eventually: Eventually
+) -> None:
+    engine = create_engine(settings.history_database_url, "tests")
+    async with engine.connect() as reader, engine.connect() as swap, engine.connect() as observer:
+        reader_pid = await pid(reader)
+        await reader.execute(text("SELECT 1 FROM history.transaction_events LIMIT 1"))
+        await swap.execute(text("LOCK TABLE history.wallet_progress IN ACCESS EXCLUSIVE MODE"))
+        reading = asyncio.create_task(reader.execute(text("SELECT 1 FROM history.wallet_progress LIMIT 1")))
+        await until_waiting(observer, reader_pid, eventually)
+        with pytest.raises(DBAPIError) as refusal:
+            await shadow.lock_live(swap)
+        assert sqlstate(refusal.value) == LOCK_NOT_AVAILABLE
+        await swap.rollback()
+        await reading
+    await engine.dispose()
