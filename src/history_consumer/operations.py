@@ -64,6 +64,7 @@ async def history_status(engine: AsyncEngine, admin: AdminClient | None, gaps_ma
     """
     async with engine.connect() as connection:
         await connection.execution_options(isolation_level="REPEATABLE READ")
+        await connection.execute(read_queries.KEEP_TABLES)
         positions = await read_queries.positions(connection)
         counts = await read_queries.status(connection)
         gaps = await read_queries.oldest_gaps(connection, gaps_max)

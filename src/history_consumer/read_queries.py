@@ -80,6 +80,10 @@ def _in_both_orders(statement: str) -> dict[Order, TextClause]:
 WALLET_PAGE: Final = _in_both_orders(_WALLET_PAGE)
 USER_PAGE: Final = _in_both_orders(_USER_PAGE)
 
+# Takes no snapshot itself: a REPEATABLE READ that begins with it sees all that a rebuild's swap left, and there is no
+# other swap until it ends. One between two of its statements would show it new tables as they were before.
+KEEP_TABLES: Final = text("LOCK TABLE history.wallet_progress, history.transaction_events IN ACCESS SHARE MODE")
+
 STATUS: Final = text("""
     SELECT
         count(*) AS wallets,

@@ -5,10 +5,11 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import RowMapping
+from sqlalchemy import RowMapping, TextClause
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from common.database import create_engine
+from history_consumer.read_queries import KEEP_TABLES
 from walletctl.restore.epoch import Epoch
 from walletctl.restore.queries import current_epoch
 from walletctl.verify import queries
@@ -59,7 +60,7 @@ async def taken(settings: VerifySettings) -> AsyncIterator[Snapshots]:
     first snapshot has, the second has too, and nothing that the pipeline does meanwhile looks like a difference.
     """
     async with AsyncExitStack() as stack:
-        history = await stack.enter_async_context(_reading(settings.history_database_url, settings))
+        history = await stack.enter_async_context(_reading(settings.history_database_url, settings, KEEP_TABLES))
         found = await queries.every(
             history, queries.POSITIONS, consumer_group=settings.consumer_group, topic=settings.kafka_topic
         )
@@ -72,8 +73,16 @@ async def taken(settings: VerifySettings) -> AsyncIterator[Snapshots]:
 
 
 @asynccontextmanager
-async def _reading(url: str, settings: VerifySettings) -> AsyncIterator[AsyncConnection]:
-    """Open a transaction whose statements all see the same, and which changes nothing."""
+async def _reading(
+    url: str, settings: VerifySettings, before: TextClause | None = None
+) -> AsyncIterator[AsyncConnection]:
+    """Open a transaction whose statements all see the same, and which changes nothing.
+
+    Args:
+        url: of the database.
+        settings: of the audit.
+        before: a statement to run before the snapshot is taken.
+    """
     engine = create_engine(
         url,
         "walletctl-verify",
@@ -86,6 +95,8 @@ async def _reading(url: str, settings: VerifySettings) -> AsyncIterator[AsyncCon
         async with engine.connect() as plain:
             connection = await plain.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
             async with connection.begin():
+                if before is not None:
+                    await connection.execute(before)
                 await connection.execute(queries.PREPARE)
                 yield connection
     finally:

@@ -1,19 +1,22 @@
-"""Nobody who reads the history while the tables are swapped is told of a deadlock."""
+"""Who reads the history while the tables are swapped is told of no deadlock, and of no half of a history."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from typing import Any
 from uuid import uuid4
 
 import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from common.database import LOCK_NOT_AVAILABLE, create_engine, sqlstate
+from common.database import LOCK_NOT_AVAILABLE, sqlstate
+from history_consumer.operations import history_status
 from history_consumer.read_queries import Filters, alarms, as_of_version, oldest_gaps, user_page, wallet_page
+from walletctl.databases import opened
 from walletctl.rebuild import shadow
 from walletctl.verify.settings import VerifySettings
+from walletctl.verify.snapshots import taken
 
 Taker = Callable[[AsyncConnection], Coroutine[Any, Any, object]]
 Eventually = Callable[..., Awaitable[object]]
@@ -28,7 +31,24 @@ TAKERS: dict[str, Taker] = {
     "lock_live": shadow.lock_live,
 }
 
-WAITING = text("SELECT 1 FROM pg_locks WHERE pid = :pid AND NOT granted")
+
+async def events_of_status(settings: VerifySettings) -> int:
+    async with opened(settings.history_database_url) as engine:
+        return (await history_status(engine, None)).events
+
+
+async def events_of_verify(settings: VerifySettings) -> int:
+    async with taken(settings) as snapshots:
+        return int(snapshots.history_figures["row_count"])
+
+
+LOOKS = {"status": events_of_status, "verify": events_of_verify}
+
+WAITING = text("""
+    SELECT 1 FROM pg_locks
+    WHERE database = (SELECT oid FROM pg_database WHERE datname = current_database()) AND NOT granted
+        AND pid = coalesce(cast(:pid AS integer), pid)
+""")
 TAKEN = text("""
     SELECT relation::regclass::text AS name FROM pg_locks
     WHERE pid = :pid AND granted
@@ -40,18 +60,25 @@ async def pid(connection: AsyncConnection) -> int:
     return int(await connection.scalar(text("SELECT pg_backend_pid()")) or 0)
 
 
-async def until_waiting(connection: AsyncConnection, waiting_pid: int, eventually: Eventually) -> None:
+async def until_waiting(connection: AsyncConnection, waiting_pid: int | None, eventually: Eventually) -> None:
+    """Wait until the session waits for a lock, or, if None, any session."""
+
     async def is_waiting() -> bool:
         return bool((await connection.execute(WAITING, {"pid": waiting_pid})).all())
 
     await eventually(is_waiting)
 
 
+@pytest.fixture
+async def engine(settings: VerifySettings) -> AsyncIterator[AsyncEngine]:
+    async with opened(settings.history_database_url) as engine:
+        yield engine
+
+
 @pytest.mark.parametrize("taker", TAKERS)
 async def test_readers_and_the_swap_take_the_tables_in_one_order(
-    settings: VerifySettings, eventually: Eventually, taker: str
+    engine: AsyncEngine, eventually: Eventually, taker: str
 ) -> None:
-    engine = create_engine(settings.history_database_url, "tests")
     async with engine.connect() as holder, engine.connect() as connection:
         # The second time its plan is there already, and the locks are taken by that.
         for _ in range(2):
@@ -64,13 +91,11 @@ async def test_readers_and_the_swap_take_the_tables_in_one_order(
             await holder.rollback()
             await taking
             await connection.rollback()
-    await engine.dispose()
 
 
 async def test_who_took_the_tables_in_another_order_gets_them_and_the_swap_waits(
-    settings: VerifySettings, eventually: Eventually
+    engine: AsyncEngine, eventually: Eventually
 ) -> None:
-    engine = create_engine(settings.history_database_url, "tests")
     async with engine.connect() as reader, engine.connect() as swap, engine.connect() as observer:
         reader_pid = await pid(reader)
         await reader.execute(text("SELECT 1 FROM history.transaction_events LIMIT 1"))
@@ -82,4 +107,19 @@ async def test_who_took_the_tables_in_another_order_gets_them_and_the_swap_waits
         assert sqlstate(refusal.value) == LOCK_NOT_AVAILABLE
         await swap.rollback()
         await reading
-    await engine.dispose()
+
+
+@pytest.mark.parametrize("look", LOOKS)
+async def test_a_look_in_one_snapshot_that_a_swap_keeps_waiting_sees_what_the_swap_left(
+    settings: VerifySettings, engine: AsyncEngine, eventually: Eventually, look: str
+) -> None:
+    """A snapshot of before the swap would show the new tables as they were then: not yet filled."""
+    async with engine.connect() as swap:
+        await shadow.lock_live(swap)
+        looking = asyncio.create_task(LOOKS[look](settings))
+        await until_waiting(swap, None, eventually)
+        await swap.execute(text("SET LOCAL session_replication_role = replica"))
+        await swap.execute(text("DELETE FROM history.transaction_events WHERE wallet_version > 1"))
+        await swap.execute(text("UPDATE history.wallet_progress SET event_count = 1, max_version = 1"))
+        await swap.commit()
+        assert await looking == 5, "wallets, of one version each"
