@@ -8,9 +8,10 @@ import asyncpg
 from asyncpg.exceptions import InvalidCachedStatementError
 from sqlalchemy import TextClause, event, text
 from sqlalchemy.dialects.postgresql import asyncpg as asyncpg_dialect
-from sqlalchemy.exc import DBAPIError, DisconnectionError, InterfaceError, OperationalError
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from common.settings import asyncpg_url
 
@@ -99,14 +100,17 @@ def create_engine(
             },
         },
     )
-    event.listen(engine.sync_engine, "checkout", _lend_no_ended_one)
+    event.listen(engine.sync_engine, "connect", _replace_when_ended)
     return engine
 
 
-def _lend_no_ended_one(connection: Any, *_: object) -> None:
-    # All sessions may have been ended at once, and asyncpg has heard of it: SQLAlchemy takes another connection then.
-    if connection.driver_connection.is_closed():
-        raise DisconnectionError
+def _replace_when_ended(connection: Any, entry: ConnectionPoolEntry) -> None:
+    # All sessions may be ended at once. Whoever takes this one from the pool afterwards gets a new one.
+    def replace(_: object) -> None:
+        if entry.dbapi_connection is connection:
+            entry.invalidate(soft=True)
+
+    connection.driver_connection.add_termination_listener(replace)
 
 
 class Statement:
@@ -165,8 +169,12 @@ async def _is_rolled_back(connection: asyncpg.Connection) -> bool:
     try:
         if connection.is_in_transaction():
             await connection.execute("ROLLBACK", timeout=_ROLLBACK_SECONDS_MAX)
-    except Exception:  # noqa: BLE001 - whatever it was, nobody else should find it
-        return False
+    except BaseException as error:
+        # Whatever it was, nobody else should find it, and no time is left for SQLAlchemy to say goodbye (2 s).
+        connection.terminate()
+        if isinstance(error, Exception):
+            return False
+        raise
     return True
 
 

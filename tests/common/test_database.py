@@ -129,6 +129,22 @@ async def test_sessions_that_were_all_ended_are_not_lent_again(database_url: str
     await engine.dispose()
 
 
+async def test_who_is_cancelled_while_an_ended_connection_is_replaced_leaves_its_place_in_the_pool(
+    engine: AsyncEngine,
+) -> None:
+    # At each step of the way.
+    for steps in range(12):
+        async with driver_connection(engine) as connection:
+            pass
+        connection.terminate()
+        taking = asyncio.create_task(pid(engine))
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        taking.cancel()
+        await asyncio.wait({taking})
+        await pid(engine)
+
+
 async def test_a_statement_takes_its_parameters_by_name_each_once(engine: AsyncEngine) -> None:
     statement = Statement("SELECT cast(:b AS int) - cast(:a AS int) AS difference, cast(:b AS int) AS b")
     assert statement.sql.count("$1") == 2

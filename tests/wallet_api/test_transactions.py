@@ -13,7 +13,7 @@ import pytest
 from httpx import AsyncClient, Response
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from common import failpoints
+from common import database, failpoints
 from common.database import create_engine
 from common.failpoints import Failpoint, FailpointError
 from common.problems import Problem
@@ -301,15 +301,18 @@ async def test_a_failure_after_the_commit_is_never_taken_for_one_before_it(
 
 
 async def test_what_decided_nothing_has_an_outcome_though_its_rollback_gets_no_answer(
-    linked_database_url: str, database_link: Proxy
+    linked_database_url: str, database_link: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Nor does it use up the time of the others: there is a deadline."""
+    monkeypatch.setattr(database, "_ROLLBACK_SECONDS_MAX", 0.1)
+
     async def refuse(_: asyncpg.Connection, commands: Sequence[CreateWallet]) -> list[Outcome]:
         return [WalletBusy("others have it") for _ in commands]
 
     engine = create_engine(linked_database_url, "tests", pool_size=1)
     await execute(engine, create_wallets, [CREATE])
     database_link.forget_at = lambda piece: b"ROLLBACK" in piece
-    (outcome,) = await execute(engine, refuse, [CREATE])
+    (outcome,) = await execute(engine, refuse, [CREATE], timeout_seconds=2)
     assert isinstance(outcome, Problem)
     assert database_link.forget_at is None
     (outcome,) = await execute(engine, create_wallets, [CREATE])

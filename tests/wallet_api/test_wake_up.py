@@ -8,6 +8,11 @@ import asyncpg
 import pytest
 from httpx import AsyncClient
 
+from common.database import create_engine
+from faults.proxy import Proxy
+from wallet_api import queries, wake_up
+from wallet_api.wake_up import WakeUp
+
 Json = dict[str, Any]
 
 
@@ -34,3 +39,25 @@ async def test_many_commits_in_a_moment_are_told_as_few(hints: asyncio.Queue[str
     assert {answer.status_code for answer in answers} == {201}
     await asyncio.wait_for(hints.get(), 20)
     assert hints.qsize() < len(bodies)
+
+
+async def test_a_hint_on_a_connection_that_was_forgotten_is_given_up_and_the_next_is_heard(
+    hints: asyncio.Queue[str], linked_database_url: str, database_link: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queries, "_NOTIFY_SECONDS_MAX", 0.2)
+    monkeypatch.setattr(wake_up, "_PAUSE_SECONDS", 0.01)
+    engine = create_engine(linked_database_url, "tests", pool_size=1)
+    hint = WakeUp(engine)
+    running = asyncio.create_task(hint.run())
+    hint.note_commit(1)
+    await asyncio.wait_for(hints.get(), 20)
+    database_link.forget_at = lambda piece: b"NOTIFY" in piece
+    hint.note_commit(1)
+    async with asyncio.timeout(20):
+        while database_link.forget_at is not None:
+            await asyncio.sleep(0.01)
+    hint.note_commit(1)
+    await asyncio.wait_for(hints.get(), 20)
+    hint.close()
+    await running
+    await engine.dispose()

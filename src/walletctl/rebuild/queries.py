@@ -40,6 +40,14 @@ GRANTS: Final = text("""
     FROM pg_class CROSS JOIN aclexplode(relacl) WHERE oid = cast(:name AS regclass) AND grantee <> relowner
 """)
 
+# Of the transaction, and for each lock.
+SET_LOCK_TIMEOUT: Final = text("""
+    SELECT set_config(
+        'lock_timeout', greatest(1, cast(setting::integer * cast(:deadlock_timeouts AS float) AS integer))::text, true
+    )
+    FROM pg_settings WHERE name = 'deadlock_timeout'
+""")
+
 LOCK_POSITIONS: Final = text("""
     SELECT partition, next_offset, topic_id FROM history.processed_offsets
     WHERE consumer_group = :consumer_group AND topic = :topic ORDER BY partition FOR UPDATE

@@ -264,7 +264,7 @@ class _Rebuild:
         left them, or moved, and then joins anew.
         """
         async with self._connection.begin():
-            await self._connection.exec_driver_sql("SET LOCAL lock_timeout = '1s'")
+            await shadow.keep_vacuum_out(self._connection)
             stored = {row.partition: row for row in await self._every(queries.LOCK_POSITIONS)}
             offsets = await self._topic.offsets()
             if not await self._topic.is_the_same():

@@ -9,7 +9,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from walletctl.rebuild import queries
 
-TABLES: Final = ("transaction_events", "wallet_progress")
+# In the order in which the readers' statements take them.
+TABLES: Final = ("wallet_progress", "transaction_events")
 _ALL: Final = (*TABLES, "dead_letters")
 
 
@@ -45,17 +46,32 @@ async def analyze(connection: AsyncConnection) -> None:
             await _run(connection, f"ANALYZE history.{table}_rebuild")
 
 
+async def keep_vacuum_out(connection: AsyncConnection) -> None:
+    """Let nobody vacuum or alter the live tables until the transaction ends; readers and writers go on.
+
+    PostgreSQL ends an autovacuum that is in the way, but only of who waits for longer than `deadlock_timeout`.
+
+    Raises:
+        sqlalchemy.exc.DBAPIError: an operator has one of them (lock_not_available).
+    """
+    await _lock(connection, "SHARE UPDATE EXCLUSIVE", deadlock_timeouts=2)
+
+
 async def lock_live(connection: AsyncConnection) -> None:
     """Keep readers and writers waiting until the transaction ends.
 
-    In the order in which the readers' statements take the tables; and who took them in another gets them: this gives up
-    waiting before PostgreSQL looks for a deadlock (`deadlock_timeout`, 1 s) and ends whose wait began first.
+    Who took the tables in another order gets them: this waits for both of them for less than `deadlock_timeout`, after
+    which PostgreSQL would look for a deadlock and end whose wait began first.
 
     Raises:
         sqlalchemy.exc.DBAPIError: somebody has one of them (lock_not_available).
     """
-    await _run(connection, "SET LOCAL lock_timeout = '500ms'")
-    await _run(connection, "LOCK TABLE history.wallet_progress, history.transaction_events IN ACCESS EXCLUSIVE MODE")
+    await _lock(connection, "ACCESS EXCLUSIVE", deadlock_timeouts=1 / 3)
+
+
+async def _lock(connection: AsyncConnection, mode: str, *, deadlock_timeouts: float) -> None:
+    await queries.scalar(connection, queries.SET_LOCK_TIMEOUT, deadlock_timeouts=deadlock_timeouts)
+    await _run(connection, f"LOCK TABLE {', '.join(f'history.{table}' for table in TABLES)} IN {mode} MODE")
 
 
 async def swap(connection: AsyncConnection) -> None:

@@ -12,7 +12,15 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from common.database import LOCK_NOT_AVAILABLE, sqlstate
 from history_consumer.operations import history_status
-from history_consumer.read_queries import Filters, alarms, as_of_version, oldest_gaps, user_page, wallet_page
+from history_consumer.read_queries import (
+    KEEP_TABLES,
+    Filters,
+    alarms,
+    as_of_version,
+    oldest_gaps,
+    user_page,
+    wallet_page,
+)
 from walletctl.databases import opened
 from walletctl.rebuild import shadow
 from walletctl.verify.settings import VerifySettings
@@ -28,6 +36,7 @@ TAKERS: dict[str, Taker] = {
     "as_of_version": lambda connection: as_of_version(connection, uuid4(), 1),
     "oldest_gaps": lambda connection: oldest_gaps(connection, 10),
     "alarms": alarms,
+    "keep_tables": lambda connection: connection.execute(KEEP_TABLES),
     "lock_live": shadow.lock_live,
 }
 
@@ -54,6 +63,10 @@ TAKEN = text("""
     WHERE pid = :pid AND granted
         AND relation IN ('history.wallet_progress'::regclass, 'history.transaction_events'::regclass)
 """)
+
+
+# So that what a busy machine adds changes nothing.
+PATIENT = text("SET LOCAL deadlock_timeout = '60s'")
 
 
 async def pid(connection: AsyncConnection) -> int:
@@ -83,6 +96,7 @@ async def test_readers_and_the_swap_take_the_tables_in_one_order(
         # The second time its plan is there already, and the locks are taken by that.
         for _ in range(2):
             await holder.execute(text("LOCK TABLE history.transaction_events IN ACCESS EXCLUSIVE MODE"))
+            await connection.execute(PATIENT)
             taker_pid = await pid(connection)
             taking = asyncio.create_task(TAKERS[taker](connection))
             await until_waiting(holder, taker_pid, eventually)
@@ -97,6 +111,7 @@ async def test_who_took_the_tables_in_another_order_gets_them_and_the_swap_waits
     engine: AsyncEngine, eventually: Eventually
 ) -> None:
     async with engine.connect() as reader, engine.connect() as swap, engine.connect() as observer:
+        await reader.execute(PATIENT)
         reader_pid = await pid(reader)
         await reader.execute(text("SELECT 1 FROM history.transaction_events LIMIT 1"))
         await swap.execute(text("LOCK TABLE history.wallet_progress IN ACCESS EXCLUSIVE MODE"))
@@ -107,6 +122,22 @@ async def test_who_took_the_tables_in_another_order_gets_them_and_the_swap_waits
         assert sqlstate(refusal.value) == LOCK_NOT_AVAILABLE
         await swap.rollback()
         await reading
+
+
+@pytest.mark.parametrize("deadlock_timeout_ms", [1000, 300, 1])
+async def test_the_swap_gives_way_before_a_deadlock_is_looked_for_and_waits_for_an_autovacuum_to_be_ended(
+    engine: AsyncEngine, deadlock_timeout_ms: int
+) -> None:
+    async def lock_timeout_ms() -> int:
+        return int(await swap.scalar(text("SELECT setting FROM pg_settings WHERE name = 'lock_timeout'")) or 0)
+
+    async with engine.connect() as swap:
+        await swap.execute(text(f"SET LOCAL deadlock_timeout = {deadlock_timeout_ms}"))
+        await shadow.keep_vacuum_out(swap)
+        assert await lock_timeout_ms() > deadlock_timeout_ms
+        await shadow.lock_live(swap)
+        # Zero would be no timeout; for each of the two tables.
+        assert 0 < await lock_timeout_ms() * 2 < max(deadlock_timeout_ms, 3)
 
 
 @pytest.mark.parametrize("look", LOOKS)
