@@ -108,5 +108,3 @@ class _Pulse:
         for entry in list(self._entries):
             if entry.driver_connection is not None:
                 entry.driver_connection.terminate()
-                # Whoever takes it from the pool later gets a new one.
-                entry.invalidate(soft=True)

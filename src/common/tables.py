@@ -121,7 +121,7 @@ outbox = Table(
     "outbox",
     metadata,
     Column("id", BigInteger, Identity(always=True), primary_key=True),
-    # No unique index: it is a UUIDv7, half of it random, and each index here is written twice.
+    # No unique index: it is a UUIDv7 with 48 random bits, and each index here is written twice.
     Column("event_id", Uuid, nullable=False),
     Column("aggregate_id", Uuid, nullable=False),
     Column("lane", SmallInteger, nullable=False),
