@@ -42,8 +42,15 @@ async def test_many_commits_in_a_moment_are_told_as_few(hints: asyncio.Queue[str
 
 
 async def test_a_hint_on_a_connection_that_was_forgotten_is_given_up_and_the_next_is_heard(
-    hints: asyncio.Queue[str], linked_database_url: str, database_link: Proxy, monkeypatch: pytest.MonkeyPatch
+    hints: asyncio.Queue[str],
+    linked_database_url: str,
+    database_link: Proxy,
+    eventually: Callable[..., Awaitable[Any]],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    async def is_forgotten() -> bool:
+        return database_link.forget_at is None
+
     monkeypatch.setattr(queries, "_NOTIFY_SECONDS_MAX", 0.2)
     monkeypatch.setattr(wake_up, "_PAUSE_SECONDS", 0.01)
     engine = create_engine(linked_database_url, "tests", pool_size=1)
@@ -53,9 +60,7 @@ async def test_a_hint_on_a_connection_that_was_forgotten_is_given_up_and_the_nex
     await asyncio.wait_for(hints.get(), 20)
     database_link.forget_at = lambda piece: b"NOTIFY" in piece
     hint.note_commit(1)
-    async with asyncio.timeout(20):
-        while database_link.forget_at is not None:
-            await asyncio.sleep(0.01)
+    await eventually(is_forgotten)
     hint.note_commit(1)
     await asyncio.wait_for(hints.get(), 20)
     hint.close()

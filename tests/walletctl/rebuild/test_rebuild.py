@@ -10,9 +10,7 @@ import pytest
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncEngine
 
-from common.database import create_engine
 from common.kafka import ensure_topic
 from common.worker import Health
 from history_consumer.app import create_app
@@ -22,6 +20,7 @@ from outbox_relay import retention
 from outbox_relay.operations import Selection, replay
 from outbox_relay.retention import Ages
 from schema_objects import OBJECTS
+from walletctl.databases import opened
 from walletctl.rebuild import queries, shadow
 from walletctl.rebuild.errors import RebuildUnderWayError, TopicUnfitError
 from walletctl.rebuild.rebuild import rebuild
@@ -49,15 +48,6 @@ CORRUPTED = (
     FROM wallet.outbox LIMIT 1
     """,
 )
-
-
-@asynccontextmanager
-async def opened(url: str) -> AsyncIterator[AsyncEngine]:
-    engine = create_engine(url, "tests")
-    try:
-        yield engine
-    finally:
-        await engine.dispose()
 
 
 async def objects(url: str) -> set[tuple[Any, ...]]:
