@@ -11,6 +11,7 @@ from starlette.types import ASGIApp
 
 from common.direct_routes import DirectRoutes, Reader
 from common.http import EXCEPTION_HANDLERS, Checks, RequestBounds, RequestMetrics, probe_routes
+from common.http_heads import RequestHeads
 from common.openapi import only_problem_documents
 from common.settings import ApiSettings
 
@@ -30,7 +31,7 @@ class _Api(FastAPI):
         app = super().build_middleware_stack()
         app = DirectRoutes(app, self._direct, self._readers, EXCEPTION_HANDLERS)
         app = RequestBounds(app, self._settings.requests_max, self._settings.request_deadline_seconds)
-        return RequestMetrics(app)
+        return RequestMetrics(RequestHeads(app))
 
 
 def create_api(

@@ -3,13 +3,12 @@
 import asyncio
 import os
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
 import structlog
-import uvicorn
 from fastapi.exceptions import RequestValidationError
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, generate_latest, multiprocess
 from sqlalchemy.exc import SQLAlchemyError
@@ -22,6 +21,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from common import problems
 from common.database import DRIVER_ERRORS, QUERY_CANCELED, is_unreachable, sqlstate
+from common.http_server import BackgroundServer, background_server
 from common.metrics import http_request_duration_seconds, http_requests_refused
 from common.problems import MEDIA_TYPE, Problem
 
@@ -73,7 +73,11 @@ async def on_http_exception(request: Request, error: Exception) -> Response:
     """Answer what the router refused: unknown paths and methods."""
     assert isinstance(error, HTTPException)
     kind = _BY_STATUS.get(error.status_code, problems.BadRequest)
-    return problem_response(request, kind(str(error.detail)), error.headers)
+    headers = dict(error.headers or {})
+    if "Allow" in headers:
+        methods = {method.strip() for method in headers["Allow"].split(",")}
+        headers["Allow"] = ", ".join(sorted(methods | ({"HEAD"} if "GET" in methods else set())))
+    return problem_response(request, kind(str(error.detail)), headers)
 
 
 async def on_unexpected(request: Request, error: Exception) -> Response:
@@ -116,10 +120,20 @@ def probe_routes(checks: Checks) -> list[BaseRoute]:
 async def metrics_endpoint(_: Request) -> Response:
     """Answer with this process's metrics, or with the sum over all workers of a multi-process server."""
     registry = REGISTRY
-    if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+    if directory := os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
+        _forget_dead_workers(Path(directory))
         registry = CollectorRegistry()
         multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
     return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+
+
+def _forget_dead_workers(directory: Path) -> None:
+    """Let a worker that was killed take what it had open along: its gauges are no part of the sum."""
+    for pid in {int(path.stem.rpartition("_")[2]) for path in directory.glob("gauge_live*.db")}:
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            multiprocess.mark_process_dead(pid)  # type: ignore[no-untyped-call]
 
 
 class RequestMetrics:
@@ -207,17 +221,7 @@ async def _unavailable(detail: str, scope: Scope, receive: Receive, send: Send) 
     await response(scope, receive, send)
 
 
-class BackgroundServer(uvicorn.Server):
-    """A server inside a worker's own event loop, which leaves the signals to the worker."""
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Do nothing: the worker handles the signals."""
-        yield
-
-
 def ops_server(checks: Checks, host: str, port: int) -> BackgroundServer:
     """Return the server of a worker's `/live`, `/ready` and `/metrics`."""
-    app = Starlette(routes=probe_routes(checks))
-    config = uvicorn.Config(app, host=host, port=port, log_config=None, access_log=False, lifespan="off")
-    return BackgroundServer(config)
+    app = Starlette(routes=probe_routes(checks), exception_handlers=dict(EXCEPTION_HANDLERS))
+    return background_server(app, host, port)

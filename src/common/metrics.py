@@ -1,6 +1,6 @@
 """Metrics that both APIs declare alike."""
 
-from prometheus_client import Counter, Histogram, disable_created_metrics
+from prometheus_client import Counter, Gauge, Histogram, disable_created_metrics
 
 # A gauge for each counter's birth says nothing that the counter doesn't.
 disable_created_metrics()  # type: ignore[no-untyped-call]
@@ -15,5 +15,19 @@ http_request_duration_seconds = Histogram(
 http_requests_refused = Counter(
     "http_requests_refused_total",
     "Requests answered 503 because too many were under way (overload) or time was up (deadline).",
+    ("reason",),
+)
+
+http_connections_open = Gauge(
+    "http_connections_open",
+    "Connections that clients have to this server.",
+    multiprocess_mode="livesum",
+)
+
+http_connections_ended = Counter(
+    "http_connections_ended_total",
+    "Connections that the server ended, by reason: the head, the body or the reading of the reply took too long"
+    " (head-deadline, body-deadline, reply-stalled), what came was refused as HTTP (refused), or there were too many:"
+    " an idle one gave way to a new one (gave-way), or all were busy (at-capacity).",
     ("reason",),
 )

@@ -5,8 +5,11 @@ Problem
 ├── BadRequest                 400 bad-request
 ├── RouteNotFound              404 not-found
 ├── MethodNotAllowed           405 method-not-allowed
+├── RequestTimeout             408 request-timeout
 ├── ContentTooLarge            413 content-too-large
 ├── UnsupportedMediaType       415 unsupported-media-type
+├── UnsupportedContentEncoding 415 unsupported-content-encoding (+ Accept-Encoding)
+├── HeadersTooLarge            431 headers-too-large
 ├── InternalError              500 internal-error
 └── Unavailable                503 unavailable (+ Retry-After)
 """
@@ -125,6 +128,14 @@ class MethodNotAllowed(Problem):
     title = "This path doesn't know this method"
 
 
+class RequestTimeout(Problem):
+    """The rest of the request did not come in time (RFC 9110, section 15.5.9)."""
+
+    status = 408
+    code = "request-timeout"
+    title = "Request timeout"
+
+
 class ContentTooLarge(Problem):
     """The body is past the limit."""
 
@@ -139,6 +150,26 @@ class UnsupportedMediaType(Problem):
     status = 415
     code = "unsupported-media-type"
     title = "The body must be application/json"
+
+
+class UnsupportedContentEncoding(Problem):
+    """The body is compressed (RFC 9110, section 15.5.16)."""
+
+    status = 415
+    code = "unsupported-content-encoding"
+    title = "Unsupported content encoding"
+
+    def headers(self) -> dict[str, str]:
+        """Return the encodings that are taken: none."""
+        return {"Accept-Encoding": "identity"}
+
+
+class HeadersTooLarge(Problem):
+    """The request line and the headers are past the limit (RFC 6585, section 5)."""
+
+    status = 431
+    code = "headers-too-large"
+    title = "Request headers too large"
 
 
 class InternalError(Problem):

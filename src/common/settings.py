@@ -58,6 +58,15 @@ class ApiSettings(Settings):
     """Requests under way in one process at most; one more is answered 503 at once."""
     request_deadline_seconds: float = Field(10.0, gt=0, le=300)
     """A request without an answer by then is cut off and answered 503."""
+    connections_max: int = Field(1000, ge=1, le=100_000)
+    """Connections of clients to one process at most, or as many as its limit of open files (`ulimit -n`) leaves, if
+    that is less. At the limit the one that has been idle longest is closed for a new one."""
+    head_deadline_seconds: float = Field(10.0, gt=0, le=300)
+    """How long the head of a request may take, from the connection's accept or the reply before it; then 408."""
+    body_deadline_seconds: float = Field(5.0, gt=0, le=300)
+    """How long the body of a request may take after its head; then 408."""
+    reply_stall_seconds: float = Field(10.0, gt=0, le=300)
+    """A client that reads nothing of its reply for this long is cut off."""
     database_connect_timeout_seconds: float = Field(0.8, gt=0, le=60)
     """How long to wait for a new connection; with the database away a client hears so within a second."""
 

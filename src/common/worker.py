@@ -11,7 +11,7 @@ from typing import Any, Final
 import structlog
 import uvloop
 
-from common.http import BackgroundServer
+from common.http_server import BackgroundServer
 
 log = structlog.get_logger()
 

@@ -30,7 +30,7 @@ READ_ERRORS: Final[dict[int | str, dict[str, Any]]] = {
 LIST_ERRORS: Final = {code: what for code, what in READ_ERRORS.items() if code != HTTPStatus.NOT_FOUND}
 
 _POST_ERRORS: Final[dict[int | str, dict[str, Any]]] = {
-    400: _problem("bad-request: the body is not JSON"),
+    400: _problem("bad-request: the body is not JSON, or a header of one value is there twice"),
     404: _problem("wallet-not-found"),
     409: _problem(
         "wallet-frozen, wallet-closed, external-id-taken; with Retry-After: version-conflict, wallet-busy, "
@@ -38,7 +38,7 @@ _POST_ERRORS: Final[dict[int | str, dict[str, Any]]] = {
     ),
     412: _problem("version-mismatch"),
     413: _problem("content-too-large"),
-    415: _problem("unsupported-media-type"),
+    415: _problem("unsupported-media-type, unsupported-content-encoding"),
     422: _problem(
         "validation-error, insufficient-funds, balance-limit-exceeded, currency-mismatch, same-wallet, "
         "idempotency-key-reused, idempotency-key-required"

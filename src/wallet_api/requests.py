@@ -12,7 +12,13 @@ from pydantic_core import PydanticCustomError
 from starlette.requests import ClientDisconnect, Request
 
 from common.money import UnknownCurrencyError, exponent_of
-from common.problems import BadRequest, ContentTooLarge, UnsupportedMediaType, ValidationProblem
+from common.problems import (
+    BadRequest,
+    ContentTooLarge,
+    UnsupportedContentEncoding,
+    UnsupportedMediaType,
+    ValidationProblem,
+)
 from common.text import check_text, check_user_id
 from wallet_api.commands import IdempotencyClaim
 from wallet_api.errors import IdempotencyKeyRequired
@@ -26,7 +32,8 @@ _AMOUNT_MAX: Final = 10**300
 
 _KEY = re.compile(r"[!-~]{1,255}")
 _TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
-_ENTITY_TAGS = re.compile(r'(?:W/)?"[^"]*"(?:\s*,\s*(?:W/)?"[^"]*")*')
+# Empty elements are left out (RFC 9110, section 5.6.1).
+_ENTITY_TAGS = re.compile(r'[\s,]*(?:W/)?"[^"]*"(?:\s*,[\s,]*(?:W/)?"[^"]*")*[\s,]*')
 _ENTITY_TAG = re.compile(r'"[^"]*"')
 _STRONG_VERSION = re.compile(r'(?<!W/)"([1-9][0-9]{0,17})"')
 
@@ -130,12 +137,15 @@ async def read_body(request: Request, model: type[BodyT]) -> BodyT:
     """Return the request's body, checked.
 
     Raises:
-        UnsupportedMediaType, ContentTooLarge, BadRequest: it can't be read.
+        UnsupportedMediaType, UnsupportedContentEncoding, ContentTooLarge, BadRequest: it can't be read.
         ValidationProblem: a field is wrong; all of them are named.
     """
     content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if content_type != "application/json" and not content_type.endswith("+json"):
         raise UnsupportedMediaType("Content-Type: send application/json.")
+    encodings = {encoding.strip().lower() for encoding in request.headers.get("content-encoding", "").split(",")}
+    if encodings - {"", "identity"}:
+        raise UnsupportedContentEncoding("Content-Encoding: send the body as it is, without compression.")
     document = _parse(await _read_bounded(request))
     if not isinstance(document, dict):
         raise ValidationProblem("The body must be a JSON object.")

@@ -5,13 +5,30 @@ import tempfile
 
 import uvicorn
 
+from common.http_connections import ConnectionBounds
+from common.http_server import server_options
+from common.settings import ApiSettings
+from walletctl.console import Exit, fail
 
-def serve(factory: str, host: str, port: int, *, workers: int = 1) -> None:
+
+def serve(
+    factory: str, host: str, port: int, settings: ApiSettings, *, workers: int = 1, descriptors_kept: int = 0
+) -> None:
     """Serve the application that `factory` (`"module:function"`) makes, until SIGTERM or SIGINT.
 
     With more than one worker the metrics of all add up: each counts in a file of its own, in a directory
-    that goes when the server ends.
+    that goes when the server ends. A process keeps `descriptors_kept` open files for its connections to the database.
     """
+    bounds = ConnectionBounds(
+        settings.connections_max,
+        settings.head_deadline_seconds,
+        settings.body_deadline_seconds,
+        settings.reply_stall_seconds,
+    )
+    try:
+        options = server_options(bounds, descriptors_kept=descriptors_kept)
+    except ValueError as error:
+        fail(str(error), Exit.USAGE)
 
     def run() -> None:
         uvicorn.run(
@@ -21,12 +38,8 @@ def serve(factory: str, host: str, port: int, *, workers: int = 1) -> None:
             port=port,
             workers=workers,
             loop="uvloop",
-            http="httptools",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,
             timeout_graceful_shutdown=10,
+            **options,
         )
 
     if workers == 1:

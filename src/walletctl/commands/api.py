@@ -21,5 +21,7 @@ def serve_api() -> None:
         "wallet_api.app:create_app",
         settings.wallet_api_host,
         settings.wallet_api_port,
+        settings,
         workers=settings.wallet_api_workers,
+        descriptors_kept=settings.database_pool_size,
     )

@@ -55,7 +55,9 @@ def serve_history() -> None:
         "history_consumer.app:create_app",
         settings.history_api_host,
         settings.history_api_port,
+        settings,
         workers=settings.history_api_workers,
+        descriptors_kept=settings.database_pool_size,
     )
 
 

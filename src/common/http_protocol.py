@@ -1,0 +1,301 @@
+"""HTTP/1.1 on one connection: uvicorn's protocol on llhttp, made to keep to RFC 9112 where it doesn't.
+
+What llhttp refuses stays refused. This adds: an offer to upgrade is ignored, and the request's body stays its body; the
+rules on Host, Transfer-Encoding and the version; deadlines; replies for a client that has shut down its sending side;
+problem documents. (docs/decisions/0015-http-framing.md)
+"""
+
+import re
+from functools import lru_cache
+from typing import Any, Final
+from urllib.parse import quote
+
+import httptools
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from common.http_connections import Connections
+from common.problems import (
+    MEDIA_TYPE,
+    BadRequest,
+    HeadersTooLarge,
+    MethodNotAllowed,
+    Problem,
+    RequestTimeout,
+    Unavailable,
+)
+
+HEAD_BYTES_MAX: Final = 32 * 1024
+_LINGER_SECONDS: Final = 1.0
+# RFC 3986, section 3.2.2: a name or an IPv4 address, or an IPv6 address in brackets; then a port.
+_HOST = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]*)?")
+
+
+class _Trailers(list[tuple[bytes, bytes]]):
+    """Where the fields after a chunked body go: nowhere (RFC 9110, section 6.5.1)."""
+
+    def append(self, _: tuple[bytes, bytes]) -> None:
+        """Drop the field."""
+
+
+_TRAILERS: Final = _Trailers()
+
+
+@lru_cache(maxsize=1024)
+def _is_host(value: bytes) -> bool:
+    return _HOST.fullmatch(value) is not None
+
+
+class HttpProtocol(HttpToolsProtocol):
+    """One connection.
+
+    Requests on it are answered in their order. Once it has to end, what has come whole is answered first, then the
+    reason is told, and nothing that comes later is looked at.
+
+    Args:
+        connections: of this process.
+        options: uvicorn's own.
+    """
+
+    def __init__(self, *, connections: Connections, **options: Any) -> None:
+        super().__init__(**options)
+        self._connections = connections
+        self._bounds = connections.bounds
+        # Requests whose head has come and whose reply hasn't gone.
+        self._unanswered = 0
+        self._deadline: float | None = None
+        self._offers_upgrade = False
+        self._head_bytes = self._segment_bytes = 0
+        self._last_words: bytes | None = None
+        self._unsent_bytes = 0
+        self._unsent_since = 0.0
+
+    # The connection
+
+    def connection_made(self, transport: Any) -> None:
+        """Take the connection in, or answer 503 where there is no room for it."""
+        super().connection_made(transport)
+        if self._connections.add(self):
+            self._unsent_since = self.loop.time()
+            self._deadline = self._unsent_since + self._bounds.head_deadline_seconds
+            return
+        self._last_words = b""
+        transport.write(self._document(Unavailable("The server has as many connections as it may. Retry later.")))
+        transport.close()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the connection."""
+        self._connections.discard(self)
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what came, unless the connection is ending."""
+        if self._last_words is not None:
+            return
+        self._unset_keepalive_if_required()
+        self._segment_bytes = len(data)
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as offer:
+            self._go_on_without_upgrade(memoryview(data)[offer.args[0] :])
+        except httptools.HttpParserError as error:
+            self._refuse(error)
+        else:
+            if self._in_head():
+                self._head_bytes += len(data)
+                if self._head_bytes > HEAD_BYTES_MAX:
+                    self._end(self._refusal(_too_large()))
+
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """Answer what has come whole though the client sends no more (RFC 9112, section 9.6); return True meanwhile."""
+        if self._last_words is None:
+            self._end(b"")
+        return self._unanswered > 0
+
+    def look(self, now: float) -> None:
+        """End the connection if it is late; `now` is the event loop's time in seconds."""
+        unsent_bytes = self.transport.get_write_buffer_size()
+        if not unsent_bytes or unsent_bytes < self._unsent_bytes:
+            self._unsent_since = now
+        self._unsent_bytes = unsent_bytes
+        if now - self._unsent_since >= self._bounds.reply_stall_seconds:
+            self._connections.count_end("reply-stalled")
+            self.transport.abort()
+        elif self._deadline is not None and now >= self._deadline:
+            self._on_deadline()
+
+    def waits_since(self) -> float | None:
+        """Return what grows with the time at which the connection began to wait for a request; None: it doesn't."""
+        return None if self._unanswered or self.transport.get_write_buffer_size() else self._deadline
+
+    def give_way(self) -> None:
+        """Close the connection, which waits for a request."""
+        self._last_words, self._deadline = b"", None
+        self.transport.close()
+
+    def _on_deadline(self) -> None:
+        if self._last_words is not None:
+            self.transport.abort()
+        elif not self._unanswered:
+            self._connections.count_end("head-deadline")
+            self._end(self._document(_too_late("head", self._bounds.head_deadline_seconds)) if self._in_head() else b"")
+        elif self.cycle.more_body and not self.flow.read_paused:
+            self._connections.count_end("body-deadline")
+            self._end(self._document(_too_late("body", self._bounds.body_deadline_seconds)))
+
+    # The parser's callbacks
+
+    def on_headers_complete(self) -> None:
+        """Begin to answer a request whose head has come and is as it must be."""
+        if self.parser.should_upgrade():
+            self._offers_upgrade = True
+            if self.parser.get_method() == b"CONNECT":
+                raise MethodNotAllowed("This server is no proxy.")
+            return
+        self._check_head()
+        super().on_headers_complete()
+        self.headers = _TRAILERS
+        self._head_bytes = 0
+        self._unanswered += 1
+        self._deadline = self.loop.time() + self._bounds.body_deadline_seconds
+
+    def on_message_complete(self) -> None:
+        """Note that the whole request has come."""
+        if not self._offers_upgrade:
+            super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """Go on with the next request, or wait for it, or end."""
+        self._unanswered -= 1
+        super().on_response_complete()
+        if self._unanswered:
+            return
+        if self.transport.is_closing():
+            self._deadline = None
+        elif self._last_words is not None:
+            self._say_last_words()
+        else:
+            self._deadline = self.loop.time() + self._bounds.head_deadline_seconds
+
+    # Parts
+
+    def _go_on_without_upgrade(self, rest: memoryview) -> None:
+        """Parse a request again without its offer to upgrade, and then the `rest`, which is its body and what follows.
+
+        llhttp takes what follows such a request as another protocol's. A server may ignore the offer (RFC 9110,
+        section 7.8): the request is then as if it had not been made.
+        """
+        try:
+            while True:
+                head = self._head_without_upgrade()
+                self._offers_upgrade = False
+                self.parser = _new_parser(self)
+                self.parser.feed_data(head)
+                try:
+                    self.parser.feed_data(rest)
+                except httptools.HttpParserUpgrade as offer:
+                    rest = rest[offer.args[0] :]
+                else:
+                    return
+        except httptools.HttpParserError as error:
+            self._refuse(error)
+
+    def _head_without_upgrade(self) -> bytes:
+        version = self.parser.get_http_version().encode()
+        fields = [name + b": " + value for name, value in self.headers if name != b"upgrade"]
+        return b"\r\n".join([self.parser.get_method() + b" " + self.url + b" HTTP/" + version, *fields, b"", b""])
+
+    def _check_head(self) -> None:
+        """Check what llhttp doesn't (RFC 9112, sections 2.3, 3.2 and 6.1).
+
+        Raises:
+            Problem: the request is refused and the connection closed.
+        """
+        version = self.parser.get_http_version()
+        if version not in {"1.1", "1.0"}:
+            raise BadRequest("This server speaks HTTP/1.1.")
+        hosts = 0
+        for name, value in self.headers:
+            if name == b"host":
+                hosts += 1
+                if hosts > 1 or not _is_host(value):
+                    raise BadRequest("Host: send one, a name or an address with an optional port.")
+            elif name == b"transfer-encoding" and (value.lower() != b"chunked" or version == "1.0"):
+                raise BadRequest("Transfer-Encoding: only chunked is known, and only to HTTP/1.1.")
+        if not hosts and version == "1.1":
+            raise BadRequest("Host: send it (RFC 9112, section 3.2).")
+        if self._head_bytes + self._segment_bytes > HEAD_BYTES_MAX and self._head_size() > HEAD_BYTES_MAX:
+            raise _too_large()
+
+    def _head_size(self) -> int:
+        return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+
+    def _in_head(self) -> bool:
+        """Whether the head of a request has come in part."""
+        return self.headers is not None and self.headers is not _TRAILERS
+
+    def _refuse(self, error: httptools.HttpParserError) -> None:
+        """Answer what llhttp or a check of ours refused; `_end` what has come before it."""
+        cause = error.__context__
+        self._end(self._refusal(cause if isinstance(cause, Problem) else BadRequest(f"This is not HTTP/1.1: {error}.")))
+
+    def _refusal(self, problem: Problem) -> bytes:
+        self._connections.count_end("refused")
+        return self._document(problem)
+
+    def _end(self, last_words: bytes) -> None:
+        """Take no more requests: answer what has come whole, then say `last_words` and close.
+
+        What has come in part is dropped: it has not begun if it stands behind another, else its reader is told that
+        the client has left.
+        """
+        self._last_words, self._deadline = last_words, None
+        cycle = self.cycle
+        if self._unanswered and cycle.more_body and not cycle.response_complete:
+            self._unanswered -= 1
+            if self.pipeline:
+                self.pipeline.popleft()
+            else:
+                cycle.disconnected = True
+                cycle.message_event.set()
+                if cycle.response_started:
+                    self._last_words = b""
+        if not self._unanswered:
+            self._say_last_words()
+
+    def _say_last_words(self) -> None:
+        """Write them and close in stages, so that a reset doesn't overtake them (RFC 9112, section 9.6)."""
+        self._unset_keepalive_if_required()
+        if not self._last_words or self.transport.is_closing():
+            self.transport.close()
+            return
+        self.transport.write(self._last_words)
+        self.transport.write_eof()
+        self.flow.resume_reading()
+        self._deadline = self.loop.time() + _LINGER_SECONDS
+
+    def _document(self, problem: Problem) -> bytes:
+        body = problem.body(quote(self.scope.get("path", "")) if self.scope else "")
+        headers = {
+            "content-type": MEDIA_TYPE,
+            "content-length": str(len(body)),
+            "connection": "close",
+            **problem.headers(),
+        }
+        lines = [(name.encode(), value.encode()) for name, value in headers.items()]
+        fields = [name + b": " + value for name, value in [*self.server_state.default_headers, *lines]]
+        return STATUS_LINE[problem.status] + b"\r\n".join([*fields, b"", body])
+
+
+def _new_parser(target: HttpProtocol) -> httptools.HttpRequestParser:
+    parser = httptools.HttpRequestParser(target)
+    # As uvicorn has it: what follows a request that closes the connection is skipped.
+    parser.set_dangerous_leniencies(lenient_data_after_close=True)
+    return parser
+
+
+def _too_large() -> HeadersTooLarge:
+    return HeadersTooLarge(f"The request line and the headers may have {HEAD_BYTES_MAX} bytes together.")
+
+
+def _too_late(what: str, seconds: float) -> RequestTimeout:
+    return RequestTimeout(f"The request's {what} did not come within {seconds:g} seconds. Send it again.")
