@@ -29,7 +29,9 @@ class HistoryItem(BaseModel):
     currency: str = Field(examples=["EUR"])
     balance_after: str = Field(examples=["20.00"])
     counterparty_wallet_id: UUID | None
-    event_data: dict[str, Any] = Field(description="The event as it came through Kafka.")
+    event_data: dict[str, Any] = Field(
+        description="The event as it came through Kafka, but for `wallets`: of these only the wallet of this item."
+    )
     created_at: datetime = Field(description="When the wallet changed.")
     recorded_at: datetime = Field(description="When the history learned of it.")
 
@@ -51,7 +53,7 @@ def timestamp(moment: datetime) -> str:
 
 
 def item_json(row: RowMapping) -> dict[str, Any]:
-    """Shape a row of `transaction_events`; `event_data` goes out byte for byte as it is stored."""
+    """Shape a row of `transaction_events` for the owner of its wallet."""
     return {
         "event_id": str(row["event_id"]),
         "event_type": row["event_type"],
@@ -64,10 +66,26 @@ def item_json(row: RowMapping) -> dict[str, Any]:
         "currency": row["currency"],
         "balance_after": to_major(row["balance_after_minor"], row["currency"]),
         "counterparty_wallet_id": _text(row["counterparty_wallet_id"]),
-        "event_data": orjson.Fragment(row["event_data"]),
+        "event_data": _own_side(row["event_data"], row["direction"]),
         "created_at": timestamp(row["created_at"]),
         "recorded_at": timestamp(row["recorded_at"]),
     }
+
+
+def _own_side(event_data: str, direction: Direction | None) -> orjson.Fragment:
+    """Return the event without the other wallet's balance, version and user. It is stored whole, for the audit.
+
+    The sender is the first of a transfer's wallets (`common.events.TransferDone`).
+    """
+    event = orjson.loads(event_data)
+    is_receiver = direction == "in" and len(event["wallets"]) > 1
+    event["wallets"] = [event["wallets"][is_receiver]]
+    try:
+        return orjson.Fragment(orjson.dumps(event))
+    except orjson.JSONEncodeError:
+        # More than 254 levels, of which no wallet API makes metadata: only what has no levels can be told.
+        flat = {name: value for name, value in event.items() if not isinstance(value, dict | list)}
+        return orjson.Fragment(orjson.dumps({**flat, "wallets": event["wallets"]}))
 
 
 def page_json(page: Page, limit: int, next_cursor: str | None) -> bytes:

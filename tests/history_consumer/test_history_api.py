@@ -1,20 +1,24 @@
 """What the history tells: its pages, its filters, and whether anything is missing."""
 
 import asyncio
+import itertools
+import json
+import re
 import time
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
 from decimal import Decimal
-from typing import Any
+from typing import Any, get_args
 from urllib.parse import quote
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import httpx
 import pytest
 
 from common.pulse import INTERVAL_SECONDS, PATIENCE_SECONDS
 from faults.proxy import Proxy
+from history_consumer.projection import EventType
 from history_events import AnyEvent, History, Wallet
 
 ODD_USER = "größe/中>…"
@@ -62,13 +66,82 @@ async def test_an_item_says_what_happened_to_the_wallet(api: httpx.AsyncClient, 
         "currency": "EUR",
         "balance_after": "20.00",
         "counterparty_wallet_id": str(bob.id),
-        "event_data": sent.model_dump(mode="json"),
+        "event_data": {**sent.model_dump(mode="json"), "wallets": [sent.wallets[0].model_dump(mode="json")]},
     }
     created = body["items"][2]
     assert (created["amount"], created["direction"], created["transaction_id"]) == (None, None, None)
     received = (await get(api, f"/history/wallets/{bob.id}"))["items"][0]
     assert (received["event_type"], received["direction"], received["amount"]) == ("TRANSFER_RECEIVED", "in", "30.00")
     assert (received["balance_after"], received["counterparty_wallet_id"]) == ("30.00", str(ada.id))
+
+
+async def test_each_wallet_is_shown_its_own_side_of_every_event_and_nothing_of_the_other(
+    api: httpx.AsyncClient, history: History
+) -> None:
+    ada, bob, own = Wallet("ada"), Wallet("bob"), Wallet("ada")
+    done: list[AnyEvent] = [
+        ada.created(),
+        bob.created(),
+        own.created(),
+        ada.funded("71.07"),
+        ada.sent(bob, "5.03"),
+        bob.sent(ada, "1.01"),
+        ada.sent(own, "2.09"),
+    ]
+    await history.add(*done)
+    sides = {(event.event_id, side.wallet_id): side.model_dump(mode="json") for event in done for side in event.wallets}
+    whole = {event.event_id: event.model_dump(mode="json") for event in done}
+    paths = [*(f"/history/wallets/{wallet.id}" for wallet in (ada, bob, own)), "/history/users/ada"]
+    pages = [await get(api, path) for path in paths]
+    items = [item for page in pages for item in page["items"]]
+    # Of a transfer between two wallets of one user, that user has two items, each with its own side.
+    assert [len(page["items"]) for page in pages] == [5, 3, 2, 7]
+    assert {item["event_type"] for item in items} == set(get_args(EventType))
+    for item in items:
+        key = UUID(item["event_id"]), UUID(item["wallet_id"])
+        assert item["event_data"] == {**whole[key[0]], "wallets": [sides[key]]}
+        assert item["balance_after"] == sides[key]["balance_after"]
+
+
+@pytest.mark.parametrize("limit", [1, 100])
+async def test_no_page_holds_a_balance_or_a_user_of_another_wallet(
+    api: httpx.AsyncClient, history: History, limit: int
+) -> None:
+    """No two wallets here ever have the same balance, so that a balance on a page tells whose it is."""
+    wallets = [Wallet(f"user-{number}", balance=Decimal(1000 * number) + Decimal("0.37")) for number in range(1, 5)]
+    done: list[AnyEvent] = [wallet.created() for wallet in wallets]
+    for round_number in range(1, 4):
+        for sender, receiver in itertools.permutations(wallets, 2):
+            done.append(sender.sent(receiver, f"{round_number}.{sender.version:02d}"))
+        done += [wallet.funded(f"{100 + wallet.version}.11") for wallet in wallets]
+    await history.add(*done)
+    sides = [side for event in done for side in event.wallets]
+    for wallet in wallets:
+        own = {text for side in sides if side.wallet_id == wallet.id for text in (side.balance_after, side.user_id)}
+        theirs = {text for side in sides if side.wallet_id != wallet.id for text in (side.balance_after, side.user_id)}
+        assert not own & theirs
+        for path in (f"/history/wallets/{wallet.id}", f"/history/users/{wallet.user_id}"):
+            items = await all_pages(api, path, limit=limit)
+            assert len(items) == wallet.version
+            told = set(re.findall(r'"([^"]*)"', json.dumps(items)))
+            assert own <= told
+            assert not told & theirs
+
+
+async def test_an_event_of_more_levels_than_json_is_written_with_is_told_without_them(
+    api: httpx.AsyncClient, history: History, rows: Callable[..., Any]
+) -> None:
+    ada = Wallet("ada")
+    await history.add(ada.created(), ada.funded())
+    deep = '"metadata":' + '{"a":' * 400 + "1" + "}" * 400
+    await rows(
+        "UPDATE history.transaction_events SET event_data = replace(event_data::text, '\"metadata\":{}', :deep)::json"
+        " WHERE wallet_version = 2",
+        deep=deep,
+    )
+    items = (await get(api, f"/history/wallets/{ada.id}"))["items"]
+    assert [item["event_data"].get("metadata") for item in items] == [None, {"größe": "❤"}]
+    assert items[0]["event_data"]["wallets"][0]["balance_after"] == "10.00"
 
 
 @pytest.mark.parametrize("order", ["asc", "desc"])
