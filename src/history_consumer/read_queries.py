@@ -41,9 +41,9 @@ _AS_OF_VERSION: Final = """
 AS_OF_VERSION: Final = text(f"SELECT {_AS_OF_VERSION} FROM history.wallet_progress WHERE wallet_id = :wallet_id")  # noqa: S608
 
 _WALLET_PAGE: Final = """
-    SELECT progress.complete, progress.as_of_version, event.*
+    SELECT progress.complete, progress.as_of_version, progress.event_count, event.*
     FROM (
-        SELECT event_count = max_version AS complete, {as_of_version} AS as_of_version
+        SELECT event_count = max_version AS complete, {as_of_version} AS as_of_version, event_count
         FROM history.wallet_progress WHERE wallet_id = :wallet_id
     ) AS progress
     LEFT JOIN (
@@ -55,9 +55,10 @@ _WALLET_PAGE: Final = """
 """
 
 _USER_PAGE: Final = """
-    SELECT progress.complete, event.*
+    SELECT progress.complete, progress.event_count, event.*
     FROM (
-        SELECT coalesce(bool_and(event_count = max_version), false) AS complete
+        SELECT coalesce(bool_and(event_count = max_version), false) AS complete,
+            coalesce(sum(event_count), 0)::bigint AS event_count
         FROM history.wallet_progress WHERE user_id = :user_id
     ) AS progress
     LEFT JOIN (
@@ -166,14 +167,26 @@ class Filters:
         """Return the statement's parameters."""
         return {"event_types": self.event_types, "since": self.since, "until": self.until}
 
+    def canonical(self) -> tuple[object, ...]:
+        """Return the same for all filters that take the same rows."""
+        return sorted(set(self.event_types or ())), self.since, self.until
+
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """One look at a history: its rows, whether anything is known to be missing, and up to which version nothing is."""
+    """One look at a history.
+
+    Attributes:
+        rows: of this page.
+        complete: whether nothing is known to be missing.
+        as_of_version: up to which version of the wallet nothing is; None for a user.
+        event_count: how many events the history has of the wallet or the user, on any page.
+    """
 
     rows: Sequence[RowMapping]
     complete: bool
     as_of_version: int | None
+    event_count: int
 
 
 async def wallet_page(
@@ -190,8 +203,8 @@ async def wallet_page(
     found = (await connection.execute(WALLET_PAGE[order], parameters)).mappings().all()
     rows = [row for row in found if row["wallet_id"] is not None]
     if not found:
-        return Page(rows, complete=False, as_of_version=0)
-    return Page(rows, found[0]["complete"], found[0]["as_of_version"])
+        return Page(rows, complete=False, as_of_version=0, event_count=0)
+    return Page(rows, found[0]["complete"], found[0]["as_of_version"], found[0]["event_count"])
 
 
 async def user_page(
@@ -207,7 +220,7 @@ async def user_page(
     }
     found = (await connection.execute(USER_PAGE[order], parameters)).mappings().all()
     rows = [row for row in found if row["wallet_id"] is not None]
-    return Page(rows, found[0]["complete"], None)
+    return Page(rows, found[0]["complete"], None, found[0]["event_count"])
 
 
 async def as_of_version(connection: AsyncConnection, wallet_id: UUID, at_least: int) -> int:

@@ -41,9 +41,18 @@ class HistoryPage(BaseModel):
 
     items: list[HistoryItem]
     next_cursor: str | None
-    complete: bool = Field(description="Whether no version is missing, of all that the history has heard of.")
+    complete: bool = Field(
+        description="Whether no version is missing below the highest of each wallet that the history has heard of."
+        " It says nothing of events that are still on their way."
+    )
     as_of_version: int | None = Field(
-        examples=[3], description="Up to this version of the wallet nothing is missing; null for a user."
+        examples=[3],
+        description="Up to this version of the wallet nothing is missing and nothing comes any more; null for a user.",
+    )
+    event_count: int = Field(
+        examples=[3],
+        description="How many events the history has of this wallet or user, whatever the filters, in the same look as"
+        " the page. If it is the same on the first and the last page, the pages have all that there was.",
     )
 
 
@@ -95,6 +104,7 @@ def page_json(page: Page, limit: int, next_cursor: str | None) -> bytes:
         "next_cursor": next_cursor,
         "complete": page.complete,
         "as_of_version": page.as_of_version,
+        "event_count": page.event_count,
     }
     return orjson.dumps(body)
 

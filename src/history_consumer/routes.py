@@ -15,7 +15,15 @@ from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from pydantic import AfterValidator, AwareDatetime
 
 from common.openapi import problem_documentation
-from common.pagination import PAGE_LIMIT_DEFAULT, PAGE_LIMIT_MAX, decode_cursor, encode_cursor, first_keyset, next_link
+from common.pagination import (
+    PAGE_LIMIT_DEFAULT,
+    PAGE_LIMIT_MAX,
+    decode_cursor,
+    encode_cursor,
+    first_keyset,
+    list_digest,
+    next_link,
+)
 from common.text import check_user_id
 from history_consumer import read_queries
 from history_consumer.context import Context, context_of
@@ -52,7 +60,13 @@ Moment = Annotated[AwareDatetime, AfterValidator(_in_utc)]
 ContextOf = Annotated[Context, Depends(context_of)]
 UserId = Annotated[str, Path(description="1 to 64 visible characters"), AfterValidator(check_user_id)]
 Limit = Annotated[int, Query(ge=1, le=PAGE_LIMIT_MAX)]
-Cursor = Annotated[str | None, Query(description="`next_cursor` of the page before", max_length=1024)]
+Cursor = Annotated[
+    str | None,
+    Query(
+        description="`next_cursor` of the page before. It is of one list, order and filters; `limit` may change.",
+        max_length=1024,
+    ),
+]
 OrderOf = Annotated[Order, Query(alias="order", description="`desc`: newest first")]
 MinVersion = Annotated[
     int | None,
@@ -89,10 +103,12 @@ async def get_wallet_history(
 ) -> Response:
     """Read a wallet's history, newest first.
 
-    `complete` says that no version is missing among those the history has heard of, `as_of_version` up to which
-    version none is. A wallet that the history hasn't heard of has no items, `complete` false, `as_of_version` 0.
+    What is told up to `as_of_version` is final: no item up to there is missing, and none comes later. `complete` says
+    that this is the highest version that the history has heard of. A wallet that the history hasn't heard of has no
+    items, `complete` false, `as_of_version` 0.
     """
-    after = decode_cursor(cursor, [int])[0] if cursor else first_keyset(order, 0, VERSION_MAX)
+    digest = list_digest("wallet", wallet_id, order, *filters.canonical())
+    after = decode_cursor(cursor, [int], digest)[0] if cursor else first_keyset(order, 0, VERSION_MAX)
     async with context.reader.connect() as connection:
         page = await read_queries.wallet_page(connection, wallet_id, order, after, filters, limit + 1)
     if min_version is not None and (page.as_of_version or 0) < min_version:
@@ -100,7 +116,7 @@ async def get_wallet_history(
         async with context.reader.connect() as connection:
             page = await read_queries.wallet_page(connection, wallet_id, order, after, filters, limit + 1)
     keyset = [page.rows[limit - 1]["wallet_version"]] if len(page.rows) > limit else None
-    return _respond(request, page, limit, keyset)
+    return _respond(request, page, limit, keyset, digest)
 
 
 @router.get("/history/users/{user_id:path}", response_model=HistoryPage, responses=_ERRORS)
@@ -113,19 +129,24 @@ async def get_user_history(
     cursor: Cursor = None,
     order: OrderOf = "desc",
 ) -> Response:
-    """Read the history of all of a user's wallets, newest first.
+    """Read the history of all of a user's wallets, in the order of time, newest first.
 
-    `complete` says that none of the wallets the history knows of misses a version.
+    Events of several wallets come by ways of their own. So one may come late, with its place before or between items
+    that are told already, and `complete` (no wallet that the history has heard of misses a version) doesn't rule that
+    out. `event_count` shows it: if it is the same on the first and on the last page, the pages have all that the
+    history had. If it has grown, read again. Who follows events as they come reads each wallet's history upwards, as
+    far as its `as_of_version`.
     """
+    digest = list_digest("user", user_id, order, *filters.canonical())
     event_id, wallet_id = (
-        decode_cursor(cursor, [UUID, UUID])
+        decode_cursor(cursor, [UUID, UUID], digest)
         if cursor
         else first_keyset(order, [UUID(int=0)] * 2, [UUID(int=2**128 - 1)] * 2)
     )
     async with context.reader.connect() as connection:
         page = await read_queries.user_page(connection, user_id, order, (event_id, wallet_id), filters, limit + 1)
     last = page.rows[limit - 1] if len(page.rows) > limit else None
-    return _respond(request, page, limit, [str(last["event_id"]), str(last["wallet_id"])] if last else None)
+    return _respond(request, page, limit, [str(last["event_id"]), str(last["wallet_id"])] if last else None, digest)
 
 
 async def _wait_for_version(context: Context, wallet_id: UUID, min_version: int) -> None:
@@ -145,8 +166,8 @@ async def _wait_for_version(context: Context, wallet_id: UUID, min_version: int)
         await asyncio.sleep(context.settings.history_min_version_poll_seconds)
 
 
-def _respond(request: Request, page: Page, limit: int, keyset: Sequence[str | int] | None) -> Response:
-    cursor = None if keyset is None else encode_cursor(keyset)
+def _respond(request: Request, page: Page, limit: int, keyset: Sequence[str | int] | None, digest: bytes) -> Response:
+    cursor = None if keyset is None else encode_cursor(keyset, digest)
     headers = {}
     if cursor:
         query = {name: request.query_params.getlist(name) for name in request.query_params}

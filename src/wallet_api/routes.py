@@ -10,7 +10,15 @@ from pydantic import AfterValidator
 
 from common.direct_routes import Reader, header, path_uuid
 from common.http import path_of
-from common.pagination import PAGE_LIMIT_DEFAULT, PAGE_LIMIT_MAX, decode_cursor, encode_cursor, first_keyset, next_link
+from common.pagination import (
+    PAGE_LIMIT_DEFAULT,
+    PAGE_LIMIT_MAX,
+    decode_cursor,
+    encode_cursor,
+    first_keyset,
+    list_digest,
+    next_link,
+)
 from common.problems import Problem
 from common.text import check_user_id
 from wallet_api import metrics, read_queries
@@ -60,7 +68,13 @@ READERS: Final[Mapping[str, Reader]] = {
 ContextOf = Annotated[Context, Depends(context_of)]
 UserId = Annotated[str, Path(description="1 to 64 visible characters"), AfterValidator(check_user_id)]
 Limit = Annotated[int, Query(ge=1, le=PAGE_LIMIT_MAX)]
-Cursor = Annotated[str | None, Query(description="`next_cursor` of the page before", max_length=1024)]
+Cursor = Annotated[
+    str | None,
+    Query(
+        description="`next_cursor` of the page before. It is of one list and order; `limit` may change.",
+        max_length=1024,
+    ),
+]
 Order = Annotated[Literal["asc", "desc"], Query(description="`desc`: newest first")]
 
 
@@ -137,13 +151,14 @@ async def get_transactions(
     order: Order = "desc",
 ) -> Response:
     """Read a wallet's ledger: consistent at once, newest first."""
-    after = decode_cursor(cursor, [int])[0] if cursor else first_keyset(order, 0, 2**63 - 1)
+    digest = list_digest("transactions", wallet_id, order)
+    after = decode_cursor(cursor, [int], digest)[0] if cursor else first_keyset(order, 0, 2**63 - 1)
     async with context.reader.connect() as connection:
         rows = await read_queries.list_entries(connection, wallet_id, order, after, limit + 1)
         if not rows and await read_queries.get_wallet(connection, wallet_id) is None:
             raise WalletNotFound(wallet_id)
     last = rows[limit - 1]["wallet_version"] if len(rows) > limit else None
-    return _page(request, [entry_json(row) for row in rows[:limit]], last)
+    return _page(request, [entry_json(row) for row in rows[:limit]], last, digest)
 
 
 @router.get("/users/{user_id:path}/wallets", response_model=WalletList, responses=LIST_ERRORS)
@@ -155,12 +170,17 @@ async def get_user_wallets(
     cursor: Cursor = None,
     order: Order = "desc",
 ) -> Response:
-    """List a user's wallets, newest first; a user without wallets has an empty list."""
-    after = decode_cursor(cursor, [UUID])[0] if cursor else first_keyset(order, UUID(int=0), UUID(int=2**128 - 1))
+    """List a user's wallets, newest first; a user without wallets has an empty list.
+
+    A wallet that is made while its user's list is read, page by page, may be on none of the pages.
+    """
+    digest = list_digest("wallets", user_id, order)
+    ends = first_keyset(order, UUID(int=0), UUID(int=2**128 - 1))
+    after = decode_cursor(cursor, [UUID], digest)[0] if cursor else ends
     async with context.reader.connect() as connection:
         rows = await read_queries.list_wallets(connection, user_id, order, after, limit + 1)
     last = str(rows[limit - 1]["id"]) if len(rows) > limit else None
-    return _page(request, [wallet_json(row) for row in rows[:limit]], last)
+    return _page(request, [wallet_json(row) for row in rows[:limit]], last, digest)
 
 
 def _common(request: Request, context: Context, key: str | None, body: CreateWalletBody | FundBody) -> dict[str, Any]:
@@ -192,7 +212,7 @@ def _response(reply: Reply) -> Response:
     return Response(reply.body, status_code=reply.status, headers=headers)
 
 
-def _page(request: Request, items: list[Mapping[str, Any]], last: str | int | None) -> Response:
-    cursor = None if last is None else encode_cursor([last])
+def _page(request: Request, items: list[Mapping[str, Any]], last: str | int | None, digest: bytes) -> Response:
+    cursor = None if last is None else encode_cursor([last], digest)
     headers = {"Link": next_link(request.scope["path"], request.query_params, cursor)} if cursor else {}
     return Response(orjson.dumps({"items": items, "next_cursor": cursor}), media_type=JSON, headers=headers)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from common.pagination import decode_cursor, encode_cursor, next_link
+from common.pagination import decode_cursor, encode_cursor, list_digest, next_link
 from common.problems import ValidationProblem
 
 BIGINTS = st.integers(-(2**63) + 1, 2**63 - 1)
@@ -20,26 +20,29 @@ JSON = st.recursive(
 KINDS: list[Sequence[type]] = [[int], [UUID], [UUID, UUID], [int, UUID]]
 
 
+DIGEST = list_digest("wallets", "ada", "asc")
+
+
 def decoded(cursor: str, kinds: Sequence[type]) -> list[Any] | ValidationProblem:
     try:
-        return decode_cursor(cursor, kinds)
+        return decode_cursor(cursor, kinds, DIGEST)
     except ValidationProblem as problem:
         return problem
 
 
 def cursor_of(document: bytes) -> str:
-    return base64.urlsafe_b64encode(document).decode().rstrip("=")
+    return base64.urlsafe_b64encode(DIGEST + document).decode().rstrip("=")
 
 
 @given(BIGINTS, st.uuids())
 def test_a_cursor_comes_back_as_the_key_it_was_made_of(version: int, event_id: UUID) -> None:
-    assert decode_cursor(encode_cursor([version]), [int]) == [version]
-    assert decode_cursor(encode_cursor([str(event_id), version]), [UUID, int]) == [event_id, version]
+    assert decode_cursor(encode_cursor([version], DIGEST), [int], DIGEST) == [version]
+    assert decode_cursor(encode_cursor([str(event_id), version], DIGEST), [UUID, int], DIGEST) == [event_id, version]
 
 
 @given(BIGINTS, st.uuids())
 def test_a_cursor_needs_no_escaping_in_a_url(version: int, event_id: UUID) -> None:
-    assert encode_cursor([str(event_id), version]).replace("-", "").replace("_", "").isalnum()
+    assert encode_cursor([str(event_id), version], DIGEST).replace("-", "").replace("_", "").isalnum()
 
 
 @pytest.mark.parametrize("kinds", KINDS)
@@ -81,7 +84,22 @@ def test_any_other_cursor_is_a_validation_problem_or_a_key_that_fits_the_databas
 )
 def test_a_cursor_of_another_list_is_refused(keyset: list[Any], kinds: list[type]) -> None:
     with pytest.raises(ValidationProblem):
-        decode_cursor(encode_cursor(keyset), kinds)
+        decode_cursor(encode_cursor(keyset, DIGEST), kinds, DIGEST)
+
+
+PARTS = st.lists(st.text(st.characters(exclude_categories=["Cs"])) | st.uuids() | st.none(), max_size=3)
+
+
+@given(PARTS, PARTS)
+def test_a_cursor_of_one_list_is_refused_by_every_other(one: list[Any], other: list[Any]) -> None:
+    cursor = encode_cursor([1], list_digest(*one))
+    if [str(part) if isinstance(part, UUID) else part for part in one] == [
+        str(part) if isinstance(part, UUID) else part for part in other
+    ]:
+        assert decode_cursor(cursor, [int], list_digest(*other)) == [1]
+    else:
+        with pytest.raises(ValidationProblem):
+            decode_cursor(cursor, [int], list_digest(*other))
 
 
 @given(

@@ -184,6 +184,82 @@ async def test_filters_hold_over_all_pages(api: httpx.AsyncClient, history: Hist
     assert (body["items"], body["complete"], body["as_of_version"]) == ([], True, 6)
 
 
+@pytest.mark.parametrize("order", ["asc", "desc"])
+@pytest.mark.parametrize("query", [{}, {"event_type": "WALLET_FUNDED"}])
+async def test_an_event_that_comes_late_between_two_pages_of_a_user_shows_in_their_count(
+    api: httpx.AsyncClient, history: History, order: str, query: dict[str, str]
+) -> None:
+    """Late: two wallets' events come by ways of their own, so an older one may come after a newer one."""
+    ada, other = Wallet("ada"), Wallet("ada")
+    done: list[AnyEvent] = [other.created(), ada.created(), ada.funded()]
+    late = other.funded()
+    done += [ada.funded(), ada.funded(), ada.funded()]
+    await history.add(*done)
+
+    async def read(*, with_late: bool) -> list[dict[str, Any]]:
+        pages = [await get(api, "/history/users/ada", order=order, limit=1, **query)]
+        while cursor := pages[-1]["next_cursor"]:
+            if with_late and len(pages) == (5 if order == "asc" and not query else 3):
+                await history.add(late)
+            pages.append(await get(api, "/history/users/ada", order=order, limit=1, cursor=cursor, **query))
+        return pages
+
+    pages = await read(with_late=True)
+    items = [item for page in pages for item in page["items"]]
+    is_missed = str(late.event_id) not in {item["event_id"] for item in items}
+    assert is_missed == (order == "asc")
+    # As far as the history had heard, each page was complete.
+    assert {page["complete"] for page in pages} == {True}
+    assert (pages[0]["event_count"], pages[-1]["event_count"]) == (6, 7)
+    pages = await read(with_late=False)
+    assert str(late.event_id) in {item["event_id"] for page in pages for item in page["items"]}
+    assert {page["event_count"] for page in pages} == {7}
+
+
+async def test_what_a_wallets_pages_tell_up_to_as_of_version_is_final(api: httpx.AsyncClient, history: History) -> None:
+    ada = Wallet("ada")
+    done: list[AnyEvent] = [ada.created(), *(ada.funded() for _ in range(5))]
+    await history.add(done[0], done[1], done[3])
+    path = f"/history/wallets/{ada.id}"
+    read: list[int] = []
+    for late in ([done[5]], [done[2]], [done[4]], []):
+        page = await get(api, path, order="asc")
+        versions = [item["wallet_version"] for item in page["items"] if item["wallet_version"] <= page["as_of_version"]]
+        assert versions[: len(read)] == read
+        read = versions
+        await history.add(*late)
+    assert read == [1, 2, 3, 4, 5, 6]
+
+
+async def test_a_cursor_is_of_one_list_order_and_filters(api: httpx.AsyncClient, history: History) -> None:
+    ada, other, bob = Wallet("ada"), Wallet("ada"), Wallet("bob")
+    await history.add(ada.created(), other.created(), bob.created(), *(wallet.funded() for wallet in (ada, other, bob)))
+    moments = {"from": "2026-01-01T00:00:00Z", "to": "2999-01-01T01:00:00+01:00"}
+    kinds = ["WALLET_FUNDED", "WALLET_CREATED"]
+    lists: list[tuple[str, dict[str, Any]]] = [
+        (path, {**query, "order": order})
+        for path in (*(f"/history/wallets/{wallet.id}" for wallet in (ada, bob)), "/history/users/ada")
+        for query in ({}, {"event_type": kinds}, moments, {"from": moments["from"]})
+        for order in ("asc", "desc")
+    ]
+    cursors = [(await get(api, path, limit=1, **query))["next_cursor"] for path, query in lists]
+    assert len(set(cursors)) == len(lists)
+    assert max(map(len, cursors)) < 128
+    for place, (path, query) in enumerate(lists):
+        for cursor_of, cursor in enumerate(cursors):
+            reply = await api.get(path, params={**query, "cursor": cursor, "limit": 3})
+            assert reply.status_code == (200 if cursor_of == place else 422), (query, lists[cursor_of])
+            if cursor_of != place:
+                assert [error["field"] for error in reply.json()["errors"]] == ["cursor"]
+    # What takes the same rows is the same list.
+    same = {"event_type": [*reversed(kinds), kinds[0]], "order": "asc"}
+    cursor = cursors[lists.index((f"/history/wallets/{ada.id}", {"event_type": kinds, "order": "asc"}))]
+    assert len((await get(api, f"/history/wallets/{str(ada.id).upper()}", cursor=cursor, **same))["items"]) == 1
+    same = {"from": "2026-01-01T02:00:00+02:00", "order": "asc"}
+    cursor = cursors[lists.index((f"/history/wallets/{ada.id}", {"from": moments["from"], "order": "asc"}))]
+    assert len((await get(api, f"/history/wallets/{ada.id}", cursor=cursor, min_version=1, **same))["items"]) == 1
+
+
 async def test_a_gap_shows_until_it_is_filled(api: httpx.AsyncClient, history: History) -> None:
     ada, other = Wallet("ada"), Wallet("ada")
     done: list[AnyEvent] = [ada.created(), *(ada.funded() for _ in range(4))]
@@ -208,9 +284,9 @@ async def test_a_history_without_its_beginning_is_as_of_version_zero(api: httpx.
 
 async def test_what_is_not_known_is_empty_and_never_missing(api: httpx.AsyncClient) -> None:
     body = await get(api, f"/history/wallets/{uuid4()}")
-    assert body == {"items": [], "next_cursor": None, "complete": False, "as_of_version": 0}
+    assert body == {"items": [], "next_cursor": None, "complete": False, "as_of_version": 0, "event_count": 0}
     body = await get(api, "/history/users/nobody")
-    assert body == {"items": [], "next_cursor": None, "complete": False, "as_of_version": None}
+    assert body == {"items": [], "next_cursor": None, "complete": False, "as_of_version": None, "event_count": 0}
 
 
 async def test_min_version_waits_for_the_pipeline(api: httpx.AsyncClient, history: History) -> None:
@@ -248,6 +324,7 @@ STRANGE = [
     ("cursor", "WzFlNDAwXQ"),
     ("cursor", "W10"),
     ("cursor", "WzkyMjMzNzIwMzY4NTQ3NzU4MDhd"),
+    ("cursor", "AAAAAAAAWzFd"),
     ("cursor", "A" * 2000),
     ("order", "up"),
     ("event_type", "TRANSFER_DONE"),

@@ -332,6 +332,31 @@ async def test_the_pages_of_a_users_wallets_are_complete_whatever_the_user_is_ca
     assert found == (made if order == "asc" else made[::-1])
 
 
+async def test_a_cursor_is_of_one_list_and_order(
+    client: AsyncClient, new_wallet: NewWallet, assert_problem: AssertProblem
+) -> None:
+    wallets = [await new_wallet(user_id, balance="1") for user_id in ("ada", "bob", "ada", "bob")]
+    for wallet in wallets:
+        await client.post(f"/wallets/{wallet['id']}/fund", json={"amount": "1"})
+    paths = [
+        *(f"/wallets/{wallet['id']}/transactions" for wallet in wallets),
+        "/users/ada/wallets",
+        "/users/bob/wallets",
+    ]
+    lists = [(path, order) for path in paths for order in ("asc", "desc")]
+    cursors = [
+        (await client.get(path, params={"order": order, "limit": 1})).json()["next_cursor"] for path, order in lists
+    ]
+    for place, (path, order) in enumerate(lists):
+        for cursor_of, cursor in enumerate(cursors):
+            reply = await client.get(path, params={"order": order, "cursor": cursor, "limit": 7})
+            if cursor_of == place:
+                assert (reply.status_code, len(reply.json()["items"])) == (200, 1)
+            else:
+                problem = assert_problem(reply, 422, "validation-error")
+                assert [error["field"] for error in problem["errors"]] == ["cursor"]
+
+
 async def test_new_wallets_do_not_disturb_a_list_that_is_being_read(client: AsyncClient, new_wallet: NewWallet) -> None:
     made = [await new_wallet() for _ in range(4)]
     first = (await client.get("/users/ada/wallets?limit=2")).json()
