@@ -14,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from common.identifiers import parse_uuid
 from common.problems import ValidationProblem
 
 Reader = Callable[[Request], Any]
@@ -25,9 +26,9 @@ def path_uuid(name: str) -> Reader:
 
     def read(request: Request) -> UUID:
         try:
-            return UUID(request.path_params[name])
+            return parse_uuid(request.path_params[name])
         except ValueError as error:
-            raise ValidationProblem.of(name, "must be a UUID") from error
+            raise ValidationProblem.of(name, str(error)) from error
 
     return read
 

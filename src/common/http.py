@@ -5,12 +5,14 @@ import os
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final
 from urllib.parse import quote
 
+import fastapi
 import structlog
 from fastapi.exceptions import RequestValidationError
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, generate_latest, multiprocess
+from pydantic import AfterValidator
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -24,6 +26,7 @@ from common.database import DRIVER_ERRORS, QUERY_CANCELED, is_unreachable, sqlst
 from common.http_server import BackgroundServer, background_server
 from common.metrics import http_request_duration_seconds, http_requests_refused
 from common.problems import MEDIA_TYPE, Problem
+from common.text import check_user_id
 
 log = structlog.get_logger()
 
@@ -45,6 +48,22 @@ _BY_STATUS: Final[Mapping[int, type[Problem]]] = {
 def path_of(request: Request) -> str:
     """Return the request's path, percent-encoded: a problem's `instance` is a URI reference."""
     return quote(request.scope["path"])
+
+
+def path_user_id(
+    request: Request,
+    user_id: Annotated[
+        str, fastapi.Path(description="1 to 64 visible characters, percent-encoded."), AfterValidator(check_user_id)
+    ],
+) -> str:
+    """Return the user id in the path; a FastAPI dependency.
+
+    Raises:
+        RouteNotFound: a slash too many. One that belongs to an id is percent-encoded where it stands at an end.
+    """
+    if request.scope["path"].endswith("\n") or b"//" in (raw := request.scope["raw_path"]) or raw.endswith(b"/"):
+        raise problems.RouteNotFound("user_id: a slash at its end is written %2F.")
+    return user_id
 
 
 def problem_response(request: Request, problem: Problem, headers: Mapping[str, str] | None = None) -> Response:

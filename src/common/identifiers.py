@@ -1,5 +1,6 @@
 """Identifiers: UUIDv7 for what is made, lanes for what is published in order."""
 
+import re
 import secrets
 import zlib
 from datetime import UTC, datetime, timedelta
@@ -13,12 +14,27 @@ LANES: Final = 64
 
 POSITIONS_MAX: Final = 2**14
 
+_UUID = re.compile(r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}")
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def new_id() -> UUID:
     """Return a UUIDv7 of now by this machine's clock (RFC 9562, section 5.7)."""
     return compat.uuid7()
+
+
+def parse_uuid(value: object) -> UUID:
+    """Return the UUID that a client wrote (RFC 9562, section 4: hexadecimal digits 8-4-4-4-12, of either case).
+
+    Python's own UUID also takes braces, `urn:uuid:`, underscores, digits of other scripts and hyphens anywhere.
+
+    Raises:
+        ValueError: it isn't one.
+    """
+    if not isinstance(value, str) or not _UUID.fullmatch(value):
+        raise ValueError("must be a UUID such as 0198c2a5-0000-7000-8000-000000000001")
+    return UUID(value)
 
 
 def event_id_at(moment: datetime, position: int) -> UUID:

@@ -72,6 +72,12 @@ def balance_to_minor(balance: str, currency: str) -> int:
     return minor
 
 
+def without_zeros(amount: str) -> str:
+    """Return a plain decimal without zeros at its end (`"50.00"` as `"50"`), and any other text as it is."""
+    match = _DECIMAL.fullmatch(amount) if len(amount) <= _LENGTH_MAX else None
+    return amount.rstrip("0").rstrip(".") if match and match[2] else amount
+
+
 def to_major(amount_minor: int, currency: str) -> str:
     """Turn minor units (-5000) into a decimal string in major units (`"-50.00"`)."""
     exponent = exponent_of(currency)

@@ -11,9 +11,11 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, Final
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Path, Query, Request, Response
-from pydantic import AfterValidator, AwareDatetime
+from fastapi import APIRouter, Depends, Query, Request, Response
+from pydantic import AfterValidator, AwareDatetime, BeforeValidator
 
+from common.http import path_user_id
+from common.identifiers import parse_uuid
 from common.openapi import problem_documentation
 from common.pagination import (
     PAGE_LIMIT_DEFAULT,
@@ -24,7 +26,6 @@ from common.pagination import (
     list_digest,
     next_link,
 )
-from common.text import check_user_id
 from history_consumer import read_queries
 from history_consumer.context import Context, context_of
 from history_consumer.errors import HistoryBehind
@@ -58,7 +59,8 @@ def _in_utc(moment: datetime) -> datetime:
 Moment = Annotated[AwareDatetime, AfterValidator(_in_utc)]
 
 ContextOf = Annotated[Context, Depends(context_of)]
-UserId = Annotated[str, Path(description="1 to 64 visible characters"), AfterValidator(check_user_id)]
+UserId = Annotated[str, Depends(path_user_id)]
+WalletId = Annotated[UUID, BeforeValidator(parse_uuid)]
 Limit = Annotated[int, Query(ge=1, le=PAGE_LIMIT_MAX)]
 Cursor = Annotated[
     str | None,
@@ -93,7 +95,7 @@ FiltersOf = Annotated[Filters, Depends(filters_of)]
 @router.get("/history/wallets/{wallet_id}", response_model=HistoryPage, responses=_ERRORS)
 async def get_wallet_history(
     request: Request,
-    wallet_id: UUID,
+    wallet_id: WalletId,
     context: ContextOf,
     filters: FiltersOf,
     limit: Limit = PAGE_LIMIT_DEFAULT,

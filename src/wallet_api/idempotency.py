@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import asyncpg
 import orjson
 
+from common.money import without_zeros
 from common.problems import MEDIA_TYPE, Problem
 from wallet_api import queries
 from wallet_api.commands import Command, IdempotencyClaim
@@ -24,8 +25,15 @@ REPLAYED = {"Idempotent-Replayed": "true"}
 
 
 def request_hash(method: str, path: str, body: Mapping[str, Any]) -> bytes:
-    """Return what tells one request from another: SHA-256 of method, path and the body in canonical form."""
-    canonical = orjson.dumps(body, option=orjson.OPT_SORT_KEYS)
+    """Return what tells one request from another: SHA-256 of method, path and body as they were understood.
+
+    So how the client spelled them doesn't count: the case of ids, the order of keys, defaults given or left out, an
+    amount as a number or a string, with or without zeros at its end. `metadata` is kept as it came, and so `1.0` isn't
+    `1` in it. Headers aren't part of the request: one that is repeated with another `If-Match` gets the first answer.
+    """
+    amount = body.get("amount")
+    understood = {**body, "amount": without_zeros(amount)} if isinstance(amount, str) else body
+    canonical = orjson.dumps(understood, option=orjson.OPT_SORT_KEYS)
     return hashlib.sha256(b"\n".join((method.encode(), path.encode(), canonical))).digest()
 
 

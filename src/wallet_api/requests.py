@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic_core import PydanticCustomError
 from starlette.requests import ClientDisconnect, Request
 
+from common.identifiers import parse_uuid
 from common.money import UnknownCurrencyError, exponent_of
 from common.problems import (
     BadRequest,
@@ -19,7 +20,7 @@ from common.problems import (
     UnsupportedMediaType,
     ValidationProblem,
 )
-from common.text import check_text, check_user_id
+from common.text import check_new_user_id, check_text
 from wallet_api.commands import IdempotencyClaim
 from wallet_api.errors import IdempotencyKeyRequired
 from wallet_api.idempotency import request_hash
@@ -100,7 +101,7 @@ class _Body(BaseModel):
 class CreateWalletBody(_Body):
     """A wallet to make."""
 
-    user_id: Annotated[str, AfterValidator(check_user_id), Field(examples=["ada"])]
+    user_id: Annotated[str, AfterValidator(check_new_user_id), Field(examples=["ada"])]
     currency: Currency
     external_id: Text255 | None = None
 
@@ -116,7 +117,7 @@ class FundBody(_Body):
 class TransferBody(FundBody):
     """Money to send."""
 
-    to_wallet_id: Annotated[UUID, Field(strict=False)]
+    to_wallet_id: Annotated[UUID, BeforeValidator(parse_uuid)]
 
 
 BodyT = TypeVar("BodyT", bound=_Body)
@@ -174,8 +175,14 @@ def _parse(body: bytes) -> Any:
         raise BadRequest(f"The body is not JSON: {error}") from error
 
 
-def read_claim(request: Request, key: str | None, body: BaseModel, *, required: bool) -> IdempotencyClaim | None:
-    """Return the request's idempotency claim.
+def read_claim(target: str, key: str | None, body: BaseModel, *, required: bool) -> IdempotencyClaim | None:
+    """Return a POST request's idempotency claim.
+
+    Args:
+        target: the route's path with what was understood of it, however the client spelled it.
+        key: the client's.
+        body: as it was understood.
+        required: whether there has to be a key.
 
     Raises:
         IdempotencyKeyRequired: the server wants a key and there is none.
@@ -187,8 +194,7 @@ def read_claim(request: Request, key: str | None, body: BaseModel, *, required: 
         return None
     if not _KEY.fullmatch(key):
         raise ValidationProblem.of("Idempotency-Key", "must be 1 to 255 visible ASCII characters")
-    digest = request_hash(request.method, request.scope["path"], body.model_dump(mode="json"))
-    return IdempotencyClaim(key, digest)
+    return IdempotencyClaim(key, request_hash("POST", target, body.model_dump(mode="json")))
 
 
 def read_if_match(header: str | None) -> frozenset[int] | None:

@@ -5,11 +5,12 @@ from typing import Annotated, Any, Final, Literal
 from uuid import UUID
 
 import orjson
-from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response
-from pydantic import AfterValidator
+from fastapi import APIRouter, Depends, Header, Query, Request, Response
+from pydantic import BeforeValidator
 
 from common.direct_routes import Reader, header, path_uuid
-from common.http import path_of
+from common.http import path_of, path_user_id
+from common.identifiers import parse_uuid
 from common.pagination import (
     PAGE_LIMIT_DEFAULT,
     PAGE_LIMIT_MAX,
@@ -20,7 +21,6 @@ from common.pagination import (
     next_link,
 )
 from common.problems import Problem
-from common.text import check_user_id
 from wallet_api import metrics, read_queries
 from wallet_api.commands import CreateWallet, Fund, Transfer
 from wallet_api.context import Context, context_of
@@ -66,7 +66,8 @@ READERS: Final[Mapping[str, Reader]] = {
 }
 
 ContextOf = Annotated[Context, Depends(context_of)]
-UserId = Annotated[str, Path(description="1 to 64 visible characters"), AfterValidator(check_user_id)]
+UserId = Annotated[str, Depends(path_user_id)]
+WalletId = Annotated[UUID, BeforeValidator(parse_uuid)]
 Limit = Annotated[int, Query(ge=1, le=PAGE_LIMIT_MAX)]
 Cursor = Annotated[
     str | None,
@@ -83,7 +84,7 @@ async def post_wallet(request: Request, context: ContextOf, idempotency_key: Ide
     """Make a wallet for a user."""
     body = await read_body(request, CreateWalletBody)
     command = CreateWallet(
-        **_common(request, context, idempotency_key, body),
+        **_common(request, context, idempotency_key, body, "/wallets"),
         user_id=body.user_id,
         currency=body.currency,
         external_id=body.external_id,
@@ -94,7 +95,7 @@ async def post_wallet(request: Request, context: ContextOf, idempotency_key: Ide
 @hot_router.post("/wallets/{wallet_id}/fund", **post_documentation(FundBody, MoneyOut, 200))
 async def post_fund(
     request: Request,
-    wallet_id: UUID,
+    wallet_id: WalletId,
     context: ContextOf,
     idempotency_key: IdempotencyKeyHeader = None,
     if_match: IfMatchHeader = None,
@@ -102,7 +103,9 @@ async def post_fund(
     """Bring money in from outside. Locks optimistically."""
     body = await read_body(request, FundBody)
     command = Fund(
-        **_money(request, context, idempotency_key, body), wallet_id=wallet_id, if_match=read_if_match(if_match)
+        **_money(request, context, idempotency_key, body, f"/wallets/{wallet_id}/fund"),
+        wallet_id=wallet_id,
+        if_match=read_if_match(if_match),
     )
     return _respond("fund", await context.funds.submit(command))
 
@@ -110,7 +113,7 @@ async def post_fund(
 @hot_router.post("/wallets/{wallet_id}/transfer", **post_documentation(TransferBody, MoneyOut, 200))
 async def post_transfer(
     request: Request,
-    wallet_id: UUID,
+    wallet_id: WalletId,
     context: ContextOf,
     idempotency_key: IdempotencyKeyHeader = None,
     if_match: IfMatchHeader = None,
@@ -118,7 +121,7 @@ async def post_transfer(
     """Send money to another wallet of the same currency. Locks both wallets."""
     body = await read_body(request, TransferBody)
     command = Transfer(
-        **_money(request, context, idempotency_key, body),
+        **_money(request, context, idempotency_key, body, f"/wallets/{wallet_id}/transfer"),
         wallet_id=wallet_id,
         to_wallet_id=body.to_wallet_id,
         if_match=read_if_match(if_match),
@@ -128,7 +131,7 @@ async def post_transfer(
 
 @hot_router.get("/wallets/{wallet_id}", response_model=WalletOut, responses=READ_ERRORS)
 async def get_wallet(
-    wallet_id: UUID, context: ContextOf, if_none_match: Annotated[str | None, Header()] = None
+    wallet_id: WalletId, context: ContextOf, if_none_match: Annotated[str | None, Header()] = None
 ) -> Response:
     """Read a wallet and its balance, as of the last commit."""
     async with context.reader.connect() as connection:
@@ -144,7 +147,7 @@ async def get_wallet(
 @router.get("/wallets/{wallet_id}/transactions", response_model=EntryList, responses=READ_ERRORS)
 async def get_transactions(
     request: Request,
-    wallet_id: UUID,
+    wallet_id: WalletId,
     context: ContextOf,
     limit: Limit = PAGE_LIMIT_DEFAULT,
     cursor: Cursor = None,
@@ -183,18 +186,20 @@ async def get_user_wallets(
     return _page(request, [wallet_json(row) for row in rows[:limit]], last, digest)
 
 
-def _common(request: Request, context: Context, key: str | None, body: CreateWalletBody | FundBody) -> dict[str, Any]:
+def _common(
+    request: Request, context: Context, key: str | None, body: CreateWalletBody | FundBody, target: str
+) -> dict[str, Any]:
     required = context.settings.idempotency_key_required
     return {
         "path": path_of(request),
-        "claim": read_claim(request, key, body, required=required),
+        "claim": read_claim(target, key, body, required=required),
         "traceparent": read_traceparent(request.headers),
         "metadata": body.metadata,
     }
 
 
-def _money(request: Request, context: Context, key: str | None, body: FundBody) -> dict[str, Any]:
-    common = _common(request, context, key, body)
+def _money(request: Request, context: Context, key: str | None, body: FundBody, target: str) -> dict[str, Any]:
+    common = _common(request, context, key, body, target)
     return {**common, "amount": body.amount, "currency": body.currency, "reference": body.reference}
 
 

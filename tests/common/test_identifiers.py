@@ -5,7 +5,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from common.identifiers import LANES, POSITIONS_MAX, event_id_at, lane_of, new_id
+from common.identifiers import LANES, POSITIONS_MAX, event_id_at, lane_of, new_id, parse_uuid
 
 MOMENTS = st.datetimes(datetime(1970, 1, 1), datetime(9999, 12, 31), timezones=st.just(UTC))  # noqa: DTZ001
 POSITIONS = st.integers(0, POSITIONS_MAX - 1)
@@ -75,3 +75,26 @@ def test_a_wallets_lane_is_the_same_for_ever(aggregate_id: UUID, lane: int) -> N
 
 def test_new_wallets_spread_over_all_lanes() -> None:
     assert {lane_of(new_id()) for _ in range(10_000)} == set(range(LANES))
+
+
+@given(st.uuids())
+def test_a_uuid_is_read_in_either_case(value: UUID) -> None:
+    assert parse_uuid(str(value)) == parse_uuid(str(value).upper()) == value
+
+
+@given(st.text() | st.from_regex(r"[{]?(urn:uuid:)?[0-9a-f_-]{32,36}[}]?", fullmatch=True) | st.none() | st.integers())
+@example("0198c2a500007000800000000000001")
+@example("0198c2a5000070008000000000000001")
+@example("{0198c2a5-0000-7000-8000-000000000001}")
+@example("urn:uuid:0198c2a5-0000-7000-8000-000000000001")
+@example("0198c2a5-0000-7000-8000-00000000000_")
+@example("0198c2a5-0000-7000-8000-000000000001\n")
+@example("\uff10198c2a5-0000-7000-8000-000000000001")
+@example("0198-c2a5-0000-7000-8000000000000001")
+def test_a_uuid_spelled_otherwise_is_refused(value: object) -> None:
+    try:
+        parsed = parse_uuid(value)
+    except ValueError:
+        return
+    assert isinstance(value, str)
+    assert str(parsed) == value.lower()

@@ -14,6 +14,7 @@ from common.money import (
     exponent_of,
     to_major,
     to_minor,
+    without_zeros,
 )
 
 WITHOUT_MINOR_UNITS = sorted(item.value for item in Currency if item.exponent is None)
@@ -127,3 +128,23 @@ def test_every_currency_passes_the_tables_check() -> None:
     for item in Currency:
         if item.exponent is not None:
             assert re.fullmatch("[A-Z]{3}", item.value)
+
+
+@given(CURRENCIES, MINOR, st.integers(0, 4))
+def test_an_amount_without_its_zeros_is_the_same_amount(currency: str, minor: int, zeros: int) -> None:
+    amount = to_major(minor, currency)
+    assert to_minor(without_zeros(amount), currency) == minor
+    longer = (amount if "." in amount else amount + ".") + "0" * zeros
+    assert longer.endswith(".") or without_zeros(longer) == without_zeros(amount)
+
+
+@given(st.text())
+@example("10")
+@example("1.")
+@example("1e10")
+@example(".0")
+@example("01.0")
+@example("-1.0")
+def test_what_is_no_plain_decimal_keeps_its_zeros(text: str) -> None:
+    if not re.fullmatch(r"(0|[1-9][0-9]*)\.[0-9]+", text):
+        assert without_zeros(text) == text

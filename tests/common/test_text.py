@@ -1,8 +1,12 @@
+import unicodedata
+from urllib.parse import quote, unquote
+
+import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.text import check_text, check_user_id
+from common.text import check_new_user_id, check_text, check_user_id
 
 ANY_TEXT = st.text(st.characters(exclude_categories=[]))
 
@@ -57,3 +61,63 @@ def test_visible_characters_of_any_script_make_a_user_id(value: str) -> None:
 def test_what_nobody_sees_makes_no_user_id(value: str) -> None:
     with pytest.raises(ValueError, match="1 to 64 visible characters"):
         check_user_id(value)
+
+
+PIECES = st.sampled_from(
+    [".", "..", "/", "\\", "a", "%2F", "%2e", "?", "#", ";", "é", "e\u0301", "\u3164", "\ufe0f", "x/"]
+)
+
+
+@given(st.lists(PIECES | ANY_TEXT, max_size=5).map("".join))
+def test_a_user_id_that_may_be_made_is_reached_by_its_path_seen_and_not_mixed_up(value: str) -> None:
+    try:
+        assert check_new_user_id(value) == value
+    except ValueError:
+        return
+    assert check_user_id(value) == value
+    for path in (f"/users/{quote(value, safe='')}/wallets", f"/history/users/{quote(value, safe='')}"):
+        assert unquote(httpx.URL(f"http://wallet.test{path}").raw_path.decode()) == unquote(path)
+    # Also where somebody leaves the slashes as they are.
+    assert httpx.URL(f"http://wallet.test/users/{quote(value)}").raw_path.decode() == f"/users/{quote(value)}"
+    assert unicodedata.normalize("NFC", value) == value
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        ".",
+        "..",
+        "ada/",
+        "/ada",
+        "a//b",
+        "a/../b",
+        "./a",
+        "a/.",
+        "\\",
+        "..\\a",
+        "a\\",
+        "e\u0301",
+        "\u212b",
+        "\u115f",
+        "a\u1160",
+        "\u3164",
+        "\uffa0",
+        "\u2800",
+        "a\u034f",
+        "a\ufe0f",
+        "\U000e0100",
+        "",
+        "a b",
+    ],
+)
+def test_an_id_that_clients_lose_or_eyes_cannot_tell_is_not_made(value: str) -> None:
+    with pytest.raises(ValueError, match="must"):
+        check_new_user_id(value)
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["a", "a/b", "a.", ".a", "...", "a..b", "a\\b", "a%2Fb", "%2e", "a;b", "x/wallets", "李", "é", "😀", "?"],
+)
+def test_every_other_id_is_made(value: str) -> None:
+    assert check_new_user_id(value) == value

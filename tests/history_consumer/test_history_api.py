@@ -372,6 +372,19 @@ async def test_the_ends_of_time_are_times(api: httpx.AsyncClient, query: str) ->
     assert (await api.get(f"/history/users/ada?{query}")).status_code == 200
 
 
+async def test_a_slash_too_many_is_no_user(api: httpx.AsyncClient, history: History) -> None:
+    ada, odd = Wallet("ada"), Wallet("ada/")
+    await history.add(ada.created(), odd.created(), Wallet("a/b").created())
+    for path in ("ada/", "ada//", "/ada", "a//b", "a%2Fb/", "ada%0A"):
+        reply = await api.get(f"/history/users/{path}")
+        assert (reply.status_code, reply.json()["code"]) == (404, "not-found"), path
+    # An id from before, which wouldn't be made any more, is read as it is.
+    items = (await get(api, "/history/users/ada%2F"))["items"]
+    assert [item["wallet_id"] for item in items] == [str(odd.id)]
+    for path in ("a%2Fb", "a/b"):
+        assert len((await get(api, f"/history/users/{path}"))["items"]) == 1
+
+
 async def test_probes_and_documents(api: httpx.AsyncClient) -> None:
     assert (await api.get("/live")).status_code == 200
     ready = await api.get("/ready")

@@ -185,6 +185,12 @@ def test_any_field_may_be_anything(kind: str, wrong: dict[str, Any], inside: boo
     assert_rows_or_poison(encoded({**value, **wrong} if not inside else value))
 
 
+@pytest.mark.parametrize("user_id", ["..", "ada/", "e\u0301", "\u3164"])
+def test_a_user_id_that_would_not_be_made_any_more_is_applied(user_id: str) -> None:
+    (row,) = rows_of(Wallet(user_id).created().encode().encode())
+    assert row.user_id == user_id
+
+
 @given(st.data())
 def test_any_damage_to_an_event_gives_rows_or_poison(data: st.DataObject) -> None:
     value = bytearray(encoded(event()))

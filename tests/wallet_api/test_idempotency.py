@@ -120,6 +120,58 @@ async def test_the_same_request_with_the_same_key_gets_the_same_bytes_and_has_no
     assert await counts(sql) == after
 
 
+@pytest.mark.parametrize(
+    "spelling",
+    [
+        '{"amount": "5.00", "to_wallet_id": "BOB"}',
+        '{"to_wallet_id": "BOB", "amount": "5.0"}',
+        '{"amount": 5, "to_wallet_id": "BOB"}',
+        '{"amount": 5.0, "to_wallet_id": "BOB"}',
+        '{"amount": "5", "to_wallet_id": "bob", "currency": null, "reference": null, "metadata": {}}',
+    ],
+)
+async def test_a_request_that_is_spelled_otherwise_is_the_same_request(
+    client: AsyncClient, sql: Sql, requests: dict[str, tuple[str, Json]], spelling: str
+) -> None:
+    path, body = requests["transfer"]
+    bob = body["to_wallet_id"]
+    spelled = spelling.replace("BOB", bob.upper()).replace("bob", bob)
+    first = await client.post(path, json=body, headers=keyed())
+    after = await counts(sql)
+    wallet_id = path.split("/")[2]
+    for target in (path, path.replace(wallet_id, wallet_id.upper()), path.replace("0", "%30").replace("fer", "%66er")):
+        headers = {**keyed(), "Content-Type": "application/json", "If-Match": '"99"'}
+        again = await client.post(target, content=spelled, headers=headers)
+        assert (again.status_code, again.content) == (first.status_code, first.content)
+        assert again.headers["idempotent-replayed"] == "true"
+    assert await counts(sql) == after
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"amount": "5.01"},
+        {"amount": "50"},
+        {"currency": "EUR"},
+        {"reference": "rent"},
+        {"metadata": {"a": 1}},
+        {"metadata": {"a": 1.0}},
+    ],
+)
+async def test_a_request_that_asks_for_something_else_is_another_request(
+    client: AsyncClient, requests: dict[str, tuple[str, Json]], assert_problem: AssertProblem, changes: Json
+) -> None:
+    path, body = requests["transfer"]
+    await client.post(path, json={**body, "metadata": {"a": True}}, headers=keyed())
+    again = await client.post(path, json={**body, "metadata": {"a": True}, **changes}, headers=keyed())
+    assert_problem(again, 422, "idempotency-key-reused")
+
+
+def test_the_spelling_of_a_number_in_metadata_is_kept_and_so_belongs_to_the_request() -> None:
+    bodies: list[Json] = [{"metadata": {"a": number}} for number in (1, 1.0, True, "1")]
+    assert len({request_hash("POST", "/wallets", body) for body in bodies}) == 4
+
+
 @pytest.mark.parametrize("status", ["frozen", "closed"])
 async def test_a_refusal_for_the_wallets_status_is_decided_and_stays_so(
     client: AsyncClient, sql: Sql, new_wallet: NewWallet, assert_problem: AssertProblem, status: str

@@ -56,6 +56,10 @@ async def client(database_url: str) -> AsyncIterator[AsyncClient]:
         ("GET", f"/wallets/{UNKNOWN}/", 404, "not-found"),
         ("POST", f"/wallets/{UNKNOWN}/steal", 404, "not-found"),
         ("GET", "/users/ada", 404, "not-found"),
+        ("GET", "/users/ada//wallets", 404, "not-found"),
+        ("GET", "/users/ada/wallets/", 404, "not-found"),
+        ("GET", "/users/ada/wallets%0A", 404, "not-found"),
+        ("GET", "/users//ada/wallets", 404, "not-found"),
         ("GET", "/%00", 404, "not-found"),
         ("GET", "/users/a%0Ab/wallets", 404, "not-found"),
         ("GET", "/wallets", 405, "method-not-allowed"),
@@ -72,6 +76,11 @@ async def client(database_url: str) -> AsyncIterator[AsyncClient]:
         ("POST", "/wallets/null/fund", 422, "validation-error"),
         ("POST", "/wallets/%E6%9D%8E/transfer", 422, "validation-error"),
         ("GET", "/wallets/x/transactions", 422, "validation-error"),
+        *(
+            (method, f"/wallets/{wallet_id}{path}", 422, "validation-error")
+            for wallet_id in (UNKNOWN.replace("-", ""), f"%7B{UNKNOWN}%7D", f"urn:uuid:{UNKNOWN}", f"{UNKNOWN[:-1]}_")
+            for method, path in (("GET", ""), ("GET", "/transactions"), ("POST", "/fund"), ("POST", "/transfer"))
+        ),
     ],
 )
 async def test_a_path_that_leads_nowhere_is_a_problem(
@@ -91,6 +100,15 @@ async def test_a_user_id_that_nobody_can_have_is_refused_in_the_path_and_in_the_
     created = assert_problem(await client.post("/wallets", json=body), 422, "validation-error")
     for problem in (listed, created):
         assert problem["errors"] == [{"field": "user_id", "message": "must be 1 to 64 visible characters"}]
+
+
+@pytest.mark.parametrize("user_id", [".", "..", "ada/", "a/../b", "a\\..\\b", "e\u0301", "\u3164", "a\ufe0f"])
+async def test_a_user_id_that_could_not_be_asked_for_or_told_apart_is_refused_in_the_body(
+    client: AsyncClient, assert_problem: AssertProblem, user_id: str
+) -> None:
+    body = {"user_id": user_id, "currency": "EUR"}
+    problem = assert_problem(await client.post("/wallets", json=body), 422, "validation-error")
+    assert [error["field"] for error in problem["errors"]] == ["user_id"]
 
 
 @pytest.mark.parametrize(
