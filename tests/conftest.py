@@ -24,6 +24,7 @@ from common.kafka import admin_client, ensure_topic
 from common.migrations import SCHEMAS, migrate
 from faults.proxy import HOST, Proxy
 from outboxes import Outbox
+from walletctl.stack.environment import SETTINGS
 
 TOPIC_PARTITIONS = 3
 
@@ -33,13 +34,20 @@ settings.register_profile(
 settings.load_profile("default")
 
 
+def _configures(name: str) -> bool:
+    """Whether a variable, in capitals, would configure the processes under test, or how they reach their servers."""
+    return name in SETTINGS or name == "PROMETHEUS_MULTIPROC_DIR" or name.startswith(("PG", "FAKETIME"))
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Keep the tests to themselves: nothing of the caller's environment configures what they test."""
     del config
-    for name in ("DATABASE_URL", "HISTORY_DATABASE_URL", "KAFKA_BOOTSTRAP_SERVERS", "KAFKA_TOPIC", "CONSUMER_GROUP"):
-        os.environ.pop(name, None)
+    for name in [name for name in os.environ if _configures(name.upper())]:
+        del os.environ[name]
+    # The servers are on this machine, whatever proxy leads to the registry that their jars come from.
+    os.environ["no_proxy"] = os.environ["NO_PROXY"] = f"127.0.0.1,localhost,{os.environ.get('no_proxy', '')}"
     # Brokers here live for seconds: to optimise their code costs more than half of their processor time.
-    os.environ.setdefault("JDK_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1")
+    os.environ.setdefault("WALLET_STACK_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1")
 
 
 @pytest.fixture(scope="session")

@@ -17,6 +17,7 @@ from benchmarks.lab import Lab
 from benchmarks.place import Place
 from walletctl.stack.jars import KAFKA_VERSION, class_path
 from walletctl.stack.kafka import JVM_OPTIONS, LOG4J, java
+from walletctl.stack.readiness import Probe
 
 VERSION: Final = "3.4.0.Final"
 SLOT: Final = "bench"
@@ -37,14 +38,15 @@ ENDPOINT: Final = "+".join(
 
 
 @dataclass(frozen=True)
-class SlotProbe:
+class SlotProbe(Probe):
     """Ready when the connector streams from its slot."""
 
     url: str
 
-    async def ready(self) -> bool:
+    async def problem(self) -> str | None:
         """Ask PostgreSQL."""
-        return bool(await queries.fetch_value(self.url, queries.SLOT_IS_ACTIVE, SLOT))
+        active = await queries.fetch_value(self.url, queries.SLOT_IS_ACTIVE, SLOT)
+        return None if active else f"nobody reads the slot {SLOT}"
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -134,6 +135,67 @@ async def test_a_stack_lives_is_killed_bit_by_bit_and_comes_back_with_its_data(
     assert list(stack.data_dir.iterdir()) == []
 
 
+STRANGE_ENVIRONMENT = {
+    "DATABASE_URL": "postgresql://192.0.2.1/other",
+    "kafka_bootstrap_servers": "192.0.2.1:9092",
+    "RELAY_OPS_HOST": "192.0.2.1",
+    "PGSSLMODE": "require",
+    "PGTARGETSESSIONATTRS": "standby",
+    "PGPASSFILE": "/",
+    "JAVA_TOOL_OPTIONS": "-Xmx1m",
+    "JDK_JAVA_OPTIONS": "--nonsense",
+    "KAFKA_OPTS": "--nonsense",
+    "PROMETHEUS_MULTIPROC_DIR": "/nowhere",
+    "http_proxy": "http://127.0.0.1:9",
+    "no_proxy": "",
+    "NO_PROXY": "",
+    "TZ": "Nowhere/At_All",
+    "LC_ALL": "C",
+}
+
+
+def test_a_stack_of_any_name_starts_and_starts_again_whatever_stands_in_the_environment(tmp_path: Path) -> None:
+    strange = Stack(tmp_path / 'Ωmega, naïve #1 = 2: "y" $HOME `id` \\t%s [red]')
+
+    def run(command: str, *options: str) -> "subprocess.CompletedProcess[str]":
+        done = strange.run(command, *options, **STRANGE_ENVIRONMENT)
+        assert done.returncode == 0, done.stderr
+        return done
+
+    try:
+        run("up", "--detach", "--relays=1", "--consumers=1")
+        wallet = asyncio.run(create_wallet(strange))
+        assert asyncio.run(history_of(strange, wallet)) == [1]
+        run("status")
+        run("down")
+        run("up", "--detach", "--relays=1", "--consumers=1")
+        assert asyncio.run(history_of(strange, wallet)) == [1]
+    finally:
+        run("down")
+    assert [path.name for path in tmp_path.iterdir()] == [strange.data_dir.name]
+    log = (strange.data_dir / "logs" / "kafka.log").read_text()
+    assert "Picked up" not in log
+
+
+@pytest.mark.parametrize("name", ["two\nlines", "bell\a", "bytes\udcff", "x" * 250 + "/" + "y" * 250 + "/" + "z" * 400])
+def test_a_name_that_can_not_be_written_down_is_refused_in_one_line(tmp_path: Path, name: str) -> None:
+    done = Stack(tmp_path / name).run("up", "--detach")
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: --data-dir ")
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_command_that_an_error_proposes_can_be_typed(tmp_path: Path) -> None:
+    done = Stack(tmp_path / "it's [/] $HOME").run("down")
+    assert done.returncode == 0
+    assert "it's [/] $HOME" in done.stderr
+    done = Stack(tmp_path / "it's [/] $HOME").run("env")
+    proposed = done.stderr.partition("start one: ")[2]
+    assert shlex.split(proposed)[-1] == str(tmp_path / "it's [/] $HOME")
+
+
 async def test_two_stacks_that_start_at_once_run_side_by_side_and_ephemeral_ones_leave_nothing(
     stack: Stack, tmp_path: Path
 ) -> None:
@@ -183,6 +245,17 @@ async def create_wallet(stack: Stack) -> str:
     wallet_id = reply.raise_for_status().json()["id"]
     assert isinstance(wallet_id, str)
     return wallet_id
+
+
+async def history_of(stack: Stack, wallet_id: str) -> list[int]:
+    # Waits for the pipeline: at most 2 s a request, so some of them.
+    parameters = {"min_version": 1}
+    async with httpx.AsyncClient(base_url=stack.environment()["HISTORY_API_URL"], timeout=20) as api:
+        for _ in range(10):
+            reply = await api.get(f"/history/wallets/{wallet_id}", params=parameters)
+            if reply.status_code == 200:
+                return [item["wallet_version"] for item in reply.json()["items"]]
+    raise AssertionError(reply.text)
 
 
 async def get_wallet(stack: Stack, wallet_id: str) -> int:

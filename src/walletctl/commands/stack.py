@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.markup import escape
 
 from walletctl.console import Exit, JsonOption, err, fail, print_json
 
@@ -20,6 +21,15 @@ app = typer.Typer(
     help="The local stack: a real PostgreSQL, a real Apache Kafka and the four services.", no_args_is_help=True
 )
 
+
+def _named(data_dir: Path) -> Path:
+    from walletctl.stack import data
+
+    with _one_line_errors():
+        data.check_name(data_dir)
+    return data_dir
+
+
 DataDirOption = Annotated[
     Path,
     typer.Option(
@@ -28,6 +38,7 @@ DataDirOption = Annotated[
         help="Where the stack keeps data, logs and state. It names the stack: others run beside it.",
         file_okay=False,
         resolve_path=True,
+        callback=_named,
     ),
 ]
 DEFAULT_DATA_DIR = Path(".wallet-stack")
@@ -47,8 +58,9 @@ def up(
 ) -> None:
     """Start everything, and start again what dies, until Ctrl-C or `walletctl stack down`.
 
-    Variables of your environment, such as KAFKA_TOPIC or RELAY_BATCH_ROWS, reach the services. The usual ports are
-    used where they are free: `walletctl stack env` says which ones are.
+    The settings of the services in your environment, such as KAFKA_TOPIC or RELAY_BATCH_ROWS, reach them; other
+    variables, such as PGSSLMODE or JAVA_TOOL_OPTIONS, do not. Options for Kafka's JVM: WALLET_STACK_JAVA_OPTIONS.
+    The usual ports are used where they are free: `walletctl stack env` says which ones are.
     """
     from walletctl.stack.specs import StackOptions
 
@@ -65,7 +77,7 @@ def down(data_dir: DataDirOption = DEFAULT_DATA_DIR) -> None:
     """Stop the stack, or what a killed one left behind; the data stays unless it was ephemeral."""
     from walletctl.stack import control
 
-    with _one_line_errors(), err.status(f"stopping the stack on {data_dir}"):
+    with _one_line_errors(), err.status(f"stopping the stack on {escape(str(data_dir))}"):
         ran = control.stop(data_dir)
     said = "stopped the stack on" if ran else "no stack runs on"
     err.print(f"{said} {data_dir}", highlight=False, markup=False, soft_wrap=True)

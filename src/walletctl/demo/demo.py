@@ -2,10 +2,8 @@
 
 import asyncio
 import json
-import os
 import random
 import subprocess
-import sys
 import tempfile
 import time
 from collections import Counter
@@ -21,8 +19,12 @@ import httpx
 from walletctl.console import Exit, err, out, print_json, print_table, progress_bar
 from walletctl.demo.catch_up import check_balances, read_history, wait_for_history
 from walletctl.demo.traffic import OPERATIONS_TOTAL, Traffic
+from walletctl.stack.control import running_state
+from walletctl.stack.errors import StackError
+from walletctl.stack.launch import Launch
+from walletctl.stack.specs import shared_environment, walletctl
+from walletctl.stack.state import StackState
 
-_WALLETCTL: Final = (sys.executable, "-m", "walletctl")
 _TIMEOUT_SECONDS: Final = 30.0
 
 
@@ -45,11 +47,18 @@ class Figures:
 
 
 def run_demo(*, as_json: bool) -> int:
-    """Run it; print a table or JSON; return the exit code."""
+    """Run it; print a table or JSON; return the exit code.
+
+    Raises:
+        StackError: the stack didn't start, or stopped answering.
+    """
     started = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="wallet-demo-") as directory, _stack(Path(directory)) as environment:
-        figures = asyncio.run(_drive(environment))
-        figures.verified = _verify(environment)
+    with tempfile.TemporaryDirectory(prefix="wallet-demo-") as directory, _stack(Path(directory)) as stack:
+        try:
+            figures = asyncio.run(_drive(stack.environment))
+        except httpx.HTTPError as error:
+            raise StackError(f"the demo got no answer: {type(error).__name__} {error}") from error
+        figures.verified = _verify(shared_environment(stack.ports))
     if not figures.verified["ok"]:
         figures.broken += [f"verify: {line}" for line in figures.verified["differences"]]
     _print(figures, time.monotonic() - started, as_json)
@@ -57,39 +66,26 @@ def run_demo(*, as_json: bool) -> int:
 
 
 @contextmanager
-def _stack(directory: Path) -> Iterator[dict[str, str]]:
-    """Run a stack of its own; yield the environment that names its servers."""
+def _stack(directory: Path) -> Iterator[StackState]:
+    """Run a stack of its own; yield what runs, and where."""
     err.print("starting PostgreSQL, Kafka and the four processes …", highlight=False)
     where = ("--data-dir", str(directory / "stack"))
     try:
         _walletctl("stack", "up", "--detach", "--ephemeral", *where)
-        lines = _walletctl("stack", "env", *where).splitlines()
-        found = dict(line.removeprefix("export ").split("=", 1) for line in lines if line.startswith("export "))
-        yield {name: value.strip("'\"") for name, value in found.items()}
+        yield running_state(directory / "stack")
     finally:
         err.print("stopping …", highlight=False)
         _walletctl("stack", "down", *where)
 
 
-def _walletctl(*arguments: str, environment: dict[str, str] | None = None, check: bool = True) -> str:
-    done = subprocess.run(
-        [*_WALLETCTL, *arguments],
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, **(environment or {})},
-        check=False,
-    )
-    if check and done.returncode != Exit.OK:
-        raise OSError(f"walletctl {' '.join(arguments)} exited with {done.returncode}")
-    return done.stdout
+def _walletctl(*arguments: str) -> None:
+    done = subprocess.run(walletctl(*arguments), stdout=subprocess.DEVNULL, check=False)
+    if done.returncode != Exit.OK:
+        raise StackError(f"walletctl {' '.join(arguments)} exited with {done.returncode}")
 
 
 async def _drive(environment: dict[str, str]) -> Figures:
-    limits = httpx.Limits(max_connections=64, max_keepalive_connections=64)
-    async with (
-        httpx.AsyncClient(base_url=environment["WALLET_API_URL"], limits=limits, timeout=_TIMEOUT_SECONDS) as api,
-        httpx.AsyncClient(base_url=environment["HISTORY_API_URL"], limits=limits, timeout=_TIMEOUT_SECONDS) as history,
-    ):
+    async with _client(environment["WALLET_API_URL"]) as api, _client(environment["HISTORY_API_URL"]) as history:
         started = time.monotonic()
         with progress_bar("moving money", OPERATIONS_TOTAL) as advance:
             traffic = Traffic(api, random.Random(4711), advance)  # noqa: S311 - traffic, not secrets
@@ -104,8 +100,18 @@ async def _drive(environment: dict[str, str]) -> Figures:
     return Figures(traffic.counts, driven - started, caught_up - driven, latencies, {}, broken)
 
 
+def _client(url: str) -> httpx.AsyncClient:
+    """Return a client of a server on this machine: no proxy of the caller's environment stands before it."""
+    limits = httpx.Limits(max_connections=64, max_keepalive_connections=64)
+    return httpx.AsyncClient(base_url=url, limits=limits, timeout=_TIMEOUT_SECONDS, trust_env=False)
+
+
 def _verify(environment: dict[str, str]) -> dict[str, Any]:
-    report: dict[str, Any] = json.loads(_walletctl("verify", "--json", environment=environment, check=False))
+    start = Launch(walletctl("verify", "--json"), environment)
+    done = subprocess.run(start.command, env=start.environment(), stdout=subprocess.PIPE, check=False)
+    if done.returncode not in {Exit.OK, Exit.FOUND_WRONG}:
+        raise StackError(f"walletctl verify exited with {done.returncode}")
+    report: dict[str, Any] = json.loads(done.stdout)
     return report
 
 

@@ -76,9 +76,13 @@ class Traffic:
             while queue:
                 await queue.pop()()
 
-        async with asyncio.TaskGroup() as tasks:
-            for _ in range(_CONNECTIONS):
-                tasks.create_task(work())
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for _ in range(_CONNECTIONS):
+                    tasks.create_task(work())
+        except ExceptionGroup as failed:
+            # All fail for the same reason.
+            raise failed.exceptions[0] from failed
 
     async def _post(self, kind: str, path: str, body: dict[str, Any], key: str | None = None) -> httpx.Response:
         headers = {"Idempotency-Key": key or str(uuid4())}

@@ -123,5 +123,5 @@ def _wait_until_ready(
 def tail(file: Path) -> list[str]:
     """Return the last lines of a log."""
     with suppress(FileNotFoundError):
-        return file.read_text(errors="replace").splitlines()[-TAIL_LINES:]
+        return file.read_text("utf-8", errors="replace").splitlines()[-TAIL_LINES:]
     return []

@@ -1,13 +1,28 @@
 """The files of a stack: what may be deleted, and by whom they were made."""
 
+import os
 import shutil
 from pathlib import Path
 
-from walletctl.stack.errors import AlreadyRunningError, StackError
+from walletctl.stack.errors import AlreadyRunningError, StackError, UnusablePathError, option
 from walletctl.stack.state import LOCK_FILE, STATE_FILE, StackState, lock_holder, stack_lock
 
 SERVERS_DATA = ("postgres", "postgres.new", "kafka")
 LOGS = "logs"
+PATH_BYTES_MAX = 900
+"""PostgreSQL cuts a path at 1,023 bytes, those of the files below included."""
+
+
+def check_name(data_dir: Path) -> None:
+    """Refuse a name that can't be printed, written down in a line, or passed to PostgreSQL (MAXPGPATH).
+
+    Raises:
+        UnusablePathError: says why.
+    """
+    if not str(data_dir).isprintable():
+        raise UnusablePathError(data_dir, "has a line break or another character that can't be printed")
+    if len(os.fsencode(data_dir)) > PATH_BYTES_MAX:
+        raise UnusablePathError(data_dir, f"is longer than {PATH_BYTES_MAX} bytes")
 
 
 def check_usable(data_dir: Path, last: StackState | None, *, ephemeral: bool) -> None:
@@ -22,7 +37,7 @@ def check_usable(data_dir: Path, last: StackState | None, *, ephemeral: bool) ->
     if present and last and ephemeral and not last.ephemeral:
         raise StackError(
             f"{data_dir} holds the data of a stack that isn't ephemeral: name another --data-dir,"
-            f" or delete it: walletctl stack reset --data-dir {data_dir}"
+            f" or delete it: walletctl stack reset {option(data_dir)}"
         )
 
 

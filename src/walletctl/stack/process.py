@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from common.worker import Pauses, pause
-from walletctl.stack.errors import StackError
+from walletctl.stack.errors import RefusedError, StackError
 from walletctl.stack.launch import Launch, circumstances, open_log
 from walletctl.stack.leftovers import birth
 from walletctl.stack.readiness import until_ready
@@ -19,6 +19,8 @@ from walletctl.stack.state import ProcessState, Status
 RESTART_PAUSES = Pauses(0.2, 10.0)
 STEADY_SECONDS = 30.0
 """A process that was ready this long starts with the shortest pause again."""
+
+REFUSED_PAUSE_SECONDS = 1.0
 
 EARLY_ENDS_MAX = 3
 """A process that ends this often before it was ever ready makes the start of the stack fail."""
@@ -45,6 +47,8 @@ class ManagedProcess:
         self._created: float | None = None
         self._restarts = 0
         self._was_ready = False
+        self._problem = ""
+        self._failed = ""
         self._settled = asyncio.Event()
         self._stopping = asyncio.Event()
         self._running: asyncio.Task[None] | None = None
@@ -73,7 +77,7 @@ class ManagedProcess:
         if self._running.done():
             await self._running
         if not self._was_ready:
-            reason = "keeps ending" if self._settled.is_set() else f"was not ready within {timeout_seconds:.0f} s"
+            reason = self._failed or f"was not ready within {timeout_seconds:.0f} s ({self._problem})"
             raise StackError(f"{self.spec.name} {reason}, see {self.log_file}", self.log_file)
 
     async def stop(self, grace_seconds: float, hurry: asyncio.Event) -> None:
@@ -106,7 +110,7 @@ class ManagedProcess:
                 return
             ends_in_a_row = 1 if ready_seconds >= STEADY_SECONDS else ends_in_a_row + 1
             if not self._was_ready and ends_in_a_row >= EARLY_ENDS_MAX:
-                self._settled.set()
+                self._fail("keeps ending")
             self._restarts += 1
             pause_seconds = RESTART_PAUSES.after(ends_in_a_row)
             self._change(Status.RESTARTING, f"{ending}; starting again in {pause_seconds:g} s")
@@ -132,7 +136,7 @@ class ManagedProcess:
 
     async def _become_ready(self, process: Process) -> bool:
         """Wait until it is ready or has ended; return which."""
-        probing = asyncio.create_task(until_ready(self.spec.probe))
+        probing = asyncio.create_task(self._until_ready())
         ending = asyncio.create_task(process.wait())
         await asyncio.wait({probing, ending}, return_when=asyncio.FIRST_COMPLETED)
         ready = probing.done() and process.returncode is None and not self._stopping.is_set()
@@ -144,6 +148,25 @@ class ManagedProcess:
             self._change(Status.READY)
             self._settled.set()
         return ready
+
+    async def _until_ready(self) -> None:
+        while True:
+            try:
+                return await until_ready(self.spec.probe, self._note)
+            except RefusedError as error:
+                # Before the first time that is how it is set up; later somebody may set it right.
+                self._note(str(error))
+                if not self._was_ready:
+                    self._fail(f"refuses the stack: {error}")
+                await asyncio.sleep(REFUSED_PAUSE_SECONDS)
+
+    def _note(self, problem: str) -> None:
+        self._problem = problem
+
+    def _fail(self, reason: str) -> None:
+        """Let the start of the stack fail."""
+        self._failed = reason
+        self._settled.set()
 
     def _change(self, status: Status, detail: str = "") -> None:
         self._status = status

@@ -2,16 +2,22 @@
 
 import asyncio
 import logging
+from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 import asyncpg
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
-from tenacity import AsyncRetrying, retry_if_result, wait_fixed
+
+from walletctl.stack.errors import RefusedError
 
 ATTEMPT_SECONDS = 2.0
 PAUSE_SECONDS = 0.05
+SAID_CHARACTERS = 300
+
+# Wrong user, wrong password, pg_hba.conf says no; no such database.
+_REFUSALS = (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError)
 
 _librdkafka = logging.getLogger("walletctl.stack.librdkafka")
 _librdkafka.addHandler(logging.NullHandler())
@@ -19,71 +25,88 @@ _librdkafka.addHandler(logging.NullHandler())
 _librdkafka.propagate = False
 
 
-class Probe(Protocol):
+class Probe(ABC):
     """Asks a server once whether it is ready."""
 
+    @abstractmethod
+    async def problem(self) -> str | None:
+        """Return why it isn't ready, None if it is; takes at most a few seconds.
+
+        Raises:
+            RefusedError: the server answers, and no waiting will change its answer.
+        """
+
     async def ready(self) -> bool:
-        """Return whether it is; takes at most a few seconds and raises nothing for a server that is away."""
+        """Return whether it is; raises nothing for a server that is away."""
+        try:
+            return await self.problem() is None
+        except RefusedError:
+            return False
 
 
 @dataclass(frozen=True)
-class PostgresProbe:
+class PostgresProbe(Probe):
     """Ready when `SELECT 1` is answered."""
 
     url: str
 
-    async def ready(self) -> bool:
+    async def problem(self) -> str | None:
         """Connect and ask."""
         try:
             async with asyncio.timeout(ATTEMPT_SECONDS):
-                connection = await asyncpg.connect(self.url)
+                # What the URL leaves open is said here, lest PGSSLMODE and its like decide it.
+                connection = await asyncpg.connect(self.url, ssl=False, target_session_attrs="any", password="")
                 try:
                     await connection.execute("SELECT 1")
                 finally:
                     await connection.close()
-        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
-            return False
-        return True
+        except _REFUSALS as error:
+            raise RefusedError(str(error)) from error
+        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            return str(error) or type(error).__name__
+        return None
 
 
 @dataclass(frozen=True)
-class KafkaProbe:
+class KafkaProbe(Probe):
     """Ready when the port answers and the metadata names a broker."""
 
     host: str
     port: int
 
-    async def ready(self) -> bool:
+    async def problem(self) -> str | None:
         """Connect, then ask for the metadata."""
         if not await _accepts(self.host, self.port):
-            return False
-        return await asyncio.to_thread(self._has_broker)
+            return f"nothing listens on {self.host}:{self.port}"
+        return await asyncio.to_thread(self._ask)
 
-    def _has_broker(self) -> bool:
+    def _ask(self) -> str | None:
         client = AdminClient({"bootstrap.servers": f"{self.host}:{self.port}"}, logger=_librdkafka)
         try:
             metadata = client.list_topics(timeout=ATTEMPT_SECONDS)
-        except KafkaException:
-            return False
-        return bool(metadata.brokers)
+        except KafkaException as error:
+            return str(error)
+        return None if metadata.brokers else "the metadata name no broker"
 
 
 @dataclass(frozen=True)
-class HttpProbe:
+class HttpProbe(Probe):
     """Ready when GET on the URL answers 200."""
 
     url: str
 
-    async def ready(self) -> bool:
+    async def problem(self) -> str | None:
         """Send the request."""
         # Imported late because it's an extra, and only the stack needs it.
         import httpx
 
         try:
             async with httpx.AsyncClient(timeout=ATTEMPT_SECONDS, trust_env=False) as client:
-                return (await client.get(self.url)).status_code == httpx.codes.OK
-        except httpx.HTTPError:
-            return False
+                reply = await client.get(self.url)
+        except httpx.HTTPError as error:
+            return str(error) or type(error).__name__
+        said = f"{self.url} answers {reply.status_code} {reply.text[:SAID_CHARACTERS]}"
+        return None if reply.status_code == httpx.codes.OK else said
 
 
 def probe_of(url: str) -> Probe:
@@ -96,10 +119,19 @@ def probe_of(url: str) -> Probe:
     return KafkaProbe(host, int(port))
 
 
-async def until_ready(probe: Probe) -> None:
-    """Ask again and again until the server is ready; the caller sets the deadline."""
-    asking = AsyncRetrying(retry=retry_if_result(lambda ready: not ready), wait=wait_fixed(PAUSE_SECONDS))
-    await asking(probe.ready)
+async def until_ready(probe: Probe, note: Callable[[str], None]) -> None:
+    """Ask again and again until the server is ready; the caller sets the deadline.
+
+    Args:
+        probe: asks.
+        note: told why the server isn't ready, at each attempt.
+
+    Raises:
+        RefusedError: see `Probe.problem`.
+    """
+    while (problem := await probe.problem()) is not None:
+        note(problem)
+        await asyncio.sleep(PAUSE_SECONDS)
 
 
 async def _accepts(host: str, port: int) -> bool:

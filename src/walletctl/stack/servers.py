@@ -103,13 +103,12 @@ def _wait_until_ready(process: "subprocess.Popen[bytes]", probe: Probe, log_file
     deadline = time.monotonic() + READY_SECONDS_MAX
     # A thread, because the caller's may have an event loop running already.
     with ThreadPoolExecutor(1) as thread:
-        while not thread.submit(asyncio.run, probe.ready()).result():
+        while (problem := thread.submit(asyncio.run, probe.problem()).result()) is not None:
             if process.poll() is not None:
                 raise StackError(f"{log_file.stem} ended at its start, see {log_file}", log_file)
             if time.monotonic() > deadline:
-                raise StackError(
-                    f"{log_file.stem} was not ready within {READY_SECONDS_MAX:.0f} s, see {log_file}", log_file
-                )
+                late = f"was not ready within {READY_SECONDS_MAX:.0f} s ({problem})"
+                raise StackError(f"{log_file.stem} {late}, see {log_file}", log_file)
             time.sleep(PAUSE_SECONDS)
 
 

@@ -1,6 +1,5 @@
 """How a stack looks on a terminal, and in the log of a detached one."""
 
-import shlex
 import time
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Self
 from rich.markup import escape
 
 from walletctl.console import err, out, print_table
+from walletctl.stack.errors import option
 from walletctl.stack.state import StackState, Status
 
 
@@ -73,10 +73,10 @@ def print_status(state: StackState) -> None:
 
 def print_next_steps(data_dir: Path, *, detached: bool) -> None:
     """Say what to do with a stack that is ready."""
-    option = f"--data-dir {shlex.quote(str(data_dir))}"
-    stop = f"walletctl stack down {option}" if detached else "Ctrl-C"
+    named = option(data_dir)
+    stop = f"walletctl stack down {named}" if detached else "Ctrl-C"
     lines = [
-        f'Use it from a shell:  eval "$(walletctl stack env {option})"',
+        f'Use it from a shell:  eval "$(walletctl stack env {named})"',
         f"Its logs:             {data_dir}/logs/",
         f"Stop it:              {stop}",
     ]

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from signal import SIGTERM, Signals
 
+from walletctl.stack.environment import service_environment
 from walletctl.stack.launch import Launch, launch
 from walletctl.stack.ports import HOST
 from walletctl.stack.readiness import Probe, probe_of
@@ -30,7 +31,7 @@ class StackOptions:
         api_workers: worker processes of wallet-api.
         ephemeral: delete the data before the start and after the stop.
         postgres_settings: postgresql.conf settings on top of the usual ones.
-        env: environment of the four services on top of the caller's.
+        env: environment of the four services on top of the stack's.
     """
 
     data_dir: Path
@@ -74,9 +75,10 @@ def log_file(data_dir: Path, name: str) -> Path:
 
 
 def shared_environment(ports: Mapping[str, int]) -> dict[str, str]:
-    """Return where the servers are, in the services' own variables."""
+    """Return what the services and the migrations are given: the caller's settings, and where the servers are."""
     database_url = f"postgresql://postgres@{HOST}:{ports['postgres']}/wallet"
     return {
+        **service_environment(),
         "DATABASE_URL": database_url,
         "HISTORY_DATABASE_URL": database_url,
         "KAFKA_BOOTSTRAP_SERVERS": f"{HOST}:{ports['kafka']}",
@@ -122,11 +124,11 @@ def process_specs(options: StackOptions, ports: Mapping[str, int]) -> list[Proce
             WALLET_API_WORKERS=str(options.api_workers),
         ),
         *(
-            service("outbox-relay", name, "relay run", RELAY_OPS_PORT=port(name))
+            service("outbox-relay", name, "relay run", RELAY_OPS_HOST=HOST, RELAY_OPS_PORT=port(name))
             for name in _replicas("outbox-relay", options.relays)
         ),
         *(
-            service("history-consumer", name, "consumer run", CONSUMER_OPS_PORT=port(name))
+            service("history-consumer", name, "consumer run", CONSUMER_OPS_HOST=HOST, CONSUMER_OPS_PORT=port(name))
             for name in _consumers(options)
         ),
         service(

@@ -13,10 +13,11 @@ import psutil
 import pytest
 
 from walletctl.stack import process as module
-from walletctl.stack.errors import StackError
+from walletctl.stack.errors import RefusedError, StackError
 from walletctl.stack.launch import launch
 from walletctl.stack.leftovers import birth, stop_leftovers, wait_until_gone
 from walletctl.stack.process import ManagedProcess, ending_of
+from walletctl.stack.readiness import Probe
 from walletctl.stack.specs import ProcessSpec
 from walletctl.stack.state import ProcessState, Status
 
@@ -32,14 +33,15 @@ START_A_WORKER = (
 WITH_A_WORKER = f"{START_A_WORKER}; {SLEEP}"
 
 
-class FileProbe:
+class FileProbe(Probe):
     """Ready when the process has written to its log, or at once without one."""
 
     def __init__(self, log_file: Path | None = None) -> None:
         self._log_file = log_file
 
-    async def ready(self) -> bool:
-        return self._log_file is None or (self._log_file.exists() and self._log_file.stat().st_size > 0)
+    async def problem(self) -> str | None:
+        written = self._log_file is None or (self._log_file.exists() and self._log_file.stat().st_size > 0)
+        return None if written else "it has said nothing"
 
 
 def managed(tmp_path: Path, code: str, *, wait_for_output: bool = False) -> tuple[ManagedProcess, list[Status]]:
@@ -89,16 +91,29 @@ async def test_a_process_that_never_lives_to_be_ready_fails_the_start(tmp_path: 
     assert "no such port" in caught.value.log_file.read_text()
 
 
-class NeverReady:
-    async def ready(self) -> bool:
-        return False
+class NeverReady(Probe):
+    async def problem(self) -> str | None:
+        return "asked in vain"
+
+
+class Refused(Probe):
+    async def problem(self) -> str | None:
+        raise RefusedError("no such user")
 
 
 async def test_a_process_that_is_not_ready_in_time_fails_the_start(tmp_path: Path) -> None:
     process, _ = managed(tmp_path, SLEEP)
     process.spec = ProcessSpec("fake", "fake-1", process.spec.launch, NeverReady(), "")
-    with pytest.raises(StackError, match="was not ready within 0 s"):
+    with pytest.raises(StackError, match=r"was not ready within 0 s \(asked in vain\)"):
         await process.start(0.2)
+    await stop(process)
+
+
+async def test_a_server_that_refuses_the_stack_fails_the_start_at_once(tmp_path: Path) -> None:
+    process, _ = managed(tmp_path, SLEEP)
+    process.spec = ProcessSpec("fake", "fake-1", process.spec.launch, Refused(), "")
+    with pytest.raises(StackError, match="fake-1 refuses the stack: no such user"):
+        await asyncio.wait_for(process.start(60), 10)
     await stop(process)
 
 

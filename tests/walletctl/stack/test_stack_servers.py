@@ -11,11 +11,13 @@ import asyncpg
 import psutil
 import pytest
 
+from common.kafka import admin_client, ensure_topic
 from walletctl.stack import launch as launching
-from walletctl.stack.errors import StackError
+from walletctl.stack.errors import RefusedError, StackError
 from walletctl.stack.launch import launch, run_step, setpriv
 from walletctl.stack.postgres import Postgres
-from walletctl.stack.servers import postgres_server
+from walletctl.stack.readiness import PostgresProbe
+from walletctl.stack.servers import kafka_server, postgres_server
 from walletctl.stack.threads import in_daemon_thread
 
 NO_SYNC = {"fsync": "off", "shared_buffers": "16MB"}
@@ -51,6 +53,45 @@ async def test_postgres_starts_again_after_a_kill(tmp_path: Path) -> None:
     assert pid_file.exists()
     with postgres_server(tmp_path, NO_SYNC) as url:
         assert await value(url, "SELECT seven FROM kept") == 7
+
+
+STRANGE_NAME = "Ωmega, naïve #1 = 2: 'x' \"y\" $HOME \\t\\u0041 100% [red] "
+
+
+@pytest.mark.parametrize("locale", ["C", "C.UTF-8", "de_DE.ISO-8859-1"])
+def test_kafka_keeps_its_data_below_a_directory_of_any_name_in_any_locale(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, locale: str
+) -> None:
+    monkeypatch.setenv("LC_ALL", locale)
+    monkeypatch.setenv("JAVA_TOOL_OPTIONS", "-Xmx1m")
+    directory = tmp_path / STRANGE_NAME
+    for _ in range(2):
+        with kafka_server(directory) as servers:
+            admin = admin_client(servers)
+            asyncio.run(ensure_topic(admin, "kept", 1, {}))
+    assert (directory / "kafka" / "log" / "kept-0").is_dir()
+    assert [path.name for path in tmp_path.iterdir()] == [STRANGE_NAME]
+
+
+def test_postgres_keeps_its_data_below_a_directory_of_any_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PGSSLMODE", "require")
+    monkeypatch.setenv("PGTARGETSESSIONATTRS", "standby")
+    monkeypatch.setenv("PGOPTIONS", "-c x=y")
+    directory = tmp_path / STRANGE_NAME
+    for statement in ("CREATE TABLE kept AS SELECT 7 AS seven", "SELECT seven FROM kept"):
+        with postgres_server(directory, NO_SYNC) as url:
+            asyncio.run(value(f"{url}?sslmode=disable&target_session_attrs=any", statement))
+    assert [path.name for path in tmp_path.iterdir()] == [STRANGE_NAME]
+
+
+async def test_a_database_that_refuses_the_stack_is_said_at_once(tmp_path: Path) -> None:
+    with postgres_server(tmp_path, NO_SYNC) as url:
+        stranger = PostgresProbe(url.replace("postgres@", "stranger@"))
+        with pytest.raises(RefusedError, match='role "stranger" does not exist'):
+            await stranger.problem()
+        assert await stranger.ready() is False
+        with pytest.raises(RefusedError, match='database "elsewhere" does not exist'):
+            await PostgresProbe(url.replace("/wallet", "/elsewhere")).problem()
 
 
 async def test_an_interrupted_initdb_is_begun_anew(tmp_path: Path) -> None:

@@ -3,6 +3,8 @@ from pathlib import Path
 
 import pytest
 
+from walletctl.stack.environment import download_environment
+from walletctl.stack.postgres import Postgres
 from walletctl.stack.readiness import HttpProbe
 from walletctl.stack.specs import (
     STOP_ORDER,
@@ -71,8 +73,59 @@ def test_every_service_is_told_where_the_servers_are() -> None:
 
 def test_variables_of_the_user_reach_the_services(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RELAY_BATCH_ROWS", "17")
+    monkeypatch.setenv("log_level", "debug")
+    monkeypatch.setenv("relay_ops_host", "192.0.2.1")
+    monkeypatch.setenv("FAILPOINTS", "relay.claimed=stop")
     specs, _ = specs_of()
-    assert specs["outbox-relay-1"].launch().environment()["RELAY_BATCH_ROWS"] == "17"
+    environment = specs["outbox-relay-1"].launch().environment()
+    assert environment["RELAY_BATCH_ROWS"] == "17"
+    assert environment["LOG_LEVEL"] == "debug"
+    assert environment["RELAY_OPS_HOST"] == "127.0.0.1"
+    assert environment["FAILPOINTS"] == "relay.claimed=stop"
+
+
+STRANGE = {
+    "DATABASE_URL": "postgresql://192.0.2.1/other",
+    "history_database_url": "postgresql://192.0.2.1/other",
+    "Kafka_Bootstrap_Servers": "192.0.2.1:9092",
+    "LOG_FORMAT": "console",
+    "PGHOST": "192.0.2.1",
+    "PGSSLMODE": "require",
+    "PGOPTIONS": "-c default_transaction_read_only=on",
+    "PGTARGETSESSIONATTRS": "standby",
+    "PGPASSFILE": "/nowhere",
+    "JAVA_TOOL_OPTIONS": "-Xmx1m",
+    "JDK_JAVA_OPTIONS": "-Xmx1m",
+    "KAFKA_OPTS": "-Xmx1m",
+    "PYTHONWARNINGS": "error",
+    "PROMETHEUS_MULTIPROC_DIR": "/nowhere",
+    "LD_PRELOAD": "/nowhere.so",
+    "http_proxy": "http://192.0.2.1:3128",
+    "TZ": "Nowhere/At_All",
+    "LC_ALL": "POSIX",
+    "LANG": "de_DE.ISO-8859-1",
+}
+
+
+def test_no_other_variable_of_the_user_reaches_a_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    plain, ports = specs_of()
+    expected = [spec.launch().environment() for spec in plain.values()]
+    postgres = Postgres(tmp_path / "postgres", 1, tmp_path / "log").launch().environment()
+    for name, value in STRANGE.items():
+        monkeypatch.setenv(name, value)
+    specs, _ = specs_of()
+    assert [spec.launch().environment() for spec in specs.values()] == expected
+    assert Postgres(tmp_path / "postgres", 1, tmp_path / "log").launch().environment() == postgres
+    assert not STRANGE.keys() & postgres.keys() - {"LC_ALL"}
+    assert client_environment(ports)["DATABASE_URL"].startswith("postgresql://postgres@127.0.0.1:")
+
+
+def test_jars_are_fetched_by_the_way_that_the_user_has_to_the_registry(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("https_proxy", "http://192.0.2.1:3128")
+    monkeypatch.setenv("SSL_CERT_FILE", "/authorities.pem")
+    environment = download_environment()
+    assert environment["https_proxy"] == "http://192.0.2.1:3128"
+    assert environment["SSL_CERT_FILE"] == "/authorities.pem"
 
 
 def test_every_role_has_its_place_in_the_order_of_stopping() -> None:
