@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
@@ -25,33 +25,68 @@ class LogSettings(Settings):
     """A JSON object a line for machines, or plain lines for eyes."""
 
 
-class DatabaseSettings(Settings):
-    """Where PostgreSQL is and how long a process waits for it."""
+def _postgresql_url(value: str) -> str:
+    if value:
+        asyncpg_url(value)
+    return value
 
-    database_url: str
+
+PostgresUrl = Annotated[str, AfterValidator(_postgresql_url)]
+
+
+class WalletDatabaseSettings(Settings):
+    """Where the wallets are: all that a process needs which doesn't read the history."""
+
+    database_url: PostgresUrl
     """Where the wallets are: `postgresql://user:password@host:5432/database`."""
-    history_database_url: str = ""
-    """Where the history is; left out, in the same database."""
-    database_pool_size: int = Field(10, ge=1, le=200)
-    """Connections of one process at most."""
-    database_connect_timeout_seconds: float = Field(5.0, gt=0, le=60)
-    """How long to wait for a new connection."""
 
-    @field_validator("database_url", "history_database_url")
-    @classmethod
-    def _is_postgresql(cls, value: str) -> str:
-        if value:
-            asyncpg_url(value)
-        return value
+
+class HistoryDatabaseSettings(Settings):
+    """Where the history is: all that a process needs which doesn't read the wallets."""
+
+    database_url: PostgresUrl = ""
+    """Where the history is, if HISTORY_DATABASE_URL is unset."""
+    history_database_url: PostgresUrl = ""
+    """Where the history is: `postgresql://user:password@host:5432/database`. Unset, DATABASE_URL says it."""
 
     @model_validator(mode="after")
     def _history_defaults_to_the_first(self) -> Self:
+        if not (self.history_database_url or self.database_url):
+            raise ValueError("HISTORY_DATABASE_URL or DATABASE_URL: one of them is required")
         if not self.history_database_url:
             object.__setattr__(self, "history_database_url", self.database_url)
         return self
 
 
-class ApiSettings(Settings):
+class DatabaseSettings(HistoryDatabaseSettings):
+    """Where both are, for commands that compare or move both."""
+
+    database_url: PostgresUrl
+    """Where the wallets are: `postgresql://user:password@host:5432/database`."""
+
+
+class ConnectSettings(Settings):
+    """How long a service waits for PostgreSQL."""
+
+    database_connect_timeout_seconds: float = Field(5.0, gt=0, le=60)
+    """How long to wait for a new connection."""
+
+
+class PoolSettings(Settings):
+    """How many connections a process of an API has."""
+
+    database_pool_size: int = Field(10, ge=1, le=200)
+    """Connections of one process at most."""
+
+
+class OperatorSettings(Settings):
+    """Who works with `walletctl`."""
+
+    operator: str = ""
+    """The name that the audit and the epochs get. Unset, it is the user's name, or `uid 1234` where that has none."""
+
+
+class ApiSettings(PoolSettings):
     """What bounds the requests of an API process."""
 
     requests_max: int = Field(256, ge=1, le=100_000)

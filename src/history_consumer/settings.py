@@ -4,7 +4,15 @@ from typing import Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from common.settings import ApiSettings, DatabaseSettings, KafkaSettings, LogSettings, Port, Settings
+from common.settings import (
+    ApiSettings,
+    ConnectSettings,
+    HistoryDatabaseSettings,
+    KafkaSettings,
+    LogSettings,
+    Port,
+    Settings,
+)
 
 
 class RetentionSettings(Settings):
@@ -14,7 +22,7 @@ class RetentionSettings(Settings):
     """Dead letters this old leave, but for version conflicts; unset, they all stay until they are retried."""
 
 
-class ConsumerSettings(RetentionSettings, DatabaseSettings, KafkaSettings, LogSettings):
+class ConsumerSettings(RetentionSettings, ConnectSettings, HistoryDatabaseSettings, KafkaSettings, LogSettings):
     """Each from the environment variable of its name in capitals."""
 
     consumer_group: str = Field("wallet-history", pattern=r"^[A-Za-z0-9._-]{1,249}$")
@@ -41,7 +49,7 @@ class ConsumerSettings(RetentionSettings, DatabaseSettings, KafkaSettings, LogSe
     """The port of these."""
 
 
-class HistoryApiSettings(ApiSettings, DatabaseSettings, LogSettings):
+class HistoryApiSettings(ApiSettings, HistoryDatabaseSettings, LogSettings):
     """Each from the environment variable of its name in capitals."""
 
     history_api_host: str = "127.0.0.1"

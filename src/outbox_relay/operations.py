@@ -1,7 +1,6 @@
 """What operators do with the outbox: look, and replay. What they do with parked rows is in `parked.py`."""
 
 import asyncio
-import getpass
 import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import asdict, dataclass
@@ -15,6 +14,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 from tenacity import retry, retry_if_exception, stop_after_attempt, wait_random
 
+from common.actor import actor
 from common.database import LOCK_NOT_AVAILABLE, sqlstate
 from outbox_relay import queries
 
@@ -104,7 +104,7 @@ async def replay(
     bounded: dict[str, Any] = {**asdict(selection), "to_id": min(highest, selection.to_id or highest)}
     async with engine.begin() as connection:
         said = orjson.dumps({key: value for key, value in asdict(selection).items() if value is not None})
-        await queries.audit(connection, getpass.getuser(), "replay", said.decode(), count, reason)
+        await queries.audit(connection, actor(), "replay", said.decode(), count, reason)
     chunk_rows = _CHUNK_ROWS_MAX if rate_per_second is None else max(1, min(_CHUNK_ROWS_MAX, int(rate_per_second)))
     after_id = 0
     while True:

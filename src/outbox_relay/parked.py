@@ -1,6 +1,5 @@
 """What operators do with rows that are set aside: park, retry, skip. Each leaves an audit row."""
 
-import getpass
 from collections.abc import AsyncIterator
 from typing import Any, Final
 from uuid import UUID
@@ -8,6 +7,7 @@ from uuid import UUID
 import orjson
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from common.actor import actor
 from outbox_relay import parked_queries, queries
 from outbox_relay.operations import leased
 
@@ -113,4 +113,4 @@ async def _lock_lane_of(connection: AsyncConnection, row_id: int) -> None:
 async def _audit(
     connection: AsyncConnection, action: str, selection: dict[str, Any], row_count: int, reason: str | None
 ) -> None:
-    await queries.audit(connection, getpass.getuser(), action, orjson.dumps(selection).decode(), row_count, reason)
+    await queries.audit(connection, actor(), action, orjson.dumps(selection).decode(), row_count, reason)

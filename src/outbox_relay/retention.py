@@ -4,7 +4,6 @@ Pending, parked and skipped rows never leave. (A skipped one is all that says wh
 """
 
 import asyncio
-import getpass
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import orjson
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from common.actor import actor
 from common.database import LOCK_NOT_AVAILABLE, QUERY_CANCELED, is_unreachable, sqlstate
 from common.worker import Pauses, TemporaryError
 from outbox_relay import metrics, queries, retention_queries
@@ -123,7 +123,7 @@ async def prune(engine: AsyncEngine, ages: Ages, reason: str | None = None) -> A
     async with engine.begin() as connection:
         selection = {"outbox_days": ages.outbox_days, "keys_days": ages.keys_days, "keys": keys}
         said = orjson.dumps(selection).decode()
-        await queries.audit(connection, getpass.getuser(), "prune", said, rows, reason)
+        await queries.audit(connection, actor(), "prune", said, rows, reason)
     after_id = 0
     more = True
     while more:

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from common.settings import DatabaseSettings, KafkaSettings, LogSettings, Port, Settings
+from common.settings import ConnectSettings, KafkaSettings, LogSettings, Port, Settings, WalletDatabaseSettings
 
 
 class RetentionSettings(Settings):
@@ -16,7 +16,7 @@ class RetentionSettings(Settings):
     """Idempotency keys this old leave: a request that repeats one is a new request."""
 
 
-class RelaySettings(RetentionSettings, DatabaseSettings, KafkaSettings, LogSettings):
+class RelaySettings(RetentionSettings, ConnectSettings, WalletDatabaseSettings, KafkaSettings, LogSettings):
     """Each from the environment variable of its name in capitals."""
 
     relay_tasks: int = Field(3, ge=1, le=16)

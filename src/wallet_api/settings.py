@@ -2,10 +2,10 @@
 
 from pydantic import Field
 
-from common.settings import ApiSettings, DatabaseSettings, LogSettings, Port
+from common.settings import ApiSettings, LogSettings, Port, WalletDatabaseSettings
 
 
-class WalletApiSettings(ApiSettings, DatabaseSettings, LogSettings):
+class WalletApiSettings(ApiSettings, WalletDatabaseSettings, LogSettings):
     """Each from the environment variable of its name in capitals."""
 
     wallet_api_host: str = "127.0.0.1"

@@ -1,14 +1,19 @@
 """`walletctl`, the one command line."""
 
 import importlib
-import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
 import typer
 from typer.core import TyperGroup
 
+from common.visible import visible
 from walletctl.console import Exit, print_error
+from walletctl.streams import sturdy_streams
+
+_SHOWN_LETTERS_MAX: Final = 200
 
 _GROUPS: Final = ("stack", "api", "relay", "consumer", "history", "outbox", "db", "restore", "verify")
 
@@ -49,25 +54,25 @@ def walletctl() -> None:
 
 
 def main() -> None:
-    """Run the command line; a server that can't be reached ends in one line and exit code 3."""
-    try:
+    """Run the command line. What goes wrong at a server or on this machine ends in one line and an exit code."""
+    with _exits_well(), sturdy_streams():
+        for number, argument in enumerate(sys.argv[1:], 1):
+            if (shown := visible(argument)) != argument:
+                print_error(f"argument {number} has control characters, or isn't text: {shown[:_SHOWN_LETTERS_MAX]}")
+                sys.exit(Exit.USAGE)
         app()
-    except BrokenPipeError:
-        # The reader of our output has gone, as `head` does. Nothing is wrong with us.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(Exit.OK)
+
+
+@contextmanager
+def _exits_well() -> Iterator[None]:
+    try:
+        yield
     except Exception as error:
-        from sqlalchemy.exc import DBAPIError
+        from walletctl.failures import explain
 
-        if not isinstance(error, OSError | TimeoutError | DBAPIError):
+        explained = explain(error)
+        if explained is None:
             raise
-        cause = getattr(error, "orig", None) or error
-        print_error(_one_line(cause))
-        sys.exit(Exit.UNREACHABLE)
-
-
-def _one_line(cause: BaseException) -> str:
-    text = " ".join(str(cause).split()) or type(cause).__name__
-    if "UndefinedTable" in text or "does not exist" in text:
-        return f"{text} (are the tables there? run: walletctl db migrate)"
-    return f"a server is away or refuses: {text} (is it up, and do DATABASE_URL and KAFKA_BOOTSTRAP_SERVERS name it?)"
+        with sturdy_streams():
+            print_error(explained[0])
+        sys.exit(explained[1])

@@ -10,7 +10,6 @@ import orjson
 import typer
 from pydantic import ValidationError
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -20,9 +19,22 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
-out = Console()
-err = Console(stderr=True)
+from common.visible import visible, visible_json
+
+
+class _VisibleConsole(Console):
+    """Prints no character of a string that a terminal would obey: what came from outside may be in it."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Print as rich does, strings made visible."""
+        super().print(*(visible(item) if isinstance(item, str) else item for item in objects), **options)
+
+
+# ":smile:" in a user's id is no emoji.
+out = _VisibleConsole(emoji=False)
+err = _VisibleConsole(stderr=True, emoji=False)
 
 SettingsT = TypeVar("SettingsT")
 
@@ -34,13 +46,16 @@ class Exit(IntEnum):
 
     OK = 0
     FOUND_WRONG = 1
+    """What was looked at isn't as it should be, or what was asked for isn't there."""
     USAGE = 2
+    """Arguments, settings, grants or this machine (a full disk, a file) must be put right first."""
     UNREACHABLE = 3
+    """A server is away, busy, read-only or without tables: the same may succeed later."""
 
 
 def print_error(message: str) -> None:
     """Print one line to standard error."""
-    err.print(f"[red]error:[/red] {escape(message)}", soft_wrap=True, highlight=False)
+    err.print(Text.assemble(("error:", "red"), " ", visible(message)), soft_wrap=True, highlight=False)
 
 
 def fail(message: str, code: Exit) -> NoReturn:
@@ -55,25 +70,27 @@ def load_settings(settings: Callable[[], SettingsT]) -> SettingsT:
         return settings()
     except ValidationError as error:
         problems = "; ".join(
-            f"{'_'.join(str(part) for part in item['loc']).upper()}: {item['msg'].removeprefix('Value error, ')}"
+            ": ".join([*(str(part).upper() for part in item["loc"]), item["msg"].removeprefix("Value error, ")])
             for item in error.errors()
         )
         fail(f"bad configuration: {problems} (set it in the environment)", Exit.USAGE)
 
 
 def print_json(value: object) -> None:
-    """Write `value` as one JSON document to standard output."""
-    sys.stdout.buffer.write(orjson.dumps(value, default=str, option=orjson.OPT_APPEND_NEWLINE))
+    """Write `value` as one JSON document to standard output, in UTF-8 (RFC 8259, section 8.1)."""
+    document = orjson.dumps(value, default=str, option=orjson.OPT_APPEND_NEWLINE).decode()
+    sys.stdout.flush()
+    sys.stdout.buffer.write(visible_json(document).encode())
     sys.stdout.flush()
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Print rows under `columns`; a cell that is None shows as a dash."""
-    table = Table(title=title, title_justify="left", header_style="bold")
+    table = Table(title=Text(visible(title)), title_justify="left", header_style="bold")
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(*("-" if cell is None else escape(str(cell)) for cell in row))
+        table.add_row(*("-" if cell is None else Text(visible(str(cell))) for cell in row))
     out.print(table)
 
 

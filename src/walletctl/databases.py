@@ -8,7 +8,7 @@ from typing import TypeVar
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from common.database import create_engine
-from common.settings import DatabaseSettings
+from common.settings import HistoryDatabaseSettings, WalletDatabaseSettings
 from walletctl.console import load_settings
 
 ResultT = TypeVar("ResultT")
@@ -26,12 +26,12 @@ async def opened(url: str) -> AsyncIterator[AsyncEngine]:
 
 def with_wallet_database(work: Callable[[AsyncEngine], Awaitable[ResultT]]) -> ResultT:
     """Run `work` on the database that DATABASE_URL names."""
-    return _run(load_settings(DatabaseSettings).database_url, work)
+    return _run(load_settings(WalletDatabaseSettings).database_url, work)
 
 
 def with_history_database(work: Callable[[AsyncEngine], Awaitable[ResultT]]) -> ResultT:
     """Run `work` on the database that HISTORY_DATABASE_URL names, or DATABASE_URL if that is unset."""
-    return _run(load_settings(DatabaseSettings).history_database_url, work)
+    return _run(load_settings(HistoryDatabaseSettings).history_database_url, work)
 
 
 def _run(url: str, work: Callable[[AsyncEngine], Awaitable[ResultT]]) -> ResultT:

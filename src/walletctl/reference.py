@@ -12,8 +12,19 @@ from prometheus_client import REGISTRY
 from pydantic_core import PydanticUndefined
 from typer.core import TyperCommand, TyperGroup, TyperOption
 
-from common.settings import Settings
+from common.settings import (
+    DatabaseSettings,
+    HistoryDatabaseSettings,
+    OperatorSettings,
+    Settings,
+    WalletDatabaseSettings,
+)
 
+_EXIT_CODES: Final = (
+    "Exit codes: 0 fine; 1 what was looked at isn't as it should be; 2 arguments, settings, grants or this machine",
+    "must be put right first; 3 a server is away, busy, read-only or without tables: the same may succeed later.",
+    "Output that is read only in part (`| head`) changes nothing of that.",
+)
 _METRICS_MODULES: Final = ("common.metrics", "wallet_api.metrics", "outbox_relay.metrics", "history_consumer.metrics")
 
 
@@ -42,7 +53,55 @@ def settings_page() -> str:
     for command, settings in processes.items():
         lines += ["", f"## `{command}`", "", "| variable | default | what it is |", "| --- | --- | --- |"]
         lines += [_setting_line(name, settings) for name in settings.model_fields]
+    lines += ["", "## Commands", "", "What each command reads, and no more. The history's URL is HISTORY_DATABASE_URL,"]
+    lines += ["else DATABASE_URL."]
+    lines += ["", "| command | variables |", "| --- | --- |"]
+    lines += [f"| `walletctl {command}` | {_read_by(command)} |" for command in settings_of_commands()]
+    described = [settings for group in settings_of_commands().values() for settings in group]
+    lines += ["", "| variable | default | what it is |", "| --- | --- | --- |"]
+    lines += sorted({_setting_line(name, settings) for settings in described for name in settings.model_fields})
     return "\n".join(lines) + "\n"
+
+
+def settings_of_commands() -> dict[str, tuple[type[Settings], ...]]:
+    """Return what each command that isn't a service reads from the environment."""
+    from history_consumer import settings as history
+    from outbox_relay import settings as outbox
+    from walletctl.settings import LostSettings, RestoreSettings, StatusSettings
+    from walletctl.verify.settings import VerifySettings
+
+    audited = WalletDatabaseSettings, OperatorSettings
+    return {
+        "db migrate": (DatabaseSettings,),
+        "db downgrade": (DatabaseSettings,),
+        "db status": (DatabaseSettings,),
+        "outbox status": (WalletDatabaseSettings,),
+        "outbox list": (WalletDatabaseSettings,),
+        "outbox show": (WalletDatabaseSettings,),
+        "outbox replay": audited,
+        "outbox park": audited,
+        "outbox skip": audited,
+        "outbox retry": audited,
+        "outbox prune": (*audited, outbox.RetentionSettings),
+        "history status": (StatusSettings,),
+        "history rebuild": (VerifySettings,),
+        "history dead-letters list": (HistoryDatabaseSettings,),
+        "history dead-letters show": (HistoryDatabaseSettings,),
+        "history dead-letters retry": (HistoryDatabaseSettings,),
+        "history dead-letters prune": (HistoryDatabaseSettings, history.RetentionSettings),
+        "restore begin": (RestoreSettings,),
+        "restore lost": (LostSettings,),
+        "verify": (VerifySettings,),
+    }
+
+
+def _read_by(command: str) -> str:
+    fields = {
+        name: field for settings in settings_of_commands()[command] for name, field in settings.model_fields.items()
+    }
+    return ", ".join(
+        f"`{name.upper()}`" + (" (required)" if field.is_required() else "") for name, field in fields.items()
+    )
 
 
 def _setting_line(name: str, settings: type[Settings]) -> str:
@@ -81,7 +140,7 @@ def commands_page() -> str:
     from walletctl.cli import app
 
     root = typer.main.get_command(app)
-    lines = ["# Commands", "", "Exit codes: 0 fine, 1 something is wrong, 2 used wrongly, 3 a server can't be reached."]
+    lines = ["# Commands", "", *_EXIT_CODES]
     for path, command in _commands("walletctl", root):
         lines += ["", f"## `{path}`", "", " ".join((command.help or "").split())]
         parameters = [line for parameter in command.params if (line := _parameter_line(parameter))]

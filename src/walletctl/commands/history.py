@@ -9,7 +9,6 @@ import typer
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from common.kafka import admin_client
-from common.settings import DatabaseSettings
 from history_consumer import operations, retention
 from history_consumer.operations import HistoryStatus
 from history_consumer.retrying import Retried, retry_dead_letters
@@ -28,18 +27,13 @@ from walletctl.console import (
 )
 from walletctl.databases import with_history_database
 from walletctl.servers import serve
+from walletctl.settings import StatusSettings
 
 app = typer.Typer(help="The history: serve it, see how far it is.", no_args_is_help=True)
 dead_letters = typer.Typer(help="Records that could not be applied.", no_args_is_help=True)
 app.add_typer(dead_letters, name="dead-letters")
 
 Source = Literal["auto", "topic", "outbox"]
-
-
-class _StatusSettings(DatabaseSettings):
-    """The broker is asked only if it is named."""
-
-    kafka_bootstrap_servers: str = ""
 
 
 @app.command("serve", epilog="Example:  DATABASE_URL=postgresql://… walletctl history serve")
@@ -108,7 +102,7 @@ def status(as_json: JsonOption = False) -> None:
     With KAFKA_BOOTSTRAP_SERVERS in the environment the lag is shown too. A gap may close by itself, while
     events are on their way.
     """
-    servers = load_settings(_StatusSettings).kafka_bootstrap_servers
+    servers = load_settings(StatusSettings).kafka_bootstrap_servers
 
     async def work(engine: AsyncEngine) -> HistoryStatus:
         return await operations.history_status(engine, admin_client(servers) if servers else None)

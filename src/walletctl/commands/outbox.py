@@ -2,8 +2,8 @@
 
 import sys
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
-from typing import Annotated, TypeVar
+from datetime import datetime
+from typing import Annotated, Final, TypeVar
 from uuid import UUID
 
 import orjson
@@ -27,20 +27,27 @@ from walletctl.console import (
     progress_bar,
 )
 from walletctl.databases import with_wallet_database
+from walletctl.moments import MOMENT_HELP, moment
 
 app = typer.Typer(help="The outbox: look at it, replay from it, park and release.", no_args_is_help=True)
 app.command(epilog="Example:  walletctl outbox prune --older-than-days 30 --dry-run")(prune)
 
 ResultT = TypeVar("ResultT")
 
-_UNASKED_ROWS_MAX = 1000
+_UNASKED_ROWS_MAX: Final = 1000
+_ID_MAX: Final = 2**63 - 1
 
-FromId = Annotated[int | None, typer.Option(help="From this outbox id on.", min=1)]
-ToId = Annotated[int | None, typer.Option(help="Up to this outbox id.", min=1)]
+FromId = Annotated[int | None, typer.Option(help="From this outbox id on.", min=1, max=_ID_MAX)]
+ToId = Annotated[int | None, typer.Option(help="Up to this outbox id.", min=1, max=_ID_MAX)]
 Wallet = Annotated[UUID | None, typer.Option(help="Of this wallet: the one that acted.")]
 EventType = Annotated[str | None, typer.Option("--type", help="Of this type, such as TRANSFER_DONE.")]
-Since = Annotated[datetime | None, typer.Option("--from", help="Written at this time (UTC) or later.")]
-Until = Annotated[datetime | None, typer.Option("--to", help="Written before this time (UTC).")]
+Since = Annotated[
+    datetime | None,
+    typer.Option("--from", help=f"Written at this time or later: {MOMENT_HELP}.", parser=moment, metavar="TIME"),
+]
+Until = Annotated[
+    datetime | None, typer.Option("--to", help="Written before this time; as --from.", parser=moment, metavar="TIME")
+]
 
 
 def _selection(
@@ -51,9 +58,7 @@ def _selection(
     since: datetime | None,
     until: datetime | None,
 ) -> Selection:
-    return Selection(
-        from_id, to_id, wallet, event_type, since and since.replace(tzinfo=UTC), until and until.replace(tzinfo=UTC)
-    )
+    return Selection(from_id, to_id, wallet, event_type, since, until)
 
 
 @app.command(epilog="Example:  walletctl outbox status --json")
@@ -133,7 +138,7 @@ def replay(
     since: Since = None,
     until: Until = None,
     everything: Annotated[bool, typer.Option("--all", help="All published rows.")] = False,
-    rate: Annotated[float | None, typer.Option(help="Rows a second at most.", min=0.1)] = None,
+    rate: Annotated[float | None, typer.Option(help="Rows a second at most.", min=0.1, max=1_000_000)] = None,
     reason: Annotated[str | None, typer.Option(help="Why; goes into the audit.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be replayed.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Go on even with more than 1,000 rows.")] = False,
@@ -181,7 +186,7 @@ def _report(as_json: bool, **fields: int) -> None:
     out.print(f"{matched}; {replayed if fields['replayed'] else 'none was replayed.'}", highlight=False, soft_wrap=True)
 
 
-RowId = Annotated[int, typer.Argument(help="An outbox id.", metavar="ID", min=1)]
+RowId = Annotated[int, typer.Argument(help="An outbox id.", metavar="ID", min=1, max=_ID_MAX)]
 Why = Annotated[str, typer.Option(help="Why; goes into the audit.")]
 
 
@@ -199,8 +204,8 @@ def skip(row_id: RowId, reason: Why, as_json: JsonOption = False) -> None:
     It is never published, and the history of each wallet that it touched has a hole there for ever. Then release
     the later ones with outbox retry.
     """
-    _change(lambda engine: parked.skip(engine, row_id, reason))
     wallet = _change(lambda engine: parked.wallet_of(engine, row_id))
+    _change(lambda engine: parked.skip(engine, row_id, reason))
     _say(
         as_json,
         f"Outbox row {row_id} is given up. Release what waits behind it: walletctl outbox retry --wallet {wallet}",
@@ -214,7 +219,9 @@ def skip(row_id: RowId, reason: Why, as_json: JsonOption = False) -> None:
     "walletctl outbox retry --all --yes"
 )
 def retry(
-    row_id: Annotated[int | None, typer.Argument(help="An outbox id: its wallet.", metavar="[ID]", min=1)] = None,
+    row_id: Annotated[
+        int | None, typer.Argument(help="An outbox id: its wallet.", metavar="[ID]", min=1, max=_ID_MAX)
+    ] = None,
     wallet: Annotated[UUID | None, typer.Option(help="This wallet.")] = None,
     everything: Annotated[bool, typer.Option("--all", help="Every wallet that has parked events.")] = False,
     reason: Annotated[str | None, typer.Option(help="Why; goes into the audit.")] = None,

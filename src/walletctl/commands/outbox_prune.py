@@ -15,7 +15,9 @@ from walletctl.databases import with_wallet_database
 def prune(
     older_than_days: Annotated[
         float | None,
-        typer.Option(help="Outbox rows and keys; else OUTBOX_RETENTION_DAYS, IDEMPOTENCY_RETENTION_DAYS.", min=1),
+        typer.Option(
+            help="Outbox rows and keys; else OUTBOX_RETENTION_DAYS, IDEMPOTENCY_RETENTION_DAYS.", min=1, max=36_500
+        ),
     ] = None,
     reason: Annotated[str | None, typer.Option(help="Why; goes into the audit.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would leave.")] = False,

@@ -35,12 +35,13 @@ def begin(
     events from the lost ones. The history stands still until `walletctl history rebuild` has brought it in line.
     Safe to repeat, and late too: what was written meanwhile is kept.
 
-    Settings come from the environment: DATABASE_URL, HISTORY_DATABASE_URL, KAFKA_BOOTSTRAP_SERVERS, KAFKA_TOPIC.
+    Settings come from the environment: DATABASE_URL, HISTORY_DATABASE_URL, KAFKA_BOOTSTRAP_SERVERS, KAFKA_TOPIC,
+    OPERATOR.
     """
     from walletctl.restore import restore
-    from walletctl.verify.settings import VerifySettings
+    from walletctl.settings import RestoreSettings
 
-    settings = load_settings(VerifySettings)
+    settings = load_settings(RestoreSettings)
     question = "Was this database restored to an earlier time? The history stands still until it is rebuilt"
     if not yes and not (sys.stdin.isatty() and typer.confirm(question, err=True)):
         fail("nothing was done. If the database was restored to an earlier time, add --yes", Exit.FOUND_WRONG)
@@ -68,9 +69,9 @@ def lost(
     Settings come from the environment: DATABASE_URL, KAFKA_BOOTSTRAP_SERVERS, KAFKA_TOPIC.
     """
     from walletctl.restore import restore
-    from walletctl.verify.settings import VerifySettings
+    from walletctl.settings import LostSettings
 
-    settings = load_settings(VerifySettings)
+    settings = load_settings(LostSettings)
     found = asyncio.run(restore.find_lost(settings, limit))
     items: list[dict[str, Any]] = [
         {

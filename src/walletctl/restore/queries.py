@@ -30,13 +30,12 @@ BEGIN_EPOCH: Final = text("""
 # What is still to be published is vouched for by the restored database.
 TAKE_OVER_UNPUBLISHED: Final = text("UPDATE wallet.outbox SET source_epoch = :epoch WHERE published_at IS NULL")
 
+HISTORY_EPOCH: Final = text("""
+    SELECT coalesce(max(source_epoch), 0) FROM history.processed_offsets WHERE topic = :topic
+""")
+
 STOP_HISTORY: Final = text("""
-    WITH before AS MATERIALIZED (
-        SELECT coalesce(max(source_epoch), 0) AS epoch FROM history.processed_offsets WHERE topic = :topic
-    ), stopped AS (
-        UPDATE history.processed_offsets SET source_epoch = 0, updated_at = statement_timestamp() WHERE topic = :topic
-    )
-    SELECT epoch FROM before
+    UPDATE history.processed_offsets SET source_epoch = 0, updated_at = statement_timestamp() WHERE topic = :topic
 """)
 
 # A movement is in the ledger at that version, or isn't; a wallet's creation has no entry.
@@ -62,9 +61,14 @@ async def current_epoch(connection: AsyncConnection) -> Epoch:
     return Epoch(epoch, topic_id, {int(partition): end for partition, end in ends.items()})
 
 
-async def stop_history(connection: AsyncConnection, topic: str) -> int:
-    """Let no consumer of the topic apply anything until the history is rebuilt; return its epoch until now."""
-    return int(await connection.scalar(STOP_HISTORY, {"topic": topic}) or 0)
+async def history_epoch(connection: AsyncConnection, topic: str) -> int:
+    """Return the newest epoch that the history is in line with; 0 while it stands still."""
+    return int(await connection.scalar(HISTORY_EPOCH, {"topic": topic}) or 0)
+
+
+async def stop_history(connection: AsyncConnection, topic: str) -> None:
+    """Let no consumer of the topic apply anything until the history is rebuilt."""
+    await connection.execute(STOP_HISTORY, {"topic": topic})
 
 
 async def begin_epoch(

@@ -3,7 +3,6 @@
 The runbook is docs/restore.md.
 """
 
-import getpass
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -11,6 +10,7 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from common.actor import actor
 from history_consumer.records import Poison, Record
 from outbox_relay.operations import leased
 from walletctl.console import progress_bar
@@ -18,6 +18,7 @@ from walletctl.databases import opened
 from walletctl.rebuild import topic
 from walletctl.rebuild.topic import Topic
 from walletctl.restore import queries
+from walletctl.settings import LostSettings, RestoreSettings
 from walletctl.verify.settings import VerifySettings
 
 _LAST_RECORDS: Final = 100
@@ -57,14 +58,15 @@ class Lost:
     events: list[LostEvent] = field(default_factory=list)
 
 
-async def begin(settings: VerifySettings, reason: str | None) -> Begun:
+async def begin(settings: RestoreSettings | VerifySettings, reason: str | None) -> Begun:
     """Raise the epoch above all that the database, the history or the topic know, and stop the history.
 
     Safe to repeat, and while services run: each event that they write belongs to the one epoch or the other.
 
     Raises:
         TimeoutError: Kafka is away; nothing was done.
-        sqlalchemy.exc.DBAPIError: a database is away. The history may stand still: run it again.
+        sqlalchemy.exc.DBAPIError: a database is away or refuses; nothing was done, unless the wallets' COMMIT was what
+            failed. Then the history stands still: run it again.
     """
     async with (
         topic.opened(settings) as records,
@@ -74,18 +76,30 @@ async def begin(settings: VerifySettings, reason: str | None) -> Begun:
         offsets = await records.offsets()
         ends = {partition: high for partition, (_, high) in offsets.items()}
         known = await _newest_epoch(records, offsets)
-        async with history.begin() as connection:
-            known = max(known, await queries.stop_history(connection, settings.kafka_topic))
-        epoch, pending = await _begin_epoch(wallets, known, reason, records.id, ends)
-    return Begun(epoch, pending, ends)
+        async with history.connect() as connection:
+            known = max(known, await queries.history_epoch(connection, settings.kafka_topic))
+        return await _begin(wallets, history, settings.kafka_topic, known, reason, records.id, ends)
 
 
 @leased
-async def _begin_epoch(
-    engine: AsyncEngine, known: int, reason: str | None, topic_id: str, ends: Mapping[int, int]
-) -> tuple[int, int]:
-    async with engine.begin() as connection:
-        return await queries.begin_epoch(connection, known, getpass.getuser(), reason, topic_id, ends)
+async def _begin(
+    wallets: AsyncEngine,
+    history: AsyncEngine,
+    topic_name: str,
+    known: int,
+    reason: str | None,
+    topic_id: str,
+    ends: Mapping[int, int],
+) -> Begun:
+    """Begin the epoch and stop the history: each statement of both has succeeded before either is committed.
+
+    The history's commit comes first: an epoch must not begin while consumers still take the old one's events.
+    """
+    async with wallets.begin() as epochs:
+        epoch, pending = await queries.begin_epoch(epochs, known, actor(), reason, topic_id, ends)
+        async with history.begin() as positions:
+            await queries.stop_history(positions, topic_name)
+    return Begun(epoch, pending, ends)
 
 
 async def _newest_epoch(records: Topic, offsets: Mapping[int, tuple[int, int]]) -> int:
@@ -97,7 +111,7 @@ async def _newest_epoch(records: Topic, offsets: Mapping[int, tuple[int, int]]) 
     return newest
 
 
-async def find_lost(settings: VerifySettings, events_max: int) -> Lost:
+async def find_lost(settings: LostSettings | VerifySettings, events_max: int) -> Lost:
     """Read the whole topic, and ask the ledger for each event.
 
     Args:

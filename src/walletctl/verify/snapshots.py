@@ -60,34 +60,30 @@ async def taken(settings: VerifySettings) -> AsyncIterator[Snapshots]:
     first snapshot has, the second has too, and nothing that the pipeline does meanwhile looks like a difference.
     """
     async with AsyncExitStack() as stack:
-        history = await stack.enter_async_context(_reading(settings.history_database_url, settings, KEEP_TABLES))
+        history = await stack.enter_async_context(_reading(settings.history_database_url, KEEP_TABLES))
         found = await queries.every(
             history, queries.POSITIONS, consumer_group=settings.consumer_group, topic=settings.kafka_topic
         )
         positions = {row.partition: Position(row.next_offset, row.topic_id, row.source_epoch) for row in found}
         history_figures = await queries.one(history, queries.HISTORY_FIGURES)
-        wallet = await stack.enter_async_context(_reading(settings.database_url, settings))
+        wallet = await stack.enter_async_context(_reading(settings.database_url))
         wallet_figures = await queries.one(wallet, queries.WALLET_FIGURES)
         epoch = await current_epoch(wallet)
         yield Snapshots(wallet, history, wallet_figures, history_figures, positions, epoch)
 
 
 @asynccontextmanager
-async def _reading(
-    url: str, settings: VerifySettings, before: TextClause | None = None
-) -> AsyncIterator[AsyncConnection]:
+async def _reading(url: str, before: TextClause | None = None) -> AsyncIterator[AsyncConnection]:
     """Open a transaction whose statements all see the same, and which changes nothing.
 
     Args:
         url: of the database.
-        settings: of the audit.
         before: a statement to run before the snapshot is taken.
     """
     engine = create_engine(
         url,
         "walletctl-verify",
         pool_size=1,
-        connect_timeout_seconds=settings.database_connect_timeout_seconds,
         statement_timeout_seconds=0,
         idle_in_transaction_timeout_seconds=0,
     )

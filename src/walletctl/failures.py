@@ -1,0 +1,120 @@
+"""What went wrong at the command line: one line that says what it was and the way out, and the exit code.
+
+The codes of PostgreSQL are those of its manual, appendix A.
+"""
+
+import errno
+import sys
+from typing import Final
+
+from walletctl.console import Exit
+
+_HERE: Final = {
+    errno.ENOSPC: "make room, and run it again",
+    errno.EDQUOT: "make room, and run it again",
+    errno.EFBIG: "raise the limit of a file's size, and run it again",
+    errno.EACCES: "run it as a user who may",
+    errno.EPERM: "run it as a user who may",
+    errno.EROFS: "name a place that can be written to",
+    errno.ENOENT: "is it there? If this is about the working directory: cd to one that is",
+    errno.ENOTDIR: "name a directory",
+    errno.EISDIR: "name a file",
+    errno.EEXIST: "name another, or remove it",
+    errno.ENOTEMPTY: "name another, or empty it",
+    errno.EMFILE: "raise ulimit -n",
+    errno.ENFILE: "raise the system's limit of open files",
+    errno.ENOMEM: "end what else needs memory",
+    errno.ELOOP: "name a path without so many links",
+    errno.ENAMETOOLONG: "name a shorter path",
+    errno.EIO: "look at the disk or the terminal",
+    errno.EADDRINUSE: "name another port",
+    errno.EADDRNOTAVAIL: "name an address of this machine",
+}
+"""Errors of this machine, by number, and what to do. Any other OSError is about a connection."""
+
+_MIGRATE: Final = "are the tables there? Run: walletctl db migrate"
+_BUSY: Final = "something else keeps the server busy: run it again later, and look at pg_stat_activity if it goes on"
+_GRANT: Final = "grant it to the role of the URL, or use the URL of a role that has it"
+
+_STATES: Final[dict[str, tuple[str, Exit]]] = {
+    "3D000": ("create that database, or name another one in the URL", Exit.USAGE),
+    "3F000": (_MIGRATE, Exit.UNREACHABLE),
+    "42P01": (_MIGRATE, Exit.UNREACHABLE),
+    "42703": ("the tables are of another version. Run: walletctl db migrate", Exit.UNREACHABLE),
+    "42883": ("the tables are of another version. Run: walletctl db migrate", Exit.UNREACHABLE),
+    "28P01": ("correct the user or the password of the URL", Exit.USAGE),
+    "28000": ("correct the role of the URL, or let pg_hba.conf allow it", Exit.USAGE),
+    "42501": (_GRANT, Exit.USAGE),
+    "42704": ("a role or another object that was named isn't there: create it", Exit.USAGE),
+    "25006": (
+        "this server takes no writes: name the primary in the URL, or end default_transaction_read_only",
+        Exit.UNREACHABLE,
+    ),
+    "53100": ("PostgreSQL's disk is full: make room there", Exit.UNREACHABLE),
+    "53300": ("PostgreSQL has no connection left: end some, or raise max_connections", Exit.UNREACHABLE),
+    "57014": (_BUSY, Exit.UNREACHABLE),
+    "55P03": (_BUSY, Exit.UNREACHABLE),
+    "40P01": (_BUSY, Exit.UNREACHABLE),
+    "40001": (_BUSY, Exit.UNREACHABLE),
+}
+
+
+def explain(error: Exception) -> tuple[str, Exit] | None:
+    """Return the line and the exit code, or None for what is a defect: that keeps its traceback."""
+    from common.database import is_unreachable, sqlstate
+
+    if isinstance(error, OSError) and (way_out := _HERE.get(error.errno or 0)):
+        return f"{_local(error)} ({way_out})", Exit.USAGE
+    if (state := sqlstate(error)) is not None:
+        return _refused(error, state)
+    if (explained := _of_kafka(error)) is not None:
+        return explained
+    if _is_about_arguments(error):
+        return f"PostgreSQL can't take a value: {_text(error)}", Exit.USAGE
+    if is_unreachable(error):
+        asked = "is it up, and do DATABASE_URL and KAFKA_BOOTSTRAP_SERVERS name it?"
+        return f"a server is away: {_text(error)} ({asked})", Exit.UNREACHABLE
+    return None
+
+
+def _local(error: OSError) -> str:
+    names = " and ".join(str(name) for name in (error.filename, error.filename2) if name is not None)
+    return f"{names}: {error.strerror}" if names else f"{error.strerror}"
+
+
+def _refused(error: Exception, state: str) -> tuple[str, Exit]:
+    from common.database import is_unreachable
+
+    if state in _STATES:
+        way_out, code = _STATES[state]
+        return f"PostgreSQL refuses: {_text(error)} ({way_out})", Exit(code)
+    if is_unreachable(error):
+        return f"PostgreSQL is away or going down: {_text(error)} (run it again when it is up)", Exit.UNREACHABLE
+    return f"PostgreSQL refuses: {_text(error)} (SQLSTATE {state})", Exit.USAGE
+
+
+def _of_kafka(error: Exception) -> tuple[str, Exit] | None:
+    # Whoever raised one has imported it.
+    kafka = sys.modules.get("confluent_kafka")
+    if kafka is None or not isinstance(error, kafka.KafkaException):
+        return None
+    said = error.args[0]
+    text = said.str() if hasattr(said, "str") else str(error)
+    if "authorization" in text.lower() or "authentication" in text.lower():
+        return f"Kafka refuses: {text} (let the ACLs allow it)", Exit.USAGE
+    return f"Kafka is away: {text} (is it up, and does KAFKA_BOOTSTRAP_SERVERS name it?)", Exit.UNREACHABLE
+
+
+def _is_about_arguments(error: Exception) -> bool:
+    """Whether the driver refused a value before it sent anything (asyncpg's DataError)."""
+    from asyncpg.exceptions import DataError
+
+    cause = getattr(error, "orig", None)
+    return isinstance(error, DataError) or isinstance(getattr(cause, "__cause__", cause), DataError)
+
+
+def _text(error: Exception) -> str:
+    cause = getattr(error, "orig", None) or error
+    text = " ".join(str(cause).split()) or type(cause).__name__
+    # SQLAlchemy puts the class of the driver's error before what it says.
+    return text.split(">: ", 1)[-1] if text.startswith("<class ") else text

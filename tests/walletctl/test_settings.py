@@ -1,0 +1,117 @@
+"""A process's settings are what it reads, and the reference says so."""
+
+import ast
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from common.settings import HistoryDatabaseSettings, Settings
+from history_consumer.settings import ConsumerSettings, HistoryApiSettings
+from outbox_relay.settings import RelaySettings
+from wallet_api.settings import WalletApiSettings
+from walletctl.cli import main
+from walletctl.console import Exit
+from walletctl.reference import settings_of_commands, settings_page
+
+SOURCE = Path(__file__).parents[2] / "src"
+PROCESSES: dict[type[Settings], tuple[str, str]] = {
+    WalletApiSettings: ("wallet_api.app", "walletctl.commands.api"),
+    RelaySettings: ("outbox_relay.run", "walletctl.commands.relay"),
+    ConsumerSettings: ("history_consumer.run", "walletctl.commands.consumer"),
+    HistoryApiSettings: ("history_consumer.app", "walletctl.commands.history"),
+}
+VARIABLES = re.compile(r"\b[A-Z]+(?:_[A-Z]+)+\b|\bOPERATOR\b")
+
+
+def read_by(*entries: str) -> set[str]:
+    """Return every attribute that is read in modules that a process imports, from its entries on."""
+    seen: set[str] = set()
+    read: set[str] = set()
+    waiting = list(entries)
+    while waiting:
+        module = waiting.pop()
+        file = SOURCE / f"{module.replace('.', '/')}.py"
+        if module in seen or not file.exists() or file.name == "settings.py":
+            continue
+        seen.add(module)
+        tree = ast.parse(file.read_text())
+        for node in ast.walk(tree):
+            # The command line's modules hold other commands, too, with settings of their own.
+            if isinstance(node, ast.ImportFrom) and node.module and not module.startswith("walletctl."):
+                waiting += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        read |= {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    return read
+
+
+@pytest.mark.parametrize("process", PROCESSES)
+def test_a_process_has_no_setting_that_it_ignores(process: type[Settings]) -> None:
+    read = read_by(*PROCESSES[process])
+    # This one is read by the class itself, where the history's own URL is unset.
+    fallback = {"database_url"} if issubclass(process, HistoryDatabaseSettings) else set()
+    assert set(process.model_fields) - read - fallback == set()
+
+
+@pytest.mark.parametrize("process", [ConsumerSettings, HistoryApiSettings])
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({"HISTORY_DATABASE_URL": "postgresql://h/x"}, "postgresql://h/x"),
+        ({"DATABASE_URL": "postgresql://w/x"}, "postgresql://w/x"),
+        ({"DATABASE_URL": "postgresql://w/x", "HISTORY_DATABASE_URL": "postgresql://h/x"}, "postgresql://h/x"),
+        ({"DATABASE_URL": "postgresql://w/x", "HISTORY_DATABASE_URL": ""}, "postgresql://w/x"),
+    ],
+)
+def test_either_url_is_enough_where_only_the_history_is_read(
+    process: type[ConsumerSettings] | type[HistoryApiSettings],
+    environment: dict[str, str],
+    expected: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", "nowhere:1")
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert process().history_database_url == expected
+
+
+@pytest.mark.parametrize("command", settings_of_commands())
+def test_a_command_asks_for_what_it_reads_by_name_and_for_nothing_else(
+    command: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Without a variable each command ends at once: so what it names is what it can't do without."""
+    needed = {
+        name.upper()
+        for settings in settings_of_commands()[command]
+        for name, field in settings.model_fields.items()
+        if field.is_required()
+    } or {"HISTORY_DATABASE_URL", "DATABASE_URL"}
+    arguments = {"outbox show": ["1"], "outbox replay": ["--all"], "history dead-letters show": ["1"]}
+    arguments |= {"outbox park": ["1", "--reason", "x"], "outbox skip": ["1", "--reason", "x"]}
+    arguments |= {"outbox retry": ["--all"], "history dead-letters retry": ["--all"]}
+    arguments |= {"history dead-letters prune": ["--older-than-days", "1"], "db downgrade": ["--yes"]}
+    monkeypatch.setattr(sys, "argv", ["walletctl", *command.split(), *arguments.get(command, [])])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == Exit.USAGE
+    assert set(VARIABLES.findall(capfd.readouterr().err)) == needed
+
+
+@pytest.mark.parametrize("command", settings_of_commands())
+def test_every_variable_that_a_commands_help_names_is_read(
+    command: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["walletctl", *command.split(), "--help"])
+    monkeypatch.setenv("COLUMNS", "500")
+    with pytest.raises(SystemExit):
+        main()
+    event_types = {"TRANSFER_DONE", "WALLET_CREATED", "WALLET_FUNDED"}
+    named = set(VARIABLES.findall(capfd.readouterr().out)) - event_types
+    known = {name.upper() for settings in settings_of_commands()[command] for name in settings.model_fields}
+    assert named - known == set()
+
+
+def test_the_reference_says_what_each_command_reads() -> None:
+    page = settings_page()
+    for command in settings_of_commands():
+        assert f"| `walletctl {command}` |" in page
