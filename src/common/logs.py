@@ -1,17 +1,20 @@
 """Structured logs: a constant event name and fields, one line each, to standard error."""
 
+import io
 import logging
+import os
 import re
 import sys
 import time
-from typing import Final
+from typing import Final, TextIO
 
 import structlog
 from structlog.processors import ExceptionRenderer
 from structlog.tracebacks import ExceptionDictTransformer
-from structlog.typing import Processor
+from structlog.typing import EventDict, ExcInfo, Processor, WrappedLogger
 
 from common.settings import LogSettings
+from common.visible import visible
 
 # What a request or a connection holds is nobody's business but the client's: no local variables in the log.
 _tracebacks_without_locals = ExceptionRenderer(ExceptionDictTransformer(show_locals=False))
@@ -38,6 +41,24 @@ class _Repetitions(logging.Filter):
         return True
 
 
+def _wants_colours(stream: TextIO) -> bool:
+    """Whether to colour lines: on a terminal, unless NO_COLOR is set (no-color.org); with FORCE_COLOR anywhere."""
+    if os.environ.get("NO_COLOR"):
+        return False
+    return bool(os.environ.get("FORCE_COLOR")) or (stream.isatty() and os.environ.get("TERM") != "dumb")
+
+
+def _visible_values(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    # What isn't a string is shown by its repr, which has escapes for all of that.
+    return {key: visible(value) if isinstance(value, str) else value for key, value in event.items()}
+
+
+def _visible_traceback(lines: TextIO, error: ExcInfo) -> None:
+    written = io.StringIO()
+    structlog.dev.plain_traceback(written, error)
+    lines.write(visible(written.getvalue()))
+
+
 def configure_logs(settings: LogSettings, process: str) -> None:
     """Send structlog's and the standard library's records the same way; `process` goes into each line."""
     level = logging.getLevelNamesMapping()[settings.log_level.upper()]
@@ -50,7 +71,10 @@ def configure_logs(settings: LogSettings, process: str) -> None:
     renderer: list[Processor] = (
         [_tracebacks_without_locals, structlog.processors.JSONRenderer()]
         if settings.log_format == "json"
-        else [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
+        else [
+            _visible_values,
+            structlog.dev.ConsoleRenderer(colors=_wants_colours(sys.stderr), exception_formatter=_visible_traceback),
+        ]
     )
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],

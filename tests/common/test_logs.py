@@ -1,0 +1,70 @@
+import os
+import pty
+import subprocess
+import sys
+
+import pytest
+
+SCRIPT = r"""
+import structlog
+from common.logs import configure_logs
+from common.settings import LogSettings
+
+configure_logs(LogSettings(log_format=FORMAT), "test")
+log = structlog.get_logger()
+log.info("seen", user="a\x1b[31mb\x9b\u202e", nested=["\x1b[31m"])
+try:
+    raise ValueError("\x1b]0;x\x07")
+except ValueError:
+    log.exception("failed")
+"""
+
+
+def logged(form: str, *, terminal: bool = False, **environment: str) -> str:
+    """Return what a process logs to a file or to a terminal."""
+    clean = {name: value for name, value in os.environ.items() if name not in {"NO_COLOR", "FORCE_COLOR"}}
+    environment = {**clean, "TERM": "xterm", **environment}
+    command = [sys.executable, "-c", SCRIPT.replace("FORMAT", repr(form))]
+    if not terminal:
+        return subprocess.run(command, env=environment, stderr=subprocess.PIPE, check=True).stderr.decode()
+    ours, theirs = pty.openpty()
+    try:
+        child = subprocess.Popen(command, env=environment, stderr=theirs)
+        os.close(theirs)
+        output = b""
+        # At its end Linux says EIO.
+        try:
+            while chunk := os.read(ours, 65536):
+                output += chunk
+        except OSError:
+            pass
+        assert child.wait(30) == 0
+    finally:
+        os.close(ours)
+    return output.decode()
+
+
+@pytest.mark.parametrize(
+    ("terminal", "environment", "coloured"),
+    [
+        (False, {}, False),
+        (True, {}, True),
+        (True, {"NO_COLOR": "1"}, False),
+        (True, {"NO_COLOR": ""}, True),
+        (True, {"TERM": "dumb"}, False),
+        (False, {"FORCE_COLOR": "1"}, True),
+        (False, {"FORCE_COLOR": "1", "NO_COLOR": "1"}, False),
+    ],
+)
+def test_only_a_terminal_gets_colours_and_no_color_is_honoured(
+    terminal: bool, environment: dict[str, str], coloured: bool
+) -> None:
+    assert ("\x1b[" in logged("console", terminal=terminal, **environment)) == coloured
+
+
+@pytest.mark.parametrize("form", ["json", "console"])
+def test_nothing_from_outside_is_logged_raw(form: str) -> None:
+    lines = logged(form)
+    assert not {"\x1b", "\x9b", "\x07", "\u202e"} & set(lines)
+    assert "31m" in lines
+    assert "ValueError" in lines
