@@ -39,9 +39,10 @@ class Parked:
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """Leave the row pending."""
+    """Leave the row pending; `is_away`: because the broker doesn't answer, and not for lack of time."""
 
     error: str
+    is_away: bool = True
 
 
 Outcome = Published | Parked | Retry
@@ -100,7 +101,7 @@ def _decide(row: Row, report: Report | None) -> Outcome:
         case Undelivered(error):
             return Retry(error)
         case None:
-            return Retry("no delivery report")
+            return Retry("there was no time left to send it", is_away=False)
 
 
 def _behind(row: Row, outcome: Outcome) -> Outcome:

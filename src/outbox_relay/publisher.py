@@ -1,6 +1,7 @@
 """Sending a batch to Kafka and waiting for every delivery report."""
 
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Final
@@ -29,6 +30,9 @@ _POISON: Final = frozenset(
 _FLUSH_MARGIN_SECONDS: Final = 2.0
 _PING_TIMEOUT_SECONDS: Final = 5.0
 
+PUBLISH_MARGIN_SECONDS: Final = 2 * _FLUSH_MARGIN_SECONDS
+"""How long `publish` may take beyond the delivery timeout: for the last reports, and for emptying the producer."""
+
 
 class BrokerAwayError(Exception):
     """The broker doesn't answer."""
@@ -39,11 +43,10 @@ class Publisher:
 
     def __init__(self, settings: RelaySettings) -> None:
         self._settings = settings
-        self._is_fatal = False
         self._producer = self._new_producer()
 
     def _new_producer(self) -> Producer:
-        self._is_fatal = False
+        self._is_spent = False
         config = client_config(
             self._settings.kafka_bootstrap_servers,
             "outbox-relay",
@@ -72,6 +75,7 @@ class Publisher:
         Raises:
             BrokerAwayError: no answer within 5 seconds, or no such topic.
         """
+        self._replace_if_spent()
         topic = self._settings.kafka_topic
         try:
             found = self._producer.list_topics(topic, timeout=_PING_TIMEOUT_SECONDS).topics[topic]
@@ -83,43 +87,53 @@ class Publisher:
     def publish(self, rows: Sequence[OutboxRow]) -> dict[int, Report]:
         """Send the rows in order, wait for all reports, and return them by row id.
 
-        Rows of an aggregate behind one that the producer itself refuses are not sent and have no report.
+        A broker refuses a whole batch of records for one bad record in it. What it refuses is sent again in halves,
+        until each bad record is refused alone: k bad ones among n rows cost about k·log n sends. Later rows of the same
+        aggregate go along, so that an aggregate's last records are in order. Behind a row that is refused for good
+        the aggregate's later rows are not sent, and have no report.
 
-        A broker refuses a whole batch of records for one bad record in it: what was refused is sent again one
-        by one, so that only the bad one is left with a refusal. Returns within the delivery timeout and a
-        margin; what has no report by then is Undelivered, and never sent later: the producer is replaced.
+        Returns within the delivery timeout and `PUBLISH_MARGIN_SECONDS`. What there was no time for has no report
+        either. What was sent, and of which the broker said nothing, is Undelivered, and never sent later.
         """
-        reports = self._send(rows)
-        if len(rows) > 1:
-            refused = [row for row in rows if isinstance(reports.get(row.id), Refused)]
-            reports |= self._send_singly(refused)
-        if self._is_fatal or any(isinstance(report, Undelivered) for report in reports.values()):
-            self.replace()
+        self._replace_if_spent()
+        deadline = time.monotonic() + self._settings.relay_delivery_timeout_seconds + _FLUSH_MARGIN_SECONDS
+        reports: dict[int, Report] = {}
+        refused: set[str] = set()
+        groups: list[Sequence[OutboxRow]] = [rows]
+        while groups and time.monotonic() < deadline - _FLUSH_MARGIN_SECONDS and not _has_undelivered(reports):
+            group = [row for row in groups.pop() if row.aggregate_id not in refused]
+            delivered = self._send(group, refused, reports, deadline)
+            suspects = _refused_and_behind(group, delivered) if len(group) > 1 else []
+            reports |= delivered
+            for row in suspects:
+                del reports[row.id]
+            refused |= {row.aggregate_id for row in group if isinstance(reports.get(row.id), Refused)}
+            middle = (len(suspects) + 1) // 2
+            groups += [half for half in (suspects[middle:], suspects[:middle]) if half]
+        if self._is_spent or _has_undelivered(reports):
+            self._empty()
         return reports
 
-    def _send_singly(self, rows: Sequence[OutboxRow]) -> dict[int, Report]:
-        """Send one row after the other; with the broker away, wait for one of them and not for each."""
-        reports: dict[int, Report] = {}
-        for row in rows:
-            reports |= self._send([row])
-            if isinstance(reports[row.id], Undelivered):
-                return {other.id: reports.get(other.id, reports[row.id]) for other in rows}
-        return reports
-
-    def _send(self, rows: Sequence[OutboxRow]) -> dict[int, Report]:
-        reports: dict[int, Report] = {}
+    def _send(
+        self, rows: Sequence[OutboxRow], refused: set[str], reports: dict[int, Report], deadline: float
+    ) -> dict[int, Report]:
+        """Send rows together; return the broker's reports, and put what the producer says itself into the others."""
+        delivered: dict[int, Report] = {}
         sent: list[OutboxRow] = []
-        held_up: set[str] = set()
         for row in rows:
-            if row.aggregate_id in held_up:
+            if row.aggregate_id in refused:
                 continue
-            self._produce(row, reports)
-            sent.append(row)
-            if isinstance(reports.get(row.id), Refused):
-                held_up.add(row.aggregate_id)
+            refusal = self._produce(row, delivered, deadline)
+            if refusal is None:
+                sent.append(row)
+                continue
+            reports[row.id] = refusal
+            if isinstance(refusal, Undelivered):
+                break
+            refused.add(row.aggregate_id)
         with self._fatal_told():
-            self._producer.flush(self._settings.relay_delivery_timeout_seconds + _FLUSH_MARGIN_SECONDS)
-        return {row.id: reports.get(row.id) or Undelivered("no delivery report in time") for row in sent}
+            self._producer.flush(max(0.0, deadline - time.monotonic()))
+        return {row.id: delivered.get(row.id) or Undelivered("no delivery report in time") for row in sent}
 
     @contextmanager
     def _fatal_told(self) -> Iterator[None]:
@@ -128,16 +142,17 @@ class Publisher:
             yield
         except (KafkaException, SystemError) as error:
             # The client sets a fatal error in the middle of a call that then returns, which Python calls a SystemError.
-            self._is_fatal = True
+            self._is_spent = True
             log.warning("producer_failed", error=str(error.__cause__ or error))
 
-    def _produce(self, row: OutboxRow, reports: dict[int, Report]) -> None:
+    def _produce(self, row: OutboxRow, delivered: dict[int, Report], deadline: float) -> Report | None:
+        """Queue the row; return why it couldn't be."""
         extensions = orjson.loads(row.headers) if row.headers else {}
         headers = cloud_event_headers(
             row.event_id, row.event_type, row.aggregate_id, row.created_at, row.source_epoch, extensions
         )
-        on_delivery = partial(_report, reports, row.id)
-        while True:
+        on_delivery = partial(_report, delivered, row.id)
+        while not self._is_spent and time.monotonic() < deadline:
             try:
                 self._producer.produce(
                     self._settings.kafka_topic, row.payload, row.aggregate_id, on_delivery=on_delivery, headers=headers
@@ -148,15 +163,36 @@ class Publisher:
                     self._producer.poll(0.1)
                 continue
             except KafkaException as error:
-                reports[row.id] = _report_of(error.args[0])
-            return
+                return _report_of(error.args[0])
+            return None
+        return Undelivered("the producer's queue stayed full")
 
-    def replace(self) -> None:
-        """Throw the producer away with all it still holds, and take a new one."""
+    def _empty(self) -> None:
+        """Forget all that the producer still holds. The next one takes its place later: to end one may take long."""
+        self._is_spent = True
         self._producer.purge(in_queue=True, in_flight=True, blocking=True)
         with self._fatal_told():
             self._producer.flush(_FLUSH_MARGIN_SECONDS)
-        self._producer = self._new_producer()
+
+    def _replace_if_spent(self) -> None:
+        if self._is_spent:
+            self._producer = self._new_producer()
+
+
+def _has_undelivered(reports: Mapping[int, Report]) -> bool:
+    return any(isinstance(report, Undelivered) for report in reports.values())
+
+
+def _refused_and_behind(rows: Sequence[OutboxRow], delivered: Mapping[int, Report]) -> list[OutboxRow]:
+    """Return what was refused with its neighbours, and the later rows of the same aggregates."""
+    aggregates: set[str] = set()
+    found = []
+    for row in rows:
+        if isinstance(delivered.get(row.id), Refused):
+            aggregates.add(row.aggregate_id)
+        if row.aggregate_id in aggregates and row.id in delivered:
+            found.append(row)
+    return found
 
 
 def _report(reports: dict[int, Report], row_id: int, error: KafkaError | None, message: Message) -> None:

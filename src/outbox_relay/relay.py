@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Final
 
 import asyncpg
+import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from common import failpoints
@@ -24,6 +25,8 @@ from outbox_relay.pace import Pace
 from outbox_relay.publisher import BrokerAwayError, Publisher
 from outbox_relay.queries import OutboxRow
 from outbox_relay.settings import RelaySettings
+
+log = structlog.get_logger()
 
 _LOOK_INTERVAL_SECONDS: Final = 0.5
 # What waits longer waits on a connection that a firewall forgot: nobody ends it but we.
@@ -44,6 +47,8 @@ class Relay:
         self._horizon = SafeHorizon()
         self._next_look = 0.0
         self._broker_away = False
+        # Halved while there isn't time for all: one row there is always time for.
+        self._rows_max = settings.relay_batch_rows
 
     async def run_once(self) -> int:
         """Publish one batch; return how many rows left the queue.
@@ -80,11 +85,11 @@ class Relay:
                 await connection.execute(BEGIN)
                 safe_id = await self._look(connection)
                 lanes_max = self._settings.relay_lanes_per_batch if self._pace.is_behind else LANES
-                low_waters = await queries.lock_lanes(connection, lanes_max)
+                low_waters = await queries.lock_lanes(connection, min(lanes_max, self._rows_max))
                 if not low_waters:
                     metrics.oldest_pending_seconds.set(0)
                     return {}
-                lane_rows_max = max(1, self._settings.relay_batch_rows // len(low_waters))
+                lane_rows_max = max(1, self._rows_max // len(low_waters))
                 rows = await queries.read_pending(connection, low_waters, lane_rows_max)
                 failpoints.hit("relay.claimed")
                 # Publishing has bounds of its own, and a thread can't be given up.
@@ -129,13 +134,22 @@ class Relay:
     def _account(self, outcomes: Mapping[int, Outcome]) -> int:
         for kind, count in Counter(map(type, outcomes.values())).items():
             metrics.rows.labels(kind.__name__.lower()).inc(count)
-        retry = next((outcome for outcome in outcomes.values() if isinstance(outcome, Retry)), None)
-        if retry is not None:
+        retries = [outcome for outcome in outcomes.values() if isinstance(outcome, Retry)]
+        self._note_time_left(not any(not retry.is_away for retry in retries))
+        away = next((retry for retry in retries if retry.is_away), None)
+        if away is not None:
             self._broker_away = True
-            raise TemporaryError("kafka", retry.error)
+            raise TemporaryError("kafka", away.error)
         if outcomes:
             self._health.ok("kafka")
-        return len(outcomes)
+        return len(outcomes) - len(retries)
+
+    def _note_time_left(self, was_enough: bool) -> None:
+        if was_enough:
+            self._rows_max = min(self._settings.relay_batch_rows, 2 * self._rows_max)
+        else:
+            self._rows_max = max(1, self._rows_max // 2)
+            log.warning("publishing_is_slow", rows_max=self._rows_max)
 
 
 async def _settle(connection: asyncpg.Connection, outcomes: Mapping[int, Outcome]) -> None:

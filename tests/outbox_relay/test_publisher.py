@@ -1,0 +1,166 @@
+"""What a broker refuses, and a broker that is slow: a real one behind a network that delays."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from itertools import pairwise
+from secrets import token_hex
+from uuid import UUID, uuid4
+
+import pytest
+from confluent_kafka import Message
+from confluent_kafka.admin import (  # type: ignore[attr-defined]  # the stubs leave some out
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    ResourceType,
+)
+
+from acceptance_pipeline import free_port
+from common.kafka import admin_client
+from common.worker import TemporaryError
+from faults.proxy import HOST, Proxy
+from outbox_relay.publisher import PUBLISH_MARGIN_SECONDS
+from outbox_relay.relay import Relay
+from outboxes import Outbox
+from walletctl.stack.kafka import Kafka
+from walletctl.stack.readiness import KafkaProbe
+from walletctl.stack.servers import running
+
+DELIVERY_SECONDS = 2.0
+MESSAGE_BYTES_MAX = 2000
+POISON = f'{{"too": "{"".join(str(number) for number in range(3000))}"}}'
+
+NewRelay = Callable[..., Relay]
+
+
+@pytest.fixture(scope="module")
+def broker_link() -> Iterator[Proxy]:
+    """The only way to this module's broker; in a thread, since clients block."""
+    link, loop = Proxy(free_port(), free_port()), asyncio.new_event_loop()
+    stop = asyncio.Event()
+
+    async def serve() -> None:
+        async with link:
+            await stop.wait()
+
+    thread = threading.Thread(target=loop.run_until_complete, args=(serve(),))
+    thread.start()
+    yield link
+    loop.call_soon_threadsafe(stop.set)
+    thread.join()
+    loop.close()
+
+
+@pytest.fixture(scope="module")
+def kafka_bootstrap_servers(tmp_path_factory: pytest.TempPathFactory, broker_link: Proxy) -> Iterator[str]:
+    directory = tmp_path_factory.mktemp("distant-kafka")
+    broker = Kafka(
+        directory / "kafka",
+        broker_link.target_port,
+        free_port(),
+        directory / "kafka.log",
+        f"{HOST}:{broker_link.port}",
+    )
+    broker.prepare()
+    with running(broker.launch(), broker.log_file, KafkaProbe(HOST, broker.port), broker.stop_signal):
+        yield broker.bootstrap_servers
+
+
+@pytest.fixture(scope="module")
+def kafka_admin(kafka_bootstrap_servers: str) -> AdminClient:
+    return admin_client(kafka_bootstrap_servers)
+
+
+@pytest.fixture
+def small_topic(kafka_admin: AdminClient, topic: str) -> str:
+    """The topic takes no batch of more than 2,000 bytes."""
+    entry = ConfigEntry("max.message.bytes", str(MESSAGE_BYTES_MAX), incremental_operation=AlterConfigOpType.SET)
+    resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[entry])
+    for future in kafka_admin.incremental_alter_configs([resource]).values():
+        future.result()
+    return topic
+
+
+@pytest.fixture
+def slow(broker_link: Proxy) -> Iterator[Callable[[float], None]]:
+    """Let each piece to and from the broker take so long."""
+
+    def slow_down(seconds: float) -> None:
+        broker_link.delay_seconds = seconds
+
+    yield slow_down
+    broker_link.delay_seconds = 0
+
+
+async def timed_drain(relay: Relay, outbox: Outbox, runs_max: int) -> None:
+    """Run until nothing is pending; each run ends in time."""
+    for _ in range(runs_max):
+        started = time.monotonic()
+        with suppress(TemporaryError):
+            await relay.run_once()
+        assert time.monotonic() - started < DELIVERY_SECONDS + PUBLISH_MARGIN_SECONDS + 1
+        rows = await outbox.rows()
+        if all(row["published_at"] or row["parked_at"] for row in rows):
+            return
+    pytest.fail(f"{sum(not (row['published_at'] or row['parked_at']) for row in rows)} rows are still pending")
+
+
+def last_event_ids(messages: list[Message], wallet: UUID) -> list[str]:
+    """Return the wallet's events in the order of their last records."""
+    found: dict[str, None] = {}
+    for message in messages:
+        if message.key() == str(wallet).encode():
+            event_id = dict(message.headers() or [])["ce_id"].decode()  # type: ignore[union-attr]
+            found.pop(event_id, None)
+            found[event_id] = None
+    return list(found)
+
+
+async def test_what_a_slow_broker_refuses_is_told_apart_in_time(
+    outbox: Outbox,
+    new_relay: NewRelay,
+    read_topic: Callable[[], list[Message]],
+    small_topic: str,
+    slow: Callable[[float], None],
+) -> None:
+    del small_topic
+    wallets = [uuid4() for _ in range(60)]
+    poisoned = wallets[::20]
+    for part in range(3):
+        for wallet in wallets:
+            await outbox.write(wallet, 16)
+            if part == 1 and wallet in poisoned:
+                await outbox.write(wallet, 1, POISON)
+    slow(0.005)
+    await timed_drain(new_relay(), outbox, 30)
+    slow(0)
+    messages = read_topic()
+    rows = await outbox.rows()
+    for wallet in wallets:
+        own = [row for row in rows if row["aggregate_id"] == wallet]
+        published = [str(row["event_id"]) for row in own if row["published_at"]]
+        assert len(published) == (32 if wallet in poisoned else 48)
+        assert last_event_ids(messages, wallet) == published
+        assert all("too large" in row["last_error"].lower() for row in own[32:33] if wallet in poisoned)
+
+
+async def test_a_broker_for_which_a_batch_is_too_much_gets_smaller_ones(
+    outbox: Outbox, new_relay: NewRelay, small_topic: str, slow: Callable[[float], None]
+) -> None:
+    """There isn't time for so many halves that one of them is a single row."""
+    del small_topic
+    relay, wallet = new_relay(relay_delivery_timeout_seconds=1), uuid4()
+    await outbox.write(wallet)
+    # Connections stand.
+    await relay.run_once()
+    for _ in range(6):
+        # No two of them go together.
+        await outbox.write(wallet, 1, f'"{token_hex(750)}"')
+    slow(0.3)
+    await timed_drain(relay, outbox, 30)
+    rows = await outbox.rows()
+    assert all(earlier["kafka_offset"] < later["kafka_offset"] for earlier, later in pairwise(rows))
