@@ -33,6 +33,26 @@ def client_config(bootstrap_servers: str, client_id: str, **more: Any) -> dict[s
     }
 
 
+def reader_config(bootstrap_servers: str, client_id: str, **more: Any) -> dict[str, Any]:
+    """Return the configuration of whoever reads the topic: nothing is committed or stored by itself, ends are told.
+
+    Read uncommitted: relays write without transactions, and a stranger's open one would hold readers who wait for its
+    end. What a reader has behind its last record, markers of transactions and holes, only the partition's end tells
+    (docs/decisions/0018-read-uncommitted.md).
+    """
+    return client_config(
+        bootstrap_servers,
+        client_id,
+        **{
+            "isolation.level": "read_uncommitted",
+            "enable.partition.eof": True,
+            "enable.auto.commit": False,
+            "enable.auto.offset.store": False,
+            **more,
+        },
+    )
+
+
 def admin_client(bootstrap_servers: str) -> AdminClient:
     """Return an AdminClient; it connects when it is first asked something."""
     return AdminClient(client_config(bootstrap_servers, "wallet-admin"))
@@ -65,6 +85,15 @@ async def describe_topic(bootstrap_servers: str, topic: str) -> tuple[str, int]:
     return await asyncio.to_thread(_describe_topic, bootstrap_servers, topic)
 
 
+async def group_members(bootstrap_servers: str, group: str) -> set[str]:
+    """Return the ids of the consumer group's members.
+
+    Raises:
+        KafkaException: the broker is away, or refuses.
+    """
+    return await asyncio.to_thread(_group_members, bootstrap_servers, group)
+
+
 async def end_offsets(bootstrap_servers: str, topic: str, partition_count: int) -> dict[int, int]:
     """Return the offset behind the last record, by partition.
 
@@ -81,6 +110,15 @@ def _end_offsets(bootstrap_servers: str, topic: str, partition_count: int) -> di
         requests = {TopicPartition(topic, partition): latest for partition in range(partition_count)}
         futures = admin.list_offsets(requests, request_timeout=_ADMIN_TIMEOUT_SECONDS)
         return {part.partition: future.result().offset for part, future in futures.items()}
+    finally:
+        del admin
+
+
+def _group_members(bootstrap_servers: str, group: str) -> set[str]:
+    admin = admin_client(bootstrap_servers)
+    try:
+        futures = admin.describe_consumer_groups([group], request_timeout=_ADMIN_TIMEOUT_SECONDS)
+        return {member.member_id for member in futures[group].result().members}
     finally:
         del admin
 

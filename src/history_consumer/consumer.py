@@ -6,7 +6,8 @@ the group goes on counting this consumer in.
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import astuple
 from datetime import UTC, datetime
 from typing import Final
@@ -16,13 +17,13 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from common import failpoints
 from common.events import FIRST_SOURCE_EPOCH
-from common.kafka import describe_topic, end_offsets
-from common.worker import Health, TemporaryError
+from common.kafka import describe_topic, end_offsets, group_members
+from common.worker import FAILURE_PAUSES, Health, TemporaryError
 from history_consumer import metrics, queries
 from history_consumer.applying import PartitionTakenOverError, Target, apply, moves_of, singly_if_refused
 from history_consumer.failures import database_errors, kafka_errors
 from history_consumer.positions import Assignment, Position
-from history_consumer.records import Poison, Record
+from history_consumer.records import Record
 from history_consumer.settings import ConsumerSettings
 from history_consumer.sorting import VERSION_CONFLICT, Sorted
 from history_consumer.standstill import Standstill
@@ -44,7 +45,6 @@ class HistoryConsumer:
     """
 
     def __init__(self, settings: ConsumerSettings, engine: AsyncEngine, health: Health) -> None:
-        self.assignment = Assignment()
         self._settings = settings
         self._engine = engine
         self._health = health
@@ -56,8 +56,12 @@ class HistoryConsumer:
         self._next_batch: list[Record] = []
         self._topic_id = ""
         self._standstill = Standstill()
-        # Why this membership is of no use any more, if somebody else saw it.
-        self._useless = ""
+        # Why the last membership ended, how many in a row have ended before they worked, and when to join again.
+        self._refusal = ""
+        self._refusals = 0
+        self._join_at = 0.0
+        # Why the broker answered no look.
+        self._unanswered = ""
         # Where the positions stand if the transaction whose outcome isn't known was committed.
         self._in_doubt: dict[int, int] = {}
         # Moved since Kafka was told.
@@ -71,10 +75,19 @@ class HistoryConsumer:
             TemporaryError: a server is away, or another consumer took over; what is in hand stays in hand, or
                 is read again from the position that the database has.
         """
+        try:
+            return await self._run_once()
+        finally:
+            self.report()
+
+    async def _run_once(self) -> int:
+        if (wait_seconds := self._join_at - time.monotonic()) > 0:
+            await asyncio.sleep(min(wait_seconds, self._settings.consumer_poll_seconds))
+            return 0
         subscription = await self._subscribed()
         try:
-            if self._useless:
-                raise _StartOverError(self._useless)
+            if subscription.useless:
+                raise _StartOverError(subscription.useless)
             if not self._batch:
                 await self._poll_batch(subscription)
             await self._take_up(subscription)
@@ -84,10 +97,29 @@ class HistoryConsumer:
             await self._note_progress(subscription)
         except _StartOverError as error:
             await self.close()
+            self._refusal = str(error)
+            self._refusals += 1
+            self._join_at = time.monotonic() + FAILURE_PAUSES.after(self._refusals)
             raise TemporaryError("kafka", error) from error
-        if self.assignment.halted:
-            self._report()
+        if subscription.works:
+            self._refusal = ""
+            if time.monotonic() > self._join_at + FAILURE_PAUSES.longest_seconds:
+                self._refusals = 0
         return count
+
+    @property
+    def assignment(self) -> Assignment:
+        """What the present membership was given; nothing, while there is none."""
+        return Assignment() if self._subscription is None else self._subscription.assignment
+
+    def report(self) -> None:
+        """Tell `/ready` and the metrics where the present membership is, or why there is none."""
+        metrics.partitions_held.set(len(self.assignment.held))
+        metrics.partitions_halted.set(len(self.assignment.halted))
+        state = "not joined yet" if self._subscription is None else self._subscription.state()
+        if self._subscription is None or not self._subscription.works:
+            state = self._refusal or state
+        self._health.checks["kafka"] = self._unanswered or state
 
     async def look_at_topic(self) -> int:
         """Ask the broker for the topic's id; the next step halts what was read from another one.
@@ -99,7 +131,7 @@ class HistoryConsumer:
             TemporaryError: the broker is away, or the topic isn't there.
         """
         servers, topic = self._settings.kafka_bootstrap_servers, self._settings.kafka_topic
-        with kafka_errors():
+        with self._looking():
             self._topic_id, partition_count = await describe_topic(servers, topic)
         return partition_count
 
@@ -112,18 +144,32 @@ class HistoryConsumer:
         Raises:
             TemporaryError: the broker is away.
         """
-        offsets = {position.partition: position.next_offset for position in list(self.assignment.held.values())}
+        subscription = self._subscription
+        offsets = {position.partition: position.next_offset for position in self.assignment.held.values()}
         servers, topic = self._settings.kafka_bootstrap_servers, self._settings.kafka_topic
-        with kafka_errors():
+        with self._looking():
             ends = await end_offsets(servers, topic, partition_count)
         still = self._standstill.look(offsets, ends, time.monotonic(), idle=not (self._batch or self._next_batch))
-        if still:
+        if still and subscription is not None:
             metrics.standstills.inc()
             log.error("partitions_stand_still", at={number: f"{offsets[number]} of {ends[number]}" for number in still})
-            self._useless = f"nothing comes from partitions {', '.join(map(str, still))}, though the broker has more"
+            some = ", ".join(map(str, still))
+            subscription.useless = f"nothing comes from partitions {some}, though the broker has more"
         return ends
 
-    def note_positions(self, asked: Mapping[int, Position], stored: Sequence[Position]) -> None:
+    async def look_at_group(self) -> None:
+        """Ask the broker whether a membership that was given nothing is a spare.
+
+        Raises:
+            TemporaryError: the broker is away, or denies it.
+        """
+        subscription = self._subscription
+        if subscription is not None and subscription.may_be_spare:
+            with self._looking():
+                members = await group_members(self._settings.kafka_bootstrap_servers, self._settings.consumer_group)
+            subscription.note_members(members)
+
+    async def note_positions(self, asked: Mapping[int, Position], stored: Sequence[Position]) -> None:
         """Take halted partitions up again whose stored position is another one by now: an operator acted.
 
         Args:
@@ -131,25 +177,22 @@ class HistoryConsumer:
             stored: where the database says that they stand.
         """
         now = {position.partition: astuple(position) for position in stored}
-        for partition, then in asked.items():
-            if now.get(partition) != astuple(then):
-                self.assignment.release(then)
-        self._report()
+        moved = [then for partition, then in asked.items() if now.get(partition) != astuple(then)]
+        if moved and self._subscription is not None:
+            await self._subscription.release(moved)
 
     async def close(self) -> None:
         """Leave the group. What is in hand is forgotten: the database has the position."""
         subscription, self._subscription = self._subscription, None
         if subscription is not None:
             await subscription.close(self._settings.consumer_leave_seconds)
-        self.assignment.take([*self.assignment.pending, *self.assignment.held, *self.assignment.halted])
-        self._batch, self._next_batch, self._in_doubt, self._useless = [], [], {}, ""
+        self._batch, self._next_batch, self._in_doubt, self._moved = [], [], {}, set()
 
     async def _subscribed(self) -> Subscription:
         if self._subscription is None:
             await self.look_at_topic()
-            with kafka_errors():
-                self._subscription = Subscription(self._settings, self.assignment)
-            self._report()
+            with kafka_errors(self._settings.consumer_group, self._settings.kafka_topic):
+                self._subscription = Subscription(self._settings)
         return self._subscription
 
     async def _poll_batch(self, subscription: Subscription) -> None:
@@ -208,10 +251,9 @@ class HistoryConsumer:
                 readable.append(position)
         await subscription.read(readable)
         log.info("partitions_read", offsets={position.partition: position.next_offset for position in readable})
-        self._report()
 
     async def _halt_recreated(self, subscription: Subscription) -> None:
-        for position in list(self.assignment.held.values()):
+        for position in subscription.assignment.held.values():
             if position.topic_id != self._topic_id:
                 why = recreated(self._target.topic, position, self._topic_id)
                 await subscription.halt(position, why)
@@ -222,16 +264,17 @@ class HistoryConsumer:
         Epochs only rise along a partition, so its last event tells of the batch. (A relay on a database that was given
         up may break this; whatever that brings goes with the rebuild that the next batch asks for.)
         """
-        last = {record.partition: record for record in self._batch if not isinstance(record.content, Poison)}
+        last = {record.partition: record for record in self._batch if record.is_event}
         for record in last.values():
-            if record.is_ahead and self.assignment.held.get(record.partition) is record.position:
+            if record.is_ahead and subscription.assignment.held.get(record.partition) is record.position:
                 await subscription.halt(record.position, restored(self._target.topic))
 
     async def _apply(self, subscription: Subscription) -> int:
         if self._in_doubt:
             await self._settle_doubt()
         with subscription.writing():
-            self._batch = [record for record in self._batch if self._is_due(record)]
+            held = subscription.assignment.held
+            self._batch = [record for record in self._batch if _is_due(record, held)]
             if not self._batch:
                 return 0
             count = len(self._batch)
@@ -254,16 +297,11 @@ class HistoryConsumer:
         if not self._moved or time.monotonic() < self._note_at:
             return
         self._note_at = time.monotonic() + _NOTE_INTERVAL_SECONDS
-        positions = [position for partition, position in self.assignment.held.items() if partition in self._moved]
+        held = subscription.assignment.held
+        positions = [position for partition, position in held.items() if partition in self._moved]
         self._moved.clear()
         if positions:
             await subscription.note_progress(positions)
-
-    def _is_due(self, record: Record) -> bool:
-        """Whether the record is still ours, and not behind us."""
-        return self.assignment.held.get(record.partition) is record.position and (
-            record.offset >= record.position.next_offset
-        )
 
     async def _write(self, records: Sequence[Record]) -> None:
         moves = moves_of(records)
@@ -290,17 +328,32 @@ class HistoryConsumer:
                 held.next_offset = found.next_offset
         self._in_doubt = {}
 
-    def _report(self) -> None:
-        self._health.checks["kafka"] = self.assignment.state()
+    @contextmanager
+    def _looking(self) -> Iterator[None]:
+        """Note whether the broker answers; turn its errors into TemporaryError."""
+        try:
+            with kafka_errors(self._settings.consumer_group, self._settings.kafka_topic):
+                yield
+        except TemporaryError as error:
+            self._unanswered = str(error)
+            raise
+        self._unanswered = ""
+        if self._subscription is not None:
+            self._subscription.note_answer()
 
 
 class _StartOverError(Exception):
     """This membership is of no use any more."""
 
 
+def _is_due(record: Record, held: Mapping[int, Position]) -> bool:
+    """Whether the record is still ours, and not behind us."""
+    return held.get(record.partition) is record.position and record.offset >= record.position.next_offset
+
+
 def _count(records: Sequence[Record], result: Sorted) -> None:
     """Count what was committed, and log what somebody should see."""
-    metrics.records.inc(len(records))
+    metrics.records.inc(sum(record.content != () for record in records))
     metrics.rows.labels("new").inc(len(result.rows))
     metrics.rows.labels("duplicate").inc(result.duplicate_count)
     if result.rows:

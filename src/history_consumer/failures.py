@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from confluent_kafka import KafkaException
+from confluent_kafka import KafkaError, KafkaException
 from sqlalchemy.exc import SQLAlchemyError
 
 from common.database import (
@@ -33,11 +33,24 @@ def database_errors() -> Iterator[None]:
 
 
 @contextmanager
-def kafka_errors() -> Iterator[None]:
+def kafka_errors(group: str, topic: str) -> Iterator[None]:
     """Turn what the broker, or the way to it, refuses into TemporaryError: operators heal it, or time."""
     try:
         yield
     except KafkaException as error:
-        raise TemporaryError("kafka", error) from error
+        raise TemporaryError("kafka", explained(error.args[0], group, topic)) from error
     except TopicMissingError as error:
         raise TemporaryError("kafka", f"the topic {error} is not there yet") from error
+
+
+def explained(error: KafkaError, group: str, topic: str) -> str:
+    """Return what is wrong; if something is denied, what, and to whom, as far as a client without a login knows."""
+    said = f"{error.name()}: {error.str()}"
+    # A fatal error (KIP-848) has the reason in its text alone.
+    if "Topic authorization failed" in said:
+        denied = f"READ on the topic {topic}"
+    elif "Group authorization failed" in said:
+        denied = f"READ on the group {group}"
+    else:
+        return said
+    return f"{denied} is denied to this client (User:ANONYMOUS, unless the broker gives it a name): {said}"

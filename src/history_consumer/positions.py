@@ -1,14 +1,9 @@
-"""Where this consumer stands in the partitions that the group gave it."""
+"""Where a consumer stands in the partitions that the group gave it."""
 
-from collections.abc import Collection, Iterable
-from dataclasses import dataclass, field
-
-import structlog
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 
 from common.events import FIRST_SOURCE_EPOCH
-from history_consumer import metrics
-
-log = structlog.get_logger()
 
 
 @dataclass(slots=True, eq=False)
@@ -25,9 +20,11 @@ class Position:
     source_epoch: int = FIRST_SOURCE_EPOCH
 
 
-@dataclass
+@dataclass(frozen=True, slots=True)
 class Assignment:
-    """The partitions that the group gave this consumer.
+    """The partitions that the group gave one membership. It never changes: what happens makes another one.
+
+    So whoever looks, from whichever thread, sees one moment; only the membership's thread puts another in its place.
 
     Args:
         pending: given, but not read yet: their positions are still to be asked of the database.
@@ -36,62 +33,49 @@ class Assignment:
         halted_at: where these stood.
     """
 
-    pending: set[int] = field(default_factory=set)
-    held: dict[int, Position] = field(default_factory=dict)
-    halted: dict[int, str] = field(default_factory=dict)
-    halted_at: dict[int, Position] = field(default_factory=dict)
+    pending: frozenset[int] = frozenset()
+    held: Mapping[int, Position] = field(default_factory=dict)
+    halted: Mapping[int, str] = field(default_factory=dict)
+    halted_at: Mapping[int, Position] = field(default_factory=dict)
 
-    def give(self, partitions: Collection[int]) -> None:
+    def given(self, partitions: Collection[int]) -> "Assignment":
         """The group gave these."""
-        self.pending |= set(partitions)
+        return replace(self, pending=self.pending | set(partitions))
 
-    def take(self, partitions: Collection[int]) -> list[int]:
-        """The group took these; return those that were being read."""
-        read = [partition for partition in partitions if self.held.pop(partition, None)]
-        self.pending -= set(partitions)
-        for partition in partitions:
-            self.halted.pop(partition, None)
-            self.halted_at.pop(partition, None)
-        self._count()
-        return read
+    def without(self, partitions: Collection[int]) -> "Assignment":
+        """The group took these."""
+        return Assignment(
+            self.pending - set(partitions),
+            {partition: position for partition, position in self.held.items() if partition not in partitions},
+            {partition: why for partition, why in self.halted.items() if partition not in partitions},
+            {partition: position for partition, position in self.halted_at.items() if partition not in partitions},
+        )
 
-    def hold(self, positions: Iterable[Position]) -> None:
-        """Begin to read these at their positions."""
-        for position in positions:
-            self.pending.discard(position.partition)
-            self.held[position.partition] = position
-        self._count()
+    def holding(self, positions: Iterable[Position]) -> "Assignment":
+        """These are read at their positions."""
+        held = {position.partition: position for position in positions}
+        rest = self.without(held)
+        return replace(rest, held={**rest.held, **held})
 
-    def look_up_again(self, position: Position) -> None:
-        """Forget where the partition stands: the database has its position."""
-        del self.held[position.partition]
-        self.pending.add(position.partition)
-        self._count()
+    def halting(self, position: Position, why: str) -> "Assignment":
+        """The partition stands still; `why` names the way out."""
+        rest = self.without([position.partition])
+        return replace(
+            rest,
+            halted={**rest.halted, position.partition: why},
+            halted_at={**rest.halted_at, position.partition: position},
+        )
 
-    def halt(self, position: Position, why: str) -> None:
-        """Let the partition stand still; `why` names the way out."""
-        self.pending.discard(position.partition)
-        self.held.pop(position.partition, None)
-        self.halted[position.partition] = why
-        self.halted_at[position.partition] = position
-        self._count()
-        log.error("partition_halted", partition=position.partition, why=why)
+    def looking_up(self, partition: int) -> "Assignment":
+        """Where the partition stands is forgotten: the database has its position."""
+        return self.without([partition]).given([partition])
 
-    def release(self, position: Position) -> None:
-        """Let the partition be taken up again, if it still stands still there."""
-        if self.halted_at.get(position.partition) is not position:
-            return
-        del self.halted[position.partition], self.halted_at[position.partition]
-        self.pending.add(position.partition)
-        self._count()
-        log.info("partition_released", partition=position.partition)
+    def has(self, position: Position) -> bool:
+        """Whether the partition is still to be read, or read since this assignment of it."""
+        return position.partition in self.pending or self.held.get(position.partition) is position
 
     def state(self) -> str:
         """Return "ok", or which partitions stand still and why."""
         if not self.halted:
             return "ok"
         return "; ".join(f"partition {partition} halted: {why}" for partition, why in sorted(self.halted.items()))
-
-    def _count(self) -> None:
-        metrics.partitions_held.set(len(self.held))
-        metrics.partitions_halted.set(len(self.halted))

@@ -39,9 +39,14 @@ class Record:
         return source_epoch_of(self.message)
 
     @property
+    def is_event(self) -> bool:
+        """Whether it is an event, and neither poison nor a partition's end."""
+        return bool(self.content) and not isinstance(self.content, Poison)
+
+    @property
     def is_ahead(self) -> bool:
         """Whether it is an event of an epoch with which the history isn't in line yet."""
-        return not isinstance(self.content, Poison) and self.source_epoch > self.position.source_epoch
+        return self.is_event and self.source_epoch > self.position.source_epoch
 
     @property
     def is_foreign(self) -> bool:
@@ -79,6 +84,18 @@ def record_of(message: Message, position: Position) -> Record:
     except PoisonError as error:
         content = Poison(error.reason, error.detail)
     return Record(position, message.offset() or 0, message, content)
+
+
+def end_of(message: Message, position: Position) -> Record:
+    """Return the partition's end, which lies behind markers of transactions or a hole, as one record without rows.
+
+    Its offset is the last before the end. Applied, it moves the position there, as nothing else would.
+
+    Args:
+        message: what the client said of the end: its offset is the one that the next record gets.
+        position: the assignment under which the partition is read.
+    """
+    return Record(position, (message.offset() or 0) - 1, message, ())
 
 
 def source_epoch_of(message: Message) -> int:

@@ -2,12 +2,15 @@
 
 The rebalance callbacks only note what the group gave and took. A partition is read from the moment on that its
 position is known, which is later; librdkafka lets a member assign itself less than it was given.
+
+The assignment is the membership's own and ends with it. Only the thread that calls librdkafka replaces it: callbacks
+run there, inside a poll, and whatever the event loop wants of it is done there too, between polls.
 """
 
 import asyncio
 import contextvars
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, Final, TypeVar
@@ -15,10 +18,11 @@ from typing import Any, Final, TypeVar
 import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from common.kafka import client_config
+from common.kafka import reader_config
 from common.worker import FAILURE_PAUSES, TemporaryError
+from history_consumer.failures import explained
 from history_consumer.positions import Assignment, Position
-from history_consumer.records import Record, record_of
+from history_consumer.records import Record, end_of, record_of
 from history_consumer.settings import ConsumerSettings
 
 log = structlog.get_logger()
@@ -27,8 +31,28 @@ ResultT = TypeVar("ResultT")
 
 _POLL_MARGIN_SECONDS: Final = 5.0
 
-_SILENT = {KafkaError._PARTITION_EOF}  # noqa: SLF001 - the client's public names begin so
-_OUT_OF_RANGE = {KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE}  # noqa: SLF001
+_OUT_OF_RANGE = {KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE}  # noqa: SLF001 - public names
+
+# librdkafka goes on trying by itself, or joins anew. All else, whatever it is, ends the membership: another one finds
+# out whether it still holds, and whoever waits for it is told.
+_PASSING = {
+    KafkaError._MAX_POLL_EXCEEDED,  # noqa: SLF001
+    KafkaError._TRANSPORT,  # noqa: SLF001
+    KafkaError._RESOLVE,  # noqa: SLF001
+    KafkaError._ALL_BROKERS_DOWN,  # noqa: SLF001
+    KafkaError._TIMED_OUT,  # noqa: SLF001
+    KafkaError._WAIT_COORD,  # noqa: SLF001
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+    KafkaError.NOT_COORDINATOR,
+    KafkaError.REBALANCE_IN_PROGRESS,
+    KafkaError.UNKNOWN_MEMBER_ID,
+    KafkaError.ILLEGAL_GENERATION,
+    KafkaError.LEADER_NOT_AVAILABLE,
+    KafkaError.NOT_LEADER_FOR_PARTITION,
+    KafkaError.REQUEST_TIMED_OUT,
+    KafkaError.NETWORK_EXCEPTION,
+}
 
 
 class Subscription:
@@ -38,17 +62,27 @@ class Subscription:
         KafkaException: the configuration is refused.
     """
 
-    def __init__(self, settings: ConsumerSettings, assignment: Assignment) -> None:
+    def __init__(self, settings: ConsumerSettings) -> None:
+        self.assignment = Assignment()
+        self.useless = ""
+        """Why this membership is of no use any more, if somebody else saw it."""
         self._topic = settings.kafka_topic
+        self._group = settings.consumer_group
         self._session_seconds = settings.consumer_session_timeout_seconds
-        self._assignment = assignment
+        self._is_joined = False
+        # A record or an end: the broker lets this client read.
+        self._something_came = False
+        # Why no broker answers, and what was said before of one of them.
+        self._brokers_down = ""
+        self._said_last = ""
+        self._is_closed = False
         # Which record of each partition comes next.
         self._next_polled: dict[int, int] = {}
         self._thread = ThreadPoolExecutor(1, "kafka-consumer")
         self._write_seconds_max = settings.consumer_transaction_timeout_seconds
         self._nothing_is_written = threading.Event()
         self._nothing_is_written.set()
-        self._consumer = Consumer(_configuration(settings))
+        self._consumer = Consumer({**_configuration(settings), "error_cb": self._on_client_error})
         self._consumer.subscribe(
             [self._topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
         )
@@ -67,14 +101,54 @@ class Subscription:
         Raises:
             TemporaryError: the client refuses.
         """
-        parts = [TopicPartition(self._topic, position.partition, position.next_offset) for position in positions]
-        await self._in_thread(lambda: self._consumer.incremental_assign(parts))
-        self._next_polled |= {position.partition: position.next_offset for position in positions}
-        self._assignment.hold(positions)
+        await self._in_thread(lambda: self._read(positions))
 
     async def halt(self, position: Position, why: str) -> None:
-        """Stop reading the partition, if it is read, and let it stand still."""
+        """Stop reading the partition, if it is read, and let it stand still; not if it is no longer ours."""
         await self._in_thread(lambda: self._halt(position, why))
+
+    async def release(self, positions: Sequence[Position]) -> None:
+        """Let partitions be taken up again, if they still stand still at these positions."""
+        if not self._is_closed:
+            await self._in_thread(lambda: self._release(positions))
+
+    def state(self) -> str:
+        """Return "ok" if this membership works: in the group, reading what it was given, and no broker missing.
+
+        Otherwise return what is wrong or still to come.
+        """
+        assignment = self.assignment
+        if self._brokers_down:
+            return self._brokers_down
+        if not self._is_joined:
+            return f"joining the group {self._group}"
+        if assignment.halted:
+            return assignment.state()
+        if assignment.pending:
+            return f"partitions {', '.join(map(str, sorted(assignment.pending)))} are to be read, and are not yet"
+        if assignment.held and not self._something_came:
+            return f"nothing has come from {self._topic} yet, not even that it is empty"
+        return "ok"
+
+    @property
+    def works(self) -> bool:
+        """Whether the group and the topic have let this membership in; partitions may be halted for all that."""
+        assignment = self.assignment
+        return self._is_joined and not assignment.pending and (self._something_came or not assignment.held)
+
+    @property
+    def may_be_spare(self) -> bool:
+        """Whether the group has given nothing so far, not even word that there is nothing."""
+        return not self._is_joined and not self._is_closed
+
+    def note_members(self, members: Collection[str]) -> None:
+        """Take it from the broker that this is a member: a spare isn't told under KIP-848."""
+        if self.may_be_spare and self._consumer.memberid() in members:
+            self._is_joined = True
+
+    def note_answer(self) -> None:
+        """A broker answered another client of this process."""
+        self._brokers_down = ""
 
     @contextmanager
     def writing(self) -> Iterator[None]:
@@ -95,6 +169,7 @@ class Subscription:
 
     async def close(self, wait_seconds: float) -> None:
         """Leave the group; what isn't done in time is left to the session timeout."""
+        self._is_closed = True
         loop = asyncio.get_running_loop()
         closed = asyncio.Event()
 
@@ -117,7 +192,20 @@ class Subscription:
         try:
             return await asyncio.get_running_loop().run_in_executor(self._thread, run, call)
         except KafkaException as error:
-            raise TemporaryError("kafka", error) from error
+            raise TemporaryError("kafka", explained(error.args[0], self._group, self._topic)) from error
+
+    def _read(self, positions: Sequence[Position]) -> None:
+        due = [position for position in positions if self.assignment.has(position)]
+        parts = [TopicPartition(self._topic, position.partition, position.next_offset) for position in due]
+        self._consumer.incremental_assign(parts)
+        self._next_polled |= {position.partition: position.next_offset for position in due}
+        self.assignment = self.assignment.holding(due)
+
+    def _release(self, positions: Sequence[Position]) -> None:
+        for position in positions:
+            if self.assignment.halted_at.get(position.partition) is position:
+                self.assignment = self.assignment.looking_up(position.partition)
+                log.info("partition_released", partition=position.partition)
 
     def _poll(self, records_max: int, wait_seconds: float) -> list[Record]:
         message = self._consumer.poll(wait_seconds)
@@ -133,28 +221,33 @@ class Subscription:
         records = []
         for message in messages:
             error = message.error()
-            if error is not None:
-                self._on_error(error, message.partition(), message.offset())
-                continue
-            position = self._assignment.held.get(_number(message.partition()))
-            if position is not None:
+            position = self.assignment.held.get(_number(message.partition()))
+            if error is None and position is not None:
                 record = record_of(message, position)
-                self._next_polled[record.partition] = record.offset + 1
-                records.append(record)
+            elif error is not None and error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001
+                self._something_came = True
+                if position is None or (message.offset() or 0) <= self._next_polled[position.partition]:
+                    continue
+                record = end_of(message, position)
+            else:
+                if error is not None:
+                    self._on_error(error, position, message)
+                continue
+            self._next_polled[record.partition] = record.offset + 1
+            records.append(record)
+        if records:
+            self._something_came, self._brokers_down = True, ""
         return records
 
-    def _on_error(self, error: KafkaError, partition: int | None, offset: int | None) -> None:
-        if error.code() in _SILENT:
-            return
-        position = self._assignment.held.get(_number(partition))
+    def _on_error(self, error: KafkaError, position: Position | None, message: Message) -> None:
         if error.code() in _OUT_OF_RANGE:
             if position is not None:
-                self._on_out_of_range(position, offset)
+                self._on_out_of_range(position, message.offset())
             return
         if error.code() == KafkaError.INVALID_SESSION_TIMEOUT:
             raise TemporaryError("kafka", session_refused(self._session_seconds))
-        log.warning("kafka_consumer_error", partition=partition, code=error.name(), error=error.str())
-        if error.fatal():
+        log.warning("kafka_consumer_error", partition=message.partition(), code=error.name(), error=error.str())
+        if error.fatal() or error.code() not in _PASSING:
             raise KafkaException(error)
 
     def _on_out_of_range(self, position: Position, offset: int | None) -> None:
@@ -165,27 +258,44 @@ class Subscription:
             return
         log.warning("partition_read_again", partition=position.partition, refused_offset=offset)
         self._consumer.incremental_unassign([TopicPartition(self._topic, position.partition)])
-        self._assignment.look_up_again(position)
+        self.assignment = self.assignment.looking_up(position.partition)
 
     def _halt(self, position: Position, why: str) -> None:
-        if position.partition in self._assignment.held:
+        if not self.assignment.has(position):
+            return
+        if position.partition in self.assignment.held:
             self._consumer.incremental_unassign([TopicPartition(self._topic, position.partition)])
-        self._assignment.halt(position, why)
+        self.assignment = self.assignment.halting(position, why)
+        log.error("partition_halted", partition=position.partition, why=why)
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        self._assignment.give([part.partition for part in partitions])
+        self._is_joined = True
+        self.assignment = self.assignment.given([part.partition for part in partitions])
         consumer.incremental_assign([])
         if partitions:
             log.info("partitions_given", partitions=sorted(part.partition for part in partitions))
 
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         self._nothing_is_written.wait(self._write_seconds_max)
-        self._on_lost(consumer, partitions)
+        self._take(consumer, partitions)
 
     def _on_lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        read = self._assignment.take([part.partition for part in partitions])
+        self._is_joined = self._something_came = False
+        self._take(consumer, partitions)
+
+    def _take(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        taken = [part.partition for part in partitions]
+        read = [partition for partition in taken if partition in self.assignment.held]
+        self.assignment = self.assignment.without(taken)
         consumer.incremental_unassign([TopicPartition(self._topic, partition) for partition in read])
-        log.info("partitions_taken", partitions=sorted(part.partition for part in partitions))
+        log.info("partitions_taken", partitions=sorted(taken))
+
+    def _on_client_error(self, error: KafkaError) -> None:
+        log.warning("kafka_client_error", code=error.name(), error=error.str(), fatal=error.fatal())
+        if error.code() == KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001
+            self._brokers_down = f"{error.str()}{self._said_last}"
+        else:
+            self._said_last = f": {explained(error, self._group, self._topic)}"
 
 
 def out_of_range(topic: str, position: Position) -> str:
@@ -235,7 +345,7 @@ def _configuration(settings: ConsumerSettings) -> dict[str, Any]:
         settings.consumer_transaction_timeout_seconds + FAILURE_PAUSES.longest_seconds + _POLL_MARGIN_SECONDS,
         settings.consumer_session_timeout_seconds,
     )
-    return client_config(
+    return reader_config(
         settings.kafka_bootstrap_servers,
         "history-consumer",
         **group,
@@ -244,8 +354,6 @@ def _configuration(settings: ConsumerSettings) -> dict[str, Any]:
             "max.poll.interval.ms": round(poll_seconds_max * 1000),
             # Positions live in the database; Kafka never decides where to read from.
             "auto.offset.reset": "error",
-            "enable.auto.commit": False,
-            "enable.auto.offset.store": False,
             "fetch.error.backoff.ms": 100,
             # With the defaults a consumer that is behind holds 360 MB; with these, 140 MB, and is as fast.
             "fetch.max.bytes": 2_000_000,
@@ -253,14 +361,9 @@ def _configuration(settings: ConsumerSettings) -> dict[str, Any]:
             "queued.min.messages": 10_000,
             # Once so much waits, librdkafka doesn't ask for more for this long: 1 s by default, in which all is read.
             "fetch.queue.backoff.ms": 10,
-            "error_cb": _on_client_error,
             "on_commit": _on_commit,
         },
     )
-
-
-def _on_client_error(error: KafkaError) -> None:
-    log.warning("kafka_client_error", code=error.name(), error=error.str(), fatal=error.fatal())
 
 
 def _on_commit(error: KafkaError | None, partitions: list[TopicPartition]) -> None:

@@ -59,7 +59,8 @@ class Watch:
         # A topic that ends earlier than before has lost records, or is another one: that goal may never be reached.
         if not self._goal or any(ends.get(partition, 0) < end for partition, end in self._goal.items()):
             self._goal, self._goal_set_at = ends, asked_at
-        self._health.checks["kafka"] = self._consumer.assignment.state()
+        await self._consumer.look_at_group()
+        self._consumer.report()
         return 0
 
     async def _gap_old_seconds(self, connection: AsyncConnection) -> float:
@@ -78,10 +79,10 @@ class Watch:
 
     async def _look_at_halted(self, connection: AsyncConnection) -> None:
         """Find out whether an operator moved the positions of partitions that stand still."""
-        halted = dict(self._consumer.assignment.halted_at)
+        halted = self._consumer.assignment.halted_at
         if halted:
             group, topic = self._target.consumer_group, self._target.topic
-            self._consumer.note_positions(halted, await queries.read_positions(connection, group, topic, halted))
+            await self._consumer.note_positions(halted, await queries.read_positions(connection, group, topic, halted))
 
     async def _look_for_alarms(self, connection: AsyncConnection) -> None:
         started = time.monotonic()

@@ -7,13 +7,16 @@ from typing import Any
 import pytest
 from confluent_kafka import KafkaError, Message
 
-from history_consumer.positions import Assignment, Position
+from history_consumer.positions import Position
 from history_consumer.settings import ConsumerSettings
 from history_consumer.subscription import Subscription
 
 
 class Member:
     """What the callbacks are given instead of librdkafka's consumer."""
+
+    def incremental_assign(self, partitions: object) -> None:
+        """Do nothing."""
 
     def incremental_unassign(self, partitions: object) -> None:
         """Do nothing."""
@@ -23,54 +26,53 @@ SETTINGS = ConsumerSettings(database_url="postgresql://nowhere/none", kafka_boot
 
 
 @pytest.fixture
-def assignment() -> Assignment:
-    return Assignment()
-
-
-@pytest.fixture
-async def subscription(assignment: Assignment) -> AsyncIterator[Subscription]:
-    subscription = Subscription(SETTINGS, assignment)
+async def subscription() -> AsyncIterator[Subscription]:
+    subscription = Subscription(SETTINGS)
     yield subscription
     await subscription.close(5)
 
 
 async def test_a_partition_is_given_up_only_after_the_transaction_under_way(
-    assignment: Assignment, subscription: Subscription
+    subscription: Subscription,
 ) -> None:
-    assignment.hold([Position(0, 5, "id"), Position(1, 5, "id")])
+    await read(subscription, Position(0, 5, "id"), Position(1, 5, "id"))
     revoked: Any = [Part(0)]
     giving_up = threading.Thread(target=subscription._on_revoke, args=(Member(), revoked))
     with subscription.writing():
         giving_up.start()
         giving_up.join(0.1)
         assert giving_up.is_alive()
-        assert set(assignment.held) == {0, 1}
+        assert set(subscription.assignment.held) == {0, 1}
         subscription._on_lost(Member(), [Part(1)])  # type: ignore[arg-type,list-item]
-        assert set(assignment.held) == {0}, "what is lost is lost at once"
+        assert set(subscription.assignment.held) == {0}, "what is lost is lost at once"
     giving_up.join(10)
-    assert not assignment.held
+    assert not subscription.assignment.held
 
 
-async def test_records_are_missing_only_where_the_topic_lacks_the_next_one(
-    assignment: Assignment, subscription: Subscription
-) -> None:
-    await subscription.read([Position(0, 6, "id"), Position(1, 6, "id")])
+async def test_records_are_missing_only_where_the_topic_lacks_the_next_one(subscription: Subscription) -> None:
+    await read(subscription, Position(0, 6, "id"), Position(1, 6, "id"))
     polled = subscription._stamped([_record(0, 6), _record(0, 7), _out_of_range(0, 8), _out_of_range(1, None)])
     assert [record.offset for record in polled] == [6, 7]
-    assert sorted(assignment.halted) == [0, 1]
-    assert not assignment.held
+    assert sorted(subscription.assignment.halted) == [0, 1]
+    assert not subscription.assignment.held
 
 
-async def test_an_error_of_an_earlier_reading_has_the_partition_read_anew(
-    assignment: Assignment, subscription: Subscription
-) -> None:
+async def test_an_error_of_an_earlier_reading_has_the_partition_read_anew(subscription: Subscription) -> None:
     for late in (11, 5):
         position = Position(0, 6, "id")
-        await subscription.read([position])
+        await read(subscription, position)
         assert subscription._stamped([_out_of_range(0, late), _record(0, 6)]) == []
-        assert (assignment.pending, assignment.held, assignment.halted) == ({0}, {}, {})
-    await subscription.read([position])
+        found = subscription.assignment
+        assert (found.pending, found.held, found.halted) == ({0}, {}, {})
+    await read(subscription, position)
     assert [record.offset for record in subscription._stamped([_record(0, 6)])] == [6]
+
+
+async def read(subscription: Subscription, *positions: Position) -> None:
+    """Have the group give the partitions, and begin to read them."""
+    given: Any = [Part(position.partition) for position in positions]
+    subscription._on_assign(Member(), given)  # type: ignore[arg-type]
+    await subscription.read(positions)
 
 
 def _record(partition: int, offset: int) -> Message:

@@ -10,7 +10,7 @@ from uuid import uuid4
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from common.events import FIRST_SOURCE_EPOCH
-from common.kafka import TopicMissingError, client_config, describe_topic
+from common.kafka import TopicMissingError, describe_topic, reader_config
 from common.settings import KafkaSettings
 from history_consumer.positions import Position
 from history_consumer.records import Record, record_of
@@ -117,15 +117,12 @@ async def opened(settings: KafkaSettings) -> AsyncIterator[Topic]:
     """
     topic_id, partitions = await _describe(settings)
     consumer = Consumer(
-        client_config(
+        reader_config(
             settings.kafka_bootstrap_servers,
             "walletctl-rebuild",
             **{
                 # The client wants a name; nobody joins this group, and nothing is committed to it.
                 "group.id": f"walletctl-rebuild-{uuid4().hex}",
-                "enable.auto.commit": False,
-                "enable.auto.offset.store": False,
-                "enable.partition.eof": True,
                 "auto.offset.reset": "error",
                 "fetch.wait.max.ms": 50,
             },

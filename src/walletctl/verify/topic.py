@@ -10,7 +10,7 @@ from uuid import uuid4
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from common.kafka import TopicMissingError, client_config, describe_topic
+from common.kafka import TopicMissingError, describe_topic, reader_config
 from history_consumer.records import headers_of, source_epoch_of
 from walletctl.verify.settings import VerifySettings
 
@@ -90,18 +90,18 @@ class Topic:
         deadline = time.monotonic() + _SILENCE_SECONDS_MAX
         while position < end:
             records, end_offset = await asyncio.to_thread(self._poll, min(end - position, _POLLED_RECORDS))
+            if records and records[-1].offset - position >= len(records):
+                # A jump: retention may have taken what is between while we read.
+                await self.offsets(partition)
             for record in records:
                 if record.offset >= end:
                     return
-                if record.offset > position:
-                    # A jump: retention may have taken what is between while we read.
-                    await self.offsets(partition)
                 position = record.offset + 1
                 yield record
+            if end_offset >= end:
+                return
             if records:
                 deadline = time.monotonic() + _SILENCE_SECONDS_MAX
-            elif end_offset >= end:
-                return
             elif time.monotonic() > deadline:
                 raise TimeoutError(f"Kafka at {self._servers} stopped sending partition {partition} at {position}")
 
@@ -150,15 +150,12 @@ async def opened(settings: VerifySettings) -> AsyncIterator[Topic]:
         except TopicMissingError:
             topic_id, partitions = None, 0
     consumer = Consumer(
-        client_config(
+        reader_config(
             settings.kafka_bootstrap_servers,
             "walletctl-verify",
             **{
                 # Never joined and never committed to; librdkafka wants a name.
                 "group.id": f"walletctl-verify-{uuid4()}",
-                "enable.auto.commit": False,
-                "enable.auto.offset.store": False,
-                "enable.partition.eof": True,
                 # Retention may overtake us: go on with what is left.
                 "auto.offset.reset": "earliest",
                 "check.crcs": True,
