@@ -1,18 +1,20 @@
 """Engines, and what PostgreSQL's errors mean here."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Final
+from weakref import WeakKeyDictionary, WeakSet
 
 import asyncpg
 from asyncpg.exceptions import InvalidCachedStatementError
-from sqlalchemy import TextClause, event, text
+from sqlalchemy import Engine, ExceptionContext, event, text
 from sqlalchemy.dialects.postgresql import asyncpg as asyncpg_dialect
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
 
+from common.connecting import UnsuitableDatabaseError, connect
 from common.settings import asyncpg_url
 
 PING: Final = text("SELECT 1")
@@ -24,15 +26,32 @@ UNIQUE_VIOLATION: Final = "23505"
 QUERY_CANCELED: Final = "57014"
 TOO_MANY_CONNECTIONS: Final = "53300"
 
-# Class 08 connection exception, 53 insufficient resources, 57P operator intervention: PostgreSQL manual,
-# appendix A. 25P03 and 25P04 are sessions that the server ended for idling or running too long.
-_UNREACHABLE_PREFIXES: Final = ("08", "53", "57P", "25P03", "25P04")
+READ_ONLY: Final = "25006"
+
+_OLD_TABLES: Final = "tables are missing or old: run walletctl db migrate"
+# PostgreSQL manual, appendix A. Class 08 connection exception, 53 insufficient resources, 57P operator intervention;
+# 25P03 and 25P04 are sessions that the server ended for idling or running too long.
+_AWAY: Final = ("08", "53", "57P", "25P03", "25P04")
+_WAYS_OUT: Final[Mapping[str, str]] = {
+    READ_ONLY: "the database is read-only: a standby, or default_transaction_read_only is on",
+    "28": "the login is refused: see the user and password in the URL, the role's LOGIN, and pg_hba.conf",
+    "3D000": "there is no such database: see the URL",
+    "42501": "a privilege is missing: GRANT it to the role in the URL",
+    "3F000": _OLD_TABLES,
+    "42P01": _OLD_TABLES,
+    "42703": _OLD_TABLES,
+    "42883": _OLD_TABLES,
+}
+"""A database that refuses, whoever asks, until an operator heals it: by the beginning of the SQLSTATE, the way out."""
+_REFUSING: Final = tuple(_WAYS_OUT)
 
 # Less than the API's batches have left, or their deadline would end it first.
 _ROLLBACK_SECONDS_MAX: Final = 1.0
 
 DRIVER_ERRORS: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 """What asyncpg raises; an InternalClientError for a connection whose end it has heard of, but not seen."""
+
+_entries: WeakKeyDictionary[Engine, WeakSet[ConnectionPoolEntry]] = WeakKeyDictionary()
 
 BEGIN: Final = "BEGIN ISOLATION LEVEL READ COMMITTED"
 """Begins a transaction on a `driver_connection`, whatever the server's default is."""
@@ -50,6 +69,7 @@ def create_engine(
     idle_in_transaction_timeout_seconds: float = 30.0,
     transaction_timeout_seconds: float = 0.0,
     durable: bool = True,
+    writes: bool = True,
 ) -> AsyncEngine:
     """Return an engine (asyncpg, READ COMMITTED) whose every wait has a bound.
 
@@ -67,23 +87,29 @@ def create_engine(
             not all that a hung process can do: asyncpg prepares a statement without a Sync, and a session that waits
             for the Bind behind it isn't idle (PostgreSQL 17 and newer; manual, section 19.11).
         durable: whether a commit waits for the disk; without, the last ones may be lost in a crash.
+        writes: whether, of several hosts, only one that can write will do (unless the URL says `target_session_attrs`).
     """
 
     def milliseconds(seconds: float) -> str:
         return str(round(seconds * 1000))
 
+    parsed = asyncpg_url(url)
+    wanted = {} if writes or "target_session_attrs" in parsed.query else {"target_session_attrs": "any"}
     engine = create_async_engine(
-        asyncpg_url(url),
+        parsed,
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=pool_timeout_seconds,
         pool_use_lifo=True,
         isolation_level="READ COMMITTED",
         connect_args={
+            **wanted,
+            "async_creator_fn": connect,
             "timeout": connect_timeout_seconds,
             "server_settings": {
                 "application_name": application,
                 "jit": "off",
+                "standard_conforming_strings": "on",
                 "timezone": "UTC",
                 # On, whatever the server's default is: a 2xx is a promise.
                 "synchronous_commit": "on" if durable else "off",
@@ -100,8 +126,29 @@ def create_engine(
             },
         },
     )
+    entries = _entries[engine.sync_engine] = WeakSet()
+    event.listen(engine.sync_engine, "connect", lambda _, entry: entries.add(entry))
     event.listen(engine.sync_engine, "connect", _replace_when_ended)
+    event.listen(engine.sync_engine, "handle_error", _replace_when_read_only)
     return engine
+
+
+def pool_entries(engine: AsyncEngine) -> list[ConnectionPoolEntry]:
+    """Return the entries of the engine's pool that have had a connection."""
+    return list(_entries.get(engine.sync_engine, ()))
+
+
+def replace_connections(engine: AsyncEngine) -> None:
+    """Let each connection be replaced when it is next taken from the pool."""
+    for entry in pool_entries(engine):
+        if entry.dbapi_connection is not None:
+            entry.invalidate(soft=True)
+
+
+def _replace_when_read_only(context: ExceptionContext) -> None:
+    # Read-only is what a session was when it began. Another one may be more, and that goes for all in the pool.
+    if sqlstate(context.original_exception) == READ_ONLY:
+        context.is_disconnect = True
 
 
 def _replace_when_ended(connection: Any, entry: ConnectionPoolEntry) -> None:
@@ -152,6 +199,8 @@ async def driver_connection(engine: AsyncEngine) -> AsyncIterator[asyncpg.Connec
             is_in_order = True
         except Exception as error:
             is_in_order = not is_unreachable(error)
+            if sqlstate(error) == READ_ONLY:
+                replace_connections(engine)
             raise
         finally:
             is_clean = False
@@ -186,16 +235,21 @@ def sqlstate(error: BaseException) -> str | None:
 
 
 def is_unreachable(error: BaseException) -> bool:
-    """Whether the server is away, going down, full or coming up: whether waiting may help."""
+    """Whether the server is away or full, or refuses whoever asks: waiting may help, another command won't."""
     if isinstance(error, OSError | TimeoutError | PoolTimeoutError):
         return True
     state = sqlstate(error)
     if state is not None:
-        return state.startswith(_UNREACHABLE_PREFIXES)
+        return state.startswith(_AWAY + _REFUSING)
     if isinstance(error, DBAPIError) and error.connection_invalidated:
         return True
     away = InterfaceError | OperationalError | asyncpg.InterfaceError | asyncpg.InternalClientError
     return isinstance(error, away)
+
+
+def is_refusal(error: BaseException) -> bool:
+    """Whether the database answers and refuses, whoever asks: an operator has to act."""
+    return isinstance(error, UnsuitableDatabaseError) or (sqlstate(error) or "").startswith(_REFUSING)
 
 
 def may_succeed_again(error: BaseException) -> bool:
@@ -209,13 +263,10 @@ def may_succeed_again(error: BaseException) -> bool:
     return isinstance(cause, InvalidCachedStatementError)
 
 
-async def database_state(engine: AsyncEngine, ask: TextClause = PING) -> str:
-    """Return "ok", or why the database can't be used: what `ask` wants is not to be had."""
-    try:
-        async with engine.connect() as connection:
-            await connection.execute(ask)
-    except Exception as error:
-        if is_unreachable(error):
-            return f"away: {error.__class__.__name__}"
-        raise
-    return "ok"
+def explained(error: BaseException) -> str:
+    """Return what an error says on one line, and the way out where there is one."""
+    cause = (error.orig if isinstance(error, DBAPIError) else None) or error
+    state = sqlstate(error) or ""
+    way_out = next((way_out for prefix, way_out in _WAYS_OUT.items() if state.startswith(prefix)), "")
+    said = " ".join(str(cause).split()) or type(cause).__name__
+    return f"{said} ({way_out})" if way_out else said

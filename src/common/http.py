@@ -22,7 +22,7 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from common import problems
-from common.database import DRIVER_ERRORS, QUERY_CANCELED, is_unreachable, sqlstate
+from common.database import DRIVER_ERRORS, QUERY_CANCELED, explained, is_refusal, is_unreachable, sqlstate
 from common.http_server import BackgroundServer, background_server
 from common.metrics import http_request_duration_seconds, http_requests_refused
 from common.problems import MEDIA_TYPE, Problem
@@ -102,10 +102,17 @@ async def on_http_exception(request: Request, error: Exception) -> Response:
 async def on_unexpected(request: Request, error: Exception) -> Response:
     """Answer anything else: 503 while a server is away, 500 for a defect of ours, which goes to the log."""
     if is_unreachable(error) or sqlstate(error) == QUERY_CANCELED:
-        log.warning("request_failed_server_away", path=request.url.path, error=repr(error))
-        return problem_response(request, problems.Unavailable("The database did not answer in time. Ask again."))
+        # What fails while or after it is committed has a text of its own (wallet_api/transactions.py).
+        log.warning("request_failed_server_away", path=request.url.path, error=explained(error))
+        return problem_response(request, problems.Unavailable(f"{_why(error)} Nothing was done. Ask again."))
     log.error("request_failed", path=request.url.path, exc_info=error)
     return problem_response(request, problems.InternalError("The error is in the log. Nothing is known of its effect."))
+
+
+def _why(error: Exception) -> str:
+    if is_refusal(error):
+        return "The database refuses: /ready says why."
+    return "The database did not answer in time."
 
 
 EXCEPTION_HANDLERS: Final[Mapping[Any, Callable[[Request, Exception], Awaitable[Response]]]] = {

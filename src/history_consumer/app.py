@@ -6,12 +6,11 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from common.api import create_api
-from common.database import create_engine, database_state
+from common.database import create_engine
 from common.logs import configure_logs
 from common.pulse import pulse_felt
-from history_consumer import routes
+from history_consumer import read_queries, routes
 from history_consumer.context import Context
-from history_consumer.queries import PING
 from history_consumer.settings import HistoryApiSettings
 
 
@@ -33,14 +32,17 @@ def create_app(settings: HistoryApiSettings | None = None) -> FastAPI:
             pool_timeout_seconds=settings.history_pool_timeout_seconds,
             connect_timeout_seconds=settings.database_connect_timeout_seconds,
             statement_timeout_seconds=settings.history_statement_timeout_seconds,
+            writes=False,
         )
         app.state.context = Context(settings, engine.execution_options(isolation_level="AUTOCOMMIT"))
-        async with pulse_felt(engine):
+        async with pulse_felt(engine, read_queries.USABLE, writes=False) as pulse:
+            app.state.pulse = pulse
             yield
         await engine.dispose()
 
     async def checks() -> dict[str, str]:
-        return {"database": await database_state(app.state.context.reader, PING)}
+        # Not by the requests' own pool: load alone would take this process out.
+        return {"database": app.state.pulse.state()}
 
     app = create_api(
         "Wallet history API",

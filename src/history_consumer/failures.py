@@ -9,9 +9,11 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from common.database import (
     DEADLOCK_DETECTED,
+    DRIVER_ERRORS,
     LOCK_NOT_AVAILABLE,
     QUERY_CANCELED,
     SERIALIZATION_FAILURE,
+    explained,
     is_unreachable,
     sqlstate,
 )
@@ -26,9 +28,9 @@ def database_errors() -> Iterator[None]:
     """Turn what time may heal in the database into TemporaryError; anything else stays what it is."""
     try:
         yield
-    except (SQLAlchemyError, OSError, TimeoutError) as error:
+    except (SQLAlchemyError, OSError, TimeoutError, *DRIVER_ERRORS) as error:
         if is_unreachable(error) or sqlstate(error) in _HEALED_BY_TIME:
-            raise TemporaryError("database", getattr(error, "orig", None) or error) from error
+            raise TemporaryError("database", explained(error)) from error
         raise
 
 
@@ -38,12 +40,12 @@ def kafka_errors(group: str, topic: str) -> Iterator[None]:
     try:
         yield
     except KafkaException as error:
-        raise TemporaryError("kafka", explained(error.args[0], group, topic)) from error
+        raise TemporaryError("kafka", kafka_explained(error.args[0], group, topic)) from error
     except TopicMissingError as error:
         raise TemporaryError("kafka", f"the topic {error} is not there yet") from error
 
 
-def explained(error: KafkaError, group: str, topic: str) -> str:
+def kafka_explained(error: KafkaError, group: str, topic: str) -> str:
     """Return what is wrong; if something is denied, what, and to whom, as far as a client without a login knows."""
     said = f"{error.name()}: {error.str()}"
     # A fatal error (KIP-848) has the reason in its text alone.

@@ -22,7 +22,8 @@ def _for_both(statement: str) -> dict[Into, TextClause]:
     return {"": text(statement.replace("{into}", "")), "_rebuild": text(statement.replace("{into}", "_rebuild"))}
 
 
-PING: Final = text("SELECT 1 FROM history.processed_offsets LIMIT 1")
+# Locks no row; refused where the role or the database may not write.
+PING: Final = text("SELECT FROM history.processed_offsets LIMIT 0 FOR SHARE")
 
 # A partition that was added is in the epoch of the others.
 INSERT_POSITIONS: Final = text("""

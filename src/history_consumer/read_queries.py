@@ -9,6 +9,14 @@ from uuid import UUID
 from sqlalchemy import RowMapping, TextClause, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from common.pulse import question
+
+USABLE: Final = question(
+    {"history.transaction_events": "SELECT", "history.wallet_progress": "SELECT"},
+    writes=False,
+)
+"""What the history API asks the database all the time."""
+
 Order = Literal["asc", "desc"]
 
 # `event_data` as text: the driver would parse it, and it goes out as it is.

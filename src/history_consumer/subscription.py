@@ -20,7 +20,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 
 from common.kafka import reader_config
 from common.worker import FAILURE_PAUSES, TemporaryError
-from history_consumer.failures import explained
+from history_consumer.failures import kafka_explained
 from history_consumer.positions import Assignment, Position
 from history_consumer.records import Record, end_of, record_of
 from history_consumer.settings import ConsumerSettings
@@ -192,7 +192,7 @@ class Subscription:
         try:
             return await asyncio.get_running_loop().run_in_executor(self._thread, run, call)
         except KafkaException as error:
-            raise TemporaryError("kafka", explained(error.args[0], self._group, self._topic)) from error
+            raise TemporaryError("kafka", kafka_explained(error.args[0], self._group, self._topic)) from error
 
     def _read(self, positions: Sequence[Position]) -> None:
         due = [position for position in positions if self.assignment.has(position)]
@@ -295,7 +295,7 @@ class Subscription:
         if error.code() == KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001
             self._brokers_down = f"{error.str()}{self._said_last}"
         else:
-            self._said_last = f": {explained(error, self._group, self._topic)}"
+            self._said_last = f": {kafka_explained(error, self._group, self._topic)}"
 
 
 def out_of_range(topic: str, position: Position) -> str:

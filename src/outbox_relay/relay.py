@@ -15,7 +15,7 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from common import failpoints
-from common.database import BEGIN, driver_connection, is_unreachable
+from common.database import BEGIN, driver_connection, explained, is_unreachable
 from common.identifiers import LANES
 from common.worker import Health, TemporaryError
 from outbox_relay import metrics, queries
@@ -63,7 +63,7 @@ class Relay:
             outcomes = await self._claim_publish_settle()
         except Exception as error:
             if is_unreachable(error):
-                raise TemporaryError("database", error) from error
+                raise TemporaryError("database", explained(error)) from error
             raise
         self._health.ok("database")
         count = self._account(outcomes)

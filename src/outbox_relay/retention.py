@@ -14,7 +14,7 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from common.actor import actor
-from common.database import LOCK_NOT_AVAILABLE, QUERY_CANCELED, is_unreachable, sqlstate
+from common.database import LOCK_NOT_AVAILABLE, QUERY_CANCELED, explained, is_unreachable, sqlstate
 from common.worker import Pauses, TemporaryError
 from outbox_relay import metrics, queries, retention_queries
 
@@ -65,7 +65,7 @@ class Retention:
             pruned = await self._prune()
         except Exception as error:
             if is_unreachable(error) or sqlstate(error) in {QUERY_CANCELED, LOCK_NOT_AVAILABLE}:
-                raise TemporaryError("database", error) from error
+                raise TemporaryError("database", explained(error)) from error
             raise
         if not pruned.more:
             return 0

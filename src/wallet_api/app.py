@@ -8,11 +8,11 @@ from typing import Final
 from fastapi import FastAPI
 
 from common.api import create_api
-from common.database import create_engine, database_state
+from common.database import create_engine
 from common.logs import configure_logs
 from common.pulse import pulse_felt
 from common.worker import calm_garbage_collector
-from wallet_api import routes
+from wallet_api import queries, routes
 from wallet_api.context import make_context
 from wallet_api.settings import WalletApiSettings
 from wallet_api.wake_up import WakeUp
@@ -53,7 +53,8 @@ def create_app(settings: WalletApiSettings | None = None) -> FastAPI:
         wake_up = WakeUp(hints)
         context = app.state.context = make_context(settings, engine, wake_up.note_commit)
         waking = asyncio.create_task(wake_up.run())
-        async with pulse_felt(engine):
+        async with pulse_felt(engine, queries.USABLE) as pulse:
+            app.state.pulse = pulse
             yield
         await context.close()
         wake_up.close()
@@ -62,7 +63,8 @@ def create_app(settings: WalletApiSettings | None = None) -> FastAPI:
         await engine.dispose()
 
     async def checks() -> dict[str, str]:
-        return {"database": await database_state(app.state.context.reader)}
+        # Not by the requests' own pool: load alone would take this process out.
+        return {"database": app.state.pulse.state()}
 
     app = create_api(
         "Wallet API",

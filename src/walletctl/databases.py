@@ -1,15 +1,16 @@
 """The databases as an operator's command opens them: briefly, with its own name."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from common.connecting import OUTCOME_UNKNOWN, UnsuitableDatabaseError, is_outcome_unknown
 from common.database import create_engine
 from common.settings import HistoryDatabaseSettings, WalletDatabaseSettings
-from walletctl.console import load_settings
+from walletctl.console import Exit, fail, load_settings
 
 ResultT = TypeVar("ResultT")
 
@@ -39,4 +40,20 @@ def _run(url: str, work: Callable[[AsyncEngine], Awaitable[ResultT]]) -> ResultT
         async with opened(url) as engine:
             return await work(engine)
 
-    return asyncio.run(go())
+    return run(go())
+
+
+def run(work: Coroutine[Any, Any, ResultT]) -> ResultT:
+    """Run a command's work on databases.
+
+    A COMMIT that Ctrl-C or the end of its connection interrupts ends the process with one line and exit code 3; a
+    database that can't keep the promises, with one line and exit code 2.
+    """
+    try:
+        return asyncio.run(work)
+    except UnsuitableDatabaseError as error:
+        fail(str(error), Exit.USAGE)
+    except (Exception, KeyboardInterrupt) as error:
+        if not is_outcome_unknown(error):
+            raise
+        fail(f"{OUTCOME_UNKNOWN}. Look whether it was done, or run the command again", Exit.UNREACHABLE)

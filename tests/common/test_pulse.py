@@ -14,8 +14,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from structlog.testing import LogCapture
 
 import common.pulse
-from common.database import PING, create_engine, database_state, is_unreachable
-from common.pulse import INTERVAL_SECONDS, PATIENCE_SECONDS, pulse_felt
+from common.database import create_engine, is_unreachable
+from common.pulse import INTERVAL_SECONDS, PATIENCE_SECONDS, PING, Pulse, pulse_felt
 from faults.proxy import Proxy
 
 Eventually = Callable[..., Awaitable[Any]]
@@ -40,9 +40,9 @@ async def sleep_in_database(engine: AsyncEngine, seconds: float) -> None:
         await connection.execute(text("SELECT pg_sleep(:seconds)"), {"seconds": seconds})
 
 
-def says(engine: AsyncEngine, state: str) -> Callable[[], Awaitable[bool]]:
+def says(pulse: Pulse, state: str) -> Callable[[], Awaitable[bool]]:
     async def look() -> bool:
-        return await database_state(engine) == state
+        return pulse.state() == state
 
     return look
 
@@ -50,7 +50,7 @@ def says(engine: AsyncEngine, state: str) -> Callable[[], Awaitable[bool]]:
 async def test_what_waits_on_a_silent_network_fails_within_a_second_and_the_pool_is_sound_afterwards(
     engine: AsyncEngine, database_link: Proxy, eventually: Eventually
 ) -> None:
-    async with pulse_felt(engine):
+    async with pulse_felt(engine) as pulse:
         await use_pool(engine)
         database_link.silence()
         silent_at = time.monotonic()
@@ -58,9 +58,11 @@ async def test_what_waits_on_a_silent_network_fails_within_a_second_and_the_pool
         found = await asyncio.gather(*(sleep_in_database(engine, 0) for _ in range(8)), return_exceptions=True)
         assert all(isinstance(error, BaseException) and is_unreachable(error) for error in found), found
         assert time.monotonic() - silent_at < TOLD_SECONDS_MAX
-        assert await database_state(engine) == "away: ConnectionError"
+        assert pulse.state() == "away: no answer"
+        with pytest.raises(ConnectionError):
+            await sleep_in_database(engine, 0)
         database_link.heal()
-        await eventually(says(engine, "ok"))
+        await eventually(says(pulse, "ok"))
         await use_pool(engine)
 
 
@@ -87,11 +89,10 @@ async def test_a_process_that_stands_still_itself_does_not_take_the_database_for
 ) -> None:
     questions = 0
 
-    def stand_still(piece: bytes) -> bool:
+    def stand_still(_: bytes) -> bool:
         nonlocal questions
-        if PING.text.encode() in piece:
-            questions += 1
-            time.sleep(PATIENCE_SECONDS + 0.1)
+        questions += 1
+        time.sleep(PATIENCE_SECONDS + 0.1)
         return False
 
     async def three_questions() -> bool:
@@ -116,7 +117,7 @@ async def test_a_pulse_whose_own_session_was_ended_takes_another_and_disturbs_no
         for row in await operator.fetch(
             "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'pulse'"
             " AND state = 'idle' AND query = $1",
-            PING.text,
+            PING,
         ):
             await operator.execute("SELECT pg_terminate_backend($1, 5000)", row["pid"])
             seen.add(row["pid"])
@@ -134,15 +135,14 @@ async def test_a_pulse_whose_session_asyncpg_has_lost_takes_another_and_disturbs
 ) -> None:
     """asyncpg has an error of its own for a connection whose end it has heard of, but not seen."""
     lost: list[int] = []
-    execute = asyncpg.Connection.execute
+    fetchval = asyncpg.Connection.fetchval
     operator = await asyncpg.connect(database_url)
 
-    async def lose_first(connection: asyncpg.Connection, query: str, *args: object, **options: Any) -> str:
-        if query == PING.text and not lost:
+    async def lose_first(connection: asyncpg.Connection, query: str, *args: object, **options: Any) -> Any:
+        if query == PING and not lost:
             lost.append(connection.get_server_pid())
             raise asyncpg.InternalClientError
-        status: str = await execute(connection, query, *args, **options)
-        return status
+        return await fetchval(connection, query, *args, **options)
 
     async def has_another() -> bool:
         found = await operator.fetch(
@@ -152,7 +152,7 @@ async def test_a_pulse_whose_session_asyncpg_has_lost_takes_another_and_disturbs
 
     async with pulse_felt(engine):
         waiting = asyncio.create_task(sleep_in_database(engine, 2))
-        monkeypatch.setattr(asyncpg.Connection, "execute", lose_first)
+        monkeypatch.setattr(asyncpg.Connection, "fetchval", lose_first)
         await eventually(has_another)
         await waiting
     await operator.close()
@@ -168,7 +168,7 @@ async def test_a_database_that_has_no_connection_left_for_the_pulse_is_not_away(
     crowded = create_engine(url.render_as_string(hide_password=False), "tests")
     try:
         async with pulse_felt(crowded), crowded.connect() as connection:
-            await connection.execute(PING)
+            await connection.execute(text(PING))
             await operator.execute(f"ALTER ROLE {role} CONNECTION LIMIT 1")
             await operator.execute(
                 "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"

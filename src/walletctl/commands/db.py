@@ -1,6 +1,5 @@
 """`walletctl db`."""
 
-import asyncio
 from typing import Annotated
 
 import typer
@@ -8,7 +7,7 @@ import typer
 from common.migrations import SCHEMAS, current_revision, head_revision, migrate
 from common.settings import DatabaseSettings
 from walletctl.console import Exit, JsonOption, load_settings, out, print_json, print_table
-from walletctl.databases import opened
+from walletctl.databases import opened, run
 
 app = typer.Typer(help="The tables.", no_args_is_help=True)
 
@@ -31,7 +30,7 @@ def migrate_all() -> None:
             async with opened(urls[schema]) as engine:
                 await migrate(engine, schema)
 
-    asyncio.run(work())
+    run(work())
     out.print(f"migrated: {', '.join(f'{schema} at {head_revision(schema)}' for schema in SCHEMAS)}")
 
 
@@ -47,7 +46,7 @@ def downgrade(yes: Annotated[bool, typer.Option("--yes", help="Don't ask.")] = F
             async with opened(urls[schema]) as engine:
                 await migrate(engine, schema, "base")
 
-    asyncio.run(work())
+    run(work())
     out.print("removed")
 
 
@@ -64,7 +63,7 @@ def status(as_json: JsonOption = False) -> None:
             found.append({"schema": schema, "revision": revision, "head": head_revision(schema)})
         return found
 
-    found = asyncio.run(work())
+    found = run(work())
     if as_json:
         print_json({"schemas": found})
     else:

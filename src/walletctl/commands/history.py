@@ -1,6 +1,5 @@
 """`walletctl history`."""
 
-import asyncio
 from dataclasses import asdict
 from typing import Annotated, Literal
 
@@ -25,7 +24,7 @@ from walletctl.console import (
     print_table,
     progress_bar,
 )
-from walletctl.databases import with_history_database
+from walletctl.databases import run, with_history_database
 from walletctl.servers import serve
 from walletctl.settings import StatusSettings
 
@@ -79,7 +78,7 @@ def rebuild(
     if not yes and not typer.confirm("Put a new history in the place of the present one?", err=True):
         raise typer.Exit(Exit.FOUND_WRONG)
     try:
-        done = asyncio.run(rebuild(settings, source))
+        done = run(rebuild(settings, source))
     except CannotRebuildError as error:
         fail(f"{error}. The history is as it was", Exit.FOUND_WRONG)
     by_partition = {str(partition): offset for partition, offset in sorted(done.positions.items())}

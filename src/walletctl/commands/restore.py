@@ -1,6 +1,5 @@
 """`walletctl restore`."""
 
-import asyncio
 import sys
 from typing import Annotated, Any
 
@@ -17,6 +16,7 @@ from walletctl.console import (
     print_json,
     print_table,
 )
+from walletctl.databases import run
 
 app = typer.Typer(
     help="After the wallet database was restored to an earlier time: docs/restore.md.", no_args_is_help=True
@@ -45,7 +45,7 @@ def begin(
     question = "Was this database restored to an earlier time? The history stands still until it is rebuilt"
     if not yes and not (sys.stdin.isatty() and typer.confirm(question, err=True)):
         fail("nothing was done. If the database was restored to an earlier time, add --yes", Exit.FOUND_WRONG)
-    begun = asyncio.run(restore.begin(settings, reason))
+    begun = run(restore.begin(settings, reason))
     ends = {str(partition): end for partition, end in sorted(begun.topic_ends.items())}
     if as_json:
         print_json({"source_epoch": begun.epoch, "pending": begun.pending, "topic_ends": ends})
@@ -72,7 +72,7 @@ def lost(
     from walletctl.settings import LostSettings
 
     settings = load_settings(LostSettings)
-    found = asyncio.run(restore.find_lost(settings, limit))
+    found = run(restore.find_lost(settings, limit))
     items: list[dict[str, Any]] = [
         {
             "partition": event.partition,

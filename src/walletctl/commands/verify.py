@@ -1,6 +1,5 @@
 """`walletctl verify`."""
 
-import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -10,6 +9,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from walletctl.console import Exit, JsonOption, err, load_settings, out, print_fields, print_json, print_table
+from walletctl.databases import run
 
 if TYPE_CHECKING:
     from walletctl.verify.audit import OnProgress
@@ -36,7 +36,7 @@ def verify(as_json: JsonOption = False) -> None:
 
     settings = load_settings(VerifySettings)
     with _progress() as on_progress:
-        report = asyncio.run(audit(settings, on_progress=on_progress))
+        report = run(audit(settings, on_progress=on_progress))
     if as_json:
         print_json(report.as_json())
     else:

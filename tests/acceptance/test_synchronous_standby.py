@@ -1,0 +1,316 @@
+"""Two PostgreSQL, the second a synchronous standby: what is visible is replicated, whoever gave up waiting for it."""
+
+import asyncio
+import os
+import re
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import psutil
+import pytest
+from httpx import ASGITransport, AsyncClient
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from common.connecting import OUTCOME_UNKNOWN, is_outcome_unknown
+from common.database import create_engine, driver_connection
+from common.identifiers import new_id
+from common.migrations import SCHEMAS, migrate
+from common.worker import Health, TemporaryError
+from faults.cluster import Server
+from history_consumer.consumer import HistoryConsumer
+from history_consumer.settings import ConsumerSettings
+from history_events import AnyEvent, Topic, Wallet
+from outbox_relay.pace import Pace
+from outbox_relay.publisher import Publisher
+from outbox_relay.relay import Relay
+from outbox_relay.settings import RelaySettings
+from outboxes import Outbox
+from wallet_api.app import create_app
+from wallet_api.settings import WalletApiSettings
+from walletctl.stack.launch import run_step
+from walletctl.stack.ports import PortReservations
+from walletctl.stack.postgres import Postgres, binaries
+from walletctl.stack.readiness import PostgresProbe
+
+pytestmark = pytest.mark.timeout(300)
+
+Eventually = Callable[..., Awaitable[Any]]
+CANCELLED = "canceling (the )?wait for synchronous replication"
+# Past client_connection_check_interval, and past the timeouts that these tests give their sessions.
+WATCHED_SECONDS = 3.5
+WAITING = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
+
+
+@dataclass
+class Pair:
+    """A primary, its synchronous standby, and an engine on the primary."""
+
+    primary: Postgres
+    standby: Server
+    engine: AsyncEngine
+
+    async def ask(self, statement: str) -> Any:
+        connection = await asyncpg.connect(self.primary.url)
+        try:
+            return await connection.fetchval(statement)
+        finally:
+            await connection.close()
+
+    @property
+    def cancelled(self) -> bool:
+        return re.search(CANCELLED, self.primary.log_file.read_text()) is not None
+
+    def freeze(self, number: signal.Signals = signal.SIGSTOP) -> None:
+        """Stop the standby, all its processes (SIGCONT: let them go on)."""
+        assert self.standby.child is not None
+        server = psutil.Process(self.standby.child.pid)
+        for process in [server, *server.children(recursive=True)]:
+            os.kill(process.pid, number)
+
+    async def until_waiting(self, eventually: Eventually) -> None:
+        """Wait until a COMMIT waits for the standby."""
+        await eventually(lambda: self.ask(WAITING))
+
+    async def assert_invisible_then_visible(self, eventually: Eventually, visible: str) -> None:
+        """While the standby is frozen nothing is to be seen, then it is: `visible` is a statement for true or false."""
+        until = time.monotonic() + WATCHED_SECONDS
+        while time.monotonic() < until:
+            assert not await self.ask(visible)
+            assert await self.ask(WAITING)
+            await asyncio.sleep(0.1)
+        assert not self.cancelled
+        self.freeze(signal.SIGCONT)
+        await eventually(lambda: self.ask(visible))
+        assert not self.cancelled
+
+
+@pytest.fixture
+async def pair(tmp_path: Path, eventually: Eventually) -> AsyncIterator[Pair]:
+    with closing(PortReservations()) as reservations:
+        ports = reservations.choose(["primary", "standby"], {})
+        settings = {"fsync": "off", "shared_buffers": "32MB"}
+        primary = Postgres(tmp_path / "primary", ports["primary"], tmp_path / "primary.log", settings)
+        primary.prepare()
+        servers = [Server(primary.launch, PostgresProbe(primary.url), primary.log_file)]
+        servers[0].start()
+        engine = create_engine(primary.url, "tests", statement_timeout_seconds=0.5, transaction_timeout_seconds=1)
+        try:
+            await servers[0].ready()
+            servers.append(copied(primary, tmp_path / "standby", ports["standby"]))
+            servers[1].start()
+            await servers[1].ready()
+            await migrated(primary.url)
+            pair = Pair(primary, servers[1], engine)
+            await pair.ask("ALTER SYSTEM SET synchronous_standby_names = 'standby'")
+            await pair.ask("SELECT pg_reload_conf()")
+            await eventually(lambda: pair.ask("SELECT sync_state = 'sync' FROM pg_stat_replication"))
+            yield pair
+            pair.freeze(signal.SIGCONT)
+        finally:
+            await engine.dispose()
+            for server in reversed(servers):
+                await server.end(signal.SIGQUIT)
+
+
+async def migrated(url: str) -> None:
+    engine = create_engine(url, "tests")
+    for schema in SCHEMAS:
+        await migrate(engine, schema)
+    await engine.dispose()
+
+
+def copied(primary: Postgres, data_dir: Path, port: int) -> Server:
+    command = [binaries() / "pg_basebackup", f"--dbname={primary.url}", "--checkpoint=fast", "--no-sync"]
+    run_step("pg_basebackup", primary._as_server([*map(str, command), f"--pgdata={data_dir}"], signal.SIGTERM))
+    place = f"host=127.0.0.1 port={primary.port} user=postgres application_name=standby"
+    settings = {"fsync": "off", "shared_buffers": "32MB", "primary_conninfo": place}
+    standby = Postgres(data_dir, port, data_dir.with_suffix(".log"), settings)
+    (data_dir / "standby.signal").touch()
+    standby.prepare()
+    return Server(standby.launch, PostgresProbe(standby.url), standby.log_file)
+
+
+@asynccontextmanager
+async def wallet_api(pair: Pair, **settings: Any) -> AsyncIterator[AsyncClient]:
+    app = create_app(WalletApiSettings(database_url=pair.primary.url, log_level="warning", **settings))
+    async with (
+        app.router.lifespan_context(app),
+        AsyncClient(transport=ASGITransport(app), base_url="http://wallet.test") as client,
+    ):
+        yield client
+
+
+async def new_wallets(api: AsyncClient) -> tuple[str, str]:
+    ids = [(await api.post("/wallets", json={"user_id": "ada", "currency": "EUR"})).json()["id"] for _ in range(2)]
+    assert (await api.post(f"/wallets/{ids[0]}/fund", json={"amount": "5"})).status_code == 200
+    return ids[0], ids[1]
+
+
+def transferred(wallet_id: str) -> str:
+    return (
+        f"SELECT (SELECT balance_minor FROM wallet.wallets WHERE id = '{wallet_id}') = 200"
+        " OR EXISTS (SELECT FROM wallet.outbox WHERE event_type = 'TRANSFER_DONE')"
+    )
+
+
+@pytest.mark.parametrize("given_up_by", ["deadline", "shutdown"])
+async def test_a_transfer_that_waits_for_a_frozen_standby_is_unknown_and_not_visible_before_it_is_replicated(
+    pair: Pair, eventually: Eventually, given_up_by: str
+) -> None:
+    async with wallet_api(pair, statement_timeout_seconds=1 if given_up_by == "deadline" else 60) as api:
+        sender, receiver = await new_wallets(api)
+        path, body = f"/wallets/{sender}/transfer", {"to_wallet_id": receiver, "amount": "3"}
+        pair.freeze()
+        waiting = asyncio.create_task(api.post(path, json=body, headers={"Idempotency-Key": "rent"}))
+        await pair.until_waiting(eventually)
+        if given_up_by == "deadline":
+            assert (await waiting).status_code == 503
+    answer = await waiting
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+    await pair.assert_invisible_then_visible(eventually, transferred(sender))
+    async with wallet_api(pair) as api:
+        again = await api.post(path, json=body, headers={"Idempotency-Key": "rent"})
+        assert (again.status_code, again.headers["idempotent-replayed"]) == (200, "true")
+        assert (await api.get(f"/wallets/{sender}")).json()["balance"] == "2.00"
+
+
+async def test_a_transfer_that_an_operator_stopped_waiting_for_is_unknown(pair: Pair, eventually: Eventually) -> None:
+    """It is visible, and may be lost in a failover: a client that hears 200 would take it for done."""
+    async with wallet_api(pair, statement_timeout_seconds=60) as api:
+        sender, receiver = await new_wallets(api)
+        pair.freeze()
+        body = {"to_wallet_id": receiver, "amount": "3"}
+        waiting = asyncio.create_task(api.post(f"/wallets/{sender}/transfer", json=body))
+        await pair.until_waiting(eventually)
+        await pair.ask("SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'")
+        assert (await waiting).status_code == 503
+    assert pair.cancelled
+
+
+async def test_no_timeout_of_the_session_ends_a_commit(pair: Pair, eventually: Eventually) -> None:
+    async def write() -> None:
+        async with driver_connection(pair.engine) as connection:
+            await connection.execute("BEGIN; INSERT INTO wallet.source_epochs (epoch, actor) VALUES (7, 'test')")
+            await connection.execute("COMMIT")
+
+    pair.freeze()
+    writing = asyncio.create_task(write())
+    await pair.until_waiting(eventually)
+    await pair.assert_invisible_then_visible(
+        eventually, "SELECT EXISTS (SELECT FROM wallet.source_epochs WHERE epoch = 7)"
+    )
+    await writing
+
+
+async def test_what_a_relay_settles_is_not_visible_before_it_is_replicated(
+    pair: Pair, eventually: Eventually, kafka_bootstrap_servers: str, topic: str
+) -> None:
+    settings = RelaySettings(
+        database_url=pair.primary.url, kafka_bootstrap_servers=kafka_bootstrap_servers, kafka_topic=topic
+    )
+    engine = create_engine(pair.primary.url, "outbox-relay")
+    relay = Relay(settings, engine, Publisher(settings), Health(), Pace(0, settings.relay_batch_rows))
+    await Outbox(pair.engine).write(new_id(), 3)
+    pair.freeze()
+    relaying = asyncio.create_task(relay.run_once())
+    await pair.until_waiting(eventually)
+    relaying.cancel()
+    await asyncio.wait({relaying})
+    await pair.assert_invisible_then_visible(
+        eventually, "SELECT EXISTS (SELECT FROM wallet.outbox WHERE published_at IS NOT NULL)"
+    )
+    await engine.dispose()
+
+
+async def test_what_a_consumer_applies_is_not_visible_before_it_is_replicated_and_is_applied_once(
+    pair: Pair, eventually: Eventually, kafka_bootstrap_servers: str, topic: str
+) -> None:
+    settings = ConsumerSettings(
+        database_url=pair.primary.url,
+        kafka_bootstrap_servers=kafka_bootstrap_servers,
+        kafka_topic=topic,
+        consumer_group=f"history-{topic}",
+        consumer_transaction_timeout_seconds=1,
+    )
+    engine = create_engine(pair.primary.url, "history-consumer")
+    consumer = HistoryConsumer(settings, engine, Health())
+    assert await consumer.run_once() == 0
+
+    async def has_partitions() -> bool:
+        await consumer.run_once()
+        return bool(consumer.assignment.held)
+
+    await eventually(has_partitions)
+    wallet = Wallet()
+    events: list[AnyEvent] = [wallet.created(), wallet.funded(), wallet.funded()]
+    pair.freeze()
+    Topic(kafka_bootstrap_servers, topic).produce(*events)
+
+    async def gave_up() -> bool:
+        try:
+            await consumer.run_once()
+        except TemporaryError:
+            return True
+        return False
+
+    await eventually(gave_up)
+    await pair.assert_invisible_then_visible(eventually, "SELECT EXISTS (SELECT FROM history.transaction_events)")
+    # The first look settles the doubt; nothing is left to do then.
+    await consumer.run_once()
+    assert await pair.ask("SELECT sum(next_offset) FROM history.processed_offsets") == len(events)
+    assert await pair.ask("SELECT count(*) FROM history.transaction_events") == len(events)
+    await consumer.close()
+    await engine.dispose()
+
+
+async def parked_row(pair: Pair) -> int:
+    await Outbox(pair.engine).write(UUID(int=7))
+    row_id: int = await pair.ask("SELECT max(id) FROM wallet.outbox")
+    return row_id
+
+
+async def test_an_operators_command_that_is_interrupted_in_its_commit_says_that_its_outcome_is_unknown(
+    pair: Pair, eventually: Eventually
+) -> None:
+    row_id = await parked_row(pair)
+    pair.freeze()
+    command = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "walletctl", "outbox", "park", str(row_id), "--reason", "test"),
+        env={**os.environ, "DATABASE_URL": pair.primary.url},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    await pair.until_waiting(eventually)
+    command.send_signal(signal.SIGINT)
+    output, _ = await command.communicate()
+    assert (command.returncode, "the outcome is unknown" in output.decode()) == (3, True), output
+    assert output.decode().count("\n") == 1
+    await pair.assert_invisible_then_visible(eventually, "SELECT EXISTS (SELECT FROM wallet.outbox_audit)")
+
+
+async def test_a_commit_that_is_interrupted_says_that_its_outcome_is_unknown_and_nothing_before_it_does(
+    pair: Pair, eventually: Eventually
+) -> None:
+    async def write(statement: str) -> None:
+        async with pair.engine.begin() as connection:
+            await connection.execute(text(statement))
+
+    with pytest.raises(TimeoutError) as slow:
+        await asyncio.wait_for(write("SELECT pg_sleep(0.4)"), 0.1)
+    assert not is_outcome_unknown(slow.value)
+    pair.freeze()
+    writing = asyncio.create_task(write("INSERT INTO wallet.source_epochs (epoch, actor) VALUES (7, 'test')"))
+    await pair.until_waiting(eventually)
+    writing.cancel()
+    with pytest.raises(asyncio.CancelledError) as interrupted:
+        await writing
+    assert is_outcome_unknown(interrupted.value), OUTCOME_UNKNOWN
