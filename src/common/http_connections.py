@@ -91,7 +91,8 @@ class Connections:
 
     def __init__(self, bounds: ConnectionBounds) -> None:
         self.bounds = bounds
-        self._open: set[Connection] = set()
+        # In the order of their accepts; a set has none.
+        self._open: dict[Connection, None] = {}
         self._looking = False
         self._unlogged: dict[str, int] = {}
         self._logged_at: dict[str, float] = {}
@@ -103,7 +104,7 @@ class Connections:
         if len(self._open) >= self.bounds.connections_max:
             self.count_end("at-capacity")
             return False
-        self._open.add(connection)
+        self._open[connection] = None
         http_connections_open.inc()
         if not self._looking:
             self._looking = True
@@ -113,7 +114,7 @@ class Connections:
     def discard(self, connection: Connection) -> None:
         """Forget a connection that is closed."""
         if connection in self._open:
-            self._open.discard(connection)
+            del self._open[connection]
             http_connections_open.dec()
 
     def count_end(self, reason: str) -> None:

@@ -6,7 +6,11 @@ problem documents. (docs/decisions/0015-http-framing.md)
 """
 
 import re
+from array import array
+from contextlib import suppress
+from fcntl import ioctl
 from functools import lru_cache
+from termios import TIOCOUTQ
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -66,8 +70,8 @@ class HttpProtocol(HttpToolsProtocol):
         self._offers_upgrade = False
         self._head_bytes = self._segment_bytes = 0
         self._last_words: bytes | None = None
-        self._unsent_bytes = 0
-        self._unsent_since = 0.0
+        self._unread_bytes = 0
+        self._unread_since = 0.0
 
     # The connection
 
@@ -75,8 +79,8 @@ class HttpProtocol(HttpToolsProtocol):
         """Take the connection in, or answer 503 where there is no room for it."""
         super().connection_made(transport)
         if self._connections.add(self):
-            self._unsent_since = self.loop.time()
-            self._deadline = self._unsent_since + self._bounds.head_deadline_seconds
+            self._unread_since = self.loop.time()
+            self._deadline = self._unread_since + self._bounds.head_deadline_seconds
             return
         self._last_words = b""
         transport.write(self._document(Unavailable("The server has as many connections as it may. Retry later.")))
@@ -113,15 +117,25 @@ class HttpProtocol(HttpToolsProtocol):
 
     def look(self, now: float) -> None:
         """End the connection if it is late; `now` is the event loop's time in seconds."""
-        unsent_bytes = self.transport.get_write_buffer_size()
-        if not unsent_bytes or unsent_bytes < self._unsent_bytes:
-            self._unsent_since = now
-        self._unsent_bytes = unsent_bytes
-        if now - self._unsent_since >= self._bounds.reply_stall_seconds:
+        unread_bytes = self._count_unread()
+        if not unread_bytes or unread_bytes < self._unread_bytes:
+            self._unread_since = now
+        self._unread_bytes = unread_bytes
+        if now - self._unread_since >= self._bounds.reply_stall_seconds:
             self._connections.count_end("reply-stalled")
             self.transport.abort()
         elif self._deadline is not None and now >= self._deadline:
             self._on_deadline()
+
+    def _count_unread(self) -> int:
+        """Return how much of the replies waits: 0, or what is here and with the kernel, which takes much at once."""
+        here: int = self.transport.get_write_buffer_size()
+        if not here:
+            return 0
+        with_kernel = array("i", [0])
+        with suppress(OSError):
+            ioctl(self.transport.get_extra_info("socket").fileno(), TIOCOUTQ, with_kernel)
+        return here + with_kernel[0]
 
     def waits_since(self) -> float | None:
         """Return what grows with the time at which the connection began to wait for a request; None: it doesn't."""
