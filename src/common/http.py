@@ -159,7 +159,7 @@ def _forget_dead_workers(directory: Path) -> None:
         try:
             os.kill(pid, 0)
         except ProcessLookupError:
-            multiprocess.mark_process_dead(pid)  # type: ignore[no-untyped-call]
+            multiprocess.mark_process_dead(pid, str(directory))  # type: ignore[no-untyped-call]
 
 
 class RequestMetrics:
@@ -173,7 +173,8 @@ class RequestMetrics:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        started, status = time.perf_counter(), 500
+        started = time.perf_counter()
+        status: int | None = None
 
         async def note_status(message: Message) -> None:
             nonlocal status
@@ -183,12 +184,26 @@ class RequestMetrics:
 
         try:
             await self.app(scope, receive, note_status)
+        except BaseException as error:
+            if status is None:
+                await _last_resort(error, scope, receive, note_status)
+            raise
         finally:
             route = scope.get("route")
             path = getattr(route, "path", "unknown")
-            http_request_duration_seconds.labels(scope["method"], path, str(status)).observe(
+            http_request_duration_seconds.labels(scope["method"], path, str(status or 500)).observe(
                 time.perf_counter() - started
             )
+
+
+async def _last_resort(error: BaseException, scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer what no handler has answered, before the server would do so in plain text; the server logs it."""
+    problem = (
+        problems.Unavailable("The server stopped before the answer. Retry with the same key.")
+        if isinstance(error, asyncio.CancelledError)
+        else problems.InternalError("The error is in the log. Nothing is known of its effect.")
+    )
+    await problem_response(Request(scope), problem)(scope, receive, send)
 
 
 class RequestBounds:
