@@ -24,11 +24,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from common import problems
 from common.database import DRIVER_ERRORS, QUERY_CANCELED, explained, is_refusal, is_unreachable, sqlstate
 from common.http_server import BackgroundServer, background_server
+from common.logs import BoundedLog
 from common.metrics import http_request_duration_seconds, http_requests_refused
 from common.problems import MEDIA_TYPE, Problem
 from common.text import check_user_id
 
-log = structlog.get_logger()
+log = BoundedLog(structlog.get_logger())
 
 Checks = Callable[[], Awaitable[Mapping[str, str]]]
 """Returns each dependency and `"ok"`, or what is wrong with it."""
@@ -103,9 +104,9 @@ async def on_unexpected(request: Request, error: Exception) -> Response:
     """Answer anything else: 503 while a server is away, 500 for a defect of ours, which goes to the log."""
     if is_unreachable(error) or sqlstate(error) == QUERY_CANCELED:
         # What fails while or after it is committed has a text of its own (wallet_api/transactions.py).
-        log.warning("request_failed_server_away", path=request.url.path, error=explained(error))
+        log.warning("request_failed_server_away", error=error, path=request.url.path, why=explained(error))
         return problem_response(request, problems.Unavailable(f"{_why(error)} Nothing was done. Ask again."))
-    log.error("request_failed", path=request.url.path, exc_info=error)
+    log.defect("request_failed", error=error, path=request.url.path)
     return problem_response(request, problems.InternalError("The error is in the log. Nothing is known of its effect."))
 
 

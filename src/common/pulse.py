@@ -10,6 +10,7 @@ import structlog
 from sqlalchemy import ExceptionContext, event
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from common.background import in_background
 from common.connecting import Connection, UnsuitableDatabaseError, connect
 from common.database import (
     DRIVER_ERRORS,
@@ -73,12 +74,10 @@ async def pulse_felt(engine: AsyncEngine, ask: str = PING, *, writes: bool = Tru
     """
     pulse = Pulse(engine, ask, writes=writes)
     await pulse.beat()
-    beating = asyncio.create_task(pulse.repeat())
     try:
-        yield pulse
+        async with in_background("pulse", pulse.repeat):
+            yield pulse
     finally:
-        beating.cancel()
-        await asyncio.wait({beating})
         pulse.hang_up()
 
 

@@ -1,7 +1,7 @@
 """The history's read API as an ASGI application."""
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 from fastapi import FastAPI
 
@@ -12,6 +12,7 @@ from common.pulse import pulse_felt
 from history_consumer import read_queries, routes
 from history_consumer.context import Context
 from history_consumer.settings import HistoryApiSettings
+from history_consumer.waiting import VersionWatch
 
 
 def create_app(settings: HistoryApiSettings | None = None) -> FastAPI:
@@ -34,11 +35,14 @@ def create_app(settings: HistoryApiSettings | None = None) -> FastAPI:
             statement_timeout_seconds=settings.history_statement_timeout_seconds,
             writes=False,
         )
-        app.state.context = Context(settings, engine.execution_options(isolation_level="AUTOCOMMIT"))
-        async with pulse_felt(engine, read_queries.USABLE, writes=False) as pulse:
-            app.state.pulse = pulse
+        reader = engine.execution_options(isolation_level="AUTOCOMMIT")
+        versions = VersionWatch(reader, settings.history_min_version_poll_seconds)
+        app.state.context = Context(settings, reader, versions)
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(engine.dispose)
+            stack.push_async_callback(versions.close)
+            app.state.pulse = await stack.enter_async_context(pulse_felt(engine, read_queries.USABLE, writes=False))
             yield
-        await engine.dispose()
 
     async def checks() -> dict[str, str]:
         # Not by the requests' own pool: load alone would take this process out.

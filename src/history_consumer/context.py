@@ -7,14 +7,16 @@ from fastapi import Request
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from history_consumer.settings import HistoryApiSettings
+from history_consumer.waiting import VersionWatch
 
 
 @dataclass(frozen=True)
 class Context:
-    """What a request needs: its settings and an engine that only reads (autocommit)."""
+    """What a request needs: its settings, an engine that only reads (autocommit), and what waits for versions."""
 
     settings: HistoryApiSettings
     reader: AsyncEngine
+    versions: VersionWatch
 
 
 async def context_of(request: Request) -> Context:

@@ -1,6 +1,6 @@
 """The SQL of those who read the history: one statement a page, so that page and completeness are one look."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, Literal
@@ -32,11 +32,9 @@ _FILTERS: Final = """
 """
 
 # The highest version below the first hole: up to there each version is as high as it has versions before it.
-# Only asked for wallets with a hole, and only if they have events enough to reach `at_least`.
+# Only asked for wallets with a hole.
 _AS_OF_VERSION: Final = """
-    CASE WHEN event_count = max_version THEN max_version
-    WHEN event_count < :at_least THEN 0
-    ELSE (
+    CASE WHEN event_count = max_version THEN max_version ELSE (
         SELECT coalesce(max(wallet_version), 0)
         FROM (
             SELECT wallet_version, row_number() OVER (ORDER BY wallet_version) AS number
@@ -46,7 +44,19 @@ _AS_OF_VERSION: Final = """
     ) END
 """
 
-AS_OF_VERSION: Final = text(f"SELECT {_AS_OF_VERSION} FROM history.wallet_progress WHERE wallet_id = :wallet_id")  # noqa: S608
+# As many events up to a version as it is high: none is missing. Only counted for wallets with a hole that have enough.
+REACHED_VERSIONS: Final = text("""
+    SELECT wanted.wallet_id, wanted.version
+    FROM unnest(cast(:wallet_ids AS uuid[]), cast(:versions AS bigint[])) AS wanted (wallet_id, version)
+    JOIN history.wallet_progress AS progress USING (wallet_id)
+    WHERE progress.event_count >= wanted.version AND (
+        progress.event_count = progress.max_version
+        OR wanted.version = (
+            SELECT count(*) FROM history.transaction_events AS event
+            WHERE event.wallet_id = wanted.wallet_id AND event.wallet_version <= wanted.version
+        )
+    )
+""")
 
 _WALLET_PAGE: Final = """
     SELECT progress.complete, progress.as_of_version, progress.event_count, event.*
@@ -205,7 +215,6 @@ async def wallet_page(
         "wallet_id": wallet_id,
         "after_version": after_version,
         "limit": limit,
-        "at_least": 0,
         **filters.parameters(),
     }
     found = (await connection.execute(WALLET_PAGE[order], parameters)).mappings().all()
@@ -231,10 +240,10 @@ async def user_page(
     return Page(rows, found[0]["complete"], None, found[0]["event_count"])
 
 
-async def as_of_version(connection: AsyncConnection, wallet_id: UUID, at_least: int) -> int:
-    """Return up to which version nothing is missing, or something below `at_least` if it is below that."""
-    parameters = {"wallet_id": wallet_id, "at_least": at_least}
-    return int(await connection.scalar(AS_OF_VERSION, parameters) or 0)
+async def reached_versions(connection: AsyncConnection, wanted: Collection[tuple[UUID, int]]) -> set[tuple[UUID, int]]:
+    """Return those of the wallets' versions up to which nothing is missing."""
+    parameters = {"wallet_ids": [wallet_id for wallet_id, _ in wanted], "versions": [version for _, version in wanted]}
+    return {(row[0], row[1]) for row in await connection.execute(REACHED_VERSIONS, parameters)}
 
 
 async def status(connection: AsyncConnection) -> RowMapping:

@@ -4,8 +4,6 @@ The history follows the wallets at a small distance. It can't tell a wallet that
 hasn't heard of yet, so an unknown one has an empty page that isn't complete, and never a 404.
 """
 
-import asyncio
-import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final
@@ -114,9 +112,14 @@ async def get_wallet_history(
     async with context.reader.connect() as connection:
         page = await read_queries.wallet_page(connection, wallet_id, order, after, filters, limit + 1)
     if min_version is not None and (page.as_of_version or 0) < min_version:
-        await _wait_for_version(context, wallet_id, min_version)
+        await context.versions.wait(wallet_id, min_version, context.settings.history_min_version_wait_seconds)
         async with context.reader.connect() as connection:
             page = await read_queries.wallet_page(connection, wallet_id, order, after, filters, limit + 1)
+        if (page.as_of_version or 0) < min_version:
+            raise HistoryBehind(
+                f"min_version: the history of this wallet is complete up to version {page.as_of_version},"
+                f" not {min_version} yet. Ask again."
+            )
     keyset = [page.rows[limit - 1]["wallet_version"]] if len(page.rows) > limit else None
     return _respond(request, page, limit, keyset, digest)
 
@@ -149,23 +152,6 @@ async def get_user_history(
         page = await read_queries.user_page(connection, user_id, order, (event_id, wallet_id), filters, limit + 1)
     last = page.rows[limit - 1] if len(page.rows) > limit else None
     return _respond(request, page, limit, [str(last["event_id"]), str(last["wallet_id"])] if last else None, digest)
-
-
-async def _wait_for_version(context: Context, wallet_id: UUID, min_version: int) -> None:
-    """Wait until the history of the wallet has everything up to `min_version`.
-
-    Raises:
-        HistoryBehind: not within the time that the settings give.
-    """
-    deadline = time.monotonic() + context.settings.history_min_version_wait_seconds
-    while True:
-        async with context.reader.connect() as connection:
-            version = await read_queries.as_of_version(connection, wallet_id, min_version)
-        if version >= min_version:
-            return
-        if time.monotonic() >= deadline:
-            raise HistoryBehind(f"min_version: version {min_version} has not come through yet. Ask again.")
-        await asyncio.sleep(context.settings.history_min_version_poll_seconds)
 
 
 def _respond(request: Request, page: Page, limit: int, keyset: Sequence[str | int] | None, digest: bytes) -> Response:

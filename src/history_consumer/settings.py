@@ -61,7 +61,7 @@ class HistoryApiSettings(ApiSettings, HistoryDatabaseSettings, LogSettings):
     history_min_version_wait_seconds: float = Field(2.0, ge=0, le=30)
     """How long `min_version` waits for the pipeline before it answers 503: less than REQUEST_DEADLINE_SECONDS."""
     history_min_version_poll_seconds: float = Field(0.02, ge=0.005, le=1)
-    """How often it looks meanwhile."""
+    """How often it looks meanwhile: once for all the requests that wait."""
     history_statement_timeout_seconds: float = Field(5.0, gt=0, le=300)
     """The database cancels a page that takes longer; the answer is 503."""
     history_pool_timeout_seconds: float = Field(0.8, gt=0, le=60)

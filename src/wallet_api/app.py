@@ -1,13 +1,13 @@
 """The wallet API as an ASGI application."""
 
-import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Final
 
 from fastapi import FastAPI
 
 from common.api import create_api
+from common.background import in_background
 from common.database import create_engine
 from common.logs import configure_logs
 from common.pulse import pulse_felt
@@ -52,15 +52,13 @@ def create_app(settings: WalletApiSettings | None = None) -> FastAPI:
         )
         wake_up = WakeUp(hints)
         context = app.state.context = make_context(settings, engine, wake_up.note_commit)
-        waking = asyncio.create_task(wake_up.run())
-        async with pulse_felt(engine, queries.USABLE) as pulse:
-            app.state.pulse = pulse
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(engine.dispose)
+            stack.push_async_callback(hints.dispose)
+            await stack.enter_async_context(in_background("wake_up", wake_up.run))
+            stack.push_async_callback(context.close)
+            app.state.pulse = await stack.enter_async_context(pulse_felt(engine, queries.USABLE))
             yield
-        await context.close()
-        wake_up.close()
-        await waking
-        await hints.dispose()
-        await engine.dispose()
 
     async def checks() -> dict[str, str]:
         # Not by the requests' own pool: load alone would take this process out.

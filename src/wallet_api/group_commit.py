@@ -22,14 +22,18 @@ from typing import Final, Generic
 import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from common.background import is_told_to_end
 from common.database import is_unreachable
+from common.logs import BoundedLog
 from common.problems import Unavailable
 from wallet_api import metrics
 from wallet_api.errors import IdempotencyKeyInFlight, VersionConflict, WalletBusy
 from wallet_api.transactions import OutcomeUnknown, execute
 from wallet_api.use_cases import CommandT, Outcome, UseCase
 
-log = structlog.get_logger()
+log = BoundedLog(structlog.get_logger())
+
+_UNKNOWN: Final = "It may have been done or not. Ask again with the same key."
 
 _RACE_PAUSE_FIRST_SECONDS: Final = 0.001
 _RACE_PAUSE_LONGEST_SECONDS: Final = 0.05
@@ -69,6 +73,7 @@ class _Waiting(Generic[CommandT]):
     attempts: int = 1
 
     def fail(self, error: Exception) -> None:
+        """Raise the error where the outcome is waited for. It is that one's alone: each raise adds to its traceback."""
         if not self.outcome.done():
             self.outcome.set_exception(error)
 
@@ -109,9 +114,10 @@ class GroupCommit(Generic[CommandT]):
         """Run the command with others, and return its outcome after the commit.
 
         Raises:
-            Unavailable: the queue is full and nothing was done; or nobody knows whether it was done.
+            Unavailable: the queue is full or the database is away, and nothing was done; or nobody knows whether it was
+                done.
             Exception: any other means that nothing was done: a Problem, an asyncpg or a DBAPIError where the
-                database refuses or is away, a TimeoutError where it took too long.
+                database refuses.
         """
         if len(self._queue) >= self._bounds.queue_commands:
             raise Unavailable("The server has all that it can do at once. Ask again later.")
@@ -139,7 +145,15 @@ class GroupCommit(Generic[CommandT]):
 
     async def _drain(self) -> None:
         while batch := self._next_batch():
-            await self._run(batch)
+            try:
+                await self._run(batch)
+            except (Exception, asyncio.CancelledError) as error:
+                if is_told_to_end():
+                    raise
+                # A defect. It is not to end what answers all the others.
+                log.defect("batch_lost", error=error, commands=len(batch))
+                for waiting in batch:
+                    waiting.fail(Unavailable(_UNKNOWN))
             if len(batch) >= _MANY_COMMANDS:
                 await asyncio.sleep(_GATHER_SECONDS)
 
@@ -167,17 +181,20 @@ class GroupCommit(Generic[CommandT]):
         try:
             outcomes = await self._execute([waiting.command for waiting in batch])
         except OutcomeUnknown as unknown:
-            log.warning("commit_unconfirmed", commands=len(batch), error=repr(unknown.__cause__))
+            log.warning("commit_unconfirmed", error=unknown.__cause__, commands=len(batch))
             for waiting in batch:
-                waiting.fail(Unavailable("It may have been done or not. Ask again with the same key."))
+                waiting.fail(Unavailable(_UNKNOWN))
         except Exception as error:  # noqa: BLE001 - each of them goes to those who wait
-            if len(batch) > 1 and not is_unreachable(error):
+            if is_unreachable(error):
+                log.warning("batch_failed_server_away", error=error, commands=len(batch))
+                for waiting in batch:
+                    waiting.fail(Unavailable("The database did not answer in time. Ask again with the same key."))
+            elif len(batch) > 1:
                 half = len(batch) // 2
                 await self._run(batch[:half])
                 await self._run(batch[half:])
-                return
-            for waiting in batch:
-                waiting.fail(error)
+            else:
+                batch[0].fail(error)
         else:
             for waiting, outcome in zip(batch, outcomes, strict=True):
                 self._settle(waiting, outcome)

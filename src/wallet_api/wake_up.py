@@ -12,10 +12,10 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from common.database import driver_connection, is_unreachable
-from common.worker import pause
+from common.logs import BoundedLog
 from wallet_api import queries
 
-log = structlog.get_logger()
+log = BoundedLog(structlog.get_logger())
 
 # After a burst relays gather by themselves (outbox_relay/pace.py), and hints only cost.
 _SHORTEST_SECONDS: Final = 0.005
@@ -36,21 +36,15 @@ class WakeUp:
         self._engine = engine
         self._committed = asyncio.Event()
         self._commands = 0
-        self._closing = asyncio.Event()
 
     def note_commit(self, commands: int) -> None:
         """Take note that there may be something to publish of so many commands."""
         self._commands += commands
         self._committed.set()
 
-    def close(self) -> None:
-        """Let `run` end."""
-        self._closing.set()
-        self._committed.set()
-
     async def run(self) -> None:
-        """Send until closed; while the database is away, wait."""
-        while not self._closing.is_set():
+        """Send until cancelled; while the database is away, wait."""
+        while True:
             await self._committed.wait()
             self._committed.clear()
             pause_seconds = min(_LONGEST_SECONDS, max(_SHORTEST_SECONDS, self._commands * _SECONDS_A_COMMAND))
@@ -62,5 +56,5 @@ class WakeUp:
                 if not is_unreachable(error):
                     raise
                 pause_seconds = _PAUSE_SECONDS
-                log.warning("relays_not_woken", error=str(error), pause_seconds=pause_seconds)
-            await pause(self._closing, pause_seconds)
+                log.warning("relays_not_woken", error=error, pause_seconds=pause_seconds)
+            await asyncio.sleep(pause_seconds)

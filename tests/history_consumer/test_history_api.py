@@ -5,7 +5,7 @@ import itertools
 import json
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Collection
 from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
 from decimal import Decimal
@@ -15,11 +15,15 @@ from uuid import UUID, uuid4
 
 import httpx
 import pytest
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from common.pulse import INTERVAL_SECONDS, PATIENCE_SECONDS
 from faults.proxy import Proxy
+from history_consumer import read_queries
 from history_consumer.projection import EventType
 from history_events import AnyEvent, History, Wallet
+
+Eventually = Callable[..., Awaitable[Any]]
 
 ODD_USER = "größe/中>…"
 
@@ -311,6 +315,67 @@ async def test_min_version_that_does_not_come_is_a_503_to_ask_again(api: httpx.A
         assert (reply.status_code, reply.headers["Retry-After"]) == (503, "1")
         assert reply.headers["Content-Type"] == "application/problem+json"
         assert reply.json()["code"] == "history-behind"
+
+
+async def test_all_that_wait_for_versions_share_one_look_and_those_who_leave_are_not_looked_for(
+    api: httpx.AsyncClient, history: History, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[Collection[tuple[UUID, int]]] = []
+    look = read_queries.reached_versions
+
+    async def counted(connection: AsyncConnection, wanted: Collection[tuple[UUID, int]]) -> set[tuple[UUID, int]]:
+        looks.append(wanted)
+        return await look(connection, wanted)
+
+    async def all_wait() -> bool:
+        return bool(looks) and len(looks[-1]) == 21
+
+    monkeypatch.setattr(read_queries, "reached_versions", counted)
+    wallets = [Wallet(f"user-{number}") for number in range(20)]
+    await history.add(*(wallet.created() for wallet in wallets))
+    paths = [f"/history/wallets/{wallet.id}" for wallet in wallets]
+    started = time.monotonic()
+    # Twice each, and one for a wallet that nobody knows.
+    tasks = [asyncio.create_task(api.get(path, params={"min_version": 2})) for path in paths * 2]
+    leaving = asyncio.create_task(api.get(f"/history/wallets/{uuid4()}", params={"min_version": 1}))
+    await eventually(all_wait, 0.8)
+    leaving.cancel()
+    await history.add(*(wallet.funded() for wallet in wallets))
+    assert {(reply.status_code, reply.json()["as_of_version"]) for reply in await asyncio.gather(*tasks)} == {(200, 2)}
+    assert len(looks) <= (time.monotonic() - started) / 0.02 + 1
+    assert len(looks[-1]) <= 20
+    after = len(looks)
+    await asyncio.sleep(0.1)
+    assert len(looks) == after
+
+
+async def test_looks_that_fail_let_each_request_look_for_itself(
+    api: httpx.AsyncClient, history: History, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(*_: object) -> set[tuple[UUID, int]]:
+        raise OSError("away")
+
+    monkeypatch.setattr(read_queries, "reached_versions", fail)
+    ada = Wallet("ada")
+    await history.add(ada.created())
+    replies = await asyncio.gather(
+        *(api.get(f"/history/wallets/{ada.id}", params={"min_version": 2}) for _ in range(20))
+    )
+    assert {(reply.status_code, reply.json()["code"]) for reply in replies} == {(503, "history-behind")}
+    monkeypatch.undo()
+    waiting = asyncio.create_task(api.get(f"/history/wallets/{ada.id}", params={"min_version": 2}))
+    await history.add(ada.funded())
+    assert (await waiting).status_code == 200
+
+
+async def test_a_version_is_reached_when_none_up_to_it_is_missing(history: History, engine: AsyncEngine) -> None:
+    ada, whole, unknown = Wallet("ada"), Wallet("bob"), uuid4()
+    done: list[AnyEvent] = [ada.created(), *(ada.funded() for _ in range(6))]
+    await history.add(*(done[place] for place in (0, 1, 3, 4, 6)), whole.created(), whole.funded())
+    wanted = {(wallet_id, version) for wallet_id in (ada.id, whole.id, unknown) for version in range(1, 9)}
+    async with engine.connect() as connection:
+        reached = await read_queries.reached_versions(connection, wanted)
+    assert reached == {(ada.id, 1), (ada.id, 2), (whole.id, 1), (whole.id, 2)}
 
 
 STRANGE = [

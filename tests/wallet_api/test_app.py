@@ -9,8 +9,14 @@ from uuid import uuid4
 
 import asyncpg
 import pytest
+import structlog
 from httpx import AsyncClient, Response
+from structlog.testing import LogCapture
 
+import common.http
+import wallet_api.group_commit
+import wallet_api.wake_up
+from common.logs import BoundedLog
 from common.pulse import INTERVAL_SECONDS, PATIENCE_SECONDS
 from faults.proxy import Proxy
 
@@ -86,6 +92,22 @@ async def test_without_its_database_the_server_lives_is_not_ready_and_answers_50
             response = await lonely.request(method, path, json=body)
             assert_problem(response, 503, "unavailable")
             assert response.headers["retry-after"] == "1"
+
+
+async def test_requests_that_fail_while_the_database_is_away_leave_a_line_and_not_one_each(
+    open_client: OpenClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = LogCapture()
+    log = structlog.wrap_logger(None, processors=[seen], wrapper_class=structlog.make_filtering_bound_logger(0))
+    for module in (common.http, wallet_api.group_commit, wallet_api.wake_up):
+        monkeypatch.setattr(module, "log", BoundedLog(log))
+    async with open_client(database_url="postgresql://nobody@127.0.0.1:1/none") as lonely:
+        reads = [lonely.get(f"/wallets/{UNKNOWN}") for _ in range(100)]
+        writes = [lonely.post(f"/wallets/{UNKNOWN}/fund", json={"amount": "1"}) for _ in range(100)]
+        assert {answer.status_code for answer in await asyncio.gather(*reads, *writes)} == {503}
+    assert seen.entries
+    events = [entry["event"] for entry in seen.entries]
+    assert len(events) == len(set(events)) <= 3
 
 
 async def test_connections_that_the_server_ended_are_answered_503_and_then_replaced(

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import traceback
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from functools import partial
@@ -10,11 +11,14 @@ from uuid import UUID, uuid4
 
 import asyncpg
 import pytest
+import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
+from structlog.testing import LogCapture
 
 from common import failpoints
 from common.database import create_engine, driver_connection
 from common.failpoints import Failpoint
+from common.logs import BoundedLog
 from common.problems import Problem, Unavailable
 from wallet_api import group_commit
 from wallet_api.commands import Fund, IdempotencyClaim, Transfer
@@ -517,7 +521,7 @@ async def test_a_transaction_that_takes_too_long_is_given_up_and_not_run_again(
     batches.open.clear()
     tasks = await submitted(collector, [a_fund(wallet) for wallet in wallets])
     await within(asyncio.wait(tasks))
-    assert {type(task.exception()) for task in tasks} == {TimeoutError}
+    assert {type(task.exception()) for task in tasks} == {Unavailable}
     assert batches.sizes == [5]
     assert await versions(sql) == dict.fromkeys(wallets, 2)
 
@@ -532,11 +536,49 @@ async def test_a_collector_goes_on_after_any_failure(
     batches.error = error
     tasks = await submitted(collector, [a_fund(wallet) for wallet in wallets])
     await within(asyncio.wait(tasks))
-    assert {task.exception() for task in tasks} == {error}
+    is_away = isinstance(error, OSError | TimeoutError)
+    assert {type(task.exception()) for task in tasks} == {Unavailable if is_away else type(error)}
     assert await versions(sql) == dict.fromkeys(wallets, 2)
     batches.error = None
     outcomes = await within(asyncio.gather(*await submitted(collector, [a_fund(wallet) for wallet in wallets])))
     assert [version_of(outcome) for outcome in outcomes] == [3] * 5
+
+
+async def test_each_request_of_a_batch_that_fails_gets_an_error_of_its_own_and_all_of_them_one_line_in_the_log(
+    collect: Collect, batches: Batches, wallets: list[UUID], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = LogCapture()
+    log = structlog.wrap_logger(None, processors=[seen], wrapper_class=structlog.make_filtering_bound_logger(0))
+    monkeypatch.setattr(group_commit, "log", BoundedLog(log))
+    collector = collect(batches, batches)
+    batches.error = ConnectionError("away")
+    tasks: list[asyncio.Task[Outcome]] = []
+    for _ in range(3):
+        batch = await submitted(collector, [a_fund(wallets[0])] * 128)
+        await within(asyncio.wait(batch))
+        tasks += batch
+    assert len({id(task.exception()) for task in tasks}) == len(tasks) == 384
+    assert max(len(list(traceback.walk_tb(error.__traceback__))) for task in tasks if (error := task.exception())) < 9
+    assert [(entry["event"], entry["suppressed"]) for entry in seen.entries] == [("batch_failed_server_away", 0)]
+
+
+async def test_a_cancellation_from_within_a_batch_answers_it_and_those_behind_it_are_done(
+    collect: Collect, batches: Batches, wallets: list[UUID], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A library that gives up a future of its own: nobody told the collector to end."""
+    collector = collect(batches)
+    batches.error = asyncio.CancelledError()
+    batches.open.clear()
+    lost = await submitted(collector, [a_fund(wallets[0])])
+    await within(until(lambda: batches.sizes == [1]))
+    behind = await submitted(collector, [a_fund(wallet) for wallet in wallets])
+    with monkeypatch.context() as patched:
+        patched.setattr(batches, "use_case", fund)
+        batches.open.set()
+        with pytest.raises(Unavailable, match="may have been done"):
+            await within(lost[0])
+        batches.error = None
+    assert [version_of(outcome) for outcome in await within(asyncio.gather(*behind))] == [3] * 5
 
 
 async def test_a_command_that_loses_the_race_each_time_is_tried_as_often_as_it_may(

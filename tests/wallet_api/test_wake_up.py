@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import asyncpg
@@ -63,6 +64,46 @@ async def test_a_hint_on_a_connection_that_was_forgotten_is_given_up_and_the_nex
     await eventually(is_forgotten)
     hint.note_commit(1)
     await asyncio.wait_for(hints.get(), 20)
-    hint.close()
-    await running
+    running.cancel()
+    await asyncio.wait({running})
     await engine.dispose()
+
+
+async def test_a_hint_that_an_operator_cancels_is_lost_alone_and_the_shutdown_leaves_no_session(
+    hints: asyncio.Queue[str],
+    open_client: Callable[..., AbstractAsyncContextManager[AsyncClient]],
+    eventually: Callable[..., Awaitable[Any]],
+    sql: Callable[..., Awaitable[list[asyncpg.Record]]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    notify, times = queries.notify_relays, 0
+
+    async def notify_slowly_once(connection: asyncpg.Connection) -> None:
+        nonlocal times
+        times += 1
+        if times == 1:
+            await connection.execute("SELECT pg_sleep(600)")
+        await notify(connection)
+
+    async def is_cancelled() -> bool:
+        found = await sql(
+            "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE application_name = 'wallet-api-hints'"
+            " AND datname = current_database() AND query = 'SELECT pg_sleep(600)' AND state = 'active'"
+        )
+        return bool(found)
+
+    async def is_told() -> bool:
+        await client.post("/wallets", json={"user_id": "ada", "currency": "EUR"})
+        return not hints.empty()
+
+    async def are_gone() -> bool:
+        return not await sql(
+            "SELECT FROM pg_stat_activity WHERE application_name LIKE 'wallet-api%' AND datname = current_database()"
+        )
+
+    monkeypatch.setattr(queries, "notify_relays", notify_slowly_once)
+    async with open_client() as client:
+        await client.post("/wallets", json={"user_id": "ada", "currency": "EUR"})
+        await eventually(is_cancelled)
+        await eventually(is_told)
+    await eventually(are_gone)

@@ -16,8 +16,8 @@ from history_consumer.read_queries import (
     KEEP_TABLES,
     Filters,
     alarms,
-    as_of_version,
     oldest_gaps,
+    reached_versions,
     user_page,
     wallet_page,
 )
@@ -33,7 +33,7 @@ ALL = Filters(None, None, None)
 TAKERS: dict[str, Taker] = {
     "wallet_page": lambda connection: wallet_page(connection, uuid4(), "asc", 0, ALL, 10),
     "user_page": lambda connection: user_page(connection, "ada", "asc", (uuid4(), uuid4()), ALL, 10),
-    "as_of_version": lambda connection: as_of_version(connection, uuid4(), 1),
+    "reached_versions": lambda connection: reached_versions(connection, {(uuid4(), 1)}),
     "oldest_gaps": lambda connection: oldest_gaps(connection, 10),
     "alarms": alarms,
     "keep_tables": lambda connection: connection.execute(KEEP_TABLES),

@@ -1,0 +1,55 @@
+"""Work beside a block, watched: a task that fails is logged, counted and run again, until the block ends."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import structlog
+
+from common.metrics import background_failures
+from common.worker import FAILURE_PAUSES
+
+log = structlog.get_logger()
+
+
+@asynccontextmanager
+async def in_background(task: str, work: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
+    """Run the work during the block. It is cancelled at the block's end, whatever the block or the work raised.
+
+    If it ends before, it is run again with growing pauses, up to 5 seconds: it goes on for as long as the process does.
+
+    Args:
+        task: its name in the log and in the metric.
+        work: an endless loop.
+    """
+    working = asyncio.create_task(_again_and_again(task, work), name=task)
+    try:
+        yield
+    finally:
+        working.cancel()
+        await asyncio.wait({working})
+
+
+def is_told_to_end() -> bool:
+    """Whether the running task was cancelled. A CancelledError may also be of something that it waited for."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+async def _again_and_again(task: str, work: Callable[[], Awaitable[None]]) -> None:
+    failures = 0
+    while True:
+        began_at = time.monotonic()
+        error: BaseException | None = None
+        try:
+            await work()
+        except (Exception, asyncio.CancelledError) as failure:
+            if is_told_to_end():
+                raise
+            error = failure
+        failures = 1 if time.monotonic() - began_at > FAILURE_PAUSES.longest_seconds else failures + 1
+        pause_seconds = FAILURE_PAUSES.after(failures)
+        background_failures.labels(task).inc()
+        log.error("background_task_ended", task=task, exc_info=error, failures=failures, pause_seconds=pause_seconds)
+        await asyncio.sleep(pause_seconds)
