@@ -54,12 +54,12 @@ def first_keyset(order: str, lowest: ValueT, highest: ValueT) -> ValueT:
     return lowest if order == "asc" else highest
 
 
-def next_link(path: str, query: Mapping[str, Sequence[str]], cursor: str) -> str:
+def next_link(raw_path: bytes, query: Mapping[str, Sequence[str]], cursor: str) -> str:
     """Return a `Link` header (RFC 8288) to the next page.
 
     Args:
-        path: decoded; whatever a header can't hold is percent-encoded.
+        raw_path: as it came, so that a slash that belongs to an id stays apart from one that doesn't.
         query: of this page; a list where a parameter is repeated.
         cursor: where the next page begins.
     """
-    return f'<{quote(path)}?{urlencode({**query, "cursor": cursor}, doseq=True)}>; rel="next"'
+    return f'<{quote(raw_path, safe="/%")}?{urlencode({**query, "cursor": cursor}, doseq=True)}>; rel="next"'

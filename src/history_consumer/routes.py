@@ -159,5 +159,5 @@ def _respond(request: Request, page: Page, limit: int, keyset: Sequence[str | in
     headers = {}
     if cursor:
         query = {name: request.query_params.getlist(name) for name in request.query_params}
-        headers["Link"] = next_link(request.scope["path"], query, cursor)
+        headers["Link"] = next_link(request.scope["raw_path"], query, cursor)
     return Response(page_json(page, limit, cursor), media_type=JSON, headers=headers)

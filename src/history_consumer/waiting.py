@@ -56,9 +56,8 @@ class VersionWatch:
             await asyncio.wait({self._looking})
 
     async def _look_while_somebody_waits(self) -> None:
-        while self._waiting:
-            await asyncio.sleep(self._interval_seconds)
-            looked_for = list(self._waiting)
+        await asyncio.sleep(self._interval_seconds)
+        while looked_for := list(self._waiting):
             try:
                 over = await self._reached(looked_for)
             except (Exception, asyncio.CancelledError) as error:
@@ -69,6 +68,7 @@ class VersionWatch:
                 over = looked_for
             for waiting in over:
                 waiting.is_over.set()
+            await asyncio.sleep(self._interval_seconds)
 
     async def _reached(self, looked_for: list[_Waiting]) -> list[_Waiting]:
         wanted = {(waiting.wallet_id, waiting.version) for waiting in looked_for}

@@ -219,5 +219,5 @@ def _response(reply: Reply) -> Response:
 
 def _page(request: Request, items: list[Mapping[str, Any]], last: str | int | None, digest: bytes) -> Response:
     cursor = None if last is None else encode_cursor([last], digest)
-    headers = {"Link": next_link(request.scope["path"], request.query_params, cursor)} if cursor else {}
+    headers = {"Link": next_link(request.scope["raw_path"], request.query_params, cursor)} if cursor else {}
     return Response(orjson.dumps({"items": items, "next_cursor": cursor}), media_type=JSON, headers=headers)

@@ -1,7 +1,7 @@
 import base64
 from collections.abc import Sequence
 from typing import Any
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qs, quote, urlsplit
 from uuid import UUID
 
 import orjson
@@ -113,12 +113,23 @@ def test_a_cursor_of_one_list_is_refused_by_every_other(one: list[Any], other: l
 def test_a_next_link_is_ascii_and_leads_to_the_same_path_and_query_behind_the_cursor(
     user_id: str, query: dict[str, str], cursor: str
 ) -> None:
-    link = next_link(f"/users/{user_id}/wallets", {**query, "cursor": "the last one"}, cursor)
+    raw_path = f"/users/{quote(user_id, safe='')}/wallets"
+    link = next_link(raw_path.encode(), {**query, "cursor": "the last one"}, cursor)
     target, _, relation = link.removeprefix("<").partition(">")
     assert link.isascii()
     assert link.isprintable()
     assert relation == '; rel="next"'
     parts = urlsplit(target)
-    assert unquote(parts.path) == f"/users/{user_id}/wallets"
+    assert parts.path == raw_path
     expected = {name: [value] for name, value in {**query, "cursor": cursor}.items()}
     assert parse_qs(parts.query, keep_blank_values=True) == expected
+
+
+@given(st.binary())
+@example(b'/users/"><b>')
+@example("/größe".encode())
+@example(b"/a\r\nb")
+def test_no_path_breaks_out_of_a_link(raw_path: bytes) -> None:
+    target = next_link(raw_path, {}, "x").removeprefix("<").partition("?")[0]
+    assert target.isascii()
+    assert not set(target) & set('<>"\r\n ')

@@ -71,16 +71,17 @@ def history(engine: AsyncEngine) -> History:
     return History(engine)
 
 
-OpenApi = Callable[[str], AbstractAsyncContextManager[httpx.AsyncClient]]
+OpenApi = Callable[..., AbstractAsyncContextManager[httpx.AsyncClient]]
 
 
 @pytest.fixture
 def open_api() -> OpenApi:
-    """Start a history API on a database, and talk to it."""
+    """Start a history API on a database, with settings of its own, and talk to it."""
 
     @asynccontextmanager
-    async def open_(database_url: str) -> AsyncIterator[httpx.AsyncClient]:
-        app = create_app(HistoryApiSettings(database_url=database_url, history_min_version_wait_seconds=1))
+    async def open_(database_url: str, **settings: float) -> AsyncIterator[httpx.AsyncClient]:
+        settings = {"history_min_version_wait_seconds": 1, **settings}
+        app = create_app(HistoryApiSettings(database_url=database_url, **settings))  # type: ignore[arg-type]
         async with app.router.lifespan_context(app):
             transport = httpx.ASGITransport(app, raise_app_exceptions=False)
             async with httpx.AsyncClient(transport=transport, base_url="http://history") as client:
