@@ -22,7 +22,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> LogCapture:
     seen = LogCapture()
     log = structlog.wrap_logger(None, processors=[seen], wrapper_class=structlog.make_filtering_bound_logger(0))
     monkeypatch.setattr(background, "log", log)
-    monkeypatch.setattr(background, "FAILURE_PAUSES", Pauses(0.001, 0.01))
+    monkeypatch.setattr(background, "FAILURE_PAUSES", Pauses(0.001, 60))
     return seen
 
 
