@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import asdict
 
-from faults.checkers import check, wait_until_drained, watch
+from faults.checkers import check, wait_until_drained, wait_until_ready, watch
 from faults.cluster import Cluster
 from faults.driver import Driver
 from faults.field import Field
@@ -34,6 +34,7 @@ async def attacked(cluster: Cluster, seed: int) -> AsyncIterator[Field]:
         answered.set()
     _keep_log(on)
     wrong = await wait_until_drained(on)
+    wrong += await wait_until_ready(on)
     wrong += await check(on)
     _tell(on, watching.result())
     assert not wrong, f"seed {seed}: {len(wrong)} differences\n" + "\n".join(wrong[:40])

@@ -10,12 +10,14 @@ from uuid import UUID
 import asyncpg
 from confluent_kafka import ConsumerGroupTopicPartitions, Message
 
+from acceptance_pipeline import Process
 from common.kafka import admin_client
 from faults import records
 from faults.cluster import GROUP, TOPIC, Cluster
 from faults.driver import Driver
 from faults.field import Field, session
 from history_consumer.records import headers_of
+from walletctl.stack.readiness import HttpProbe
 from walletctl.verify.audit import TOPIC as OUTBOX_AND_TOPIC
 from walletctl.verify.audit import audit
 from walletctl.verify.settings import VerifySettings
@@ -24,6 +26,7 @@ Place = tuple[int, int]
 """Partition and offset."""
 
 DRAIN_SECONDS_MAX: Final = 60.0
+READY_SECONDS_MAX: Final = 30.0
 SESSIONS_MAX: Final = 80
 
 _BANK = """
@@ -104,6 +107,21 @@ async def wait_until_drained(on: Field) -> list[str]:
             if on.drained_seconds > DRAIN_SECONDS_MAX:
                 return [f"the backlog did not drain within {DRAIN_SECONDS_MAX:.0f} s: {row}"]
             await asyncio.sleep(0.1)
+
+
+async def wait_until_ready(on: Field) -> list[str]:
+    """Wait until every process says that it is ready; say which doesn't, and why."""
+    return [line for line in await asyncio.gather(*map(_becomes_ready, on.cluster.processes)) if line]
+
+
+async def _becomes_ready(process: Process) -> str:
+    deadline = asyncio.get_running_loop().time() + READY_SECONDS_MAX
+    probe = HttpProbe(f"{process.url}/ready")
+    while (problem := await probe.problem()) is not None:
+        if asyncio.get_running_loop().time() > deadline:
+            return f"{process.name} was not ready {READY_SECONDS_MAX:.0f} s after everything had drained: {problem}"
+        await asyncio.sleep(0.1)
+    return ""
 
 
 async def check(on: Field) -> list[str]:

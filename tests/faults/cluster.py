@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import asyncpg
 import psutil
 
 from acceptance_pipeline import COMMANDS, Process
@@ -24,6 +25,9 @@ from walletctl.stack.readiness import KafkaProbe, PostgresProbe, Probe
 TOPIC = "wallet_events"
 GROUP = "wallet-history"
 PARTITIONS = 4
+ROLE = "pipeline"
+"""The processes' own role, which owns the database and is no superuser."""
+PASSWORD = "first"
 READY_SECONDS_MAX = 90.0
 _KEPT_EVERY_SECONDS = 0.5
 _MEMORY_MAX = 500_000_000
@@ -195,7 +199,7 @@ async def running_cluster(
         kafka = Kafka((kafka_disk or directory) / "kafka", ports[1], ports[2], logs / "kafka.log", f"{HOST}:{ports[4]}")
         await asyncio.gather(asyncio.to_thread(postgres.prepare), asyncio.to_thread(kafka.prepare))
         async with Proxy(ports[3], ports[0]) as postgres_link, Proxy(ports[4], ports[1]) as kafka_link:
-            database_url = postgres.url.replace(f":{ports[0]}/", f":{ports[3]}/")
+            database_url = f"postgresql://{ROLE}:{PASSWORD}@{HOST}:{ports[3]}/wallet"
             cluster = Cluster(
                 directory,
                 Server(postgres.launch, PostgresProbe(postgres.url), postgres.log_file),
@@ -213,12 +217,14 @@ async def running_cluster(
                     # The low water is to rise all the time, and a backlog is to be many transactions.
                     "RELAY_LOW_WATER_STEP": "1",
                     "CONSUMER_BATCH_RECORDS": "20",
+                    # Fewer than those that say nothing.
+                    "CONNECTIONS_MAX": "120",
                     **environment,
                 },
                 reservations,
             )
             try:
-                await _start(cluster, kafka)
+                await _start(cluster, postgres, kafka)
                 keeper = asyncio.create_task(cluster.keep())
                 try:
                     yield cluster
@@ -229,17 +235,30 @@ async def running_cluster(
                 _kill_all(cluster)
 
 
-async def _start(cluster: Cluster, kafka: Kafka) -> None:
+async def _start(cluster: Cluster, postgres: Postgres, kafka: Kafka) -> None:
+    await asyncio.to_thread(_ask_for_the_password, postgres.data_dir / "pg_hba.conf")
     cluster.postgres.start()
     cluster.kafka.start()
     await asyncio.gather(cluster.postgres.ready(), cluster.kafka.ready())
-    engine = create_engine(cluster.database_url, "tests")
+    await _make_role(cluster)
+    engine = create_engine(cluster.environment["DATABASE_URL"], "tests")
     for schema in SCHEMAS:
         await migrate(engine, schema)
     await engine.dispose()
     await ensure_topic(admin_client(kafka.bootstrap_servers), TOPIC, PARTITIONS, {})
     for role in COMMANDS:
         cluster.add(role)
+
+
+def _ask_for_the_password(rules: Path) -> None:
+    rules.write_text(f"host all {ROLE} 127.0.0.1/32 scram-sha-256\n{rules.read_text()}")
+
+
+async def _make_role(cluster: Cluster) -> None:
+    connection = await asyncpg.connect(cluster.database_url)
+    await connection.execute(f"CREATE ROLE {ROLE} LOGIN PASSWORD '{PASSWORD}'")
+    await connection.execute(f"ALTER DATABASE wallet OWNER TO {ROLE}")
+    await connection.close()
 
 
 def _kill_all(cluster: Cluster) -> None:

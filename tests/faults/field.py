@@ -50,7 +50,14 @@ Act = Callable[[Field, Fault], Awaitable[None]]
 @asynccontextmanager
 async def session(on: Field) -> AsyncIterator[asyncpg.Connection]:
     """Open a session past the proxy."""
-    connection = await asyncpg.connect(on.cluster.database_url)
+    async with administration(on.cluster) as connection:
+        yield connection
+
+
+@asynccontextmanager
+async def administration(cluster: Cluster) -> AsyncIterator[asyncpg.Connection]:
+    """Open a superuser's session past the proxy, which may write whatever the server's default is."""
+    connection = await asyncpg.connect(cluster.database_url, server_settings={"default_transaction_read_only": "off"})
     try:
         yield connection
     finally:

@@ -20,8 +20,10 @@ from common.identifiers import lane_of, new_id
 from faults.api_faults import API_FAULTS
 from faults.clock_faults import CLOCK_FAULTS
 from faults.cluster import Cluster, Server
+from faults.database_faults import DATABASE_FAULTS
 from faults.field import Act, Fault, Field, session
 from faults.proxy import Proxy
+from faults.silence_faults import SILENCE_FAULTS
 from faults.topic_faults import CONSUMER_FAULTS, TOPIC_FAULTS
 from walletctl.stack.readiness import HttpProbe
 
@@ -108,6 +110,7 @@ PROCESS_FAULTS: Final[dict[str, Act]] = {
     "storm of history-consumer": _of(_storm, "history-consumer"),
     **CONSUMER_FAULTS,
     **CLOCK_FAULTS,
+    **SILENCE_FAULTS,
 }
 
 
@@ -237,6 +240,7 @@ SERVER_FAULTS: Final[dict[str, Act]] = {
     "pause kafka": lambda on, fault: _pause_server(fault, on.cluster.kafka),
     **_link_faults("the link to postgres", lambda cluster: cluster.postgres_link),
     **_link_faults("the link to kafka", lambda cluster: cluster.kafka_link),
+    **DATABASE_FAULTS,
     **TOPIC_FAULTS,
     **API_FAULTS,
 }

@@ -45,6 +45,8 @@ class Proxy:
     target_port: int
     delay_seconds: float = 0.0
     """How long each piece waits."""
+    answer_delay_seconds: float = 0.0
+    """How long each piece of the server's waits besides."""
     cut_after_bytes: int | None = None
     """New connections are reset after so many bytes, counted both ways."""
     forget_at: Callable[[bytes], bool] | None = None
@@ -86,7 +88,7 @@ class Proxy:
         if forget:
             for link in self._links:
                 link.forgotten = True
-        self.delay_seconds, self.cut_after_bytes = 0.0, None
+        self.delay_seconds, self.answer_delay_seconds, self.cut_after_bytes = 0.0, 0.0, None
         self._open.set()
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -129,8 +131,9 @@ class Proxy:
     async def _pump(self, link: _Link, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(OSError):
             while data := await reader.read(_CHUNK_BYTES):
-                if self.delay_seconds:
-                    await asyncio.sleep(self.delay_seconds)
+                answer_delay_seconds = self.answer_delay_seconds if writer is link.client else 0.0
+                if delay_seconds := self.delay_seconds + answer_delay_seconds:
+                    await asyncio.sleep(delay_seconds)
                 await self._open.wait()
                 if self.forget_at and writer is link.server and self.forget_at(data):
                     link.forgotten, self.forget_at = True, None

@@ -11,6 +11,7 @@ from faults.cluster import TOPIC, Cluster
 INJECTED: Final = "injected"
 """The header of what no relay wrote: why it is to be put aside, nothing for an event that is there already."""
 
+TRANSACTION_SECONDS: Final = 8.0
 _TIMEOUT_SECONDS: Final = 10.0
 
 
@@ -41,7 +42,14 @@ def read(
         client_config(
             cluster.environment["KAFKA_BOOTSTRAP_SERVERS"],
             "faults",
-            **{"group.id": "faults", "enable.auto.commit": False, "auto.offset.reset": "earliest"},
+            **{
+                "group.id": "faults",
+                "enable.auto.commit": False,
+                "auto.offset.reset": "earliest",
+                # As the consumers do; the last offsets of a partition may hold markers of transactions, no records.
+                "isolation.level": "read_uncommitted",
+                "enable.partition.eof": True,
+            },
         )
     )
     found: list[Message] = []
@@ -56,13 +64,53 @@ def read(
                 if not messages:
                     raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
                 for message in messages:
-                    if error := message.error():
-                        raise KafkaException(error)
                     offset = (message.offset() or 0) + 1
-                    found.append(message)
+                    if (error := message.error()) is None:
+                        found.append(message)
+                    elif error.code() != KafkaError._PARTITION_EOF:
+                        raise KafkaException(error)
     finally:
         consumer.close()
     return found
+
+
+class Stranger:
+    """A producer that writes in transactions, as relays never do.
+
+    A transaction that it leaves open the broker aborts after `TRANSACTION_SECONDS`. What ends one leaves a marker in
+    each partition that it wrote to: an offset without a record.
+    """
+
+    def __init__(self, cluster: Cluster, name: str) -> None:
+        self._producer = Producer(
+            client_config(
+                cluster.environment["KAFKA_BOOTSTRAP_SERVERS"],
+                "faults",
+                **{
+                    "transactional.id": name,
+                    "transaction.timeout.ms": int(TRANSACTION_SECONDS * 1000),
+                    "message.timeout.ms": 5000,
+                    "socket.timeout.ms": 5000,
+                    "linger.ms": 0,
+                },
+            )
+        )
+        # Ends what its namesake left open.
+        self._producer.init_transactions(_TIMEOUT_SECONDS)
+
+    def begin(self, records: Iterable[Record]) -> None:
+        """Begin a transaction and write.
+
+        Raises:
+            KafkaException: not all are there for certain.
+        """
+        self._producer.begin_transaction()
+        _produce(self._producer, records)
+
+    def end(self, *, commit: bool) -> None:
+        """Commit or abort."""
+        end = self._producer.commit_transaction if commit else self._producer.abort_transaction
+        end(_TIMEOUT_SECONDS)
 
 
 def write(cluster: Cluster, records: Iterable[Record]) -> None:
@@ -76,6 +124,10 @@ def write(cluster: Cluster, records: Iterable[Record]) -> None:
             cluster.environment["KAFKA_BOOTSTRAP_SERVERS"], "faults", **{"message.timeout.ms": 5000, "linger.ms": 0}
         )
     )
+    _produce(producer, records)
+
+
+def _produce(producer: Producer, records: Iterable[Record]) -> None:
     failures: list[KafkaError] = []
 
     def note(error: KafkaError | None, _: Message) -> None:

@@ -54,6 +54,14 @@ async def test_a_slow_network_delays(proxy: Proxy) -> None:
     assert await say(proxy, b"hello", 5) == b"hello"
 
 
+async def test_a_server_whose_answers_are_slow_hears_at_once_and_is_heard_late(proxy: Proxy) -> None:
+    proxy.answer_delay_seconds = 0.2
+    assert await say(proxy, b"hello", 0.15) == b""
+    assert await say(proxy, b"hello", 5) == b"hello"
+    proxy.heal()
+    assert proxy.answer_delay_seconds == 0
+
+
 async def test_a_silent_network_keeps_what_it_was_given_until_it_heals(proxy: Proxy) -> None:
     proxy.silence()
     asked = asyncio.create_task(say(proxy, b"hello", 5))

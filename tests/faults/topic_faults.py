@@ -8,10 +8,12 @@ from contextlib import suppress
 from typing import Final
 
 from confluent_kafka import Message
+from confluent_kafka.admin._config import AlterConfigOpType, ConfigEntry, ConfigResource
 
 from common.identifiers import new_id
+from common.kafka import admin_client
 from faults import records
-from faults.cluster import PARTITIONS
+from faults.cluster import PARTITIONS, TOPIC
 from faults.field import Act, Fault, Field, session
 from faults.records import INJECTED, Record
 from history_consumer.records import headers_of
@@ -72,6 +74,77 @@ async def _deliver_out_of_order(on: Field, fault: Fault) -> None:
         consumer.send_signal(signal.SIGCONT)
 
 
+async def _transact(on: Field, fault: Fault) -> None:
+    """A stranger's transactions, of poison or of nothing: some committed, some aborted, one open all the while."""
+    rng = random.Random(fault.choice)
+    lingering, passing = [await asyncio.to_thread(records.Stranger, on.cluster, f"stranger-{n}") for n in range(2)]
+    await asyncio.to_thread(lingering.begin, _poison_everywhere(rng))
+    for _ in range(4):
+        await asyncio.to_thread(passing.begin, _poison_everywhere(rng) if rng.random() < 0.7 else [])
+        await asyncio.to_thread(passing.end, commit=rng.random() < 0.5)
+        await asyncio.sleep(fault.seconds / 4)
+    if rng.random() < 0.5:
+        await asyncio.to_thread(lingering.end, commit=False)
+    # Else the broker ends it.
+
+
+def _poison_everywhere(rng: random.Random) -> list[Record]:
+    values = [("tombstone", None), ("not-json", rng.randbytes(50))]
+    return [
+        Record(partition, rng.randbytes(3), value, reason=reason)
+        for partition in range(PARTITIONS)
+        for reason, value in [rng.choice(values)]
+    ]
+
+
+_SMALL_BYTES: Final = 5000
+_SETTLED_SECONDS_MAX: Final = 45.0
+"""Three times as long as PostgreSQL lets a relay's session idle: one may have been frozen meanwhile."""
+_PENDING: Final = "SELECT array_agg(id) FROM wallet.outbox WHERE published_at IS NULL AND parked_at IS NULL"
+_STILL_PENDING: Final = (
+    "SELECT count(*) FROM wallet.outbox WHERE id = ANY ($1) AND published_at IS NULL AND parked_at IS NULL"
+)
+
+
+async def _acknowledge_slowly(on: Field, fault: Fault) -> None:
+    """A backlog meets a broker that answers late, and takes events one by one and not by the hundred."""
+    link = on.cluster.kafka_link
+    link.silence()
+    await asyncio.sleep(3 + fault.seconds)
+    link.heal()
+    await _take_at_most(on, _SMALL_BYTES)
+    try:
+        link.answer_delay_seconds = 0.06 + fault.choice % 40 / 1000
+        await _until_settled(on)
+    finally:
+        link.heal()
+        await _take_at_most(on, None)
+
+
+async def _until_settled(on: Field) -> None:
+    """Wait until what is pending now is published or parked; a relay that begins again and again is stuck."""
+    async with session(on) as connection:
+        pending = await connection.fetchval(_PENDING) or []
+        left = len(pending)
+        deadline = asyncio.get_running_loop().time() + _SETTLED_SECONDS_MAX
+        while left and asyncio.get_running_loop().time() < deadline:
+            await asyncio.sleep(0.2)
+            left = await connection.fetchval(_STILL_PENDING, pending)
+    if left:
+        slow = f"{_SETTLED_SECONDS_MAX:.0f} s of slow answers"
+        on.driver.violations.append(f"{left} of {len(pending)} rows were still pending after {slow}")
+
+
+async def _take_at_most(on: Field, batch_bytes: int | None) -> None:
+    """Set the topic's `max.message.bytes`, or put it back."""
+    change = AlterConfigOpType.DELETE if batch_bytes is None else AlterConfigOpType.SET
+    entry = ConfigEntry("max.message.bytes", str(batch_bytes or ""), incremental_operation=change)
+    topic = ConfigResource(ConfigResource.Type.TOPIC, TOPIC, incremental_configs=[entry])
+    admin = admin_client(on.cluster.environment["KAFKA_BOOTSTRAP_SERVERS"])
+    (altered,) = admin.incremental_alter_configs([topic], request_timeout=10).values()
+    await asyncio.wrap_future(altered)
+
+
 def _latest(low: int, high: int) -> int:
     return max(low, high - _EVENTS_MAX)
 
@@ -88,6 +161,8 @@ def _again(message: Message, partition: int) -> Record:
 TOPIC_FAULTS: Final[dict[str, Act]] = {
     "litter the topic": _litter,
     "deliver again": _deliver_again,
+    "transact": _transact,
+    "acknowledge slowly": _acknowledge_slowly,
 }
 
 CONSUMER_FAULTS: Final[dict[str, Act]] = {"deliver out of order": _deliver_out_of_order}
