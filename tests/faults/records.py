@@ -42,14 +42,7 @@ def read(
         client_config(
             cluster.environment["KAFKA_BOOTSTRAP_SERVERS"],
             "faults",
-            **{
-                "group.id": "faults",
-                "enable.auto.commit": False,
-                "auto.offset.reset": "earliest",
-                # As the consumers do; the last offsets of a partition may hold markers of transactions, no records.
-                "isolation.level": "read_uncommitted",
-                "enable.partition.eof": True,
-            },
+            **{"group.id": "faults", "enable.auto.commit": False, "auto.offset.reset": "earliest"},
         )
     )
     found: list[Message] = []
@@ -64,11 +57,10 @@ def read(
                 if not messages:
                     raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
                 for message in messages:
-                    offset = (message.offset() or 0) + 1
-                    if (error := message.error()) is None:
-                        found.append(message)
-                    elif error.code() != KafkaError._PARTITION_EOF:
+                    if error := message.error():
                         raise KafkaException(error)
+                    offset = (message.offset() or 0) + 1
+                    found.append(message)
     finally:
         consumer.close()
     return found
