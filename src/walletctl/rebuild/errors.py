@@ -2,6 +2,8 @@
 
 CannotRebuildError
 ├── RebuildUnderWayError     another rebuild has the shadow tables
+├── InTheWayError            something hangs on the live tables that a new table can't take over
+├── TablesAlteredError       the live tables were altered meanwhile
 └── TopicUnfitError          the topic hasn't got the whole history, or changed meanwhile
 """
 
@@ -12,6 +14,14 @@ class CannotRebuildError(Exception):
 
 class RebuildUnderWayError(CannotRebuildError):
     """Another rebuild has the shadow tables."""
+
+
+class InTheWayError(CannotRebuildError):
+    """A view, a foreign key or the like hangs on the live tables."""
+
+
+class TablesAlteredError(CannotRebuildError):
+    """An index, a grant or the like came or went while the new tables were filled."""
 
 
 class TopicUnfitError(CannotRebuildError):

@@ -16,29 +16,13 @@ _FETCHED_ROWS: Final = 1000
 LOCK: Final = text("SELECT pg_try_advisory_lock(hashtextextended('wallet history rebuild', 0))")
 
 # Plans are kept while the tables grow from nothing: without this, one that reads them whole would be kept too.
+# Without a search path the catalogue writes every name with its schema, whatever the role's or the database's is.
 PREPARE: Final = text("""
     SELECT set_config('enable_seqscan', 'off', false), set_config('enable_hashjoin', 'off', false),
-        set_config('enable_mergejoin', 'off', false)
+        set_config('enable_mergejoin', 'off', false), set_config('search_path', '', false)
 """)
 
 REVISION: Final = text("SELECT string_agg(version_num, ',') FROM history.alembic_version")
-
-OPTIONS: Final = text("SELECT array_to_string(reloptions, ', ') FROM pg_class WHERE oid = cast(:name AS regclass)")
-
-INDEXES: Final = text("""
-    SELECT quote_ident(index.relname) AS name, pg_get_indexdef(index.oid) AS definition,
-        pg_get_constraintdef(made.oid) AS made_by
-    FROM pg_index JOIN pg_class AS index ON index.oid = indexrelid
-    LEFT JOIN pg_constraint AS made ON made.conindid = index.oid AND made.contype IN ('p', 'u', 'x')
-    WHERE indrelid = cast(:name AS regclass) ORDER BY index.relname
-""")
-
-GRANTS: Final = text("""
-    SELECT privilege_type AS privilege,
-        CASE grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(grantee)) END AS grantee,
-        CASE WHEN is_grantable THEN ' WITH GRANT OPTION' ELSE '' END AS more
-    FROM pg_class CROSS JOIN aclexplode(relacl) WHERE oid = cast(:name AS regclass) AND grantee <> relowner
-""")
 
 # Of the transaction, and for each lock.
 SET_LOCK_TIMEOUT: Final = text("""

@@ -24,7 +24,8 @@ from history_consumer.sorting import SUPERSEDED
 from walletctl.console import progress_bar
 from walletctl.databases import opened
 from walletctl.rebuild import ledger, queries, shadow, topic
-from walletctl.rebuild.errors import RebuildUnderWayError, TopicUnfitError
+from walletctl.rebuild.catalogue import Described
+from walletctl.rebuild.errors import RebuildUnderWayError, TablesAlteredError, TopicUnfitError
 from walletctl.rebuild.events import Key, as_before, key_of, keys_of, record_of_payload
 from walletctl.rebuild.rebuilt import Rebuilt, Source
 from walletctl.rebuild.topic import Topic
@@ -47,7 +48,8 @@ async def rebuild(settings: VerifySettings, source: Source = "auto") -> Rebuilt:
         source: `auto` takes the topic if that has everything, else the wallet database and then the topic.
 
     Raises:
-        CannotRebuildError: another rebuild runs, or the topic is asked for and hasn't got everything.
+        CannotRebuildError: another rebuild runs, the topic is asked for and hasn't got everything, or something that hangs
+            on the live tables is in the way.
         TimeoutError: Kafka is away.
         sqlalchemy.exc.DBAPIError: a database is away, or readers hold the old tables for minutes.
     """
@@ -108,10 +110,11 @@ class _Rebuild:
         self._reached: dict[int, int] = {}
         self._published = 0
         self._revision = ""
+        self._described: Mapping[str, Described] = {}
 
     async def build(self, source: Source) -> None:
         """Fill the new tables."""
-        await shadow.create(self._connection)
+        self._described = await shadow.create(self._connection)
         self._revision = await self._ask(queries.REVISION)
         async with _snapshot(self._settings.database_url) as wallets:
             self.epoch = await current_epoch(wallets)
@@ -278,6 +281,8 @@ class _Rebuild:
             await shadow.lock_live(self._connection)
             if await queries.scalar(self._connection, queries.REVISION) != self._revision:
                 raise TopicUnfitError("the schema was migrated meanwhile: start again")
+            if await shadow.describe(self._connection) != self._described:
+                raise TablesAlteredError("the history's tables were altered meanwhile: start again")
             (figures,) = await queries.every(self._connection, queries.REBUILT)
             await shadow.swap(self._connection)
             await queries.set_positions(self._connection, self._group, self._topic.id, self.epoch.number, reached)

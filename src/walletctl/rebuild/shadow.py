@@ -1,42 +1,87 @@
 """The tables that are built beside the live ones, and how they take their place.
 
-They are made from the catalogue, not from `common.tables`: an index or a grant that an operator added is kept.
+They are made from the catalogue, not from `common.tables`: what an operator added is kept (indexes, statistics, grants,
+the owner, comments, triggers, policies, the replica identity), and what can't be kept is named before anything is read.
 """
 
 from typing import Final
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from walletctl.rebuild import queries
+from walletctl.rebuild import catalogue, queries
+from walletctl.rebuild.catalogue import Described, Index, Statistics
+from walletctl.rebuild.errors import InTheWayError
 
 # In the order in which the readers' statements take them.
 TABLES: Final = ("wallet_progress", "transaction_events")
 _ALL: Final = (*TABLES, "dead_letters")
 
 
-async def create(connection: AsyncConnection) -> None:
-    """Make empty ones; what a rebuild that died left behind goes."""
+async def create(connection: AsyncConnection) -> dict[str, Described]:
+    """Make empty ones, and return how the live ones are; what a rebuild that died left behind goes.
+
+    Raises:
+        InTheWayError: something hangs on the live tables that would keep them from being dropped.
+    """
     async with connection.begin():
+        described = await describe(connection)
+        if in_the_way := sorted({what for table in described.values() for what in table.in_the_way}):
+            way_out = "Keep the definitions, drop these, rebuild, and make them again"
+            raise InTheWayError(f"in the way of new tables: {', '.join(in_the_way)}. {way_out}")
         for table in _ALL:
             await _run(connection, f"DROP TABLE IF EXISTS history.{table}_rebuild")
-            await _create(connection, table)
+            await _create(connection, table, described.get(table) or await catalogue.describe(connection, _live(table)))
+    return described
 
 
-async def _create(connection: AsyncConnection, table: str) -> None:
-    live, shadow = f"history.{table}", f"history.{table}_rebuild"
-    options = await queries.scalar(connection, queries.OPTIONS, name=live)
-    storage = f" WITH ({options})" if options else ""
-    await _run(connection, f"CREATE TABLE {shadow} (LIKE {live} INCLUDING ALL EXCLUDING INDEXES){storage}")
-    for index in await queries.every(connection, queries.INDEXES, name=live):
-        name = _shadow_name(index.name)
-        if index.made_by:
-            await _run(connection, f"ALTER TABLE {shadow} ADD CONSTRAINT {name} {index.made_by}")
-        else:
-            told, meant = f" INDEX {index.name} ON {live} ", f" INDEX {name} ON {shadow} "
-            assert told in index.definition, index.definition
-            await _run(connection, index.definition.replace(told, meant, 1))
-    for grant in await queries.every(connection, queries.GRANTS, name=live):
-        await _run(connection, f"GRANT {grant.privilege} ON {shadow} TO {grant.grantee}{grant.more}")
+async def describe(connection: AsyncConnection) -> dict[str, Described]:
+    """Return what the live tables have, in the caller's transaction: the swap wants it as it was at the start."""
+    return {table: await catalogue.describe(connection, _live(table)) for table in TABLES}
+
+
+async def _create(connection: AsyncConnection, table: str, described: Described) -> None:
+    live, shadow = _live(table), f"{_live(table)}_rebuild"
+    storage = f" WITH ({described.options})" if described.options else ""
+    like = f"LIKE {live} INCLUDING ALL EXCLUDING INDEXES EXCLUDING STATISTICS"
+    await _run(connection, f"CREATE TABLE {shadow} ({like}){storage}")
+    for number, index in enumerate(described.indexes):
+        await _create_index(connection, table, index, f"{table}_rebuild_i{number}")
+    for number, statistics in enumerate(described.statistics):
+        name = f"history.{table}_rebuild_s{number}"
+        definition = _renamed(statistics.definition, f"STATISTICS {statistics.name} ", f"STATISTICS {name} ")
+        await _run(connection, _renamed(definition, f" FROM {live}", f" FROM {shadow}"))
+        if statistics.target is not None:
+            await _run(connection, f"ALTER STATISTICS {name} SET STATISTICS {statistics.target}")
+    for before, after in described.early:
+        await _run(connection, f"{before}{shadow}{after}")
+    # A rehearsal: what can't be made must not be found out after hours.
+    async with connection.begin_nested() as rehearsal:
+        for before, after in described.late:
+            await _run(connection, f"{before}{shadow}{after}")
+        await rehearsal.rollback()
+
+
+async def _create_index(connection: AsyncConnection, table: str, index: Index, name: str) -> None:
+    """Make an index like a live one, under a name of its own: with a suffix, a long name would be cut to 63 bytes."""
+    live, shadow = _live(table), f"{_live(table)}_rebuild"
+    if index.made_by:
+        await _run(connection, f"ALTER TABLE {shadow} ADD CONSTRAINT {name} {index.made_by}")
+    else:
+        told, meant = f" INDEX {index.name} ON {live} ", f" INDEX {name} ON {shadow} "
+        await _run(connection, _renamed(index.definition, told, meant))
+    if index.comment:
+        await _run(connection, f"COMMENT ON INDEX history.{name} IS {index.comment}")
+    if index.constraint_comment:
+        await _run(connection, f"COMMENT ON CONSTRAINT {name} ON {shadow} IS {index.constraint_comment}")
+    if index.identifies:
+        await _run(connection, f"ALTER TABLE {shadow} REPLICA IDENTITY USING INDEX {name}")
+    if index.clusters:
+        await _run(connection, f"ALTER TABLE {shadow} CLUSTER ON {name}")
+
+
+def _renamed(statement: str, told: str, meant: str) -> str:
+    assert told in statement or statement.endswith(told.rstrip()), statement
+    return statement.replace(told, meant, 1)
 
 
 async def analyze(connection: AsyncConnection) -> None:
@@ -75,14 +120,29 @@ async def _lock(connection: AsyncConnection, mode: str, *, deadlock_timeouts: fl
 
 
 async def swap(connection: AsyncConnection) -> None:
-    """Put the new tables in the place of the live ones, in the caller's transaction, under the same names."""
+    """Put the new tables in the place of the live ones, in the caller's transaction, under the same names.
+
+    The live tables must be as they were when the new ones were made: then the n-th index is the n-th.
+    """
     for table in TABLES:
-        await _run(connection, f"DROP TABLE history.{table}")
-        for index in await queries.every(connection, queries.INDEXES, name=f"history.{table}_rebuild"):
-            await _run(connection, f"ALTER INDEX history.{index.name} RENAME TO {_live_name(index.name)}")
-        await _run(connection, f"ALTER TABLE history.{table}_rebuild RENAME TO {table}")
+        described = await catalogue.describe(connection, _live(table))
+        await _run(connection, f"DROP TABLE {_live(table)}")
+        for number, index in enumerate(described.indexes):
+            await _run(connection, f"ALTER INDEX history.{table}_rebuild_i{number} RENAME TO {index.name}")
+        for number, statistics in enumerate(described.statistics):
+            await _restore_statistics(connection, f"{table}_rebuild_s{number}", statistics)
+        await _run(connection, f"ALTER TABLE {_live(table)}_rebuild RENAME TO {table}")
+        for before, after in described.late:
+            await _run(connection, f"{before}{_live(table)}{after}")
     await connection.execute(queries.COPY_DEAD_LETTERS)
     await _run(connection, "DROP TABLE history.dead_letters_rebuild")
+
+
+async def _restore_statistics(connection: AsyncConnection, name: str, statistics: Statistics) -> None:
+    await _run(connection, f"ALTER STATISTICS history.{name} RENAME TO {statistics.short_name}")
+    schema = statistics.name.removesuffix(f".{statistics.short_name}")
+    if schema != "history":
+        await _run(connection, f"ALTER STATISTICS history.{statistics.short_name} SET SCHEMA {schema}")
 
 
 async def drop(connection: AsyncConnection) -> None:
@@ -92,12 +152,8 @@ async def drop(connection: AsyncConnection) -> None:
             await _run(connection, f"DROP TABLE IF EXISTS history.{table}_rebuild")
 
 
-def _shadow_name(name: str) -> str:
-    return f'{name[:-1]}_rebuild"' if name.endswith('"') else f"{name}_rebuild"
-
-
-def _live_name(name: str) -> str:
-    return f'{name.removesuffix(chr(34)).removesuffix("_rebuild")}"' if name.endswith('"') else name[: -len("_rebuild")]
+def _live(table: str) -> str:
+    return f"history.{table}"
 
 
 async def _run(connection: AsyncConnection, statement: str) -> None:
