@@ -48,8 +48,7 @@ async def rebuild(settings: VerifySettings, source: Source = "auto") -> Rebuilt:
         source: `auto` takes the topic if that has everything, else the wallet database and then the topic.
 
     Raises:
-        CannotRebuildError: another rebuild runs, the topic is asked for and hasn't got everything, or something that hangs
-            on the live tables is in the way.
+        CannotRebuildError: its subclasses say why; the history is as it was.
         TimeoutError: Kafka is away.
         sqlalchemy.exc.DBAPIError: a database is away, or readers hold the old tables for minutes.
     """

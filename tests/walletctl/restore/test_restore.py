@@ -12,6 +12,7 @@ from confluent_kafka.admin import AdminClient
 from prometheus_client import REGISTRY
 from sqlalchemy import text
 from sqlalchemy.engine import make_url
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from common.database import create_engine
@@ -390,3 +391,19 @@ async def test_records_that_the_topic_no_longer_keeps_are_no_hindrance(
     begun = await restore.begin(fresh, None)
     assert (begun.epoch, begun.topic_ends) == (2, ends)
     assert (await restore.find_lost(fresh, 1)).count == 0
+
+
+async def test_an_epoch_that_is_refused_leaves_the_history_as_it_was(settings: VerifySettings, tamper: Any) -> None:
+    """A missing grant, a read-only server, a trigger: whatever it is, it comes before the first write that stays."""
+    await tamper(
+        settings.database_url,
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE ''refused''; END'",
+        "CREATE TRIGGER refuse BEFORE INSERT ON wallet.source_epochs FOR EACH ROW EXECUTE FUNCTION refuse()",
+    )
+    stored = "SELECT * FROM history.processed_offsets ORDER BY partition"
+    before = await select(settings.history_database_url, stored)
+    with pytest.raises(DBAPIError, match="refused"):
+        await restore.begin(settings, "a drill")
+    assert await select(settings.history_database_url, stored) == before
+    await tamper(settings.database_url, "DROP TRIGGER refuse ON wallet.source_epochs")
+    assert (await restore.begin(settings, "a drill")).epoch == 2

@@ -1,0 +1,80 @@
+"""Operators' commands under a user without a name, as OpenShift and Kubernetes have them: done whole, or not at all."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+
+from walletctl.console import Exit
+from walletctl.databases import opened
+from walletctl.verify.settings import VerifySettings
+
+NAMELESS_UID = 12_345
+# The real user is one without a name. The effective one stays: another could not read what is installed here.
+AS_NAMELESS = f"""
+import os
+os.setresuid({NAMELESS_UID}, 0, 0)
+from walletctl.cli import main
+main()
+"""
+
+pytestmark = pytest.mark.skipif(os.getuid() != 0, reason="only root may become another user")
+
+Tamper = Callable[..., Coroutine[None, None, None]]
+
+
+def run(settings: VerifySettings, *arguments: str, **environment: str) -> "subprocess.CompletedProcess[bytes]":
+    """Run a command as a user whom the password database doesn't know."""
+    environment |= {
+        "DATABASE_URL": settings.database_url,
+        "HISTORY_DATABASE_URL": settings.history_database_url,
+        "KAFKA_BOOTSTRAP_SERVERS": settings.kafka_bootstrap_servers,
+        "KAFKA_TOPIC": settings.kafka_topic,
+    }
+    command = [sys.executable, "-c", AS_NAMELESS, *arguments]
+    return subprocess.run(command, env=environment, capture_output=True, check=False)
+
+
+async def fetch(url: str, query: str) -> list[Any]:
+    async with opened(url) as engine, engine.connect() as connection:
+        return list((await connection.execute(text(query))).scalars())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "actor"),
+    [
+        (["outbox", "replay", "--all", "--yes"], {}, f"uid {NAMELESS_UID}"),
+        (["outbox", "prune", "--older-than-days", "30"], {"OPERATOR": "on-call"}, "on-call"),
+        (["outbox", "replay", "--all", "--yes"], {"USER": "ada"}, "ada"),
+    ],
+    ids=str,
+)
+async def test_the_audit_names_a_user_without_a_name(
+    settings: VerifySettings, arguments: list[str], environment: dict[str, str], actor: str
+) -> None:
+    done = run(settings, *arguments, **environment)
+    assert (done.returncode, done.stderr) == (Exit.OK, b"")
+    assert await fetch(settings.database_url, "SELECT actor FROM wallet.outbox_audit") == [actor]
+
+
+async def test_parked_rows_are_handled_by_a_user_without_a_name(settings: VerifySettings, tamper: Tamper) -> None:
+    unpublished = "published_at = NULL, kafka_partition = NULL, kafka_offset = NULL"
+    await tamper(settings.database_url, f"UPDATE wallet.outbox SET {unpublished}")
+    (row_id,) = await fetch(settings.database_url, "SELECT min(id) FROM wallet.outbox")
+    for arguments in (["park"], ["skip"]):
+        assert run(settings, "outbox", *arguments, str(row_id), "--reason", "x").returncode == Exit.OK
+    await tamper(settings.database_url, "UPDATE wallet.outbox SET parked_at = now() WHERE parked_at IS NULL")
+    assert run(settings, "outbox", "retry", "--all", "--yes").returncode == Exit.OK
+    audit = "SELECT DISTINCT actor FROM wallet.outbox_audit"
+    assert await fetch(settings.database_url, audit) == [f"uid {NAMELESS_UID}"]
+
+
+async def test_an_epoch_begins_for_a_user_without_a_name(settings: VerifySettings) -> None:
+    done = run(settings, "restore", "begin", "--yes")
+    assert (done.returncode, done.stderr) == (Exit.OK, b"")
+    actors = await fetch(settings.database_url, "SELECT actor FROM wallet.source_epochs ORDER BY epoch DESC LIMIT 1")
+    assert actors == [f"uid {NAMELESS_UID}"]

@@ -1,0 +1,153 @@
+"""What goes wrong at a server or on this machine: one line with what it was and the way out, and the right code."""
+
+import asyncio
+import errno
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import asyncpg
+import pytest
+from confluent_kafka import KafkaError, KafkaException
+from sqlalchemy.engine import make_url
+
+from walletctl.console import Exit
+from walletctl.failures import explain
+
+Run = Callable[..., tuple[int, str]]
+
+
+def run(*arguments: str, cwd: Path | None = None, **environment: str) -> tuple[int, str]:
+    """Run a command; return its exit code and the one line that it wrote to standard error."""
+    done = subprocess.run(
+        [sys.executable, "-m", "walletctl", *arguments],
+        env=environment,
+        cwd=cwd,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        check=False,
+    )
+    (line,) = done.stderr.decode().splitlines()
+    return done.returncode, line
+
+
+def execute(url: str, *statements: str) -> None:
+    async def work() -> None:
+        connection = await asyncpg.connect(url)
+        try:
+            for statement in statements:
+                await connection.execute(statement)
+        finally:
+            await connection.close()
+
+    asyncio.run(work())
+
+
+@pytest.fixture
+def role(postgres_url: str, database_url: str) -> Iterator[str]:
+    """A role that may connect, and nothing else; it goes with the test."""
+    name = f"role_{uuid4().hex}"
+    execute(postgres_url, f"CREATE ROLE {name} LOGIN PASSWORD 'right'")
+    yield name
+    execute(database_url, f"DROP OWNED BY {name}")
+    execute(postgres_url, f"DROP ROLE {name}")
+
+
+def as_role(database_url: str, role: str) -> str:
+    return make_url(database_url).set(username=role, password="right").render_as_string(hide_password=False)
+
+
+def test_a_missing_grant_is_named(database_url: str, role: str) -> None:
+    code, line = run("outbox", "status", DATABASE_URL=as_role(database_url, role))
+    assert code == Exit.USAGE
+    assert "permission denied for schema wallet" in line
+    assert "grant it to the role" in line
+
+
+@pytest.mark.parametrize("command", [["outbox", "status"], ["history", "status"], ["db", "migrate"]], ids=" ".join)
+def test_a_missing_role_is_no_server_that_is_away(database_url: str, command: list[str]) -> None:
+    code, line = run(*command, DATABASE_URL=as_role(database_url, "nobody_of_that_name"))
+    assert code == Exit.USAGE
+    assert 'role "nobody_of_that_name"' in line or "password authentication failed" in line
+    assert "of the URL" in line
+    assert "migrate" not in line
+
+
+@pytest.mark.parametrize("command", [["outbox", "status"], ["history", "status"], ["db", "migrate"]], ids=" ".join)
+def test_a_missing_database_is_named(database_url: str, command: list[str]) -> None:
+    url = make_url(database_url).set(database="none_of_that_name").render_as_string(hide_password=False)
+    code, line = run(*command, DATABASE_URL=url)
+    assert code == Exit.USAGE
+    assert 'database "none_of_that_name" does not exist' in line
+    assert "create that database" in line
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["outbox", "status"], ["outbox", "list"], ["history", "status"], ["history", "dead-letters", "list"]],
+    ids=" ".join,
+)
+def test_missing_tables_say_to_migrate(empty_database_url: str, command: list[str]) -> None:
+    code, line = run(*command, DATABASE_URL=empty_database_url)
+    assert code == Exit.UNREACHABLE
+    assert "walletctl db migrate" in line
+
+
+def test_a_server_that_takes_no_writes_is_named(database_url: str) -> None:
+    name = make_url(database_url).database
+    execute(database_url, f"ALTER DATABASE \"{name}\" SET default_transaction_read_only = 'on'")
+    code, line = run("outbox", "prune", DATABASE_URL=database_url)
+    assert code == Exit.UNREACHABLE
+    assert "read-only" in line
+    assert "name the primary" in line
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the working directory can't be removed there")
+def test_a_working_directory_that_is_gone_is_named(tmp_path: Path) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    script = f'rmdir "{gone}" && exec "$@"'
+    done = subprocess.run(
+        ["sh", "-c", script, "sh", sys.executable, "-m", "walletctl", "stack", "status"],
+        env={},
+        cwd=gone,
+        capture_output=True,
+        check=False,
+    )
+    (line,) = done.stderr.decode().splitlines()
+    assert done.returncode == Exit.USAGE
+    assert "the working directory" in line
+
+
+@pytest.mark.parametrize(
+    ("error", "said", "code"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "make room", Exit.USAGE),
+        (PermissionError(errno.EACCES, "Permission denied", "/x"), "/x: Permission denied", Exit.USAGE),
+        (FileNotFoundError(errno.ENOENT, "No such file or directory", "/x"), "/x: No such file", Exit.USAGE),
+        (ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused"), "a server is away", Exit.UNREACHABLE),
+        (OSError("Multiple exceptions: refused"), "a server is away", Exit.UNREACHABLE),
+        (TimeoutError(), "a server is away: TimeoutError", Exit.UNREACHABLE),
+        (asyncpg.InvalidPasswordError("no"), "the password of the URL", Exit.USAGE),
+        (asyncpg.QueryCanceledError("no"), "run it again later", Exit.UNREACHABLE),
+        (asyncpg.LockNotAvailableError("no"), "run it again later", Exit.UNREACHABLE),
+        (asyncpg.DiskFullError("no"), "PostgreSQL's disk is full", Exit.UNREACHABLE),
+        (asyncpg.CannotConnectNowError("starting up"), "is away or going down", Exit.UNREACHABLE),
+        (asyncpg.CheckViolationError("no"), "SQLSTATE 23514", Exit.USAGE),
+        (KafkaException(KafkaError(KafkaError._TRANSPORT)), "Kafka is away", Exit.UNREACHABLE),
+        (KafkaException(KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED)), "Kafka refuses", Exit.USAGE),
+    ],
+)
+def test_each_kind_of_failure_has_its_line_and_its_code(error: Exception, said: str, code: Exit) -> None:
+    explained = explain(error)
+    assert explained is not None
+    assert said in explained[0]
+    assert explained[1] == code
+
+
+def test_a_defect_keeps_its_traceback() -> None:
+    assert explain(ZeroDivisionError()) is None
