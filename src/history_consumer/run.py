@@ -2,6 +2,9 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+
+import structlog
 
 from common.database import create_engine
 from common.http import ops_server
@@ -13,6 +16,8 @@ from history_consumer.consumer import HistoryConsumer
 from history_consumer.retention import Retention
 from history_consumer.settings import ConsumerSettings
 from history_consumer.watch import Watch
+
+log = structlog.get_logger()
 
 _NO_PAUSE = Pauses(0, 0)
 """A poll waits by itself."""
@@ -30,7 +35,11 @@ async def run(settings: ConsumerSettings) -> None:
 
 
 async def consume(settings: ConsumerSettings, stop: asyncio.Event, health: Health) -> None:
-    """Consume until `stop`: finish what is in hand, then leave the group."""
+    """Consume until `stop`: finish what is in hand, then leave the group.
+
+    Raises:
+        ExceptionGroup: a step failed in a way that waiting doesn't heal, of the consumer or of what runs beside it.
+    """
     engine = create_engine(
         settings.history_database_url,
         "history-consumer",
@@ -41,7 +50,10 @@ async def consume(settings: ConsumerSettings, stop: asyncio.Event, health: Healt
     )
     consumer = HistoryConsumer(settings, engine, health)
     watch = Watch(consumer, engine, Target(settings.consumer_group, settings.kafka_topic), health)
-    try:
+    # The last first, and each whatever becomes of the others.
+    async with AsyncExitStack() as at_end:
+        at_end.push_async_callback(engine.dispose)
+        at_end.push_async_callback(consumer.close)
         async with asyncio.TaskGroup() as tasks:
             seconds = settings.consumer_check_seconds
             beside = [tasks.create_task(_repeat(watch.run_once, stop, Pauses(seconds, seconds), health))]
@@ -51,13 +63,14 @@ async def consume(settings: ConsumerSettings, stop: asyncio.Event, health: Healt
             await _repeat(consumer.run_once, stop, _NO_PAUSE, health)
             for task in beside:
                 task.cancel()
-    finally:
-        await consumer.close()
-        await engine.dispose()
 
 
 async def _repeat(step: Callable[[], Awaitable[int]], stop: asyncio.Event, idle: Pauses, health: Health) -> None:
-    await repeat(step, stop=stop, idle=idle, health=health, on_failure=_count_failure)
+    try:
+        await repeat(step, stop=stop, idle=idle, health=health, on_failure=_count_failure)
+    except Exception:
+        log.exception("worker_failed", step=getattr(step, "__qualname__", repr(step)))
+        raise
 
 
 def _count_failure(dependency: str) -> None:

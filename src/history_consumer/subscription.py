@@ -174,9 +174,13 @@ class Subscription:
         closed = asyncio.Event()
 
         def close() -> None:
-            self._thread.shutdown()
-            self._consumer.close()
-            loop.call_soon_threadsafe(closed.set)
+            try:
+                self._thread.shutdown()
+                self._consumer.close()
+            except KafkaException as error:
+                log.warning("group_not_left", error=str(error))
+            finally:
+                loop.call_soon_threadsafe(closed.set)
 
         # A daemon: a close that hangs must not keep the process.
         run = contextvars.copy_context().run

@@ -5,7 +5,7 @@ from typing import Final, NamedTuple
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
-from common.kafka import client_config
+from common.kafka import client_config, reader_config
 from faults.cluster import TOPIC, Cluster
 
 INJECTED: Final = "injected"
@@ -39,10 +39,10 @@ def read(
         KafkaException: the broker is away.
     """
     consumer = Consumer(
-        client_config(
+        reader_config(
             cluster.environment["KAFKA_BOOTSTRAP_SERVERS"],
             "faults",
-            **{"group.id": "faults", "enable.auto.commit": False, "auto.offset.reset": "earliest"},
+            **{"group.id": "faults", "auto.offset.reset": "earliest"},
         )
     )
     found: list[Message] = []
@@ -57,10 +57,14 @@ def read(
                 if not messages:
                     raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
                 for message in messages:
-                    if error := message.error():
+                    error = message.error()
+                    if error is None:
+                        offset = (message.offset() or 0) + 1
+                        found.append(message)
+                    elif error.code() == KafkaError._PARTITION_EOF:
+                        offset = max(offset, message.offset() or 0)
+                    else:
                         raise KafkaException(error)
-                    offset = (message.offset() or 0) + 1
-                    found.append(message)
     finally:
         consumer.close()
     return found

@@ -2,13 +2,14 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 from uuid import uuid4
 
 import pytest
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 from confluent_kafka.admin import AdminClient
 from prometheus_client import REGISTRY
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -16,9 +17,12 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from common.database import create_engine
 from common.kafka import ensure_topic
 from common.worker import Health, TemporaryError
+from foreign_transactions import Stranger
 from history_consumer import applying, standstill
 from history_consumer import consumer as consumer_module
 from history_consumer.consumer import HistoryConsumer
+from history_consumer.operations import history_status
+from history_consumer.records import end_of, record_of
 from history_consumer.run import consume
 from history_consumer.settings import ConsumerSettings
 from history_events import TRACEPARENT, AnyEvent, Topic, Wallet
@@ -496,6 +500,98 @@ async def test_a_consumer_that_gets_nothing_of_what_the_broker_has_joins_anew_an
     await drive(consumer, looked_and_arrived, failures=failures)
     assert [str(error) for error in failures] == ["kafka: nothing comes from partitions 0, though the broker has more"]
     assert metric("standstills_total") - before == 1
+
+
+@pytest.fixture
+def stranger(kafka_bootstrap_servers: str, topic: str) -> Iterator[Stranger]:
+    """Somebody else, who writes to the topic in transactions."""
+    with Stranger(kafka_bootstrap_servers, topic) as stranger:
+        yield stranger
+
+
+async def test_a_strangers_open_transaction_holds_nothing_up_and_its_records_are_put_aside(
+    new_consumer: NewConsumer, events: Topic, rows: Rows, reached: Reached, stranger: Stranger
+) -> None:
+    ada = Wallet()
+    events.produce(ada.created())
+    stranger.write(b"whatever it is")
+    events.produce(ada.funded())
+    await drive(new_consumer(), reached(3))
+    assert [row[1] for row in await rows(HISTORY)] == [1, 2]
+    assert await rows('SELECT "offset", reason FROM history.dead_letters') == [(1, "not-json")]
+
+
+async def test_what_a_stranger_took_back_counts_as_what_it_wrote_does(
+    new_consumer: NewConsumer, events: Topic, rows: Rows, reached: Reached, stranger: Stranger
+) -> None:
+    ada = Wallet()
+    created = ada.created()
+    forged = Wallet("ada", ada.id, version=1, balance=ada.balance).funded("1000000.00")
+    stranger.write(created.encode().encode(), forged.encode().encode(), b"{")
+    stranger.abort()
+    events.produce(created, ada.funded())
+    await drive(new_consumer(), reached(6))
+    assert [row[2] for row in await rows(HISTORY)] == [created.event_id, forged.event_id]
+    assert await rows('SELECT "offset", reason FROM history.dead_letters ORDER BY 1') == [
+        (2, "not-json"),
+        (5, "version-conflict"),
+    ]
+
+
+@pytest.mark.parametrize("end", ["commit", "abort"])
+async def test_behind_the_markers_of_transactions_the_consumer_is_at_the_end_and_nothing_stands_still(
+    new_consumer: NewConsumer,
+    events: Topic,
+    rows: Rows,
+    reached: Reached,
+    stranger: Stranger,
+    engine: AsyncEngine,
+    kafka_admin: AdminClient,
+    end: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(standstill, "PATIENCE_SECONDS", 0.6)
+    ada = Wallet()
+    consumer, before = new_consumer(), metric("standstills_total")
+    looks: list[float] = []
+
+    async def looked_for_long() -> bool:
+        await consumer.look_at_ends(3)
+        looks.append(time.monotonic())
+        return looks[-1] - looks[0] > 4 * standstill.PATIENCE_SECONDS
+
+    made: list[AnyEvent] = [ada.created(), ada.funded()]
+    for number, event in enumerate(made, start=1):
+        events.produce(event)
+        stranger.write(b"whatever it is")
+        getattr(stranger, end)()
+        # An event, a record, a marker.
+        await drive(consumer, reached(3 * number))
+        assert (await history_status(engine, kafka_admin)).lag == 0
+    await drive(consumer, looked_for_long)
+    assert metric("standstills_total") == before
+    assert consumer._health.checks["kafka"] == "ok"
+    # What is in hand with the end of the partition, and behind it, is applied; and so it is by the next membership.
+    await consumer.close()
+    events.produce(ada.funded())
+    await drive(consumer, reached(7))
+    assert [row[1] for row in await rows(HISTORY)] == [1, 2, 3]
+
+
+async def test_an_end_behind_markers_hides_no_event_of_a_newer_epoch(
+    new_consumer: NewConsumer, events: Topic, reached: Reached, position: Callable[[], Awaitable[int]]
+) -> None:
+    ada = Wallet()
+    events.produce(ada.created())
+    consumer = new_consumer()
+    await drive(consumer, reached(1))
+    held = consumer.assignment.held[0]
+    ahead = Message(offset=1, value=ada.funded().encode().encode(), headers=[("ce_sourceepoch", b"2")])
+    end = Message(offset=3, error=KafkaError(KafkaError._PARTITION_EOF))
+    consumer._batch = [record_of(ahead, held), end_of(end, held)]
+    await consumer.run_once()
+    assert list(consumer.assignment.halted) == [0]
+    assert await position() == 1
 
 
 async def test_a_session_timeout_that_the_broker_refuses_is_told_by_its_name(new_consumer: NewConsumer) -> None:

@@ -17,9 +17,11 @@ from structlog.testing import LogCapture
 import history_consumer.watch
 from common.kafka import end_offsets, ensure_topic
 from common.worker import Health, TemporaryError
+from foreign_transactions import Stranger
 from history_consumer.applying import Target
 from history_consumer.consumer import HistoryConsumer
 from history_consumer.operations import history_status
+from history_consumer.settings import ConsumerSettings
 from history_consumer.watch import Watch
 from history_events import AnyEvent, History, Topic, Wallet
 
@@ -118,6 +120,35 @@ async def test_a_gap_is_no_alarm_while_records_are_unread_that_the_topic_had_sin
     )
     assert await look(watch) == [("error", "history_gaps")]
     assert gauges() == (1, 0)
+
+
+async def test_the_markers_of_a_strangers_transaction_do_not_put_the_alarm_off(
+    new_consumer: Callable[..., HistoryConsumer],
+    consumer_settings: ConsumerSettings,
+    engine: AsyncEngine,
+    history: History,
+    rows: Rows,
+    eventually: Any,
+) -> None:
+    ada = Wallet()
+    created, _, last = ada.created(), ada.funded(), ada.funded()
+    await history.add(created, last)
+    await rows(LATER)
+    with Stranger(consumer_settings.kafka_bootstrap_servers, consumer_settings.kafka_topic) as stranger:
+        stranger.write(b"whatever it is", partition=1)
+        stranger.commit()
+    consumer = new_consumer()
+    target = Target(consumer_settings.consumer_group, consumer_settings.kafka_topic)
+    watch = Watch(consumer, engine, target, Health())
+
+    async def told() -> bool:
+        with suppress(TemporaryError):
+            await consumer.run_once()
+            await look(watch)
+        return gauges() == (1, 0)
+
+    assert gauges() != (1, 0)
+    await eventually(told)
 
 
 async def test_gaps_are_told_again_after_the_topic_was_recreated_shorter_than_it_was(

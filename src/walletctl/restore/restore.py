@@ -103,11 +103,19 @@ async def _begin(
 
 
 async def _newest_epoch(records: Topic, offsets: Mapping[int, tuple[int, int]]) -> int:
-    """Return the newest epoch of the topic's last records: the database may have been restored to before it began."""
-    begins = {partition: max(low, high - _LAST_RECORDS) for partition, (low, high) in offsets.items()}
+    """Return the newest epoch of the topic's last events: the database may have been restored to before it began.
+
+    Reads backwards, ever larger pieces, as others' records and markers of their transactions may lie behind the event.
+    """
     newest = 0
-    async for chunk in records.records(begins, {partition: high for partition, (_, high) in offsets.items()}):
-        newest = max(newest, *(record.source_epoch for record in chunk))
+    for partition, (low, high) in offsets.items():
+        begin, count, found = high, _LAST_RECORDS, [0]
+        while begin > low and not any(found):
+            begin, end = max(low, begin - count), begin
+            async for chunk in records.records({partition: begin}, {partition: end}):
+                found += [record.source_epoch for record in chunk if record.is_event]
+            count *= 10
+        newest = max(newest, *found)
     return newest
 
 

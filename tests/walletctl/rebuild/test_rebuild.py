@@ -13,6 +13,7 @@ from sqlalchemy import text
 
 from common.kafka import ensure_topic
 from common.worker import Health
+from foreign_transactions import Stranger
 from history_consumer.app import create_app
 from history_consumer.run import consume
 from history_consumer.settings import ConsumerSettings, HistoryApiSettings
@@ -24,7 +25,7 @@ from walletctl.databases import opened
 from walletctl.rebuild import queries, shadow
 from walletctl.rebuild.errors import RebuildUnderWayError, TopicUnfitError
 from walletctl.rebuild.rebuild import rebuild
-from walletctl.verify.audit import HISTORY, OUTBOX, POSITIONS, PROGRESS, TOPIC, audit
+from walletctl.verify.audit import DEAD_LETTERS, HISTORY, OUTBOX, POSITIONS, PROGRESS, TOPIC, audit
 from walletctl.verify.settings import VerifySettings
 
 Tamper = Callable[..., Coroutine[None, None, None]]
@@ -165,6 +166,24 @@ async def test_a_rebuild_that_dies_leaves_the_old_history_and_the_next_one_start
     await tamper(url, *CORRUPTED)
     await rebuild(settings)
     await assert_verified(settings)
+
+
+@pytest.mark.parametrize("end", ["open", "commit", "abort"])
+async def test_a_topic_with_a_strangers_transactions_is_read_to_its_end(
+    fresh: VerifySettings, new_wallets: Any, run_relay: Run, run_consumer: Run, end: str
+) -> None:
+    with Stranger(fresh.kafka_bootstrap_servers, fresh.kafka_topic) as stranger:
+        for partition in range(3):
+            stranger.write(b"{", partition=partition)
+        async with opened(fresh.database_url) as engine:
+            await new_wallets(engine)
+        await run_relay(fresh)
+        await run_consumer(fresh)
+        if end != "open":
+            getattr(stranger, end)()
+        done = await rebuild(fresh, "topic")
+        assert (done.missing, done.records) == (0, 8)
+        assert await differing(fresh) == {DEAD_LETTERS}
 
 
 async def test_two_rebuilds_at_once_are_one(settings: VerifySettings) -> None:

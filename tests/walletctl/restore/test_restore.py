@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from common.database import create_engine
 from common.worker import Health, TemporaryError
+from foreign_transactions import Stranger
 from history_consumer.consumer import HistoryConsumer
 from history_consumer.settings import ConsumerSettings
 from outbox_relay.operations import Selection, replay
@@ -250,6 +251,20 @@ async def test_an_epoch_that_a_second_restore_forgets_is_not_given_again(
     await pipeline.move(second, wallets, 1)
     assert await consume(second) == {}
     await assert_verified(second, superseded=2 * EVENTS_A_ROUND)
+
+
+async def test_an_epoch_is_found_in_the_topic_behind_all_that_a_stranger_wrote_since(
+    fresh: VerifySettings, pipeline: Pipeline
+) -> None:
+    wallets = await pipeline.start(fresh)
+    backup = await pipeline.backup(fresh.database_url)
+    first = restored_to(fresh, await pipeline.backup(fresh.database_url))
+    await restore.begin(first, None)
+    await pipeline.move(first, wallets, 1)
+    with Stranger(fresh.kafka_bootstrap_servers, fresh.kafka_topic) as stranger:
+        for partition in range(3):
+            stranger.write(*[b"{"] * 150, partition=partition)
+        assert (await restore.begin(restored_to(first, backup), None)).epoch == 3
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from common import kafka
 from common.identifiers import new_id
 from common.worker import pause
+from foreign_transactions import Stranger
 from outbox_relay import operations, parked, retention
 from outbox_relay.operations import Selection
 from outbox_relay.retention import Ages
@@ -23,7 +24,7 @@ from walletctl.commands.verify import verify
 from walletctl.console import Exit
 from walletctl.databases import opened
 from walletctl.verify import published
-from walletctl.verify.audit import BALANCES, HISTORY, OUTBOX, PROGRESS, TOPIC, audit
+from walletctl.verify.audit import BALANCES, DEAD_LETTERS, HISTORY, OUTBOX, PROGRESS, TOPIC, audit
 from walletctl.verify.report import Report
 from walletctl.verify.settings import VerifySettings
 
@@ -114,6 +115,57 @@ async def test_a_record_that_is_not_from_the_outbox_is_named(
     assert broken(report) == {TOPIC: 4}
     assert sum("expected an event of this outbox" in line for line in report.differences) == 3
     assert sum(f"duplicate of event {event_id}" in line for line in report.differences) == 1
+
+
+@pytest.mark.parametrize("end", ["commit", "abort"])
+async def test_what_relays_wrote_beside_and_behind_a_strangers_transaction_is_no_difference(
+    fresh: VerifySettings,
+    engine: AsyncEngine,
+    new_wallets: NewWallets,
+    move_money: MoveMoney,
+    run_relay: Run,
+    run_consumer: Run,
+    end: str,
+) -> None:
+    wallets = await new_wallets(engine)
+
+    async def move_and_audit() -> dict[str, int]:
+        await move_money(engine, wallets, 1)
+        await run_relay(fresh)
+        await run_consumer(fresh)
+        return broken(await audit(fresh))
+
+    with Stranger(fresh.kafka_bootstrap_servers, fresh.kafka_topic) as stranger:
+        # Before all that relays write, so that only the consumer is concerned with them.
+        for partition in range(3):
+            stranger.write(b"{", partition=partition)
+        assert await move_and_audit() == {DEAD_LETTERS: 3}
+        getattr(stranger, end)()
+        assert broken(await audit(fresh)) == {DEAD_LETTERS: 3}
+        assert await move_and_audit() == {DEAD_LETTERS: 3}
+
+
+async def test_a_row_whose_record_is_another_ones_marker_is_named(
+    fresh: VerifySettings,
+    engine: AsyncEngine,
+    new_wallets: NewWallets,
+    run_relay: Run,
+    tamper: Tamper,
+) -> None:
+    await new_wallets(engine)
+    await run_relay(fresh)
+    with Stranger(fresh.kafka_bootstrap_servers, fresh.kafka_topic) as stranger:
+        async with engine.connect() as connection:
+            last = text("SELECT kafka_partition FROM wallet.outbox ORDER BY id DESC LIMIT 1")
+            partition = int(await connection.scalar(last) or 0)
+        (offset,) = stranger.write(b"{", partition=partition)
+        stranger.commit()
+        last_row = "WHERE id = (SELECT max(id) FROM wallet.outbox)"
+        await tamper(fresh.database_url, f"UPDATE wallet.outbox SET kafka_offset = {offset + 1} {last_row}")
+        report = await audit(fresh)
+    assert broken(report)[TOPIC] == 2
+    assert sum("found none in the topic" in line for line in report.differences) == 1
+    assert sum("expected an event of this outbox" in line for line in report.differences) == 1
 
 
 async def test_records_that_the_topic_no_longer_keeps_are_counted_and_no_difference(

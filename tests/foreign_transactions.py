@@ -1,0 +1,63 @@
+"""A stranger who writes to the topic in transactions, as relays never do."""
+
+from typing import Self
+from uuid import uuid4
+
+from confluent_kafka import KafkaError, Message, Producer
+
+_TIMEOUT_SECONDS = 20.0
+_TRANSACTION_TIMEOUT_MS = 300_000
+"""How long the broker lets an open transaction stand: beyond any test."""
+
+
+class Stranger:
+    """Writes to partitions of the topic, and ends its transactions as it is told; what is open at the end is aborted.
+
+    A commit or an abort leaves one marker in each partition written to: an offset without a record.
+    """
+
+    def __init__(self, bootstrap_servers: str, topic: str) -> None:
+        self._topic = topic
+        self._is_open = False
+        self._producer = Producer(
+            {
+                "bootstrap.servers": bootstrap_servers,
+                "transactional.id": f"stranger-{uuid4().hex}",
+                "transaction.timeout.ms": _TRANSACTION_TIMEOUT_MS,
+                "linger.ms": 0,
+            }
+        )
+        self._producer.init_transactions(_TIMEOUT_SECONDS)
+
+    def write(self, *values: bytes, partition: int = 0) -> list[int]:
+        """Write to one partition, in the open transaction or a new one; return the offsets once they are there."""
+        offsets: list[int] = []
+
+        def note(error: KafkaError | None, message: Message) -> None:
+            assert error is None, error
+            offsets.append(message.offset() or 0)
+
+        if not self._is_open:
+            self._producer.begin_transaction()
+            self._is_open = True
+        for value in values:
+            self._producer.produce(self._topic, value, partition=partition, on_delivery=note)
+        assert self._producer.flush(_TIMEOUT_SECONDS) == 0
+        return offsets
+
+    def commit(self) -> None:
+        """Commit what is open."""
+        self._producer.commit_transaction(_TIMEOUT_SECONDS)
+        self._is_open = False
+
+    def abort(self) -> None:
+        """Abort what is open."""
+        self._producer.abort_transaction(_TIMEOUT_SECONDS)
+        self._is_open = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._is_open:
+            self.abort()
