@@ -187,6 +187,7 @@ class HistoryConsumer:
         if subscription is not None:
             await subscription.close(self._settings.consumer_leave_seconds)
         self._batch, self._next_batch, self._in_doubt, self._moved = [], [], {}, set()
+        self.report()
 
     async def _subscribed(self) -> Subscription:
         if self._subscription is None:

@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
+from unittest import mock
 from uuid import uuid4
 
 import pytest
@@ -22,6 +23,7 @@ from history_consumer import applying, standstill
 from history_consumer import consumer as consumer_module
 from history_consumer.consumer import HistoryConsumer
 from history_consumer.operations import history_status
+from history_consumer.positions import Position
 from history_consumer.records import end_of, record_of
 from history_consumer.run import consume
 from history_consumer.settings import ConsumerSettings
@@ -592,6 +594,40 @@ async def test_an_end_behind_markers_hides_no_event_of_a_newer_epoch(
     await consumer.run_once()
     assert list(consumer.assignment.halted) == [0]
     assert await position() == 1
+
+
+async def test_what_a_membership_that_ended_still_hears_of_the_group_changes_nothing_of_the_next(
+    new_consumer: NewConsumer, events: Topic, reached: Reached
+) -> None:
+    class Part:
+        """A partition, as the callbacks name it."""
+
+        def __init__(self, partition: int) -> None:
+            self.partition = partition
+
+    ada, parts, others = Wallet(), [Part(0), Part(1), Part(2)], [Part(7)]
+    events.produce(ada.created())
+    consumer = new_consumer()
+    await drive(consumer, reached(1))
+    old: Any = consumer._subscription
+    await consumer.close()
+    assert metric("partitions_held") == 0
+    assert not consumer.assignment.held
+    events.produce(ada.funded())
+    await drive(consumer, reached(2))
+    for hear in (old._on_assign, old._on_revoke, old._on_lost):
+        hear(mock.Mock(), parts)
+        hear(mock.Mock(), others)
+    old._halt(Position(1, 0, "id"), "too late")
+    old.useless = "too late"
+    await consumer.note_positions({0: Position(0, 0, "id")}, [])
+    await consumer.run_once()
+    found = consumer.assignment
+    assert (sorted(found.held), sorted(found.pending), dict(found.halted)) == ([0, 1, 2], [], {})
+    assert metric("partitions_held") == 3
+    assert consumer._health.checks["kafka"] == "ok"
+    events.produce(ada.funded())
+    await drive(consumer, reached(3))
 
 
 async def test_a_session_timeout_that_the_broker_refuses_is_told_by_its_name(new_consumer: NewConsumer) -> None:

@@ -1,5 +1,6 @@
 """Where the group's callbacks meet the consumer's transaction."""
 
+import asyncio
 import threading
 from collections.abc import AsyncIterator
 from typing import Any
@@ -68,6 +69,38 @@ async def test_an_error_of_an_earlier_reading_has_the_partition_read_anew(subscr
     assert [record.offset for record in subscription._stamped([_record(0, 6)])] == [6]
 
 
+async def test_what_the_group_took_or_never_gave_is_neither_read_nor_halted(subscription: Subscription) -> None:
+    kept, taken = Position(0, 6, "id"), Position(1, 6, "id")
+    await read(subscription, kept, taken)
+    gone: Any = [Part(1)]
+    subscription._on_lost(Member(), gone)  # type: ignore[arg-type]
+    await subscription.halt(taken, "too late")
+    await subscription.read([taken, Position(2, 6, "id")])
+    found = subscription.assignment
+    assert (dict(found.held), dict(found.halted), set(found.pending)) == ({0: kept}, {}, set())
+
+
+async def test_only_the_end_behind_what_was_polled_is_a_record(subscription: Subscription) -> None:
+    position = Position(0, 6, "id")
+    await read(subscription, position)
+    assert subscription._stamped([_end(0, 6), _end(1, 9)]) == []
+    polled = subscription._stamped([_record(0, 6), _end(0, 7), _end(0, 9), _record(0, 9), _end(0, 10), _end(0, 8)])
+    assert [(record.offset, record.is_event, record.content == ()) for record in polled] == [
+        (6, False, False),
+        (8, False, True),
+        (9, False, False),
+    ]
+
+
+async def test_a_client_that_finds_no_broker_says_so_until_one_answers(subscription: Subscription) -> None:
+    async with asyncio.timeout(20):
+        while "brokers are down" not in subscription.state():
+            assert await subscription.poll(1, 0.05) == []
+    assert "Connection refused" in subscription.state()
+    subscription.note_answer()
+    assert subscription.state() == f"joining the group {SETTINGS.consumer_group}"
+
+
 async def read(subscription: Subscription, *positions: Position) -> None:
     """Have the group give the partitions, and begin to read them."""
     given: Any = [Part(position.partition) for position in positions]
@@ -77,6 +110,11 @@ async def read(subscription: Subscription, *positions: Position) -> None:
 
 def _record(partition: int, offset: int) -> Message:
     return Message(topic=SETTINGS.kafka_topic, partition=partition, offset=offset, value=b"{}")
+
+
+def _end(partition: int, offset: int) -> Message:
+    error = KafkaError(KafkaError._PARTITION_EOF)
+    return Message(topic=SETTINGS.kafka_topic, partition=partition, offset=offset, error=error)
 
 
 def _out_of_range(partition: int, offset: int | None) -> Message:
