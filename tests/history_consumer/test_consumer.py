@@ -620,7 +620,6 @@ async def test_what_a_membership_that_ended_still_hears_of_the_group_changes_not
         hear(mock.Mock(), others)
     old._halt(Position(1, 0, "id"), "too late")
     old.useless = "too late"
-    await consumer.note_positions({0: Position(0, 0, "id")}, [])
     await consumer.run_once()
     found = consumer.assignment
     assert (sorted(found.held), sorted(found.pending), dict(found.halted)) == ([0, 1, 2], [], {})

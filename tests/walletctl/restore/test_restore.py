@@ -264,6 +264,7 @@ async def test_an_epoch_is_found_in_the_topic_behind_all_that_a_stranger_wrote_s
     with Stranger(fresh.kafka_bootstrap_servers, fresh.kafka_topic) as stranger:
         for partition in range(3):
             stranger.write(*[b"{"] * 150, partition=partition)
+        stranger.commit()
         assert (await restore.begin(restored_to(first, backup), None)).epoch == 3
 
 
