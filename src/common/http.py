@@ -34,6 +34,9 @@ log = BoundedLog(structlog.get_logger())
 Checks = Callable[[], Awaitable[Mapping[str, str]]]
 """Returns each dependency and `"ok"`, or what is wrong with it."""
 
+WARNING: Final = "warning: "
+"""A check that begins so says what is wrong with something that works."""
+
 _PROBES: Final = ("/live", "/ready", "/metrics")
 
 _BY_STATUS: Final[Mapping[int, type[Problem]]] = {
@@ -137,7 +140,7 @@ def probe_routes(checks: Checks) -> list[BaseRoute]:
 
     async def ready(_: Request) -> Response:
         found = await checks()
-        is_ready = all(state == "ok" for state in found.values())
+        is_ready = all(state == "ok" or state.startswith(WARNING) for state in found.values())
         body = {"status": "ready" if is_ready else "not ready", "checks": dict(found)}
         return JSONResponse(body, status_code=200 if is_ready else 503)
 

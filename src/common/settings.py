@@ -115,6 +115,13 @@ class KafkaSettings(Settings):
     """The topic of the events."""
 
 
+class TopicSettings(KafkaSettings):
+    """What the topic must be like."""
+
+    kafka_topic_retention_ms: int = Field(-1, ge=-1)
+    """How long the topic keeps events; -1 is for ever, so that a history can be built anew from it."""
+
+
 def asyncpg_url(url: str) -> URL:
     """Turn a `postgresql://` URL into the one SQLAlchemy opens with asyncpg.
 

@@ -11,6 +11,7 @@ from typing import Any, Final
 import structlog
 import uvloop
 
+from common.http import WARNING
 from common.http_server import BackgroundServer
 
 log = structlog.get_logger()
@@ -43,6 +44,10 @@ class Health:
     def ok(self, *dependencies: str) -> None:
         """Note that these answer."""
         self.checks.update(dict.fromkeys(dependencies, "ok"))
+
+    def warn(self, subject: str, warning: str) -> None:
+        """Note what is wrong, though the worker works."""
+        self.checks[subject] = f"{WARNING}{warning}"
 
     def failed(self, dependency: str, error: BaseException | str) -> None:
         """Note what is wrong with this one."""

@@ -10,11 +10,21 @@ from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-d
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from common.events import FIRST_SOURCE_EPOCH
+from common.kafka import TopicMissingError, admin_client
+from common.topics import find_topic, way_out, wrong_settings
 from history_consumer import read_queries
 from history_consumer.records import readable
 
 _ADMIN_TIMEOUT_SECONDS: Final = 5.0
 _ID_MAX: Final = 2**63 - 1
+
+
+@dataclass(frozen=True)
+class Broker:
+    """Where the broker is, and how long the topic must keep events there; -1 is for ever."""
+
+    servers: str
+    retention_ms: int
 
 
 @dataclass(frozen=True)
@@ -32,6 +42,8 @@ class HistoryStatus:
         dead_letters: how many records were put aside.
         conflicts: how many of them claim a version that another event has, which is an alarm.
         kafka: "ok", or why the broker could not be asked.
+        topics_wrong: a line for each topic whose settings may lose events.
+        topics_unchecked: a line for each whose settings could not be asked for.
     """
 
     partitions: Sequence[Mapping[str, Any]]
@@ -43,6 +55,8 @@ class HistoryStatus:
     dead_letters: int
     conflicts: int
     kafka: str
+    topics_wrong: Sequence[str]
+    topics_unchecked: Sequence[str]
 
     @property
     def lag(self) -> int | None:
@@ -56,7 +70,7 @@ class HistoryStatus:
         return any(row["source_epoch"] < FIRST_SOURCE_EPOCH for row in self.partitions)
 
 
-async def history_status(engine: AsyncEngine, admin: AdminClient | None, gaps_max: int = 10) -> HistoryStatus:
+async def history_status(engine: AsyncEngine, broker: Broker | None, gaps_max: int = 10) -> HistoryStatus:
     """Return where the history stands; without a broker, without lags.
 
     Raises:
@@ -71,8 +85,12 @@ async def history_status(engine: AsyncEngine, admin: AdminClient | None, gaps_ma
         alarms = await read_queries.alarms(connection)
     kafka = "not asked"
     ends: dict[tuple[str, int], int] = {}
-    if admin is not None:
-        kafka, ends = await _ends(admin, {(row["topic"], row["partition"]) for row in positions})
+    wrong: list[str] = []
+    unchecked: list[str] = []
+    if broker is not None:
+        kafka, ends = await _ends(admin_client(broker.servers), {(row["topic"], row["partition"]) for row in positions})
+        if kafka == "ok":
+            wrong, unchecked = await _check_topics(broker, {row["topic"] for row in positions})
     partitions = []
     for row in positions:
         end = ends.get((row["topic"], row["partition"]))
@@ -88,7 +106,24 @@ async def history_status(engine: AsyncEngine, admin: AdminClient | None, gaps_ma
         counts["dead_letters"],
         alarms["conflicts"],
         kafka,
+        wrong,
+        unchecked,
     )
+
+
+async def _check_topics(broker: Broker, topics: Collection[str]) -> tuple[list[str], list[str]]:
+    """Return a line for each topic whose settings may lose events, and for each that could not be asked for."""
+    wrong: list[str] = []
+    unchecked: list[str] = []
+    for topic in sorted(topics):
+        try:
+            found = wrong_settings(await find_topic(broker.servers, topic), broker.retention_ms)
+        except (KafkaException, TopicMissingError) as error:
+            unchecked.append(f"the settings of topic {topic} could not be checked: {error}")
+            continue
+        if found:
+            wrong.append(way_out(topic, found))
+    return wrong, unchecked
 
 
 async def _ends(admin: AdminClient, partitions: Collection[tuple[str, int]]) -> tuple[str, dict[tuple[str, int], int]]:

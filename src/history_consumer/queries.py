@@ -131,7 +131,8 @@ INSERT_DEAD_LETTERS: Final = _for_both("""
         cast(:reasons AS text[]), cast(:details AS text[])
     ) AS row (partition, "offset", topic_id, key, value, headers, reason, detail)
     ORDER BY partition, "offset"
-    ON CONFLICT DO NOTHING
+    -- The same record only: an id that is taken, since the sequence is behind, is an error.
+    ON CONFLICT (topic_id, partition, "offset") DO NOTHING
 """)
 
 

@@ -13,11 +13,21 @@ from outbox_relay.outcomes import Outcome, Retry, Row
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """A look at the database: first the last id handed out, then, later, the snapshot's bounds."""
+    """A look at the database: first the last id handed out, then, later, the snapshot's bounds.
+
+    `highest_id` is the highest of which anything was left before: if the sequence is behind that, by `behind`, new
+    ids are below old ones. An unknown `last_id` is 0, and not behind.
+    """
 
     last_id: int
     xmin: int
     xmax: int
+    highest_id: int = 0
+
+    @property
+    def behind(self) -> int:
+        """Return by how many ids the sequence is behind."""
+        return max(0, self.highest_id - self.last_id) if self.last_id else 0
 
 
 class SafeHorizon:

@@ -16,8 +16,22 @@ oldest_pending_seconds = Gauge(
     "outbox_relay_oldest_pending_seconds", "Age of the oldest row in the last batch; 0 when nothing was pending."
 )
 
+topic_setting_wrong = Gauge(
+    "outbox_relay_topic_setting_wrong",
+    "Alarm: 1 where a setting of the topic may lose events, 0 where not, -1 where it could not be checked.",
+    ("setting",),
+)
+
 pruned = Counter(
     "outbox_relay_pruned_total", "Rows that retention took, by table: outbox, idempotency_keys.", ("table",)
+)
+
+sequence_behind = Gauge(
+    "outbox_relay_sequence_behind", "Alarm: by how many ids the outbox's sequence is behind ids that were handed out."
+)
+
+rows_moved = Counter(
+    "outbox_relay_rows_moved_total", "Pending rows that got a new id, because theirs was given twice or too low."
 )
 
 low_water_raises = Counter("outbox_relay_low_water_raises_total", "Lanes whose low water rose.")

@@ -49,7 +49,7 @@ class Selection:
 
 
 async def status(engine: AsyncEngine) -> RowMapping:
-    """Return pending, parked, parked_wallets, oldest_pending_seconds, last_id, lowest_low_water, relay_sessions."""
+    """Return pending, parked, parked_wallets, oldest_pending_seconds, last_id, lowest_low_water, stranded, …."""
     async with engine.connect() as connection:
         return await queries.status(connection)
 

@@ -12,6 +12,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from common.events import cloud_event_headers
 from common.kafka import client_config
+from common.topics import BATCH_BYTES_MAX
 from outbox_relay.outcomes import Published, Refused, Report, Undelivered
 from outbox_relay.queries import OutboxRow
 from outbox_relay.settings import RelaySettings
@@ -24,7 +25,6 @@ _POISON: Final = frozenset(
         KafkaError.INVALID_MSG,
         KafkaError.INVALID_MSG_SIZE,
         KafkaError.INVALID_RECORD,
-        KafkaError.INVALID_TIMESTAMP,
     }
 )
 _FLUSH_MARGIN_SECONDS: Final = 2.0
@@ -43,10 +43,13 @@ class Publisher:
 
     def __init__(self, settings: RelaySettings) -> None:
         self._settings = settings
+        self.batch_bytes_max = BATCH_BYTES_MAX
+        """May be set at any time, from any thread."""
         self._producer = self._new_producer()
 
     def _new_producer(self) -> Producer:
-        self._is_spent = False
+        self._is_spent, self._batch_bytes = False, self.batch_bytes_max
+        self._why = "no delivery report in time"
         config = client_config(
             self._settings.kafka_bootstrap_servers,
             "outbox-relay",
@@ -59,7 +62,8 @@ class Publisher:
                 "delivery.timeout.ms": round(self._settings.relay_delivery_timeout_seconds * 1000),
                 # flush() sends at once; until then a batch may fill.
                 "linger.ms": 50,
-                "batch.size": 1_000_000,
+                # What fits the topic uncompressed fits it compressed: only a record too large by itself is refused.
+                "batch.size": self._batch_bytes,
                 "queue.buffering.max.messages": 100_000,
                 "error_cb": self._on_error,
             },
@@ -67,6 +71,7 @@ class Publisher:
         return Producer(config)
 
     def _on_error(self, error: KafkaError) -> None:
+        self._why = str(error)
         log.warning("kafka_error", error=str(error))
 
     def ping(self) -> None:
@@ -133,7 +138,7 @@ class Publisher:
             refused.add(row.aggregate_id)
         with self._fatal_told():
             self._producer.flush(max(0.0, deadline - time.monotonic()))
-        return {row.id: delivered.get(row.id) or Undelivered("no delivery report in time") for row in sent}
+        return {row.id: delivered.get(row.id) or Undelivered(self._why) for row in sent}
 
     @contextmanager
     def _fatal_told(self) -> Iterator[None]:
@@ -142,8 +147,8 @@ class Publisher:
             yield
         except (KafkaException, SystemError) as error:
             # The client sets a fatal error in the middle of a call that then returns, which Python calls a SystemError.
-            self._is_spent = True
-            log.warning("producer_failed", error=str(error.__cause__ or error))
+            self._is_spent, self._why = True, str(error.__cause__ or error)
+            log.warning("producer_failed", error=self._why)
 
     def _produce(self, row: OutboxRow, delivered: dict[int, Report], deadline: float) -> Report | None:
         """Queue the row; return why it couldn't be."""
@@ -165,7 +170,7 @@ class Publisher:
             except KafkaException as error:
                 return _report_of(error.args[0])
             return None
-        return Undelivered("the producer's queue stayed full")
+        return Undelivered(self._why)
 
     def _empty(self) -> None:
         """Forget all that the producer still holds. The next one takes its place later: to end one may take long."""
@@ -175,7 +180,7 @@ class Publisher:
             self._producer.flush(_FLUSH_MARGIN_SECONDS)
 
     def _replace_if_spent(self) -> None:
-        if self._is_spent:
+        if self._is_spent or self._batch_bytes != self.batch_bytes_max:
             self._producer = self._new_producer()
 
 

@@ -51,6 +51,14 @@ READ_PENDING: Final = Statement("""
     ORDER BY id
 """)
 
+ANY_PENDING: Final = Statement("""
+    SELECT EXISTS (
+        SELECT FROM wallet.outbox_lanes AS lanes
+        JOIN wallet.outbox ON outbox.lane = lanes.lane AND outbox.id > lanes.low_water
+            AND published_at IS NULL AND parked_at IS NULL
+    )
+""")
+
 SETTLE: Final = Statement("""
     UPDATE wallet.outbox
     SET published_at = statement_timestamp(), kafka_partition = settled.partition,
@@ -75,7 +83,15 @@ RAISE_LOW_WATER: Final = Statement("""
     WHERE outbox_lanes.lane = raised.lane AND outbox_lanes.low_water < raised.low_water
 """)
 
-LAST_ID: Final = Statement("SELECT coalesce(pg_sequence_last_value('wallet.outbox_id_seq'), 0)")
+HIGHEST_ID: Final = """greatest(
+    (SELECT max(id) FROM wallet.outbox), (SELECT max(low_water) FROM wallet.outbox_lanes),
+    (SELECT up_to_id FROM wallet.outbox_pruned), 0
+)"""
+"""The highest id that was ever handed out, by all that is left of it."""
+
+# One statement: its snapshot is older than what it reads of the sequence, so a sequence in order is never behind.
+# Unknown, where nothing was taken from it yet or this role may not see it, is 0.
+LAST_ID: Final = Statement(f"SELECT coalesce(pg_sequence_last_value('wallet.outbox_id_seq'), 0), {HIGHEST_ID}")
 SNAPSHOT: Final = Statement("""
     SELECT pg_snapshot_xmin(snapshot)::text::bigint, pg_snapshot_xmax(snapshot)::text::bigint
     FROM pg_current_snapshot() AS snapshot
@@ -113,6 +129,12 @@ async def read_pending(
     return list(map(OutboxRow._make, rows))
 
 
+async def is_anything_pending(connection: asyncpg.Connection) -> bool:
+    """Return whether there are pending rows, whoever holds their lanes."""
+    ((found,),) = await ANY_PENDING.fetch(connection)
+    return bool(found)
+
+
 async def settle(connection: asyncpg.Connection, published: Mapping[int, Published]) -> None:
     """Write where each row went."""
     await SETTLE.fetch(
@@ -139,10 +161,10 @@ async def raise_low_waters(connection: asyncpg.Connection, low_waters: Mapping[i
 
 
 async def look(connection: asyncpg.Connection) -> Moment:
-    """Return the last outbox id handed out, and the bounds of a snapshot taken after reading it."""
-    ((last_id,),) = await LAST_ID.fetch(connection)
+    """Return the last and the highest outbox id handed out, and the bounds of a snapshot taken after reading it."""
+    ((last_id, highest_id),) = await LAST_ID.fetch(connection)
     ((xmin, xmax),) = await SNAPSHOT.fetch(connection)
-    return Moment(last_id, xmin, xmax)
+    return Moment(last_id, xmin, xmax, highest_id)
 
 
 # What operators ask. A selection's empty filters match everything.
@@ -165,7 +187,7 @@ _SHOWN: Final = """
     kafka_offset, attempts, parked_at, skipped_at, last_error, source_epoch
 """
 
-STATUS: Final = text("""
+STATUS: Final = text(f"""
     SELECT
         (SELECT count(*) FROM wallet.outbox WHERE published_at IS NULL AND parked_at IS NULL) AS pending,
         (SELECT count(*) FROM wallet.outbox WHERE parked_at IS NOT NULL AND skipped_at IS NULL) AS parked,
@@ -175,9 +197,12 @@ STATUS: Final = text("""
             WHERE published_at IS NULL AND parked_at IS NULL) AS oldest_pending_seconds,
         (SELECT max(id) FROM wallet.outbox) AS last_id,
         (SELECT min(low_water) FROM wallet.outbox_lanes) AS lowest_low_water,
+        (SELECT count(*) FROM wallet.outbox JOIN wallet.outbox_lanes AS lanes ON lanes.lane = outbox.lane
+            WHERE published_at IS NULL AND parked_at IS NULL AND outbox.id <= lanes.low_water) AS stranded,
+        coalesce(greatest({HIGHEST_ID} - pg_sequence_last_value('wallet.outbox_id_seq'), 0), 0) AS sequence_behind,
         (SELECT count(*) FROM pg_stat_activity
             WHERE datname = current_database() AND application_name = 'outbox-relay') AS relay_sessions
-""")
+""")  # noqa: S608 - a constant of this module
 
 LIST_ROWS: Final = {
     state: text(f"SELECT {_SHOWN} FROM wallet.outbox WHERE {where} AND {_SELECTED} ORDER BY id DESC LIMIT :limit")  # noqa: S608

@@ -20,6 +20,7 @@ from common.identifiers import LANES
 from common.worker import Health, TemporaryError
 from outbox_relay import metrics, queries
 from outbox_relay.low_water import SafeHorizon, raised_low_waters
+from outbox_relay.numbering import Numbering
 from outbox_relay.outcomes import Outcome, Parked, Published, Retry, decide_outcomes
 from outbox_relay.pace import Pace
 from outbox_relay.publisher import BrokerAwayError, Publisher
@@ -31,6 +32,10 @@ log = structlog.get_logger()
 _LOOK_INTERVAL_SECONDS: Final = 0.5
 # What waits longer waits on a connection that a firewall forgot: nobody ends it but we.
 _DATABASE_SECONDS_MAX: Final = 15.0
+
+
+class SequenceBehindError(Exception):
+    """New outbox ids are below old ones."""
 
 
 class Relay:
@@ -45,6 +50,7 @@ class Relay:
         self._health = health
         self._pace = pace
         self._horizon = SafeHorizon()
+        self._numbering = Numbering(engine, health)
         self._next_look = 0.0
         self._broker_away = False
         # Halved while there isn't time for all: one row there is always time for.
@@ -56,17 +62,26 @@ class Relay:
         Raises:
             TemporaryError: PostgreSQL or Kafka is away. What was settled stays settled; the rest is pending.
         """
-        if self._broker_away:
+        was_away = self._broker_away
+        if was_away:
             await self._wait_for_broker()
         await self._pace.wait()
         try:
             outcomes = await self._claim_publish_settle()
+            # That the broker answers isn't enough: it may answer and take nothing.
+            broker_is_fine = outcomes or (was_away and not await self._is_anything_pending())
+        except SequenceBehindError:
+            # Nothing is claimed: what has a new id would go out before what is older.
+            await self._numbering.heal()
+            return 1
         except Exception as error:
             if is_unreachable(error):
                 raise TemporaryError("database", explained(error)) from error
             raise
         self._health.ok("database")
         count = self._account(outcomes)
+        if broker_is_fine:
+            self._health.ok("kafka")
         self._pace.note(count)
         return count
 
@@ -77,7 +92,11 @@ class Relay:
         except BrokerAwayError as error:
             raise TemporaryError("kafka", error) from error
         self._broker_away = False
-        self._health.ok("kafka")
+
+    async def _is_anything_pending(self) -> bool:
+        """Ask whether another of the tasks may have rows in hand that the broker refuses."""
+        async with asyncio.timeout(_DATABASE_SECONDS_MAX), driver_connection(self._engine) as connection:
+            return await queries.is_anything_pending(connection)
 
     async def _claim_publish_settle(self) -> Mapping[int, Outcome]:
         async with asyncio.timeout(_DATABASE_SECONDS_MAX) as deadline:
@@ -121,7 +140,12 @@ class Relay:
         now = time.monotonic()
         if now >= self._next_look:
             self._next_look = now + _LOOK_INTERVAL_SECONDS
-            self._horizon.observe(await queries.look(connection))
+            moment = await queries.look(connection)
+            metrics.sequence_behind.set(moment.behind)
+            if moment.behind:
+                self._next_look = now
+                raise SequenceBehindError
+            self._horizon.observe(moment)
         return self._horizon.safe_id
 
     async def _publish(self, rows: list[OutboxRow]) -> dict[int, Outcome]:
@@ -140,8 +164,6 @@ class Relay:
         if away is not None:
             self._broker_away = True
             raise TemporaryError("kafka", away.error)
-        if outcomes:
-            self._health.ok("kafka")
         return len(outcomes) - len(retries)
 
     def _note_time_left(self, was_enough: bool) -> None:

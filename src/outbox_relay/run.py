@@ -4,19 +4,19 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 import structlog
-from confluent_kafka import KafkaException
 
 from common.database import create_engine
 from common.http import ops_server
-from common.kafka import admin_client, ensure_topic
 from common.logs import configure_logs
-from common.worker import FAILURE_PAUSES, Health, Pauses, pause, repeat, serve_until_stopped, stop_on_signals
-from outbox_relay import metrics, retention
+from common.worker import Health, Pauses, pause, repeat, serve_until_stopped, stop_on_signals
+from outbox_relay import metrics, retention, topic
+from outbox_relay.numbering import LOOKS, Numbering
 from outbox_relay.pace import Pace
 from outbox_relay.publisher import Publisher
 from outbox_relay.relay import Relay
 from outbox_relay.retention import Ages, Retention
 from outbox_relay.settings import RelaySettings
+from outbox_relay.topic import TopicWatch, prepare_topic
 from outbox_relay.wake_up import WakeUp
 
 log = structlog.get_logger()
@@ -42,12 +42,13 @@ async def run(settings: RelaySettings) -> None:
 
 async def relay_until(stop: asyncio.Event, settings: RelaySettings, health: Health) -> None:
     """Make the topic, then relay, and prune what is old, until `stop`."""
-    if not await _prepare_topic(stop, settings, health):
+    if not await prepare_topic(stop, settings, health):
         return
     engine = create_engine(
         settings.database_url,
         "outbox-relay",
-        pool_size=settings.relay_tasks + 2,
+        # Each task its own; and those that listen, prune and look after ids.
+        pool_size=settings.relay_tasks + 3,
         connect_timeout_seconds=settings.database_connect_timeout_seconds,
         idle_in_transaction_timeout_seconds=HUNG_TRANSACTION_SECONDS,
         # Past all that a batch may take: claiming, publishing, settling.
@@ -57,12 +58,17 @@ async def relay_until(stop: asyncio.Event, settings: RelaySettings, health: Heal
     pace = Pace(settings.relay_gather_seconds, settings.relay_batch_rows)
     log.info("started", tasks=settings.relay_tasks, topic=settings.kafka_topic)
     wake_up = WakeUp(engine)
+    publishers = [Publisher(settings) for _ in range(settings.relay_tasks)]
     try:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(wake_up.run(stop))
-            for _ in range(settings.relay_tasks):
-                relay = Relay(settings, engine, Publisher(settings), health, pace)
+            for publisher in publishers:
+                relay = Relay(settings, engine, publisher, health, pace)
                 tasks.create_task(_repeat(relay.run_once, stop, idle, health, wake_up.pause))
+            watch = TopicWatch(settings, health, publishers)
+            tasks.create_task(_repeat(watch.run_once, stop, topic.LOOKS, health))
+            numbering = Numbering(engine, health)
+            tasks.create_task(_repeat(numbering.run_once, stop, LOOKS, health))
             ages = Ages(settings.outbox_retention_days, settings.idempotency_retention_days)
             tasks.create_task(_repeat(Retention(engine, ages).run_once, stop, retention.PAUSES, health))
     finally:
@@ -84,28 +90,3 @@ async def _repeat(
         on_failure=lambda dependency: metrics.failures.labels(dependency).inc(),
         pause_idle=pause_idle,
     )
-
-
-async def _prepare_topic(stop: asyncio.Event, settings: RelaySettings, health: Health) -> bool:
-    """Create the topic if it's missing and that is wanted, however long the broker takes to come up."""
-    if not settings.kafka_topic_create:
-        return not stop.is_set()
-    config = {"retention.ms": str(settings.kafka_topic_retention_ms)}
-    failures = 0
-    while not stop.is_set():
-        # A new client each time, for the reason that `describe_topic` has.
-        admin = admin_client(settings.kafka_bootstrap_servers)
-        try:
-            created = await ensure_topic(admin, settings.kafka_topic, settings.kafka_topic_partitions, config)
-        except KafkaException as error:
-            failures += 1
-            health.failed("kafka", error)
-            metrics.failures.labels("kafka").inc()
-            log.warning("topic_not_prepared", error=str(error), failures=failures)
-            await pause(stop, FAILURE_PAUSES.after(failures))
-            continue
-        if created:
-            log.info("topic_created", topic=settings.kafka_topic, partitions=settings.kafka_topic_partitions)
-        health.ok("kafka")
-        return True
-    return False

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from common.settings import ConnectSettings, KafkaSettings, LogSettings, Port, Settings, WalletDatabaseSettings
+from common.settings import ConnectSettings, LogSettings, Port, Settings, TopicSettings, WalletDatabaseSettings
 
 
 class RetentionSettings(Settings):
@@ -16,7 +16,7 @@ class RetentionSettings(Settings):
     """Idempotency keys this old leave: a request that repeats one is a new request."""
 
 
-class RelaySettings(RetentionSettings, ConnectSettings, WalletDatabaseSettings, KafkaSettings, LogSettings):
+class RelaySettings(RetentionSettings, ConnectSettings, WalletDatabaseSettings, TopicSettings, LogSettings):
     """Each from the environment variable of its name in capitals."""
 
     relay_tasks: int = Field(3, ge=1, le=16)
@@ -43,7 +43,5 @@ class RelaySettings(RetentionSettings, ConnectSettings, WalletDatabaseSettings, 
     """Whether a relay makes the topic if it is missing when the relay starts."""
     kafka_topic_partitions: int = Field(12, ge=1, le=10_000)
     """Partitions of a topic that a relay makes."""
-    kafka_topic_retention_ms: int = Field(-1, ge=-1)
-    """How long a new topic keeps events; -1 is for ever, so that a history can be built anew from it."""
     kafka_compression: Literal["none", "lz4", "zstd", "snappy", "gzip"] = "lz4"
     """How batches of records are compressed."""

@@ -5,6 +5,7 @@ from common.settings import (
     HistoryDatabaseSettings,
     KafkaSettings,
     OperatorSettings,
+    TopicSettings,
     WalletDatabaseSettings,
 )
 
@@ -17,8 +18,8 @@ class RestoreSettings(DatabaseSettings, KafkaSettings, OperatorSettings):
     """What `restore begin` changes, and what it looks at first."""
 
 
-class StatusSettings(HistoryDatabaseSettings):
+class StatusSettings(HistoryDatabaseSettings, TopicSettings):
     """What `history status` looks at: the broker only if it is named."""
 
     kafka_bootstrap_servers: str = ""
-    """Brokers to ask for the lag: `host:9092,…`. Unset, none is shown."""
+    """Brokers to ask for the lag and the topic's settings: `host:9092,…`. Unset, neither is shown."""

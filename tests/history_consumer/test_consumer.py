@@ -22,7 +22,7 @@ from foreign_transactions import Stranger
 from history_consumer import applying, standstill
 from history_consumer import consumer as consumer_module
 from history_consumer.consumer import HistoryConsumer
-from history_consumer.operations import history_status
+from history_consumer.operations import Broker, history_status
 from history_consumer.positions import Position
 from history_consumer.records import end_of, record_of
 from history_consumer.run import consume
@@ -548,7 +548,7 @@ async def test_behind_the_markers_of_transactions_the_consumer_is_at_the_end_and
     reached: Reached,
     stranger: Stranger,
     engine: AsyncEngine,
-    kafka_admin: AdminClient,
+    kafka_bootstrap_servers: str,
     end: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -569,7 +569,7 @@ async def test_behind_the_markers_of_transactions_the_consumer_is_at_the_end_and
         getattr(stranger, end)()
         # An event, a record, a marker.
         await drive(consumer, reached(3 * number))
-        assert (await history_status(engine, kafka_admin)).lag == 0
+        assert (await history_status(engine, Broker(kafka_bootstrap_servers, -1))).lag == 0
     await drive(consumer, looked_for_long)
     assert metric("standstills_total") == before
     assert consumer._health.checks["kafka"] == "ok"

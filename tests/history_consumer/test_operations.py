@@ -5,13 +5,11 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from confluent_kafka.admin import AdminClient
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from common.kafka import admin_client
 from history_consumer import operations
 from history_consumer.consumer import HistoryConsumer
-from history_consumer.operations import history_status, list_dead_letters, show_dead_letter
+from history_consumer.operations import Broker, history_status, list_dead_letters, show_dead_letter
 from history_events import AnyEvent, History, Topic, Wallet
 
 NewConsumer = Callable[..., HistoryConsumer]
@@ -21,7 +19,7 @@ async def test_status_says_how_far_the_history_is_and_what_is_missing(
     new_consumer: NewConsumer,
     events: Topic,
     engine: AsyncEngine,
-    kafka_admin: AdminClient,
+    kafka_bootstrap_servers: str,
     eventually: Callable[..., Awaitable[Any]],
 ) -> None:
     ada, bob = Wallet("ada"), Wallet("bob")
@@ -31,12 +29,12 @@ async def test_status_says_how_far_the_history_is_and_what_is_missing(
 
     async def caught_up() -> bool:
         await consumer.run_once()
-        status = await history_status(engine, kafka_admin)
+        status = await history_status(engine, Broker(kafka_bootstrap_servers, -1))
         return bool(status.partitions) and status.lag == 0
 
     await eventually(caught_up)
     events.produce(bob.funded())
-    status = await history_status(engine, kafka_admin)
+    status = await history_status(engine, Broker(kafka_bootstrap_servers, -1))
     assert [(row["partition"], row["next_offset"], row["lag"]) for row in status.partitions] == [
         (0, 5, 1),
         (1, 0, 0),
@@ -62,7 +60,7 @@ async def test_status_without_a_broker_has_no_lag(
 ) -> None:
     monkeypatch.setattr(operations, "_ADMIN_TIMEOUT_SECONDS", 0.5)
     await history.add(Wallet(id=UUID(int=1)).created())
-    away = await history_status(engine, admin_client("127.0.0.1:1"))
+    away = await history_status(engine, Broker("127.0.0.1:1", -1))
     assert (away.lag, away.partitions[0]["next_offset"]) == (None, 1)
     assert away.kafka.startswith("away: ")
     assert (await history_status(engine, None)).kafka == "not asked"

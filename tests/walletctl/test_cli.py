@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from common.topics import set_settings
 from history_events import AnyEvent, History, Wallet
 from outbox_relay import operations
 from outboxes import Outbox
@@ -233,6 +234,37 @@ async def test_parked_events_are_something_wrong(
     async with engine.begin() as connection:
         await connection.execute(text("UPDATE wallet.outbox SET parked_at = now()"))
     assert walletctl("outbox", "status", DATABASE_URL=database_url).returncode == Exit.FOUND_WRONG
+
+
+async def test_outbox_ids_out_of_order_are_something_wrong_and_migrating_mends_them(
+    walletctl: WalletCtl, database_url: str, outbox: Outbox, engine: AsyncEngine
+) -> None:
+    await outbox.write(uuid4(), 3)
+    async with engine.begin() as connection:
+        await connection.execute(text("UPDATE wallet.outbox_lanes SET low_water = 3"))
+        await connection.execute(text("SELECT setval('wallet.outbox_id_seq', 1)"))
+    wrong = walletctl("outbox", "status", DATABASE_URL=database_url)
+    assert wrong.returncode == Exit.FOUND_WRONG
+    assert "walletctl db migrate" in wrong.stderr
+    found = printed(walletctl("outbox", "status", "--json", DATABASE_URL=database_url))
+    assert (found["stranded"], found["sequence_behind"]) == (3, 2)
+    assert walletctl("db", "migrate", DATABASE_URL=database_url).returncode == Exit.OK
+    assert walletctl("outbox", "status", DATABASE_URL=database_url).returncode == Exit.OK
+    assert [row["id"] for row in await outbox.rows()] == [4, 5, 6]
+
+
+async def test_a_topic_that_may_lose_events_is_something_wrong(walletctl: WalletCtl, settings: VerifySettings) -> None:
+    at, status = environment(settings), ("history", "status")
+    assert walletctl(*status, **at).returncode == Exit.OK
+    await set_settings(settings.kafka_bootstrap_servers, settings.kafka_topic, {"cleanup.policy": "compact"})
+    wrong = walletctl(*status, **at)
+    assert wrong.returncode == Exit.FOUND_WRONG
+    assert "kafka-configs.sh" in wrong.stdout
+    assert "cleanup.policy=delete" in wrong.stdout
+    (line,) = printed(walletctl(*status, "--json", **at))["topics_wrong"]
+    assert line in wrong.stdout
+    await set_settings(settings.kafka_bootstrap_servers, settings.kafka_topic, {"cleanup.policy": "delete"})
+    assert walletctl(*status, **at).returncode == Exit.OK
 
 
 async def test_an_event_is_parked_skipped_and_its_wallet_released(

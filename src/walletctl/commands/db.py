@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from common.migrations import SCHEMAS, current_revision, head_revision, migrate
+from common.sequences import raise_sequences
 from common.settings import DatabaseSettings
 from walletctl.console import Exit, JsonOption, load_settings, out, print_json, print_table
 from walletctl.databases import opened, run
@@ -21,14 +22,23 @@ def _urls() -> dict[str, str]:
 def migrate_all() -> None:
     """Bring the schemas `wallet` and `history` to the newest revision; safe to repeat, and at the same time.
 
+    Sequences that are behind are raised, and outbox rows below them are put in order: do this after a cut-over to a
+    logical replica, and after restoring a dump.
+
     DATABASE_URL names the database; HISTORY_DATABASE_URL another one for the history, if that is wanted.
     """
+    from outbox_relay.numbering import heal
+
     urls = _urls()
 
     async def work() -> None:
         for schema in SCHEMAS:
             async with opened(urls[schema]) as engine:
                 await migrate(engine, schema)
+                if schema == "wallet":
+                    await heal(engine)
+                async with engine.begin() as connection:
+                    await raise_sequences(connection, schema)
 
     run(work())
     out.print(f"migrated: {', '.join(f'{schema} at {head_revision(schema)}' for schema in SCHEMAS)}")

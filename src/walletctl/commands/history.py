@@ -5,11 +5,11 @@ from typing import Annotated, Literal
 
 import orjson
 import typer
+from rich.markup import escape
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from common.kafka import admin_client
 from history_consumer import operations, retention
-from history_consumer.operations import HistoryStatus
+from history_consumer.operations import Broker, HistoryStatus
 from history_consumer.retrying import Retried, retry_dead_letters
 from history_consumer.settings import RetentionSettings
 from walletctl.console import (
@@ -98,20 +98,23 @@ def rebuild(
 def status(as_json: JsonOption = False) -> None:
     """Show positions, lag, gaps and dead letters; exit 1 if there is a gap or a dead letter, or it is to be rebuilt.
 
-    With KAFKA_BOOTSTRAP_SERVERS in the environment the lag is shown too. A gap may close by itself, while
-    events are on their way.
+    With KAFKA_BOOTSTRAP_SERVERS in the environment the lag is shown too, and the topic's settings are checked: exit 1
+    if with them events may be lost, or expire before KAFKA_TOPIC_RETENTION_MS. A gap may close by itself, while events
+    are on their way.
     """
-    servers = load_settings(StatusSettings).kafka_bootstrap_servers
+    settings = load_settings(StatusSettings)
+    servers = settings.kafka_bootstrap_servers
+    broker = Broker(servers, settings.kafka_topic_retention_ms) if servers else None
 
     async def work(engine: AsyncEngine) -> HistoryStatus:
-        return await operations.history_status(engine, admin_client(servers) if servers else None)
+        return await operations.history_status(engine, broker)
 
     found = with_history_database(work)
     if as_json:
         print_json({**asdict(found), "lag": found.lag, "is_stopped": found.is_stopped})
     else:
         _print_status(found)
-    if found.gaps or found.dead_letters or found.is_stopped:
+    if found.gaps or found.dead_letters or found.is_stopped or found.topics_wrong:
         raise typer.Exit(Exit.FOUND_WRONG)
 
 
@@ -148,6 +151,10 @@ def _print_status(found: HistoryStatus) -> None:
             "database was restored: walletctl restore begin",
             highlight=False,
         )
+    for line in found.topics_unchecked:
+        out.print(escape(line), highlight=False, soft_wrap=True)
+    for line in found.topics_wrong:
+        out.print(f"[red]alarm:[/red] {escape(line)}", highlight=False, soft_wrap=True)
     if found.is_stopped:
         out.print(
             "[red]alarm:[/red] the wallet database was restored, and the history takes nothing more until it is "

@@ -63,14 +63,20 @@ def _selection(
 
 @app.command(epilog="Example:  walletctl outbox status --json")
 def status(as_json: JsonOption = False) -> None:
-    """Show how much is pending and parked; exit 1 if anything is parked."""
+    """Show how much is pending and parked; exit 1 if anything is parked, or ids are out of order."""
     found = dict(with_wallet_database(operations.status))
     if as_json:
         print_json(found)
     else:
         print_fields("Outbox", found)
+    if found["stranded"] or found["sequence_behind"]:
+        err.print(
+            "New outbox ids are below old ones: a relay mends it within a minute if it may, else: walletctl db migrate",
+            soft_wrap=True,
+        )
     if found["parked"]:
         err.print("Parked events wait for an operator: walletctl outbox list --state parked, then outbox retry or skip")
+    if found["parked"] or found["stranded"] or found["sequence_behind"]:
         raise typer.Exit(Exit.FOUND_WRONG)
 
 

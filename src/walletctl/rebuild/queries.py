@@ -76,7 +76,7 @@ COPY_DEAD_LETTERS: Final = text("""
     INSERT INTO history.dead_letters (topic, partition, "offset", topic_id, key, value, headers, reason, detail)
     SELECT topic, partition, "offset", topic_id, key, value, headers, reason, detail
     FROM history.dead_letters_rebuild ORDER BY id
-    ON CONFLICT DO NOTHING
+    ON CONFLICT (topic_id, partition, "offset") DO NOTHING
 """)
 
 REBUILT: Final = text("""

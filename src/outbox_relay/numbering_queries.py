@@ -1,0 +1,104 @@
+"""The SQL of outbox ids: are they handed out above all that were, and if not, put right."""
+
+from typing import Final, NamedTuple
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from common.identifiers import LANES
+from outbox_relay.queries import HIGHEST_ID, LOCK_LANES_OF
+
+# One at a time, whoever it is; the others find nothing left to do.
+LOCK: Final = text("SELECT pg_advisory_xact_lock(hashtextextended('wallet outbox numbering', 0))")
+
+# Nobody writes an event meanwhile, so nobody takes an id; and no relay is in the middle of one.
+LOCK_OUTBOX: Final = text("LOCK TABLE wallet.outbox IN SHARE ROW EXCLUSIVE MODE")
+
+IDS: Final = text(f"SELECT last_value - CASE WHEN is_called THEN 0 ELSE 1 END, {HIGHEST_ID} FROM wallet.outbox_id_seq")  # noqa: S608
+
+# Reads past the dead index entries that the low water is there to skip.
+ANY_STRANDED: Final = text("""
+    SELECT EXISTS (
+        SELECT FROM wallet.outbox_lanes AS lanes
+        CROSS JOIN LATERAL (
+            SELECT FROM wallet.outbox
+            WHERE outbox.lane = lanes.lane AND outbox.id <= lanes.low_water
+                AND published_at IS NULL AND parked_at IS NULL
+            LIMIT 1
+        ) AS stranded
+    )
+""")
+
+# Every unpublished row of a wallet moves that has one with an id that was handed out twice, or where no relay looks:
+# in the order of their times, which is that of the wallet's versions. So what was written last is published last.
+MOVE_MISPLACED: Final = text("""
+    WITH misplaced AS (
+        SELECT DISTINCT found.lane, found.aggregate_id
+        FROM wallet.outbox_lanes AS lanes
+        CROSS JOIN LATERAL (
+            SELECT lane, aggregate_id FROM wallet.outbox
+            WHERE outbox.lane = lanes.lane AND outbox.id <= greatest(lanes.low_water, :reused_id)
+                AND published_at IS NULL AND parked_at IS NULL
+        ) AS found
+    ), chosen AS (
+        SELECT outbox.id FROM misplaced
+        JOIN wallet.outbox ON outbox.lane = misplaced.lane AND outbox.aggregate_id = misplaced.aggregate_id
+        WHERE published_at IS NULL AND parked_at IS NULL
+        UNION ALL
+        SELECT outbox.id FROM misplaced JOIN wallet.outbox ON outbox.aggregate_id = misplaced.aggregate_id
+        WHERE parked_at IS NOT NULL AND skipped_at IS NULL
+    ), taken AS (
+        DELETE FROM wallet.outbox USING chosen WHERE outbox.id = chosen.id RETURNING outbox.*
+    ), moved AS (
+        INSERT INTO wallet.outbox (
+            id, event_id, aggregate_id, lane, event_type, payload, headers, created_at, attempts, last_error,
+            parked_at, source_epoch
+        )
+        OVERRIDING SYSTEM VALUE
+        SELECT :above_id + row_number() OVER (ORDER BY created_at, id), event_id, aggregate_id, lane, event_type,
+            payload, headers, created_at, attempts, last_error, parked_at, source_epoch
+        FROM taken
+        RETURNING id
+    )
+    SELECT count(*) FROM moved
+""")
+
+SET_SEQUENCE: Final = text("SELECT setval('wallet.outbox_id_seq', :last_id)")
+
+SET_STATEMENT_TIMEOUT: Final = text("SELECT set_config('statement_timeout', :milliseconds, true)")
+
+
+class Ids(NamedTuple):
+    """The last id that the sequence handed out, and the highest of which anything is left."""
+
+    last_id: int
+    highest_id: int
+
+
+async def lock(connection: AsyncConnection) -> None:
+    """Take the leases of all lanes, and keep the wallets from writing, until the transaction ends."""
+    await connection.execute(LOCK)
+    await connection.execute(LOCK_LANES_OF, {"lanes": list(range(LANES))})
+    await connection.execute(LOCK_OUTBOX)
+
+
+async def ids(connection: AsyncConnection) -> Ids:
+    """Return where the sequence is, and where it must be at least."""
+    return Ids(*(await connection.execute(IDS)).one())
+
+
+async def is_any_stranded(connection: AsyncConnection, seconds_max: float) -> bool:
+    """Return whether a pending row lies where no relay looks; PostgreSQL cancels it after so long."""
+    await connection.execute(SET_STATEMENT_TIMEOUT, {"milliseconds": str(round(seconds_max * 1000))})
+    return bool(await connection.scalar(ANY_STRANDED))
+
+
+async def move_misplaced(connection: AsyncConnection, reused_id: int, above_id: int) -> int:
+    """Give misplaced rows ids above that one; return how many. Up to `reused_id` ids may have been given twice."""
+    parameters = {"reused_id": reused_id, "above_id": above_id}
+    return int((await connection.execute(MOVE_MISPLACED, parameters)).scalar_one())
+
+
+async def set_sequence(connection: AsyncConnection, last_id: int) -> None:
+    """Let the next id be the one after that."""
+    await connection.execute(SET_SEQUENCE, {"last_id": last_id})

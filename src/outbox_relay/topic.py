@@ -1,0 +1,131 @@
+"""The relay's topic: made if it is missing, and looked at from time to time. docs/topic.md has what it needs."""
+
+import asyncio
+from collections.abc import Collection
+from typing import Final
+
+import structlog
+from confluent_kafka import KafkaError, KafkaException
+from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
+
+from common.kafka import TopicMissingError, admin_client, describe_topic, ensure_topic
+from common.topics import BATCH_BYTES_MAX, CHECKED, find_topic, needed_settings, set_settings, way_out, wrong_settings
+from common.worker import FAILURE_PAUSES, Health, Pauses, pause
+from outbox_relay import metrics
+from outbox_relay.publisher import Publisher
+from outbox_relay.settings import RelaySettings
+
+log = structlog.get_logger()
+
+LOOKS: Final = Pauses(60.0, 60.0)
+"""How often a relay looks at the topic's settings."""
+
+_NOT_ALLOWED: Final = (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.CLUSTER_AUTHORIZATION_FAILED)
+
+
+class TopicNotReadyError(Exception):
+    """Somebody else has to do something about the topic."""
+
+
+async def prepare_topic(stop: asyncio.Event, settings: RelaySettings, health: Health) -> bool:
+    """Return when the topic is there, however long that takes; False if `stop` came first.
+
+    It is looked for first and made only if it is missing: a relay that may not create topics needs nothing but one.
+    """
+    failures = 0
+    while not stop.is_set():
+        try:
+            await _have_topic(settings)
+        except (KafkaException, TopicNotReadyError) as error:
+            failures += 1
+            health.failed("kafka", error)
+            metrics.failures.labels("kafka").inc()
+            log.warning("topic_not_prepared", error=str(error), failures=failures)
+            await pause(stop, FAILURE_PAUSES.after(failures))
+            continue
+        health.ok("kafka")
+        return True
+    return False
+
+
+async def _have_topic(settings: RelaySettings) -> None:
+    topic, partitions = settings.kafka_topic, settings.kafka_topic_partitions
+    by_hand = f"kafka-topics.sh --create --topic {topic} --partitions {partitions}, with the settings of docs/topic.md"
+    try:
+        await describe_topic(settings.kafka_bootstrap_servers, topic)
+    except TopicMissingError:
+        if not settings.kafka_topic_create:
+            raise TopicNotReadyError(f"topic {topic} is missing, and KAFKA_TOPIC_CREATE is off: {by_hand}") from None
+        try:
+            await _make_topic(settings)
+        except KafkaException as error:
+            if error.args[0].code() not in _NOT_ALLOWED:
+                raise
+            what = f"topic {topic} is missing, and this relay may not create it: {by_hand}, or allow it CREATE"
+            raise TopicNotReadyError(what) from error
+    except KafkaException as error:
+        if error.args[0].code() not in _NOT_ALLOWED:
+            raise
+        what = f"topic {topic} is missing, or this relay may not use it: allow it DESCRIBE and WRITE of the topic"
+        raise TopicNotReadyError(what) from error
+
+
+async def _make_topic(settings: RelaySettings) -> None:
+    servers, topic = settings.kafka_bootstrap_servers, settings.kafka_topic
+    needed = needed_settings(settings.kafka_topic_retention_ms)
+    if not await ensure_topic(admin_client(servers), topic, settings.kafka_topic_partitions, needed):
+        return
+    log.info("topic_created", topic=topic, partitions=settings.kafka_topic_partitions, settings=needed)
+    try:
+        # How many replicas the broker gives it is known only now.
+        wrong = wrong_settings(await _find_new(servers, topic), settings.kafka_topic_retention_ms)
+        if wrong:
+            await set_settings(servers, topic, {name: setting.wanted for name, setting in wrong.items()})
+    except (KafkaException, TopicMissingError) as error:
+        # The looks that follow tell what is wrong with it.
+        log.warning("topic_settings_not_set", topic=topic, error=str(error))
+
+
+# Brokers hear of a new topic one by one.
+_find_new = retry(
+    retry=retry_if_exception_type(TopicMissingError), stop=stop_after_delay(10), wait=wait_fixed(0.1), reraise=True
+)(find_topic)
+
+
+class TopicWatch:
+    """Looks at the topic's settings, says what is wrong, and keeps batches within what the topic takes.
+
+    A wrong setting is a warning in `/ready` and not a failure: a relay that is taken out for it publishes nothing, and
+    the events that would be lost some day are late today.
+    """
+
+    def __init__(self, settings: RelaySettings, health: Health, publishers: Collection[Publisher]) -> None:
+        self._settings = settings
+        self._health = health
+        self._publishers = publishers
+        self._said = ""
+
+    async def run_once(self) -> int:
+        """Look once; return 0: there is nothing more to do until the next time."""
+        topic = self._settings.kafka_topic
+        try:
+            found = await find_topic(self._settings.kafka_bootstrap_servers, topic)
+        except (KafkaException, TopicMissingError) as error:
+            self._say(f"the settings of topic {topic} could not be checked: {error}", dict.fromkeys(CHECKED, -1))
+            return 0
+        for publisher in self._publishers:
+            publisher.batch_bytes_max = min(BATCH_BYTES_MAX, int(found.settings["max.message.bytes"]))
+        wrong = wrong_settings(found, self._settings.kafka_topic_retention_ms)
+        self._say(way_out(topic, wrong) if wrong else "", {name: int(name in wrong) for name in CHECKED})
+        return 0
+
+    def _say(self, warning: str, figures: dict[str, int]) -> None:
+        for name, figure in figures.items():
+            metrics.topic_setting_wrong.labels(name).set(figure)
+        if warning:
+            self._health.warn("topic", warning)
+        else:
+            self._health.ok("topic")
+        if warning and warning != self._said:
+            log.warning("topic_settings", warning=warning)
+        self._said = warning

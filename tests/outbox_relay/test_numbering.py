@@ -1,0 +1,228 @@
+"""Outbox ids that don't rise: what a cut-over to a logical replica, or a dump restored in parts, leaves."""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Callable
+from random import Random
+from uuid import UUID, uuid4
+
+import pytest
+from confluent_kafka import Message
+from sqlalchemy import RowMapping, text
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from common.database import create_engine
+from common.sequences import raise_sequences
+from common.worker import Health, TemporaryError
+from outbox_relay import operations
+from outbox_relay.numbering import CHECK, Numbering, heal
+from outbox_relay.relay import Relay
+from outboxes import Outbox, drain
+
+NewRelay = Callable[..., Relay]
+
+
+async def run(engine: AsyncEngine, *statements: str) -> None:
+    async with engine.begin() as connection:
+        for statement in statements:
+            await connection.execute(text(statement))
+
+
+async def set_back(engine: AsyncEngine, next_id: int = 1) -> None:
+    """Let the sequence begin anew, as on a logical replica, to which sequences are not replicated."""
+    await run(engine, f"SELECT setval('wallet.outbox_id_seq', {next_id}, false)")
+
+
+def by_wallet(rows: list[RowMapping]) -> dict[UUID, list[RowMapping]]:
+    found: dict[UUID, list[RowMapping]] = defaultdict(list)
+    for row in rows:
+        found[row["aggregate_id"]].append(row)
+    return found
+
+
+async def test_events_below_the_low_water_of_a_sequence_that_went_back_are_published(
+    outbox: Outbox, new_relay: NewRelay, engine: AsyncEngine
+) -> None:
+    wallet = uuid4()
+    await outbox.write(wallet, 5)
+    await drain(new_relay())
+    await run(engine, "UPDATE wallet.outbox_lanes SET low_water = 5", "DELETE FROM wallet.outbox")
+    await set_back(engine)
+    await outbox.write(wallet, 2)
+    status = await operations.status(engine)
+    assert (status["pending"], status["stranded"], status["sequence_behind"]) == (2, 2, 3)
+    relay = new_relay()
+    assert await drain(relay) == 3
+    rows = await outbox.rows()
+    assert all(row["published_at"] and row["id"] > 5 for row in rows)
+    await outbox.write(wallet)
+    assert (await outbox.rows())[-1]["id"] == rows[-1]["id"] + 1
+    status = await operations.status(engine)
+    assert (status["stranded"], status["sequence_behind"]) == (0, 0)
+    assert relay._health.checks[CHECK] == "ok"
+
+
+async def test_events_with_ids_below_pending_ones_are_published_behind_them(
+    outbox: Outbox, new_relay: NewRelay, engine: AsyncEngine, read_topic: Callable[[], list[Message]]
+) -> None:
+    """A wallet's later event that has the lower id: by ids alone it would go out first."""
+    wallet, other = uuid4(), uuid4()
+    await outbox.write(other, 5)
+    await drain(new_relay())
+    await outbox.write(wallet, 3)
+    await run(engine, "DELETE FROM wallet.outbox WHERE published_at IS NOT NULL")
+    await set_back(engine)
+    await outbox.write(wallet, 2)
+    in_order = sorted(await outbox.rows(), key=lambda row: row["created_at"])
+    assert [row["id"] for row in in_order][-2:] == [1, 2]
+    await drain(new_relay())
+    published = [
+        dict(message.headers() or [])["ce_id"].decode()  # type: ignore[union-attr]
+        for message in read_topic()
+        if message.key() == str(wallet).encode()
+    ]
+    assert published == [str(row["event_id"]) for row in in_order]
+
+
+async def test_a_sequence_behind_existing_rows_does_not_stop_the_money_for_long(
+    outbox: Outbox, new_relay: NewRelay, engine: AsyncEngine
+) -> None:
+    wallet = uuid4()
+    await outbox.write(wallet, 3)
+    await set_back(engine)
+    with pytest.raises(IntegrityError):
+        await outbox.write(wallet)
+    await new_relay().run_once()
+    await outbox.write(wallet)
+    *old, new = [row["id"] for row in sorted(await outbox.rows(), key=lambda row: row["created_at"])]
+    assert new > max(old)
+
+
+async def test_a_row_below_the_low_water_of_a_sequence_that_has_caught_up_is_found(
+    outbox: Outbox, new_relay: NewRelay, engine: AsyncEngine
+) -> None:
+    wallet = uuid4()
+    await outbox.write(wallet, 2)
+    await run(engine, "UPDATE wallet.outbox_lanes SET low_water = 2")
+    await outbox.write(wallet)
+    relay = new_relay()
+    assert [row["id"] for row in await outbox.rows()] == [1, 2, 3]
+    await Numbering(engine, Health()).run_once()
+    assert [row["id"] for row in await outbox.rows()] == [4, 5, 6]
+    assert await drain(relay) == 3
+
+
+@pytest.mark.parametrize("seed", range(8))
+async def test_healing_strands_no_row_and_keeps_each_wallets_order(
+    outbox: Outbox, engine: AsyncEngine, seed: int
+) -> None:
+    draw = Random(seed)
+    wallets = [uuid4() for _ in range(4)]
+    for _ in range(30):
+        await outbox.write(draw.choice(wallets))
+    settled = draw.randrange(1, 25)
+    await run(
+        engine,
+        f"""UPDATE wallet.outbox SET published_at = now(), kafka_partition = 0, kafka_offset = id
+            WHERE id <= {settled} AND id % {draw.choice([1, 2])} = 0""",
+        f"UPDATE wallet.outbox SET parked_at = now() WHERE published_at IS NULL AND id % {draw.choice([5, 99])} = 0",
+        f"""UPDATE wallet.outbox_lanes SET low_water = {draw.choice([0, settled])}
+            WHERE NOT EXISTS (
+                SELECT FROM wallet.outbox WHERE outbox.lane = outbox_lanes.lane AND id <= {settled}
+                    AND published_at IS NULL
+            )""",
+        "DELETE FROM wallet.outbox WHERE published_at IS NOT NULL",
+    )
+    await set_back(engine)
+    free = min((row["id"] for row in await outbox.rows()), default=30) - 1
+    for _ in range(min(free, 10)):
+        await outbox.write(draw.choice(wallets))
+    before = {row["event_id"]: {**row, "id": 0} for row in await outbox.rows()}
+    await heal(engine)
+    rows = await outbox.rows()
+    assert {row["event_id"]: {**row, "id": 0} for row in rows} == before
+    assert (await operations.status(engine))["stranded"] == 0
+    for own in by_wallet(rows).values():
+        assert own == sorted(own, key=lambda row: row["created_at"])
+    await outbox.write(wallets[0])
+    assert (await outbox.rows())[-1]["created_at"] == max(row["created_at"] for row in await outbox.rows())
+
+
+async def test_healing_beside_writers_and_relays_loses_nothing_and_keeps_the_order(
+    outbox: Outbox, new_relay: NewRelay, engine: AsyncEngine, read_topic: Callable[[], list[Message]]
+) -> None:
+    wallets = [uuid4() for _ in range(6)]
+    await outbox.write(wallets[0], 500)
+    await drain(new_relay())
+    await run(engine, "UPDATE wallet.outbox_lanes SET low_water = 500", "DELETE FROM wallet.outbox")
+    await set_back(engine)
+
+    async def write(wallet: UUID) -> None:
+        for _ in range(40):
+            await outbox.write(wallet)
+
+    writing = asyncio.gather(*map(write, wallets))
+    relays = [new_relay() for _ in range(2)]
+    while not writing.done():
+        for relay in relays:
+            await relay.run_once()
+    await writing
+    await drain(relays[0])
+    rows = await outbox.rows()
+    assert len(rows) == 240
+    assert all(row["published_at"] and row["id"] > 500 for row in rows)
+    order = {str(row["event_id"]): row["created_at"] for row in rows}
+    for wallet in wallets:
+        times = [
+            order[event_id]
+            for message in read_topic()
+            if message.key() == str(wallet).encode()
+            and (event_id := dict(message.headers() or [])["ce_id"].decode()) in order  # type: ignore[union-attr]
+        ]
+        assert times == sorted(times)
+        assert len(times) == 40
+
+
+async def test_a_relay_that_may_not_set_the_sequence_waits_and_says_who_may(
+    outbox: Outbox, engine: AsyncEngine, database_url: str
+) -> None:
+    await outbox.write(uuid4(), 3)
+    await set_back(engine)
+    role = f"relay_{uuid4().hex}"
+    await run(
+        engine,
+        f"CREATE ROLE {role} LOGIN PASSWORD 'x'",
+        f"GRANT USAGE ON SCHEMA wallet TO {role}",
+        f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA wallet TO {role}",
+    )
+    limited = create_engine(database_url.replace("postgres@", f"{role}:x@"), "tests")
+    try:
+        with pytest.raises(TemporaryError, match="walletctl db migrate"):
+            await Numbering(limited, Health()).heal()
+    finally:
+        await limited.dispose()
+        await run(engine, f"DROP OWNED BY {role}", f"DROP ROLE {role}")
+
+
+@pytest.mark.parametrize(
+    ("schema", "insert"),
+    [
+        (
+            "wallet",
+            "INSERT INTO wallet.outbox_audit (actor, action, selection, row_count) VALUES ('a', 'b', '{}', 0)",
+        ),
+        (
+            "history",
+            """INSERT INTO history.dead_letters (topic, partition, "offset", topic_id, headers, reason, detail)
+               SELECT 't', 0, coalesce(max(id), 0), 'x', '[]', 'r', 'd' FROM history.dead_letters""",
+        ),
+    ],
+)
+async def test_migrating_raises_every_sequence_that_is_behind(engine: AsyncEngine, schema: str, insert: str) -> None:
+    table = insert.split()[2]
+    await run(engine, insert, insert, f"SELECT setval(pg_get_serial_sequence('{table}', 'id'), 1, false)")
+    async with engine.begin() as connection:
+        assert await raise_sequences(connection, schema) == [table]
+        assert await raise_sequences(connection, schema) == []
+    await run(engine, insert)

@@ -1,0 +1,180 @@
+"""The relay's topic: made with what it needs, looked at, and what a relay says that may not make or see it."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from confluent_kafka.admin import AclOperation, ResourceType  # type: ignore[attr-defined]
+from prometheus_client import REGISTRY
+from structlog.testing import capture_logs
+
+from brokers_with_acls import BrokerWithAcls, broker_with_acls
+from common.kafka import ensure_topic
+from common.topics import find_topic, needed_settings, set_settings, wrong_settings
+from common.worker import Health
+from outbox_relay.publisher import Publisher
+from outbox_relay.run import relay_until
+from outbox_relay.settings import RelaySettings
+from outbox_relay.topic import TopicWatch, prepare_topic
+from outboxes import Outbox
+
+Eventually = Callable[..., Awaitable[Any]]
+CLUSTER = (ResourceType.BROKER, "kafka-cluster")
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrokerWithAcls]:
+    with broker_with_acls(tmp_path_factory.mktemp("guarded-kafka")) as broker:
+        yield broker
+
+
+@pytest.fixture
+def guarded_settings(relay_settings: RelaySettings, guarded: BrokerWithAcls) -> RelaySettings:
+    """Of a relay on that broker; its topic isn't there, and it may do nothing yet."""
+    changes = {
+        "kafka_bootstrap_servers": guarded.bootstrap_servers,
+        "kafka_topic": f"guarded_{uuid4().hex}",
+        "relay_ops_port": 0,
+    }
+    return relay_settings.model_copy(update=changes)
+
+
+def wrong_by_metric(setting: str) -> float | None:
+    return REGISTRY.get_sample_value("outbox_relay_topic_setting_wrong", {"setting": setting})
+
+
+async def test_a_topic_is_made_with_what_it_needs_whatever_the_brokers_defaults(
+    relay_settings: RelaySettings, kafka_bootstrap_servers: str
+) -> None:
+    settings = relay_settings.model_copy(update={"kafka_topic": f"fresh_{uuid4().hex}"})
+    assert await prepare_topic(asyncio.Event(), settings, Health())
+    found = await find_topic(kafka_bootstrap_servers, settings.kafka_topic)
+    assert needed_settings(-1).items() <= found.settings.items()
+    assert wrong_settings(found, -1) == {}
+
+
+async def test_a_topic_that_would_forget_is_a_warning_and_the_events_go_out(
+    relay_settings: RelaySettings, kafka_bootstrap_servers: str, topic: str
+) -> None:
+    health, publisher = Health(), Publisher(relay_settings)
+    watch = TopicWatch(relay_settings, health, [publisher])
+    await set_settings(kafka_bootstrap_servers, topic, {"cleanup.policy": "compact", "max.message.bytes": "5000"})
+    with capture_logs() as logs:
+        await watch.run_once()
+        await watch.run_once()
+    assert [entry["event"] for entry in logs] == ["topic_settings"]
+    said = health.checks["topic"]
+    assert said.startswith("warning: ")
+    assert "cleanup.policy is compact, not delete" in said
+    assert f"--entity-name {topic} --add-config cleanup.policy=delete" in said
+    assert (wrong_by_metric("cleanup.policy"), wrong_by_metric("retention.bytes")) == (1, 0)
+    assert publisher.batch_bytes_max == 5000
+    await set_settings(kafka_bootstrap_servers, topic, needed_settings(-1))
+    await watch.run_once()
+    assert (health.checks["topic"], wrong_by_metric("cleanup.policy")) == ("ok", 0)
+    assert publisher.batch_bytes_max == 1_000_000
+
+
+async def test_a_relay_that_may_do_all_but_create_uses_the_topic_that_is_there(
+    guarded: BrokerWithAcls,
+    guarded_settings: RelaySettings,
+    outbox: Outbox,
+    eventually: Eventually,
+) -> None:
+    topic = guarded_settings.kafka_topic
+    await ensure_topic(guarded.admin, topic, 3, needed_settings(-1))
+    guarded.allow(ResourceType.TOPIC, topic, AclOperation.DESCRIBE, AclOperation.WRITE)
+    await outbox.write(uuid4(), 3)
+    stop, health = asyncio.Event(), Health()
+    relaying = asyncio.create_task(relay_until(stop, guarded_settings, health))
+    try:
+
+        async def published() -> bool:
+            return all(row["published_at"] for row in await outbox.rows())
+
+        await eventually(published)
+
+        async def looked() -> bool:
+            return "topic" in health.checks
+
+        await eventually(looked)
+        # Not even the settings may be seen: that is said, and is no failure.
+        assert "could not be checked" in health.checks["topic"]
+        assert wrong_by_metric("cleanup.policy") == -1
+        assert (health.checks["kafka"], health.checks["database"]) == ("ok", "ok")
+    finally:
+        stop.set()
+        await relaying
+
+
+async def test_a_missing_topic_that_may_not_be_created_is_waited_for_and_readiness_says_who_has_to_make_it(
+    guarded: BrokerWithAcls, guarded_settings: RelaySettings, eventually: Eventually
+) -> None:
+    topic = guarded_settings.kafka_topic
+    health = Health()
+    preparing = asyncio.create_task(prepare_topic(asyncio.Event(), guarded_settings, health))
+
+    def says(*words: str) -> Callable[[], Awaitable[bool]]:
+        async def said() -> bool:
+            return all(word in health.checks.get("kafka", "") for word in words)
+
+        return said
+
+    await eventually(says("may not use it", "DESCRIBE and WRITE"))
+    guarded.allow(ResourceType.TOPIC, topic, AclOperation.DESCRIBE, AclOperation.WRITE)
+    await eventually(says(f"topic {topic} is missing", "may not create it", "kafka-topics.sh --create"))
+    await ensure_topic(guarded.admin, topic, 3, needed_settings(-1))
+    assert await asyncio.wait_for(preparing, 20)
+    assert health.checks["kafka"] == "ok"
+
+
+async def test_a_missing_topic_is_waited_for_where_relays_are_not_to_make_it(
+    relay_settings: RelaySettings, eventually: Eventually
+) -> None:
+    settings = relay_settings.model_copy(update={"kafka_topic": f"no_{uuid4().hex}", "kafka_topic_create": False})
+    stop, health = asyncio.Event(), Health()
+    preparing = asyncio.create_task(prepare_topic(stop, settings, health))
+
+    async def said() -> bool:
+        return "KAFKA_TOPIC_CREATE is off" in health.checks.get("kafka", "")
+
+    await eventually(said)
+    stop.set()
+    assert not await asyncio.wait_for(preparing, 20)
+
+
+async def test_a_relay_that_may_not_write_is_not_ready_all_the_time(
+    guarded: BrokerWithAcls,
+    guarded_settings: RelaySettings,
+    outbox: Outbox,
+    eventually: Eventually,
+) -> None:
+    """The broker answers; that it takes nothing is what counts."""
+    topic = guarded_settings.kafka_topic
+    await ensure_topic(guarded.admin, topic, 3, needed_settings(-1))
+    guarded.allow(ResourceType.TOPIC, topic, AclOperation.DESCRIBE)
+    await outbox.write(uuid4())
+    stop, health = asyncio.Event(), Health()
+    relaying = asyncio.create_task(relay_until(stop, guarded_settings, health))
+    try:
+
+        async def refused() -> bool:
+            return "authorization" in health.checks.get("kafka", "").lower()
+
+        await eventually(refused)
+        states = set()
+        for _ in range(100):
+            states.add(health.checks["kafka"])
+            await asyncio.sleep(0.02)
+        assert "ok" not in states
+        guarded.allow(ResourceType.TOPIC, topic, AclOperation.WRITE)
+
+        async def healed() -> bool:
+            return health.checks["kafka"] == "ok" and all(row["published_at"] for row in await outbox.rows())
+
+        await eventually(healed)
+    finally:
+        stop.set()
+        await relaying
