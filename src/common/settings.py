@@ -1,8 +1,9 @@
 """Settings that more than one process reads, each from the environment variable of its name in capitals."""
 
-from typing import Annotated, Literal, Self
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
@@ -10,10 +11,46 @@ from sqlalchemy.exc import ArgumentError
 Port = Annotated[int, Field(ge=0, le=65535)]
 
 
+class Below(NamedTuple):
+    """One setting must be less than another, or no more than it, since it is part of it."""
+
+    small: str
+    large: str
+    or_equal: bool = False
+
+    def fits(self, small: float, large: float) -> bool:
+        """Whether these values may stand beside each other."""
+        return small < large or (self.or_equal and small == large)
+
+    def said_of(self, name: str, given: Mapping[str, Any]) -> str:
+        """Return what is wrong with the setting of that name, which is one of the two."""
+        words = ("no more than", "no less than") if self.or_equal else ("less than", "more than")
+        word, other = (words[0], self.large) if name == self.small else (words[1], self.small)
+        return f"must be {word} {other.upper()}, which is {given[other]:g}"
+
+
 class Settings(BaseSettings):
-    """Base of every process's settings: frozen, from the environment alone, blank means unset."""
+    """Base of every process's settings: frozen, from the environment alone, blank means unset.
+
+    What depends on what is said in `below`, of each class beside its own fields: a pair that doesn't fit is refused
+    with a line that names both.
+    """
 
     model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True, use_attribute_docstrings=True)
+
+    below: ClassVar[tuple[Below, ...]] = ()
+
+    @field_validator("*")
+    @classmethod
+    def _fits_the_others(cls, value: Any, info: ValidationInfo) -> Any:
+        name = info.field_name or ""
+        given: dict[str, Any] = {**info.data, name: value}
+        for rule in (rule for kind in cls.__mro__ for rule in vars(kind).get("below", ())):
+            # Whichever of the two comes second is looked at beside the first.
+            small, large = given.get(rule.small), given.get(rule.large)
+            if name in {rule.small, rule.large} and None not in {small, large} and not rule.fits(small, large):
+                raise ValueError(rule.said_of(name, given))
+        return value
 
 
 class LogSettings(Settings):
@@ -105,6 +142,9 @@ class ApiSettings(PoolSettings):
     database_connect_timeout_seconds: float = Field(0.8, gt=0, le=60)
     """How long to wait for a new connection; with the database away a client hears so within a second."""
 
+    # A request's waits are over before its time is, so that it is answered with what went wrong.
+    below: ClassVar[tuple[Below, ...]] = (Below("database_connect_timeout_seconds", "request_deadline_seconds"),)
+
 
 class KafkaSettings(Settings):
     """Where the broker is and what the topic is called."""
@@ -119,7 +159,8 @@ class TopicSettings(KafkaSettings):
     """What the topic must be like."""
 
     kafka_topic_retention_ms: int = Field(-1, ge=-1)
-    """How long the topic keeps events; -1 is for ever, so that a history can be built anew from it."""
+    """How long the topic keeps events, at least `OUTBOX_RETENTION_DAYS`; -1 is for ever, so that a history can be
+    built anew from it."""
 
 
 def asyncpg_url(url: str) -> URL:

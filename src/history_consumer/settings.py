@@ -1,11 +1,12 @@
 """Settings of the history consumer and of the history's read API."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field
 
 from common.settings import (
     ApiSettings,
+    Below,
     ConnectSettings,
     HistoryDatabaseSettings,
     KafkaSettings,
@@ -67,10 +68,7 @@ class HistoryApiSettings(ApiSettings, HistoryDatabaseSettings, LogSettings):
     history_pool_timeout_seconds: float = Field(0.8, gt=0, le=60)
     """How long a request waits for a free connection."""
 
-    @field_validator("history_min_version_wait_seconds")
-    @classmethod
-    def _is_below_the_deadline(cls, value: float, info: ValidationInfo) -> float:
-        deadline_seconds = info.data.get("request_deadline_seconds")
-        if deadline_seconds is not None and value >= deadline_seconds:
-            raise ValueError(f"must be less than REQUEST_DEADLINE_SECONDS, which is {deadline_seconds:g}")
-        return value
+    below: ClassVar[tuple[Below, ...]] = (
+        Below("history_min_version_wait_seconds", "request_deadline_seconds"),
+        Below("history_pool_timeout_seconds", "request_deadline_seconds"),
+    )

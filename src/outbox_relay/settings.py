@@ -1,10 +1,12 @@
 """Settings of the outbox relay."""
 
-from typing import Literal
+from typing import ClassVar, Final, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
-from common.settings import ConnectSettings, LogSettings, Port, Settings, TopicSettings, WalletDatabaseSettings
+from common.settings import Below, ConnectSettings, LogSettings, Port, Settings, TopicSettings, WalletDatabaseSettings
+
+_DAY_MS: Final = 86_400_000
 
 
 class RetentionSettings(Settings):
@@ -33,8 +35,9 @@ class RelaySettings(RetentionSettings, ConnectSettings, WalletDatabaseSettings, 
     """The pause after a batch of many rows, while the relay isn't behind: fewer, larger batches."""
     relay_low_water_step: int = Field(20_000, ge=1)
     """Ids by which a lane's low water rises at least: each rise is a write, each id below it a dead index entry."""
-    relay_delivery_timeout_seconds: float = Field(8.0, ge=1, le=60)
-    """How long Kafka may take to acknowledge: less than the 15 seconds after which a hung relay loses its lanes."""
+    relay_delivery_timeout_seconds: float = Field(8.0, ge=1, le=10)
+    """How long Kafka may take to acknowledge: with all that comes after it, less than the 15 seconds after which a hung
+    relay loses its lanes."""
     relay_ops_host: str = "127.0.0.1"
     """Where `/live`, `/ready` and `/metrics` are served."""
     relay_ops_port: Port = 9401
@@ -45,3 +48,15 @@ class RelaySettings(RetentionSettings, ConnectSettings, WalletDatabaseSettings, 
     """Partitions of a topic that a relay makes."""
     kafka_compression: Literal["none", "lz4", "zstd", "snappy", "gzip"] = "lz4"
     """How batches of records are compressed."""
+
+    below: ClassVar[tuple[Below, ...]] = (
+        Below("relay_poll_first_seconds", "relay_poll_longest_seconds", or_equal=True),
+    )
+
+    @field_validator("outbox_retention_days")
+    @classmethod
+    def _is_in_the_topic_as_long(cls, value: float, info: ValidationInfo) -> float:
+        topic_ms = info.data.get("kafka_topic_retention_ms", -1)
+        if topic_ms != -1 and value * _DAY_MS > topic_ms:
+            raise ValueError(f"must be no more than KAFKA_TOPIC_RETENTION_MS, which is {topic_ms / _DAY_MS:g} days")
+        return value

@@ -1,8 +1,10 @@
 """Settings of the wallet API."""
 
+from typing import ClassVar
+
 from pydantic import Field
 
-from common.settings import ApiSettings, LogSettings, Port, WalletDatabaseSettings
+from common.settings import ApiSettings, Below, LogSettings, Port, WalletDatabaseSettings
 
 
 class WalletApiSettings(ApiSettings, WalletDatabaseSettings, LogSettings):
@@ -30,3 +32,5 @@ class WalletApiSettings(ApiSettings, WalletDatabaseSettings, LogSettings):
     """PostgreSQL cancels a statement after this."""
     pool_timeout_seconds: float = Field(0.8, gt=0, le=60)
     """How long a request waits for a free connection."""
+
+    below: ClassVar[tuple[Below, ...]] = (Below("pool_timeout_seconds", "request_deadline_seconds"),)
