@@ -37,6 +37,7 @@ _WAYS_OUT: Final[Mapping[str, str]] = {
     "28": "the login is refused: see the user and password in the URL, the role's LOGIN, and pg_hba.conf",
     "3D000": "there is no such database: see the URL",
     "42501": "a privilege is missing: GRANT it to the role in the URL",
+    "55000": "the database takes no connections: ALTER DATABASE … ALLOW_CONNECTIONS true",
     "3F000": _OLD_TABLES,
     "42P01": _OLD_TABLES,
     "42703": _OLD_TABLES,
