@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack
 import structlog
 
 from common.database import create_engine
+from common.durability import tell_unsafe_settings
 from common.http import ops_server
 from common.logs import configure_logs
 from common.worker import Health, Pauses, repeat, serve_until_stopped, stop_on_signals
@@ -48,6 +49,7 @@ async def consume(settings: ConsumerSettings, stop: asyncio.Event, health: Healt
         # A consumer gives its own transactions up after the first of the two; what hangs longer is nobody's.
         transaction_timeout_seconds=settings.consumer_transaction_timeout_seconds + _HUNG_TRANSACTION_SECONDS,
     )
+    tell_unsafe_settings(engine)
     consumer = HistoryConsumer(settings, engine, health)
     watch = Watch(consumer, engine, Target(settings.consumer_group, settings.kafka_topic), health)
     # The last first, and each whatever becomes of the others.

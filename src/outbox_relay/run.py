@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 import structlog
 
 from common.database import create_engine
+from common.durability import tell_unsafe_settings
 from common.http import ops_server
 from common.logs import configure_logs
 from common.worker import Health, Pauses, pause, repeat, serve_until_stopped, stop_on_signals
@@ -54,6 +55,7 @@ async def relay_until(stop: asyncio.Event, settings: RelaySettings, health: Heal
         # Past all that a batch may take: claiming, publishing, settling.
         transaction_timeout_seconds=3 * HUNG_TRANSACTION_SECONDS + settings.relay_delivery_timeout_seconds,
     )
+    tell_unsafe_settings(engine)
     idle = Pauses(settings.relay_poll_first_seconds, settings.relay_poll_longest_seconds)
     pace = Pace(settings.relay_gather_seconds, settings.relay_batch_rows)
     log.info("started", tasks=settings.relay_tasks, topic=settings.kafka_topic)

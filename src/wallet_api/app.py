@@ -9,6 +9,7 @@ from fastapi import FastAPI
 from common.api import create_api
 from common.background import in_background
 from common.database import create_engine
+from common.durability import tell_unsafe_settings
 from common.logs import configure_logs
 from common.pulse import pulse_felt
 from common.worker import calm_garbage_collector
@@ -43,6 +44,7 @@ def create_app(settings: WalletApiSettings | None = None) -> FastAPI:
             idle_in_transaction_timeout_seconds=_HUNG_TRANSACTION_SECONDS,
             transaction_timeout_seconds=settings.statement_timeout_seconds + _HUNG_TRANSACTION_SECONDS,
         )
+        tell_unsafe_settings(engine)
         hints = create_engine(
             settings.database_url,
             "wallet-api-hints",

@@ -164,9 +164,9 @@ async def test_after_a_password_was_rotated_there_and_back_the_wallet_api_heals_
             await engine.dispose()
             async with database_with_role(postgres.url) as database:
                 settings = WalletApiSettings(database_url=database.url, log_level="error")
-                rotated = tuple(f"ALTER ROLE {{role}} PASSWORD '{password}'" for password in ("second", "first"))
+                rotated = [f"ALTER ROLE {{role}} PASSWORD '{password}'" for password in ("second", "first")]
                 async with client_of(create_app(settings)) as api:
-                    await assert_refused_and_healed(api, database, (*rotated, "login"), eventually)
+                    await assert_refused_and_healed(api, database, (rotated[0], rotated[1], "login"), eventually)
         finally:
             await server.end(signal.SIGQUIT)
 

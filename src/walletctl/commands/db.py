@@ -4,10 +4,11 @@ from typing import Annotated
 
 import typer
 
+from common.durability import tell_unsafe_settings
 from common.migrations import SCHEMAS, current_revision, head_revision, migrate
 from common.sequences import raise_sequences
 from common.settings import DatabaseSettings
-from walletctl.console import Exit, JsonOption, load_settings, out, print_json, print_table
+from walletctl.console import Exit, JsonOption, err, load_settings, out, print_json, print_table
 from walletctl.databases import opened, run
 
 app = typer.Typer(help="The tables.", no_args_is_help=True)
@@ -16,6 +17,10 @@ app = typer.Typer(help="The tables.", no_args_is_help=True)
 def _urls() -> dict[str, str]:
     settings = load_settings(DatabaseSettings)
     return {"wallet": settings.database_url, "history": settings.history_database_url}
+
+
+def _warn(message: str) -> None:
+    err.print(f"warning: {message}", highlight=False, soft_wrap=True)
 
 
 @app.command("migrate", epilog="Example:  DATABASE_URL=postgresql://… walletctl db migrate")
@@ -34,6 +39,7 @@ def migrate_all() -> None:
     async def work() -> None:
         for schema in SCHEMAS:
             async with opened(urls[schema]) as engine:
+                tell_unsafe_settings(engine, _warn)
                 await migrate(engine, schema)
                 if schema == "wallet":
                     await heal(engine)
