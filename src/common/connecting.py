@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 import asyncpg
@@ -90,7 +91,7 @@ async def connect(**arguments: Any) -> Connection:
 
     Args:
         arguments: of `asyncpg.connect`; `host` and `port` may be lists, `timeout` is for all hosts together, and
-            `target_session_attrs` says what is wanted.
+            `target_session_attrs` says what is wanted: left out, of several hosts one that can write.
 
     Raises:
         UnsuitableDatabaseError: the server is too old, or the database's encoding isn't UTF8.
@@ -100,6 +101,13 @@ async def connect(**arguments: Any) -> Connection:
     hosts, ports = arguments.get("host"), arguments.get("port")
     if not isinstance(hosts, list | tuple) or not isinstance(ports, list | tuple):
         return await _connect_to_one(arguments)
+    wanted = arguments.setdefault("target_session_attrs", "read-write")
+    if wanted == "prefer-standby":
+        seconds_max = arguments.get("timeout")
+        arguments["timeout"] = seconds_max and seconds_max / 2
+        with suppress(OSError, asyncpg.PostgresError, asyncpg.InternalClientError):
+            return await connect(**{**arguments, "target_session_attrs": "standby"})
+        arguments["target_session_attrs"] = "any"
     places = tuple(zip(hosts, ports, strict=True))
     order = sorted(places, key=lambda place: place != _last_good.get(places))
     one_each = [{**arguments, "host": host, "port": port} for host, port in order]

@@ -39,13 +39,20 @@ PING: Final = "SELECT NULL"
 
 # No table is locked for it, so a migration that holds one for a while doesn't stop the pulse.
 _QUESTION: Final = """
-    SELECT CASE WHEN {writes} AND current_setting('transaction_read_only') = 'on'
+    SELECT CASE
+        WHEN {writes} AND current_setting('transaction_read_only') = 'on'
         THEN 'the database is read-only (a standby, or default_transaction_read_only is on)'
+        WHEN {writes} AND EXISTS (
+            SELECT FROM pg_stat_activity WHERE usename = current_user AND wait_event = 'SyncRep'
+            AND query_start < clock_timestamp() - interval '3 seconds'
+        )
+        THEN 'commits wait for synchronous standbys (see pg_stat_replication and synchronous_standby_names)'
         ELSE (
             SELECT format('a privilege is missing (GRANT %s ON %s TO %I)', privilege, name, current_user)
             FROM (VALUES {needed}) AS needed (name, privilege) WHERE NOT has_any_column_privilege(name, privilege)
             LIMIT 1
-        ) END
+        )
+    END
 """
 
 

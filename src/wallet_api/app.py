@@ -13,7 +13,7 @@ from common.durability import tell_unsafe_settings
 from common.logs import configure_logs
 from common.pulse import pulse_felt
 from common.worker import calm_garbage_collector
-from wallet_api import queries, routes
+from wallet_api import read_queries, routes
 from wallet_api.context import make_context
 from wallet_api.settings import WalletApiSettings
 from wallet_api.wake_up import WakeUp
@@ -59,7 +59,7 @@ def create_app(settings: WalletApiSettings | None = None) -> FastAPI:
             stack.push_async_callback(hints.dispose)
             await stack.enter_async_context(in_background("wake_up", wake_up.run))
             stack.push_async_callback(context.close)
-            app.state.pulse = await stack.enter_async_context(pulse_felt(engine, queries.USABLE))
+            app.state.pulse = await stack.enter_async_context(pulse_felt(engine, read_queries.USABLE))
             yield
 
     async def checks() -> dict[str, str]:

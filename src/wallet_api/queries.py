@@ -9,23 +9,10 @@ import asyncpg
 import orjson
 
 from common.database import Statement
-from common.pulse import question
 from common.tables import OUTBOX_CHANNEL
 from wallet_api.commands import CreateWallet, IdempotencyClaim
 from wallet_api.replies import Reply
 from wallet_api.wallet import Movement, Wallet, entries_of
-
-USABLE: Final = question(
-    {
-        "wallet.wallets": "SELECT INSERT UPDATE",
-        "wallet.wallet_transactions": "SELECT INSERT",
-        "wallet.outbox": "INSERT",
-        "wallet.source_epochs": "SELECT",
-        "wallet.idempotency_keys": "SELECT INSERT",
-    },
-    writes=True,
-)
-"""What the API asks the database all the time."""
 
 _WALLET: Final = "id, user_id, currency, balance_minor, version, status"
 

@@ -7,6 +7,20 @@ from uuid import UUID
 from sqlalchemy import RowMapping, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from common.pulse import question
+
+USABLE: Final = question(
+    {
+        "wallet.wallets": "SELECT INSERT UPDATE",
+        "wallet.wallet_transactions": "SELECT INSERT",
+        "wallet.outbox": "INSERT",
+        "wallet.source_epochs": "SELECT",
+        "wallet.idempotency_keys": "SELECT INSERT",
+    },
+    writes=True,
+)
+"""What the API asks the database all the time."""
+
 # Columns by name: under `*`, a migration that adds one breaks the statements that are already prepared.
 _WALLET: Final = "id, user_id, currency, balance_minor, version, status, external_id, metadata, created_at, updated_at"
 

@@ -6,8 +6,8 @@ import re
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, closing
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ import psutil
 import pytest
 from httpx import ASGITransport, AsyncClient
 from sqlalchemy import text
+from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from common.connecting import OUTCOME_UNKNOWN, is_outcome_unknown
@@ -56,6 +57,7 @@ class Pair:
 
     primary: Postgres
     standby: Server
+    standby_port: int
     engine: AsyncEngine
 
     async def ask(self, statement: str) -> Any:
@@ -109,7 +111,7 @@ async def pair(tmp_path: Path, eventually: Eventually) -> AsyncIterator[Pair]:
             servers[1].start()
             await servers[1].ready()
             await migrated(primary.url)
-            pair = Pair(primary, servers[1], engine)
+            pair = Pair(primary, servers[1], ports["standby"], engine)
             await pair.ask("ALTER SYSTEM SET synchronous_standby_names = 'standby'")
             await pair.ask("SELECT pg_reload_conf()")
             await eventually(lambda: pair.ask("SELECT sync_state = 'sync' FROM pg_stat_replication"))
@@ -155,6 +157,11 @@ async def new_wallets(api: AsyncClient) -> tuple[str, str]:
     return ids[0], ids[1]
 
 
+async def says_ready(api: AsyncClient, *, is_ready: bool) -> bool:
+    answer = await api.get("/ready")
+    return answer.status_code == (200 if is_ready else 503) and is_ready != ("synchronous standbys" in answer.text)
+
+
 def transferred(wallet_id: str) -> str:
     return (
         f"SELECT (SELECT balance_minor FROM wallet.wallets WHERE id = '{wallet_id}') = 200"
@@ -174,10 +181,13 @@ async def test_a_transfer_that_waits_for_a_frozen_standby_is_unknown_and_not_vis
         await pair.until_waiting(eventually)
         if given_up_by == "deadline":
             assert (await waiting).status_code == 503
+            # No traffic should come while no commit ends, and each leaves a session behind.
+            await eventually(lambda: says_ready(api, is_ready=False))
     answer = await waiting
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
     await pair.assert_invisible_then_visible(eventually, transferred(sender))
     async with wallet_api(pair) as api:
+        await eventually(lambda: says_ready(api, is_ready=True))
         again = await api.post(path, json=body, headers={"Idempotency-Key": "rent"})
         assert (again.status_code, again.headers["idempotent-replayed"]) == (200, "true")
         assert (await api.get(f"/wallets/{sender}")).json()["balance"] == "2.00"
@@ -194,6 +204,26 @@ async def test_a_transfer_that_an_operator_stopped_waiting_for_is_unknown(pair: 
         await pair.ask("SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'")
         assert (await waiting).status_code == 503
     assert pair.cancelled
+
+
+async def test_of_several_hosts_the_one_that_is_wanted_is_taken_and_left_out_one_that_can_write(pair: Pair) -> None:
+    async def standbys(wanted: Mapping[str, str], *ports: int) -> int:
+        query = {"host": [f"127.0.0.1:{port}" for port in ports], **wanted}
+        url = make_url(pair.primary.url).set(host=None, port=None, query=query)
+        engine = create_engine(url.render_as_string(hide_password=False), "tests", pool_size=5)
+        async with AsyncExitStack() as stack:
+            connections = [await stack.enter_async_context(driver_connection(engine)) for _ in range(5)]
+            found = [await connection.fetchval("SELECT pg_is_in_recovery()") for connection in connections]
+        await engine.dispose()
+        return sum(found)
+
+    both = (pair.standby_port, pair.primary.port)
+    for ports in (both, both[::-1]):
+        assert await standbys({}, *ports) == 0
+        assert await standbys({"target_session_attrs": "primary"}, *ports) == 0
+        assert await standbys({"target_session_attrs": "standby"}, *ports) == 5
+        assert await standbys({"target_session_attrs": "prefer-standby"}, *ports) == 5
+    assert await standbys({"target_session_attrs": "prefer-standby"}, both[1], both[1]) == 0
 
 
 async def test_no_timeout_of_the_session_ends_a_commit(pair: Pair, eventually: Eventually) -> None:

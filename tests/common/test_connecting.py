@@ -1,7 +1,9 @@
 """Which of several hosts is taken, and which databases are not."""
 
 import asyncio
+import os
 import struct
+import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -16,8 +18,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from common import connecting
 from common.connecting import UnsuitableDatabaseError, connect
 from common.database import create_engine, driver_connection, is_refusal, is_unreachable
+from common.durability import tell_unsafe_settings
 from common.pulse import pulse_felt
 from faults.proxy import Proxy
+from walletctl.console import Exit
 
 Eventually = Callable[..., Awaitable[Any]]
 HOST = "127.0.0.1"
@@ -183,4 +187,41 @@ async def test_a_database_of_another_encoding_is_refused_with_the_way_out(foreig
         await use(engine)
     async with pulse_felt(engine) as pulse:
         assert pulse.state().startswith("refuses: the database's encoding must be UTF8")
+    await engine.dispose()
+
+
+@pytest.mark.parametrize("command", ["migrate", "status"])
+async def test_a_command_ends_with_one_line_and_the_exit_code_of_bad_configuration(
+    foreign_url: str, command: str
+) -> None:
+    code, output = await walletctl("db", command, DATABASE_URL=foreign_url)
+    assert (code, output.count("\n"), "ENCODING 'UTF8'" in output) == (Exit.USAGE, 1, True), output
+
+
+async def test_a_command_reaches_the_second_host_while_the_first_is_silent(
+    database_url: str, silent: tuple[Listener, int]
+) -> None:
+    code, output = await walletctl("db", "status", DATABASE_URL=several(database_url, silent[1]))
+    assert code == Exit.OK, output
+
+
+async def walletctl(*arguments: str, **environment: str) -> tuple[int | None, str]:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "walletctl", *arguments),
+        env={**os.environ, **environment},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    output, _ = await process.communicate()
+    return process.returncode, output.decode()
+
+
+async def test_a_server_whose_commits_do_not_survive_a_crash_is_told_of_once(database_url: str) -> None:
+    told: list[str] = []
+    engine = create_engine(database_url, "tests", pool_size=2)
+    tell_unsafe_settings(engine, told.append)
+    async with driver_connection(engine) as connection:
+        await use(engine)
+        is_unsafe = await connection.fetchval("SHOW fsync") == "off"
+    assert [text.split()[0] for text in told] == ["fsync"] * is_unsafe
     await engine.dispose()
