@@ -75,7 +75,8 @@ class WalletDatabaseSettings(Settings):
     """Where the wallets are: all that a process needs which doesn't read the history."""
 
     database_url: PostgresUrl
-    """Where the wallets are: `postgresql://user:password@host:5432/database`."""
+    """Where the wallets are: `postgresql://user:password@host:5432/database`. Several hosts:
+    `postgresql://user:password@/database?host=a:5432&host=b:5432`; one that can write is taken."""
 
 
 class HistoryDatabaseSettings(Settings):
@@ -106,7 +107,7 @@ class ConnectSettings(Settings):
     """How long a service waits for PostgreSQL."""
 
     database_connect_timeout_seconds: float = Field(5.0, gt=0, le=60)
-    """How long to wait for a new connection."""
+    """How long to wait for a new connection, of all hosts together."""
 
 
 class PoolSettings(Settings):
