@@ -29,7 +29,7 @@ class Connection(asyncpg.Connection):  # type: ignore[misc]
     """A connection that is given up by closing its socket: it never sends a cancel request.
 
     A cancel request is for the session, not for one statement: it may meet the COMMIT. A COMMIT that waits for
-    synchronous standbys is then visible, though they don't have it (PostgreSQL manual, section 26.2.8.3). Neither
+    synchronous standbys is then visible, though they don't have it (PostgreSQL manual, section 26.2.8). Neither
     statement_timeout nor transaction_timeout ends that wait. Whatever else the session was at when its client left
     ends within `client_connection_check_interval`.
     """

@@ -110,7 +110,7 @@ async def on_unexpected(request: Request, error: Exception) -> Response:
         log.warning("request_failed_server_away", error=error, path=request.url.path, why=explained(error))
         return problem_response(request, problems.Unavailable(f"{_why(error)} Nothing was done. Ask again."))
     log.defect("request_failed", error=error, path=request.url.path)
-    return problem_response(request, problems.InternalError("The error is in the log. Nothing is known of its effect."))
+    return problem_response(request, problems.InternalError("The error is in the log. The outcome is unknown."))
 
 
 def _why(error: Exception) -> str:

@@ -170,6 +170,26 @@ async def test_a_server_that_is_too_old_is_told_by_the_version_that_is_needed() 
         await engine.dispose()
 
 
+async def test_the_version_is_looked_at_too(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connecting, "SERVER_VERSION_MIN", 1000)
+    engine = create_engine(database_url, "tests")
+    with pytest.raises(UnsuitableDatabaseError, match="or newer is needed; upgrade the server: this is"):
+        await use(engine)
+    await engine.dispose()
+
+
+async def test_what_statements_rely_on_is_set_whatever_the_database_has_as_its_default(database_url: str) -> None:
+    operator = await asyncpg.connect(database_url)
+    settings = {"standard_conforming_strings": "off", "timezone": "Asia/Tokyo", "synchronous_commit": "off"}
+    for name, value in settings.items():
+        await operator.execute(f"ALTER DATABASE {make_url(database_url).database} SET {name} = '{value}'")
+    await operator.close()
+    engine = create_engine(database_url, "tests")
+    async with driver_connection(engine) as connection:
+        assert [await connection.fetchval(f"SHOW {name}") for name in settings] == ["on", "UTC", "on"]
+    await engine.dispose()
+
+
 @pytest.fixture(params=["LATIN1", "SQL_ASCII"])
 async def foreign_url(request: pytest.FixtureRequest, postgres_url: str) -> AsyncIterator[str]:
     """A database of another encoding."""
