@@ -5,6 +5,7 @@ The codes of PostgreSQL are those of its manual, appendix A.
 
 import errno
 import sys
+from pathlib import Path
 from typing import Final
 
 from walletctl.console import Exit
@@ -16,7 +17,7 @@ _HERE: Final = {
     errno.EACCES: "run it as a user who may",
     errno.EPERM: "run it as a user who may",
     errno.EROFS: "name a place that can be written to",
-    errno.ENOENT: "is it there? If this is about the working directory: cd to one that is",
+    errno.ENOENT: "name one that is there",
     errno.ENOTDIR: "name a directory",
     errno.EISDIR: "name a file",
     errno.EEXIST: "name another, or remove it",
@@ -61,25 +62,49 @@ _STATES: Final[dict[str, tuple[str, Exit]]] = {
 
 def explain(error: Exception) -> tuple[str, Exit] | None:
     """Return the line and the exit code, or None for what is a defect: that keeps its traceback."""
-    from common.database import is_unreachable, sqlstate
+    from common.database import sqlstate
 
-    if isinstance(error, OSError) and (way_out := _HERE.get(error.errno or 0)):
-        return f"{_local(error)} ({way_out})", Exit.USAGE
+    if isinstance(error, ExceptionGroup):
+        # Of tasks that ran side by side: each may have met the same.
+        explained = [explain(one) for one in error.exceptions]
+        return None if None in explained else explained[0]
+    if isinstance(error, OSError) and (line := _local(error)):
+        return line, Exit.USAGE
     if (state := sqlstate(error)) is not None:
         return _refused(error, state)
-    if (explained := _of_kafka(error)) is not None:
-        return explained
-    if _is_about_arguments(error):
-        return f"PostgreSQL can't take a value: {_text(error)}", Exit.USAGE
-    if is_unreachable(error):
-        asked = "is it up, and do DATABASE_URL and KAFKA_BOOTSTRAP_SERVERS name it?"
-        return f"a server is away: {_text(error)} ({asked})", Exit.UNREACHABLE
-    return None
+    if (line := _about_what_was_given(error)) is not None:
+        return line, Exit.USAGE
+    return _of_kafka(error) or _away(error)
 
 
-def _local(error: OSError) -> str:
+def _away(error: Exception) -> tuple[str, Exit] | None:
+    from common.database import is_unreachable
+
+    if not is_unreachable(error):
+        return None
+    asked = "is it up, and do DATABASE_URL and KAFKA_BOOTSTRAP_SERVERS name it?"
+    return f"a server is away: {_text(error)} ({asked})", Exit.UNREACHABLE
+
+
+def _local(error: OSError) -> str | None:
+    """Return the line for an error of this machine, or None for one of a connection."""
+    way_out = _HERE.get(error.errno or 0)
+    if way_out is None:
+        return None
     names = " and ".join(str(name) for name in (error.filename, error.filename2) if name is not None)
-    return f"{names}: {error.strerror}" if names else f"{error.strerror}"
+    if error.errno in {errno.ENOENT, errno.EACCES} and not names:
+        # A server's socket, as `postgresql:///wallet?host=/run/postgresql` names it, or the working directory.
+        if _is_working_directory_there():
+            return None
+        return "the working directory is gone (cd to one that is there)"
+    return f"{names}: {error.strerror} ({way_out})" if names else f"{error.strerror} ({way_out})"
+
+
+def _is_working_directory_there() -> bool:
+    try:
+        return Path.cwd().exists()
+    except OSError:
+        return False
 
 
 def _refused(error: Exception, state: str) -> tuple[str, Exit]:
@@ -105,12 +130,20 @@ def _of_kafka(error: Exception) -> tuple[str, Exit] | None:
     return f"Kafka is away: {text} (is it up, and does KAFKA_BOOTSTRAP_SERVERS name it?)", Exit.UNREACHABLE
 
 
-def _is_about_arguments(error: Exception) -> bool:
-    """Whether the driver refused a value before it sent anything (asyncpg's DataError)."""
-    from asyncpg.exceptions import DataError
+def _about_what_was_given(error: Exception) -> str | None:
+    """Return the line for what a library refused before it sent anything: a value, a URL, a revision."""
+    from asyncpg.exceptions import ClientConfigurationError, DataError
 
     cause = getattr(error, "orig", None)
-    return isinstance(error, DataError) or isinstance(getattr(cause, "__cause__", cause), DataError)
+    refused = getattr(cause, "__cause__", cause) or error
+    if isinstance(refused, DataError):
+        return f"PostgreSQL can't take a value: {_text(error)}"
+    if isinstance(refused, ClientConfigurationError):
+        return f"bad configuration: DATABASE_URL or HISTORY_DATABASE_URL: {_text(error)} (set it in the environment)"
+    alembic = sys.modules.get("alembic.util")
+    if alembic is not None and isinstance(error, alembic.CommandError):
+        return f"{_text(error)}: the tables are of another version (run the walletctl that made them, or a newer one)"
+    return None
 
 
 def _text(error: Exception) -> str:

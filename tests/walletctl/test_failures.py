@@ -11,6 +11,7 @@ from uuid import uuid4
 
 import asyncpg
 import pytest
+from alembic.util import CommandError
 from confluent_kafka import KafkaError, KafkaException
 from sqlalchemy.engine import make_url
 
@@ -120,7 +121,7 @@ def test_a_working_directory_that_is_gone_is_named(tmp_path: Path) -> None:
     )
     (line,) = done.stderr.decode().splitlines()
     assert done.returncode == Exit.USAGE
-    assert "the working directory" in line
+    assert "the working directory is gone" in line
 
 
 @pytest.mark.parametrize(
@@ -132,6 +133,9 @@ def test_a_working_directory_that_is_gone_is_named(tmp_path: Path) -> None:
         (ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused"), "a server is away", Exit.UNREACHABLE),
         (OSError("Multiple exceptions: refused"), "a server is away", Exit.UNREACHABLE),
         (TimeoutError(), "a server is away: TimeoutError", Exit.UNREACHABLE),
+        (FileNotFoundError(errno.ENOENT, "No such file or directory"), "a server is away", Exit.UNREACHABLE),
+        (ExceptionGroup("two", [ConnectionResetError(), TimeoutError()]), "a server is away", Exit.UNREACHABLE),
+        (CommandError("Can't locate revision identified by 'x'"), "of another version", Exit.USAGE),
         (asyncpg.InvalidPasswordError("no"), "the password of the URL", Exit.USAGE),
         (asyncpg.QueryCanceledError("no"), "run it again later", Exit.UNREACHABLE),
         (asyncpg.LockNotAvailableError("no"), "run it again later", Exit.UNREACHABLE),
@@ -151,3 +155,12 @@ def test_each_kind_of_failure_has_its_line_and_its_code(error: Exception, said: 
 
 def test_a_defect_keeps_its_traceback() -> None:
     assert explain(ZeroDivisionError()) is None
+    assert explain(ExceptionGroup("two", [ZeroDivisionError(), TimeoutError()])) is None
+
+
+def test_tables_of_a_newer_program_are_named(database_url: str) -> None:
+    execute(database_url, "UPDATE wallet.alembic_version SET version_num = 'of_tomorrow'")
+    code, line = run("db", "migrate", DATABASE_URL=database_url)
+    assert code == Exit.USAGE
+    assert "of_tomorrow" in line
+    assert "another version" in line
