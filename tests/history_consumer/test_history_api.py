@@ -5,26 +5,21 @@ import itertools
 import json
 import re
 import time
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
 from decimal import Decimal
-from functools import partial
 from typing import Any, get_args
 from urllib.parse import quote
 from uuid import UUID, uuid4
 
 import httpx
 import pytest
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from common.pulse import INTERVAL_SECONDS, PATIENCE_SECONDS
 from faults.proxy import Proxy
-from history_consumer import read_queries
 from history_consumer.projection import EventType
 from history_events import AnyEvent, History, Wallet
-
-Eventually = Callable[..., Awaitable[Any]]
 
 ODD_USER = "größe/中>…"
 
@@ -316,79 +311,6 @@ async def test_min_version_that_does_not_come_is_a_503_to_ask_again(api: httpx.A
         assert (reply.status_code, reply.headers["Retry-After"]) == (503, "1")
         assert reply.headers["Content-Type"] == "application/problem+json"
         assert reply.json()["code"] == "history-behind"
-
-
-async def test_all_that_wait_for_versions_share_one_look_and_those_who_leave_are_not_looked_for(
-    open_api: Callable[..., AbstractAsyncContextManager[httpx.AsyncClient]],
-    database_url: str,
-    history: History,
-    eventually: Eventually,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    looks: list[Collection[tuple[UUID, int]]] = []
-    look = read_queries.reached_versions
-
-    async def counted(connection: AsyncConnection, wanted: Collection[tuple[UUID, int]]) -> set[tuple[UUID, int]]:
-        looks.append(wanted)
-        return await look(connection, wanted)
-
-    async def are_looked_for(count: int) -> bool:
-        return bool(looks) and len(looks[-1]) == count
-
-    monkeypatch.setattr(read_queries, "reached_versions", counted)
-    wallets = [Wallet(f"user-{number}") for number in range(20)]
-    await history.add(*(wallet.created() for wallet in wallets))
-    paths = [f"/history/wallets/{wallet.id}" for wallet in wallets]
-    patient = {"history_min_version_wait_seconds": 30, "request_deadline_seconds": 60}
-    async with open_api(database_url, **patient) as api:
-        started = time.monotonic()
-        # Twice each, and one for a wallet that nobody knows.
-        tasks = [asyncio.create_task(api.get(path, params={"min_version": 2})) for path in paths * 2]
-        leaving = asyncio.create_task(api.get(f"/history/wallets/{uuid4()}", params={"min_version": 1}))
-        await eventually(partial(are_looked_for, 21))
-        leaving.cancel()
-        await eventually(partial(are_looked_for, 20))
-        await history.add(*(wallet.funded() for wallet in wallets))
-        replies = await asyncio.gather(*tasks)
-        assert {(reply.status_code, reply.json()["as_of_version"]) for reply in replies} == {(200, 2)}
-        assert len(looks) <= (time.monotonic() - started) / 0.02 + 1
-        assert all(looks), "a look for nobody"
-        looks.clear()
-        await get(api, paths[0], min_version=2)
-        assert looks == []
-
-
-async def test_looks_that_fail_let_each_request_look_for_itself(
-    open_api: Callable[..., AbstractAsyncContextManager[httpx.AsyncClient]],
-    database_url: str,
-    history: History,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    async def fail(*_: object) -> set[tuple[UUID, int]]:
-        raise OSError("away")
-
-    ada = Wallet("ada")
-    await history.add(ada.created())
-    patient = {"history_min_version_wait_seconds": 30, "request_deadline_seconds": 60}
-    async with open_api(database_url, **patient) as api:
-        with monkeypatch.context() as patched:
-            patched.setattr(read_queries, "reached_versions", fail)
-            asked = [api.get(f"/history/wallets/{ada.id}", params={"min_version": 2}) for _ in range(20)]
-            replies = await asyncio.gather(*asked)
-        assert {(reply.status_code, reply.json()["code"]) for reply in replies} == {(503, "history-behind")}
-        waiting = asyncio.create_task(api.get(f"/history/wallets/{ada.id}", params={"min_version": 2}))
-        await history.add(ada.funded())
-        assert (await waiting).status_code == 200
-
-
-async def test_a_version_is_reached_when_none_up_to_it_is_missing(history: History, engine: AsyncEngine) -> None:
-    ada, whole, unknown = Wallet("ada"), Wallet("bob"), uuid4()
-    done: list[AnyEvent] = [ada.created(), *(ada.funded() for _ in range(6))]
-    await history.add(*(done[place] for place in (0, 1, 3, 4, 6)), whole.created(), whole.funded())
-    wanted = {(wallet_id, version) for wallet_id in (ada.id, whole.id, unknown) for version in range(1, 9)}
-    async with engine.connect() as connection:
-        reached = await read_queries.reached_versions(connection, wanted)
-    assert reached == {(ada.id, 1), (ada.id, 2), (whole.id, 1), (whole.id, 2)}
 
 
 STRANGE = [
