@@ -140,6 +140,14 @@ def stop_on_signals(stop: asyncio.Event) -> None:
         loop.add_signal_handler(number, on_signal, number)
 
 
+async def _logged(work: Awaitable[None]) -> None:
+    try:
+        await work
+    except Exception as error:
+        log.critical("worker_failed", exc_info=error)
+        raise
+
+
 async def serve_until_stopped(server: BackgroundServer, work: Awaitable[None]) -> None:
     """Run a worker beside its ops server; when either ends, end the other."""
     serving = asyncio.create_task(server.serve())
@@ -147,7 +155,7 @@ async def serve_until_stopped(server: BackgroundServer, work: Awaitable[None]) -
     try:
         await asyncio.wait({serving, working}, return_when=asyncio.FIRST_COMPLETED)
         if working.done():
-            await working
+            await _logged(working)
         else:
             await serving
             raise RuntimeError("the ops server ended: is its port taken?")

@@ -11,9 +11,10 @@ import structlog
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from common.database import LOCK_NOT_AVAILABLE, QUERY_CANCELED, is_unreachable, sqlstate
+from common.database import QUERY_CANCELED, sqlstate
 from common.worker import Health, Pauses, TemporaryError
 from outbox_relay import metrics, numbering_queries
+from outbox_relay.errors import is_temporary
 
 log = structlog.get_logger()
 
@@ -68,7 +69,7 @@ class Numbering:
             if sqlstate(error) == QUERY_CANCELED:
                 log.warning("outbox_ids_not_checked", error=str(error))
                 return 0
-            if is_unreachable(error):
+            if is_temporary(error):
                 raise TemporaryError("database", error) from error
             raise
         if is_stranded:
@@ -84,11 +85,11 @@ class Numbering:
         try:
             healed = await heal(self._engine)
         except Exception as error:
-            if is_unreachable(error) or sqlstate(error) in {QUERY_CANCELED, LOCK_NOT_AVAILABLE}:
-                raise TemporaryError("database", error) from error
             if isinstance(error, DBAPIError) and sqlstate(error) == _INSUFFICIENT_PRIVILEGE:
                 what = "new outbox ids are below old ones, and this relay may not mend it: walletctl db migrate"
                 raise TemporaryError(CHECK, f"{what} ({error.orig})") from error
+            if is_temporary(error):
+                raise TemporaryError("database", error) from error
             raise
         if healed.behind or healed.moved:
             log.error("outbox_ids_put_in_order", behind=healed.behind, rows_moved=healed.moved)

@@ -179,6 +179,10 @@ class Publisher:
         with self._fatal_told():
             self._producer.flush(_FLUSH_MARGIN_SECONDS)
 
+    def close(self) -> None:
+        """Give up what is still in hand, within 2 seconds; what was not settled is pending."""
+        self._empty()
+
     def _replace_if_spent(self) -> None:
         if self._is_spent or self._batch_bytes != self.batch_bytes_max:
             self._producer = self._new_producer()

@@ -14,9 +14,10 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from common.actor import actor
-from common.database import LOCK_NOT_AVAILABLE, QUERY_CANCELED, explained, is_unreachable, sqlstate
+from common.database import explained
 from common.worker import Pauses, TemporaryError
 from outbox_relay import metrics, queries, retention_queries
+from outbox_relay.errors import is_temporary
 
 log = structlog.get_logger()
 
@@ -64,7 +65,7 @@ class Retention:
         try:
             pruned = await self._prune()
         except Exception as error:
-            if is_unreachable(error) or sqlstate(error) in {QUERY_CANCELED, LOCK_NOT_AVAILABLE}:
+            if is_temporary(error):
                 raise TemporaryError("database", explained(error)) from error
             raise
         if not pruned.more:

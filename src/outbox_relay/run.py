@@ -62,6 +62,7 @@ async def relay_until(stop: asyncio.Event, settings: RelaySettings, health: Heal
     wake_up = WakeUp(engine)
     publishers = [Publisher(settings) for _ in range(settings.relay_tasks)]
     try:
+        # A task that fails for good ends the others, and the process.
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(wake_up.run(stop))
             for publisher in publishers:
@@ -74,7 +75,9 @@ async def relay_until(stop: asyncio.Event, settings: RelaySettings, health: Heal
             ages = Ages(settings.outbox_retention_days, settings.idempotency_retention_days)
             tasks.create_task(_repeat(Retention(engine, ages).run_once, stop, retention.PAUSES, health))
     finally:
-        await engine.dispose()
+        closing = [asyncio.to_thread(publisher.close) for publisher in publishers]
+        ended = await asyncio.gather(*closing, engine.dispose(), return_exceptions=True)
+        log.info("closed", errors=[repr(error) for error in ended if error is not None])
 
 
 async def _repeat(
