@@ -264,6 +264,14 @@ def may_succeed_again(error: BaseException) -> bool:
     return isinstance(cause, InvalidCachedStatementError)
 
 
+def is_temporary(error: BaseException) -> bool:
+    """Whether a worker's step may succeed later: the database is away, or gave up this transaction and not the work.
+
+    An operator's cancel, a lock that a migration holds and a deadlock are no reason for a worker to end.
+    """
+    return is_unreachable(error) or may_succeed_again(error) or sqlstate(error) in {QUERY_CANCELED, LOCK_NOT_AVAILABLE}
+
+
 def explained(error: BaseException) -> str:
     """Return what an error says on one line, and the way out where there is one."""
     cause = (error.orig if isinstance(error, DBAPIError) else None) or error

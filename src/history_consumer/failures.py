@@ -2,25 +2,13 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Final
 
 from confluent_kafka import KafkaError, KafkaException
 from sqlalchemy.exc import SQLAlchemyError
 
-from common.database import (
-    DEADLOCK_DETECTED,
-    DRIVER_ERRORS,
-    LOCK_NOT_AVAILABLE,
-    QUERY_CANCELED,
-    SERIALIZATION_FAILURE,
-    explained,
-    is_unreachable,
-    sqlstate,
-)
+from common.database import DRIVER_ERRORS, explained, is_temporary
 from common.kafka import TopicMissingError
 from common.worker import TemporaryError
-
-_HEALED_BY_TIME: Final = {LOCK_NOT_AVAILABLE, QUERY_CANCELED, DEADLOCK_DETECTED, SERIALIZATION_FAILURE}
 
 
 @contextmanager
@@ -29,7 +17,7 @@ def database_errors() -> Iterator[None]:
     try:
         yield
     except (SQLAlchemyError, OSError, TimeoutError, *DRIVER_ERRORS) as error:
-        if is_unreachable(error) or sqlstate(error) in _HEALED_BY_TIME:
+        if is_temporary(error):
             raise TemporaryError("database", explained(error)) from error
         raise
 

@@ -11,10 +11,9 @@ import structlog
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from common.database import QUERY_CANCELED, sqlstate
+from common.database import QUERY_CANCELED, explained, is_temporary, sqlstate
 from common.worker import Health, Pauses, TemporaryError
 from outbox_relay import metrics, numbering_queries
-from outbox_relay.errors import is_temporary
 
 log = structlog.get_logger()
 
@@ -70,7 +69,7 @@ class Numbering:
                 log.warning("outbox_ids_not_checked", error=str(error))
                 return 0
             if is_temporary(error):
-                raise TemporaryError("database", error) from error
+                raise TemporaryError("database", explained(error)) from error
             raise
         if is_stranded:
             await self.heal()
@@ -89,7 +88,7 @@ class Numbering:
                 what = "new outbox ids are below old ones, and this relay may not mend it: walletctl db migrate"
                 raise TemporaryError(CHECK, f"{what} ({error.orig})") from error
             if is_temporary(error):
-                raise TemporaryError("database", error) from error
+                raise TemporaryError("database", explained(error)) from error
             raise
         if healed.behind or healed.moved:
             log.error("outbox_ids_put_in_order", behind=healed.behind, rows_moved=healed.moved)

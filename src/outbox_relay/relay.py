@@ -15,11 +15,10 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from common import failpoints
-from common.database import BEGIN, driver_connection, explained
+from common.database import BEGIN, driver_connection, explained, is_temporary
 from common.identifiers import LANES
 from common.worker import Health, TemporaryError
 from outbox_relay import metrics, queries
-from outbox_relay.errors import is_temporary
 from outbox_relay.low_water import SafeHorizon, raised_low_waters
 from outbox_relay.numbering import Numbering
 from outbox_relay.outcomes import Outcome, Parked, Published, Retry, decide_outcomes

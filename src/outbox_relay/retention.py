@@ -14,10 +14,9 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from common.actor import actor
-from common.database import explained
+from common.database import explained, is_temporary
 from common.worker import Pauses, TemporaryError
 from outbox_relay import metrics, queries, retention_queries
-from outbox_relay.errors import is_temporary
 
 log = structlog.get_logger()
 
