@@ -74,8 +74,8 @@ class Connection(Protocol):
     def look(self, now: float) -> None:
         """End the connection if it is late; `now` is the event loop's time in seconds."""
 
-    def waits_since(self) -> float | None:
-        """Return what grows with the time at which the connection began to wait for a request; None: it doesn't."""
+    def idle_since(self) -> float | None:
+        """Return since when the connection waits for a request, in the event loop's seconds; None: it doesn't."""
 
     def give_way(self) -> None:
         """Close the connection, which waits for a request."""
@@ -128,7 +128,7 @@ class Connections:
 
     def _make_room(self) -> None:
         """Close the connections that have waited longest for a request: several, as each time all are looked at."""
-        waiting = [(since, each) for each in self._open if (since := each.waits_since()) is not None]
+        waiting = [(since, each) for each in self._open if (since := each.idle_since()) is not None]
         for _, connection in nsmallest(1 + len(self._open) // 64, waiting, key=itemgetter(0)):
             connection.give_way()
             self.discard(connection)

@@ -28,10 +28,9 @@ def one_line_each(fields: list[Field]) -> list[Field]:
     Raises:
         BadRequest: a field of one value has more than one line (RFC 9110, section 5.3).
     """
-    names = [name for name, _ in fields]
-    if len(set(names)) == len(names):
+    if len(dict(fields)) == len(fields):
         return fields
-    repeated = {name for name, count in Counter(names).items() if count > 1}
+    repeated = {name for name, count in Counter(name for name, _ in fields).items() if count > 1}
     if refused := repeated & SINGLE_FIELDS:
         name = min(refused).decode().title()
         raise BadRequest(f"{name}: send it once.", errors=[{"field": name, "message": "must have one value"}])

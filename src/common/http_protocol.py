@@ -62,11 +62,14 @@ class HttpProtocol(HttpToolsProtocol):
 
     def __init__(self, *, connections: Connections, **options: Any) -> None:
         super().__init__(**options)
+        # Of the request whose head is coming; the trailers of one whose head has come, or before the first.
+        self.headers = _TRAILERS
         self._connections = connections
         self._bounds = connections.bounds
         # Requests whose head has come and whose reply hasn't gone.
         self._unanswered = 0
         self._deadline: float | None = None
+        self._waits_since = 0.0
         self._offers_upgrade = False
         self._head_bytes = self._segment_bytes = 0
         self._last_words: bytes | None = None
@@ -80,7 +83,7 @@ class HttpProtocol(HttpToolsProtocol):
         super().connection_made(transport)
         if self._connections.add(self):
             self._unread_since = self.loop.time()
-            self._deadline = self._unread_since + self._bounds.head_deadline_seconds
+            self._wait(self._bounds.head_deadline_seconds)
             return
         self._last_words = b""
         transport.write(self._document(Unavailable("The server has as many connections as it may. Retry later.")))
@@ -95,7 +98,6 @@ class HttpProtocol(HttpToolsProtocol):
         """Parse what came, unless the connection is ending."""
         if self._last_words is not None:
             return
-        self._unset_keepalive_if_required()
         self._segment_bytes = len(data)
         try:
             self.parser.feed_data(data)
@@ -104,8 +106,10 @@ class HttpProtocol(HttpToolsProtocol):
         except httptools.HttpParserError as error:
             self._refuse(error)
         else:
-            if self._in_head():
+            if self.headers is not _TRAILERS:
                 self._head_bytes += len(data)
+                if not self._unanswered:
+                    self._deadline = self._waits_since + self._bounds.head_deadline_seconds
                 if self._head_bytes > HEAD_BYTES_MAX:
                     self._end(self._refusal(_too_large()))
 
@@ -137,9 +141,11 @@ class HttpProtocol(HttpToolsProtocol):
             ioctl(self.transport.get_extra_info("socket").fileno(), TIOCOUTQ, with_kernel)
         return here + with_kernel[0]
 
-    def waits_since(self) -> float | None:
-        """Return what grows with the time at which the connection began to wait for a request; None: it doesn't."""
-        return None if self._unanswered or self.transport.get_write_buffer_size() else self._deadline
+    def idle_since(self) -> float | None:
+        """Return since when the connection waits for a request, in the event loop's seconds; None: it doesn't."""
+        if self._unanswered or self._deadline is None or self.transport.get_write_buffer_size():
+            return None
+        return self._waits_since
 
     def give_way(self) -> None:
         """Close the connection, which waits for a request."""
@@ -150,8 +156,10 @@ class HttpProtocol(HttpToolsProtocol):
         if self._last_words is not None:
             self.transport.abort()
         elif not self._unanswered:
-            self._connections.count_end("head-deadline")
-            self._end(self._document(_too_late("head", self._bounds.head_deadline_seconds)) if self._in_head() else b"")
+            is_in_head = self.headers is not _TRAILERS
+            if is_in_head or self.cycle is None:
+                self._connections.count_end("head-deadline")
+            self._end(self._document(_too_late("head", self._bounds.head_deadline_seconds)) if is_in_head else b"")
         elif self.cycle.more_body and not self.flow.read_paused:
             self._connections.count_end("body-deadline")
             self._end(self._document(_too_late("body", self._bounds.body_deadline_seconds)))
@@ -174,23 +182,30 @@ class HttpProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """Note that the whole request has come."""
-        if not self._offers_upgrade:
-            super().on_message_complete()
+        if not self._offers_upgrade and not self.cycle.response_complete:
+            self.cycle.more_body = False
+            self.cycle.message_event.set()
 
     def on_response_complete(self) -> None:
-        """Go on with the next request, or wait for it, or end."""
+        """Go on with the next request, or wait for it, or end: as uvicorn does, without a timer for each reply."""
         self._unanswered -= 1
-        super().on_response_complete()
-        if self._unanswered:
-            return
+        self.server_state.total_requests += 1
         if self.transport.is_closing():
             self._deadline = None
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
         elif self._last_words is not None:
             self._say_last_words()
         else:
-            self._deadline = self.loop.time() + self._bounds.head_deadline_seconds
+            self._wait(self.timeout_keep_alive if self.headers is _TRAILERS else self._bounds.head_deadline_seconds)
 
     # Parts
+
+    def _wait(self, seconds: float) -> None:
+        self._waits_since = self.loop.time()
+        self._deadline = self._waits_since + min(seconds, self._bounds.head_deadline_seconds)
 
     def _go_on_without_upgrade(self, rest: memoryview) -> None:
         """Parse a request again without its offer to upgrade, and then the `rest`, which is its body and what follows.
@@ -227,25 +242,20 @@ class HttpProtocol(HttpToolsProtocol):
         version = self.parser.get_http_version()
         if version not in {"1.1", "1.0"}:
             raise BadRequest("This server speaks HTTP/1.1.")
-        hosts = 0
-        for name, value in self.headers:
-            if name == b"host":
-                hosts += 1
-                if hosts > 1 or not _is_host(value):
-                    raise BadRequest("Host: send one, a name or an address with an optional port.")
-            elif name == b"transfer-encoding" and (value.lower() != b"chunked" or version == "1.0"):
-                raise BadRequest("Transfer-Encoding: only chunked is known, and only to HTTP/1.1.")
-        if not hosts and version == "1.1":
-            raise BadRequest("Host: send it (RFC 9112, section 3.2).")
+        fields = dict(self.headers)
+        host, coding = fields.get(b"host"), fields.get(b"transfer-encoding")
+        if len(fields) < len(self.headers):
+            host = b", ".join(value for name, value in self.headers if name == b"host") or host
+            coding = b", ".join(value for name, value in self.headers if name == b"transfer-encoding") or coding
+        if version == "1.1" if host is None else not _is_host(host):
+            raise BadRequest("Host: send one, a name or an address with an optional port.")
+        if coding is not None and (coding.lower() != b"chunked" or version == "1.0"):
+            raise BadRequest("Transfer-Encoding: only chunked is known, and only to HTTP/1.1.")
         if self._head_bytes + self._segment_bytes > HEAD_BYTES_MAX and self._head_size() > HEAD_BYTES_MAX:
             raise _too_large()
 
     def _head_size(self) -> int:
         return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
-
-    def _in_head(self) -> bool:
-        """Whether the head of a request has come in part."""
-        return self.headers is not None and self.headers is not _TRAILERS
 
     def _refuse(self, error: httptools.HttpParserError) -> None:
         """Answer what llhttp or a check of ours refused; `_end` what has come before it."""
@@ -278,7 +288,6 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _say_last_words(self) -> None:
         """Write them and close in stages, so that a reset doesn't overtake them (RFC 9112, section 9.6)."""
-        self._unset_keepalive_if_required()
         if not self._last_words or self.transport.is_closing():
             self.transport.close()
             return

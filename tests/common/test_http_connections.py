@@ -104,6 +104,13 @@ def test_a_connection_that_says_nothing_is_closed(port: int, ended: Callable[[st
     assert ended("head-deadline") == 1
 
 
+def test_a_connection_that_has_been_idle_after_a_reply_is_closed(port: int, ended: Callable[[str], float]) -> None:
+    with Client(port) as client:
+        assert client.send(post("/now")).reply().status == 200
+        assert client.closed()
+    assert ended("head-deadline") == 0
+
+
 @pytest.mark.parametrize("before", [b"", post("/now")], ids=["first", "after a reply"])
 def test_a_head_that_does_not_end_is_answered_408(port: int, before: bytes, ended: Callable[[str], float]) -> None:
     with Client(port) as client:
@@ -144,13 +151,12 @@ def test_a_body_that_does_not_end_is_answered_408_and_its_request_does_not_run(
     assert (app.bodies, ended("body-deadline")) == ([], 1)
 
 
-def test_a_body_that_goes_on_after_its_answer_is_bounded(port: int, ended: Callable[[str], float]) -> None:
+def test_a_body_that_goes_on_after_its_answer_is_bounded(port: int) -> None:
     with Client(port) as client:
         client.send(request("POST /early HTTP/1.1", ["Content-Length: 1000000"]))
         assert client.reply().body == b"/early"
         with pytest.raises((ConnectionResetError, BrokenPipeError)):
             trickle(client)
-    assert ended("head-deadline") == 1
 
 
 def test_an_answer_that_takes_longer_than_the_deadlines_of_the_request_is_given(port: int, app: Steered) -> None:
