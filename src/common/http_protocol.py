@@ -5,11 +5,9 @@ rules on Host, Transfer-Encoding and the version; deadlines; replies for a clien
 problem documents. (docs/decisions/0015-http-framing.md)
 """
 
-import re
 from array import array
 from contextlib import suppress
 from fcntl import ioctl
-from functools import lru_cache
 from termios import TIOCOUTQ
 from typing import Any, Final
 from urllib.parse import quote
@@ -18,20 +16,17 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from common.http_connections import Connections
+from common.http_framing import HEAD_BYTES_MAX, check_fields, check_size, too_large
 from common.problems import (
     MEDIA_TYPE,
     BadRequest,
-    HeadersTooLarge,
     MethodNotAllowed,
     Problem,
     RequestTimeout,
     Unavailable,
 )
 
-HEAD_BYTES_MAX: Final = 32 * 1024
 _LINGER_SECONDS: Final = 1.0
-# RFC 3986, section 3.2.2: a name or an IPv4 address, or an IPv6 address in brackets; then a port.
-_HOST = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]*)?")
 
 
 class _Trailers(list[tuple[bytes, bytes]]):
@@ -42,11 +37,6 @@ class _Trailers(list[tuple[bytes, bytes]]):
 
 
 _TRAILERS: Final = _Trailers()
-
-
-@lru_cache(maxsize=1024)
-def _is_host(value: bytes) -> bool:
-    return _HOST.fullmatch(value) is not None
 
 
 class HttpProtocol(HttpToolsProtocol):
@@ -111,7 +101,7 @@ class HttpProtocol(HttpToolsProtocol):
                 if not self._unanswered:
                     self._deadline = self._waits_since + self._bounds.head_deadline_seconds
                 if self._head_bytes > HEAD_BYTES_MAX:
-                    self._end(self._refusal(_too_large()))
+                    self._end(self._refusal(too_large()))
 
     def eof_received(self) -> bool:  # type: ignore[override]
         """Answer what has come whole though the client sends no more (RFC 9112, section 9.6); return True meanwhile."""
@@ -173,7 +163,9 @@ class HttpProtocol(HttpToolsProtocol):
             if self.parser.get_method() == b"CONNECT":
                 raise MethodNotAllowed("This server is no proxy.")
             return
-        self._check_head()
+        check_fields(self.parser.get_http_version(), self.headers)
+        if self._head_bytes + self._segment_bytes > HEAD_BYTES_MAX:
+            check_size(self.url, self.headers)
         super().on_headers_complete()
         self.headers = _TRAILERS
         self._head_bytes = 0
@@ -233,30 +225,6 @@ class HttpProtocol(HttpToolsProtocol):
         fields = [name + b": " + value for name, value in self.headers if name != b"upgrade"]
         return b"\r\n".join([self.parser.get_method() + b" " + self.url + b" HTTP/" + version, *fields, b"", b""])
 
-    def _check_head(self) -> None:
-        """Check what llhttp doesn't (RFC 9112, sections 2.3, 3.2 and 6.1).
-
-        Raises:
-            Problem: the request is refused and the connection closed.
-        """
-        version = self.parser.get_http_version()
-        if version not in {"1.1", "1.0"}:
-            raise BadRequest("This server speaks HTTP/1.1.")
-        fields = dict(self.headers)
-        host, coding = fields.get(b"host"), fields.get(b"transfer-encoding")
-        if len(fields) < len(self.headers):
-            host = b", ".join(value for name, value in self.headers if name == b"host") or host
-            coding = b", ".join(value for name, value in self.headers if name == b"transfer-encoding") or coding
-        if version == "1.1" if host is None else not _is_host(host):
-            raise BadRequest("Host: send one, a name or an address with an optional port.")
-        if coding is not None and (coding.lower() != b"chunked" or version == "1.0"):
-            raise BadRequest("Transfer-Encoding: only chunked is known, and only to HTTP/1.1.")
-        if self._head_bytes + self._segment_bytes > HEAD_BYTES_MAX and self._head_size() > HEAD_BYTES_MAX:
-            raise _too_large()
-
-    def _head_size(self) -> int:
-        return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
-
     def _refuse(self, error: httptools.HttpParserError) -> None:
         """Answer what llhttp or a check of ours refused; `_end` what has come before it."""
         cause = error.__context__
@@ -314,10 +282,6 @@ def _new_parser(target: HttpProtocol) -> httptools.HttpRequestParser:
     # As uvicorn has it: what follows a request that closes the connection is skipped.
     parser.set_dangerous_leniencies(lenient_data_after_close=True)
     return parser
-
-
-def _too_large() -> HeadersTooLarge:
-    return HeadersTooLarge(f"The request line and the headers may have {HEAD_BYTES_MAX} bytes together.")
 
 
 def _too_late(what: str, seconds: float) -> RequestTimeout:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from starlette.types import Receive, Scope, Send
 
-from common.http_protocol import HEAD_BYTES_MAX
+from common.http_framing import HEAD_BYTES_MAX
 from raw_http import Client, Reply, post, request, serving
 
 INNER = post("/inner")

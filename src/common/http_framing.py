@@ -1,0 +1,58 @@
+"""What a request's head must be that llhttp doesn't check."""
+
+import re
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Final
+
+from common.problems import BadRequest, HeadersTooLarge
+
+Field = tuple[bytes, bytes]
+
+HEAD_BYTES_MAX: Final = 32 * 1024
+# RFC 3986, section 3.2.2: a name or an IPv4 address, or an IPv6 address in brackets; then a port.
+_HOST = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]*)?")
+
+
+def check_fields(version: str, fields: Sequence[Field]) -> None:
+    """Check the version, Host and Transfer-Encoding (RFC 9112, sections 2.3, 3.2 and 6.1).
+
+    Raises:
+        BadRequest: the request is refused and the connection closed.
+    """
+    if version not in {"1.1", "1.0"}:
+        raise BadRequest("This server speaks HTTP/1.1.")
+    first = dict(fields)
+    host, coding = first.get(b"host"), first.get(b"transfer-encoding")
+    if len(first) < len(fields):
+        host, coding = _all_of(b"host", fields), _all_of(b"transfer-encoding", fields)
+    if version == "1.1" if host is None else not _is_host(host):
+        raise BadRequest("Host: send one, a name or an address with an optional port.")
+    if coding is not None and (coding.lower() != b"chunked" or version == "1.0"):
+        raise BadRequest("Transfer-Encoding: only chunked is known, and only to HTTP/1.1.")
+
+
+def check_size(target: bytes, fields: Sequence[Field]) -> None:
+    """Check that the head is not too large.
+
+    Raises:
+        HeadersTooLarge: it is.
+    """
+    if len(target) + sum(len(name) + len(value) + 4 for name, value in fields) > HEAD_BYTES_MAX:
+        raise too_large()
+
+
+def too_large() -> HeadersTooLarge:
+    """Return the problem of a head past the limit."""
+    return HeadersTooLarge(f"The request line and the headers may have {HEAD_BYTES_MAX} bytes together.")
+
+
+def _all_of(wanted: bytes, fields: Sequence[Field]) -> bytes | None:
+    """Return all lines of a field as one, which is no host and no known coding if there are several."""
+    values = [value for name, value in fields if name == wanted]
+    return b", ".join(values) if values else None
+
+
+@lru_cache(maxsize=1024)
+def _is_host(value: bytes) -> bool:
+    return _HOST.fullmatch(value) is not None
