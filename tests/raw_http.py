@@ -46,11 +46,11 @@ class Client:
     ) -> None:
         self.socket.close()
 
-    def send(self, *segments: bytes) -> Self:
+    def send(self, *segments: bytes, pause_seconds: float = 0.005) -> Self:
         """Send each as a segment of its own: what a server reads at once is up to the network all the same."""
         for number, segment in enumerate(segments):
             if number:
-                time.sleep(0.005)
+                time.sleep(pause_seconds)
             self.socket.sendall(segment)
         return self
 

@@ -87,7 +87,7 @@ def test_the_body_behind_an_offer_to_upgrade_stays_a_body(
         if segments == "at once":
             client.send(whole)
         elif segments == "byte by byte":
-            client.send(*(whole[at : at + 1] for at in range(len(whole))))
+            client.send(*(whole[at : at + 1] for at in range(len(whole))), pause_seconds=0.0005)
         else:
             client.send(head, body + post("/next"))
         assert [client.reply().body, client.reply().body] == [b"/first", b"/next"]
