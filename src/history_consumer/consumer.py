@@ -6,8 +6,7 @@ the group goes on counting this consumer in.
 
 import asyncio
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import astuple
 from datetime import UTC, datetime
 from typing import Final
@@ -17,17 +16,16 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from common import failpoints
 from common.events import FIRST_SOURCE_EPOCH
-from common.kafka import describe_topic, end_offsets, group_members
-from common.worker import FAILURE_PAUSES, Health, TemporaryError
+from common.worker import Health, TemporaryError
 from history_consumer import metrics, queries
 from history_consumer.applying import PartitionTakenOverError, Target, apply, moves_of, singly_if_refused
-from history_consumer.failures import database_errors, kafka_errors
+from history_consumer.failures import database_errors, recreated, restored
+from history_consumer.membership import Membership
 from history_consumer.positions import Assignment, Position
 from history_consumer.records import Record
 from history_consumer.settings import ConsumerSettings
 from history_consumer.sorting import VERSION_CONFLICT, Sorted
-from history_consumer.standstill import Standstill
-from history_consumer.subscription import Subscription, recreated, restored
+from history_consumer.subscription import Subscription
 
 log = structlog.get_logger()
 
@@ -45,23 +43,15 @@ class HistoryConsumer:
     """
 
     def __init__(self, settings: ConsumerSettings, engine: AsyncEngine, health: Health) -> None:
+        self.membership = Membership(settings, health)
         self._settings = settings
         self._engine = engine
         self._health = health
         self._target = Target(settings.consumer_group, settings.kafka_topic)
-        self._subscription: Subscription | None = None
         self._batch: list[Record] = []
         self._batch_since = 0.0
         # Polled while the batch is written.
         self._next_batch: list[Record] = []
-        self._topic_id = ""
-        self._standstill = Standstill()
-        # Why the last membership ended, how many in a row have ended before they worked, and when to join again.
-        self._refusal = ""
-        self._refusals = 0
-        self._join_at = 0.0
-        # Why the broker answered no look.
-        self._unanswered = ""
         # Where the positions stand if the transaction whose outcome isn't known was committed.
         self._in_doubt: dict[int, int] = {}
         # Moved since Kafka was told.
@@ -78,13 +68,12 @@ class HistoryConsumer:
         try:
             return await self._run_once()
         finally:
-            self.report()
+            self.membership.report()
 
     async def _run_once(self) -> int:
-        if (wait_seconds := self._join_at - time.monotonic()) > 0:
-            await asyncio.sleep(min(wait_seconds, self._settings.consumer_poll_seconds))
+        subscription = await self.membership.joined()
+        if subscription is None:
             return 0
-        subscription = await self._subscribed()
         try:
             if subscription.useless:
                 raise _StartOverError(subscription.useless)
@@ -96,78 +85,21 @@ class HistoryConsumer:
             count = await self._apply_and_poll(subscription)
             await self._note_progress(subscription)
         except _StartOverError as error:
-            await self.close()
-            self._refusal = str(error)
-            self._refusals += 1
-            self._join_at = time.monotonic() + FAILURE_PAUSES.after(self._refusals)
+            await self.membership.give_up(str(error))
+            self._forget()
             raise TemporaryError("kafka", error) from error
-        if subscription.works:
-            self._refusal = ""
-            if time.monotonic() > self._join_at + FAILURE_PAUSES.longest_seconds:
-                self._refusals = 0
+        self.membership.note_step()
         return count
 
     @property
     def assignment(self) -> Assignment:
         """What the present membership was given; nothing, while there is none."""
-        return Assignment() if self._subscription is None else self._subscription.assignment
-
-    def report(self) -> None:
-        """Tell `/ready` and the metrics where the present membership is, or why there is none."""
-        metrics.partitions_held.set(len(self.assignment.held))
-        metrics.partitions_halted.set(len(self.assignment.halted))
-        state = "not joined yet" if self._subscription is None else self._subscription.state()
-        if self._subscription is None or not self._subscription.works:
-            state = self._refusal or state
-        self._health.checks["kafka"] = self._unanswered or state
-
-    async def look_at_topic(self) -> int:
-        """Ask the broker for the topic's id; the next step halts what was read from another one.
-
-        Returns:
-            How many partitions it has.
-
-        Raises:
-            TemporaryError: the broker is away, or the topic isn't there.
-        """
-        servers, topic = self._settings.kafka_bootstrap_servers, self._settings.kafka_topic
-        with self._looking():
-            self._topic_id, partition_count = await describe_topic(servers, topic)
-        return partition_count
+        return self.membership.assignment
 
     async def look_at_ends(self, partition_count: int) -> dict[int, int]:
-        """Ask the broker where the partitions end; if those that are read stand still, the next step joins anew.
-
-        Returns:
-            The offset behind the last record, by partition.
-
-        Raises:
-            TemporaryError: the broker is away.
-        """
-        subscription = self._subscription
-        offsets = {position.partition: position.next_offset for position in self.assignment.held.values()}
-        servers, topic = self._settings.kafka_bootstrap_servers, self._settings.kafka_topic
-        with self._looking():
-            ends = await end_offsets(servers, topic, partition_count)
-        still = self._standstill.look(offsets, ends, time.monotonic(), idle=not (self._batch or self._next_batch))
-        if still and subscription is not None:
-            metrics.standstills.inc()
-            log.error("partitions_stand_still", at={number: f"{offsets[number]} of {ends[number]}" for number in still})
-            some = ", ".join(map(str, still))
-            subscription.useless = f"nothing comes from partitions {some}, though the broker has more"
-        return ends
-
-    async def look_at_group(self) -> None:
-        """Ask the broker whether a membership that was given nothing is a spare.
-
-        Raises:
-            TemporaryError: the broker is away, or denies it.
-        """
-        subscription = self._subscription
-        if subscription is not None and subscription.may_be_spare:
-            with self._looking():
-                members = await group_members(self._settings.kafka_bootstrap_servers, self._settings.consumer_group)
-            subscription.note_members(members)
+        """Ask the broker where the partitions end; see `Membership.look_at_ends`."""
+        idle = not (self._batch or self._next_batch)
+        return await self.membership.look_at_ends(partition_count, idle=idle)
 
     async def note_positions(self, asked: Mapping[int, Position], stored: Sequence[Position]) -> None:
         """Take halted partitions up again whose stored position is another one by now: an operator acted.
@@ -178,23 +110,16 @@ class HistoryConsumer:
         """
         now = {position.partition: astuple(position) for position in stored}
         moved = [then for partition, then in asked.items() if now.get(partition) != astuple(then)]
-        if moved and self._subscription is not None:
-            await self._subscription.release(moved)
+        if moved and self.membership.subscription is not None:
+            await self.membership.subscription.release(moved)
 
     async def close(self) -> None:
         """Leave the group. What is in hand is forgotten: the database has the position."""
-        subscription, self._subscription = self._subscription, None
-        if subscription is not None:
-            await subscription.close(self._settings.consumer_leave_seconds)
-        self._batch, self._next_batch, self._in_doubt, self._moved = [], [], {}, set()
-        self.report()
+        await self.membership.leave()
+        self._forget()
 
-    async def _subscribed(self) -> Subscription:
-        if self._subscription is None:
-            await self.look_at_topic()
-            with kafka_errors(self._settings.consumer_group, self._settings.kafka_topic):
-                self._subscription = Subscription(self._settings)
-        return self._subscription
+    def _forget(self) -> None:
+        self._batch, self._next_batch, self._in_doubt, self._moved = [], [], {}, set()
 
     async def _poll_batch(self, subscription: Subscription) -> None:
         """Take what was polled meanwhile in hand, or wait for what comes."""
@@ -234,18 +159,18 @@ class HistoryConsumer:
         pending = sorted(self.assignment.pending)
         if not pending:
             return
-        await self.look_at_topic()
+        await self.membership.look_at_topic()
         with database_errors():
             async with asyncio.timeout(self._settings.consumer_transaction_timeout_seconds):
                 async with self._engine.begin() as connection:
                     positions = await queries.ensure_positions(
-                        connection, self._target.consumer_group, self._target.topic, self._topic_id, pending
+                        connection, self._target.consumer_group, self._target.topic, self.membership.topic_id, pending
                     )
         self._health.ok("database")
         readable = []
         for position in positions:
-            if position.topic_id != self._topic_id:
-                await subscription.halt(position, recreated(self._target.topic, position, self._topic_id))
+            if position.topic_id != self.membership.topic_id:
+                await subscription.halt(position, recreated(self._target.topic, position, self.membership.topic_id))
             elif position.source_epoch < FIRST_SOURCE_EPOCH:
                 await subscription.halt(position, restored(self._target.topic))
             else:
@@ -255,8 +180,8 @@ class HistoryConsumer:
 
     async def _halt_recreated(self, subscription: Subscription) -> None:
         for position in subscription.assignment.held.values():
-            if position.topic_id != self._topic_id:
-                why = recreated(self._target.topic, position, self._topic_id)
+            if position.topic_id != self.membership.topic_id:
+                why = recreated(self._target.topic, position, self.membership.topic_id)
                 await subscription.halt(position, why)
 
     async def _halt_ahead(self, subscription: Subscription) -> None:
@@ -328,19 +253,6 @@ class HistoryConsumer:
             if held and found.topic_id == held.topic_id and found.next_offset == self._in_doubt[found.partition]:
                 held.next_offset = found.next_offset
         self._in_doubt = {}
-
-    @contextmanager
-    def _looking(self) -> Iterator[None]:
-        """Note whether the broker answers; turn its errors into TemporaryError."""
-        try:
-            with kafka_errors(self._settings.consumer_group, self._settings.kafka_topic):
-                yield
-        except TemporaryError as error:
-            self._unanswered = str(error)
-            raise
-        self._unanswered = ""
-        if self._subscription is not None:
-            self._subscription.note_answer()
 
 
 class _StartOverError(Exception):

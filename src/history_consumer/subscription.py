@@ -13,14 +13,14 @@ import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any, Final, TypeVar
+from typing import TypeVar
 
 import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from common.kafka import reader_config
-from common.worker import FAILURE_PAUSES, TemporaryError
-from history_consumer.failures import kafka_explained
+from common.worker import TemporaryError
+from history_consumer.client import client_of_group
+from history_consumer.failures import PASSING, kafka_explained, out_of_range, session_refused
 from history_consumer.positions import Assignment, Position
 from history_consumer.records import Record, end_of, record_of
 from history_consumer.settings import ConsumerSettings
@@ -29,30 +29,7 @@ log = structlog.get_logger()
 
 ResultT = TypeVar("ResultT")
 
-_POLL_MARGIN_SECONDS: Final = 5.0
-
 _OUT_OF_RANGE = {KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE}  # noqa: SLF001 - public names
-
-# librdkafka goes on trying by itself, or joins anew. All else, whatever it is, ends the membership: another one finds
-# out whether it still holds, and whoever waits for it is told.
-_PASSING = {
-    KafkaError._MAX_POLL_EXCEEDED,  # noqa: SLF001
-    KafkaError._TRANSPORT,  # noqa: SLF001
-    KafkaError._RESOLVE,  # noqa: SLF001
-    KafkaError._ALL_BROKERS_DOWN,  # noqa: SLF001
-    KafkaError._TIMED_OUT,  # noqa: SLF001
-    KafkaError._WAIT_COORD,  # noqa: SLF001
-    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
-    KafkaError.COORDINATOR_NOT_AVAILABLE,
-    KafkaError.NOT_COORDINATOR,
-    KafkaError.REBALANCE_IN_PROGRESS,
-    KafkaError.UNKNOWN_MEMBER_ID,
-    KafkaError.ILLEGAL_GENERATION,
-    KafkaError.LEADER_NOT_AVAILABLE,
-    KafkaError.NOT_LEADER_FOR_PARTITION,
-    KafkaError.REQUEST_TIMED_OUT,
-    KafkaError.NETWORK_EXCEPTION,
-}
 
 
 class Subscription:
@@ -82,7 +59,7 @@ class Subscription:
         self._write_seconds_max = settings.consumer_transaction_timeout_seconds
         self._nothing_is_written = threading.Event()
         self._nothing_is_written.set()
-        self._consumer = Consumer({**_configuration(settings), "error_cb": self._on_client_error})
+        self._consumer = Consumer({**client_of_group(settings), "error_cb": self._on_client_error})
         self._consumer.subscribe(
             [self._topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
         )
@@ -251,7 +228,7 @@ class Subscription:
         if error.code() == KafkaError.INVALID_SESSION_TIMEOUT:
             raise TemporaryError("kafka", session_refused(self._session_seconds))
         log.warning("kafka_consumer_error", partition=message.partition(), code=error.name(), error=error.str())
-        if error.fatal() or error.code() not in _PASSING:
+        if error.fatal() or error.code() not in PASSING:
             raise KafkaException(error)
 
     def _on_out_of_range(self, position: Position, offset: int | None) -> None:
@@ -300,79 +277,6 @@ class Subscription:
             self._brokers_down = f"{error.str()}{self._said_last}"
         else:
             self._said_last = f": {kafka_explained(error, self._group, self._topic)}"
-
-
-def out_of_range(topic: str, position: Position) -> str:
-    """Say what is wrong when the topic hasn't got the offset, and the ways out."""
-    return (
-        f"{topic} has no record at offset {position.next_offset}, where the history goes on: records are missing. "
-        "Restore the topic, or rebuild the history (`walletctl history rebuild`)"
-    )
-
-
-def session_refused(seconds: float) -> str:
-    """Say what is wrong when the broker allows no such session timeout, and the way out."""
-    return (
-        f"the broker refuses CONSUMER_SESSION_TIMEOUT_SECONDS={seconds:g}: set it within the broker's "
-        "group.min.session.timeout.ms and group.max.session.timeout.ms"
-    )
-
-
-def recreated(topic: str, position: Position, topic_id: str) -> str:
-    """Say what is wrong when the topic is another one than before, and the ways out."""
-    return (
-        f"{topic} was recreated: its id is {topic_id}, the history was read from {position.topic_id} up to offset "
-        f"{position.next_offset}. Restore the topic, or rebuild the history (`walletctl history rebuild`)"
-    )
-
-
-def restored(topic: str) -> str:
-    """Say what is wrong when the wallet database is in an epoch that the history doesn't know, and the way out."""
-    return (
-        f"the wallet database was restored to an earlier time: what the history has from {topic} may tell of what no "
-        "longer happened. Rebuild the history (`walletctl history rebuild`)"
-    )
-
-
-def _configuration(settings: ConsumerSettings) -> dict[str, Any]:
-    group: dict[str, Any] = {"group.protocol": "consumer"}
-    if settings.consumer_group_protocol == "classic":
-        session_ms = round(settings.consumer_session_timeout_seconds * 1000)
-        group = {
-            "group.protocol": "classic",
-            "partition.assignment.strategy": "cooperative-sticky",
-            "session.timeout.ms": session_ms,
-            "heartbeat.interval.ms": session_ms // 4,
-        }
-    # A join whose answer is lost is waited for this long (librdkafka, rd_kafka_JoinGroupRequest), 300 s by default.
-    poll_seconds_max = max(
-        settings.consumer_transaction_timeout_seconds + FAILURE_PAUSES.longest_seconds + _POLL_MARGIN_SECONDS,
-        settings.consumer_session_timeout_seconds,
-    )
-    return reader_config(
-        settings.kafka_bootstrap_servers,
-        "history-consumer",
-        **group,
-        **{
-            "group.id": settings.consumer_group,
-            "max.poll.interval.ms": round(poll_seconds_max * 1000),
-            # Positions live in the database; Kafka never decides where to read from.
-            "auto.offset.reset": "error",
-            "fetch.error.backoff.ms": 100,
-            # With the defaults a consumer that is behind holds 360 MB; with these, 140 MB, and is as fast.
-            "fetch.max.bytes": 2_000_000,
-            "queued.max.messages.kbytes": 4_096,
-            "queued.min.messages": 10_000,
-            # Once so much waits, librdkafka doesn't ask for more for this long: 1 s by default, in which all is read.
-            "fetch.queue.backoff.ms": 10,
-            "on_commit": _on_commit,
-        },
-    )
-
-
-def _on_commit(error: KafkaError | None, partitions: list[TopicPartition]) -> None:
-    if error is not None:
-        log.debug("kafka_commit_failed", error=error.str(), partitions=[part.partition for part in partitions])
 
 
 def _number(partition: int | None) -> int:

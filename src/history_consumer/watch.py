@@ -55,12 +55,13 @@ class Watch:
                 await self._look_for_alarms(connection)
         self._health.ok("database")
         asked_at = time.monotonic()
-        ends = await self._consumer.look_at_ends(await self._consumer.look_at_topic())
+        membership = self._consumer.membership
+        ends = await self._consumer.look_at_ends(await membership.look_at_topic())
         # A topic that ends earlier than before has lost records, or is another one: that goal may never be reached.
         if not self._goal or any(ends.get(partition, 0) < end for partition, end in self._goal.items()):
             self._goal, self._goal_set_at = ends, asked_at
-        await self._consumer.look_at_group()
-        self._consumer.report()
+        await membership.look_at_group()
+        membership.report()
         return 0
 
     async def _gap_old_seconds(self, connection: AsyncConnection) -> float:

@@ -399,7 +399,7 @@ async def test_a_recreated_topic_halts_what_was_read_from_the_old_one(
     await drive(second, reached(2, partition=1))
     assert await reached(1, partition=0)()
     assert "was recreated" in second.assignment.halted[0]
-    second._topic_id = "of-the-topic-after"
+    second.membership.topic_id = "of-the-topic-after"
     await second.run_once()
     assert sorted(second.assignment.halted) == [0, 1, 2]
 
@@ -489,8 +489,8 @@ async def test_a_consumer_that_gets_nothing_of_what_the_broker_has_joins_anew_an
     events.produce(ada.created())
     consumer = new_consumer()
     await drive(consumer, reached(1))
-    assert consumer._subscription is not None
-    consumer._subscription._consumer.pause([TopicPartition(topic, 0)])
+    assert consumer.membership.subscription is not None
+    consumer.membership.subscription._consumer.pause([TopicPartition(topic, 0)])
     before = metric("standstills_total")
     failures: list[TemporaryError] = []
     events.produce(ada.funded())
@@ -609,7 +609,7 @@ async def test_what_a_membership_that_ended_still_hears_of_the_group_changes_not
     events.produce(ada.created())
     consumer = new_consumer()
     await drive(consumer, reached(1))
-    old: Any = consumer._subscription
+    old: Any = consumer.membership.subscription
     await consumer.close()
     assert metric("partitions_held") == 0
     assert not consumer.assignment.held
