@@ -95,7 +95,7 @@ async def group_members(bootstrap_servers: str, group: str) -> set[str]:
 
 
 async def end_offsets(bootstrap_servers: str, topic: str, partition_count: int) -> dict[int, int]:
-    """Return the offset behind the last record, by partition.
+    """Return the offset that the next record will get, by partition; markers of transactions may lie before it.
 
     Raises:
         KafkaException: the broker is away, or refuses.

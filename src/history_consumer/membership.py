@@ -89,7 +89,8 @@ class Membership:
         state = "not joined yet" if self.subscription is None else self.subscription.state()
         if self.subscription is None or not self.subscription.works:
             state = self._refusal or state
-        self._health.checks["kafka"] = self._unanswered or state
+        wrong = [self._unanswered, state if state != "ok" else ""]
+        self._health.checks["kafka"] = "; ".join(filter(None, wrong)) or "ok"
 
     async def look_at_topic(self) -> int:
         """Ask the broker for the topic's id; the next step halts what was read from another one.

@@ -60,4 +60,8 @@ takeovers = Counter("history_takeovers_total", "Batches rolled back because anot
 
 transaction_retries = Counter("history_transaction_retries_total", "Transactions run again, by SQLSTATE.", ("reason",))
 
-failures = Counter("history_failures_total", "Steps that failed because a server was away, by server.", ("dependency",))
+failures = Counter(
+    "history_failures_total",
+    "Steps that failed because a server was away, or denied something, by server.",
+    ("dependency",),
+)
