@@ -181,3 +181,27 @@ async def test_a_database_that_has_no_connection_left_for_the_pulse_is_not_away(
         await crowded.dispose()
         await operator.execute(f"DROP ROLE {role}")
         await operator.close()
+
+
+async def test_a_database_that_refuses_is_logged_once_however_often_it_is_asked(
+    engine: AsyncEngine, database_url: str, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = LogCapture()
+    log = structlog.wrap_logger(None, processors=[seen], wrapper_class=structlog.make_filtering_bound_logger(0))
+    monkeypatch.setattr(common.pulse, "log", log)
+    monkeypatch.setattr(common.pulse, "_REFUSED_INTERVAL_SECONDS", 0.05)
+    operator = await asyncpg.connect(database_url)
+    role = f"shut_out_{uuid4().hex}"
+    await operator.execute(f"CREATE ROLE {role} NOLOGIN")
+    url = engine.url.set(username=role, drivername="postgresql")
+    refused = create_engine(url.render_as_string(hide_password=False), "tests")
+    async with pulse_felt(refused) as pulse:
+        for _ in range(5):
+            await pulse.beat()
+            assert pulse.state().startswith("refuses: ")
+        await operator.execute(f"ALTER ROLE {role} LOGIN")
+        await eventually(says(pulse, "ok"))
+    assert [entry["event"] for entry in seen.entries] == ["database_refuses", "database_back"]
+    await refused.dispose()
+    await operator.execute(f"DROP ROLE {role}")
+    await operator.close()
