@@ -80,7 +80,7 @@ class Pair:
 
     async def until_waiting(self, eventually: Eventually) -> None:
         """Wait until a COMMIT waits for the standby."""
-        await eventually(lambda: self.ask(WAITING))
+        await eventually(lambda: self.ask(WAITING), 60)
 
     async def assert_invisible_then_visible(self, eventually: Eventually, visible: str) -> None:
         """While the standby is frozen nothing is to be seen, then it is: `visible` is a statement for true or false."""
@@ -173,10 +173,11 @@ def transferred(wallet_id: str) -> str:
 async def test_a_transfer_that_waits_for_a_frozen_standby_is_unknown_and_not_visible_before_it_is_replicated(
     pair: Pair, eventually: Eventually, given_up_by: str
 ) -> None:
-    async with wallet_api(pair, statement_timeout_seconds=1 if given_up_by == "deadline" else 60) as api:
-        sender, receiver = await new_wallets(api)
-        path, body = f"/wallets/{sender}/transfer", {"to_wallet_id": receiver, "amount": "3"}
-        pair.freeze()
+    async with wallet_api(pair, statement_timeout_seconds=60) as patient:
+        sender, receiver = await new_wallets(patient)
+    path, body = f"/wallets/{sender}/transfer", {"to_wallet_id": receiver, "amount": "3"}
+    pair.freeze()
+    async with wallet_api(pair, statement_timeout_seconds=3 if given_up_by == "deadline" else 60) as api:
         waiting = asyncio.create_task(api.post(path, json=body, headers={"Idempotency-Key": "rent"}))
         await pair.until_waiting(eventually)
         if given_up_by == "deadline":
@@ -273,11 +274,16 @@ async def test_what_a_consumer_applies_is_not_visible_before_it_is_replicated_an
     )
     engine = create_engine(pair.primary.url, "history-consumer")
     consumer = HistoryConsumer(settings, engine, Health())
-    assert await consumer.run_once() == 0
+
+    async def has_stepped() -> bool:
+        try:
+            await consumer.run_once()
+        except TemporaryError:
+            return False
+        return True
 
     async def has_partitions() -> bool:
-        await consumer.run_once()
-        return bool(consumer.assignment.held)
+        return await has_stepped() and bool(consumer.assignment.held)
 
     await eventually(has_partitions)
     wallet = Wallet()
@@ -286,16 +292,12 @@ async def test_what_a_consumer_applies_is_not_visible_before_it_is_replicated_an
     Topic(kafka_bootstrap_servers, topic).produce(*events)
 
     async def gave_up() -> bool:
-        try:
-            await consumer.run_once()
-        except TemporaryError:
-            return True
-        return False
+        return not await has_stepped() and bool(await pair.ask(WAITING))
 
     await eventually(gave_up)
     await pair.assert_invisible_then_visible(eventually, "SELECT EXISTS (SELECT FROM history.transaction_events)")
     # The first look settles the doubt; nothing is left to do then.
-    await consumer.run_once()
+    await eventually(has_stepped)
     assert await pair.ask("SELECT sum(next_offset) FROM history.processed_offsets") == len(events)
     assert await pair.ask("SELECT count(*) FROM history.transaction_events") == len(events)
     await consumer.close()
