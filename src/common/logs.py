@@ -1,12 +1,13 @@
 """Structured logs: a constant event name and fields, one line each, to standard error."""
 
 import io
+import json
 import logging
 import os
 import re
 import sys
 from time import monotonic
-from typing import Final, TextIO
+from typing import Any, Final, TextIO
 
 import structlog
 from structlog.processors import ExceptionRenderer
@@ -95,6 +96,11 @@ def _visible_values(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
     return {key: visible(value) if isinstance(value, str) else value for key, value in event.items()}
 
 
+def _json(event: Any, **options: Any) -> str:
+    # DEL is all that ASCII has of what a terminal obeys and JSON leaves as it is.
+    return json.dumps(event, **options).replace("\x7f", "\\u007f")
+
+
 def _visible_traceback(lines: TextIO, error: ExcInfo) -> None:
     written = io.StringIO()
     structlog.dev.plain_traceback(written, error)
@@ -111,7 +117,7 @@ def configure_logs(settings: LogSettings, process: str) -> None:
         structlog.processors.StackInfoRenderer(),
     ]
     renderer: list[Processor] = (
-        [_tracebacks_without_locals, structlog.processors.JSONRenderer()]
+        [_tracebacks_without_locals, structlog.processors.JSONRenderer(serializer=_json)]
         if settings.log_format == "json"
         else [
             _visible_values,

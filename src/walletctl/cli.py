@@ -74,5 +74,5 @@ def _exits_well() -> Iterator[None]:
         if explained is None:
             raise
         with sturdy_streams():
-            print_error(explained[0])
+            print_error(". ".join([explained[0], *getattr(error, "__notes__", ())]))
         sys.exit(explained[1])

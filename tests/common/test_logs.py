@@ -18,7 +18,7 @@ from common.settings import LogSettings
 
 configure_logs(LogSettings(log_format=FORMAT), "test")
 log = structlog.get_logger()
-log.info("seen", user="a\x1b[31mb\x9b\u202e", nested=["\x1b[31m"])
+log.info("seen", user="a\x1b[31mb\x9b\u202e\x7f", nested=["\x1b[31m"])
 try:
     raise ValueError("\x1b]0;x\x07")
 except ValueError:
@@ -71,7 +71,7 @@ def test_only_a_terminal_gets_colours_and_no_color_is_honoured(
 @pytest.mark.parametrize("form", ["json", "console"])
 def test_nothing_from_outside_is_logged_raw(form: str) -> None:
     lines = logged(form)
-    assert not {"\x1b", "\x9b", "\x07", "\u202e"} & set(lines)
+    assert not {"\x1b", "\x9b", "\x07", "\u202e", "\x7f"} & set(lines)
     assert "31m" in lines
     assert "ValueError" in lines
 

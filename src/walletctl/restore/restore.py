@@ -95,10 +95,17 @@ async def _begin(
 
     The history's commit comes first: an epoch must not begin while consumers still take the old one's events.
     """
-    async with wallets.begin() as epochs:
-        epoch, pending = await queries.begin_epoch(epochs, known, actor(), reason, topic_id, ends)
-        async with history.begin() as positions:
-            await queries.stop_history(positions, topic_name)
+    is_stopped = False
+    try:
+        async with wallets.begin() as epochs:
+            epoch, pending = await queries.begin_epoch(epochs, known, actor(), reason, topic_id, ends)
+            async with history.begin() as positions:
+                await queries.stop_history(positions, topic_name)
+            is_stopped = True
+    except Exception as error:
+        if is_stopped:
+            error.add_note("The history stands still, and the epoch may have begun: run restore begin again")
+        raise
     return Begun(epoch, pending, ends)
 
 

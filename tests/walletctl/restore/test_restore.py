@@ -423,3 +423,19 @@ async def test_an_epoch_that_is_refused_leaves_the_history_as_it_was(settings: V
     assert await select(settings.history_database_url, stored) == before
     await tamper(settings.database_url, "DROP TRIGGER refuse ON wallet.source_epochs")
     assert (await restore.begin(settings, "a drill")).epoch == 2
+
+
+async def test_an_epoch_that_is_lost_in_its_commit_says_so_and_is_begun_again(
+    settings: VerifySettings, tamper: Any
+) -> None:
+    await tamper(
+        settings.database_url,
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE ''refused''; END'",
+        "CREATE CONSTRAINT TRIGGER refuse AFTER INSERT ON wallet.source_epochs DEFERRABLE INITIALLY DEFERRED "
+        "FOR EACH ROW EXECUTE FUNCTION refuse()",
+    )
+    with pytest.raises(DBAPIError, match="refused") as refusal:
+        await restore.begin(settings, "a drill")
+    assert "run restore begin again" in refusal.value.__notes__[0]
+    await tamper(settings.database_url, "DROP TRIGGER refuse ON wallet.source_epochs")
+    assert (await restore.begin(settings, "a drill")).epoch == 2
