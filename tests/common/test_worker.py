@@ -1,0 +1,36 @@
+import asyncio
+
+import httpx
+import pytest
+from starlette.applications import Starlette
+from structlog.testing import capture_logs
+
+from common.http import ops_server, probe_routes
+from common.worker import Health, serve_until_stopped
+
+
+async def ready(health: Health) -> httpx.Response:
+    transport = httpx.ASGITransport(app=Starlette(routes=probe_routes(health)))
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        return await client.get("/ready")
+
+
+async def test_a_warning_is_seen_in_readiness_and_takes_nothing_out() -> None:
+    health = Health({"database": "ok"})
+    health.warn("topic", "cleanup.policy is compact")
+    answer = await ready(health)
+    assert (answer.status_code, answer.json()["status"]) == (200, "ready")
+    assert answer.json()["checks"]["topic"] == "warning: cleanup.policy is compact"
+    health.failed("database", "away")
+    assert (await ready(health)).status_code == 503
+
+
+async def test_a_worker_that_fails_for_good_ends_with_a_line_in_the_log() -> None:
+    async def work() -> None:
+        await asyncio.sleep(0)
+        raise ZeroDivisionError
+
+    server = ops_server(Health(), "127.0.0.1", 0)
+    with capture_logs() as logs, pytest.raises(ZeroDivisionError):
+        await serve_until_stopped(server, work())
+    assert [(entry["event"], entry["log_level"]) for entry in logs] == [("worker_failed", "critical")]
