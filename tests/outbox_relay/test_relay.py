@@ -1,5 +1,6 @@
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 from uuid import uuid4
 
@@ -11,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from common.database import create_engine, driver_connection
 from common.identifiers import LANES, lane_of
+from common.topics import set_settings
 from common.worker import TemporaryError
 from outbox_relay import publisher, queries
 from outbox_relay.relay import Relay
@@ -234,6 +236,37 @@ async def test_a_poison_row_parks_its_wallet_and_nobody_else(
     await drain(relay)
     assert (await outbox.rows())[-1]["parked_at"] is not None
     assert len(read_topic()) == 4
+
+
+async def test_a_clock_that_is_wrong_parks_nothing(
+    outbox: Outbox,
+    new_relay: NewRelay,
+    kafka_bootstrap_servers: str,
+    topic: str,
+    eventually: Callable[..., Awaitable[Any]],
+) -> None:
+    """A broker refuses records by their time: all of them, and only until the clocks agree."""
+    relay = new_relay()
+
+    async def refused() -> bool:
+        await outbox.write(uuid4())
+        try:
+            await relay.run_once()
+        except TemporaryError as error:
+            return "timestamp" in str(error).lower()
+        return False
+
+    await set_settings(kafka_bootstrap_servers, topic, {"message.timestamp.before.max.ms": "0"})
+    await eventually(refused)
+    assert all(row["parked_at"] is None for row in await outbox.rows())
+    await set_settings(kafka_bootstrap_servers, topic, {"message.timestamp.before.max.ms": "9223372036854775807"})
+
+    async def published() -> bool:
+        with suppress(TemporaryError):
+            await relay.run_once()
+        return all(row["published_at"] for row in await outbox.rows())
+
+    await eventually(published)
 
 
 async def test_while_the_broker_is_away_rows_stay_pending_and_no_transaction_stays_open(

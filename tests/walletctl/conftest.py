@@ -131,7 +131,7 @@ def ran(
     """The settings of a pipeline that has run and is at rest."""
     name, topic = f"ran_{uuid4().hex}", f"wallet_events_{uuid4().hex}"
     asyncio.run(_sql(postgres_url, f'CREATE DATABASE "{name}" TEMPLATE "{template}"'))
-    asyncio.run(ensure_topic(kafka_admin, topic, 3, {}))
+    asyncio.run(ensure_topic(kafka_admin, topic, 3, {"retention.ms": "-1"}))
     url = make_url(postgres_url).set(database=name).render_as_string(hide_password=False)
     settings = VerifySettings(database_url=url, kafka_bootstrap_servers=kafka_bootstrap_servers, kafka_topic=topic)
     asyncio.run(_run(settings))
