@@ -9,7 +9,8 @@ from faults.nemesis import PROCESS_FAULTS, SERVER_FAULTS
 
 SHORT_SECONDS = 25.0
 # The short run always plays the same schedule, so that what fails there is the change; `make faults` draws one.
-SHORT_SEED = 1
+# This one has many kinds of faults at its beginning, which all that it has time for.
+SHORT_SEED = 9213
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
