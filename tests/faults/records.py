@@ -11,7 +11,7 @@ from faults.cluster import TOPIC, Cluster
 INJECTED: Final = "injected"
 """The header of what no relay wrote: why it is to be put aside, nothing for an event that is there already."""
 
-TRANSACTION_SECONDS: Final = 8.0
+TRANSACTION_SECONDS: Final = 15.0
 _TIMEOUT_SECONDS: Final = 10.0
 
 
@@ -104,9 +104,13 @@ class Stranger:
         _produce(self._producer, records)
 
     def end(self, *, commit: bool) -> None:
-        """Commit or abort."""
+        """Commit or abort, unless the broker was quicker."""
         end = self._producer.commit_transaction if commit else self._producer.abort_transaction
-        end(_TIMEOUT_SECONDS)
+        try:
+            end(_TIMEOUT_SECONDS)
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError._FENCED:
+                raise
 
 
 def write(cluster: Cluster, records: Iterable[Record]) -> None:
