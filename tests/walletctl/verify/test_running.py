@@ -156,11 +156,12 @@ async def test_a_row_whose_record_is_another_ones_marker_is_named(
     await run_relay(fresh)
     with Stranger(fresh.kafka_bootstrap_servers, fresh.kafka_topic) as stranger:
         async with engine.connect() as connection:
-            last = text("SELECT kafka_partition FROM wallet.outbox ORDER BY id DESC LIMIT 1")
-            partition = int(await connection.scalar(last) or 0)
+            # Five rows on three partitions: another row comes before the one that is moved.
+            fullest = "SELECT kafka_partition FROM wallet.outbox GROUP BY 1 ORDER BY count(*) DESC LIMIT 1"
+            partition = int(await connection.scalar(text(fullest)) or 0)
         (offset,) = stranger.write(b"{", partition=partition)
         stranger.commit()
-        last_row = "WHERE id = (SELECT max(id) FROM wallet.outbox)"
+        last_row = f"WHERE id = (SELECT max(id) FROM wallet.outbox WHERE kafka_partition = {partition})"
         await tamper(fresh.database_url, f"UPDATE wallet.outbox SET kafka_offset = {offset + 1} {last_row}")
         report = await audit(fresh)
     assert broken(report)[TOPIC] == 2
