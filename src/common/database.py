@@ -33,11 +33,10 @@ _OLD_TABLES: Final = "tables are missing or old: run walletctl db migrate"
 # 25P03 and 25P04 are sessions that the server ended for idling or running too long.
 _AWAY: Final = ("08", "53", "57P", "25P03", "25P04")
 _WAYS_OUT: Final[Mapping[str, str]] = {
-    READ_ONLY: "the database is read-only: a standby, or default_transaction_read_only is on",
-    "28": "the login is refused: see the user and password in the URL, the role's LOGIN, and pg_hba.conf",
-    "3D000": "there is no such database: see the URL",
-    "42501": "a privilege is missing: GRANT it to the role in the URL",
-    "55000": "the database takes no connections: ALTER DATABASE … ALLOW_CONNECTIONS true",
+    READ_ONLY: "the database is read-only: name the primary in the URL, or end default_transaction_read_only",
+    "28": "the login is refused: correct the role or the password of the URL, or see LOGIN and pg_hba.conf",
+    "3D000": "create that database, or name another one in the URL",
+    "42501": "a privilege is missing: grant it to the role of the URL, or use the URL of a role that has it",
     "3F000": _OLD_TABLES,
     "42P01": _OLD_TABLES,
     "42703": _OLD_TABLES,
@@ -272,10 +271,21 @@ def is_temporary(error: BaseException) -> bool:
     return is_unreachable(error) or may_succeed_again(error) or sqlstate(error) in {QUERY_CANCELED, LOCK_NOT_AVAILABLE}
 
 
+def way_out(error: BaseException) -> str | None:
+    """Return what an operator does about a database that refuses, or None where it is another error."""
+    state = sqlstate(error) or ""
+    return next((way_out for prefix, way_out in _WAYS_OUT.items() if state.startswith(prefix)), None)
+
+
+def said(error: BaseException) -> str:
+    """Return what an error says, on one line."""
+    cause = (error.orig if isinstance(error, DBAPIError) else None) or error
+    text = " ".join(str(cause).split()) or type(cause).__name__
+    # SQLAlchemy puts the class of the driver's error before what it says.
+    return text.split(">: ", 1)[-1] if text.startswith("<class ") else text
+
+
 def explained(error: BaseException) -> str:
     """Return what an error says on one line, and the way out where there is one."""
-    cause = (error.orig if isinstance(error, DBAPIError) else None) or error
-    state = sqlstate(error) or ""
-    way_out = next((way_out for prefix, way_out in _WAYS_OUT.items() if state.startswith(prefix)), "")
-    said = " ".join(str(cause).split()) or type(cause).__name__
-    return f"{said} ({way_out})" if way_out else said
+    found = way_out(error)
+    return f"{said(error)} ({found})" if found else said(error)

@@ -1,6 +1,7 @@
 """The connections of one process: how many there may be, and how long each may keep the process waiting."""
 
 import asyncio
+import errno
 import resource
 import time
 from dataclasses import dataclass
@@ -54,11 +55,11 @@ def connections_within(descriptors_max: int, wanted: int, descriptors_kept: int)
         descriptors_kept: what the process needs for its own connections to databases.
 
     Raises:
-        ValueError: the limit leaves none.
+        OSError: the limit leaves none (EMFILE).
     """
     kept = 2 * backlog_within(descriptors_max) + descriptors_kept + _DESCRIPTORS_OF_ITS_OWN
     if descriptors_max <= kept:
-        raise ValueError(f"{descriptors_max} open files leave none for connections: raise `ulimit -n` past {2 * kept}")
+        raise OSError(errno.EMFILE, f"{descriptors_max} open files leave none for connections, {2 * kept} do")
     return min(wanted, descriptors_max - kept)
 
 

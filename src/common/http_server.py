@@ -26,7 +26,7 @@ def server_options(bounds: ConnectionBounds, *, descriptors_kept: int = 0) -> di
         descriptors_kept: open files that the process needs for its own connections.
 
     Raises:
-        ValueError: RLIMIT_NOFILE is too low.
+        OSError: RLIMIT_NOFILE is too low.
     """
     files_max = descriptors_max()
     connections_max = connections_within(files_max, bounds.connections_max, descriptors_kept)

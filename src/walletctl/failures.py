@@ -33,24 +33,12 @@ _HERE: Final = {
 }
 """Errors of this machine, by number, and what to do. Any other OSError is about a connection."""
 
-_MIGRATE: Final = "are the tables there? Run: walletctl db migrate"
 _BUSY: Final = "something else keeps the server busy: run it again later, and look at pg_stat_activity if it goes on"
-_GRANT: Final = "grant it to the role of the URL, or use the URL of a role that has it"
+_WRONG_URL: Final = ("28", "3D000", "42501")
+"""What refuses here for the URL's sake: SQLSTATEs or their classes. All else that refuses may pass."""
 
 _STATES: Final[dict[str, tuple[str, Exit]]] = {
-    "3D000": ("create that database, or name another one in the URL", Exit.USAGE),
-    "3F000": (_MIGRATE, Exit.UNREACHABLE),
-    "42P01": (_MIGRATE, Exit.UNREACHABLE),
-    "42703": ("the tables are of another version. Run: walletctl db migrate", Exit.UNREACHABLE),
-    "42883": ("the tables are of another version. Run: walletctl db migrate", Exit.UNREACHABLE),
-    "28P01": ("correct the user or the password of the URL", Exit.USAGE),
-    "28000": ("correct the role of the URL, or let pg_hba.conf allow it", Exit.USAGE),
-    "42501": (_GRANT, Exit.USAGE),
     "42704": ("a role or another object that was named isn't there: create it", Exit.USAGE),
-    "25006": (
-        "this server takes no writes: name the primary in the URL, or end default_transaction_read_only",
-        Exit.UNREACHABLE,
-    ),
     "53100": ("PostgreSQL's disk is full: make room there", Exit.UNREACHABLE),
     "53300": ("PostgreSQL has no connection left: end some, or raise max_connections", Exit.UNREACHABLE),
     "57014": (_BUSY, Exit.UNREACHABLE),
@@ -58,6 +46,7 @@ _STATES: Final[dict[str, tuple[str, Exit]]] = {
     "40P01": (_BUSY, Exit.UNREACHABLE),
     "40001": (_BUSY, Exit.UNREACHABLE),
 }
+"""The others, and what to do. What a refusing database says for all is in `common.database`."""
 
 
 def explain(error: Exception) -> tuple[str, Exit] | None:
@@ -78,12 +67,12 @@ def explain(error: Exception) -> tuple[str, Exit] | None:
 
 
 def _away(error: Exception) -> tuple[str, Exit] | None:
-    from common.database import is_unreachable
+    from common.database import is_unreachable, said
 
     if not is_unreachable(error):
         return None
     asked = "is it up, and do DATABASE_URL and KAFKA_BOOTSTRAP_SERVERS name it?"
-    return f"a server is away: {_text(error)} ({asked})", Exit.UNREACHABLE
+    return f"a server is away: {said(error)} ({asked})", Exit.UNREACHABLE
 
 
 def _local(error: OSError) -> str | None:
@@ -108,14 +97,18 @@ def _is_working_directory_there() -> bool:
 
 
 def _refused(error: Exception, state: str) -> tuple[str, Exit]:
-    from common.database import is_unreachable
+    from common.database import explained, is_unreachable, said, way_out
 
+    if way_out(error):
+        return f"PostgreSQL refuses: {explained(error)}", Exit.USAGE if state.startswith(
+            _WRONG_URL
+        ) else Exit.UNREACHABLE
     if state in _STATES:
-        way_out, code = _STATES[state]
-        return f"PostgreSQL refuses: {_text(error)} ({way_out})", Exit(code)
+        then, code = _STATES[state]
+        return f"PostgreSQL refuses: {said(error)} ({then})", code
     if is_unreachable(error):
-        return f"PostgreSQL is away or going down: {_text(error)} (run it again when it is up)", Exit.UNREACHABLE
-    return f"PostgreSQL refuses: {_text(error)} (SQLSTATE {state})", Exit.USAGE
+        return f"PostgreSQL is away or going down: {said(error)} (run it again when it is up)", Exit.UNREACHABLE
+    return f"PostgreSQL refuses: {said(error)} (SQLSTATE {state})", Exit.USAGE
 
 
 def _of_kafka(error: Exception) -> tuple[str, Exit] | None:
@@ -134,20 +127,15 @@ def _about_what_was_given(error: Exception) -> str | None:
     """Return the line for what a library refused before it sent anything: a value, a URL, a revision."""
     from asyncpg.exceptions import ClientConfigurationError, DataError
 
+    from common.database import said
+
     cause = getattr(error, "orig", None)
     refused = getattr(cause, "__cause__", cause) or error
     if isinstance(refused, DataError):
-        return f"PostgreSQL can't take a value: {_text(error)}"
+        return f"PostgreSQL can't take a value: {said(error)}"
     if isinstance(refused, ClientConfigurationError):
-        return f"bad configuration: DATABASE_URL or HISTORY_DATABASE_URL: {_text(error)} (set it in the environment)"
+        return f"bad configuration: DATABASE_URL or HISTORY_DATABASE_URL: {said(error)} (set it in the environment)"
     alembic = sys.modules.get("alembic.util")
     if alembic is not None and isinstance(error, alembic.CommandError):
-        return f"{_text(error)}: the tables are of another version (run the walletctl that made them, or a newer one)"
+        return f"{said(error)}: the tables are of another version (run the walletctl that made them, or a newer one)"
     return None
-
-
-def _text(error: Exception) -> str:
-    cause = getattr(error, "orig", None) or error
-    text = " ".join(str(cause).split()) or type(cause).__name__
-    # SQLAlchemy puts the class of the driver's error before what it says.
-    return text.split(">: ", 1)[-1] if text.startswith("<class ") else text

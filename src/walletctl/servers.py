@@ -8,7 +8,6 @@ import uvicorn
 from common.http_connections import ConnectionBounds
 from common.http_server import server_options
 from common.settings import ApiSettings
-from walletctl.console import Exit, fail
 
 
 def serve(
@@ -25,10 +24,7 @@ def serve(
         settings.body_deadline_seconds,
         settings.reply_stall_seconds,
     )
-    try:
-        options = server_options(bounds, descriptors_kept=descriptors_kept)
-    except ValueError as error:
-        fail(str(error), Exit.USAGE)
+    options = server_options(bounds, descriptors_kept=descriptors_kept)
 
     def run() -> None:
         uvicorn.run(
