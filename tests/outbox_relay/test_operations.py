@@ -57,7 +57,7 @@ async def test_a_replay_reaches_rows_below_the_low_water(
     relay = new_relay()
     await drain(relay)
     async with engine.begin() as connection:
-        await connection.execute(text("UPDATE wallet.outbox_lanes SET low_water = 1000000"))
+        await connection.execute(text("UPDATE wallet.outbox_lanes SET low_water = 5"))
     assert len(await replay(engine, Selection(from_id=1))) == 5
     assert await drain(relay) == 5
 
