@@ -123,7 +123,7 @@ async def test_released_rows_below_the_low_water_are_found(
     relay = new_relay()
     wallet, ids = await poisoned_wallet(outbox, relay)
     await sql(engine, "UPDATE wallet.outbox SET payload = '{}' WHERE id = :id", id=ids[1])
-    await sql(engine, "UPDATE wallet.outbox_lanes SET low_water = 1000000")
+    await sql(engine, "UPDATE wallet.outbox_lanes SET low_water = (SELECT max(id) FROM wallet.outbox)")
     await retry(engine, wallet)
     assert await drain(relay) == 4
 
