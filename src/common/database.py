@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from common.connecting import UnsuitableDatabaseError, connect
+from common.problems import Unavailable
 from common.settings import asyncpg_url
 
 PING: Final = text("SELECT 1")
@@ -250,6 +251,12 @@ def is_unreachable(error: BaseException) -> bool:
 def is_refusal(error: BaseException) -> bool:
     """Whether the database answers and refuses, whoever asks: an operator has to act."""
     return isinstance(error, UnsuitableDatabaseError) or (sqlstate(error) or "").startswith(_REFUSING)
+
+
+def unavailable(error: BaseException) -> Unavailable:
+    """Return what a client is told of an error that `is_unreachable`, where nothing was done."""
+    why = "The database refuses: /ready says why." if is_refusal(error) else "The database did not answer in time."
+    return Unavailable(f"{why} Nothing was done. Ask again.")
 
 
 def may_succeed_again(error: BaseException) -> bool:

@@ -22,7 +22,7 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from common import problems
-from common.database import DRIVER_ERRORS, QUERY_CANCELED, explained, is_refusal, is_unreachable, sqlstate
+from common.database import DRIVER_ERRORS, QUERY_CANCELED, explained, is_unreachable, sqlstate, unavailable
 from common.http_server import BackgroundServer, background_server
 from common.logs import BoundedLog
 from common.metrics import http_request_duration_seconds, http_requests_refused
@@ -108,15 +108,9 @@ async def on_unexpected(request: Request, error: Exception) -> Response:
     if is_unreachable(error) or sqlstate(error) == QUERY_CANCELED:
         # What fails while or after it is committed has a text of its own (wallet_api/transactions.py).
         log.warning("request_failed_server_away", error=error, path=request.url.path, why=explained(error))
-        return problem_response(request, problems.Unavailable(f"{_why(error)} Nothing was done. Ask again."))
+        return problem_response(request, unavailable(error))
     log.defect("request_failed", error=error, path=request.url.path)
     return problem_response(request, problems.InternalError("The error is in the log. The outcome is unknown."))
-
-
-def _why(error: Exception) -> str:
-    if is_refusal(error):
-        return "The database refuses: /ready says why."
-    return "The database did not answer in time."
 
 
 EXCEPTION_HANDLERS: Final[Mapping[Any, Callable[[Request, Exception], Awaitable[Response]]]] = {

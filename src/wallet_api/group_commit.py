@@ -23,7 +23,7 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from common.background import is_told_to_end
-from common.database import is_unreachable
+from common.database import is_unreachable, unavailable
 from common.logs import BoundedLog
 from common.problems import Unavailable
 from wallet_api import metrics
@@ -188,7 +188,7 @@ class GroupCommit(Generic[CommandT]):
             if is_unreachable(error):
                 log.warning("batch_failed_server_away", error=error, commands=len(batch))
                 for waiting in batch:
-                    waiting.fail(Unavailable("The database did not answer in time. Ask again with the same key."))
+                    waiting.fail(unavailable(error))
             elif len(batch) > 1:
                 half = len(batch) // 2
                 await self._run(batch[:half])
