@@ -320,6 +320,8 @@ async def test_an_operators_command_that_is_interrupted_in_its_commit_says_that_
         env={**os.environ, "DATABASE_URL": pair.primary.url},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
+        # What a shell starts in the background ignores Ctrl-C, and so do its children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     await pair.until_waiting(eventually)
     command.send_signal(signal.SIGINT)
