@@ -4,8 +4,6 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 
-import structlog
-
 from common.database import create_engine
 from common.durability import tell_unsafe_settings
 from common.http import ops_server
@@ -17,8 +15,6 @@ from history_consumer.consumer import HistoryConsumer
 from history_consumer.retention import Retention
 from history_consumer.settings import ConsumerSettings
 from history_consumer.watch import Watch
-
-log = structlog.get_logger()
 
 _NO_PAUSE = Pauses(0, 0)
 """A poll waits by itself."""
@@ -68,11 +64,7 @@ async def consume(settings: ConsumerSettings, stop: asyncio.Event, health: Healt
 
 
 async def _repeat(step: Callable[[], Awaitable[int]], stop: asyncio.Event, idle: Pauses, health: Health) -> None:
-    try:
-        await repeat(step, stop=stop, idle=idle, health=health, on_failure=_count_failure)
-    except Exception:
-        log.exception("worker_failed", step=getattr(step, "__qualname__", repr(step)))
-        raise
+    await repeat(step, stop=stop, idle=idle, health=health, on_failure=_count_failure)
 
 
 def _count_failure(dependency: str) -> None:

@@ -1,6 +1,7 @@
 """`walletctl`, the one command line."""
 
 import importlib
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -55,6 +56,8 @@ def walletctl() -> None:
 
 def main() -> None:
     """Run the command line. What goes wrong at a server or on this machine ends in one line and an exit code."""
+    # A directory of somebody else's metrics: `serve` makes its own.
+    os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
     with _exits_well(), sturdy_streams():
         for number, argument in enumerate(sys.argv[1:], 1):
             if (shown := visible(argument)) != argument:

@@ -2,9 +2,11 @@ import asyncio
 
 import httpx
 import pytest
+import structlog
 from starlette.applications import Starlette
-from structlog.testing import capture_logs
+from structlog.testing import LogCapture
 
+from common import worker
 from common.http import ops_server, probe_routes
 from common.worker import Health, serve_until_stopped
 
@@ -25,12 +27,13 @@ async def test_a_warning_is_seen_in_readiness_and_takes_nothing_out() -> None:
     assert (await ready(health)).status_code == 503
 
 
-async def test_a_worker_that_fails_for_good_ends_with_a_line_in_the_log() -> None:
+async def test_a_worker_that_fails_for_good_ends_with_a_line_in_the_log(monkeypatch: pytest.MonkeyPatch) -> None:
     async def work() -> None:
         await asyncio.sleep(0)
         raise ZeroDivisionError
 
-    server = ops_server(Health(), "127.0.0.1", 0)
-    with capture_logs() as logs, pytest.raises(ZeroDivisionError):
-        await serve_until_stopped(server, work())
-    assert [(entry["event"], entry["log_level"]) for entry in logs] == [("worker_failed", "critical")]
+    seen = LogCapture()
+    monkeypatch.setattr(worker, "log", structlog.wrap_logger(None, processors=[seen]))
+    with pytest.raises(ZeroDivisionError):
+        await serve_until_stopped(ops_server(Health(), "127.0.0.1", 0), work())
+    assert [(entry["event"], entry["log_level"]) for entry in seen.entries] == [("worker_failed", "critical")]

@@ -6,10 +6,12 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+import structlog
 from confluent_kafka.admin import AclOperation, ResourceType  # type: ignore[attr-defined]
 from prometheus_client import REGISTRY
-from structlog.testing import capture_logs
+from structlog.testing import LogCapture
 
+import outbox_relay.topic
 from brokers_with_acls import BrokerWithAcls, broker_with_acls
 from common.kafka import ensure_topic
 from common.topics import find_topic, needed_settings, set_settings, wrong_settings
@@ -56,15 +58,16 @@ async def test_a_topic_is_made_with_what_it_needs_whatever_the_brokers_defaults(
 
 
 async def test_a_topic_that_would_forget_is_a_warning_and_the_events_go_out(
-    relay_settings: RelaySettings, kafka_bootstrap_servers: str, topic: str
+    relay_settings: RelaySettings, kafka_bootstrap_servers: str, topic: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    seen = LogCapture()
+    monkeypatch.setattr(outbox_relay.topic, "log", structlog.wrap_logger(None, processors=[seen]))
     health, publisher = Health(), Publisher(relay_settings)
     watch = TopicWatch(relay_settings, health, [publisher])
     await set_settings(kafka_bootstrap_servers, topic, {"cleanup.policy": "compact", "max.message.bytes": "5000"})
-    with capture_logs() as logs:
-        await watch.run_once()
-        await watch.run_once()
-    assert [entry["event"] for entry in logs] == ["topic_settings"]
+    await watch.run_once()
+    await watch.run_once()
+    assert [entry["event"] for entry in seen.entries] == ["topic_settings"]
     said = health.checks["topic"]
     assert said.startswith("warning: ")
     assert "cleanup.policy is compact, not delete" in said

@@ -274,7 +274,8 @@ async def test_twenty_requests_at_once_with_one_key_have_one_effect_and_one_answ
 ) -> None:
     path, body = requests[name]
     before = await counts(sql)
-    settings = {"lock_timeout_seconds": 30, "statement_timeout_seconds": 60, "pool_timeout_seconds": 30}
+    settings = {"lock_timeout_seconds": 30, "statement_timeout_seconds": 60, "request_deadline_seconds": 60}
+    settings["pool_timeout_seconds"] = 30
     async with open_client(**settings) as one, open_client(**settings) as other:
         answers = await asyncio.gather(
             *(each.post(path, json=body, headers=keyed()) for each in [one, other] for _ in range(10))

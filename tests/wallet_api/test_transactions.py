@@ -40,6 +40,7 @@ PATIENT = {
     "batch_lock_timeout_seconds": 60,
     "statement_timeout_seconds": 90,
     "pool_timeout_seconds": 60,
+    "request_deadline_seconds": 120,
     "fund_attempts_max": 1000,
 }
 
