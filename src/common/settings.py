@@ -1,7 +1,7 @@
 """Settings that more than one process reads, each from the environment variable of its name in capitals."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
+from typing import Annotated, Any, ClassVar, Final, Literal, NamedTuple, Self
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -164,11 +164,14 @@ class TopicSettings(KafkaSettings):
     built anew from it."""
 
 
+_URL_PARAMETERS: Final = frozenset({"host", "port", "passfile", "ssl", "target_session_attrs"})
+
+
 def asyncpg_url(url: str) -> URL:
     """Turn a `postgresql://` URL into the one SQLAlchemy opens with asyncpg.
 
     Raises:
-        ValueError: it isn't a PostgreSQL URL.
+        ValueError: it isn't a PostgreSQL URL, or has a parameter that isn't known.
     """
     try:
         parsed = make_url(url)
@@ -176,4 +179,6 @@ def asyncpg_url(url: str) -> URL:
         raise ValueError("must look like postgresql://user:password@host:5432/database") from error
     if parsed.get_backend_name() not in {"postgresql", "postgres"}:
         raise ValueError("must start with postgresql://")
+    if unknown := sorted(parsed.query.keys() - _URL_PARAMETERS):
+        raise ValueError(f"has the parameter {unknown[0]}; known are {', '.join(sorted(_URL_PARAMETERS))}")
     return parsed.set(drivername="postgresql+asyncpg")

@@ -69,3 +69,9 @@ def test_settings_that_are_moved_together_fit() -> None:
 def test_publishing_ends_before_postgresql_ends_the_session() -> None:
     most = RelaySettings(**SERVERS, relay_delivery_timeout_seconds=10)
     assert most.relay_delivery_timeout_seconds + PUBLISH_MARGIN_SECONDS < HUNG_TRANSACTION_SECONDS
+
+
+@pytest.mark.parametrize("parameter", ["sslmode=require", "application_name=x", "statement_cache_size=0"])
+def test_a_url_with_a_parameter_that_is_not_known_is_bad_configuration_that_names_it(parameter: str) -> None:
+    with pytest.raises(ValidationError, match=f"has the parameter {parameter.partition('=')[0]}; known are host, "):
+        WalletApiSettings(database_url=f"postgresql://ada@localhost/wallet?{parameter}")
