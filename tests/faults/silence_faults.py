@@ -47,7 +47,8 @@ async def _crowd(process: Process, beginnings: Sequence[bytes]) -> list[str]:
     """Open the connections, wait until they are closed, say what is wrong with that; nothing if it was disturbed."""
     port, child, lives, undisturbed = urlsplit(process.url).port, process.child, False, True
     assert port is not None
-    waiting = {asyncio.create_task(_until_closed(port, beginning)) for beginning in beginnings}
+    made: list[int] = []
+    waiting = {asyncio.create_task(_until_closed(port, beginning, made)) for beginning in beginnings}
     deadline = asyncio.get_running_loop().time() + CLOSED_SECONDS_MAX
     try:
         while waiting and undisturbed and asyncio.get_running_loop().time() < deadline:
@@ -58,7 +59,8 @@ async def _crowd(process: Process, beginnings: Sequence[bytes]) -> list[str]:
         for task in waiting:
             task.cancel()
         await asyncio.gather(*waiting, return_exceptions=True)
-    if not undisturbed:
+    # One that was just started again doesn't listen yet, and has no connections that say nothing.
+    if not undisturbed or not made:
         return []
     found = [] if lives else [f"{process.name} did not answer /live beside connections that say nothing"]
     if waiting:
@@ -74,9 +76,10 @@ def _works(process: Process) -> bool:
     return False
 
 
-async def _until_closed(port: int, beginning: bytes) -> None:
+async def _until_closed(port: int, beginning: bytes, made: list[int]) -> None:
     with suppress(OSError):
         reader, writer = await asyncio.open_connection(HOST, port)
+        made.append(port)
         try:
             writer.write(beginning)
             await reader.read()
