@@ -3,7 +3,6 @@
 import asyncio
 import errno
 import resource
-import time
 from dataclasses import dataclass
 from heapq import nsmallest
 from operator import itemgetter
@@ -11,12 +10,12 @@ from typing import Final, Protocol
 
 import structlog
 
+from common.logs import Rate
 from common.metrics import http_connections_ended, http_connections_open
 
 log = structlog.get_logger()
 
 _LOOK_SECONDS: Final = 0.25
-_LOG_PAUSE_SECONDS: Final = 5.0
 _BACKLOG_MAX: Final = 2048
 # Standard streams, the event loop, listening sockets, logs, Kafka's and the health check's connections.
 _DESCRIPTORS_OF_ITS_OWN: Final = 64
@@ -95,8 +94,7 @@ class Connections:
         # In the order of their accepts; a set has none.
         self._open: dict[Connection, None] = {}
         self._looking = False
-        self._unlogged: dict[str, int] = {}
-        self._logged_at: dict[str, float] = {}
+        self._rate = Rate()
 
     def add(self, connection: Connection) -> bool:
         """Take in a connection that waits for its first request; return False where there is no room for it."""
@@ -121,11 +119,8 @@ class Connections:
     def count_end(self, reason: str) -> None:
         """Count a connection that the server ends, and log it: a line for each reason in five seconds."""
         http_connections_ended.labels(reason).inc()
-        self._unlogged[reason] = self._unlogged.get(reason, 0) + 1
-        now = time.monotonic()
-        if now - self._logged_at.get(reason, -_LOG_PAUSE_SECONDS) >= _LOG_PAUSE_SECONDS:
-            self._logged_at[reason] = now
-            log.warning("connections_ended", reason=reason, connections=self._unlogged.pop(reason))
+        if (suppressed := self._rate.suppressed(reason)) is not None:
+            log.warning("connections_ended", reason=reason, connections=suppressed + 1)
 
     def _make_room(self) -> None:
         """Close the connections that have waited longest for a request: several, as each time all are looked at."""

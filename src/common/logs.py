@@ -24,7 +24,7 @@ _tracebacks_without_locals = ExceptionRenderer(ExceptionDictTransformer(show_loc
 _REPETITION_SECONDS: Final = 5.0
 
 
-class _Rate:
+class Rate:
     """Lets one of a kind through in five seconds, and counts what it doesn't."""
 
     _KINDS_MAX: Final = 1000
@@ -53,7 +53,7 @@ class BoundedLog:
 
     def __init__(self, log: FilteringBoundLogger) -> None:
         self._log = log
-        self._rate = _Rate()
+        self._rate = Rate()
 
     def warning(self, event: str, *, error: BaseException | None, **fields: object) -> None:
         """Write the line as a warning, if it is due."""
@@ -72,7 +72,7 @@ class _Repetitions(logging.Filter):
     def __init__(self, from_level: int = logging.NOTSET) -> None:
         super().__init__()
         self._from_level = from_level
-        self._rate = _Rate()
+        self._rate = Rate()
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Return whether the line hasn't just been there; note in it how many like it weren't let through."""
