@@ -7,8 +7,8 @@ from uuid import uuid4
 import httpx
 
 from acceptance_pipeline import Pipeline
+from common.settings import PipelineSettings
 from walletctl.verify.audit import audit
-from walletctl.verify.settings import VerifySettings
 
 
 async def create_wallets(api: httpx.AsyncClient, count: int) -> list[str]:
@@ -73,7 +73,7 @@ async def wait_until_complete(pipeline: Pipeline, wallets: list[str]) -> None:
 
 async def assert_verified(pipeline: Pipeline) -> None:
     environment = pipeline.environment
-    settings = VerifySettings(
+    settings = PipelineSettings(
         database_url=environment["DATABASE_URL"],
         kafka_bootstrap_servers=environment["KAFKA_BOOTSTRAP_SERVERS"],
         kafka_topic=environment["KAFKA_TOPIC"],

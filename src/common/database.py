@@ -134,6 +134,16 @@ def create_engine(
     return engine
 
 
+@asynccontextmanager
+async def operator_engine(url: str) -> AsyncIterator[AsyncEngine]:
+    """Lend an engine of an operator's command, without a statement timeout, and close it at the block's end."""
+    engine = create_engine(url, "walletctl", pool_size=4, statement_timeout_seconds=0)
+    try:
+        yield engine
+    finally:
+        await engine.dispose()
+
+
 def pool_entries(engine: AsyncEngine) -> list[ConnectionPoolEntry]:
     """Return the entries of the engine's pool that have had a connection."""
     return list(_entries.get(engine.sync_engine, ()))

@@ -164,6 +164,13 @@ class TopicSettings(KafkaSettings):
     built anew from it."""
 
 
+class PipelineSettings(DatabaseSettings, KafkaSettings):
+    """Where the whole pipeline is, for commands that compare or mend all of it: both databases and the topic."""
+
+    consumer_group: str = Field("wallet-history", pattern=r"^[A-Za-z0-9._-]{1,249}$")
+    """Whose rows in `processed_offsets` say how far the history has come."""
+
+
 _URL_PARAMETERS: Final = frozenset({"host", "port", "passfile", "ssl", "target_session_attrs"})
 
 

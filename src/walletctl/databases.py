@@ -1,28 +1,17 @@
 """The databases as an operator's command opens them: briefly, with its own name."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from common.connecting import OUTCOME_UNKNOWN, UnsuitableDatabaseError, is_outcome_unknown
-from common.database import create_engine
+from common.database import operator_engine
 from common.settings import HistoryDatabaseSettings, WalletDatabaseSettings
 from walletctl.console import Exit, fail, load_settings
 
 ResultT = TypeVar("ResultT")
-
-
-@asynccontextmanager
-async def opened(url: str) -> AsyncIterator[AsyncEngine]:
-    """Open an engine without a statement timeout, and close it."""
-    engine = create_engine(url, "walletctl", pool_size=4, statement_timeout_seconds=0)
-    try:
-        yield engine
-    finally:
-        await engine.dispose()
 
 
 def with_wallet_database(work: Callable[[AsyncEngine], Awaitable[ResultT]]) -> ResultT:
@@ -37,7 +26,7 @@ def with_history_database(work: Callable[[AsyncEngine], Awaitable[ResultT]]) -> 
 
 def _run(url: str, work: Callable[[AsyncEngine], Awaitable[ResultT]]) -> ResultT:
     async def go() -> ResultT:
-        async with opened(url) as engine:
+        async with operator_engine(url) as engine:
             return await work(engine)
 
     return run(go())

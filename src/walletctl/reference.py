@@ -65,10 +65,10 @@ def settings_page() -> str:
 
 def settings_of_commands() -> dict[str, tuple[type[Settings], ...]]:
     """Return what each command that isn't a service reads from the environment."""
+    from common.settings import PipelineSettings
     from history_consumer import settings as history
     from outbox_relay import settings as outbox
     from walletctl.settings import LostSettings, RestoreSettings, StatusSettings
-    from walletctl.verify.settings import VerifySettings
 
     audited = WalletDatabaseSettings, OperatorSettings
     return {
@@ -84,14 +84,14 @@ def settings_of_commands() -> dict[str, tuple[type[Settings], ...]]:
         "outbox retry": audited,
         "outbox prune": (*audited, outbox.RetentionSettings),
         "history status": (StatusSettings,),
-        "history rebuild": (VerifySettings,),
+        "history rebuild": (PipelineSettings,),
         "history dead-letters list": (HistoryDatabaseSettings,),
         "history dead-letters show": (HistoryDatabaseSettings,),
         "history dead-letters retry": (HistoryDatabaseSettings,),
         "history dead-letters prune": (HistoryDatabaseSettings, history.RetentionSettings),
         "restore begin": (RestoreSettings,),
         "restore lost": (LostSettings,),
-        "verify": (VerifySettings,),
+        "verify": (PipelineSettings,),
     }
 
 

@@ -12,11 +12,11 @@ import pytest
 from benchmarks import queries
 from benchmarks.load import pgbench
 from common.identifiers import lane_of
+from common.settings import PipelineSettings
 from wallet_api.app import create_app
 from wallet_api.idempotency import request_hash
 from wallet_api.settings import WalletApiSettings
 from walletctl.verify.audit import audit
-from walletctl.verify.settings import VerifySettings
 
 WALLETS, BALANCE_MINOR = 3, 100_000
 UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -86,8 +86,8 @@ async def bench_url(database_url: str) -> str:
     return database_url
 
 
-def settings(url: str, servers: str, topic: str) -> VerifySettings:
-    return VerifySettings(
+def settings(url: str, servers: str, topic: str) -> PipelineSettings:
+    return PipelineSettings(
         database_url=url, history_database_url=url, kafka_bootstrap_servers=servers, kafka_topic=topic
     )
 

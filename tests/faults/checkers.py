@@ -12,6 +12,7 @@ from confluent_kafka import ConsumerGroupTopicPartitions, Message
 
 from acceptance_pipeline import Process
 from common.kafka import admin_client
+from common.settings import PipelineSettings
 from faults import records
 from faults.cluster import GROUP, TOPIC, Cluster
 from faults.driver import Driver
@@ -20,7 +21,6 @@ from history_consumer.records import headers_of
 from walletctl.stack.readiness import HttpProbe
 from walletctl.verify.audit import TOPIC as OUTBOX_AND_TOPIC
 from walletctl.verify.audit import audit
-from walletctl.verify.settings import VerifySettings
 
 Place = tuple[int, int]
 """Partition and offset."""
@@ -150,7 +150,7 @@ async def check(on: Field) -> list[str]:
 async def _differences(cluster: Cluster, litter: Collection[Place]) -> list[str]:
     """Return what the audit finds, but for the litter, which it must find."""
     report = await audit(
-        VerifySettings(
+        PipelineSettings(
             database_url=cluster.database_url,
             kafka_bootstrap_servers=cluster.environment["KAFKA_BOOTSTRAP_SERVERS"],
             kafka_topic=TOPIC,

@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from common.database import create_engine
 from common.kafka import ensure_topic
+from common.settings import PipelineSettings
 from common.worker import Health
 from history_consumer.consumer import HistoryConsumer
 from history_consumer.settings import ConsumerSettings
@@ -25,7 +26,6 @@ from wallet_api.commands import CreateWallet, Fund, Transfer
 from wallet_api.replies import Reply
 from wallet_api.transactions import execute
 from wallet_api.use_cases import create_wallets, fund, transfer
-from walletctl.verify.settings import VerifySettings
 
 Wallets = dict[str, UUID]
 APPLIED = text("SELECT coalesce(sum(event_count), 0) FROM history.wallet_progress")
@@ -93,7 +93,7 @@ async def opened(url: str) -> AsyncIterator[AsyncEngine]:
         await engine.dispose()
 
 
-async def relay(settings: VerifySettings) -> None:
+async def relay(settings: PipelineSettings) -> None:
     """Publish all that is pending."""
     relay_settings = RelaySettings(**settings.model_dump())
     async with opened(settings.database_url) as engine:
@@ -102,7 +102,7 @@ async def relay(settings: VerifySettings) -> None:
             pass
 
 
-async def consume(settings: VerifySettings, due: int | None = None) -> None:
+async def consume(settings: PipelineSettings, due: int | None = None) -> None:
     """Apply all that is published: so many versions, or those of every wallet."""
     async with opened(settings.history_database_url) as engine, opened(settings.database_url) as wallets:
         consumer = HistoryConsumer(ConsumerSettings(**settings.model_dump()), engine, Health())
@@ -116,7 +116,7 @@ async def consume(settings: VerifySettings, due: int | None = None) -> None:
             await consumer.close()
 
 
-async def _run(settings: VerifySettings) -> None:
+async def _run(settings: PipelineSettings) -> None:
     async with opened(settings.database_url) as engine:
         wallets = await create(engine, CURRENCIES)
         await move_money(engine, wallets, rounds=6)
@@ -127,13 +127,13 @@ async def _run(settings: VerifySettings) -> None:
 @pytest.fixture(scope="session")
 def ran(
     postgres_url: str, template: str, kafka_bootstrap_servers: str, kafka_admin: AdminClient
-) -> Iterator[VerifySettings]:
+) -> Iterator[PipelineSettings]:
     """The settings of a pipeline that has run and is at rest."""
     name, topic = f"ran_{uuid4().hex}", f"wallet_events_{uuid4().hex}"
     asyncio.run(_sql(postgres_url, f'CREATE DATABASE "{name}" TEMPLATE "{template}"'))
     asyncio.run(ensure_topic(kafka_admin, topic, 3, {"retention.ms": "-1"}))
     url = make_url(postgres_url).set(database=name).render_as_string(hide_password=False)
-    settings = VerifySettings(database_url=url, kafka_bootstrap_servers=kafka_bootstrap_servers, kafka_topic=topic)
+    settings = PipelineSettings(database_url=url, kafka_bootstrap_servers=kafka_bootstrap_servers, kafka_topic=topic)
     asyncio.run(_run(settings))
     yield settings
     asyncio.run(_sql(postgres_url, f'DROP DATABASE "{name}" WITH (FORCE)'))
@@ -142,14 +142,14 @@ def ran(
 
 
 @pytest.fixture
-def settings(ran: VerifySettings, new_database: Callable[[str | None], str]) -> VerifySettings:
+def settings(ran: PipelineSettings, new_database: Callable[[str | None], str]) -> PipelineSettings:
     """The settings of a copy of it, to be broken."""
     url = new_database(make_url(ran.database_url).database)
-    return VerifySettings(**{**ran.model_dump(), "database_url": url, "history_database_url": url})
+    return PipelineSettings(**{**ran.model_dump(), "database_url": url, "history_database_url": url})
 
 
 @pytest.fixture
-def apart(settings: VerifySettings, new_database: Callable[[str | None], str]) -> VerifySettings:
+def apart(settings: PipelineSettings, new_database: Callable[[str | None], str]) -> PipelineSettings:
     """The settings of another copy, whose history is in a database of its own."""
     other = new_database(make_url(settings.database_url).database)
     asyncio.run(_sql(settings.database_url, "DROP SCHEMA history CASCADE"))
@@ -158,9 +158,11 @@ def apart(settings: VerifySettings, new_database: Callable[[str | None], str]) -
 
 
 @pytest.fixture
-def fresh(database_url: str, kafka_bootstrap_servers: str, topic: str) -> VerifySettings:
+def fresh(database_url: str, kafka_bootstrap_servers: str, topic: str) -> PipelineSettings:
     """The settings of a pipeline that has not run yet, with a topic of its own."""
-    return VerifySettings(database_url=database_url, kafka_bootstrap_servers=kafka_bootstrap_servers, kafka_topic=topic)
+    return PipelineSettings(
+        database_url=database_url, kafka_bootstrap_servers=kafka_bootstrap_servers, kafka_topic=topic
+    )
 
 
 async def _sql(url: str, *statements: str) -> None:
@@ -191,18 +193,18 @@ def move_money_() -> Callable[[AsyncEngine, Wallets, int], Awaitable[None]]:
 
 
 @pytest.fixture
-def run_relay() -> Callable[[VerifySettings], Awaitable[None]]:
+def run_relay() -> Callable[[PipelineSettings], Awaitable[None]]:
     """Publish all that is pending."""
     return relay
 
 
 @pytest.fixture
-def run_consumer() -> Callable[[VerifySettings], Awaitable[None]]:
+def run_consumer() -> Callable[[PipelineSettings], Awaitable[None]]:
     """Apply all that is published."""
     return consume
 
 
 @pytest.fixture
-def run_consumer_for() -> Callable[[VerifySettings, int], Awaitable[None]]:
+def run_consumer_for() -> Callable[[PipelineSettings, int], Awaitable[None]]:
     """Apply so many versions."""
     return consume

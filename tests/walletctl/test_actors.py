@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
+from common.database import operator_engine
+from common.settings import PipelineSettings
 from walletctl.console import Exit
-from walletctl.databases import opened
-from walletctl.verify.settings import VerifySettings
 
 NAMELESS_UID = 12_345
 # The real user is one without a name. The effective one stays: another could not read what is installed here.
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.skipif(os.getuid() != 0, reason="only root may become a
 Tamper = Callable[..., Coroutine[None, None, None]]
 
 
-def run(settings: VerifySettings, *arguments: str, **environment: str) -> "subprocess.CompletedProcess[bytes]":
+def run(settings: PipelineSettings, *arguments: str, **environment: str) -> "subprocess.CompletedProcess[bytes]":
     """Run a command as a user whom the password database doesn't know."""
     environment |= {
         "DATABASE_URL": settings.database_url,
@@ -40,7 +40,7 @@ def run(settings: VerifySettings, *arguments: str, **environment: str) -> "subpr
 
 
 async def fetch(url: str, query: str) -> list[Any]:
-    async with opened(url) as engine, engine.connect() as connection:
+    async with operator_engine(url) as engine, engine.connect() as connection:
         return list((await connection.execute(text(query))).scalars())
 
 
@@ -54,14 +54,14 @@ async def fetch(url: str, query: str) -> list[Any]:
     ids=str,
 )
 async def test_the_audit_names_a_user_without_a_name(
-    settings: VerifySettings, arguments: list[str], environment: dict[str, str], actor: str
+    settings: PipelineSettings, arguments: list[str], environment: dict[str, str], actor: str
 ) -> None:
     done = run(settings, *arguments, **environment)
     assert (done.returncode, done.stderr) == (Exit.OK, b"")
     assert await fetch(settings.database_url, "SELECT actor FROM wallet.outbox_audit") == [actor]
 
 
-async def test_parked_rows_are_handled_by_a_user_without_a_name(settings: VerifySettings, tamper: Tamper) -> None:
+async def test_parked_rows_are_handled_by_a_user_without_a_name(settings: PipelineSettings, tamper: Tamper) -> None:
     unpublished = "published_at = NULL, kafka_partition = NULL, kafka_offset = NULL"
     await tamper(settings.database_url, f"UPDATE wallet.outbox SET {unpublished}")
     (row_id,) = await fetch(settings.database_url, "SELECT min(id) FROM wallet.outbox")
@@ -73,7 +73,7 @@ async def test_parked_rows_are_handled_by_a_user_without_a_name(settings: Verify
     assert await fetch(settings.database_url, audit) == [f"uid {NAMELESS_UID}"]
 
 
-async def test_an_epoch_begins_for_a_user_without_a_name(settings: VerifySettings) -> None:
+async def test_an_epoch_begins_for_a_user_without_a_name(settings: PipelineSettings) -> None:
     done = run(settings, "restore", "begin", "--yes")
     assert (done.returncode, done.stderr) == (Exit.OK, b"")
     actors = await fetch(settings.database_url, "SELECT actor FROM wallet.source_epochs ORDER BY epoch DESC LIMIT 1")

@@ -13,10 +13,10 @@ import typer
 from sqlalchemy import text
 from typer.core import TyperArgument, TyperCommand, TyperGroup
 
+from common.database import operator_engine
+from common.settings import PipelineSettings
 from walletctl.cli import app, main
 from walletctl.console import Exit
-from walletctl.databases import opened
-from walletctl.verify.settings import VerifySettings
 
 INTEGERS = ["0", "-1", "1", str(2**31), str(2**63 - 1), str(2**63), "9" * 5000, "1e3", "x", "", "\uff11"]
 FLOATS = ["0", "-1", "0.1", "1e-320", "1e308", "nan", "inf", "-inf", "1" * 400, "x", ""]
@@ -88,9 +88,9 @@ def test_every_command_and_every_type_is_tried() -> None:
         assert any(words[-1].endswith(values[2]) for _, words in ATTEMPTS)
 
 
-def written(settings: VerifySettings) -> Any:
+def written(settings: PipelineSettings) -> Any:
     async def read() -> Any:
-        async with opened(settings.database_url) as engine, engine.connect() as connection:
+        async with operator_engine(settings.database_url) as engine, engine.connect() as connection:
             return (await connection.execute(WRITTEN)).one()
 
     return asyncio.run(read())
@@ -98,7 +98,7 @@ def written(settings: VerifySettings) -> Any:
 
 @pytest.mark.parametrize("path", sorted({path for path, _ in ATTEMPTS}))
 def test_no_argument_is_a_traceback_and_a_wrong_one_writes_nothing(
-    settings: VerifySettings,
+    settings: PipelineSettings,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],

@@ -11,13 +11,13 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from common.settings import PipelineSettings
 from common.topics import set_settings
 from history_events import AnyEvent, History, Wallet
 from outbox_relay import operations
 from outboxes import Outbox
 from walletctl.cli import main
 from walletctl.console import Exit
-from walletctl.verify.settings import VerifySettings
 
 
 @dataclass
@@ -50,7 +50,7 @@ def walletctl(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
     return run
 
 
-def environment(settings: VerifySettings) -> dict[str, str]:
+def environment(settings: PipelineSettings) -> dict[str, str]:
     return {
         "DATABASE_URL": settings.database_url,
         "KAFKA_BOOTSTRAP_SERVERS": settings.kafka_bootstrap_servers,
@@ -253,7 +253,9 @@ async def test_outbox_ids_out_of_order_are_something_wrong_and_migrating_mends_t
     assert [row["id"] for row in await outbox.rows()] == [4, 5, 6]
 
 
-async def test_a_topic_that_may_lose_events_is_something_wrong(walletctl: WalletCtl, settings: VerifySettings) -> None:
+async def test_a_topic_that_may_lose_events_is_something_wrong(
+    walletctl: WalletCtl, settings: PipelineSettings
+) -> None:
     at, status = environment(settings), ("history", "status")
     assert walletctl(*status, **at).returncode == Exit.OK
     await set_settings(settings.kafka_bootstrap_servers, settings.kafka_topic, {"cleanup.policy": "compact"})
@@ -391,7 +393,7 @@ async def test_old_dead_letters_are_pruned_after_a_dry_run_and_conflicts_stay(
 
 
 def test_a_rebuild_wants_to_be_meant_and_says_what_it_did(
-    walletctl: WalletCtl, settings: VerifySettings, monkeypatch: pytest.MonkeyPatch
+    walletctl: WalletCtl, settings: PipelineSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     at = environment(settings)
     for answer in ("n\n", ""):
@@ -431,7 +433,7 @@ async def test_history_status_marks_what_is_an_alarm(
 
 
 def test_a_new_epoch_wants_to_be_meant_and_stops_the_history_until_it_is_rebuilt(
-    walletctl: WalletCtl, settings: VerifySettings
+    walletctl: WalletCtl, settings: PipelineSettings
 ) -> None:
     at, begin = environment(settings), ("restore", "begin")
     refused = walletctl(*begin, **at)
@@ -453,7 +455,7 @@ def test_a_new_epoch_wants_to_be_meant_and_stops_the_history_until_it_is_rebuilt
     assert "walletctl restore lost" in again.stdout
 
 
-async def test_lost_events_are_listed_whole(walletctl: WalletCtl, settings: VerifySettings, tamper: Any) -> None:
+async def test_lost_events_are_listed_whole(walletctl: WalletCtl, settings: PipelineSettings, tamper: Any) -> None:
     at, lost = environment(settings), ("restore", "lost")
     nothing = walletctl(*lost, "--json", **at)
     assert (nothing.returncode, printed(nothing)) == (Exit.OK, {"count": 0, "items": []})

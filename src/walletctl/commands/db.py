@@ -4,12 +4,13 @@ from typing import Annotated
 
 import typer
 
+from common.database import operator_engine
 from common.durability import tell_unsafe_settings
 from common.migrations import SCHEMAS, current_revision, head_revision, migrate
 from common.sequences import raise_sequences
 from common.settings import DatabaseSettings
 from walletctl.console import Exit, JsonOption, err, load_settings, out, print_json, print_table
-from walletctl.databases import opened, run
+from walletctl.databases import run
 
 app = typer.Typer(help="The tables.", no_args_is_help=True)
 
@@ -38,7 +39,7 @@ def migrate_all() -> None:
 
     async def work() -> None:
         for schema in SCHEMAS:
-            async with opened(urls[schema]) as engine:
+            async with operator_engine(urls[schema]) as engine:
                 tell_unsafe_settings(engine, _warn)
                 await migrate(engine, schema)
                 if schema == "wallet":
@@ -59,7 +60,7 @@ def downgrade(yes: Annotated[bool, typer.Option("--yes", help="Don't ask.")] = F
 
     async def work() -> None:
         for schema in reversed(SCHEMAS):
-            async with opened(urls[schema]) as engine:
+            async with operator_engine(urls[schema]) as engine:
                 await migrate(engine, schema, "base")
 
     run(work())
@@ -74,7 +75,7 @@ def status(as_json: JsonOption = False) -> None:
     async def work() -> list[dict[str, str | None]]:
         found = []
         for schema in SCHEMAS:
-            async with opened(urls[schema]) as engine:
+            async with operator_engine(urls[schema]) as engine:
                 revision = await current_revision(engine, schema)
             found.append({"schema": schema, "revision": revision, "head": head_revision(schema)})
         return found

@@ -70,15 +70,15 @@ def rebuild(
     Settings come from the environment: DATABASE_URL, HISTORY_DATABASE_URL, KAFKA_BOOTSTRAP_SERVERS, KAFKA_TOPIC,
     CONSUMER_GROUP.
     """
+    from common.settings import PipelineSettings
     from walletctl.rebuild.errors import CannotRebuildError
     from walletctl.rebuild.rebuild import rebuild
-    from walletctl.verify.settings import VerifySettings
 
-    settings = load_settings(VerifySettings)
+    settings = load_settings(PipelineSettings)
     if not yes and not typer.confirm("Put a new history in the place of the present one?", err=True):
         raise typer.Exit(Exit.FOUND_WRONG)
     try:
-        done = run(rebuild(settings, source))
+        done = run(rebuild(settings, source, progress=progress_bar))
     except CannotRebuildError as error:
         fail(f"{error}. The history is as it was", Exit.FOUND_WRONG)
     by_partition = {str(partition): offset for partition, offset in sorted(done.positions.items())}

@@ -31,10 +31,10 @@ def verify(as_json: JsonOption = False) -> None:
 
     Examples:  eval "$(walletctl stack env)"; walletctl verify   ·   walletctl verify --json | jq .differences
     """
+    from common.settings import PipelineSettings
     from walletctl.verify.audit import audit
-    from walletctl.verify.settings import VerifySettings
 
-    settings = load_settings(VerifySettings)
+    settings = load_settings(PipelineSettings)
     with _progress() as on_progress:
         report = run(audit(settings, on_progress=on_progress))
     if as_json:

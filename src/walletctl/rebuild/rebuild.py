@@ -15,30 +15,28 @@ from sqlalchemy import Row
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from common.database import DEADLOCK_DETECTED, LOCK_NOT_AVAILABLE, create_engine, sqlstate
+from common.database import DEADLOCK_DETECTED, LOCK_NOT_AVAILABLE, create_engine, operator_engine, sqlstate
+from common.progress import Progress, no_progress
+from common.settings import PipelineSettings
 from history_consumer.applying import RowsThereError, singly_if_refused, write
 from history_consumer.queries import insert_dead_letters
 from history_consumer.records import Record
 from history_consumer.retrying import retry_dead_letters
 from history_consumer.sorting import SUPERSEDED
-from walletctl.console import progress_bar
-from walletctl.databases import opened
 from walletctl.rebuild import ledger, queries, shadow, topic
 from walletctl.rebuild.catalogue import Described
 from walletctl.rebuild.errors import RebuildUnderWayError, TablesAlteredError, TopicUnfitError
 from walletctl.rebuild.events import Key, as_before, key_of, keys_of, record_of_payload
 from walletctl.rebuild.rebuilt import Rebuilt, Source
 from walletctl.rebuild.topic import Topic
-from walletctl.restore.epoch import Epoch
-from walletctl.restore.queries import current_epoch
-from walletctl.verify.settings import VerifySettings
+from walletctl.restore.epoch import Epoch, current_epoch
 
 _SWAP_ATTEMPTS_MAX: Final = 120
 _SWAP_PAUSE_SECONDS: Final = 1.0
 _NOT_NOW: Final = {LOCK_NOT_AVAILABLE, DEADLOCK_DETECTED}
 
 
-async def rebuild(settings: VerifySettings, source: Source = "auto") -> Rebuilt:
+async def rebuild(settings: PipelineSettings, source: Source = "auto", *, progress: Progress = no_progress) -> Rebuilt:
     """Build the history anew while the read API goes on serving the old one, and swap the two.
 
     If it fails, wherever that is, the old history is as it was; the next rebuild starts from nothing.
@@ -46,15 +44,16 @@ async def rebuild(settings: VerifySettings, source: Source = "auto") -> Rebuilt:
     Args:
         settings: the databases, the topic and the group whose positions move.
         source: `auto` takes the topic if that has everything, else the wallet database and then the topic.
+        progress: shows how far the reading is.
 
     Raises:
         CannotRebuildError: its subclasses say why; the history is as it was.
         TimeoutError: Kafka is away.
         sqlalchemy.exc.DBAPIError: a database is away, or readers hold the old tables for minutes.
     """
-    async with opened(settings.history_database_url) as history, topic.opened(settings) as records:
+    async with operator_engine(settings.history_database_url) as history, topic.opened(settings) as records:
         async with _alone(history) as connection:
-            run = _Rebuild(settings, connection, records)
+            run = _Rebuild(settings, connection, records, progress)
             await run.build(source)
             await run.swap()
         # Those that the old history, or an older consumer, couldn't apply.
@@ -99,12 +98,15 @@ async def _snapshot(url: str) -> AsyncIterator[AsyncConnection]:
 class _Rebuild:
     """One rebuild."""
 
-    def __init__(self, settings: VerifySettings, connection: AsyncConnection, records: Topic) -> None:
+    def __init__(
+        self, settings: PipelineSettings, connection: AsyncConnection, records: Topic, progress: Progress
+    ) -> None:
         self.done = Rebuilt()
         self.epoch: Epoch
         self._settings = settings
         self._connection = connection
         self._topic = records
+        self._progress = progress
         self._group = {"consumer_group": settings.consumer_group, "topic": settings.kafka_topic}
         self._reached: dict[int, int] = {}
         self._published = 0
@@ -182,7 +184,7 @@ class _Rebuild:
         """Take every published row as the record that it was."""
         count = await queries.scalar(wallets, queries.PUBLISHED_COUNT)
         rows = queries.chunks(wallets, queries.PUBLISHED_EVENTS)
-        with progress_bar("reading the outbox", count) as advance:
+        with self._progress("reading the outbox", count) as advance:
             async with aclosing(rows):
                 async for chunk in rows:
                     self.done.from_outbox += await self._write([record_of_payload(row.payload) for row in chunk])
@@ -193,7 +195,7 @@ class _Rebuild:
         waiting: set[Key] = set()
         async for chunk in queries.chunks(wallets, queries.UNPUBLISHED_EVENTS):
             waiting.update(key for row in chunk for key in keys_of(record_of_payload(row.payload)))
-        with progress_bar("reading the ledger", await queries.scalar(wallets, queries.LEDGER_COUNT)) as advance:
+        with self._progress("reading the ledger", await queries.scalar(wallets, queries.LEDGER_COUNT)) as advance:
             for query, tell in ((queries.CREATIONS, ledger.created), (queries.MOVEMENTS, ledger.moved)):
                 async for chunk in queries.chunks(wallets, query):
                     told = [record_of_payload(tell(row).encode()) for row in chunk]
@@ -221,7 +223,7 @@ class _Rebuild:
         """Read the topic up to these ends; return what is reached."""
         count = sum(max(0, end - self._reached[partition]) for partition, end in ends.items())
         records = self._topic.records(self._reached, ends)
-        with progress_bar("reading the topic", count) as advance:
+        with self._progress("reading the topic", count) as advance:
             async with aclosing(records):
                 async for chunk in records:
                     if any(record.is_ahead for record in chunk):

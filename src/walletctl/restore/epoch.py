@@ -1,9 +1,17 @@
-"""The wallet database's epoch: from where on the topic tells of what the database knows. Pure."""
+"""The wallet database's epoch: from where on the topic tells of what the database knows."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from common.events import FIRST_SOURCE_EPOCH
+
+CURRENT_EPOCH: Final = text("""
+    SELECT epoch, topic_id, topic_ends FROM wallet.source_epochs ORDER BY epoch DESC LIMIT 1
+""")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,3 +35,9 @@ class Epoch:
     def supersedes(self, source_epoch: int, topic_id: str | None, partition: int, offset: int) -> bool:
         """Whether a record there, of an event that the database hasn't got, was published before the restore."""
         return FIRST_SOURCE_EPOCH <= source_epoch < self.number and offset < self.begins_at(topic_id, partition)
+
+
+async def current_epoch(connection: AsyncConnection) -> Epoch:
+    """Return the epoch that the wallet database is in."""
+    epoch, topic_id, ends = (await connection.execute(CURRENT_EPOCH)).one()
+    return Epoch(epoch, topic_id, {int(partition): end for partition, end in ends.items()})

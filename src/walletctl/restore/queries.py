@@ -11,11 +11,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from common.identifiers import LANES
 from history_consumer.projection import HistoryRow
 from outbox_relay.queries import LOCK_LANES_OF
-from walletctl.restore.epoch import Epoch
-
-CURRENT_EPOCH: Final = text("""
-    SELECT epoch, topic_id, topic_ends FROM wallet.source_epochs ORDER BY epoch DESC LIMIT 1
-""")
 
 # Nobody writes an event meanwhile, and no relay is in the middle of one: the leases come first, as ever.
 LOCK_OUTBOX: Final = text("LOCK TABLE wallet.outbox IN SHARE ROW EXCLUSIVE MODE")
@@ -53,12 +48,6 @@ KNOWN_EVENTS: Final = text("""
             AND entry.transaction_id = asked.transaction_id
     ) END
 """)
-
-
-async def current_epoch(connection: AsyncConnection) -> Epoch:
-    """Return the epoch that the wallet database is in."""
-    epoch, topic_id, ends = (await connection.execute(CURRENT_EPOCH)).one()
-    return Epoch(epoch, topic_id, {int(partition): end for partition, end in ends.items()})
 
 
 async def history_epoch(connection: AsyncConnection, topic: str) -> int:

@@ -11,15 +11,15 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from common.actor import actor
+from common.database import operator_engine
+from common.settings import PipelineSettings
 from history_consumer.records import Poison, Record
 from outbox_relay.operations import leased
 from walletctl.console import progress_bar
-from walletctl.databases import opened
 from walletctl.rebuild import topic
 from walletctl.rebuild.topic import Topic
 from walletctl.restore import queries
 from walletctl.settings import LostSettings, RestoreSettings
-from walletctl.verify.settings import VerifySettings
 
 _LAST_RECORDS: Final = 100
 
@@ -58,7 +58,7 @@ class Lost:
     events: list[LostEvent] = field(default_factory=list)
 
 
-async def begin(settings: RestoreSettings | VerifySettings, reason: str | None) -> Begun:
+async def begin(settings: RestoreSettings | PipelineSettings, reason: str | None) -> Begun:
     """Raise the epoch above all that the database, the history or the topic know, and stop the history.
 
     Safe to repeat, and while services run: each event that they write belongs to the one epoch or the other.
@@ -70,8 +70,8 @@ async def begin(settings: RestoreSettings | VerifySettings, reason: str | None) 
     """
     async with (
         topic.opened(settings) as records,
-        opened(settings.history_database_url) as history,
-        opened(settings.database_url) as wallets,
+        operator_engine(settings.history_database_url) as history,
+        operator_engine(settings.database_url) as wallets,
     ):
         offsets = await records.offsets()
         ends = {partition: high for partition, (_, high) in offsets.items()}
@@ -126,7 +126,7 @@ async def _newest_epoch(records: Topic, offsets: Mapping[int, tuple[int, int]]) 
     return newest
 
 
-async def find_lost(settings: LostSettings | VerifySettings, events_max: int) -> Lost:
+async def find_lost(settings: LostSettings | PipelineSettings, events_max: int) -> Lost:
     """Read the whole topic, and ask the ledger for each event.
 
     Args:
@@ -138,7 +138,7 @@ async def find_lost(settings: LostSettings | VerifySettings, events_max: int) ->
         sqlalchemy.exc.DBAPIError: the database is away.
     """
     lost, seen = Lost(), set[UUID]()
-    async with topic.opened(settings) as records, opened(settings.database_url) as engine:
+    async with topic.opened(settings) as records, operator_engine(settings.database_url) as engine:
         # Asked before the ledger is: what is published was committed before.
         offsets = await records.offsets()
         begins = {partition: low for partition, (low, _) in offsets.items()}

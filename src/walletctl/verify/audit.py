@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
+from common.settings import PipelineSettings
 from walletctl.verify import history, ledger, snapshots, topic
 from walletctl.verify.published import TopicCheck
 from walletctl.verify.report import CheckResult, Findings, Horizon, Report
-from walletctl.verify.settings import VerifySettings
 from walletctl.verify.snapshots import Advance, Snapshots
 from walletctl.verify.topic import Topic
 
@@ -36,7 +36,7 @@ def _silent(check: str, done: int, total: int | None) -> None:
     del check, done, total
 
 
-async def audit(settings: VerifySettings, *, on_progress: OnProgress = _silent) -> Report:
+async def audit(settings: PipelineSettings, *, on_progress: OnProgress = _silent) -> Report:
     """Compare everything with everything; change nothing.
 
     Holds a transaction open on each database meanwhile, which keeps PostgreSQL from removing dead rows.
@@ -57,7 +57,7 @@ async def audit(settings: VerifySettings, *, on_progress: OnProgress = _silent) 
 class _Run:
     """One run of all checks over one pair of snapshots."""
 
-    def __init__(self, settings: VerifySettings, taken: Snapshots, records: Topic, on_progress: OnProgress) -> None:
+    def __init__(self, settings: PipelineSettings, taken: Snapshots, records: Topic, on_progress: OnProgress) -> None:
         self.results: list[CheckResult] = []
         self._settings = settings
         self._taken = taken

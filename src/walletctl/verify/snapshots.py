@@ -9,11 +9,10 @@ from sqlalchemy import RowMapping, TextClause
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from common.database import create_engine
+from common.settings import PipelineSettings
 from history_consumer.read_queries import KEEP_TABLES
-from walletctl.restore.epoch import Epoch
-from walletctl.restore.queries import current_epoch
+from walletctl.restore.epoch import Epoch, current_epoch
 from walletctl.verify import queries
-from walletctl.verify.settings import VerifySettings
 
 Advance = Callable[[int], None]
 """Takes how many more have been compared."""
@@ -53,7 +52,7 @@ class Snapshots:
 
 
 @asynccontextmanager
-async def taken(settings: VerifySettings) -> AsyncIterator[Snapshots]:
+async def taken(settings: PipelineSettings) -> AsyncIterator[Snapshots]:
     """Take the snapshots, keep them for the block, and leave no trace.
 
     An event is committed to the wallet database, published, applied to the history: in this order. So what the

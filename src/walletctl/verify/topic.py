@@ -11,8 +11,8 @@ from uuid import uuid4
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from common.kafka import TopicMissingError, describe_topic, reader_config
+from common.settings import PipelineSettings
 from history_consumer.records import headers_of, source_epoch_of
-from walletctl.verify.settings import VerifySettings
 
 _TIMEOUT_SECONDS: Final = 10.0
 _SILENCE_SECONDS_MAX: Final = 30.0
@@ -44,7 +44,7 @@ class Range(NamedTuple):
 class Topic:
     """The topic as it is; `lows` says from which offset on it still keeps records, by partition read."""
 
-    def __init__(self, settings: VerifySettings, topic_id: str | None, partitions: int, consumer: Consumer) -> None:
+    def __init__(self, settings: PipelineSettings, topic_id: str | None, partitions: int, consumer: Consumer) -> None:
         self.id = topic_id
         self.partitions = partitions
         self.lows: dict[int, int] = {}
@@ -138,7 +138,7 @@ def _record(message: Message) -> Record:
 
 
 @asynccontextmanager
-async def opened(settings: VerifySettings) -> AsyncIterator[Topic]:
+async def opened(settings: PipelineSettings) -> AsyncIterator[Topic]:
     """Open the topic for the block; one that isn't there has no partitions.
 
     Raises:

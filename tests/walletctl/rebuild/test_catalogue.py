@@ -3,15 +3,15 @@
 import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from walletctl.databases import opened
+from common.database import operator_engine
+from common.settings import PipelineSettings
 from walletctl.rebuild import rebuild as rebuild_module
 from walletctl.rebuild import shadow
 from walletctl.rebuild.errors import InTheWayError, TablesAlteredError
-from walletctl.verify.settings import VerifySettings
 
 
-async def sql(settings: VerifySettings, *statements: str) -> None:
-    async with opened(settings.history_database_url) as engine, engine.begin() as connection:
+async def sql(settings: PipelineSettings, *statements: str) -> None:
+    async with operator_engine(settings.history_database_url) as engine, engine.begin() as connection:
         for statement in statements:
             await connection.exec_driver_sql(statement)
 
@@ -46,7 +46,7 @@ IN_THE_WAY = {
 
 @pytest.mark.parametrize("named", IN_THE_WAY)
 async def test_what_hangs_on_the_tables_is_named_before_anything_is_read(
-    settings: VerifySettings, monkeypatch: pytest.MonkeyPatch, named: str
+    settings: PipelineSettings, monkeypatch: pytest.MonkeyPatch, named: str
 ) -> None:
     for statement in IN_THE_WAY[named].split(";\n"):
         await sql(settings, statement)
@@ -118,12 +118,12 @@ CATALOGUE = """
 """
 
 
-async def catalogue_of(settings: VerifySettings) -> list[str]:
-    async with opened(settings.history_database_url) as engine, engine.connect() as connection:
+async def catalogue_of(settings: PipelineSettings) -> list[str]:
+    async with operator_engine(settings.history_database_url) as engine, engine.connect() as connection:
         return list((await connection.exec_driver_sql(CATALOGUE)).scalars())
 
 
-async def test_what_an_operator_gave_the_tables_is_theirs_after_a_rebuild_too(settings: VerifySettings) -> None:
+async def test_what_an_operator_gave_the_tables_is_theirs_after_a_rebuild_too(settings: PipelineSettings) -> None:
     await sql(settings, *KEPT)
     before = await catalogue_of(settings)
     assert (await rebuild_module.rebuild(settings)).missing == 0
@@ -131,7 +131,7 @@ async def test_what_an_operator_gave_the_tables_is_theirs_after_a_rebuild_too(se
 
 
 async def test_a_table_that_was_altered_meanwhile_is_not_replaced(
-    settings: VerifySettings, monkeypatch: pytest.MonkeyPatch
+    settings: PipelineSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     analyze = shadow.analyze
 

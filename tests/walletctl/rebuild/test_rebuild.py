@@ -11,7 +11,9 @@ from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
 from sqlalchemy import text
 
+from common.database import operator_engine
 from common.kafka import ensure_topic
+from common.settings import PipelineSettings
 from common.worker import Health
 from foreign_transactions import Stranger
 from history_consumer.app import create_app
@@ -21,15 +23,13 @@ from outbox_relay import retention
 from outbox_relay.operations import Selection, replay
 from outbox_relay.retention import Ages
 from schema_objects import OBJECTS
-from walletctl.databases import opened
 from walletctl.rebuild import queries, shadow
 from walletctl.rebuild.errors import RebuildUnderWayError, TopicUnfitError
 from walletctl.rebuild.rebuild import rebuild
 from walletctl.verify.audit import DEAD_LETTERS, HISTORY, OUTBOX, POSITIONS, PROGRESS, TOPIC, audit
-from walletctl.verify.settings import VerifySettings
 
 Tamper = Callable[..., Coroutine[None, None, None]]
-Run = Callable[[VerifySettings], Awaitable[None]]
+Run = Callable[[PipelineSettings], Awaitable[None]]
 Eventually = Callable[..., Awaitable[Any]]
 
 CORRUPTED = (
@@ -52,27 +52,27 @@ CORRUPTED = (
 
 
 async def objects(url: str) -> set[tuple[Any, ...]]:
-    async with opened(url) as engine, engine.connect() as connection:
+    async with operator_engine(url) as engine, engine.connect() as connection:
         found = await connection.execute(OBJECTS, {"schemas": ["history"]})
         return {tuple(row) for row in found}
 
 
 async def select(url: str, statement: str) -> list[tuple[Any, ...]]:
-    async with opened(url) as engine, engine.connect() as connection:
+    async with operator_engine(url) as engine, engine.connect() as connection:
         return [tuple(row) for row in await connection.execute(text(statement))]
 
 
-async def assert_verified(settings: VerifySettings) -> None:
+async def assert_verified(settings: PipelineSettings) -> None:
     report = await audit(settings)
     assert report.ok, report.differences
 
 
-async def differing(settings: VerifySettings) -> set[str]:
+async def differing(settings: PipelineSettings) -> set[str]:
     return {check.name for check in (await audit(settings)).checks if check.difference_count}
 
 
 @asynccontextmanager
-async def consuming(settings: VerifySettings, health: Health | None = None) -> AsyncIterator[Health]:
+async def consuming(settings: PipelineSettings, health: Health | None = None) -> AsyncIterator[Health]:
     """Run a consumer as its process does."""
     stop, health = asyncio.Event(), health or Health()
     consumer = ConsumerSettings(
@@ -89,8 +89,8 @@ async def consuming(settings: VerifySettings, health: Health | None = None) -> A
         await asyncio.wait_for(running, 20)
 
 
-async def lag(settings: VerifySettings) -> int:
-    async with opened(settings.database_url) as engine, engine.connect() as connection:
+async def lag(settings: PipelineSettings) -> int:
+    async with operator_engine(settings.database_url) as engine, engine.connect() as connection:
         return int(
             await connection.scalar(
                 text("""
@@ -103,7 +103,7 @@ async def lag(settings: VerifySettings) -> int:
 
 
 async def test_a_corrupted_history_is_right_again_and_its_tables_are_as_before(
-    settings: VerifySettings, tamper: Tamper
+    settings: PipelineSettings, tamper: Tamper
 ) -> None:
     before = await objects(settings.history_database_url)
     await tamper(settings.history_database_url, *CORRUPTED)
@@ -114,7 +114,7 @@ async def test_a_corrupted_history_is_right_again_and_its_tables_are_as_before(
     assert await objects(settings.history_database_url) == before
 
 
-async def test_an_index_and_a_grant_of_an_operators_own_are_kept(settings: VerifySettings, tamper: Tamper) -> None:
+async def test_an_index_and_a_grant_of_an_operators_own_are_kept(settings: PipelineSettings, tamper: Tamper) -> None:
     url = settings.history_database_url
     await tamper(
         url,
@@ -128,7 +128,9 @@ async def test_an_index_and_a_grant_of_an_operators_own_are_kept(settings: Verif
     assert "=r/" in acl[0][0]
 
 
-async def test_a_history_in_a_database_of_its_own_is_rebuilt_from_either(apart: VerifySettings, tamper: Tamper) -> None:
+async def test_a_history_in_a_database_of_its_own_is_rebuilt_from_either(
+    apart: PipelineSettings, tamper: Tamper
+) -> None:
     for source in ("topic", "outbox"):
         await tamper(apart.history_database_url, *CORRUPTED[:5])
         done = await rebuild(apart, source)
@@ -136,7 +138,7 @@ async def test_a_history_in_a_database_of_its_own_is_rebuilt_from_either(apart: 
         await assert_verified(apart)
 
 
-async def test_a_history_that_has_never_been_is_built(settings: VerifySettings, tamper: Tamper) -> None:
+async def test_a_history_that_has_never_been_is_built(settings: PipelineSettings, tamper: Tamper) -> None:
     await tamper(
         settings.history_database_url,
         "TRUNCATE history.transaction_events, history.wallet_progress, history.processed_offsets",
@@ -146,7 +148,7 @@ async def test_a_history_that_has_never_been_is_built(settings: VerifySettings, 
 
 
 async def test_a_rebuild_that_dies_leaves_the_old_history_and_the_next_one_starts_clean(
-    settings: VerifySettings, monkeypatch: pytest.MonkeyPatch, tamper: Tamper
+    settings: PipelineSettings, monkeypatch: pytest.MonkeyPatch, tamper: Tamper
 ) -> None:
     url, everything = settings.history_database_url, "SELECT * FROM history.wallet_progress ORDER BY 1"
     old, positions = await select(url, everything), await select(url, "SELECT * FROM history.processed_offsets")
@@ -170,12 +172,12 @@ async def test_a_rebuild_that_dies_leaves_the_old_history_and_the_next_one_start
 
 @pytest.mark.parametrize("end", ["open", "commit", "abort"])
 async def test_a_topic_with_a_strangers_transactions_is_read_to_its_end(
-    fresh: VerifySettings, new_wallets: Any, run_relay: Run, run_consumer: Run, end: str
+    fresh: PipelineSettings, new_wallets: Any, run_relay: Run, run_consumer: Run, end: str
 ) -> None:
     with Stranger(fresh.kafka_bootstrap_servers, fresh.kafka_topic) as stranger:
         for partition in range(3):
             stranger.write(b"{", partition=partition)
-        async with opened(fresh.database_url) as engine:
+        async with operator_engine(fresh.database_url) as engine:
             await new_wallets(engine)
         await run_relay(fresh)
         await run_consumer(fresh)
@@ -186,15 +188,15 @@ async def test_a_topic_with_a_strangers_transactions_is_read_to_its_end(
         assert await differing(fresh) == {DEAD_LETTERS}
 
 
-async def test_two_rebuilds_at_once_are_one(settings: VerifySettings) -> None:
-    async with opened(settings.history_database_url) as engine, engine.connect() as connection:
+async def test_two_rebuilds_at_once_are_one(settings: PipelineSettings) -> None:
+    async with operator_engine(settings.history_database_url) as engine, engine.connect() as connection:
         assert await connection.scalar(queries.LOCK)
         with pytest.raises(RebuildUnderWayError):
             await rebuild(settings)
 
 
-async def test_a_reader_that_holds_the_old_tables_is_waited_for(settings: VerifySettings) -> None:
-    async with opened(settings.history_database_url) as engine, engine.connect() as connection:
+async def test_a_reader_that_holds_the_old_tables_is_waited_for(settings: PipelineSettings) -> None:
+    async with operator_engine(settings.history_database_url) as engine, engine.connect() as connection:
         await connection.execute(text("SELECT count(*) FROM history.transaction_events"))
         running = asyncio.create_task(rebuild(settings))
         await asyncio.sleep(2)
@@ -205,7 +207,7 @@ async def test_a_reader_that_holds_the_old_tables_is_waited_for(settings: Verify
 
 
 async def test_everybody_goes_on_while_it_runs(
-    fresh: VerifySettings,
+    fresh: PipelineSettings,
     new_wallets: Callable[..., Awaitable[Any]],
     move_money: Callable[..., Awaitable[None]],
     run_relay: Run,
@@ -216,7 +218,7 @@ async def test_everybody_goes_on_while_it_runs(
     transport = httpx.ASGITransport(app)
     stop = asyncio.Event()
     async with (
-        opened(fresh.database_url) as engine,
+        operator_engine(fresh.database_url) as engine,
         app.router.lifespan_context(app),
         httpx.AsyncClient(transport=transport, base_url="http://history") as client,
         consuming(fresh),
@@ -263,9 +265,9 @@ async def _truncate(admin: AdminClient, topic: str, partitions: int = 3) -> None
 
 
 async def _ran(
-    settings: VerifySettings, new_wallets: Any, move_money: Any, run_relay: Run, run_consumer: Run, rounds: int = 3
+    settings: PipelineSettings, new_wallets: Any, move_money: Any, run_relay: Run, run_consumer: Run, rounds: int = 3
 ) -> Any:
-    async with opened(settings.database_url) as engine:
+    async with operator_engine(settings.database_url) as engine:
         wallets = await new_wallets(engine)
         await move_money(engine, wallets, rounds)
     await run_relay(settings)
@@ -274,7 +276,7 @@ async def _ran(
 
 
 async def test_what_the_topic_no_longer_has_comes_from_the_outbox(
-    fresh: VerifySettings,
+    fresh: PipelineSettings,
     new_wallets: Any,
     move_money: Any,
     run_relay: Run,
@@ -284,7 +286,7 @@ async def test_what_the_topic_no_longer_has_comes_from_the_outbox(
 ) -> None:
     wallets = await _ran(fresh, new_wallets, move_money, run_relay, run_consumer)
     await _truncate(kafka_admin, fresh.kafka_topic)
-    async with opened(fresh.database_url) as engine:
+    async with operator_engine(fresh.database_url) as engine:
         await move_money(engine, wallets, 1)
         await run_relay(fresh)
         await move_money(engine, wallets, 1)
@@ -300,7 +302,7 @@ async def test_what_the_topic_no_longer_has_comes_from_the_outbox(
 
 
 async def test_what_the_outbox_no_longer_has_comes_from_the_ledger(
-    fresh: VerifySettings,
+    fresh: PipelineSettings,
     new_wallets: Any,
     move_money: Any,
     run_relay: Run,
@@ -313,7 +315,7 @@ async def test_what_the_outbox_no_longer_has_comes_from_the_ledger(
     await _truncate(kafka_admin, fresh.kafka_topic)
     before = set(await select(url, ids))
     await tamper(url, "DELETE FROM wallet.outbox WHERE id % 3 > 0")
-    async with opened(url) as engine:
+    async with operator_engine(url) as engine:
         await move_money(engine, wallets, 1)
     # Rows that say what the ledger says keep their event; the others get a new one.
     await tamper(url, *CORRUPTED[:3])
@@ -333,14 +335,14 @@ async def test_what_the_outbox_no_longer_has_comes_from_the_ledger(
 
 
 async def test_after_a_recreated_topic_the_consumer_goes_on_by_itself(
-    fresh: VerifySettings,
+    fresh: PipelineSettings,
     new_wallets: Any,
     move_money: Any,
     run_relay: Run,
     kafka_admin: AdminClient,
     eventually: Eventually,
 ) -> None:
-    async with opened(fresh.database_url) as engine, consuming(fresh) as health:
+    async with operator_engine(fresh.database_url) as engine, consuming(fresh) as health:
         wallets = await new_wallets(engine)
         await move_money(engine, wallets, 3)
         await run_relay(fresh)
@@ -385,7 +387,7 @@ async def test_after_a_recreated_topic_the_consumer_goes_on_by_itself(
 
 
 async def test_after_retention_and_a_recreated_topic_only_the_topic_differs_until_a_replay_has_filled_it(
-    fresh: VerifySettings,
+    fresh: PipelineSettings,
     new_wallets: Any,
     move_money: Any,
     run_relay: Run,
@@ -397,13 +399,13 @@ async def test_after_retention_and_a_recreated_topic_only_the_topic_differs_unti
     wallets = await _ran(fresh, new_wallets, move_money, run_relay, run_consumer)
 
     async def is_pruned() -> bool:
-        async with opened(fresh.database_url) as engine:
+        async with operator_engine(fresh.database_url) as engine:
             pruned = [chunk async for chunk in retention.prune(engine, Ages(1e-7, 7))]
         assert pruned
         return await select(fresh.database_url, "SELECT count(*) FROM wallet.outbox") == [(0,)]
 
     await eventually(is_pruned)
-    async with opened(fresh.database_url) as engine:
+    async with operator_engine(fresh.database_url) as engine:
         await move_money(engine, wallets, 1)
     await run_relay(fresh)
     await run_consumer(fresh)
@@ -420,7 +422,7 @@ async def test_after_retention_and_a_recreated_topic_only_the_topic_differs_unti
     done = await rebuild(fresh)
     assert (done.from_outbox, done.from_ledger, done.missing) == (8, 29, 0)
     assert await differing(fresh) == {TOPIC}
-    async with opened(fresh.database_url) as engine:
+    async with operator_engine(fresh.database_url) as engine:
         async for _ in replay(engine, Selection()):
             pass
     await run_relay(fresh)
@@ -428,7 +430,7 @@ async def test_after_retention_and_a_recreated_topic_only_the_topic_differs_unti
 
 
 async def test_an_offset_out_of_range_is_released_by_it(
-    fresh: VerifySettings,
+    fresh: PipelineSettings,
     new_wallets: Any,
     move_money: Any,
     run_relay: Run,
@@ -437,7 +439,7 @@ async def test_an_offset_out_of_range_is_released_by_it(
     eventually: Eventually,
 ) -> None:
     wallets = await _ran(fresh, new_wallets, move_money, run_relay, run_consumer)
-    async with opened(fresh.database_url) as engine:
+    async with operator_engine(fresh.database_url) as engine:
         await move_money(engine, wallets, 2)
         await run_relay(fresh)
         await _truncate(kafka_admin, fresh.kafka_topic)
@@ -459,7 +461,7 @@ async def test_an_offset_out_of_range_is_released_by_it(
 
 
 async def test_without_a_topic_the_history_comes_from_the_outbox_and_the_consumer_starts_at_the_next_one(
-    settings: VerifySettings, tamper: Tamper
+    settings: PipelineSettings, tamper: Tamper
 ) -> None:
     url = settings.history_database_url
     await tamper(url, *CORRUPTED[:5], "UPDATE history.processed_offsets SET topic = 'gone'")

@@ -10,7 +10,8 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from common.database import LOCK_NOT_AVAILABLE, sqlstate
+from common.database import LOCK_NOT_AVAILABLE, operator_engine, sqlstate
+from common.settings import PipelineSettings
 from history_consumer.operations import history_status
 from history_consumer.read_queries import (
     KEEP_TABLES,
@@ -21,9 +22,7 @@ from history_consumer.read_queries import (
     user_page,
     wallet_page,
 )
-from walletctl.databases import opened
 from walletctl.rebuild import shadow
-from walletctl.verify.settings import VerifySettings
 from walletctl.verify.snapshots import taken
 
 Taker = Callable[[AsyncConnection], Coroutine[Any, Any, object]]
@@ -41,12 +40,12 @@ TAKERS: dict[str, Taker] = {
 }
 
 
-async def events_of_status(settings: VerifySettings) -> int:
-    async with opened(settings.history_database_url) as engine:
+async def events_of_status(settings: PipelineSettings) -> int:
+    async with operator_engine(settings.history_database_url) as engine:
         return (await history_status(engine, None)).events
 
 
-async def events_of_verify(settings: VerifySettings) -> int:
+async def events_of_verify(settings: PipelineSettings) -> int:
     async with taken(settings) as snapshots:
         return int(snapshots.history_figures["row_count"])
 
@@ -83,8 +82,8 @@ async def until_waiting(connection: AsyncConnection, waiting_pid: int | None, ev
 
 
 @pytest.fixture
-async def engine(settings: VerifySettings) -> AsyncIterator[AsyncEngine]:
-    async with opened(settings.history_database_url) as engine:
+async def engine(settings: PipelineSettings) -> AsyncIterator[AsyncEngine]:
+    async with operator_engine(settings.history_database_url) as engine:
         yield engine
 
 
@@ -142,7 +141,7 @@ async def test_the_swap_gives_way_before_a_deadlock_is_looked_for_and_waits_for_
 
 @pytest.mark.parametrize("look", LOOKS)
 async def test_a_look_in_one_snapshot_that_a_swap_keeps_waiting_sees_what_the_swap_left(
-    settings: VerifySettings, engine: AsyncEngine, eventually: Eventually, look: str
+    settings: PipelineSettings, engine: AsyncEngine, eventually: Eventually, look: str
 ) -> None:
     """A snapshot of before the swap would show the new tables as they were then: not yet filled."""
     async with engine.connect() as swap:

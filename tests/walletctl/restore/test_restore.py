@@ -15,23 +15,22 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from common.database import create_engine
+from common.database import create_engine, operator_engine
+from common.settings import PipelineSettings
 from common.worker import Health, TemporaryError
 from foreign_transactions import Stranger
 from history_consumer.consumer import HistoryConsumer
 from history_consumer.settings import ConsumerSettings
 from outbox_relay.operations import Selection, replay
-from walletctl.databases import opened
 from walletctl.rebuild import shadow
 from walletctl.rebuild.errors import TopicUnfitError
 from walletctl.rebuild.rebuild import rebuild
 from walletctl.rebuild.topic import opened as opened_topic
 from walletctl.restore import restore
 from walletctl.verify.audit import DEAD_LETTERS, HISTORY, POSITIONS, TOPIC, audit
-from walletctl.verify.settings import VerifySettings
 
 NewDatabase = Callable[[str | None], str]
-Run = Callable[[VerifySettings], Awaitable[None]]
+Run = Callable[[PipelineSettings], Awaitable[None]]
 
 WALLETS_MADE, EVENTS_A_ROUND = 5, 6
 
@@ -45,17 +44,17 @@ class Pipeline:
     move_money: Callable[[AsyncEngine, dict[str, UUID], int], Awaitable[None]]
     relay: Run
 
-    async def start(self, settings: VerifySettings, rounds: int = 1) -> dict[str, UUID]:
+    async def start(self, settings: PipelineSettings, rounds: int = 1) -> dict[str, UUID]:
         """Make wallets, move money between them, and let it all arrive."""
-        async with opened(settings.database_url) as engine:
+        async with operator_engine(settings.database_url) as engine:
             wallets = await self.new_wallets(engine)
         await self.move(settings, wallets, rounds)
         await consume(settings)
         return wallets
 
-    async def move(self, settings: VerifySettings, wallets: dict[str, UUID], rounds: int) -> None:
+    async def move(self, settings: PipelineSettings, wallets: dict[str, UUID], rounds: int) -> None:
         """Move money and publish it."""
-        async with opened(settings.database_url) as engine:
+        async with operator_engine(settings.database_url) as engine:
             await self.move_money(engine, wallets, rounds)
         await self.relay(settings)
 
@@ -71,22 +70,22 @@ def pipeline(new_database: NewDatabase, new_wallets: Any, move_money: Any, run_r
 
 @pytest.fixture(params=["restored along", "apart"])
 def running(
-    request: pytest.FixtureRequest, fresh: VerifySettings, new_database: NewDatabase, template: str
-) -> VerifySettings:
+    request: pytest.FixtureRequest, fresh: PipelineSettings, new_database: NewDatabase, template: str
+) -> PipelineSettings:
     """A pipeline whose history is in the wallets' database, or in one of its own."""
     if request.param == "restored along":
         return fresh
     return fresh.model_copy(update={"history_database_url": new_database(template)})
 
 
-def restored_to(settings: VerifySettings, backup: str) -> VerifySettings:
+def restored_to(settings: PipelineSettings, backup: str) -> PipelineSettings:
     along = settings.history_database_url == settings.database_url
     return settings.model_copy(
         update={"database_url": backup, "history_database_url": backup if along else settings.history_database_url}
     )
 
 
-async def consume(settings: VerifySettings) -> dict[int, str]:
+async def consume(settings: PipelineSettings) -> dict[int, str]:
     """Consume until each partition is read to its end or stands still; return those that do, and why."""
     engine = create_engine(settings.history_database_url, "tests")
     made = ConsumerSettings(**settings.model_dump(), consumer_poll_seconds=0.02)
@@ -114,23 +113,23 @@ async def _step(consumer: HistoryConsumer) -> None:
 
 
 async def select(url: str, statement: str) -> list[tuple[Any, ...]]:
-    async with opened(url) as engine, engine.begin() as connection:
+    async with operator_engine(url) as engine, engine.begin() as connection:
         result = await connection.execute(text(statement))
         return [tuple(row) for row in result] if result.returns_rows else []
 
 
-async def differing(settings: VerifySettings) -> set[str]:
+async def differing(settings: PipelineSettings) -> set[str]:
     return {check.name for check in (await audit(settings)).checks if check.difference_count}
 
 
-async def assert_verified(settings: VerifySettings, superseded: int) -> None:
+async def assert_verified(settings: PipelineSettings, superseded: int) -> None:
     report = await audit(settings)
     assert report.ok, report.differences
     assert report.horizon.topic_superseded == superseded
 
 
 async def test_after_begin_and_rebuild_everything_agrees_and_what_was_lost_is_counted(
-    running: VerifySettings, pipeline: Pipeline
+    running: PipelineSettings, pipeline: Pipeline
 ) -> None:
     wallets = await pipeline.start(running, 2)
     backup = await pipeline.backup(running.database_url)
@@ -154,7 +153,9 @@ async def test_after_begin_and_rebuild_everything_agrees_and_what_was_lost_is_co
     await assert_verified(restored, superseded=3 * EVENTS_A_ROUND)
 
 
-async def test_until_it_is_rebuilt_the_history_takes_nothing_more(running: VerifySettings, pipeline: Pipeline) -> None:
+async def test_until_it_is_rebuilt_the_history_takes_nothing_more(
+    running: PipelineSettings, pipeline: Pipeline
+) -> None:
     wallets = await pipeline.start(running)
     backup = await pipeline.backup(running.database_url)
     await pipeline.move(running, wallets, 1)
@@ -170,7 +171,7 @@ async def test_until_it_is_rebuilt_the_history_takes_nothing_more(running: Verif
 
 
 async def test_a_history_elsewhere_that_was_not_told_stops_at_the_first_event_of_the_new_epoch(
-    fresh: VerifySettings, pipeline: Pipeline
+    fresh: PipelineSettings, pipeline: Pipeline
 ) -> None:
     elsewhere = fresh.model_copy(update={"history_database_url": await pipeline.backup(fresh.database_url)})
     wallets = await pipeline.start(fresh)
@@ -191,10 +192,10 @@ async def test_a_history_elsewhere_that_was_not_told_stops_at_the_first_event_of
 
 
 async def test_events_that_were_still_to_be_published_go_out_in_the_new_epoch_and_arrive(
-    running: VerifySettings, pipeline: Pipeline
+    running: PipelineSettings, pipeline: Pipeline
 ) -> None:
     wallets = await pipeline.start(running, 0)
-    async with opened(running.database_url) as engine:
+    async with operator_engine(running.database_url) as engine:
         await pipeline.move_money(engine, wallets, 1)
     backup = await pipeline.backup(running.database_url)
     # The old timeline publishes them too.
@@ -212,7 +213,7 @@ async def test_events_that_were_still_to_be_published_go_out_in_the_new_epoch_an
 
 
 async def test_without_begin_reused_versions_are_an_alarm_and_begin_is_the_way_out_late_too(
-    running: VerifySettings, pipeline: Pipeline
+    running: PipelineSettings, pipeline: Pipeline
 ) -> None:
     wallets = await pipeline.start(running)
     backup = await pipeline.backup(running.database_url)
@@ -233,7 +234,7 @@ async def test_without_begin_reused_versions_are_an_alarm_and_begin_is_the_way_o
 
 
 async def test_an_epoch_that_a_second_restore_forgets_is_not_given_again(
-    running: VerifySettings, pipeline: Pipeline
+    running: PipelineSettings, pipeline: Pipeline
 ) -> None:
     wallets = await pipeline.start(running)
     backup = await pipeline.backup(running.database_url)
@@ -254,7 +255,7 @@ async def test_an_epoch_that_a_second_restore_forgets_is_not_given_again(
 
 
 async def test_an_epoch_is_found_in_the_topic_behind_all_that_a_stranger_wrote_since(
-    fresh: VerifySettings, pipeline: Pipeline
+    fresh: PipelineSettings, pipeline: Pipeline
 ) -> None:
     wallets = await pipeline.start(fresh)
     backup = await pipeline.backup(fresh.database_url)
@@ -269,10 +270,12 @@ async def test_an_epoch_is_found_in_the_topic_behind_all_that_a_stranger_wrote_s
 
 
 @pytest.fixture
-def during_a_rebuild(monkeypatch: pytest.MonkeyPatch) -> Callable[[VerifySettings, Callable[[], Awaitable[Any]]], Any]:
+def during_a_rebuild(
+    monkeypatch: pytest.MonkeyPatch,
+) -> Callable[[PipelineSettings, Callable[[], Awaitable[Any]]], Any]:
     """Rebuild, and do something else when the new tables are full and not yet in their place."""
 
-    async def run(settings: VerifySettings, something: Callable[[], Awaitable[Any]]) -> None:
+    async def run(settings: PipelineSettings, something: Callable[[], Awaitable[Any]]) -> None:
         analyze = shadow.analyze
 
         async def do_it_and_analyze(connection: AsyncConnection) -> None:
@@ -287,7 +290,7 @@ def during_a_rebuild(monkeypatch: pytest.MonkeyPatch) -> Callable[[VerifySetting
 
 
 async def test_a_history_whose_rebuild_was_overtaken_by_begin_stops_at_the_next_event(
-    fresh: VerifySettings, pipeline: Pipeline, during_a_rebuild: Any
+    fresh: PipelineSettings, pipeline: Pipeline, during_a_rebuild: Any
 ) -> None:
     wallets = await pipeline.start(fresh)
     backup = await pipeline.backup(fresh.database_url)
@@ -306,7 +309,7 @@ async def test_a_history_whose_rebuild_was_overtaken_by_begin_stops_at_the_next_
 
 
 async def test_a_rebuild_that_meets_events_of_an_epoch_begun_meanwhile_gives_up_and_the_history_stays_stopped(
-    fresh: VerifySettings, pipeline: Pipeline, during_a_rebuild: Any
+    fresh: PipelineSettings, pipeline: Pipeline, during_a_rebuild: Any
 ) -> None:
     wallets = await pipeline.start(fresh)
     restored = restored_to(fresh, await pipeline.backup(fresh.database_url))
@@ -324,14 +327,14 @@ async def test_a_rebuild_that_meets_events_of_an_epoch_begun_meanwhile_gives_up_
 
 
 async def test_a_relay_that_still_runs_on_the_old_database_changes_nothing_and_is_found(
-    running: VerifySettings, pipeline: Pipeline
+    running: PipelineSettings, pipeline: Pipeline
 ) -> None:
     wallets = await pipeline.start(running)
     restored = restored_to(running, await pipeline.backup(running.database_url))
     await restore.begin(restored, None)
     await rebuild(restored)
     # Some of it the history knows, some it doesn't: versions beyond its own, and versions that it will give again.
-    async with opened(running.database_url) as engine:
+    async with operator_engine(running.database_url) as engine:
         async for _ in replay(engine, Selection(event_type="WALLET_CREATED")):
             pass
     await pipeline.move(running, wallets, 1)
@@ -350,7 +353,7 @@ async def test_a_relay_that_still_runs_on_the_old_database_changes_nothing_and_i
 
 
 async def test_an_epoch_begins_between_events_while_everybody_goes_on(
-    fresh: VerifySettings, pipeline: Pipeline, eventually: Callable[..., Awaitable[Any]]
+    fresh: PipelineSettings, pipeline: Pipeline, eventually: Callable[..., Awaitable[Any]]
 ) -> None:
     wallets = await pipeline.start(fresh, 0)
     done = asyncio.Event()
@@ -362,7 +365,7 @@ async def test_an_epoch_begins_between_events_while_everybody_goes_on(
     async def epochs() -> list[int]:
         return [row[0] for row in await select(fresh.database_url, "SELECT source_epoch FROM wallet.outbox")]
 
-    async with opened(fresh.database_url) as engine, asyncio.TaskGroup() as tasks:
+    async with operator_engine(fresh.database_url) as engine, asyncio.TaskGroup() as tasks:
         for work in (lambda: pipeline.move_money(engine, wallets, 1), lambda: pipeline.relay(fresh)):
             tasks.create_task(repeat(work))
         for epoch in (2, 3, 4):
@@ -380,12 +383,12 @@ async def test_an_epoch_begins_between_events_while_everybody_goes_on(
     await assert_verified(fresh, superseded=0)
 
 
-async def test_what_is_lost_is_listed_once_and_nothing_else(fresh: VerifySettings, pipeline: Pipeline) -> None:
+async def test_what_is_lost_is_listed_once_and_nothing_else(fresh: PipelineSettings, pipeline: Pipeline) -> None:
     wallets = await pipeline.start(fresh)
     assert await restore.find_lost(fresh, 10) == restore.Lost()
     restored = restored_to(fresh, await pipeline.backup(fresh.database_url))
     await pipeline.move(fresh, wallets, 1)
-    async with opened(fresh.database_url) as engine:
+    async with operator_engine(fresh.database_url) as engine:
         async for _ in replay(engine, Selection()):
             pass
     await pipeline.relay(fresh)
@@ -396,7 +399,7 @@ async def test_what_is_lost_is_listed_once_and_nothing_else(fresh: VerifySetting
 
 
 async def test_records_that_the_topic_no_longer_keeps_are_no_hindrance(
-    fresh: VerifySettings, pipeline: Pipeline, kafka_admin: AdminClient
+    fresh: PipelineSettings, pipeline: Pipeline, kafka_admin: AdminClient
 ) -> None:
     await pipeline.start(fresh)
     async with opened_topic(fresh) as topic:
@@ -409,7 +412,7 @@ async def test_records_that_the_topic_no_longer_keeps_are_no_hindrance(
     assert (await restore.find_lost(fresh, 1)).count == 0
 
 
-async def test_an_epoch_that_is_refused_leaves_the_history_as_it_was(settings: VerifySettings, tamper: Any) -> None:
+async def test_an_epoch_that_is_refused_leaves_the_history_as_it_was(settings: PipelineSettings, tamper: Any) -> None:
     """A missing grant, a read-only server, a trigger: whatever it is, it comes before the first write that stays."""
     await tamper(
         settings.database_url,
@@ -426,7 +429,7 @@ async def test_an_epoch_that_is_refused_leaves_the_history_as_it_was(settings: V
 
 
 async def test_an_epoch_that_is_lost_in_its_commit_says_so_and_is_begun_again(
-    settings: VerifySettings, tamper: Any
+    settings: PipelineSettings, tamper: Any
 ) -> None:
     await tamper(
         settings.database_url,

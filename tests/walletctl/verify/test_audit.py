@@ -4,6 +4,7 @@ from collections.abc import Callable, Coroutine
 
 import pytest
 
+from common.settings import PipelineSettings
 from walletctl.verify.audit import (
     BALANCES,
     DEAD_LETTERS,
@@ -17,7 +18,6 @@ from walletctl.verify.audit import (
     audit,
 )
 from walletctl.verify.report import Report
-from walletctl.verify.settings import VerifySettings
 
 Tamper = Callable[..., Coroutine[None, None, None]]
 
@@ -200,7 +200,7 @@ def broken(report: Report) -> set[str]:
     return found
 
 
-async def test_a_pipeline_at_rest_agrees(settings: VerifySettings) -> None:
+async def test_a_pipeline_at_rest_agrees(settings: PipelineSettings) -> None:
     report = await audit(settings)
     assert report.differences == []
     assert report.ok
@@ -212,21 +212,23 @@ async def test_a_pipeline_at_rest_agrees(settings: VerifySettings) -> None:
 
 
 @pytest.mark.parametrize("corruption", WALLET_CORRUPTIONS)
-async def test_a_corrupted_wallet_or_ledger_is_named(settings: VerifySettings, tamper: Tamper, corruption: str) -> None:
+async def test_a_corrupted_wallet_or_ledger_is_named(
+    settings: PipelineSettings, tamper: Tamper, corruption: str
+) -> None:
     statement, expected = WALLET_CORRUPTIONS[corruption]
     await tamper(settings.database_url, statement)
     assert broken(await audit(settings)) == expected
 
 
 @pytest.mark.parametrize("corruption", OUTBOX_CORRUPTIONS)
-async def test_a_corrupted_outbox_is_named(settings: VerifySettings, tamper: Tamper, corruption: str) -> None:
+async def test_a_corrupted_outbox_is_named(settings: PipelineSettings, tamper: Tamper, corruption: str) -> None:
     statement, expected = OUTBOX_CORRUPTIONS[corruption]
     await tamper(settings.database_url, statement)
     assert broken(await audit(settings)) == expected
 
 
 @pytest.mark.parametrize("corruption", HISTORY_CORRUPTIONS)
-async def test_a_corrupted_history_is_named(settings: VerifySettings, tamper: Tamper, corruption: str) -> None:
+async def test_a_corrupted_history_is_named(settings: PipelineSettings, tamper: Tamper, corruption: str) -> None:
     statement, expected = HISTORY_CORRUPTIONS[corruption]
     await tamper(settings.history_database_url, statement)
     assert broken(await audit(settings)) == expected

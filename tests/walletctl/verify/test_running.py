@@ -14,7 +14,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from typer.testing import CliRunner
 
 from common import kafka
+from common.database import operator_engine
 from common.identifiers import new_id
+from common.settings import PipelineSettings
 from common.worker import pause
 from foreign_transactions import Stranger
 from outbox_relay import operations, parked, retention
@@ -22,16 +24,14 @@ from outbox_relay.operations import Selection
 from outbox_relay.retention import Ages
 from walletctl.commands.verify import verify
 from walletctl.console import Exit
-from walletctl.databases import opened
 from walletctl.verify import published
 from walletctl.verify.audit import BALANCES, DEAD_LETTERS, HISTORY, OUTBOX, PROGRESS, TOPIC, audit
 from walletctl.verify.report import Report
-from walletctl.verify.settings import VerifySettings
 
 Tamper = Callable[..., Coroutine[None, None, None]]
 NewWallets = Callable[[AsyncEngine], Awaitable[dict[str, UUID]]]
 MoveMoney = Callable[[AsyncEngine, dict[str, UUID], int], Awaitable[None]]
-Run = Callable[[VerifySettings], Awaitable[None]]
+Run = Callable[[PipelineSettings], Awaitable[None]]
 
 
 def broken(report: Report) -> dict[str, int]:
@@ -39,7 +39,7 @@ def broken(report: Report) -> dict[str, int]:
 
 
 async def test_live_traffic_raises_no_false_alarm(
-    fresh: VerifySettings,
+    fresh: PipelineSettings,
     engine: AsyncEngine,
     new_wallets: NewWallets,
     move_money: MoveMoney,
@@ -80,7 +80,7 @@ async def test_live_traffic_raises_no_false_alarm(
 
 
 async def test_what_is_not_published_yet_is_on_its_way(
-    fresh: VerifySettings, engine: AsyncEngine, new_wallets: NewWallets, move_money: MoveMoney, run_relay: Run
+    fresh: PipelineSettings, engine: AsyncEngine, new_wallets: NewWallets, move_money: MoveMoney, run_relay: Run
 ) -> None:
     await move_money(engine, await new_wallets(engine), 1)
     pending = await audit(fresh)
@@ -91,7 +91,7 @@ async def test_what_is_not_published_yet_is_on_its_way(
 
 
 async def test_a_record_that_is_not_from_the_outbox_is_named(
-    fresh: VerifySettings,
+    fresh: PipelineSettings,
     engine: AsyncEngine,
     new_wallets: NewWallets,
     move_money: MoveMoney,
@@ -119,7 +119,7 @@ async def test_a_record_that_is_not_from_the_outbox_is_named(
 
 @pytest.mark.parametrize("end", ["commit", "abort"])
 async def test_what_relays_wrote_beside_and_behind_a_strangers_transaction_is_no_difference(
-    fresh: VerifySettings,
+    fresh: PipelineSettings,
     engine: AsyncEngine,
     new_wallets: NewWallets,
     move_money: MoveMoney,
@@ -146,7 +146,7 @@ async def test_what_relays_wrote_beside_and_behind_a_strangers_transaction_is_no
 
 
 async def test_a_row_whose_record_is_another_ones_marker_is_named(
-    fresh: VerifySettings,
+    fresh: PipelineSettings,
     engine: AsyncEngine,
     new_wallets: NewWallets,
     run_relay: Run,
@@ -170,7 +170,7 @@ async def test_a_row_whose_record_is_another_ones_marker_is_named(
 
 
 async def test_records_that_the_topic_no_longer_keeps_are_counted_and_no_difference(
-    fresh: VerifySettings,
+    fresh: PipelineSettings,
     engine: AsyncEngine,
     new_wallets: NewWallets,
     move_money: MoveMoney,
@@ -191,26 +191,26 @@ async def test_records_that_the_topic_no_longer_keeps_are_counted_and_no_differe
     assert report.horizon.topic_expired == 2
 
 
-async def test_a_topic_that_is_gone_is_named(settings: VerifySettings) -> None:
+async def test_a_topic_that_is_gone_is_named(settings: PipelineSettings) -> None:
     report = await audit(settings.model_copy(update={"kafka_topic": f"gone_{new_id()}"}))
     assert broken(report) == {TOPIC: report.horizon.last_outbox_id}
     assert len(report.differences) == min(100, report.difference_count)
 
 
-async def test_the_history_may_live_in_another_database(apart: VerifySettings, tamper: Tamper) -> None:
+async def test_the_history_may_live_in_another_database(apart: PipelineSettings, tamper: Tamper) -> None:
     assert (await audit(apart)).differences == []
     await tamper(apart.history_database_url, "DELETE FROM history.transaction_events WHERE wallet_version = 3")
     assert broken(await audit(apart)) == {HISTORY: 4, PROGRESS: 4}
 
 
-async def test_nothing_at_all_agrees(fresh: VerifySettings) -> None:
+async def test_nothing_at_all_agrees(fresh: PipelineSettings) -> None:
     report = await audit(fresh)
     assert report.ok
     assert report.horizon.last_outbox_id == 0
 
 
 async def test_a_broker_that_is_away_is_told_in_one_line(
-    settings: VerifySettings, monkeypatch: pytest.MonkeyPatch
+    settings: PipelineSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(kafka, "_ADMIN_TIMEOUT_SECONDS", 0.5)
     away = settings.model_copy(update={"kafka_bootstrap_servers": "127.0.0.1:1"})
@@ -218,13 +218,13 @@ async def test_a_broker_that_is_away_is_told_in_one_line(
         await audit(away)
 
 
-async def test_a_database_that_is_away_is_an_os_error(settings: VerifySettings) -> None:
+async def test_a_database_that_is_away_is_an_os_error(settings: PipelineSettings) -> None:
     away = settings.model_copy(update={"history_database_url": "postgresql://postgres@127.0.0.1:1/wallet"})
     with pytest.raises(OSError, match="127"):
         await audit(away)
 
 
-def _run_command(settings: VerifySettings | None, *arguments: str) -> tuple[int, str]:
+def _run_command(settings: PipelineSettings | None, *arguments: str) -> tuple[int, str]:
     app = typer.Typer()
     app.command()(verify)
     environment = {key.upper(): str(value) for key, value in settings.model_dump().items()} if settings else {}
@@ -232,7 +232,7 @@ def _run_command(settings: VerifySettings | None, *arguments: str) -> tuple[int,
     return result.exit_code, result.stdout
 
 
-def test_the_command_prints_tables_or_json(settings: VerifySettings, tamper: Tamper) -> None:
+def test_the_command_prints_tables_or_json(settings: PipelineSettings, tamper: Tamper) -> None:
     code, output = _run_command(settings)
     assert code == Exit.OK
     assert "everything agrees" in output
@@ -255,12 +255,12 @@ def test_bad_configuration_is_a_usage_error() -> None:
 
 
 async def test_an_event_that_was_skipped_is_counted_and_no_difference(
-    fresh: VerifySettings,
+    fresh: PipelineSettings,
     engine: AsyncEngine,
     new_wallets: NewWallets,
     move_money: MoveMoney,
     run_relay: Run,
-    run_consumer_for: Callable[[VerifySettings, int], Awaitable[None]],
+    run_consumer_for: Callable[[PipelineSettings, int], Awaitable[None]],
 ) -> None:
     """The last event of a wallet, a fund: the history lacks one version, and verify says that it will never come."""
     await move_money(engine, await new_wallets(engine), 1)
@@ -290,9 +290,9 @@ async def _age_and_prune(engine: AsyncEngine, where: str) -> int:
 
 
 async def test_events_that_retention_has_taken_are_counted_and_no_difference(
-    settings: VerifySettings,
+    settings: PipelineSettings,
 ) -> None:
-    async with opened(settings.database_url) as engine:
+    async with operator_engine(settings.database_url) as engine:
         async with engine.connect() as connection:
             count, last_id = (await connection.execute(text("SELECT count(*), max(id) FROM wallet.outbox"))).one()
         # One row in the middle stays: records of pruned events lie before and behind it.
@@ -313,9 +313,9 @@ async def test_events_that_retention_has_taken_are_counted_and_no_difference(
     ],
 )
 async def test_what_is_lost_among_pruned_events_is_named(
-    settings: VerifySettings, tamper: Tamper, statement: str, expected: set[str]
+    settings: PipelineSettings, tamper: Tamper, statement: str, expected: set[str]
 ) -> None:
-    async with opened(settings.database_url) as engine:
+    async with operator_engine(settings.database_url) as engine:
         await _age_and_prune(engine, "id > 7")
     assert (await audit(settings)).differences == []
     await tamper(settings.database_url, statement)
