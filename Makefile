@@ -66,8 +66,8 @@ fmt: setup ## format the code and mend what the linter can
 	@$(BIN)/ruff format .
 
 docs: setup ## write the event schemas and the reference pages anew from the code
-	@$(BIN)/python -m common.event_documents docs/events
-	@$(BIN)/python -m walletctl.reference docs
+	@$(BIN)/python -m tools.event_documents docs/events
+	@$(BIN)/python -m tools.reference docs
 
 lock: $(VENV)/.installed ## resolve the requirements anew, with hashes
 	@for set in "" "local" "local dev"; do \

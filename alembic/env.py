@@ -1,4 +1,4 @@
-"""Runs one schema's migrations on the connection that `common.migrations` hands over."""
+"""Runs one schema's migrations on the connection that `common.postgres.migrations` hands over."""
 
 from alembic import context
 from sqlalchemy import Connection, text

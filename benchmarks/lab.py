@@ -16,11 +16,12 @@ from sqlalchemy.engine import make_url
 from benchmarks import queries
 from benchmarks.place import PARTITIONS, Place
 from benchmarks.plan import BALANCE_MINOR
-from common.kafka import admin_client, ensure_topic
+from common.kafka.clients import admin_client
+from common.kafka.topics import ensure_topic
+from tools.servers import kafka_server, postgres_server, running
 from walletctl.stack.launch import launch
 from walletctl.stack.ports import HOST, PortReservations
 from walletctl.stack.readiness import HttpProbe, Probe
-from walletctl.stack.servers import kafka_server, postgres_server, running
 from walletctl.stack.specs import walletctl
 
 ROOT: Final = Path(__file__).resolve().parents[1]

@@ -14,7 +14,7 @@ from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-d
 from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from benchmarks import queries
-from common.kafka import admin_client
+from common.kafka.clients import admin_client
 from walletctl.stack.specs import walletctl
 
 PARTITIONS: Final = 12

@@ -17,15 +17,16 @@ from statistics import median
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from common.database import create_engine
-from common.kafka import admin_client, ensure_topic
-from common.migrations import migrate
+from common.kafka.clients import admin_client
+from common.kafka.topics import ensure_topic
+from common.postgres.engine import create_engine
+from common.postgres.migrations import migrate
 from common.worker import Health
-from outbox_relay.pace import Pace
+from outbox_relay.adaptive_batching import Pace
 from outbox_relay.publisher import Publisher
 from outbox_relay.relay import Relay
 from outbox_relay.settings import RelaySettings
-from walletctl.stack.servers import kafka_server, postgres_server
+from tools.servers import kafka_server, postgres_server
 
 ROUNDS_COMPARED = 3
 RATIO_MIN = 0.8

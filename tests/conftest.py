@@ -18,12 +18,13 @@ from hypothesis import HealthCheck, settings
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from acceptance_pipeline import free_port
-from common.database import create_engine
-from common.kafka import admin_client, ensure_topic
-from common.migrations import SCHEMAS, migrate
-from faults.proxy import HOST, Proxy
-from outboxes import Outbox
+from common.kafka.clients import admin_client
+from common.kafka.topics import ensure_topic
+from common.postgres.engine import create_engine
+from common.postgres.migrations import SCHEMAS, migrate
+from support.acceptance_pipeline import free_port
+from support.outboxes import Outbox
+from support.proxy import HOST, Proxy
 from walletctl.stack.environment import SETTINGS
 
 TOPIC_PARTITIONS = 3
@@ -56,12 +57,12 @@ def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     if url := os.environ.get("TEST_DATABASE_URL"):
         yield url
     elif os.environ.get("TEST_BACKEND") == "containers":
-        from containers import postgres_container
+        from support.containers import postgres_container
 
         with postgres_container() as url:
             yield url
     else:
-        from walletctl.stack.servers import postgres_server
+        from tools.servers import postgres_server
 
         # Nothing here survives the tests, so nothing has to survive a power cut.
         with postgres_server(tmp_path_factory.mktemp("postgres"), settings={"fsync": "off"}) as url:
@@ -74,12 +75,12 @@ def kafka_bootstrap_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterato
     if servers := os.environ.get("TEST_KAFKA_BOOTSTRAP_SERVERS"):
         yield servers
     elif os.environ.get("TEST_BACKEND") == "containers":
-        from containers import kafka_container
+        from support.containers import kafka_container
 
         with kafka_container() as servers:
             yield servers
     else:
-        from walletctl.stack.servers import kafka_server
+        from tools.servers import kafka_server
 
         with kafka_server(tmp_path_factory.mktemp("kafka")) as servers:
             yield servers

@@ -1,22 +1,20 @@
 """A worker is one step repeated until it is told to stop."""
 
 import asyncio
-import gc
 import signal
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any
 
 import structlog
 import uvloop
 
-from common.http import WARNING
-from common.http_server import BackgroundServer
+from common.garbage_collector import calm_garbage_collector
+from common.http.probes import WARNING
+from common.http.server import BackgroundServer
 
 log = structlog.get_logger()
-
-_GC_THRESHOLD: Final = 50_000
 
 
 @dataclass(frozen=True)
@@ -115,16 +113,6 @@ def run_worker(work: Coroutine[Any, Any, None]) -> None:
     """Run a worker to its end."""
     calm_garbage_collector()
     uvloop.run(work)
-
-
-def calm_garbage_collector() -> None:
-    """Leave out what was imported, and look for cycles less often.
-
-    A batch is thousands of tuples without a cycle among them: looking at each 700 of them took 6 % of a relay's time.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(_GC_THRESHOLD)
 
 
 def stop_on_signals(stop: asyncio.Event) -> None:

@@ -7,8 +7,8 @@ from sqlalchemy import RowMapping, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from common.events import FIRST_SOURCE_EPOCH
-from history_consumer.records import Poison
-from history_consumer.sorting import VERSION_CONFLICT
+from history_consumer.consumer.deduplication import VERSION_CONFLICT
+from history_consumer.consumer.records import Poison
 
 READ: Final = text("""
     SELECT id, topic, partition, "offset", topic_id, key, value, headers, coalesce((

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from common.worker import Pauses
 from history_consumer import dead_letter_queries, metrics
-from history_consumer.failures import database_errors
+from history_consumer.consumer.failures import database_errors
 
 log = structlog.get_logger()
 

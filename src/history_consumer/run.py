@@ -4,17 +4,17 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 
-from common.database import create_engine
-from common.durability import tell_unsafe_settings
-from common.http import ops_server
+from common.http.probes import ops_server
 from common.logs import configure_logs
+from common.postgres.durability import tell_unsafe_settings
+from common.postgres.engine import create_engine
 from common.worker import Health, Pauses, repeat, serve_until_stopped, stop_on_signals
 from history_consumer import metrics, retention
-from history_consumer.applying import Target
-from history_consumer.consumer import HistoryConsumer
+from history_consumer.consumer.applying import Target
+from history_consumer.consumer.consumer import HistoryConsumer
+from history_consumer.consumer.monitor import Watch
 from history_consumer.retention import Retention
 from history_consumer.settings import ConsumerSettings
-from history_consumer.watch import Watch
 
 _NO_PAUSE = Pauses(0, 0)
 """A poll waits by itself."""

@@ -11,7 +11,7 @@ import structlog
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from common.database import QUERY_CANCELED, explained, is_temporary, sqlstate
+from common.postgres.errors import QUERY_CANCELED, explained, is_temporary, sqlstate
 from common.worker import Health, Pauses, TemporaryError
 from outbox_relay import metrics, numbering_queries
 

@@ -6,7 +6,8 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from common.identifiers import LANES
-from outbox_relay.queries import HIGHEST_ID, LOCK_LANES_OF
+from outbox_relay.leases import LOCK_LANES_OF
+from outbox_relay.queries import HIGHEST_ID
 
 # One at a time, whoever it is; the others find nothing left to do.
 LOCK: Final = text("SELECT pg_advisory_xact_lock(hashtextextended('wallet outbox numbering', 0))")

@@ -11,8 +11,8 @@ import structlog
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from common.events import cloud_event_headers
-from common.kafka import client_config
-from common.topics import BATCH_BYTES_MAX
+from common.kafka.clients import client_config
+from common.kafka.topic_settings import BATCH_BYTES_MAX
 from outbox_relay.outcomes import Published, Refused, Report, Undelivered
 from outbox_relay.queries import OutboxRow
 from outbox_relay.settings import RelaySettings

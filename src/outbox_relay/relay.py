@@ -15,14 +15,15 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from common import failpoints
-from common.database import BEGIN, driver_connection, explained, is_temporary
 from common.identifiers import LANES
+from common.postgres.errors import explained, is_temporary
+from common.postgres.raw_sql import BEGIN, driver_connection
 from common.worker import Health, TemporaryError
-from outbox_relay import metrics, queries
+from outbox_relay import leases, metrics, queries
+from outbox_relay.adaptive_batching import Pace
 from outbox_relay.low_water import SafeHorizon, raised_low_waters
 from outbox_relay.numbering import Numbering
 from outbox_relay.outcomes import Outcome, Parked, Published, Retry, decide_outcomes
-from outbox_relay.pace import Pace
 from outbox_relay.publisher import BrokerAwayError, Publisher
 from outbox_relay.queries import OutboxRow
 from outbox_relay.settings import RelaySettings
@@ -104,7 +105,7 @@ class Relay:
                 await connection.execute(BEGIN)
                 safe_id = await self._look(connection)
                 lanes_max = self._settings.relay_lanes_per_batch if self._pace.is_behind else LANES
-                low_waters = await queries.lock_lanes(connection, min(lanes_max, self._rows_max))
+                low_waters = await leases.lock_lanes(connection, min(lanes_max, self._rows_max))
                 if not low_waters:
                     metrics.oldest_pending_seconds.set(0)
                     return {}

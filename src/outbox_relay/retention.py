@@ -14,9 +14,10 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from common.actor import actor
-from common.database import explained, is_temporary
+from common.postgres.errors import explained, is_temporary
 from common.worker import Pauses, TemporaryError
-from outbox_relay import metrics, queries, retention_queries
+from outbox_relay import metrics, retention_queries
+from outbox_relay.operations import queries
 
 log = structlog.get_logger()
 

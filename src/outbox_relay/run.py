@@ -5,20 +5,20 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
-from common.database import create_engine
-from common.durability import tell_unsafe_settings
-from common.http import ops_server
+from common.http.probes import ops_server
 from common.logs import configure_logs
+from common.postgres.durability import tell_unsafe_settings
+from common.postgres.engine import create_engine
 from common.worker import Health, Pauses, pause, repeat, serve_until_stopped, stop_on_signals
 from outbox_relay import metrics, retention, topic
+from outbox_relay.adaptive_batching import Pace
 from outbox_relay.numbering import LOOKS, Numbering
-from outbox_relay.pace import Pace
+from outbox_relay.outbox_listener import WakeUp
 from outbox_relay.publisher import Publisher
 from outbox_relay.relay import Relay
 from outbox_relay.retention import Ages, Retention
 from outbox_relay.settings import RelaySettings
 from outbox_relay.topic import TopicWatch, prepare_topic
-from outbox_relay.wake_up import WakeUp
 
 log = structlog.get_logger()
 

@@ -8,8 +8,17 @@ import structlog
 from confluent_kafka import KafkaError, KafkaException
 from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
 
-from common.kafka import TopicMissingError, admin_client, describe_topic, ensure_topic
-from common.topics import BATCH_BYTES_MAX, CHECKED, find_topic, needed_settings, set_settings, way_out, wrong_settings
+from common.kafka.clients import admin_client
+from common.kafka.topic_settings import (
+    BATCH_BYTES_MAX,
+    CHECKED,
+    find_topic,
+    needed_settings,
+    set_settings,
+    way_out,
+    wrong_settings,
+)
+from common.kafka.topics import TopicMissingError, describe_topic, ensure_topic
 from common.worker import FAILURE_PAUSES, Health, Pauses, pause
 from outbox_relay import metrics
 from outbox_relay.publisher import Publisher

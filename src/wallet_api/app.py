@@ -6,17 +6,17 @@ from typing import Final
 
 from fastapi import FastAPI
 
-from common.api import create_api
 from common.background import in_background
-from common.database import create_engine
-from common.durability import tell_unsafe_settings
+from common.garbage_collector import calm_garbage_collector
+from common.http.api import create_api
 from common.logs import configure_logs
-from common.pulse import pulse_felt
-from common.worker import calm_garbage_collector
+from common.postgres.database_health import pulse_felt
+from common.postgres.durability import tell_unsafe_settings
+from common.postgres.engine import create_engine
 from wallet_api import read_queries, routes
 from wallet_api.context import make_context
+from wallet_api.relay_notifier import WakeUp
 from wallet_api.settings import WalletApiSettings
-from wallet_api.wake_up import WakeUp
 
 # A process that hangs in the middle of a batch holds the locks of all its wallets: PostgreSQL ends its session then.
 _HUNG_TRANSACTION_SECONDS: Final = 5.0

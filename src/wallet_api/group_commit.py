@@ -23,8 +23,8 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from common.background import is_told_to_end
-from common.database import is_unreachable, unavailable
 from common.logs import BoundedLog
+from common.postgres.errors import is_unreachable, unavailable
 from common.problems import Unavailable
 from wallet_api import metrics
 from wallet_api.errors import IdempotencyKeyInFlight, VersionConflict, WalletBusy

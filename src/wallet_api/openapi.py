@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from pydantic import BaseModel
 
-from common.openapi import problem_documentation
+from common.http.openapi import problem_documentation
 
 _PROBLEM_EXAMPLE: Final = {
     "type": "urn:wallet:problem:insufficient-funds",

@@ -8,8 +8,8 @@ from uuid import UUID
 import asyncpg
 import orjson
 
-from common.database import Statement
-from common.tables import OUTBOX_CHANNEL
+from common.postgres.raw_sql import Statement
+from common.tables.wallet import OUTBOX_CHANNEL
 from wallet_api.commands import CreateWallet, IdempotencyClaim
 from wallet_api.replies import Reply
 from wallet_api.wallet import Movement, Wallet, entries_of

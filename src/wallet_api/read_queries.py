@@ -7,7 +7,7 @@ from uuid import UUID
 from sqlalchemy import RowMapping, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from common.pulse import question
+from common.postgres.database_health import question
 
 USABLE: Final = question(
     {

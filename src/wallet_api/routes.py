@@ -8,10 +8,8 @@ import orjson
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from pydantic import BeforeValidator
 
-from common.direct_routes import Reader, header, path_uuid
-from common.http import path_of, path_user_id
-from common.identifiers import parse_uuid
-from common.pagination import (
+from common.http.fast_path import Reader, header, path_uuid
+from common.http.pagination import (
     PAGE_LIMIT_DEFAULT,
     PAGE_LIMIT_MAX,
     decode_cursor,
@@ -20,6 +18,8 @@ from common.pagination import (
     list_digest,
     next_link,
 )
+from common.http.paths import path_of, path_user_id
+from common.identifiers import parse_uuid
 from common.problems import Problem
 from wallet_api import metrics, read_queries
 from wallet_api.commands import CreateWallet, Fund, Transfer

@@ -8,7 +8,8 @@ from typing import Final
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from common import failpoints
-from common.database import BEGIN, UNIQUE_VIOLATION, driver_connection, may_succeed_again, sqlstate
+from common.postgres.errors import UNIQUE_VIOLATION, may_succeed_again, sqlstate
+from common.postgres.raw_sql import BEGIN, driver_connection
 from wallet_api import metrics
 from wallet_api.idempotency import decided_reply
 from wallet_api.use_cases import CommandT, Outcome, UseCase

@@ -12,8 +12,8 @@ from uuid import UUID
 import asyncpg
 
 from common import failpoints
-from common.database import LOCK_NOT_AVAILABLE, sqlstate
 from common.identifiers import new_id
+from common.postgres.errors import LOCK_NOT_AVAILABLE, sqlstate
 from common.problems import Problem
 from wallet_api import idempotency, outbox, queries
 from wallet_api.commands import Command, CreateWallet, Fund, MoneyCommand, Transfer

@@ -6,8 +6,8 @@ from typing import Any, TypeVar
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from common.connecting import OUTCOME_UNKNOWN, UnsuitableDatabaseError, is_outcome_unknown
-from common.database import operator_engine
+from common.postgres.connecting import OUTCOME_UNKNOWN, UnsuitableDatabaseError, is_outcome_unknown
+from common.postgres.engine import operator_engine
 from common.settings import HistoryDatabaseSettings, WalletDatabaseSettings
 from walletctl.console import Exit, fail, load_settings
 

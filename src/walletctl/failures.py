@@ -46,12 +46,12 @@ _STATES: Final[dict[str, tuple[str, Exit]]] = {
     "40P01": (_BUSY, Exit.UNREACHABLE),
     "40001": (_BUSY, Exit.UNREACHABLE),
 }
-"""The others, and what to do. What a refusing database says for all is in `common.database`."""
+"""The others, and what to do. What a refusing database says for all is in `common.postgres.errors`."""
 
 
 def explain(error: Exception) -> tuple[str, Exit] | None:
     """Return the line and the exit code, or None for what is a defect: that keeps its traceback."""
-    from common.database import sqlstate
+    from common.postgres.errors import sqlstate
 
     if isinstance(error, ExceptionGroup):
         # Of tasks that ran side by side: each may have met the same.
@@ -67,7 +67,7 @@ def explain(error: Exception) -> tuple[str, Exit] | None:
 
 
 def _away(error: Exception) -> tuple[str, Exit] | None:
-    from common.database import is_unreachable, said
+    from common.postgres.errors import is_unreachable, said
 
     if not is_unreachable(error):
         return None
@@ -97,7 +97,7 @@ def _is_working_directory_there() -> bool:
 
 
 def _refused(error: Exception, state: str) -> tuple[str, Exit]:
-    from common.database import explained, is_unreachable, said, way_out
+    from common.postgres.errors import explained, is_unreachable, said, way_out
 
     if way_out(error):
         return f"PostgreSQL refuses: {explained(error)}", Exit.USAGE if state.startswith(
@@ -127,7 +127,7 @@ def _about_what_was_given(error: Exception) -> str | None:
     """Return the line for what a library refused before it sent anything: a value, a URL, a revision."""
     from asyncpg.exceptions import ClientConfigurationError, DataError
 
-    from common.database import said
+    from common.postgres.errors import said
 
     cause = getattr(error, "orig", None)
     refused = getattr(cause, "__cause__", cause) or error

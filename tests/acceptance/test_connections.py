@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
-from acceptance_pipeline import COMMANDS, free_port
+from support.acceptance_pipeline import COMMANDS, free_port
 
 FILES_MAX = 1024
 SILENT = 1100

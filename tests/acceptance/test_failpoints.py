@@ -8,8 +8,9 @@ import asyncpg
 import httpx
 import pytest
 
-from acceptance_pipeline import Pipeline, Process
-from acceptance_traffic import (
+from common.failpoints import NAMES
+from support.acceptance_pipeline import Pipeline, Process
+from support.acceptance_traffic import (
     Transfer,
     assert_verified,
     create_wallets,
@@ -17,7 +18,6 @@ from acceptance_traffic import (
     transfer_in_a_ring,
     wait_until_complete,
 )
-from common.failpoints import NAMES
 
 pytestmark = pytest.mark.timeout(300)
 

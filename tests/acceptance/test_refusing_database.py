@@ -14,11 +14,11 @@ import pytest
 from httpx import ASGITransport, AsyncClient
 from sqlalchemy.engine import make_url
 
-from common.database import create_engine
-from common.migrations import SCHEMAS, migrate
+from common.postgres.engine import create_engine
+from common.postgres.migrations import SCHEMAS, migrate
 from common.worker import Health
 from faults.cluster import Server
-from history_consumer.app import create_app as create_history_app
+from history_consumer.read_api.app import create_app as create_history_app
 from history_consumer.run import consume
 from history_consumer.settings import ConsumerSettings, HistoryApiSettings
 from outbox_relay.run import relay_until

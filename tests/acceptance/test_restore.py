@@ -14,11 +14,11 @@ from typing import Any
 import asyncpg
 import pytest
 
-from acceptance_pipeline import Pipeline
-from acceptance_traffic import create_wallets, transfer_in_a_ring, wait_until_complete
-from common.database import create_engine
-from common.migrations import SCHEMAS, migrate
+from common.postgres.engine import create_engine
+from common.postgres.migrations import SCHEMAS, migrate
 from faults.cluster import Server
+from support.acceptance_pipeline import Pipeline
+from support.acceptance_traffic import create_wallets, transfer_in_a_ring, wait_until_complete
 from walletctl.stack.launch import run_step
 from walletctl.stack.ports import PortReservations
 from walletctl.stack.postgres import Postgres, binaries

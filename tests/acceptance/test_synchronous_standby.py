@@ -21,20 +21,21 @@ from sqlalchemy import text
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from common.connecting import OUTCOME_UNKNOWN, is_outcome_unknown
-from common.database import create_engine, driver_connection
 from common.identifiers import new_id
-from common.migrations import SCHEMAS, migrate
+from common.postgres.connecting import OUTCOME_UNKNOWN, is_outcome_unknown
+from common.postgres.engine import create_engine
+from common.postgres.migrations import SCHEMAS, migrate
+from common.postgres.raw_sql import driver_connection
 from common.worker import Health, TemporaryError
 from faults.cluster import Server
-from history_consumer.consumer import HistoryConsumer
+from history_consumer.consumer.consumer import HistoryConsumer
 from history_consumer.settings import ConsumerSettings
-from history_events import AnyEvent, Topic, Wallet
-from outbox_relay.pace import Pace
+from outbox_relay.adaptive_batching import Pace
 from outbox_relay.publisher import Publisher
 from outbox_relay.relay import Relay
 from outbox_relay.settings import RelaySettings
-from outboxes import Outbox
+from support.history_events import AnyEvent, Topic, Wallet
+from support.outboxes import Outbox
 from wallet_api.app import create_app
 from wallet_api.settings import WalletApiSettings
 from walletctl.stack.launch import run_step

@@ -91,7 +91,7 @@ def test_every_failpoint_is_placed_and_every_placed_one_is_known() -> None:
     placed = {
         name
         for package in ("wallet_api", "outbox_relay", "history_consumer")
-        for source in (SOURCES / package).glob("*.py")
+        for source in (SOURCES / package).rglob("*.py")
         for name in re.findall(r'failpoints\.hit\("([^"]+)"\)', source.read_text())
     }
     assert placed == set(NAMES)

@@ -7,7 +7,7 @@ from starlette.applications import Starlette
 from structlog.testing import LogCapture
 
 from common import worker
-from common.http import ops_server, probe_routes
+from common.http.probes import ops_server, probe_routes
 from common.worker import Health, serve_until_stopped
 
 

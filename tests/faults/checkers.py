@@ -10,14 +10,14 @@ from uuid import UUID
 import asyncpg
 from confluent_kafka import ConsumerGroupTopicPartitions, Message
 
-from acceptance_pipeline import Process
-from common.kafka import admin_client
+from common.kafka.clients import admin_client
 from common.settings import PipelineSettings
 from faults import records
 from faults.cluster import GROUP, TOPIC, Cluster
 from faults.driver import Driver
 from faults.field import Field, session
-from history_consumer.records import headers_of
+from history_consumer.consumer.records import headers_of
+from support.acceptance_pipeline import Process
 from walletctl.stack.readiness import HttpProbe
 from walletctl.verify.audit import TOPIC as OUTBOX_AND_TOPIC
 from walletctl.verify.audit import audit

@@ -8,8 +8,8 @@ import signal
 from pathlib import Path
 from typing import Final
 
-from acceptance_pipeline import COMMANDS
 from faults.field import Act, Fault, Field
+from support.acceptance_pipeline import COMMANDS
 
 OFFSETS: Final = ("+3600", "-3600")
 """Seconds, as libfaketime reads them from its file."""

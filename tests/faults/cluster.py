@@ -11,11 +11,12 @@ from pathlib import Path
 import asyncpg
 import psutil
 
-from acceptance_pipeline import COMMANDS, Process
-from common.database import create_engine
-from common.kafka import admin_client, ensure_topic
-from common.migrations import SCHEMAS, migrate
-from faults.proxy import HOST, Proxy
+from common.kafka.clients import admin_client
+from common.kafka.topics import ensure_topic
+from common.postgres.engine import create_engine
+from common.postgres.migrations import SCHEMAS, migrate
+from support.acceptance_pipeline import COMMANDS, Process
+from support.proxy import HOST, Proxy
 from walletctl.stack.kafka import Kafka
 from walletctl.stack.launch import Launch, open_log, spawn
 from walletctl.stack.ports import PortReservations

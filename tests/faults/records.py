@@ -5,7 +5,7 @@ from typing import Final, NamedTuple
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
-from common.kafka import client_config, reader_config
+from common.kafka.clients import client_config, reader_config
 from faults.cluster import TOPIC, Cluster
 
 INJECTED: Final = "injected"

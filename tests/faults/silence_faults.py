@@ -10,9 +10,9 @@ from urllib.parse import urlsplit
 
 import psutil
 
-from acceptance_pipeline import COMMANDS, Process
 from faults.field import Act, Fault, Field
-from faults.proxy import HOST
+from support.acceptance_pipeline import COMMANDS, Process
+from support.proxy import HOST
 from walletctl.stack.readiness import HttpProbe
 
 CONNECTIONS: Final = 150

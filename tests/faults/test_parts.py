@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from acceptance_pipeline import free_port
 from faults import clock_faults
 from faults.checkers import bank_violations, fallen
 from faults.nemesis import PROCESS_FAULTS, SERVER_FAULTS, draw_schedule
-from faults.proxy import HOST, Proxy
+from support.acceptance_pipeline import free_port
+from support.proxy import HOST, Proxy
 
 
 @pytest.fixture

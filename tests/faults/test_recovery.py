@@ -15,7 +15,7 @@ from faults.checkers import wait_until_drained
 from faults.cluster import Cluster, running_cluster
 from faults.driver import Driver
 from faults.field import Field
-from faults.proxy import HOST
+from support.proxy import HOST
 
 _RECOVERED_SECONDS_MAX = 25.0
 

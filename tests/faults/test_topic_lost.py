@@ -16,7 +16,8 @@ import httpx
 import pytest
 from confluent_kafka import TopicPartition
 
-from common.kafka import admin_client, ensure_topic
+from common.kafka.clients import admin_client
+from common.kafka.topics import ensure_topic
 from faults.attack import attacked
 from faults.cluster import PARTITIONS, TOPIC, running_cluster
 from faults.field import Field, session

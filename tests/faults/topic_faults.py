@@ -11,12 +11,12 @@ from confluent_kafka import Message
 from confluent_kafka.admin._config import AlterConfigOpType, ConfigEntry, ConfigResource
 
 from common.identifiers import new_id
-from common.kafka import admin_client
+from common.kafka.clients import admin_client
 from faults import records
 from faults.cluster import PARTITIONS, TOPIC
 from faults.field import Act, Fault, Field, session
 from faults.records import INJECTED, Record
-from history_consumer.records import headers_of
+from history_consumer.consumer.records import headers_of
 
 _EVENTS_MAX: Final = 100
 _ANY_EVENT: Final = "SELECT event_data FROM history.transaction_events ORDER BY random() LIMIT 1"

@@ -12,10 +12,10 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from common.worker import Health
-from history_consumer.app import create_app
-from history_consumer.consumer import HistoryConsumer
+from history_consumer.consumer.consumer import HistoryConsumer
+from history_consumer.read_api.app import create_app
 from history_consumer.settings import ConsumerSettings, HistoryApiSettings
-from history_events import History, Topic
+from support.history_events import History, Topic
 
 NewConsumer = Callable[..., HistoryConsumer]
 

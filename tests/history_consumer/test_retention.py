@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from common.database import create_engine
+from common.postgres.engine import create_engine
 from common.worker import Health, TemporaryError
 from history_consumer import dead_letter_queries, retention
 from history_consumer.retention import Retention

@@ -15,7 +15,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from walletctl.stack.servers import kafka_server, postgres_server
+from tools.servers import kafka_server, postgres_server
 
 ROOT = Path(__file__).resolve().parents[2]
 MUTANTS = Path(__file__).parent

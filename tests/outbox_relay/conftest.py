@@ -8,7 +8,7 @@ from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from common.worker import Health
-from outbox_relay.pace import Pace
+from outbox_relay.adaptive_batching import Pace
 from outbox_relay.publisher import Publisher
 from outbox_relay.relay import Relay
 from outbox_relay.settings import RelaySettings

@@ -12,13 +12,13 @@ from sqlalchemy import RowMapping, text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from common.database import create_engine
-from common.sequences import raise_sequences
+from common.postgres.engine import create_engine
+from common.postgres.sequences import raise_sequences
 from common.worker import Health, TemporaryError
-from outbox_relay import operations
 from outbox_relay.numbering import CHECK, Numbering, heal
+from outbox_relay.operations import inspection
 from outbox_relay.relay import Relay
-from outboxes import Outbox, drain
+from support.outboxes import Outbox, drain
 
 NewRelay = Callable[..., Relay]
 
@@ -50,7 +50,7 @@ async def test_events_below_the_low_water_of_a_sequence_that_went_back_are_publi
     await run(engine, "UPDATE wallet.outbox_lanes SET low_water = 5", "DELETE FROM wallet.outbox")
     await set_back(engine)
     await outbox.write(wallet, 2)
-    status = await operations.status(engine)
+    status = await inspection.status(engine)
     assert (status["pending"], status["stranded"], status["sequence_behind"]) == (2, 2, 3)
     relay = new_relay()
     assert await drain(relay) == 3
@@ -58,7 +58,7 @@ async def test_events_below_the_low_water_of_a_sequence_that_went_back_are_publi
     assert all(row["published_at"] and row["id"] > 5 for row in rows)
     await outbox.write(wallet)
     assert (await outbox.rows())[-1]["id"] == rows[-1]["id"] + 1
-    status = await operations.status(engine)
+    status = await inspection.status(engine)
     assert (status["stranded"], status["sequence_behind"]) == (0, 0)
     assert relay._health.checks[CHECK] == "ok"
 
@@ -142,7 +142,7 @@ async def test_healing_strands_no_row_and_keeps_each_wallets_order(
     await heal(engine)
     rows = await outbox.rows()
     assert {row["event_id"]: {**row, "id": 0} for row in rows} == before
-    assert (await operations.status(engine))["stranded"] == 0
+    assert (await inspection.status(engine))["stranded"] == 0
     for own in by_wallet(rows).values():
         assert own == sorted(own, key=lambda row: row["created_at"])
     await outbox.write(wallets[0])

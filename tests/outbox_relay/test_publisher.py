@@ -14,18 +14,18 @@ import pytest
 from confluent_kafka import Message
 from confluent_kafka.admin import AdminClient
 
-from acceptance_pipeline import free_port
-from common.kafka import admin_client
-from common.topics import set_settings
+from common.kafka.clients import admin_client
+from common.kafka.topic_settings import set_settings
 from common.worker import TemporaryError
-from faults.proxy import HOST, Proxy
 from outbox_relay.publisher import Publisher
 from outbox_relay.relay import Relay
 from outbox_relay.run import HUNG_TRANSACTION_SECONDS
-from outboxes import Outbox
+from support.acceptance_pipeline import free_port
+from support.outboxes import Outbox
+from support.proxy import HOST, Proxy
+from tools.servers import running
 from walletctl.stack.kafka import Kafka
 from walletctl.stack.readiness import KafkaProbe
-from walletctl.stack.servers import running
 
 MESSAGE_BYTES_MAX = 2000
 POISON = f'{{"too": "{"".join(str(number) for number in range(3000))}"}}'

@@ -10,13 +10,14 @@ from confluent_kafka import KafkaException, Message
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from common.database import create_engine, driver_connection
 from common.identifiers import LANES, lane_of
-from common.topics import set_settings
+from common.kafka.topic_settings import set_settings
+from common.postgres.engine import create_engine
+from common.postgres.raw_sql import driver_connection
 from common.worker import TemporaryError
-from outbox_relay import publisher, queries
+from outbox_relay import leases, publisher, queries
 from outbox_relay.relay import Relay
-from outboxes import Outbox, drain, write_rows
+from support.outboxes import Outbox, drain, write_rows
 
 NewRelay = Callable[..., Relay]
 ReadTopic = Callable[[], list[Message]]
@@ -143,9 +144,7 @@ async def test_under_an_old_snapshot_a_claim_does_not_read_past_what_was_publish
 
     async def blocks_read() -> int:
         async with driver_connection(engine) as connection:
-            found = await connection.fetchval(
-                f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {queries.LOCK_LANES.sql}", LANES
-            )
+            found = await connection.fetchval(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {leases.LOCK_LANES.sql}", LANES)
         return int(found[0]["Plan"]["Shared Hit Blocks"]) + int(found[0]["Plan"]["Shared Read Blocks"])
 
     async with engine.connect() as reader:
@@ -327,9 +326,9 @@ async def test_a_zombie_cannot_settle(outbox: Outbox, engine: AsyncEngine) -> No
     async with driver_connection(engine) as zombie, driver_connection(engine) as other:
         await zombie.execute("SET idle_in_transaction_session_timeout = '100ms'")
         await zombie.execute("BEGIN")
-        assert len(await queries.lock_lanes(zombie, LANES)) == 1
+        assert len(await leases.lock_lanes(zombie, LANES)) == 1
         async with asyncio.timeout(10):
-            while not await queries.lock_lanes(other, LANES):
+            while not await leases.lock_lanes(other, LANES):
                 await asyncio.sleep(0.02)
         with pytest.raises((asyncpg.PostgresError, asyncpg.InterfaceError)):
-            await queries.lock_lanes(zombie, LANES)
+            await leases.lock_lanes(zombie, LANES)

@@ -10,13 +10,14 @@ from prometheus_client import REGISTRY
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from common.database import create_engine
+from common.postgres.engine import create_engine
 from common.worker import TemporaryError
-from outbox_relay import operations, retention, retention_queries
-from outbox_relay.operations import Selection
+from outbox_relay import retention, retention_queries
+from outbox_relay.operations import replay
+from outbox_relay.operations.replay import Selection
 from outbox_relay.relay import Relay
 from outbox_relay.retention import Ages, Retention
-from outboxes import Outbox, drain
+from support.outboxes import Outbox, drain
 
 NewRelay = Callable[..., Relay]
 
@@ -122,7 +123,7 @@ async def test_a_row_that_a_replay_has_in_hand_stays(outbox: Outbox, engine: Asy
     async with engine.connect() as replaying, replaying.begin():
         await replaying.execute(text(f"SELECT FROM wallet.outbox WHERE id = {last} FOR UPDATE"))
         assert await prune(engine) == [(2, 0)]
-    _ = [ids async for ids in operations.replay(engine, Selection(from_id=1))]
+    _ = [ids async for ids in replay.replay(engine, Selection(from_id=1))]
     assert await prune(engine) == [(0, 0)]
     assert await drain(new_relay()) == 1
 

@@ -16,7 +16,7 @@ from outbox_relay.publisher import Publisher
 from outbox_relay.retention import Retention
 from outbox_relay.run import relay_until
 from outbox_relay.settings import RelaySettings
-from outboxes import Outbox
+from support.outboxes import Outbox
 
 Eventually = Callable[..., Awaitable[Any]]
 

@@ -12,15 +12,15 @@ from prometheus_client import REGISTRY
 from structlog.testing import LogCapture
 
 import outbox_relay.topic
-from brokers_with_acls import BrokerWithAcls, broker_with_acls
-from common.kafka import ensure_topic
-from common.topics import find_topic, needed_settings, set_settings, wrong_settings
+from common.kafka.topic_settings import find_topic, needed_settings, set_settings, wrong_settings
+from common.kafka.topics import ensure_topic
 from common.worker import Health
 from outbox_relay.publisher import Publisher
 from outbox_relay.run import relay_until
 from outbox_relay.settings import RelaySettings
 from outbox_relay.topic import TopicWatch, prepare_topic
-from outboxes import Outbox
+from support.brokers_with_acls import BrokerWithAcls, broker_with_acls
+from support.outboxes import Outbox
 
 Eventually = Callable[..., Awaitable[Any]]
 CLUSTER = (ResourceType.BROKER, "kafka-cluster")

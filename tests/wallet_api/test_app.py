@@ -14,12 +14,12 @@ from httpx import AsyncClient, Response
 from sqlalchemy.engine import make_url
 from structlog.testing import LogCapture
 
-import common.http
+import common.http.problem_responses
 import wallet_api.group_commit
-import wallet_api.wake_up
+import wallet_api.relay_notifier
 from common.logs import BoundedLog
-from common.pulse import INTERVAL_SECONDS, PATIENCE_SECONDS
-from faults.proxy import Proxy
+from common.postgres.database_health import INTERVAL_SECONDS, PATIENCE_SECONDS
+from support.proxy import Proxy
 
 Json = dict[str, Any]
 NewWallet = Callable[..., Awaitable[Json]]
@@ -101,7 +101,7 @@ async def test_requests_that_fail_while_the_database_is_away_leave_a_line_and_no
     seen = LogCapture()
     monkeypatch.setattr("common.logs.monotonic", lambda: 1000.0)
     log = structlog.wrap_logger(None, processors=[seen], wrapper_class=structlog.make_filtering_bound_logger(0))
-    for module in (common.http, wallet_api.group_commit, wallet_api.wake_up):
+    for module in (common.http.problem_responses, wallet_api.group_commit, wallet_api.relay_notifier):
         monkeypatch.setattr(module, "log", BoundedLog(log))
     async with open_client(database_url="postgresql://nobody@127.0.0.1:1/none") as lonely:
         reads = [lonely.get(f"/wallets/{UNKNOWN}") for _ in range(100)]

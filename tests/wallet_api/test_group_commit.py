@@ -16,9 +16,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from structlog.testing import LogCapture
 
 from common import failpoints
-from common.database import create_engine, driver_connection
 from common.failpoints import Failpoint
 from common.logs import BoundedLog
+from common.postgres.engine import create_engine
+from common.postgres.raw_sql import driver_connection
 from common.problems import Problem, Unavailable
 from wallet_api import group_commit
 from wallet_api.commands import Fund, IdempotencyClaim, Transfer

@@ -8,12 +8,12 @@ import asyncpg
 import pytest
 from httpx import AsyncClient, Response
 
-from acceptance_pipeline import free_port
-from common.http_heads import LIST_FIELDS, SINGLE_FIELDS
-from common.http_server import background_server
-from history_consumer.app import create_app as create_history
+from common.http.heads import LIST_FIELDS, SINGLE_FIELDS
+from common.http.server import background_server
+from history_consumer.read_api.app import create_app as create_history
 from history_consumer.settings import HistoryApiSettings
-from raw_http import Client, post, request
+from support.acceptance_pipeline import free_port
+from support.raw_http import Client, post, request
 from wallet_api.app import create_app
 from wallet_api.settings import WalletApiSettings
 

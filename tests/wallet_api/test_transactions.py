@@ -13,11 +13,12 @@ import pytest
 from httpx import AsyncClient, Response
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from common import database, failpoints
-from common.database import create_engine
+from common import failpoints
 from common.failpoints import Failpoint, FailpointError
+from common.postgres import raw_sql
+from common.postgres.engine import create_engine
 from common.problems import Problem
-from faults.proxy import Proxy
+from support.proxy import Proxy
 from wallet_api.commands import CreateWallet
 from wallet_api.errors import WalletBusy
 from wallet_api.replies import Reply
@@ -305,7 +306,7 @@ async def test_what_decided_nothing_has_an_outcome_though_its_rollback_gets_no_a
     linked_database_url: str, database_link: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nor does it use up the time of the others: there is a deadline."""
-    monkeypatch.setattr(database, "_ROLLBACK_SECONDS_MAX", 0.1)
+    monkeypatch.setattr(raw_sql, "_ROLLBACK_SECONDS_MAX", 0.1)
 
     async def refuse(_: asyncpg.Connection, commands: Sequence[CreateWallet]) -> list[Outcome]:
         return [WalletBusy("others have it") for _ in commands]

@@ -10,7 +10,7 @@ import asyncpg
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from common.database import driver_connection
+from common.postgres.raw_sql import driver_connection
 from common.problems import Problem
 from wallet_api.commands import CreateWallet, Fund, IdempotencyClaim, Transfer
 from wallet_api.errors import IdempotencyKeyReused, InsufficientFunds, VersionConflict, WalletNotFound

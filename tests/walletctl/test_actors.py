@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from common.database import operator_engine
+from common.postgres.engine import operator_engine
 from common.settings import PipelineSettings
 from walletctl.console import Exit
 

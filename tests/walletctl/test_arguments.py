@@ -13,7 +13,7 @@ import typer
 from sqlalchemy import text
 from typer.core import TyperArgument, TyperCommand, TyperGroup
 
-from common.database import operator_engine
+from common.postgres.engine import operator_engine
 from common.settings import PipelineSettings
 from walletctl.cli import app, main
 from walletctl.console import Exit

@@ -11,11 +11,11 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from common.kafka.topic_settings import set_settings
 from common.settings import PipelineSettings
-from common.topics import set_settings
-from history_events import AnyEvent, History, Wallet
-from outbox_relay import operations
-from outboxes import Outbox
+from outbox_relay.operations import replay
+from support.history_events import AnyEvent, History, Wallet
+from support.outboxes import Outbox
 from walletctl.cli import main
 from walletctl.console import Exit
 
@@ -220,7 +220,7 @@ async def test_a_replay_that_is_stopped_tells_where_to_go_on(
             yield ids[:done]
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(operations, "replay", stopped)
+    monkeypatch.setattr(replay, "replay", stopped)
     ended = walletctl("outbox", "replay", "--all", DATABASE_URL=database_url)
     assert ended.returncode == Exit.FOUND_WRONG
     assert f"--from-id {ids[done]}" in ended.stderr

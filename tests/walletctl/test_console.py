@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from outboxes import Outbox
+from support.outboxes import Outbox
 from walletctl import console
 
 EVIL = "a\x1b[31mb\x1b]8;;http://x\x07c\x9b1md\u202ee\x7f\r[red]f[/red][link=x]:smile:g\\"

@@ -11,7 +11,7 @@ import typer
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from outboxes import Outbox
+from support.outboxes import Outbox
 from walletctl.console import Exit
 from walletctl.moments import moment
 

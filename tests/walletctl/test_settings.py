@@ -10,17 +10,17 @@ import pytest
 from common.settings import HistoryDatabaseSettings, Settings
 from history_consumer.settings import ConsumerSettings, HistoryApiSettings
 from outbox_relay.settings import RelaySettings
+from tools.reference import settings_of_commands, settings_page
 from wallet_api.settings import WalletApiSettings
 from walletctl.cli import main
 from walletctl.console import Exit
-from walletctl.reference import settings_of_commands, settings_page
 
 SOURCE = Path(__file__).parents[2] / "src"
 PROCESSES: dict[type[Settings], tuple[str, str]] = {
     WalletApiSettings: ("wallet_api.app", "walletctl.commands.api"),
     RelaySettings: ("outbox_relay.run", "walletctl.commands.relay"),
     ConsumerSettings: ("history_consumer.run", "walletctl.commands.consumer"),
-    HistoryApiSettings: ("history_consumer.app", "walletctl.commands.history"),
+    HistoryApiSettings: ("history_consumer.read_api.app", "walletctl.commands.history"),
 }
 VARIABLES = re.compile(r"\b[A-Z]+(?:_[A-Z]+)+\b|\bOPERATOR\b")
 

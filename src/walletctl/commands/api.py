@@ -2,8 +2,8 @@
 
 import typer
 
+from walletctl.api_server import serve
 from walletctl.console import load_settings
-from walletctl.servers import serve
 
 app = typer.Typer(help="The wallet API.", no_args_is_help=True)
 

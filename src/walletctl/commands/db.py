@@ -4,10 +4,10 @@ from typing import Annotated
 
 import typer
 
-from common.database import operator_engine
-from common.durability import tell_unsafe_settings
-from common.migrations import SCHEMAS, current_revision, head_revision, migrate
-from common.sequences import raise_sequences
+from common.postgres.durability import tell_unsafe_settings
+from common.postgres.engine import operator_engine
+from common.postgres.migrations import SCHEMAS, current_revision, head_revision, migrate
+from common.postgres.sequences import raise_sequences
 from common.settings import DatabaseSettings
 from walletctl.console import Exit, JsonOption, err, load_settings, out, print_json, print_table
 from walletctl.databases import run

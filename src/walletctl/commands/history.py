@@ -8,10 +8,13 @@ import typer
 from rich.markup import escape
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from history_consumer import operations, retention
-from history_consumer.operations import Broker, HistoryStatus
-from history_consumer.retrying import Retried, retry_dead_letters
+from history_consumer import retention
+from history_consumer.operations.dead_letters import list_dead_letters as listed_dead_letters
+from history_consumer.operations.dead_letters import show_dead_letter as found_dead_letter
+from history_consumer.operations.retrying import Retried, retry_dead_letters
+from history_consumer.operations.status import Broker, HistoryStatus, history_status
 from history_consumer.settings import RetentionSettings
+from walletctl.api_server import serve
 from walletctl.console import (
     Exit,
     JsonOption,
@@ -25,7 +28,6 @@ from walletctl.console import (
     progress_bar,
 )
 from walletctl.databases import run, with_history_database
-from walletctl.servers import serve
 from walletctl.settings import StatusSettings
 
 app = typer.Typer(help="The history: serve it, see how far it is.", no_args_is_help=True)
@@ -45,7 +47,7 @@ def serve_history() -> None:
 
     settings = load_settings(HistoryApiSettings)
     serve(
-        "history_consumer.app:create_app",
+        "history_consumer.read_api.app:create_app",
         settings.history_api_host,
         settings.history_api_port,
         settings,
@@ -71,8 +73,8 @@ def rebuild(
     CONSUMER_GROUP.
     """
     from common.settings import PipelineSettings
-    from walletctl.rebuild.errors import CannotRebuildError
-    from walletctl.rebuild.rebuild import rebuild
+    from history_consumer.rebuild.errors import CannotRebuildError
+    from history_consumer.rebuild.rebuild import rebuild
 
     settings = load_settings(PipelineSettings)
     if not yes and not typer.confirm("Put a new history in the place of the present one?", err=True):
@@ -107,7 +109,7 @@ def status(as_json: JsonOption = False) -> None:
     broker = Broker(servers, settings.kafka_topic_retention_ms) if servers else None
 
     async def work(engine: AsyncEngine) -> HistoryStatus:
-        return await operations.history_status(engine, broker)
+        return await history_status(engine, broker)
 
     found = with_history_database(work)
     if as_json:
@@ -170,7 +172,7 @@ def list_dead_letters(
     as_json: JsonOption = False,
 ) -> None:
     """List dead letters, newest first, without key and value."""
-    rows = with_history_database(lambda engine: operations.list_dead_letters(engine, reason=reason, limit=limit))
+    rows = with_history_database(lambda engine: listed_dead_letters(engine, reason=reason, limit=limit))
     if as_json:
         print_json({"items": rows})
         return
@@ -192,7 +194,7 @@ def show_dead_letter(
     dead_letter_id: Annotated[int, typer.Argument(metavar="ID", min=1, max=2**63 - 1)], as_json: JsonOption = False
 ) -> None:
     """Show one dead letter, whole; exit 1 if there is none."""
-    row = with_history_database(lambda engine: operations.show_dead_letter(engine, dead_letter_id))
+    row = with_history_database(lambda engine: found_dead_letter(engine, dead_letter_id))
     if row is None:
         fail(f"there is no dead letter {dead_letter_id}", Exit.FOUND_WRONG)
     if as_json:

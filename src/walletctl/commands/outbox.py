@@ -11,9 +11,11 @@ import typer
 from sqlalchemy import RowMapping
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from outbox_relay import operations, parked
-from outbox_relay.operations import Selection, State
-from outbox_relay.parked import RowStateError
+from outbox_relay.operations import inspection, parking
+from outbox_relay.operations import replay as replaying
+from outbox_relay.operations.inspection import State
+from outbox_relay.operations.parking import RowStateError
+from outbox_relay.operations.replay import Selection
 from walletctl.commands.outbox_prune import prune
 from walletctl.console import (
     Exit,
@@ -64,7 +66,7 @@ def _selection(
 @app.command(epilog="Example:  walletctl outbox status --json")
 def status(as_json: JsonOption = False) -> None:
     """Show how much is pending and parked; exit 1 if anything is parked, or ids are out of order."""
-    found = dict(with_wallet_database(operations.status))
+    found = dict(with_wallet_database(inspection.status))
     if as_json:
         print_json(found)
     else:
@@ -94,7 +96,7 @@ def list_rows(
 ) -> None:
     """List outbox rows, newest first, without their payload."""
     selection = _selection(from_id, to_id, wallet, event_type, since, until)
-    rows = with_wallet_database(lambda engine: operations.list_rows(engine, state, selection, limit))
+    rows = with_wallet_database(lambda engine: inspection.list_rows(engine, state, selection, limit))
     if as_json:
         print_json({"items": [dict(row) for row in rows]})
         return
@@ -121,7 +123,7 @@ def show(
 ) -> None:
     """Show one outbox row, whole; exit 1 if there is none."""
     try:
-        row = with_wallet_database(lambda engine: operations.show_row(engine, name))
+        row = with_wallet_database(lambda engine: inspection.show_row(engine, name))
     except ValueError:
         fail(f"{name} is neither an outbox id (a number) nor an event id (a UUID)", Exit.USAGE)
     if row is None:
@@ -158,7 +160,7 @@ def replay(
     selection = _selection(from_id, to_id, wallet, event_type, since, until)
     if selection.is_empty() and not everything:
         fail("say which events: --from-id, --to-id, --wallet, --type, --from, --to, or --all", Exit.USAGE)
-    count, lowest, highest = with_wallet_database(lambda engine: operations.count_replayable(engine, selection))
+    count, lowest, highest = with_wallet_database(lambda engine: replaying.count_replayable(engine, selection))
     if dry_run or (count > _UNASKED_ROWS_MAX and not yes):
         _report(as_json, matched=count, replayed=0, first_id=lowest, last_id=highest)
         if not dry_run:
@@ -168,7 +170,7 @@ def replay(
 
     async def work(engine: AsyncEngine) -> None:
         with progress_bar("replaying", count) as advance:
-            async for ids in operations.replay(engine, selection, rate_per_second=rate, reason=reason):
+            async for ids in replaying.replay(engine, selection, rate_per_second=rate, reason=reason):
                 progress["replayed"] += len(ids)
                 progress["next_id"] = ids[-1] + 1
                 advance(len(ids))
@@ -199,7 +201,7 @@ Why = Annotated[str, typer.Option(help="Why; goes into the audit.")]
 @app.command(epilog="Example:  walletctl outbox park 4711 --reason 'consumers cannot read it'")
 def park(row_id: RowId, reason: Why, as_json: JsonOption = False) -> None:
     """Set one pending event aside, and with it the wallet's later ones; nobody else's. Exit 1 if it isn't pending."""
-    _change(lambda engine: parked.park(engine, row_id, reason))
+    _change(lambda engine: parking.park(engine, row_id, reason))
     _say(as_json, f"Outbox row {row_id} is parked; so will be what follows it in its wallet.", parked=row_id)
 
 
@@ -210,8 +212,8 @@ def skip(row_id: RowId, reason: Why, as_json: JsonOption = False) -> None:
     It is never published, and the history of each wallet that it touched has a hole there for ever. Then release
     the later ones with outbox retry.
     """
-    wallet = _change(lambda engine: parked.wallet_of(engine, row_id))
-    _change(lambda engine: parked.skip(engine, row_id, reason))
+    wallet = _change(lambda engine: parking.wallet_of(engine, row_id))
+    _change(lambda engine: parking.skip(engine, row_id, reason))
     _say(
         as_json,
         f"Outbox row {row_id} is given up. Release what waits behind it: walletctl outbox retry --wallet {wallet}",
@@ -241,8 +243,8 @@ def retry(
     if [row_id is not None, wallet is not None, everything].count(True) != 1:
         fail("say which: an outbox id, --wallet, or --all", Exit.USAGE)
     if row_id is not None:
-        wallet = _change(lambda engine: parked.wallet_of(engine, row_id))
-    rows, wallets = with_wallet_database(lambda engine: parked.count_parked(engine, wallet))
+        wallet = _change(lambda engine: parking.wallet_of(engine, row_id))
+    rows, wallets = with_wallet_database(lambda engine: parking.count_parked(engine, wallet))
     if not rows:
         fail("nothing is parked there", Exit.FOUND_WRONG)
     if everything and not yes and not _confirmed(f"Release {rows:,} parked events of {wallets:,} wallets?"):
@@ -252,7 +254,7 @@ def retry(
     async def work(engine: AsyncEngine) -> None:
         nonlocal released
         with progress_bar("releasing", rows) as advance:
-            async for ids in parked.retry(engine, wallet, reason):
+            async for ids in parking.retry(engine, wallet, reason):
                 released += len(ids)
                 advance(len(ids))
 

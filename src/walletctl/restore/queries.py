@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from common.identifiers import LANES
 from history_consumer.projection import HistoryRow
-from outbox_relay.queries import LOCK_LANES_OF
+from outbox_relay.leases import LOCK_LANES_OF
 
 # Nobody writes an event meanwhile, and no relay is in the middle of one: the leases come first, as ever.
 LOCK_OUTBOX: Final = text("LOCK TABLE wallet.outbox IN SHARE ROW EXCLUSIVE MODE")

@@ -11,13 +11,13 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from common.actor import actor
-from common.database import operator_engine
+from common.postgres.engine import operator_engine
 from common.settings import PipelineSettings
-from history_consumer.records import Poison, Record
-from outbox_relay.operations import leased
+from history_consumer.consumer.records import Poison, Record
+from history_consumer.rebuild import topic
+from history_consumer.rebuild.topic import Topic
+from outbox_relay.operations.replay import leased
 from walletctl.console import progress_bar
-from walletctl.rebuild import topic
-from walletctl.rebuild.topic import Topic
 from walletctl.restore import queries
 from walletctl.settings import LostSettings, RestoreSettings
 

@@ -8,10 +8,10 @@ from datetime import datetime
 from sqlalchemy import RowMapping, TextClause
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from common.database import create_engine
+from common.epochs import Epoch, current_epoch
+from common.postgres.engine import create_engine
 from common.settings import PipelineSettings
-from history_consumer.read_queries import KEEP_TABLES
-from walletctl.restore.epoch import Epoch, current_epoch
+from history_consumer.gap_queries import KEEP_TABLES
 from walletctl.verify import queries
 
 Advance = Callable[[int], None]

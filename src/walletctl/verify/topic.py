@@ -10,9 +10,10 @@ from uuid import uuid4
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from common.kafka import TopicMissingError, describe_topic, reader_config
+from common.kafka.clients import reader_config
+from common.kafka.topics import TopicMissingError, describe_topic
 from common.settings import PipelineSettings
-from history_consumer.records import headers_of, source_epoch_of
+from history_consumer.consumer.records import headers_of, source_epoch_of
 
 _TIMEOUT_SECONDS: Final = 10.0
 _SILENCE_SECONDS_MAX: Final = 30.0

@@ -15,17 +15,17 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from common.database import create_engine, operator_engine
+from common.postgres.engine import create_engine, operator_engine
 from common.settings import PipelineSettings
 from common.worker import Health, TemporaryError
-from foreign_transactions import Stranger
-from history_consumer.consumer import HistoryConsumer
+from history_consumer.consumer.consumer import HistoryConsumer
+from history_consumer.rebuild import shadow
+from history_consumer.rebuild.errors import TopicUnfitError
+from history_consumer.rebuild.rebuild import rebuild
+from history_consumer.rebuild.topic import opened as opened_topic
 from history_consumer.settings import ConsumerSettings
-from outbox_relay.operations import Selection, replay
-from walletctl.rebuild import shadow
-from walletctl.rebuild.errors import TopicUnfitError
-from walletctl.rebuild.rebuild import rebuild
-from walletctl.rebuild.topic import opened as opened_topic
+from outbox_relay.operations.replay import Selection, replay
+from support.foreign_transactions import Stranger
 from walletctl.restore import restore
 from walletctl.verify.audit import DEAD_LETTERS, HISTORY, POSITIONS, TOPIC, audit
 

@@ -13,15 +13,16 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 from typer.testing import CliRunner
 
-from common import kafka
-from common.database import operator_engine
 from common.identifiers import new_id
+from common.kafka import clients
+from common.postgres.engine import operator_engine
 from common.settings import PipelineSettings
 from common.worker import pause
-from foreign_transactions import Stranger
-from outbox_relay import operations, parked, retention
-from outbox_relay.operations import Selection
+from outbox_relay import retention
+from outbox_relay.operations import parking, replay
+from outbox_relay.operations.replay import Selection
 from outbox_relay.retention import Ages
+from support.foreign_transactions import Stranger
 from walletctl.commands.verify import verify
 from walletctl.console import Exit
 from walletctl.verify import published
@@ -54,7 +55,7 @@ async def test_live_traffic_raises_no_false_alarm(
             await work()
 
     async def replay_now_and_then() -> None:
-        async for _ in operations.replay(engine, Selection(event_type="WALLET_FUNDED")):
+        async for _ in replay.replay(engine, Selection(event_type="WALLET_FUNDED")):
             pass
         await pause(stop, 0.3)
 
@@ -212,7 +213,7 @@ async def test_nothing_at_all_agrees(fresh: PipelineSettings) -> None:
 async def test_a_broker_that_is_away_is_told_in_one_line(
     settings: PipelineSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kafka, "_ADMIN_TIMEOUT_SECONDS", 0.5)
+    monkeypatch.setattr(clients, "_ADMIN_TIMEOUT_SECONDS", 0.5)
     away = settings.model_copy(update={"kafka_bootstrap_servers": "127.0.0.1:1"})
     with pytest.raises(TimeoutError, match=r"Kafka at .*:1: "):
         await audit(away)
@@ -267,8 +268,8 @@ async def test_an_event_that_was_skipped_is_counted_and_no_difference(
     async with engine.connect() as connection:
         query = text("SELECT max(id) FROM wallet.outbox WHERE event_type = 'WALLET_FUNDED'")
         row_id = int(await connection.scalar(query) or 0)
-    await parked.park(engine, row_id, "drill")
-    await parked.skip(engine, row_id, "drill")
+    await parking.park(engine, row_id, "drill")
+    await parking.skip(engine, row_id, "drill")
     await run_relay(fresh)
     await run_consumer_for(fresh, 12)
     report = await audit(fresh)

@@ -1,0 +1,84 @@
+"""Every error as a problem document (RFC 9457)."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final
+
+import structlog
+from fastapi.exceptions import RequestValidationError
+from sqlalchemy.exc import SQLAlchemyError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from common import problems
+from common.http.paths import path_of
+from common.logs import BoundedLog
+from common.postgres.errors import DRIVER_ERRORS, QUERY_CANCELED, explained, is_unreachable, sqlstate, unavailable
+from common.problems import MEDIA_TYPE, Problem
+
+log = BoundedLog(structlog.get_logger())
+
+_BY_STATUS: Final[Mapping[int, type[Problem]]] = {
+    404: problems.RouteNotFound,
+    405: problems.MethodNotAllowed,
+    413: problems.ContentTooLarge,
+    415: problems.UnsupportedMediaType,
+    422: problems.ValidationProblem,
+    503: problems.Unavailable,
+}
+
+
+def problem_response(request: Request, problem: Problem, headers: Mapping[str, str] | None = None) -> Response:
+    """Return the problem document as a response."""
+    return Response(
+        problem.body(path_of(request)),
+        status_code=problem.status,
+        media_type=MEDIA_TYPE,
+        headers={**problem.headers(), **(headers or {})},
+    )
+
+
+async def on_problem(request: Request, error: Exception) -> Response:
+    """Answer a problem that a route raised."""
+    assert isinstance(error, Problem)
+    return problem_response(request, error)
+
+
+async def on_invalid_request(request: Request, error: Exception) -> Response:
+    """Answer what FastAPI refused in a path, a query or a header."""
+    assert isinstance(error, RequestValidationError)
+    return problem_response(request, problems.ValidationProblem.of_errors(error.errors()))
+
+
+async def on_http_exception(request: Request, error: Exception) -> Response:
+    """Answer what the router refused: unknown paths and methods."""
+    assert isinstance(error, HTTPException)
+    kind = _BY_STATUS.get(error.status_code, problems.BadRequest)
+    headers = dict(error.headers or {})
+    if "Allow" in headers:
+        methods = {method.strip() for method in headers["Allow"].split(",")}
+        headers["Allow"] = ", ".join(sorted(methods | ({"HEAD"} if "GET" in methods else set())))
+    return problem_response(request, kind(str(error.detail)), headers)
+
+
+async def on_unexpected(request: Request, error: Exception) -> Response:
+    """Answer anything else: 503 while a server is away, 500 for a defect of ours, which goes to the log."""
+    if is_unreachable(error) or sqlstate(error) == QUERY_CANCELED:
+        # What fails while or after it is committed has a text of its own (wallet_api/transactions.py).
+        log.warning("request_failed_server_away", error=error, path=request.url.path, why=explained(error))
+        return problem_response(request, unavailable(error))
+    log.defect("request_failed", error=error, path=request.url.path)
+    return problem_response(request, problems.InternalError("The error is in the log. The outcome is unknown."))
+
+
+EXCEPTION_HANDLERS: Final[Mapping[Any, Callable[[Request, Exception], Awaitable[Response]]]] = {
+    Problem: on_problem,
+    RequestValidationError: on_invalid_request,
+    HTTPException: on_http_exception,
+    # Named, so that Starlette takes them as answered; what falls to `Exception` it raises once more.
+    OSError: on_unexpected,
+    TimeoutError: on_unexpected,
+    SQLAlchemyError: on_unexpected,
+    **dict.fromkeys(DRIVER_ERRORS, on_unexpected),
+    Exception: on_unexpected,
+}

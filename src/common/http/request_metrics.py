@@ -1,0 +1,55 @@
+"""Each request measured, and none without an answer."""
+
+import asyncio
+import time
+
+from starlette.requests import Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from common import problems
+from common.http.problem_responses import problem_response
+from common.metrics import http_request_duration_seconds
+
+
+class RequestMetrics:
+    """ASGI middleware that measures each request by route, method and status."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on and measure it."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        started = time.perf_counter()
+        status: int | None = None
+
+        async def note_status(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self.app(scope, receive, note_status)
+        except BaseException as error:
+            if status is None:
+                await _last_resort(error, scope, receive, note_status)
+            raise
+        finally:
+            route = scope.get("route")
+            path = getattr(route, "path", "unknown")
+            http_request_duration_seconds.labels(scope["method"], path, str(status or 500)).observe(
+                time.perf_counter() - started
+            )
+
+
+async def _last_resort(error: BaseException, scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer what no handler has answered, before the server would do so in plain text; the server logs it."""
+    problem = (
+        problems.Unavailable("The server stopped before the answer. Retry with the same key.")
+        if isinstance(error, asyncio.CancelledError)
+        else problems.InternalError("The error is in the log. Nothing is known of its effect.")
+    )
+    await problem_response(Request(scope), problem)(scope, receive, send)

@@ -1,0 +1,101 @@
+"""Which errors are a server's being away, so that the worker waits instead of ending, and what is said of them."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from confluent_kafka import KafkaError, KafkaException
+from sqlalchemy.exc import SQLAlchemyError
+
+from common.kafka.topics import TopicMissingError
+from common.postgres.errors import DRIVER_ERRORS, explained, is_temporary
+from common.worker import TemporaryError
+from history_consumer.consumer.positions import Position
+
+# librdkafka goes on trying by itself, or joins anew. All else, whatever it is, ends the membership: another one finds
+# out whether it still holds, and whoever waits for it is told.
+PASSING: Final = {
+    KafkaError._MAX_POLL_EXCEEDED,  # noqa: SLF001
+    KafkaError._TRANSPORT,  # noqa: SLF001
+    KafkaError._RESOLVE,  # noqa: SLF001
+    KafkaError._ALL_BROKERS_DOWN,  # noqa: SLF001
+    KafkaError._TIMED_OUT,  # noqa: SLF001
+    KafkaError._WAIT_COORD,  # noqa: SLF001
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+    KafkaError.NOT_COORDINATOR,
+    KafkaError.REBALANCE_IN_PROGRESS,
+    KafkaError.UNKNOWN_MEMBER_ID,
+    KafkaError.ILLEGAL_GENERATION,
+    KafkaError.LEADER_NOT_AVAILABLE,
+    KafkaError.NOT_LEADER_FOR_PARTITION,
+    KafkaError.REQUEST_TIMED_OUT,
+    KafkaError.NETWORK_EXCEPTION,
+}
+
+
+@contextmanager
+def database_errors() -> Iterator[None]:
+    """Turn what time may heal in the database into TemporaryError; anything else stays what it is."""
+    try:
+        yield
+    except (SQLAlchemyError, OSError, TimeoutError, *DRIVER_ERRORS) as error:
+        if is_temporary(error):
+            raise TemporaryError("database", explained(error)) from error
+        raise
+
+
+@contextmanager
+def kafka_errors(group: str, topic: str) -> Iterator[None]:
+    """Turn what the broker, or the way to it, refuses into TemporaryError: operators heal it, or time."""
+    try:
+        yield
+    except KafkaException as error:
+        raise TemporaryError("kafka", kafka_explained(error.args[0], group, topic)) from error
+    except TopicMissingError as error:
+        raise TemporaryError("kafka", f"the topic {error} is not there yet") from error
+
+
+def kafka_explained(error: KafkaError, group: str, topic: str) -> str:
+    """Return what is wrong; if something is denied, what, and to whom, as far as a client without a login knows."""
+    said = f"{error.name()}: {error.str()}"
+    # A fatal error (KIP-848) has the reason in its text alone.
+    if "Topic authorization failed" in said:
+        denied = f"READ on the topic {topic}"
+    elif "Group authorization failed" in said:
+        denied = f"READ on the group {group}"
+    else:
+        return said
+    return f"{denied} is denied to this client (User:ANONYMOUS, unless the broker gives it a name): {said}"
+
+
+def out_of_range(topic: str, position: Position) -> str:
+    """Say what is wrong when the topic hasn't got the offset, and the ways out."""
+    return (
+        f"{topic} has no record at offset {position.next_offset}, where the history goes on: records are missing. "
+        "Restore the topic, or rebuild the history (`walletctl history rebuild`)"
+    )
+
+
+def session_refused(seconds: float) -> str:
+    """Say what is wrong when the broker allows no such session timeout, and the way out."""
+    return (
+        f"the broker refuses CONSUMER_SESSION_TIMEOUT_SECONDS={seconds:g}: set it within the broker's "
+        "group.min.session.timeout.ms and group.max.session.timeout.ms"
+    )
+
+
+def recreated(topic: str, position: Position, topic_id: str) -> str:
+    """Say what is wrong when the topic is another one than before, and the ways out."""
+    return (
+        f"{topic} was recreated: its id is {topic_id}, the history was read from {position.topic_id} up to offset "
+        f"{position.next_offset}. Restore the topic, or rebuild the history (`walletctl history rebuild`)"
+    )
+
+
+def restored(topic: str) -> str:
+    """Say what is wrong when the wallet database is in an epoch that the history doesn't know, and the way out."""
+    return (
+        f"the wallet database was restored to an earlier time: what the history has from {topic} may tell of what no "
+        "longer happened. Rebuild the history (`walletctl history rebuild`)"
+    )

@@ -1,0 +1,283 @@
+"""One membership in the consumer group: librdkafka's calls in one thread of their own.
+
+The rebalance callbacks only note what the group gave and took. A partition is read from the moment on that its
+position is known, which is later; librdkafka lets a member assign itself less than it was given.
+
+The assignment is the membership's own and ends with it. Only the thread that calls librdkafka replaces it: callbacks
+run there, inside a poll, and whatever the event loop wants of it is done there too, between polls.
+"""
+
+import asyncio
+import contextvars
+import threading
+from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import TypeVar
+
+import structlog
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+
+from common.worker import TemporaryError
+from history_consumer.consumer.client import client_of_group
+from history_consumer.consumer.failures import PASSING, kafka_explained, out_of_range, session_refused
+from history_consumer.consumer.positions import Assignment, Position
+from history_consumer.consumer.records import Record, end_of, record_of
+from history_consumer.settings import ConsumerSettings
+
+log = structlog.get_logger()
+
+ResultT = TypeVar("ResultT")
+
+_OUT_OF_RANGE = {KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE}  # noqa: SLF001 - public names
+
+
+class Subscription:
+    """A member of the group that reads the topic.
+
+    Raises:
+        KafkaException: the configuration is refused.
+    """
+
+    def __init__(self, settings: ConsumerSettings) -> None:
+        self.assignment = Assignment()
+        self.useless = ""
+        """Why this membership is of no use any more, if somebody else saw it."""
+        self._topic = settings.kafka_topic
+        self._group = settings.consumer_group
+        self._session_seconds = settings.consumer_session_timeout_seconds
+        self._is_joined = False
+        # A record or an end: the broker lets this client read.
+        self._something_came = False
+        # Why no broker answers, and what was said before of one of them.
+        self._brokers_down = ""
+        self._said_last = ""
+        self._is_closed = False
+        # Which record of each partition comes next.
+        self._next_polled: dict[int, int] = {}
+        self._thread = ThreadPoolExecutor(1, "kafka-consumer")
+        self._write_seconds_max = settings.consumer_transaction_timeout_seconds
+        self._nothing_is_written = threading.Event()
+        self._nothing_is_written.set()
+        self._consumer = Consumer({**client_of_group(settings), "error_cb": self._on_client_error})
+        self._consumer.subscribe(
+            [self._topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
+        )
+
+    async def poll(self, records_max: int, wait_seconds: float) -> list[Record]:
+        """Return the next records; wait for the first one, and for no other.
+
+        Raises:
+            TemporaryError: the client is beyond repair and must be made anew, or the broker refuses.
+        """
+        return await self._in_thread(lambda: self._poll(records_max, wait_seconds))
+
+    async def read(self, positions: Sequence[Position]) -> None:
+        """Begin to read these partitions at their positions.
+
+        Raises:
+            TemporaryError: the client refuses.
+        """
+        await self._in_thread(lambda: self._read(positions))
+
+    async def halt(self, position: Position, why: str) -> None:
+        """Stop reading the partition, if it is read, and let it stand still; not if it is no longer ours."""
+        await self._in_thread(lambda: self._halt(position, why))
+
+    async def release(self, positions: Sequence[Position]) -> None:
+        """Let partitions be taken up again, if they still stand still at these positions."""
+        if not self._is_closed:
+            await self._in_thread(lambda: self._release(positions))
+
+    def state(self) -> str:
+        """Return "ok" if this membership works: in the group, reading what it was given, and no broker missing.
+
+        Otherwise return what is wrong or still to come.
+        """
+        assignment = self.assignment
+        if self._brokers_down:
+            return self._brokers_down
+        if not self._is_joined:
+            return f"joining the group {self._group}"
+        if assignment.halted:
+            return assignment.state()
+        if assignment.pending:
+            return f"partitions {', '.join(map(str, sorted(assignment.pending)))} are to be read, and are not yet"
+        if assignment.held and not self._something_came:
+            return f"nothing has come from {self._topic} yet, not even that it is empty"
+        return "ok"
+
+    @property
+    def works(self) -> bool:
+        """Whether the group and the topic have let this membership in; partitions may be halted for all that."""
+        assignment = self.assignment
+        return self._is_joined and not assignment.pending and (self._something_came or not assignment.held)
+
+    @property
+    def may_be_spare(self) -> bool:
+        """Whether the group has given nothing so far, not even word that there is nothing."""
+        return not self._is_joined and not self._is_closed
+
+    def note_members(self, members: Collection[str]) -> None:
+        """Take it from the broker that this is a member: a spare isn't told under KIP-848."""
+        if self.may_be_spare and self._consumer.memberid() in members:
+            self._is_joined = True
+
+    def note_answer(self) -> None:
+        """A broker answered another client of this process."""
+        self._brokers_down = ""
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Give up no partition meanwhile: who gets it next reads where we will be, not where we were."""
+        self._nothing_is_written.clear()
+        try:
+            yield
+        finally:
+            self._nothing_is_written.set()
+
+    async def note_progress(self, positions: Sequence[Position]) -> None:
+        """Tell Kafka where the consumer is, for tools that show the lag; nothing depends on it."""
+        offsets = [TopicPartition(self._topic, position.partition, position.next_offset) for position in positions]
+        try:
+            await self._in_thread(lambda: self._consumer.commit(offsets=offsets, asynchronous=True))
+        except TemporaryError as error:
+            log.debug("kafka_commit_failed", error=str(error))
+
+    async def close(self, wait_seconds: float) -> None:
+        """Leave the group; what isn't done in time is left to the session timeout."""
+        self._is_closed = True
+        loop = asyncio.get_running_loop()
+        closed = asyncio.Event()
+
+        def close() -> None:
+            try:
+                self._thread.shutdown()
+                self._consumer.close()
+            except KafkaException as error:
+                log.warning("group_not_left", error=str(error))
+            finally:
+                loop.call_soon_threadsafe(closed.set)
+
+        # A daemon: a close that hangs must not keep the process.
+        run = contextvars.copy_context().run
+        threading.Thread(target=run, args=(close,), name="kafka-consumer-close", daemon=True).start()
+        try:
+            await asyncio.wait_for(closed.wait(), wait_seconds)
+        except TimeoutError:
+            log.warning("group_not_left_in_time", wait_seconds=wait_seconds)
+
+    async def _in_thread(self, call: Callable[[], ResultT]) -> ResultT:
+        # The context carries the log's fields.
+        run = contextvars.copy_context().run
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, run, call)
+        except KafkaException as error:
+            raise TemporaryError("kafka", kafka_explained(error.args[0], self._group, self._topic)) from error
+
+    def _read(self, positions: Sequence[Position]) -> None:
+        due = [position for position in positions if self.assignment.has(position)]
+        parts = [TopicPartition(self._topic, position.partition, position.next_offset) for position in due]
+        self._consumer.incremental_assign(parts)
+        self._next_polled |= {position.partition: position.next_offset for position in due}
+        self.assignment = self.assignment.holding(due)
+
+    def _release(self, positions: Sequence[Position]) -> None:
+        for position in positions:
+            if self.assignment.halted_at.get(position.partition) is position:
+                self.assignment = self.assignment.looking_up(position.partition)
+                log.info("partition_released", partition=position.partition)
+
+    def _poll(self, records_max: int, wait_seconds: float) -> list[Record]:
+        message = self._consumer.poll(wait_seconds)
+        if message is None:
+            return []
+        # Each message is stamped right after the call that returned it: the next one may serve a rebalance.
+        records = self._stamped([message])
+        if records_max > 1:
+            records += self._stamped(self._consumer.consume(records_max - 1, timeout=0))
+        return records
+
+    def _stamped(self, messages: Sequence[Message]) -> list[Record]:
+        records = []
+        for message in messages:
+            error = message.error()
+            position = self.assignment.held.get(_number(message.partition()))
+            if error is None and position is not None:
+                record = record_of(message, position)
+            elif error is not None and error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001
+                self._something_came = True
+                if position is None or (message.offset() or 0) <= self._next_polled[position.partition]:
+                    continue
+                record = end_of(message, position)
+            else:
+                if error is not None:
+                    self._on_error(error, position, message)
+                continue
+            self._next_polled[record.partition] = record.offset + 1
+            records.append(record)
+        if records:
+            self._something_came, self._brokers_down = True, ""
+        return records
+
+    def _on_error(self, error: KafkaError, position: Position | None, message: Message) -> None:
+        if error.code() in _OUT_OF_RANGE:
+            if position is not None:
+                self._on_out_of_range(position, message.offset())
+            return
+        if error.code() == KafkaError.INVALID_SESSION_TIMEOUT:
+            raise TemporaryError("kafka", session_refused(self._session_seconds))
+        log.warning("kafka_consumer_error", partition=message.partition(), code=error.name(), error=error.str())
+        if error.fatal() or error.code() not in PASSING:
+            raise KafkaException(error)
+
+    def _on_out_of_range(self, position: Position, offset: int | None) -> None:
+        # librdkafka gives this error no version (rd_kafka_offset_reset): that of a fetch from before the partition was
+        # taken up may come after, and has then stopped the fetching anew.
+        if offset is None or offset == self._next_polled[position.partition]:
+            self._halt(position, out_of_range(self._topic, position))
+            return
+        log.warning("partition_read_again", partition=position.partition, refused_offset=offset)
+        self._consumer.incremental_unassign([TopicPartition(self._topic, position.partition)])
+        self.assignment = self.assignment.looking_up(position.partition)
+
+    def _halt(self, position: Position, why: str) -> None:
+        if not self.assignment.has(position):
+            return
+        if position.partition in self.assignment.held:
+            self._consumer.incremental_unassign([TopicPartition(self._topic, position.partition)])
+        self.assignment = self.assignment.halting(position, why)
+        log.error("partition_halted", partition=position.partition, why=why)
+
+    def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        self._is_joined = True
+        self.assignment = self.assignment.given([part.partition for part in partitions])
+        consumer.incremental_assign([])
+        if partitions:
+            log.info("partitions_given", partitions=sorted(part.partition for part in partitions))
+
+    def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        self._nothing_is_written.wait(self._write_seconds_max)
+        self._take(consumer, partitions)
+
+    def _on_lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        self._is_joined = self._something_came = False
+        self._take(consumer, partitions)
+
+    def _take(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        taken = [part.partition for part in partitions]
+        read = [partition for partition in taken if partition in self.assignment.held]
+        self.assignment = self.assignment.without(taken)
+        consumer.incremental_unassign([TopicPartition(self._topic, partition) for partition in read])
+        log.info("partitions_taken", partitions=sorted(taken))
+
+    def _on_client_error(self, error: KafkaError) -> None:
+        log.warning("kafka_client_error", code=error.name(), error=error.str(), fatal=error.fatal())
+        if error.code() == KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001
+            self._brokers_down = f"{error.str()}{self._said_last}"
+        else:
+            self._said_last = f": {kafka_explained(error, self._group, self._topic)}"
+
+
+def _number(partition: int | None) -> int:
+    return -1 if partition is None else partition

@@ -1,0 +1,140 @@
+"""Taking dead letters through the projection again, as the consumer does, when the cause may be gone."""
+
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from confluent_kafka import Message
+from sqlalchemy import RowMapping
+from sqlalchemy.ext.asyncio import AsyncEngine
+from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_random_exponential
+
+from common.postgres.errors import LOCK_NOT_AVAILABLE, may_succeed_again, sqlstate
+from history_consumer import dead_letter_queries
+from history_consumer.consumer.applying import RowsThereError, singly_if_refused, write
+from history_consumer.consumer.deduplication import VERSION_CONFLICT
+from history_consumer.consumer.positions import Position
+from history_consumer.consumer.records import Poison, Record, record_of
+from history_consumer.projection import HistoryRow
+
+_CHUNK_LETTERS_MAX: Final = 500
+_ATTEMPTS_MAX: Final = 10
+
+
+@dataclass
+class Retried:
+    """What became of dead letters.
+
+    Args:
+        count: how many were tried.
+        applied: how many gave history rows that were missing.
+        duplicates: how many gave nothing that the history hadn't.
+        left: how many are dead letters still, by their reason now.
+    """
+
+    count: int = 0
+    applied: int = 0
+    duplicates: int = 0
+    left: Counter[str] = field(default_factory=Counter)
+
+    def add(self, other: "Retried") -> None:
+        """Add what became of others."""
+        self.count += other.count
+        self.applied += other.applied
+        self.duplicates += other.duplicates
+        self.left += other.left
+
+    @property
+    def conflicts(self) -> int:
+        """Return how many claim a (wallet, version) that another event has: an alarm, which no retry heals."""
+        return self.left[VERSION_CONFLICT]
+
+
+async def retry_dead_letters(
+    engine: AsyncEngine, *, dead_letter_id: int | None = None, reason: str | None = None
+) -> AsyncIterator[Retried]:
+    """Apply dead letters that can be applied by now, in their order; the others stay, with the reason as it is now.
+
+    A letter goes in the transaction in which its rows come, and no position moves. Only those that are there
+    at the start are tried.
+
+    Args:
+        engine: of the history's database.
+        dead_letter_id: only this one.
+        reason: only those put aside for this reason.
+
+    Yields:
+        What became of each chunk, committed.
+    """
+    selection = {"id": dead_letter_id, "reason": reason}
+    async with engine.connect() as connection:
+        last = await dead_letter_queries.last(connection)
+    after_id = 0
+    while True:
+        async with engine.connect() as connection:
+            letters = await dead_letter_queries.read(connection, selection, after_id, last, _CHUNK_LETTERS_MAX)
+        if not letters:
+            return
+        after_id = letters[-1]["id"]
+        yield await _retry_chunk(engine, letters)
+
+
+async def _retry_chunk(engine: AsyncEngine, letters: Sequence[RowMapping]) -> Retried:
+    retried = Retried()
+    # A record's position is its own here, and stays when the record turns out to be poison.
+    letter_ids: dict[Position, int] = {}
+    records: list[Record] = []
+    for letter in letters:
+        records.append(_record(letter))
+        letter_ids[records[-1].position] = letter["id"]
+
+    async def write_all(some: Sequence[Record]) -> None:
+        async for attempt in AsyncRetrying(
+            retry=retry_if_exception(_worth_another_try),
+            stop=stop_after_attempt(_ATTEMPTS_MAX),
+            wait=wait_random_exponential(multiplier=0.05, max=1),
+            reraise=True,
+        ):
+            with attempt:
+                done = await _retry_once(engine, {letter_ids[record.position]: record for record in some})
+        retried.add(done)
+
+    await singly_if_refused(records, write_all)
+    return retried
+
+
+async def _retry_once(engine: AsyncEngine, records: Mapping[int, Record]) -> Retried:
+    async with engine.begin() as connection:
+        # Another operator may have retried some of them meanwhile.
+        there = await dead_letter_queries.lock(connection, records)
+        tried = {letter_id: records[letter_id] for letter_id in there}
+        result = await write(connection, list(tried.values()), look_first=True)
+        why = {id(letter.record): letter.poison for letter in result.dead_letters}
+        left = {letter_id: why[id(record)] for letter_id, record in tried.items() if id(record) in why}
+        gone = [letter_id for letter_id in tried if letter_id not in left]
+        await dead_letter_queries.delete(connection, gone)
+        await dead_letter_queries.explain(connection, left)
+    new = {id(row) for row in result.rows}
+    applied = sum(any(id(row) in new for row in _rows(tried[letter_id])) for letter_id in gone)
+    reasons = Counter(poison.reason for poison in left.values())
+    return Retried(len(tried), applied, len(gone) - applied, reasons)
+
+
+def _record(letter: RowMapping) -> Record:
+    headers: list[tuple[str, str | bytes | None]] = [
+        (name, value.encode()) for name, value in letter["headers"] if isinstance(value, str)
+    ]
+    message = Message(
+        topic=letter["topic"], offset=letter["offset"], key=letter["key"], value=letter["value"], headers=headers
+    )
+    position = Position(letter["partition"], letter["offset"], letter["topic_id"], letter["source_epoch"])
+    return record_of(message, position)
+
+
+def _rows(record: Record) -> Sequence[HistoryRow]:
+    return () if isinstance(record.content, Poison) else record.content
+
+
+def _worth_another_try(error: BaseException) -> bool:
+    return isinstance(error, RowsThereError) or may_succeed_again(error) or sqlstate(error) == LOCK_NOT_AVAILABLE

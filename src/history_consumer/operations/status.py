@@ -1,0 +1,146 @@
+"""Where the history stands: its consumers' positions, what is missing, what is wrong with the topic."""
+
+import asyncio
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from confluent_kafka import KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]  # the stubs leave it out
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from common.events import FIRST_SOURCE_EPOCH
+from common.kafka.clients import admin_client
+from common.kafka.topic_settings import find_topic, way_out, wrong_settings
+from common.kafka.topics import TopicMissingError
+from history_consumer import gap_queries
+from history_consumer.operations import status_queries
+
+_ADMIN_TIMEOUT_SECONDS: Final = 5.0
+
+
+@dataclass(frozen=True)
+class Broker:
+    """Where the broker is, and how long the topic must keep events there; -1 is for ever."""
+
+    servers: str
+    retention_ms: int
+
+
+@dataclass(frozen=True)
+class HistoryStatus:
+    """Where the history stands.
+
+    Args:
+        partitions: `consumer_group, topic, partition, next_offset, topic_id, source_epoch, updated_at,
+            high_watermark, lag`; the last two are None where the broker or the partition isn't there.
+        wallets: how many the history knows.
+        events: how many history rows there are.
+        gaps: how many wallets miss a version.
+        old_gaps: how many of them for more than 30 s, which is an alarm.
+        oldest_gaps: `wallet_id, user_id, event_count, max_version, updated_at, open_since, is_old`.
+        dead_letters: how many records were put aside.
+        conflicts: how many of them claim a version that another event has, which is an alarm.
+        kafka: "ok", or why the broker could not be asked.
+        topics_wrong: a line for each topic whose settings may lose events.
+        topics_unchecked: a line for each whose settings could not be asked for.
+    """
+
+    partitions: Sequence[Mapping[str, Any]]
+    wallets: int
+    events: int
+    gaps: int
+    old_gaps: int
+    oldest_gaps: Sequence[Mapping[str, Any]]
+    dead_letters: int
+    conflicts: int
+    kafka: str
+    topics_wrong: Sequence[str]
+    topics_unchecked: Sequence[str]
+
+    @property
+    def lag(self) -> int | None:
+        """Return how many records are still to be applied, or None where the broker could not be asked."""
+        lags = [row["lag"] for row in self.partitions]
+        return None if None in lags else sum(lags)
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether the wallet database was restored, and the history has not been rebuilt since."""
+        return any(row["source_epoch"] < FIRST_SOURCE_EPOCH for row in self.partitions)
+
+
+async def history_status(engine: AsyncEngine, broker: Broker | None, gaps_max: int = 10) -> HistoryStatus:
+    """Return where the history stands; without a broker, without lags.
+
+    Raises:
+        sqlalchemy.exc.DBAPIError: the database is away.
+    """
+    async with engine.connect() as connection:
+        await connection.execution_options(isolation_level="REPEATABLE READ")
+        await connection.execute(gap_queries.KEEP_TABLES)
+        positions = await status_queries.positions(connection)
+        counts = await status_queries.status(connection)
+        gaps = await status_queries.oldest_gaps(connection, gaps_max)
+        alarms = await gap_queries.alarms(connection)
+    kafka = "not asked"
+    ends: dict[tuple[str, int], int] = {}
+    wrong: list[str] = []
+    unchecked: list[str] = []
+    if broker is not None:
+        kafka, ends = await _ends(admin_client(broker.servers), {(row["topic"], row["partition"]) for row in positions})
+        if kafka == "ok":
+            wrong, unchecked = await _check_topics(broker, {row["topic"] for row in positions})
+    partitions = []
+    for row in positions:
+        end = ends.get((row["topic"], row["partition"]))
+        lag = None if end is None else max(0, end - row["next_offset"])
+        partitions.append({**row, "high_watermark": end, "lag": lag})
+    return HistoryStatus(
+        partitions,
+        counts["wallets"],
+        counts["events"],
+        counts["gaps"],
+        alarms["old_gaps"],
+        [dict(row) for row in gaps],
+        counts["dead_letters"],
+        alarms["conflicts"],
+        kafka,
+        wrong,
+        unchecked,
+    )
+
+
+async def _check_topics(broker: Broker, topics: Collection[str]) -> tuple[list[str], list[str]]:
+    """Return a line for each topic whose settings may lose events, and for each that could not be asked for."""
+    wrong: list[str] = []
+    unchecked: list[str] = []
+    for topic in sorted(topics):
+        try:
+            found = wrong_settings(await find_topic(broker.servers, topic), broker.retention_ms)
+        except (KafkaException, TopicMissingError) as error:
+            unchecked.append(f"the settings of topic {topic} could not be checked: {error}")
+            continue
+        if found:
+            wrong.append(way_out(topic, found))
+    return wrong, unchecked
+
+
+async def _ends(admin: AdminClient, partitions: Collection[tuple[str, int]]) -> tuple[str, dict[tuple[str, int], int]]:
+    """Return "ok" or what is wrong, and the offset behind the last record of each partition that answers."""
+    if not partitions:
+        return "ok", {}
+    latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+    requests = {TopicPartition(*partition): latest for partition in partitions}
+    futures = admin.list_offsets(requests, request_timeout=_ADMIN_TIMEOUT_SECONDS)
+    results = await asyncio.gather(*map(asyncio.wrap_future, futures.values()), return_exceptions=True)
+    state = "ok"
+    ends: dict[tuple[str, int], int] = {}
+    for part, result in zip(futures, results, strict=True):
+        if isinstance(result, KafkaException):
+            state = f"away: {result}"
+        elif isinstance(result, BaseException):
+            raise result
+        else:
+            ends[part.topic, part.partition] = result.offset
+    return state, ends

@@ -1,0 +1,113 @@
+"""The JSON that goes out, and the models that document it."""
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import orjson
+from pydantic import BaseModel, Field
+from sqlalchemy import RowMapping
+
+from common.money import to_major
+from history_consumer.projection import Direction, EventType
+from history_consumer.read_api.page_queries import Page
+
+JSON = "application/json"
+
+
+class HistoryItem(BaseModel):
+    """One event as one wallet saw it."""
+
+    event_id: UUID
+    event_type: EventType
+    wallet_id: UUID
+    wallet_version: int = Field(examples=[3])
+    user_id: str = Field(examples=["ada"])
+    transaction_id: UUID | None
+    direction: Direction | None
+    amount: str | None = Field(examples=["30.00"], description="Above zero; null where no money moved.")
+    currency: str = Field(examples=["EUR"])
+    balance_after: str = Field(examples=["20.00"])
+    counterparty_wallet_id: UUID | None
+    event_data: dict[str, Any] = Field(
+        description="The event as it came through Kafka, but for `wallets`: of these only the wallet of this item."
+    )
+    created_at: datetime = Field(description="When the wallet changed.")
+    recorded_at: datetime = Field(description="When the history learned of it.")
+
+
+class HistoryPage(BaseModel):
+    """A page of a history."""
+
+    items: list[HistoryItem]
+    next_cursor: str | None
+    complete: bool = Field(
+        description="Whether no version is missing below the highest of each wallet that the history has heard of."
+        " It says nothing of events that are still on their way."
+    )
+    as_of_version: int | None = Field(
+        examples=[3],
+        description="Up to this version of the wallet nothing is missing and nothing comes any more; null for a user.",
+    )
+    event_count: int = Field(
+        examples=[3],
+        description="How many events the history has of this wallet or user, whatever the filters, in the same look as"
+        " the page. If it is the same on the first and the last page, the pages have all that there was.",
+    )
+
+
+def timestamp(moment: datetime) -> str:
+    """Return RFC 3339 in UTC, to the microsecond."""
+    return moment.isoformat().replace("+00:00", "Z")
+
+
+def item_json(row: RowMapping) -> dict[str, Any]:
+    """Shape a row of `transaction_events` for the owner of its wallet."""
+    return {
+        "event_id": str(row["event_id"]),
+        "event_type": row["event_type"],
+        "wallet_id": str(row["wallet_id"]),
+        "wallet_version": row["wallet_version"],
+        "user_id": row["user_id"],
+        "transaction_id": _text(row["transaction_id"]),
+        "direction": row["direction"],
+        "amount": None if row["amount_minor"] is None else to_major(row["amount_minor"], row["currency"]),
+        "currency": row["currency"],
+        "balance_after": to_major(row["balance_after_minor"], row["currency"]),
+        "counterparty_wallet_id": _text(row["counterparty_wallet_id"]),
+        "event_data": _own_side(row["event_data"], row["direction"]),
+        "created_at": timestamp(row["created_at"]),
+        "recorded_at": timestamp(row["recorded_at"]),
+    }
+
+
+def _own_side(event_data: str, direction: Direction | None) -> orjson.Fragment:
+    """Return the event without the other wallet's balance, version and user. It is stored whole, for the audit.
+
+    The sender is the first of a transfer's wallets (`common.events.TransferDone`).
+    """
+    event = orjson.loads(event_data)
+    is_receiver = direction == "in" and len(event["wallets"]) > 1
+    event["wallets"] = [event["wallets"][is_receiver]]
+    try:
+        return orjson.Fragment(orjson.dumps(event))
+    except orjson.JSONEncodeError:
+        # More than 254 levels, of which no wallet API makes metadata: only what has no levels can be told.
+        flat = {name: value for name, value in event.items() if not isinstance(value, dict | list)}
+        return orjson.Fragment(orjson.dumps({**flat, "wallets": event["wallets"]}))
+
+
+def page_json(page: Page, limit: int, next_cursor: str | None) -> bytes:
+    """Encode the first `limit` rows of the page."""
+    body = {
+        "items": [item_json(row) for row in page.rows[:limit]],
+        "next_cursor": next_cursor,
+        "complete": page.complete,
+        "as_of_version": page.as_of_version,
+        "event_count": page.event_count,
+    }
+    return orjson.dumps(body)
+
+
+def _text(identifier: UUID | None) -> str | None:
+    return None if identifier is None else str(identifier)

@@ -1,0 +1,44 @@
+"""Events of the wallet database as the records that they were, or would have been. Pure."""
+
+from collections.abc import Mapping
+from typing import Any
+from uuid import UUID
+
+from confluent_kafka import Message
+from sqlalchemy import Row
+
+from history_consumer.consumer.positions import Position
+from history_consumer.consumer.records import Poison, Record, record_of
+from history_consumer.rebuild import ledger
+
+Key = tuple[UUID, int]
+"""A wallet and its version."""
+
+
+def record_of_payload(payload: str) -> Record:
+    """Return the record; it has no place in the topic, and so no topic id."""
+    return record_of(Message(value=payload.encode()), Position(0, 0, ""))
+
+
+def keys_of(record: Record) -> list[Key]:
+    """Return what the event claims; nothing, if it is poison."""
+    if isinstance(record.content, Poison):
+        return []
+    return [(row.wallet_id, row.wallet_version) for row in record.content]
+
+
+def key_of(row: Row[Any]) -> Key:
+    """Return the key of a row that has `wallet_id` and `wallet_version`."""
+    return row.wallet_id, row.wallet_version
+
+
+def as_before(record: Record, old: Mapping[Key, str]) -> Record:
+    """Return the event as the old history has it, bytes and id, if it says what the ledger says; else the new one."""
+    before = {old[key] for key in keys_of(record) if key in old}
+    for payload in before:
+        found = record_of_payload(payload)
+        if isinstance(found.content, Poison) or isinstance(record.content, Poison):
+            continue
+        if ledger.same_facts(found.content, record.content):
+            return found
+    return record

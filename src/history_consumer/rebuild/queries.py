@@ -1,0 +1,197 @@
+"""The rebuild's SQL: what the catalogue says of the tables, the positions, and what the wallet database knows."""
+
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
+from typing import Any, Final
+from uuid import UUID
+
+from sqlalchemy import Row, TextClause, text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from common.epochs import Epoch
+from history_consumer.consumer.deduplication import SUPERSEDED
+
+_FETCHED_ROWS: Final = 1000
+
+# Of the session, so that it ends with it, however that ends.
+LOCK: Final = text("SELECT pg_try_advisory_lock(hashtextextended('wallet history rebuild', 0))")
+
+# Plans are kept while the tables grow from nothing: without this, one that reads them whole would be kept too.
+# Without a search path the catalogue writes every name with its schema, whatever the role's or the database's is.
+PREPARE: Final = text("""
+    SELECT set_config('enable_seqscan', 'off', false), set_config('enable_hashjoin', 'off', false),
+        set_config('enable_mergejoin', 'off', false), set_config('search_path', '', false)
+""")
+
+REVISION: Final = text("SELECT string_agg(version_num, ',') FROM history.alembic_version")
+
+# Of the transaction, and for each lock.
+SET_LOCK_TIMEOUT: Final = text("""
+    SELECT set_config(
+        'lock_timeout', greatest(1, cast(setting::integer * cast(:deadlock_timeouts AS float) AS integer))::text, true
+    )
+    FROM pg_settings WHERE name = 'deadlock_timeout'
+""")
+
+LOCK_POSITIONS: Final = text("""
+    SELECT partition, next_offset, topic_id FROM history.processed_offsets
+    WHERE consumer_group = :consumer_group AND topic = :topic ORDER BY partition FOR UPDATE
+""")
+
+POSITIONS: Final = text("""
+    SELECT partition, next_offset, topic_id FROM history.processed_offsets
+    WHERE consumer_group = :consumer_group AND topic = :topic ORDER BY partition
+""")
+
+SET_POSITIONS: Final = text("""
+    INSERT INTO history.processed_offsets
+        (consumer_group, topic, partition, next_offset, topic_id, source_epoch, updated_at)
+    SELECT :consumer_group, :topic, partition, next_offset, :topic_id, :source_epoch, statement_timestamp()
+    FROM unnest(cast(:partitions AS integer[]), cast(:next_offsets AS bigint[])) AS row (partition, next_offset)
+    ORDER BY partition
+    ON CONFLICT (consumer_group, topic, partition) DO UPDATE SET
+        next_offset = excluded.next_offset, topic_id = excluded.topic_id, source_epoch = excluded.source_epoch,
+        updated_at = excluded.updated_at
+""")
+
+# What this history is made of is the truth of that epoch for the topic's other groups too.
+SET_EPOCH: Final = text("""
+    UPDATE history.processed_offsets SET source_epoch = :source_epoch
+    WHERE topic = :topic AND source_epoch <> :source_epoch
+""")
+
+DROP_OTHER_POSITIONS: Final = text("""
+    DELETE FROM history.processed_offsets
+    WHERE consumer_group = :consumer_group AND topic = :topic AND partition <> ALL(cast(:partitions AS integer[]))
+""")
+
+# They tell of what a restore undid: the new history has all that the wallet database knows.
+DROP_SUPERSEDED: Final = text("""
+    DELETE FROM history.dead_letters AS letter
+    USING unnest(cast(:partitions AS integer[]), cast(:ends AS bigint[])) AS epoch (partition, end_offset)
+    WHERE letter.topic_id = :topic_id AND letter.partition = epoch.partition AND letter."offset" < epoch.end_offset
+        AND reason = :reason
+""")
+
+COPY_DEAD_LETTERS: Final = text("""
+    INSERT INTO history.dead_letters (topic, partition, "offset", topic_id, key, value, headers, reason, detail)
+    SELECT topic, partition, "offset", topic_id, key, value, headers, reason, detail
+    FROM history.dead_letters_rebuild ORDER BY id
+    ON CONFLICT (topic_id, partition, "offset") DO NOTHING
+""")
+
+REBUILT: Final = text("""
+    SELECT coalesce(sum(event_count), 0)::bigint AS rows, count(*) AS wallets FROM history.wallet_progress_rebuild
+""")
+
+KNOWN_KEYS: Final = text("""
+    SELECT wallet_id, wallet_version
+    FROM unnest(cast(:wallet_ids AS uuid[]), cast(:versions AS bigint[])) AS asked (wallet_id, wallet_version)
+    JOIN history.transaction_events_rebuild USING (wallet_id, wallet_version)
+""")
+
+OLD_EVENTS: Final = text("""
+    SELECT wallet_id, wallet_version, event_data::text AS event_data
+    FROM unnest(cast(:wallet_ids AS uuid[]), cast(:versions AS bigint[])) AS asked (wallet_id, wallet_version)
+    JOIN history.transaction_events USING (wallet_id, wallet_version)
+""")
+
+# The versions of all wallets, but those whose events are still on their way: so many rows the history must have.
+PUBLISHED_VERSIONS: Final = text("""
+    SELECT (SELECT coalesce(sum(version), 0) FROM wallet.wallets)::bigint - (
+        SELECT coalesce(sum(CASE json_typeof(payload -> 'wallets') WHEN 'array' THEN
+            json_array_length(payload -> 'wallets') END), 0)
+        FROM wallet.outbox WHERE published_at IS NULL
+    )
+""")
+
+PUBLISHED_COUNT: Final = text("SELECT count(*) FROM wallet.outbox WHERE published_at IS NOT NULL")
+
+PUBLISHED_EVENTS: Final = text("""
+    SELECT payload::text AS payload FROM wallet.outbox WHERE published_at IS NOT NULL ORDER BY id
+""")
+
+UNPUBLISHED_EVENTS: Final = text("SELECT payload::text AS payload FROM wallet.outbox WHERE published_at IS NULL")
+
+LEDGER_COUNT: Final = text("""
+    SELECT (SELECT count(*) FROM wallet.wallets) + (
+        SELECT count(*) FROM wallet.wallet_transactions
+        WHERE wallet_id IS NOT NULL AND (type = 'FUND' OR amount_minor < 0)
+    )
+""")
+
+CREATIONS: Final = text("""
+    SELECT id AS wallet_id, user_id, currency, external_id, metadata::text AS metadata, created_at
+    FROM wallet.wallets ORDER BY id
+""")
+
+# One row a movement: the wallet that acted, and for a transfer the receiver beside it.
+MOVEMENTS: Final = text("""
+    SELECT entry.transaction_id, abs(entry.amount_minor) AS amount_minor, entry.currency, entry.reference,
+        entry.metadata::text AS metadata, entry.created_at,
+        entry.wallet_id, wallet.user_id, entry.wallet_version AS version, entry.balance_after_minor,
+        other.wallet_id AS other_id, receiver.user_id AS other_user_id, other.wallet_version AS other_version,
+        other.balance_after_minor AS other_balance_after_minor
+    FROM wallet.wallet_transactions AS entry
+    JOIN wallet.wallets AS wallet ON wallet.id = entry.wallet_id
+    LEFT JOIN wallet.wallet_transactions AS other
+        ON other.transaction_id = entry.transaction_id AND other.wallet_id = entry.counterparty_wallet_id
+        AND entry.type = 'TRANSFER'
+    LEFT JOIN wallet.wallets AS receiver ON receiver.id = other.wallet_id
+    WHERE entry.type = 'FUND' OR entry.amount_minor < 0
+    ORDER BY entry.transaction_id
+""")
+
+
+async def scalar(connection: AsyncConnection, query: TextClause, **parameters: Any) -> Any:
+    """Return the query's only value."""
+    return await connection.scalar(query, parameters)
+
+
+async def every(connection: AsyncConnection, query: TextClause, **parameters: Any) -> Sequence[Row[Any]]:
+    """Return all rows of a query that has few."""
+    return (await connection.execute(query, parameters)).all()
+
+
+async def at_keys(
+    connection: AsyncConnection, query: TextClause, keys: Collection[tuple[UUID, int]]
+) -> Sequence[Row[Any]]:
+    """Return what is found at these (wallet, version)s."""
+    parameters = {"wallet_ids": [key[0] for key in keys], "versions": [key[1] for key in keys]}
+    return (await connection.execute(query, parameters)).all()
+
+
+async def chunks(connection: AsyncConnection, query: TextClause) -> AsyncGenerator[Sequence[Row[Any]], None]:
+    """Yield the query's rows from a server-side cursor: the memory doesn't grow with their number."""
+    result = await connection.stream(query, execution_options={"yield_per": _FETCHED_ROWS})
+    try:
+        async for rows in result.partitions(_FETCHED_ROWS):
+            yield rows
+    finally:
+        await result.close()
+
+
+async def set_positions(
+    connection: AsyncConnection,
+    group: Mapping[str, str],
+    topic_id: str,
+    source_epoch: int,
+    positions: Mapping[int, int],
+) -> None:
+    """Make these the only positions of the group, in this epoch; `group` has `consumer_group` and `topic`."""
+    partitions = sorted(positions)
+    await connection.execute(DROP_OTHER_POSITIONS, {**group, "partitions": partitions})
+    next_offsets = [positions[partition] for partition in partitions]
+    parameters = {**group, "topic_id": topic_id, "partitions": partitions, "next_offsets": next_offsets}
+    await connection.execute(SET_POSITIONS, {**parameters, "source_epoch": source_epoch})
+    await connection.execute(SET_EPOCH, {"topic": group["topic"], "source_epoch": source_epoch})
+
+
+async def drop_superseded(connection: AsyncConnection, epoch: Epoch) -> int:
+    """Remove dead letters of what was published before the restore that began the epoch; return how many."""
+    parameters = {
+        "topic_id": epoch.topic_id,
+        "partitions": list(epoch.topic_ends),
+        "ends": list(epoch.topic_ends.values()),
+        "reason": SUPERSEDED,
+    }
+    return (await connection.execute(DROP_SUPERSEDED, parameters)).rowcount

@@ -1,0 +1,116 @@
+"""What operators do with rows that are set aside: park, retry, skip. Each leaves an audit row."""
+
+from collections.abc import AsyncIterator
+from typing import Any, Final
+from uuid import UUID
+
+import orjson
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from common.actor import actor
+from outbox_relay.operations import parking_queries, queries
+from outbox_relay.operations.replay import leased
+
+_CHUNK_ROWS_MAX: Final = 1000
+
+
+class RowStateError(Exception):
+    """The row isn't there, or not in the state that this is for."""
+
+
+@leased
+async def park(engine: AsyncEngine, row_id: int, reason: str) -> None:
+    """Set a pending row aside; the relays then park the wallet's later rows, and nobody else's.
+
+    Raises:
+        RowStateError: it isn't pending.
+    """
+    async with engine.begin() as connection:
+        await _lock_lane_of(connection, row_id)
+        if not await parking_queries.park_row(connection, row_id, f"parked by an operator: {reason}"):
+            raise RowStateError(f"outbox row {row_id} is not pending")
+        await _audit(connection, "park", {"id": row_id}, 1, reason)
+
+
+@leased
+async def skip(engine: AsyncEngine, row_id: int, reason: str) -> None:
+    """Give a parked row up for good: it is never published, and later ones no longer wait behind it.
+
+    They stay parked until they are retried. The history of each wallet that the event touched has a hole there
+    for ever, and says so.
+
+    Raises:
+        RowStateError: it isn't parked.
+    """
+    async with engine.begin() as connection:
+        await _lock_lane_of(connection, row_id)
+        if not await parking_queries.skip_row(connection, row_id):
+            raise RowStateError(f"outbox row {row_id} is not parked")
+        await _audit(connection, "skip", {"id": row_id}, 1, reason)
+
+
+async def wallet_of(engine: AsyncEngine, row_id: int) -> UUID:
+    """Return the wallet of a row.
+
+    Raises:
+        RowStateError: there is no such row.
+    """
+    async with engine.connect() as connection:
+        return (await _find(connection, row_id))[0]
+
+
+async def count_parked(engine: AsyncEngine, wallet_id: UUID | None) -> tuple[int, int]:
+    """Return how many rows are parked, and of how many wallets: this one or all."""
+    async with engine.connect() as connection:
+        wallets = await parking_queries.parked_wallets(connection, wallet_id)
+    return sum(wallet.row_count for wallet in wallets), len(wallets)
+
+
+async def retry(engine: AsyncEngine, wallet_id: UUID | None, reason: str | None = None) -> AsyncIterator[list[int]]:
+    """Make all parked rows of this wallet, or of every wallet, pending again, in their order and in chunks.
+
+    Rows that the relays park meanwhile, behind those whose turn is still to come, are released too. What is
+    poison still is parked again, and what follows it.
+
+    Yields:
+        The ids of each chunk, committed.
+    """
+    async with engine.begin() as connection:
+        wallets = await parking_queries.parked_wallets(connection, wallet_id)
+        selection = {"all": True} if wallet_id is None else {"wallet_id": str(wallet_id)}
+        await _audit(connection, "retry", selection, sum(wallet.row_count for wallet in wallets), reason)
+    for wallet in wallets:
+        after_id = 0
+        while True:
+            ids = await _unpark(engine, wallet.aggregate_id, wallet.lane, after_id)
+            if ids:
+                after_id = ids[-1]
+                yield ids
+            if len(ids) < _CHUNK_ROWS_MAX:
+                # Read under the lease: no relay has parked another behind these.
+                break
+
+
+@leased
+async def _unpark(engine: AsyncEngine, wallet_id: UUID, lane: int, after_id: int) -> list[int]:
+    async with engine.begin() as connection:
+        await parking_queries.lock_lane(connection, lane)
+        return await parking_queries.unpark(connection, wallet_id, lane, after_id, _CHUNK_ROWS_MAX)
+
+
+async def _find(connection: AsyncConnection, row_id: int) -> tuple[UUID, int]:
+    row = await parking_queries.find_row(connection, row_id)
+    if row is None:
+        raise RowStateError(f"there is no outbox row {row_id}")
+    return row.aggregate_id, row.lane
+
+
+async def _lock_lane_of(connection: AsyncConnection, row_id: int) -> None:
+    _, lane = await _find(connection, row_id)
+    await parking_queries.lock_lane(connection, lane)
+
+
+async def _audit(
+    connection: AsyncConnection, action: str, selection: dict[str, Any], row_count: int, reason: str | None
+) -> None:
+    await queries.audit(connection, actor(), action, orjson.dumps(selection).decode(), row_count, reason)

@@ -1,0 +1,96 @@
+"""Replay: published rows are made pending again, in order, and the relays do the rest."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any, Final
+from uuid import UUID
+
+import orjson
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncEngine
+from tenacity import retry, retry_if_exception, stop_after_attempt, wait_random
+
+from common.actor import actor
+from common.postgres.errors import LOCK_NOT_AVAILABLE, sqlstate
+from outbox_relay.operations import queries
+
+_CHUNK_ROWS_MAX: Final = 1000
+
+leased = retry(
+    # A relay has the lane's lease just now; it is never for long.
+    retry=retry_if_exception(lambda error: isinstance(error, DBAPIError) and sqlstate(error) == LOCK_NOT_AVAILABLE),
+    stop=stop_after_attempt(20),
+    wait=wait_random(0, 0.2),
+    reraise=True,
+)
+"""Run a transaction that takes lanes' leases again if a relay kept one for too long."""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which outbox rows; what is None doesn't matter. Ids are inclusive, `created_to` is not."""
+
+    from_id: int | None = None
+    to_id: int | None = None
+    wallet_id: UUID | None = None
+    event_type: str | None = None
+    created_from: datetime | None = None
+    created_to: datetime | None = None
+
+    def is_empty(self) -> bool:
+        """Whether it selects everything."""
+        return all(value is None for value in asdict(self).values())
+
+
+async def count_replayable(engine: AsyncEngine, selection: Selection) -> tuple[int, int, int]:
+    """Return how many published rows are selected, and their lowest and highest id."""
+    async with engine.connect() as connection:
+        return await queries.count_replayable(connection, asdict(selection))
+
+
+async def replay(
+    engine: AsyncEngine,
+    selection: Selection,
+    *,
+    rate_per_second: float | None = None,
+    reason: str | None = None,
+) -> AsyncIterator[list[int]]:
+    """Publish selected rows once more: make them pending again, in order, and let the relays do the rest.
+
+    Safe at any time: consumers drop what they have. Only rows that exist at the start are replayed. A replay
+    that was interrupted goes on with `from_id` set behind the last id it reported.
+
+    Args:
+        engine: the wallet database.
+        selection: which rows.
+        rate_per_second: rows a second at most.
+        reason: why, for the audit.
+
+    Yields:
+        The ids of each chunk, committed.
+    """
+    count, _, highest = await count_replayable(engine, selection)
+    bounded: dict[str, Any] = {**asdict(selection), "to_id": min(highest, selection.to_id or highest)}
+    async with engine.begin() as connection:
+        said = orjson.dumps({key: value for key, value in asdict(selection).items() if value is not None})
+        await queries.audit(connection, actor(), "replay", said.decode(), count, reason)
+    chunk_rows = _CHUNK_ROWS_MAX if rate_per_second is None else max(1, min(_CHUNK_ROWS_MAX, int(rate_per_second)))
+    after_id = 0
+    while True:
+        started = time.monotonic()
+        ids = await _make_pending(engine, bounded, after_id, chunk_rows)
+        if not ids:
+            return
+        after_id = ids[-1]
+        yield ids
+        if rate_per_second is not None:
+            await asyncio.sleep(max(0.0, len(ids) / rate_per_second - (time.monotonic() - started)))
+
+
+@leased
+async def _make_pending(engine: AsyncEngine, selection: dict[str, Any], after_id: int, limit: int) -> list[int]:
+    async with engine.begin() as connection:
+        return await queries.make_pending(connection, selection, after_id, limit)

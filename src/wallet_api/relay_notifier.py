@@ -1,0 +1,61 @@
+"""Telling the relays that there is something to publish, so that they needn't find out by asking.
+
+A hint and no more: one that is lost costs a relay's next look, some milliseconds later. It never goes with the
+money: a transaction with a NOTIFY in it takes a lock on the whole cluster when it commits, which would queue up
+the commits of all processes (PostgreSQL, async.c, `PreCommit_Notify`).
+"""
+
+import asyncio
+from typing import Final
+
+import structlog
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from common.logs import BoundedLog
+from common.postgres.errors import is_unreachable
+from common.postgres.raw_sql import driver_connection
+from wallet_api import queries
+
+log = BoundedLog(structlog.get_logger())
+
+# After a burst relays gather by themselves (outbox_relay/adaptive_batching.py), and hints only cost.
+_SHORTEST_SECONDS: Final = 0.005
+_LONGEST_SECONDS: Final = 0.04
+_SECONDS_A_COMMAND: Final = 0.001
+_PAUSE_SECONDS: Final = 1.0
+
+
+class WakeUp:
+    """Sends one NOTIFY for all the commits of some milliseconds, from a connection of its own.
+
+    Args:
+        engine: of one connection. It needn't be durable: a NOTIFY takes a transaction id, and its
+            commit would wait for the disk.
+    """
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+        self._committed = asyncio.Event()
+        self._commands = 0
+
+    def note_commit(self, commands: int) -> None:
+        """Take note that there may be something to publish of so many commands."""
+        self._commands += commands
+        self._committed.set()
+
+    async def run(self) -> None:
+        """Send until cancelled; while the database is away, wait."""
+        while True:
+            await self._committed.wait()
+            self._committed.clear()
+            pause_seconds = min(_LONGEST_SECONDS, max(_SHORTEST_SECONDS, self._commands * _SECONDS_A_COMMAND))
+            self._commands = 0
+            try:
+                async with driver_connection(self._engine) as connection:
+                    await queries.notify_relays(connection)
+            except Exception as error:
+                if not is_unreachable(error):
+                    raise
+                pause_seconds = _PAUSE_SECONDS
+                log.warning("relays_not_woken", error=error, pause_seconds=pause_seconds)
+            await asyncio.sleep(pause_seconds)

@@ -1,0 +1,189 @@
+"""Connections lent as asyncpg knows them."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import asyncpg
+import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from common.postgres.engine import create_engine
+from common.postgres.errors import is_unreachable
+from common.postgres.raw_sql import PING, Statement, driver_connection
+from support.proxy import Proxy
+
+Eventually = Callable[..., Awaitable[Any]]
+
+
+@pytest.fixture
+async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
+    """Of one connection: who wants it gets the one that was used before, if it was kept."""
+    engine = create_engine(database_url, "tests", pool_size=1, pool_timeout_seconds=2)
+    yield engine
+    await engine.dispose()
+
+
+async def pid(engine: AsyncEngine) -> int:
+    async with driver_connection(engine) as connection:
+        assert not connection.is_in_transaction()
+        assert await connection.fetchval("SELECT count(*) FROM wallet.source_epochs WHERE epoch = 7") == 0
+        found: int = connection.get_server_pid()
+        return found
+
+
+async def use(engine: AsyncEngine, *statements: str, cut_after_seconds: float | None = None) -> None:
+    """Begin a transaction, write something, run the statements, and leave it at that."""
+    async with driver_connection(engine) as connection:
+        if cut_after_seconds is not None:
+            asyncio.get_running_loop().call_later(cut_after_seconds, connection.terminate)
+        await connection.execute("BEGIN")
+        await connection.execute("INSERT INTO wallet.source_epochs (epoch, actor) VALUES (7, 'test')")
+        for statement in statements:
+            await connection.execute(statement)
+
+
+async def test_a_transaction_that_is_left_open_is_rolled_back_and_the_connection_is_kept(engine: AsyncEngine) -> None:
+    before = await pid(engine)
+    await use(engine)
+    assert await pid(engine) == before
+
+
+@pytest.mark.parametrize("failing", ["SELECT 1 / 0", "nonsense"])
+async def test_a_transaction_that_fails_is_rolled_back_and_the_connection_is_kept(
+    engine: AsyncEngine, failing: str
+) -> None:
+    before = await pid(engine)
+    with pytest.raises(asyncpg.PostgresError):
+        await use(engine, failing)
+    assert await pid(engine) == before
+
+
+async def test_a_connection_that_is_cancelled_in_the_middle_of_a_statement_is_thrown_away(engine: AsyncEngine) -> None:
+    before = await pid(engine)
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(use(engine, "SELECT pg_sleep(60)"), 0.5)
+    assert await pid(engine) != before
+
+
+async def test_a_connection_that_was_cut_is_thrown_away_and_the_error_says_so(engine: AsyncEngine) -> None:
+    before = await pid(engine)
+    with pytest.raises(asyncpg.ConnectionDoesNotExistError):
+        await use(engine, "SELECT pg_sleep(60)", cut_after_seconds=0.5)
+    assert await pid(engine) != before
+
+
+@pytest.mark.parametrize(
+    "error", [asyncpg.AdminShutdownError(), asyncpg.InternalClientError(), asyncpg.InterfaceError(""), OSError()]
+)
+async def test_an_error_that_says_that_the_server_is_away_costs_the_connection(
+    engine: AsyncEngine, error: Exception
+) -> None:
+    """Whoever took it next would find out again."""
+
+    async def fail() -> None:
+        async with driver_connection(engine):
+            raise error
+
+    before = await pid(engine)
+    with pytest.raises(type(error)):
+        await fail()
+    assert is_unreachable(error)
+    assert await pid(engine) != before
+
+
+async def test_a_connection_whose_rollback_is_cancelled_is_thrown_away(
+    linked_database_url: str, database_link: Proxy, eventually: Eventually
+) -> None:
+    engine = create_engine(linked_database_url, "tests", pool_size=1, pool_timeout_seconds=2)
+    before = await pid(engine)
+    database_link.forget_at = lambda piece: b"ROLLBACK" in piece
+    using = asyncio.create_task(use(engine))
+
+    async def is_rolling_back() -> bool:
+        return database_link.forget_at is None
+
+    await eventually(is_rolling_back)
+    using.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await using
+    assert await pid(engine) != before
+    await engine.dispose()
+
+
+async def test_sessions_that_were_all_ended_are_not_lent_again(database_url: str, eventually: Eventually) -> None:
+    engine = create_engine(database_url, "all ended", pool_size=3, pool_timeout_seconds=2)
+    async with driver_connection(engine) as one, driver_connection(engine) as two, driver_connection(engine) as three:
+        connections = [one, two, three]
+    operator = await asyncpg.connect(database_url)
+    await operator.execute(
+        "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE application_name = 'all ended'"
+    )
+    await operator.close()
+
+    async def are_known_to_have_ended() -> bool:
+        return all(connection.is_closed() for connection in connections)
+
+    await eventually(are_known_to_have_ended)
+    await pid(engine)
+    async with engine.connect() as connection:
+        await connection.execute(PING)
+    await engine.dispose()
+
+
+async def test_who_is_cancelled_while_an_ended_connection_is_replaced_leaves_its_place_in_the_pool(
+    engine: AsyncEngine,
+) -> None:
+    # At each step of the way.
+    for steps in range(12):
+        async with driver_connection(engine) as connection:
+            pass
+        connection.terminate()
+        taking = asyncio.create_task(pid(engine))
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        taking.cancel()
+        await asyncio.wait({taking})
+        await pid(engine)
+
+
+async def test_a_statement_takes_its_parameters_by_name_each_once(engine: AsyncEngine) -> None:
+    statement = Statement("SELECT cast(:b AS int) - cast(:a AS int) AS difference, cast(:b AS int) AS b")
+    assert statement.sql.count("$1") == 2
+    async with driver_connection(engine) as connection:
+        (row,) = await statement.fetch(connection, a=1, b=3)
+    assert dict(row) == {"difference": 2, "b": 3}
+    with pytest.raises(KeyError, match="a"):
+        await statement.fetch(connection, b=3)
+
+
+async def test_a_transaction_ends_though_its_connection_was_forgotten_between_preparing_a_statement_and_running_it(
+    database_url: str, linked_database_url: str, database_link: Proxy
+) -> None:
+    """Such a session isn't idle in its transaction, and would keep its locks for as long as TCP is alive."""
+    engine = create_engine(
+        linked_database_url, "tests", idle_in_transaction_timeout_seconds=1, transaction_timeout_seconds=2
+    )
+    is_prepared = False
+
+    def is_behind_preparing(piece: bytes) -> bool:
+        nonlocal is_prepared
+        was_prepared, is_prepared = is_prepared, is_prepared or b"never run" in piece
+        return was_prepared
+
+    async def hold() -> None:
+        async with driver_connection(engine) as connection:
+            await connection.execute("BEGIN; SELECT FROM wallet.source_epochs FOR UPDATE")
+            await connection.fetch("SELECT 'never run'")
+
+    database_link.forget_at = is_behind_preparing
+    holding = asyncio.create_task(hold())
+    async with asyncio.timeout(20):
+        while database_link.forget_at is not None:
+            await asyncio.sleep(0.05)
+    other = await asyncpg.connect(database_url)
+    await other.execute("BEGIN; SET LOCAL lock_timeout = '15s'; SELECT FROM wallet.source_epochs FOR UPDATE; COMMIT")
+    await other.close()
+    holding.cancel()
+    await asyncio.wait({holding})
+    await engine.dispose()

@@ -1,0 +1,208 @@
+"""The database behind a network that breaks as it is told."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+from uuid import uuid4
+
+import asyncpg
+import pytest
+import structlog
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+from structlog.testing import LogCapture
+
+import common.postgres.database_health
+from common.postgres.database_health import INTERVAL_SECONDS, PATIENCE_SECONDS, PING, Pulse, pulse_felt
+from common.postgres.engine import create_engine
+from common.postgres.errors import is_unreachable
+from support.proxy import Proxy
+
+Eventually = Callable[..., Awaitable[Any]]
+TOLD_SECONDS_MAX = INTERVAL_SECONDS + PATIENCE_SECONDS + 3
+"""The promise, and what a busy machine may add."""
+
+
+@pytest.fixture
+async def engine(linked_database_url: str) -> AsyncIterator[AsyncEngine]:
+    engine = create_engine(linked_database_url, "tests", pool_size=5)
+    yield engine
+    await engine.dispose()
+
+
+async def use_pool(engine: AsyncEngine) -> None:
+    """Use every connection that there may be."""
+    await asyncio.gather(*(sleep_in_database(engine, 0.1) for _ in range(5)))
+
+
+async def sleep_in_database(engine: AsyncEngine, seconds: float) -> None:
+    async with engine.connect() as connection:
+        await connection.execute(text("SELECT pg_sleep(:seconds)"), {"seconds": seconds})
+
+
+def says(pulse: Pulse, state: str) -> Callable[[], Awaitable[bool]]:
+    async def look() -> bool:
+        return pulse.state() == state
+
+    return look
+
+
+async def test_what_waits_on_a_silent_network_fails_within_a_second_and_the_pool_is_sound_afterwards(
+    engine: AsyncEngine, database_link: Proxy, eventually: Eventually
+) -> None:
+    async with pulse_felt(engine) as pulse:
+        await use_pool(engine)
+        database_link.silence()
+        silent_at = time.monotonic()
+        # More than there are connections: some wait for one of those that wait for the network.
+        found = await asyncio.gather(*(sleep_in_database(engine, 0) for _ in range(8)), return_exceptions=True)
+        assert all(isinstance(error, BaseException) and is_unreachable(error) for error in found), found
+        assert time.monotonic() - silent_at < TOLD_SECONDS_MAX
+        assert pulse.state() == "away: no answer"
+        with pytest.raises(ConnectionError):
+            await sleep_in_database(engine, 0)
+        database_link.heal()
+        await eventually(says(pulse, "ok"))
+        await use_pool(engine)
+
+
+async def test_nobody_meets_connections_that_a_firewall_forgot(
+    engine: AsyncEngine, database_link: Proxy, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = LogCapture()
+    log = structlog.wrap_logger(None, processors=[seen], wrapper_class=structlog.make_filtering_bound_logger(0))
+    monkeypatch.setattr(common.postgres.database_health, "log", log)
+
+    async def gone_and_back() -> bool:
+        return [entry["event"] for entry in seen.entries] == ["database_away", "database_back"]
+
+    async with pulse_felt(engine):
+        await use_pool(engine)
+        database_link.silence()
+        database_link.heal(forget=True)
+        await eventually(gone_and_back)
+        await use_pool(engine)
+
+
+async def test_a_process_that_stands_still_itself_does_not_take_the_database_for_away(
+    engine: AsyncEngine, database_link: Proxy, eventually: Eventually
+) -> None:
+    questions = 0
+
+    def stand_still(_: bytes) -> bool:
+        nonlocal questions
+        questions += 1
+        time.sleep(PATIENCE_SECONDS + 0.1)
+        return False
+
+    async def three_questions() -> bool:
+        return questions >= 3
+
+    async with pulse_felt(engine), engine.connect() as connection:
+        await connection.execute(text("SELECT 2"))
+        database_link.forget_at = stand_still
+        await eventually(three_questions)
+        database_link.forget_at = None
+        await connection.execute(text("SELECT 2"))
+
+
+async def test_a_pulse_whose_own_session_was_ended_takes_another_and_disturbs_nobody(
+    engine: AsyncEngine, database_url: str, eventually: Eventually
+) -> None:
+    seen: set[int] = set()
+    operator = await asyncpg.connect(database_url)
+
+    async def three_sessions() -> bool:
+        # Only one that has answered once: a session that is ended while it is new counts as a database that is away.
+        for row in await operator.fetch(
+            "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'pulse'"
+            " AND state = 'idle' AND query = $1",
+            PING,
+        ):
+            await operator.execute("SELECT pg_terminate_backend($1, 5000)", row["pid"])
+            seen.add(row["pid"])
+        return len(seen) >= 3
+
+    async with pulse_felt(engine):
+        waiting = asyncio.create_task(sleep_in_database(engine, 3))
+        await eventually(three_sessions)
+        await waiting
+    await operator.close()
+
+
+async def test_a_pulse_whose_session_asyncpg_has_lost_takes_another_and_disturbs_nobody(
+    engine: AsyncEngine, database_url: str, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """asyncpg has an error of its own for a connection whose end it has heard of, but not seen."""
+    lost: list[int] = []
+    fetchval = asyncpg.Connection.fetchval
+    operator = await asyncpg.connect(database_url)
+
+    async def lose_first(connection: asyncpg.Connection, query: str, *args: object, **options: Any) -> Any:
+        if query == PING and not lost:
+            lost.append(connection.get_server_pid())
+            raise asyncpg.InternalClientError
+        return await fetchval(connection, query, *args, **options)
+
+    async def has_another() -> bool:
+        found = await operator.fetch(
+            "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'pulse'"
+        )
+        return bool(lost) and bool({row["pid"] for row in found} - set(lost))
+
+    async with pulse_felt(engine):
+        waiting = asyncio.create_task(sleep_in_database(engine, 2))
+        monkeypatch.setattr(asyncpg.Connection, "fetchval", lose_first)
+        await eventually(has_another)
+        await waiting
+    await operator.close()
+
+
+async def test_a_database_that_has_no_connection_left_for_the_pulse_is_not_away(
+    engine: AsyncEngine, database_url: str
+) -> None:
+    operator = await asyncpg.connect(database_url)
+    role = f"crowd_{uuid4().hex}"
+    await operator.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'crowd' CONNECTION LIMIT 2")
+    url = engine.url.set(username=role, password="crowd", drivername="postgresql")
+    crowded = create_engine(url.render_as_string(hide_password=False), "tests")
+    try:
+        async with pulse_felt(crowded), crowded.connect() as connection:
+            await connection.execute(text(PING))
+            await operator.execute(f"ALTER ROLE {role} CONNECTION LIMIT 1")
+            await operator.execute(
+                "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+                " WHERE usename = $1 AND application_name = 'pulse'",
+                role,
+            )
+            # For longer than some beats.
+            await connection.execute(text("SELECT pg_sleep(1)"))
+    finally:
+        await crowded.dispose()
+        await operator.execute(f"DROP ROLE {role}")
+        await operator.close()
+
+
+async def test_a_database_that_refuses_is_logged_once_however_often_it_is_asked(
+    engine: AsyncEngine, database_url: str, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = LogCapture()
+    log = structlog.wrap_logger(None, processors=[seen], wrapper_class=structlog.make_filtering_bound_logger(0))
+    monkeypatch.setattr(common.postgres.database_health, "log", log)
+    monkeypatch.setattr(common.postgres.database_health, "_REFUSED_INTERVAL_SECONDS", 0.05)
+    operator = await asyncpg.connect(database_url)
+    role = f"shut_out_{uuid4().hex}"
+    await operator.execute(f"CREATE ROLE {role} NOLOGIN")
+    url = engine.url.set(username=role, drivername="postgresql")
+    refused = create_engine(url.render_as_string(hide_password=False), "tests")
+    async with pulse_felt(refused) as pulse:
+        for _ in range(5):
+            await pulse.beat()
+            assert pulse.state().startswith("refuses: ")
+        await operator.execute(f"ALTER ROLE {role} LOGIN")
+        await eventually(says(pulse, "ok"))
+    assert [entry["event"] for entry in seen.entries] == ["database_refuses", "database_back"]
+    await refused.dispose()
+    await operator.execute(f"DROP ROLE {role}")
+    await operator.close()

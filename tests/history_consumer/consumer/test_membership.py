@@ -1,0 +1,190 @@
+"""`/ready` says that Kafka is well only if this membership works; what is denied is told, waited for, and heals."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from itertools import pairwise
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from confluent_kafka.admin import AclOperation, AdminClient, ResourceType  # type: ignore[attr-defined]
+from prometheus_client import REGISTRY
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from common.kafka.topics import ensure_topic
+from common.worker import FAILURE_PAUSES, Health, TemporaryError
+from history_consumer.consumer.consumer import HistoryConsumer
+from history_consumer.consumer.monitor import Watch
+from history_consumer.run import consume
+from history_consumer.settings import ConsumerSettings
+from support.brokers_with_acls import BrokerWithAcls, broker_with_acls
+
+Eventually = Callable[..., Awaitable[Any]]
+
+OPERATIONS = {"group": (ResourceType.GROUP, AclOperation.READ), "topic": (ResourceType.TOPIC, AclOperation.READ)}
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrokerWithAcls]:
+    with broker_with_acls(tmp_path_factory.mktemp("kafka_with_acls")) as broker:
+        yield broker
+
+
+@pytest.fixture(params=["classic", "consumer"])
+async def settings(
+    request: pytest.FixtureRequest, guarded: BrokerWithAcls, database_url: str, session_timeout_seconds: float
+) -> ConsumerSettings:
+    """Of a consumer whose topic is there, and who may do nothing."""
+    settings = ConsumerSettings(
+        database_url=database_url,
+        kafka_bootstrap_servers=guarded.bootstrap_servers,
+        kafka_topic=f"wallet_events_{uuid4().hex}",
+        consumer_group=f"history-{uuid4().hex}",
+        consumer_group_protocol=request.param,
+        consumer_poll_seconds=0.02,
+        consumer_check_seconds=0.1,
+        consumer_session_timeout_seconds=session_timeout_seconds,
+    )
+    await ensure_topic(guarded.admin, settings.kafka_topic, 1, {})
+    return settings
+
+
+@asynccontextmanager
+async def consuming(settings: ConsumerSettings) -> AsyncIterator[Callable[[str], Callable[[], Awaitable[bool]]]]:
+    """Run a consumer as its process does; yield what makes conditions: `/ready` says that of Kafka."""
+    stop, health = asyncio.Event(), Health()
+    running = asyncio.create_task(consume(settings, stop, health))
+
+    def says(what: str) -> Callable[[], Awaitable[bool]]:
+        async def condition() -> bool:
+            assert not running.done(), running.exception()
+            said = health.checks.get("kafka", "")
+            return said == "ok" if what == "ok" else what in said
+
+        return condition
+
+    try:
+        yield says
+    finally:
+        stop.set()
+        await asyncio.wait_for(running, 30)
+
+
+def allow(guarded: BrokerWithAcls, settings: ConsumerSettings, what: str) -> None:
+    resource, operation = OPERATIONS[what]
+    guarded.allow(resource, name_of(settings, what), operation)
+
+
+def name_of(settings: ConsumerSettings, what: str) -> str:
+    return settings.consumer_group if what == "group" else settings.kafka_topic
+
+
+def failures() -> float:
+    return REGISTRY.get_sample_value("history_failures_total", {"dependency": "kafka"}) or 0.0
+
+
+async def test_what_is_denied_from_the_start_is_told_and_heals_when_it_is_allowed(
+    guarded: BrokerWithAcls, settings: ConsumerSettings, eventually: Eventually
+) -> None:
+    before = failures()
+    async with consuming(settings) as says:
+        await eventually(says(f"READ on the topic {settings.kafka_topic} is denied to this client (User:ANONYMOUS"))
+        guarded.allow(ResourceType.TOPIC, settings.kafka_topic, AclOperation.DESCRIBE)
+        await eventually(says(f"READ on the group {settings.consumer_group} is denied to this client (User:ANONYMOUS"))
+        allow(guarded, settings, "group")
+        await eventually(says(f"READ on the topic {settings.kafka_topic} is denied"))
+        assert failures() >= before + 3
+        allow(guarded, settings, "topic")
+        await eventually(says("ok"))
+
+
+@pytest.mark.parametrize("what", ["group", "topic"])
+async def test_what_is_denied_later_is_told_by_an_idle_consumer_too_and_heals(
+    guarded: BrokerWithAcls, settings: ConsumerSettings, eventually: Eventually, what: str
+) -> None:
+    for each in OPERATIONS:
+        allow(guarded, settings, each)
+    guarded.allow(ResourceType.TOPIC, settings.kafka_topic, AclOperation.DESCRIBE)
+    async with consuming(settings) as says:
+        await eventually(says("ok"))
+        resource, operation = OPERATIONS[what]
+        guarded.disallow(resource, name_of(settings, what), operation)
+        await eventually(says(f"READ on the {what} {name_of(settings, what)} is denied"))
+        # It stays said while the next memberships try.
+        for _ in range(20):
+            assert not await says("ok")()
+            await asyncio.sleep(0.02)
+        allow(guarded, settings, what)
+        await eventually(says("ok"))
+
+
+async def test_a_denied_consumer_tries_again_ever_more_seldom(
+    guarded: BrokerWithAcls, settings: ConsumerSettings, engine: AsyncEngine
+) -> None:
+    allow(guarded, settings, "topic")
+    consumer = HistoryConsumer(settings, engine, Health())
+    times: list[float] = []
+    async with asyncio.timeout(40):
+        while len(times) < 5:
+            try:
+                assert await consumer.run_once() == 0
+            except TemporaryError as error:
+                # What is allowed takes a moment, so the topic may be denied at first.
+                if "READ on the group" in str(error):
+                    times.append(time.monotonic())
+    await consumer.close()
+    for number, (earlier, later) in enumerate(pairwise(times), start=1):
+        assert later - earlier >= FAILURE_PAUSES.after(number)
+
+
+async def test_a_spare_that_was_given_nothing_is_ready(
+    guarded: BrokerWithAcls, settings: ConsumerSettings, eventually: Eventually
+) -> None:
+    for each in OPERATIONS:
+        allow(guarded, settings, each)
+    async with consuming(settings) as first, consuming(settings) as second:
+        await eventually(first("ok"))
+        await eventually(second("ok"))
+        resource, operation = OPERATIONS["group"]
+        guarded.disallow(resource, settings.consumer_group, operation)
+        await eventually(first("READ on the group"))
+        await eventually(second("READ on the group"))
+
+
+async def test_a_topic_that_goes_is_told_and_one_that_comes_in_its_place_too(
+    guarded: BrokerWithAcls, settings: ConsumerSettings, eventually: Eventually
+) -> None:
+    admin: AdminClient = guarded.admin
+    for each in OPERATIONS:
+        allow(guarded, settings, each)
+    async with consuming(settings) as says:
+        await eventually(says("ok"))
+        await asyncio.wrap_future(admin.delete_topics([settings.kafka_topic])[settings.kafka_topic])
+        await eventually(says(f"the topic {settings.kafka_topic} is not there yet"))
+        await eventually(lambda: ensure_topic(admin, settings.kafka_topic, 1, {}))
+        await eventually(says("was recreated"))
+
+
+@pytest.mark.parametrize("part", ["watch", "consumer"])
+async def test_a_step_that_fails_for_good_ends_the_process_and_everything_is_closed(
+    consumer_settings: ConsumerSettings, monkeypatch: pytest.MonkeyPatch, part: str
+) -> None:
+    async def break_(_: object) -> int:
+        raise ZeroDivisionError
+
+    async def break_too(_: object) -> None:
+        raise KeyError(part)
+
+    disposed: list[AsyncEngine] = []
+
+    async def dispose(engine: AsyncEngine) -> None:
+        disposed.append(engine)
+
+    monkeypatch.setattr(Watch if part == "watch" else HistoryConsumer, "run_once", break_)
+    monkeypatch.setattr(HistoryConsumer, "close", break_too)
+    monkeypatch.setattr(AsyncEngine, "dispose", dispose)
+    with pytest.raises(KeyError):
+        await asyncio.wait_for(consume(consumer_settings, asyncio.Event(), Health()), 20)
+    assert len(disposed) == 1

@@ -1,0 +1,132 @@
+"""Where the group's callbacks meet the consumer's transaction."""
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from confluent_kafka import KafkaError, Message
+
+from history_consumer.consumer.positions import Position
+from history_consumer.consumer.subscription import Subscription
+from history_consumer.settings import ConsumerSettings
+
+
+class Member:
+    """What the callbacks are given instead of librdkafka's consumer."""
+
+    def incremental_assign(self, partitions: object) -> None:
+        """Do nothing."""
+
+    def incremental_unassign(self, partitions: object) -> None:
+        """Do nothing."""
+
+
+SETTINGS = ConsumerSettings(database_url="postgresql://nowhere/none", kafka_bootstrap_servers="127.0.0.1:1")
+
+
+@pytest.fixture
+async def subscription() -> AsyncIterator[Subscription]:
+    subscription = Subscription(SETTINGS)
+    yield subscription
+    await subscription.close(5)
+
+
+async def test_a_partition_is_given_up_only_after_the_transaction_under_way(
+    subscription: Subscription,
+) -> None:
+    await read(subscription, Position(0, 5, "id"), Position(1, 5, "id"))
+    revoked: Any = [Part(0)]
+    giving_up = threading.Thread(target=subscription._on_revoke, args=(Member(), revoked))
+    with subscription.writing():
+        giving_up.start()
+        giving_up.join(0.1)
+        assert giving_up.is_alive()
+        assert set(subscription.assignment.held) == {0, 1}
+        subscription._on_lost(Member(), [Part(1)])  # type: ignore[arg-type,list-item]
+        assert set(subscription.assignment.held) == {0}, "what is lost is lost at once"
+    giving_up.join(10)
+    assert not subscription.assignment.held
+
+
+async def test_records_are_missing_only_where_the_topic_lacks_the_next_one(subscription: Subscription) -> None:
+    await read(subscription, Position(0, 6, "id"), Position(1, 6, "id"))
+    polled = subscription._stamped([_record(0, 6), _record(0, 7), _out_of_range(0, 8), _out_of_range(1, None)])
+    assert [record.offset for record in polled] == [6, 7]
+    assert sorted(subscription.assignment.halted) == [0, 1]
+    assert not subscription.assignment.held
+
+
+async def test_an_error_of_an_earlier_reading_has_the_partition_read_anew(subscription: Subscription) -> None:
+    for late in (11, 5):
+        position = Position(0, 6, "id")
+        await read(subscription, position)
+        assert subscription._stamped([_out_of_range(0, late), _record(0, 6)]) == []
+        found = subscription.assignment
+        assert (set(found.pending), dict(found.held), dict(found.halted)) == ({0}, {}, {})
+    await read(subscription, position)
+    assert [record.offset for record in subscription._stamped([_record(0, 6)])] == [6]
+
+
+async def test_what_the_group_took_or_never_gave_is_neither_read_nor_halted(subscription: Subscription) -> None:
+    kept, taken = Position(0, 6, "id"), Position(1, 6, "id")
+    await read(subscription, kept, taken)
+    gone: Any = [Part(1)]
+    subscription._on_lost(Member(), gone)  # type: ignore[arg-type]
+    await subscription.halt(taken, "too late")
+    await subscription.read([taken, Position(2, 6, "id")])
+    found = subscription.assignment
+    assert (dict(found.held), dict(found.halted), set(found.pending)) == ({0: kept}, {}, set())
+
+
+async def test_only_the_end_behind_what_was_polled_is_a_record(subscription: Subscription) -> None:
+    position = Position(0, 6, "id")
+    await read(subscription, position)
+    assert subscription._stamped([_end(0, 6), _end(1, 9)]) == []
+    polled = subscription._stamped([_record(0, 6), _end(0, 7), _end(0, 9), _record(0, 9), _end(0, 10), _end(0, 8)])
+    assert [(record.offset, record.is_event, record.content == ()) for record in polled] == [
+        (6, False, False),
+        (8, False, True),
+        (9, False, False),
+    ]
+
+
+async def test_a_client_that_finds_no_broker_says_so_until_one_answers(subscription: Subscription) -> None:
+    async with asyncio.timeout(20):
+        while "brokers are down" not in subscription.state():
+            assert await subscription.poll(1, 0.05) == []
+    assert "Connection refused" in subscription.state()
+    subscription.note_answer()
+    assert subscription.state() == f"joining the group {SETTINGS.consumer_group}"
+
+
+async def read(subscription: Subscription, *positions: Position) -> None:
+    """Have the group give the partitions, and begin to read them."""
+    given: Any = [Part(position.partition) for position in positions]
+    subscription._on_assign(Member(), given)  # type: ignore[arg-type]
+    await subscription.read(positions)
+
+
+def _record(partition: int, offset: int) -> Message:
+    return Message(topic=SETTINGS.kafka_topic, partition=partition, offset=offset, value=b"{}")
+
+
+def _end(partition: int, offset: int) -> Message:
+    error = KafkaError(KafkaError._PARTITION_EOF)
+    return Message(topic=SETTINGS.kafka_topic, partition=partition, offset=offset, error=error)
+
+
+def _out_of_range(partition: int, offset: int | None) -> Message:
+    error = KafkaError(KafkaError._AUTO_OFFSET_RESET)
+    return Message(
+        topic=SETTINGS.kafka_topic, partition=partition, offset=-1001 if offset is None else offset, error=error
+    )
+
+
+class Part:
+    """A partition, as the callbacks name it."""
+
+    def __init__(self, partition: int) -> None:
+        self.partition = partition
+        self.topic, self.offset = "t", 0

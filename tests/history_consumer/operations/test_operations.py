@@ -1,0 +1,67 @@
+"""What operators are told."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+from uuid import UUID
+
+import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from history_consumer.consumer.consumer import HistoryConsumer
+from history_consumer.operations import status
+from history_consumer.operations.dead_letters import list_dead_letters, show_dead_letter
+from history_consumer.operations.status import Broker, history_status
+from support.history_events import AnyEvent, History, Topic, Wallet
+
+NewConsumer = Callable[..., HistoryConsumer]
+
+
+async def test_status_says_how_far_the_history_is_and_what_is_missing(
+    new_consumer: NewConsumer,
+    events: Topic,
+    engine: AsyncEngine,
+    kafka_bootstrap_servers: str,
+    eventually: Callable[..., Awaitable[Any]],
+) -> None:
+    ada, bob = Wallet("ada"), Wallet("bob")
+    skipped: list[AnyEvent] = [ada.created(), ada.funded(), ada.funded()]
+    events.produce(skipped[0], skipped[2], bob.created(), b"poison", b"more poison")
+    consumer = new_consumer()
+
+    async def caught_up() -> bool:
+        await consumer.run_once()
+        status = await history_status(engine, Broker(kafka_bootstrap_servers, -1))
+        return bool(status.partitions) and status.lag == 0
+
+    await eventually(caught_up)
+    events.produce(bob.funded())
+    status = await history_status(engine, Broker(kafka_bootstrap_servers, -1))
+    assert [(row["partition"], row["next_offset"], row["lag"]) for row in status.partitions] == [
+        (0, 5, 1),
+        (1, 0, 0),
+        (2, 0, 0),
+    ]
+    assert (status.wallets, status.events, status.gaps, status.dead_letters, status.lag) == (2, 3, 1, 2, 1)
+    assert [(row["wallet_id"], row["event_count"], row["max_version"]) for row in status.oldest_gaps] == [
+        (ada.id, 2, 3)
+    ]
+    newest, oldest = await list_dead_letters(engine)
+    assert (newest["offset"], oldest["offset"]) == (4, 3)
+    assert await list_dead_letters(engine, reason="not-json", limit=1, before=newest["id"]) == [oldest]
+    assert await list_dead_letters(engine, reason="tombstone") == []
+    shown = await show_dead_letter(engine, oldest["id"])
+    assert shown
+    assert (shown["value"], shown["key"]) == ("poison", {"base64": "a/8="})
+    assert shown["headers"][1] == ["odd", {"base64": "/w=="}]
+    assert await show_dead_letter(engine, 10**12) is None
+
+
+async def test_status_without_a_broker_has_no_lag(
+    history: History, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(status, "_ADMIN_TIMEOUT_SECONDS", 0.5)
+    await history.add(Wallet(id=UUID(int=1)).created())
+    away = await history_status(engine, Broker("127.0.0.1:1", -1))
+    assert (away.lag, away.partitions[0]["next_offset"]) == (None, 1)
+    assert away.kafka.startswith("away: ")
+    assert (await history_status(engine, None)).kafka == "not asked"

@@ -1,0 +1,96 @@
+"""Waiting for versions: one look for all that wait."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from functools import partial
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from history_consumer.read_api import page_queries
+from history_consumer.read_api.waiting import VersionWatch
+from support.history_events import AnyEvent, History, Wallet
+
+Eventually = Callable[..., Awaitable[Any]]
+Looks = list[Collection[tuple[UUID, int]]]
+
+
+@pytest.fixture
+async def watch(engine: AsyncEngine) -> AsyncIterator[VersionWatch]:
+    watch = VersionWatch(engine.execution_options(isolation_level="AUTOCOMMIT"), 0.02)
+    yield watch
+    await watch.close()
+
+
+@pytest.fixture
+def looks(monkeypatch: pytest.MonkeyPatch) -> Looks:
+    """What was looked for, look by look."""
+    looks: Looks = []
+    look = page_queries.reached_versions
+
+    async def noted(connection: AsyncConnection, wanted: Collection[tuple[UUID, int]]) -> set[tuple[UUID, int]]:
+        looks.append(wanted)
+        return await look(connection, wanted)
+
+    monkeypatch.setattr(page_queries, "reached_versions", noted)
+    return looks
+
+
+async def test_all_that_wait_share_one_look_and_those_who_leave_are_not_looked_for(
+    watch: VersionWatch, looks: Looks, history: History, eventually: Eventually
+) -> None:
+    async def are_looked_for(count: int) -> bool:
+        return bool(looks) and len(looks[-1]) == count
+
+    wallets = [Wallet(f"user-{number}") for number in range(20)]
+    await history.add(*(wallet.created() for wallet in wallets))
+    started = time.monotonic()
+    # Twice each, and one for a wallet that nobody knows.
+    waiting = [asyncio.create_task(watch.wait(wallet.id, 2, 600)) for wallet in wallets * 2]
+    leaving = asyncio.create_task(watch.wait(uuid4(), 1, 600))
+    await eventually(partial(are_looked_for, 21))
+    leaving.cancel()
+    await eventually(partial(are_looked_for, 20))
+    assert not [task for task in waiting if task.done()]
+    await history.add(*(wallet.funded() for wallet in wallets))
+    async with asyncio.timeout(60):
+        await asyncio.gather(*waiting)
+    assert len(looks) <= (time.monotonic() - started) / 0.02 + 1
+    assert all(looks), "a look for nobody"
+
+
+async def test_time_that_is_up_ends_the_wait(watch: VersionWatch, looks: Looks) -> None:
+    await watch.wait(uuid4(), 1, 0.05)
+    await watch.wait(uuid4(), 1, 0)
+    assert all(looks)
+
+
+@pytest.mark.parametrize("error", [OSError("away"), asyncio.CancelledError()], ids=repr)
+async def test_looks_that_fail_let_each_look_for_itself_and_the_next_are_looked_for_again(
+    watch: VersionWatch, history: History, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    async def fail(*_: object) -> set[tuple[UUID, int]]:
+        raise error
+
+    ada = Wallet("ada")
+    with monkeypatch.context() as patched:
+        patched.setattr(page_queries, "reached_versions", fail)
+        async with asyncio.timeout(60):
+            await asyncio.gather(*(watch.wait(ada.id, 1, 600) for _ in range(20)))
+    waiting = asyncio.create_task(watch.wait(ada.id, 1, 600))
+    await history.add(ada.created())
+    async with asyncio.timeout(60):
+        await waiting
+
+
+async def test_a_version_is_reached_when_none_up_to_it_is_missing(history: History, engine: AsyncEngine) -> None:
+    ada, whole, unknown = Wallet("ada"), Wallet("bob"), uuid4()
+    done: list[AnyEvent] = [ada.created(), *(ada.funded() for _ in range(6))]
+    await history.add(*(done[place] for place in (0, 1, 3, 4, 6)), whole.created(), whole.funded())
+    wanted = {(wallet_id, version) for wallet_id in (ada.id, whole.id, unknown) for version in range(1, 9)}
+    async with engine.connect() as connection:
+        reached = await page_queries.reached_versions(connection, wanted)
+    assert reached == {(ada.id, 1), (ada.id, 2), (whole.id, 1), (whole.id, 2)}

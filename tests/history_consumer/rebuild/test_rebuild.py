@@ -1,0 +1,472 @@
+"""A history built anew is right whatever the old one was, and nobody waits for it, loses anything or sees it twice."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+import pytest
+from confluent_kafka import TopicPartition
+from confluent_kafka.admin import AdminClient
+from sqlalchemy import text
+
+from common.kafka.topics import ensure_topic
+from common.postgres.engine import operator_engine
+from common.settings import PipelineSettings
+from common.worker import Health
+from history_consumer.read_api.app import create_app
+from history_consumer.rebuild import queries, shadow
+from history_consumer.rebuild.errors import RebuildUnderWayError, TopicUnfitError
+from history_consumer.rebuild.rebuild import rebuild
+from history_consumer.run import consume
+from history_consumer.settings import ConsumerSettings, HistoryApiSettings
+from outbox_relay import retention
+from outbox_relay.operations.replay import Selection, replay
+from outbox_relay.retention import Ages
+from support.foreign_transactions import Stranger
+from support.schema_objects import OBJECTS
+from walletctl.verify.audit import DEAD_LETTERS, HISTORY, OUTBOX, POSITIONS, PROGRESS, TOPIC, audit
+
+Tamper = Callable[..., Coroutine[None, None, None]]
+Run = Callable[[PipelineSettings], Awaitable[None]]
+Eventually = Callable[..., Awaitable[Any]]
+
+CORRUPTED = (
+    "DELETE FROM history.transaction_events WHERE wallet_version = 3",
+    "UPDATE history.transaction_events SET amount_minor = 4711 WHERE wallet_version = 4",
+    "UPDATE history.transaction_events SET user_id = 'eve' WHERE wallet_version = 5",
+    """
+    INSERT INTO history.transaction_events (wallet_id, wallet_version, event_id, event_type, user_id, currency,
+        balance_after_minor, event_data, created_at)
+    SELECT gen_random_uuid(), 1, gen_random_uuid(), 'WALLET_CREATED', 'eve', 'EUR', 0, '{}', now()
+    """,
+    "UPDATE history.wallet_progress SET event_count = 1",
+    """
+    INSERT INTO history.dead_letters (topic, partition, "offset", topic_id, value, headers, reason, detail)
+    SELECT (SELECT min(topic) FROM history.processed_offsets), 0, 1, 'x', convert_to(payload::text, 'UTF8'), '[]',
+        'version-conflict', 'an event that the corrupted history would not take'
+    FROM wallet.outbox LIMIT 1
+    """,
+)
+
+
+async def objects(url: str) -> set[tuple[Any, ...]]:
+    async with operator_engine(url) as engine, engine.connect() as connection:
+        found = await connection.execute(OBJECTS, {"schemas": ["history"]})
+        return {tuple(row) for row in found}
+
+
+async def select(url: str, statement: str) -> list[tuple[Any, ...]]:
+    async with operator_engine(url) as engine, engine.connect() as connection:
+        return [tuple(row) for row in await connection.execute(text(statement))]
+
+
+async def assert_verified(settings: PipelineSettings) -> None:
+    report = await audit(settings)
+    assert report.ok, report.differences
+
+
+async def differing(settings: PipelineSettings) -> set[str]:
+    return {check.name for check in (await audit(settings)).checks if check.difference_count}
+
+
+@asynccontextmanager
+async def consuming(settings: PipelineSettings, health: Health | None = None) -> AsyncIterator[Health]:
+    """Run a consumer as its process does."""
+    stop, health = asyncio.Event(), health or Health()
+    consumer = ConsumerSettings(
+        **settings.model_dump(),
+        consumer_check_seconds=0.2,
+        consumer_poll_seconds=0.05,
+        consumer_session_timeout_seconds=6,
+    )
+    running = asyncio.create_task(consume(consumer, stop, health))
+    try:
+        yield health
+    finally:
+        stop.set()
+        await asyncio.wait_for(running, 20)
+
+
+async def lag(settings: PipelineSettings) -> int:
+    async with operator_engine(settings.database_url) as engine, engine.connect() as connection:
+        return int(
+            await connection.scalar(
+                text("""
+                SELECT (SELECT sum(version) FROM wallet.wallets)
+                    - (SELECT coalesce(sum(event_count), 0) FROM history.wallet_progress)
+                """)
+            )
+            or 0
+        )
+
+
+async def test_a_corrupted_history_is_right_again_and_its_tables_are_as_before(
+    settings: PipelineSettings, tamper: Tamper
+) -> None:
+    before = await objects(settings.history_database_url)
+    await tamper(settings.history_database_url, *CORRUPTED)
+    assert not (await audit(settings)).ok
+    done = await rebuild(settings)
+    assert (done.source, done.missing, done.from_outbox, done.retried.duplicates) == ("topic", 0, 0, 1)
+    await assert_verified(settings)
+    assert await objects(settings.history_database_url) == before
+
+
+async def test_an_index_and_a_grant_of_an_operators_own_are_kept(settings: PipelineSettings, tamper: Tamper) -> None:
+    url = settings.history_database_url
+    await tamper(
+        url,
+        'CREATE INDEX "Mine" ON history.transaction_events (currency) WHERE amount_minor > 5',
+        "GRANT SELECT ON history.transaction_events TO PUBLIC",
+    )
+    before = await objects(url)
+    await rebuild(settings)
+    assert await objects(url) == before
+    acl = await select(url, "SELECT relacl::text FROM pg_class WHERE relname = 'transaction_events'")
+    assert "=r/" in acl[0][0]
+
+
+async def test_a_history_in_a_database_of_its_own_is_rebuilt_from_either(
+    apart: PipelineSettings, tamper: Tamper
+) -> None:
+    for source in ("topic", "outbox"):
+        await tamper(apart.history_database_url, *CORRUPTED[:5])
+        done = await rebuild(apart, source)
+        assert done.source == source
+        await assert_verified(apart)
+
+
+async def test_a_history_that_has_never_been_is_built(settings: PipelineSettings, tamper: Tamper) -> None:
+    await tamper(
+        settings.history_database_url,
+        "TRUNCATE history.transaction_events, history.wallet_progress, history.processed_offsets",
+    )
+    await rebuild(settings)
+    await assert_verified(settings)
+
+
+async def test_a_rebuild_that_dies_leaves_the_old_history_and_the_next_one_starts_clean(
+    settings: PipelineSettings, monkeypatch: pytest.MonkeyPatch, tamper: Tamper
+) -> None:
+    url, everything = settings.history_database_url, "SELECT * FROM history.wallet_progress ORDER BY 1"
+    old, positions = await select(url, everything), await select(url, "SELECT * FROM history.processed_offsets")
+    swap = shadow.swap
+
+    async def swap_and_die(connection: Any) -> None:
+        await swap(connection)
+        raise ConnectionResetError("in the middle of the swap")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shadow, "swap", swap_and_die)
+        with pytest.raises(ConnectionResetError):
+            await rebuild(settings)
+    assert await select(url, everything) == old
+    assert await select(url, "SELECT * FROM history.processed_offsets") == positions
+    await assert_verified(settings)
+    await tamper(url, *CORRUPTED)
+    await rebuild(settings)
+    await assert_verified(settings)
+
+
+@pytest.mark.parametrize("end", ["open", "commit", "abort"])
+async def test_a_topic_with_a_strangers_transactions_is_read_to_its_end(
+    fresh: PipelineSettings, new_wallets: Any, run_relay: Run, run_consumer: Run, end: str
+) -> None:
+    with Stranger(fresh.kafka_bootstrap_servers, fresh.kafka_topic) as stranger:
+        for partition in range(3):
+            stranger.write(b"{", partition=partition)
+        async with operator_engine(fresh.database_url) as engine:
+            await new_wallets(engine)
+        await run_relay(fresh)
+        await run_consumer(fresh)
+        if end != "open":
+            getattr(stranger, end)()
+        done = await rebuild(fresh, "topic")
+        assert (done.missing, done.records) == (0, 8)
+        assert await differing(fresh) == {DEAD_LETTERS}
+
+
+async def test_two_rebuilds_at_once_are_one(settings: PipelineSettings) -> None:
+    async with operator_engine(settings.history_database_url) as engine, engine.connect() as connection:
+        assert await connection.scalar(queries.LOCK)
+        with pytest.raises(RebuildUnderWayError):
+            await rebuild(settings)
+
+
+async def test_a_reader_that_holds_the_old_tables_is_waited_for(settings: PipelineSettings) -> None:
+    async with operator_engine(settings.history_database_url) as engine, engine.connect() as connection:
+        await connection.execute(text("SELECT count(*) FROM history.transaction_events"))
+        running = asyncio.create_task(rebuild(settings))
+        await asyncio.sleep(2)
+        assert not running.done()
+        await connection.rollback()
+        await asyncio.wait_for(running, 20)
+    await assert_verified(settings)
+
+
+async def test_everybody_goes_on_while_it_runs(
+    fresh: PipelineSettings,
+    new_wallets: Callable[..., Awaitable[Any]],
+    move_money: Callable[..., Awaitable[None]],
+    run_relay: Run,
+    tamper: Tamper,
+    eventually: Eventually,
+) -> None:
+    app = create_app(HistoryApiSettings(database_url=fresh.database_url))
+    transport = httpx.ASGITransport(app)
+    stop = asyncio.Event()
+    async with (
+        operator_engine(fresh.database_url) as engine,
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=transport, base_url="http://history") as client,
+        consuming(fresh),
+    ):
+        wallets = await new_wallets(engine)
+        await move_money(engine, wallets, 20)
+        await run_relay(fresh)
+
+        async def caught_up() -> bool:
+            return await lag(fresh) == 0
+
+        await eventually(caught_up)
+        await tamper(fresh.database_url, CORRUPTED[1], CORRUPTED[2], CORRUPTED[3])
+        seen: list[int] = []
+
+        async def read() -> None:
+            while not stop.is_set():
+                reply = await client.get(f"/history/wallets/{wallets['hot']}")
+                assert reply.status_code == 200, reply.text
+                seen.append(reply.json()["as_of_version"])
+
+        async def write() -> None:
+            while not stop.is_set():
+                await move_money(engine, wallets, 3)
+                await run_relay(fresh)
+
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(read())
+            tasks.create_task(write())
+            for source in ("topic", "outbox", "auto"):
+                assert (await rebuild(fresh, source)).missing == 0
+            stop.set()
+        assert len(seen) > 20
+        assert seen == sorted(seen), "the history never goes back"
+        assert seen[-1] > seen[0]
+        await eventually(caught_up)
+    await assert_verified(fresh)
+
+
+async def _truncate(admin: AdminClient, topic: str, partitions: int = 3) -> None:
+    parts = [TopicPartition(topic, partition, -1) for partition in range(partitions)]
+    for future in admin.delete_records(parts).values():
+        await asyncio.wrap_future(future)
+
+
+async def _ran(
+    settings: PipelineSettings, new_wallets: Any, move_money: Any, run_relay: Run, run_consumer: Run, rounds: int = 3
+) -> Any:
+    async with operator_engine(settings.database_url) as engine:
+        wallets = await new_wallets(engine)
+        await move_money(engine, wallets, rounds)
+    await run_relay(settings)
+    await run_consumer(settings)
+    return wallets
+
+
+async def test_what_the_topic_no_longer_has_comes_from_the_outbox(
+    fresh: PipelineSettings,
+    new_wallets: Any,
+    move_money: Any,
+    run_relay: Run,
+    run_consumer: Run,
+    tamper: Tamper,
+    kafka_admin: AdminClient,
+) -> None:
+    wallets = await _ran(fresh, new_wallets, move_money, run_relay, run_consumer)
+    await _truncate(kafka_admin, fresh.kafka_topic)
+    async with operator_engine(fresh.database_url) as engine:
+        await move_money(engine, wallets, 1)
+        await run_relay(fresh)
+        await move_money(engine, wallets, 1)
+    await tamper(fresh.database_url, *CORRUPTED[:5])
+    with pytest.raises(TopicUnfitError, match="begins at offset"):
+        await rebuild(fresh, "topic")
+    done = await rebuild(fresh)
+    assert (done.source, done.missing, done.from_ledger) == ("outbox", 0, 0)
+    await assert_verified(fresh)
+    await run_relay(fresh)
+    await run_consumer(fresh)
+    await assert_verified(fresh)
+
+
+async def test_what_the_outbox_no_longer_has_comes_from_the_ledger(
+    fresh: PipelineSettings,
+    new_wallets: Any,
+    move_money: Any,
+    run_relay: Run,
+    run_consumer: Run,
+    tamper: Tamper,
+    kafka_admin: AdminClient,
+) -> None:
+    wallets = await _ran(fresh, new_wallets, move_money, run_relay, run_consumer)
+    url, ids = fresh.database_url, "SELECT wallet_id, wallet_version, event_id FROM history.transaction_events"
+    await _truncate(kafka_admin, fresh.kafka_topic)
+    before = set(await select(url, ids))
+    await tamper(url, "DELETE FROM wallet.outbox WHERE id % 3 > 0")
+    async with operator_engine(url) as engine:
+        await move_money(engine, wallets, 1)
+    # Rows that say what the ledger says keep their event; the others get a new one.
+    await tamper(url, *CORRUPTED[:3])
+    done = await rebuild(fresh)
+    assert (done.source, done.missing) == ("outbox", 0)
+    assert done.from_ledger > 10
+    assert (await differing(fresh)) - {OUTBOX} == set()
+    after = set(await select(url, ids))
+    assert len(after) == len(before)
+    assert {version for _, version, _ in before - after} <= {3, 4, 5}
+    assert (await rebuild(fresh)).from_ledger == done.from_ledger
+    assert set(await select(url, ids)) == after
+    await run_relay(fresh)
+    await run_consumer(fresh)
+    assert (await differing(fresh)) - {OUTBOX} == set()
+    assert await select(url, "SELECT count(*) FROM history.dead_letters") == [(0,)]
+
+
+async def test_after_a_recreated_topic_the_consumer_goes_on_by_itself(
+    fresh: PipelineSettings,
+    new_wallets: Any,
+    move_money: Any,
+    run_relay: Run,
+    kafka_admin: AdminClient,
+    eventually: Eventually,
+) -> None:
+    async with operator_engine(fresh.database_url) as engine, consuming(fresh) as health:
+        wallets = await new_wallets(engine)
+        await move_money(engine, wallets, 3)
+        await run_relay(fresh)
+
+        async def caught_up() -> bool:
+            return await lag(fresh) == 0
+
+        await eventually(caught_up)
+        for future in kafka_admin.delete_topics([fresh.kafka_topic]).values():
+            await asyncio.wrap_future(future)
+
+        async def created_again() -> bool:
+            return await ensure_topic(kafka_admin, fresh.kafka_topic, 3, {})
+
+        await eventually(created_again)
+
+        async def halted() -> bool:
+            return "halted" in health.checks["kafka"]
+
+        await eventually(halted)
+        await move_money(engine, wallets, 2)
+        await run_relay(fresh)
+        assert await lag(fresh) > 0
+        done = await rebuild(fresh)
+        assert (done.source, done.missing) == ("outbox", 0)
+        assert "recreated" in done.why
+        await move_money(engine, wallets, 2)
+        await run_relay(fresh)
+        await eventually(caught_up, 40)
+
+        async def well() -> bool:
+            return health.checks == {"database": "ok", "kafka": "ok"}
+
+        await eventually(well)
+        assert not (await differing(fresh)) & {HISTORY, PROGRESS, POSITIONS}
+        # The topic itself is filled again by the outbox.
+        async for _ in replay(engine, Selection()):
+            pass
+        await run_relay(fresh)
+        await eventually(caught_up)
+    await assert_verified(fresh)
+
+
+async def test_after_retention_and_a_recreated_topic_only_the_topic_differs_until_a_replay_has_filled_it(
+    fresh: PipelineSettings,
+    new_wallets: Any,
+    move_money: Any,
+    run_relay: Run,
+    run_consumer: Run,
+    tamper: Tamper,
+    kafka_admin: AdminClient,
+    eventually: Eventually,
+) -> None:
+    wallets = await _ran(fresh, new_wallets, move_money, run_relay, run_consumer)
+
+    async def is_pruned() -> bool:
+        async with operator_engine(fresh.database_url) as engine:
+            pruned = [chunk async for chunk in retention.prune(engine, Ages(1e-7, 7))]
+        assert pruned
+        return await select(fresh.database_url, "SELECT count(*) FROM wallet.outbox") == [(0,)]
+
+    await eventually(is_pruned)
+    async with operator_engine(fresh.database_url) as engine:
+        await move_money(engine, wallets, 1)
+    await run_relay(fresh)
+    await run_consumer(fresh)
+    await assert_verified(fresh)
+    for future in kafka_admin.delete_topics([fresh.kafka_topic]).values():
+        await asyncio.wrap_future(future)
+    await eventually(lambda: ensure_topic(kafka_admin, fresh.kafka_topic, 3, {}))
+    assert await differing(fresh) == {TOPIC, POSITIONS}
+    # The history is lost too: the ledger is the only witness of what was pruned.
+    await tamper(
+        fresh.history_database_url,
+        "TRUNCATE history.transaction_events, history.wallet_progress, history.processed_offsets",
+    )
+    done = await rebuild(fresh)
+    assert (done.from_outbox, done.from_ledger, done.missing) == (8, 29, 0)
+    assert await differing(fresh) == {TOPIC}
+    async with operator_engine(fresh.database_url) as engine:
+        async for _ in replay(engine, Selection()):
+            pass
+    await run_relay(fresh)
+    await assert_verified(fresh)
+
+
+async def test_an_offset_out_of_range_is_released_by_it(
+    fresh: PipelineSettings,
+    new_wallets: Any,
+    move_money: Any,
+    run_relay: Run,
+    run_consumer: Run,
+    kafka_admin: AdminClient,
+    eventually: Eventually,
+) -> None:
+    wallets = await _ran(fresh, new_wallets, move_money, run_relay, run_consumer)
+    async with operator_engine(fresh.database_url) as engine:
+        await move_money(engine, wallets, 2)
+        await run_relay(fresh)
+        await _truncate(kafka_admin, fresh.kafka_topic)
+        async with consuming(fresh) as health:
+
+            async def halted() -> bool:
+                return "halted" in health.checks.get("kafka", "")
+
+            await eventually(halted)
+            assert (await rebuild(fresh)).source == "outbox"
+            await move_money(engine, wallets, 2)
+            await run_relay(fresh)
+
+            async def caught_up() -> bool:
+                return await lag(fresh) == 0 and health.checks["kafka"] == "ok"
+
+            await eventually(caught_up, 40)
+    await assert_verified(fresh)
+
+
+async def test_without_a_topic_the_history_comes_from_the_outbox_and_the_consumer_starts_at_the_next_one(
+    settings: PipelineSettings, tamper: Tamper
+) -> None:
+    url = settings.history_database_url
+    await tamper(url, *CORRUPTED[:5], "UPDATE history.processed_offsets SET topic = 'gone'")
+    gone = settings.model_copy(update={"kafka_topic": "gone"})
+    done = await rebuild(gone)
+    assert (done.source, done.missing, done.records) == ("outbox", 0, 0)
+    assert await select(url, "SELECT * FROM history.processed_offsets") == []
+    assert not (await differing(gone)) & {HISTORY, PROGRESS, POSITIONS}

@@ -1,0 +1,150 @@
+"""Who reads the history while the tables are swapped is told of no deadlock, and of no half of a history."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from common.postgres.engine import operator_engine
+from common.postgres.errors import LOCK_NOT_AVAILABLE, sqlstate
+from common.settings import PipelineSettings
+from history_consumer.gap_queries import KEEP_TABLES, alarms
+from history_consumer.operations.status import history_status
+from history_consumer.operations.status_queries import oldest_gaps
+from history_consumer.read_api.page_queries import Filters, reached_versions, user_page, wallet_page
+from history_consumer.rebuild import shadow
+from walletctl.verify.snapshots import taken
+
+Taker = Callable[[AsyncConnection], Coroutine[Any, Any, object]]
+Eventually = Callable[..., Awaitable[object]]
+
+ALL = Filters(None, None, None)
+TAKERS: dict[str, Taker] = {
+    "wallet_page": lambda connection: wallet_page(connection, uuid4(), "asc", 0, ALL, 10),
+    "user_page": lambda connection: user_page(connection, "ada", "asc", (uuid4(), uuid4()), ALL, 10),
+    "reached_versions": lambda connection: reached_versions(connection, {(uuid4(), 1)}),
+    "oldest_gaps": lambda connection: oldest_gaps(connection, 10),
+    "alarms": alarms,
+    "keep_tables": lambda connection: connection.execute(KEEP_TABLES),
+    "lock_live": shadow.lock_live,
+}
+
+
+async def events_of_status(settings: PipelineSettings) -> int:
+    async with operator_engine(settings.history_database_url) as engine:
+        return (await history_status(engine, None)).events
+
+
+async def events_of_verify(settings: PipelineSettings) -> int:
+    async with taken(settings) as snapshots:
+        return int(snapshots.history_figures["row_count"])
+
+
+LOOKS = {"status": events_of_status, "verify": events_of_verify}
+
+WAITING = text("""
+    SELECT 1 FROM pg_locks
+    WHERE database = (SELECT oid FROM pg_database WHERE datname = current_database()) AND NOT granted
+        AND pid = coalesce(cast(:pid AS integer), pid)
+""")
+TAKEN = text("""
+    SELECT relation::regclass::text AS name FROM pg_locks
+    WHERE pid = :pid AND granted
+        AND relation IN ('history.wallet_progress'::regclass, 'history.transaction_events'::regclass)
+""")
+
+
+# So that what a busy machine adds changes nothing.
+PATIENT = text("SET LOCAL deadlock_timeout = '60s'")
+
+
+async def pid(connection: AsyncConnection) -> int:
+    return int(await connection.scalar(text("SELECT pg_backend_pid()")) or 0)
+
+
+async def until_waiting(connection: AsyncConnection, waiting_pid: int | None, eventually: Eventually) -> None:
+    """Wait until the session waits for a lock, or, if None, any session."""
+
+    async def is_waiting() -> bool:
+        return bool((await connection.execute(WAITING, {"pid": waiting_pid})).all())
+
+    await eventually(is_waiting)
+
+
+@pytest.fixture
+async def engine(settings: PipelineSettings) -> AsyncIterator[AsyncEngine]:
+    async with operator_engine(settings.history_database_url) as engine:
+        yield engine
+
+
+@pytest.mark.parametrize("taker", TAKERS)
+async def test_readers_and_the_swap_take_the_tables_in_one_order(
+    engine: AsyncEngine, eventually: Eventually, taker: str
+) -> None:
+    async with engine.connect() as holder, engine.connect() as connection:
+        # The second time its plan is there already, and the locks are taken by that.
+        for _ in range(2):
+            await holder.execute(text("LOCK TABLE history.transaction_events IN ACCESS EXCLUSIVE MODE"))
+            await connection.execute(PATIENT)
+            taker_pid = await pid(connection)
+            taking = asyncio.create_task(TAKERS[taker](connection))
+            await until_waiting(holder, taker_pid, eventually)
+            taken = await holder.scalars(TAKEN, {"pid": taker_pid})
+            assert taken.all() == ["history.wallet_progress"]
+            await holder.rollback()
+            await taking
+            await connection.rollback()
+
+
+async def test_who_took_the_tables_in_another_order_gets_them_and_the_swap_waits(
+    engine: AsyncEngine, eventually: Eventually
+) -> None:
+    async with engine.connect() as reader, engine.connect() as swap, engine.connect() as observer:
+        await reader.execute(PATIENT)
+        reader_pid = await pid(reader)
+        await reader.execute(text("SELECT 1 FROM history.transaction_events LIMIT 1"))
+        await swap.execute(text("LOCK TABLE history.wallet_progress IN ACCESS EXCLUSIVE MODE"))
+        reading = asyncio.create_task(reader.execute(text("SELECT 1 FROM history.wallet_progress LIMIT 1")))
+        await until_waiting(observer, reader_pid, eventually)
+        with pytest.raises(DBAPIError) as refusal:
+            await shadow.lock_live(swap)
+        assert sqlstate(refusal.value) == LOCK_NOT_AVAILABLE
+        await swap.rollback()
+        await reading
+
+
+@pytest.mark.parametrize("deadlock_timeout_ms", [1000, 300, 1])
+async def test_the_swap_gives_way_before_a_deadlock_is_looked_for_and_waits_for_an_autovacuum_to_be_ended(
+    engine: AsyncEngine, deadlock_timeout_ms: int
+) -> None:
+    async def lock_timeout_ms() -> int:
+        return int(await swap.scalar(text("SELECT setting FROM pg_settings WHERE name = 'lock_timeout'")) or 0)
+
+    async with engine.connect() as swap:
+        await swap.execute(text(f"SET LOCAL deadlock_timeout = {deadlock_timeout_ms}"))
+        await shadow.keep_vacuum_out(swap)
+        assert await lock_timeout_ms() > deadlock_timeout_ms
+        await shadow.lock_live(swap)
+        # Zero would be no timeout; for each of the two tables.
+        assert 0 < await lock_timeout_ms() * 2 < max(deadlock_timeout_ms, 3)
+
+
+@pytest.mark.parametrize("look", LOOKS)
+async def test_a_look_in_one_snapshot_that_a_swap_keeps_waiting_sees_what_the_swap_left(
+    settings: PipelineSettings, engine: AsyncEngine, eventually: Eventually, look: str
+) -> None:
+    """A snapshot of before the swap would show the new tables as they were then: not yet filled."""
+    async with engine.connect() as swap:
+        await shadow.lock_live(swap)
+        looking = asyncio.create_task(LOOKS[look](settings))
+        await until_waiting(swap, None, eventually)
+        await swap.execute(text("SET LOCAL session_replication_role = replica"))
+        await swap.execute(text("DELETE FROM history.transaction_events WHERE wallet_version > 1"))
+        await swap.execute(text("UPDATE history.wallet_progress SET event_count = 1, max_version = 1"))
+        await swap.commit()
+        assert await looking == 5, "wallets, of one version each"

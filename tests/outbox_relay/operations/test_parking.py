@@ -1,0 +1,252 @@
+"""Parking, releasing and giving up: a wallet's order holds through all of it."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from confluent_kafka import Message
+from sqlalchemy import RowMapping, text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from common.postgres.engine import create_engine
+from common.postgres.errors import LOCK_NOT_AVAILABLE, sqlstate
+from outbox_relay.operations import inspection, parking, replay
+from outbox_relay.operations.parking import RowStateError
+from outbox_relay.relay import Relay
+from support.outboxes import Outbox, drain, write_rows
+
+NewRelay = Callable[..., Relay]
+ReadTopic = Callable[[], list[Message]]
+
+POISON = f'{{"too": "{"x" * 2_000_000}"}}'
+
+
+async def retry(engine: AsyncEngine, wallet_id: UUID | None, reason: str | None = None) -> list[int]:
+    return [row_id async for ids in parking.retry(engine, wallet_id, reason) for row_id in ids]
+
+
+async def sql(engine: AsyncEngine, statement: str, **parameters: Any) -> None:
+    async with engine.begin() as connection:
+        await connection.execute(text(statement), parameters)
+
+
+async def audits(engine: AsyncEngine) -> list[RowMapping]:
+    async with engine.connect() as connection:
+        return list((await connection.execute(text("SELECT * FROM wallet.outbox_audit ORDER BY id"))).mappings())
+
+
+async def order_in_topic(outbox: Outbox, read_topic: ReadTopic, wallet: UUID) -> list[int]:
+    """The outbox ids of the wallet's records, in the topic's order."""
+    ids = {str(row["event_id"]).encode(): row["id"] for row in await outbox.rows()}
+    own = [message for message in read_topic() if message.key() == str(wallet).encode()]
+    return [ids[dict(message.headers() or [])["ce_id"]] for message in own]  # type: ignore[index]
+
+
+async def poisoned_wallet(outbox: Outbox, relay: Relay) -> tuple[UUID, list[int]]:
+    """A wallet whose second of five events is poison; all after the first are parked. Returns the ids."""
+    wallet = uuid4()
+    await outbox.write(wallet)
+    await outbox.write(wallet, 1, POISON)
+    await outbox.write(wallet, 3)
+    await drain(relay)
+    rows = await outbox.rows()
+    assert [row["parked_at"] is not None for row in rows] == [False, True, True, True, True]
+    return wallet, [row["id"] for row in rows]
+
+
+async def test_after_the_cause_is_gone_a_retry_publishes_all_of_the_wallet_in_order(
+    outbox: Outbox, engine: AsyncEngine, new_relay: NewRelay, read_topic: ReadTopic
+) -> None:
+    relay = new_relay()
+    wallet, ids = await poisoned_wallet(outbox, relay)
+    await sql(engine, "UPDATE wallet.outbox SET payload = '{}' WHERE id = :id", id=ids[1])
+    assert await retry(engine, wallet, "mended") == ids[1:]
+    await outbox.write(wallet, 2)
+    await drain(relay)
+    rows = await outbox.rows()
+    assert all(row["published_at"] is not None and row["parked_at"] is None for row in rows)
+    assert await order_in_topic(outbox, read_topic, wallet) == [row["id"] for row in rows]
+    (audit,) = await audits(engine)
+    assert (audit["action"], audit["row_count"], audit["reason"]) == ("retry", 4, "mended")
+    assert audit["selection"] == {"wallet_id": str(wallet)}
+    assert audit["actor"]
+
+
+async def test_a_retry_before_the_cause_is_gone_parks_the_wallet_again_and_publishes_nothing(
+    outbox: Outbox, engine: AsyncEngine, new_relay: NewRelay, read_topic: ReadTopic
+) -> None:
+    relay = new_relay()
+    wallet, ids = await poisoned_wallet(outbox, relay)
+    assert await retry(engine, wallet) == ids[1:]
+    await drain(relay)
+    assert [row["parked_at"] is not None for row in await outbox.rows()] == [False, True, True, True, True]
+    assert await order_in_topic(outbox, read_topic, wallet) == ids[:1]
+
+
+async def test_behind_a_skipped_event_the_later_ones_go_out_in_order_and_it_never_does(
+    outbox: Outbox, engine: AsyncEngine, new_relay: NewRelay, read_topic: ReadTopic
+) -> None:
+    relay = new_relay()
+    wallet, ids = await poisoned_wallet(outbox, relay)
+    await sql(engine, "UPDATE wallet.outbox SET payload = '{}' WHERE id = :id", id=ids[1])
+    await parking.skip(engine, ids[1], "test data")
+    await drain(relay)
+    assert await order_in_topic(outbox, read_topic, wallet) == ids[:1]
+    assert await retry(engine, wallet) == ids[2:]
+    await outbox.write(wallet)
+    await drain(relay)
+    assert await retry(engine, None) == []
+    await drain(relay)
+    rows = await outbox.rows()
+    assert await order_in_topic(outbox, read_topic, wallet) == [ids[0], *ids[2:], rows[-1]["id"]]
+    assert [row["id"] for row in rows if row["skipped_at"] is not None] == [ids[1]]
+    found = await inspection.status(engine)
+    assert (found["pending"], found["parked"], found["parked_wallets"]) == (0, 0, 0)
+    skipped = await inspection.list_rows(engine, "skipped", replay.Selection(), 10)
+    assert [row["id"] for row in skipped] == [ids[1]]
+    actions = [
+        (audit["action"], audit["selection"], audit["row_count"], audit["reason"]) for audit in await audits(engine)
+    ]
+    assert actions == [
+        ("skip", {"id": ids[1]}, 1, "test data"),
+        ("retry", {"wallet_id": str(wallet)}, 3, None),
+        ("retry", {"all": True}, 0, None),
+    ]
+
+
+async def test_released_rows_below_the_low_water_are_found(
+    outbox: Outbox, engine: AsyncEngine, new_relay: NewRelay
+) -> None:
+    relay = new_relay()
+    wallet, ids = await poisoned_wallet(outbox, relay)
+    await sql(engine, "UPDATE wallet.outbox SET payload = '{}' WHERE id = :id", id=ids[1])
+    await sql(engine, "UPDATE wallet.outbox_lanes SET low_water = (SELECT max(id) FROM wallet.outbox)")
+    await retry(engine, wallet)
+    assert await drain(relay) == 4
+
+
+async def test_an_operator_parks_a_pending_event_and_with_it_the_later_ones_of_its_wallet_alone(
+    outbox: Outbox, engine: AsyncEngine, new_relay: NewRelay, read_topic: ReadTopic
+) -> None:
+    wallet, other, relay = uuid4(), uuid4(), new_relay()
+    await outbox.write(wallet, 3)
+    await outbox.write(other, 2)
+    ids = [row["id"] for row in await outbox.rows()]
+    await parking.park(engine, ids[1], "looks wrong")
+    await drain(relay)
+    rows = await outbox.rows()
+    assert [row["parked_at"] is not None for row in rows] == [False, True, True, False, False]
+    assert rows[1]["last_error"] == "parked by an operator: looks wrong"
+    assert [audit["action"] for audit in await audits(engine)] == ["park"]
+    await retry(engine, wallet)
+    await drain(relay)
+    assert await order_in_topic(outbox, read_topic, wallet) == ids[:3]
+
+
+async def test_rows_that_are_parked_while_a_retry_is_under_way_are_released_by_it(
+    outbox: Outbox, engine: AsyncEngine, new_relay: NewRelay, read_topic: ReadTopic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else they would wait behind nobody, for ever."""
+    monkeypatch.setattr(parking, "_CHUNK_ROWS_MAX", 2)
+    relay = new_relay()
+    wallet, ids = await poisoned_wallet(outbox, relay)
+    await sql(engine, "UPDATE wallet.outbox SET payload = '{}' WHERE id = :id", id=ids[1])
+    chunks = parking.retry(engine, wallet)
+    assert await anext(chunks) == ids[1:3]
+    await outbox.write(wallet)
+    await drain(relay)
+    late = (await outbox.rows())[-1]
+    assert late["parked_at"] is not None
+    assert [row_id async for chunk in chunks for row_id in chunk] == [*ids[3:], late["id"]]
+    await drain(relay)
+    assert await order_in_topic(outbox, read_topic, wallet) == [*ids, late["id"]]
+
+
+async def test_all_wallets_are_released_at_once(outbox: Outbox, engine: AsyncEngine, new_relay: NewRelay) -> None:
+    for _ in range(3):
+        await outbox.write(uuid4(), 2)
+    await sql(engine, "UPDATE wallet.outbox SET parked_at = now()")
+    assert await parking.count_parked(engine, None) == (6, 3)
+    assert sorted(await retry(engine, None)) == [row["id"] for row in await outbox.rows()]
+    assert await drain(new_relay()) == 6
+
+
+async def test_what_is_not_in_the_right_state_is_refused_and_leaves_no_audit(
+    outbox: Outbox, engine: AsyncEngine, new_relay: NewRelay
+) -> None:
+    await outbox.write(uuid4())
+    (row,) = await outbox.rows()
+    with pytest.raises(RowStateError, match="not parked"):
+        await parking.skip(engine, row["id"], "no")
+    await drain(new_relay())
+    with pytest.raises(RowStateError, match="not pending"):
+        await parking.park(engine, row["id"], "no")
+    with pytest.raises(RowStateError, match="no outbox row"):
+        await parking.park(engine, 4711, "no")
+    assert await audits(engine) == []
+
+
+async def repeat(work: Callable[[], Awaitable[object]], done: asyncio.Event) -> None:
+    while not done.is_set():
+        await work()
+
+
+async def write_parked(engine: AsyncEngine, wallet: UUID) -> None:
+    """Two events, of which the first is parked before any relay sees it."""
+    async with engine.begin() as connection:
+        await write_rows(connection, wallet, 2)
+        first = text("SELECT max(id) - 1 FROM wallet.outbox WHERE aggregate_id = :wallet")
+        row_id = await connection.scalar(first, {"wallet": wallet})
+        await connection.execute(text("UPDATE wallet.outbox SET parked_at = now() WHERE id = :id"), {"id": row_id})
+
+
+async def test_a_wallet_keeps_its_order_while_relays_writers_and_operators_are_all_at_it(
+    outbox: Outbox, engine: AsyncEngine, new_relay: NewRelay, read_topic: ReadTopic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Parked and released over and over, in small chunks: all events go out, each wallet's in its order."""
+    monkeypatch.setattr(parking, "_CHUNK_ROWS_MAX", 3)
+    wallets, done = [uuid4() for _ in range(3)], asyncio.Event()
+    relays = [new_relay(relay_batch_rows=20) for _ in range(2)]
+    works: list[Callable[[], Awaitable[object]]] = [relay.run_once for relay in relays]
+    works.append(partial(retry, engine, None))
+    async with asyncio.timeout(60), asyncio.TaskGroup() as tasks:
+        for work in works:
+            tasks.create_task(repeat(work, done))
+        for number in range(60):
+            await outbox.write(wallets[number % 3], 2)
+            await write_parked(engine, wallets[number % 3])
+        done.set()
+    assert sum(audit["row_count"] > 0 for audit in await audits(engine)) > 0
+    await drain(relays[0])
+    await retry(engine, None)
+    assert (await inspection.status(engine))["parked"] == 0
+    await drain(relays[0])
+    rows = await outbox.rows()
+    assert all(row["published_at"] is not None for row in rows)
+    for wallet in wallets:
+        own = [row["id"] for row in rows if row["aggregate_id"] == wallet]
+        assert await order_in_topic(outbox, read_topic, wallet) == own
+
+
+async def test_while_a_relay_has_the_lane_nobody_parks_skips_or_releases_in_it(
+    outbox: Outbox, engine: AsyncEngine, database_url: str
+) -> None:
+    wallet = uuid4()
+    await outbox.write(wallet, 2)
+    first, second = [row["id"] for row in await outbox.rows()]
+    await parking.park(engine, first, "held")
+    impatient = create_engine(database_url, "tests", lock_timeout_seconds=0.01)
+    async with engine.connect() as relay, relay.begin():
+        await relay.execute(text("SELECT FROM wallet.outbox_lanes FOR UPDATE"))
+        works = parking.park(impatient, second, "x"), parking.skip(impatient, first, "x"), retry(impatient, wallet)
+        ended = await asyncio.gather(*works, return_exceptions=True)
+    await impatient.dispose()
+    assert [sqlstate(error) for error in ended if isinstance(error, DBAPIError)] == [LOCK_NOT_AVAILABLE] * 3
+    assert [(row["parked_at"] is None, row["skipped_at"]) for row in await outbox.rows()] == [
+        (False, None),
+        (True, None),
+    ]

@@ -1,0 +1,101 @@
+import asyncio
+import time
+
+import pytest
+
+from outbox_relay.adaptive_batching import Pace
+
+BATCH_ROWS = 2000
+
+
+class Clock:
+    """Stands still, but for what it is set ahead."""
+
+    seconds = 0.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(time, "monotonic", clock)
+    return clock
+
+
+def pause_after(clock: Clock, rows: int, every_seconds: float) -> float:
+    """How long a relay pauses that has had such batches for a while, with pauses of 40 ms."""
+    pace = Pace(0.04, BATCH_ROWS)
+    for _ in range(1000):
+        clock.seconds += every_seconds
+        pace.note(rows)
+    return pace.pause_seconds
+
+
+@pytest.mark.parametrize(
+    ("rows", "every_seconds"),
+    [(0, 0.005), (1, 0.1), (3, 0.005), (20, 0.04), (BATCH_ROWS, 0.04)],
+    ids=["nothing", "little", "500 a second", "500 a second, seldom", "a backlog"],
+)
+def test_nothing_waits_while_little_comes_and_while_much_is_left(clock: Clock, rows: int, every_seconds: float) -> None:
+    assert pause_after(clock, rows, every_seconds) == 0
+
+
+@pytest.mark.parametrize(("rows", "every_seconds"), [(6, 0.005), (44, 0.04), (80, 0.01)])
+def test_while_much_comes_it_gathers(clock: Clock, rows: int, every_seconds: float) -> None:
+    assert pause_after(clock, rows, every_seconds) == pytest.approx(0.04)
+
+
+def test_two_tasks_that_end_together_count_as_what_they_did(clock: Clock) -> None:
+    pace = Pace(0.04, BATCH_ROWS)
+    for _ in range(100):
+        clock.seconds += 0.02
+        pace.note(0)
+        clock.seconds += 0.00001
+        pace.note(60)
+    assert pace.pause_seconds == pytest.approx(0.04)
+
+
+def test_what_came_late_behind_a_hiccup_makes_nobody_wait(clock: Clock) -> None:
+    pace = Pace(0.04, BATCH_ROWS)
+    for _ in range(1000):
+        clock.seconds += 0.006
+        pace.note(3)
+    clock.seconds += 0.2
+    for _ in range(50):
+        pace.note(2)
+        clock.seconds += 0.001
+        assert pace.pause_seconds == 0
+
+
+def test_a_full_batch_ends_the_pause_for_all_tasks(clock: Clock) -> None:
+    pace = Pace(0.04, BATCH_ROWS)
+    clock.seconds += 0.3
+    pace.note(900)
+    assert pace.pause_seconds > 0
+    assert not pace.is_behind
+    pace.note(BATCH_ROWS)
+    assert pace.pause_seconds == 0
+    assert pace.is_behind
+
+
+def test_a_backlog_is_soon_forgotten(clock: Clock) -> None:
+    pace = Pace(0.04, BATCH_ROWS)
+    for _ in range(1000):
+        clock.seconds += 0.04
+        pace.note(BATCH_ROWS)
+    for _ in range(200):
+        clock.seconds += 0.005
+        pace.note(2)
+    assert pace.pause_seconds == 0
+
+
+async def test_the_pause_ends_by_itself() -> None:
+    pace = Pace(0.01, BATCH_ROWS)
+    pace.note(0)
+    while not pace.pause_seconds:
+        await asyncio.sleep(0.001)
+        pace.note(200)
+    await asyncio.wait_for(pace.wait(), 20)
+    assert pace.pause_seconds == 0

@@ -1,0 +1,83 @@
+"""What the acceptance tests do with the pipeline, and how they look at what came of it."""
+
+import asyncio
+from dataclasses import dataclass, field
+from uuid import uuid4
+
+import httpx
+
+from common.settings import PipelineSettings
+from support.acceptance_pipeline import Pipeline
+from walletctl.verify.audit import audit
+
+
+async def create_wallets(api: httpx.AsyncClient, count: int) -> list[str]:
+    bodies = [{"user_id": f"user-{number % 3}", "currency": "EUR"} for number in range(count)]
+    replies = await asyncio.gather(*(api.post("/wallets", json=body) for body in bodies))
+    ids = [reply.raise_for_status().json()["id"] for reply in replies]
+    funds = (api.post(f"/wallets/{wallet_id}/fund", json={"amount": "100.00"}) for wallet_id in ids)
+    for reply in await asyncio.gather(*funds):
+        reply.raise_for_status()
+    return ids
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """One transfer of a cent, with an idempotency key of its own."""
+
+    sender: str
+    receiver: str
+    key: str = field(default_factory=lambda: str(uuid4()))
+
+    async def ask(self, api: httpx.AsyncClient) -> httpx.Response | None:
+        """Ask for it once; None where the connection broke."""
+        body = {"to_wallet_id": self.receiver, "amount": "0.01"}
+        try:
+            return await api.post(f"/wallets/{self.sender}/transfer", json=body, headers={"Idempotency-Key": self.key})
+        except httpx.TransportError:
+            return None
+
+    async def ask_until_done(self, api: httpx.AsyncClient) -> httpx.Response:
+        """Ask until it's answered 200: where a reply is lost or time was up, again with the same key."""
+        while (reply := await self.ask(api)) is None or reply.status_code != 200:
+            assert reply is None or reply.status_code in {409, 503}, reply.text
+        return reply
+
+
+def ring(wallets: list[str]) -> list[Transfer]:
+    """Return a transfer of each wallet to the next: each sends one and gets one."""
+    return [Transfer(*pair) for pair in zip(wallets, wallets[1:] + wallets[:1], strict=True)]
+
+
+async def transfer_in_a_ring(api: httpx.AsyncClient, wallets: list[str], rounds: int) -> int:
+    """Each wallet sends to the next and gets from the one before; a lost reply is asked for again.
+
+    Returns how many transfers were made: all, in the end.
+    """
+    for _ in range(rounds):
+        await asyncio.gather(*(transfer.ask_until_done(api) for transfer in ring(wallets)))
+    return rounds * len(wallets)
+
+
+async def wait_until_complete(pipeline: Pipeline, wallets: list[str]) -> None:
+    async with pipeline.client("wallet-api") as api, pipeline.client("history-api") as history:
+        for wallet_id in wallets:
+            version = (await api.get(f"/wallets/{wallet_id}")).json()["version"]
+
+            async def arrived(wallet_id: str = wallet_id, version: int = version) -> bool:
+                reply = await history.get(f"/history/wallets/{wallet_id}", params={"min_version": version})
+                return reply.status_code == 200 and reply.json()["complete"]
+
+            await pipeline.eventually(arrived, 60)
+
+
+async def assert_verified(pipeline: Pipeline) -> None:
+    environment = pipeline.environment
+    settings = PipelineSettings(
+        database_url=environment["DATABASE_URL"],
+        kafka_bootstrap_servers=environment["KAFKA_BOOTSTRAP_SERVERS"],
+        kafka_topic=environment["KAFKA_TOPIC"],
+        consumer_group=environment["CONSUMER_GROUP"],
+    )
+    report = await audit(settings)
+    assert report.ok, report.differences

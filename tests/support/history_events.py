@@ -1,0 +1,119 @@
+"""Events of made-up wallets, in the order in which their versions run."""
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Literal
+from uuid import UUID
+
+from confluent_kafka import Message, Producer
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from common.events import TransferDone, WalletChange, WalletCreated, WalletFunded
+from common.identifiers import new_id
+from history_consumer.consumer import queries
+from history_consumer.consumer.applying import Target, apply
+from history_consumer.consumer.positions import Position
+from history_consumer.consumer.records import record_of
+
+TRACEPARENT = "00-" + "1" * 32 + "-" + "2" * 16 + "-01"
+HEADERS: list[tuple[str, str | bytes | None]] = [
+    ("traceparent", TRACEPARENT.encode()),
+    ("odd", b"\xff"),
+    ("none", None),
+]
+
+AnyEvent = WalletCreated | WalletFunded | TransferDone
+
+
+@dataclass
+class Wallet:
+    """A wallet in EUR that makes its own events."""
+
+    user_id: str = "ada"
+    id: UUID = field(default_factory=new_id)
+    version: int = 0
+    balance: Decimal = Decimal("0.00")
+
+    def change(self, amount: str | None, direction: Literal["in", "out"] | None) -> WalletChange:
+        self.version += 1
+        if amount is not None:
+            self.balance += Decimal(amount) if direction == "in" else -Decimal(amount)
+        return WalletChange(
+            wallet_id=self.id,
+            user_id=self.user_id,
+            version=self.version,
+            balance_after=f"{self.balance:.2f}",
+            direction=direction,
+        )
+
+    def created(self) -> WalletCreated:
+        return WalletCreated(
+            event_id=new_id(),
+            created_at=datetime.now(UTC),
+            currency="EUR",
+            metadata={"größe": "❤"},
+            external_id=None,
+            wallets=[self.change(None, None)],
+        )
+
+    def funded(self, amount: str = "10.00") -> WalletFunded:
+        return WalletFunded(
+            event_id=new_id(),
+            created_at=datetime.now(UTC),
+            currency="EUR",
+            metadata={},
+            transaction_id=new_id(),
+            amount=amount,
+            reference="salary",
+            wallets=[self.change(amount, "in")],
+        )
+
+    def sent(self, receiver: "Wallet", amount: str = "1.00") -> TransferDone:
+        return TransferDone(
+            event_id=new_id(),
+            created_at=datetime.now(UTC),
+            currency="EUR",
+            metadata={},
+            transaction_id=new_id(),
+            amount=amount,
+            reference=None,
+            wallets=[self.change(amount, "out"), receiver.change(amount, "in")],
+        )
+
+
+@dataclass
+class Topic:
+    """A topic to produce to."""
+
+    bootstrap_servers: str
+    name: str
+
+    def produce(self, *values: AnyEvent | bytes | None, partition: int = 0, source_epoch: bytes = b"") -> None:
+        """Produce the values to one partition, in order, and wait until they are there."""
+        headers = [*HEADERS, *([("ce_sourceepoch", source_epoch)] if source_epoch else [])]
+        producer = Producer({"bootstrap.servers": self.bootstrap_servers, "enable.idempotence": True})
+        for value in values:
+            encoded = value if value is None or isinstance(value, bytes) else value.encode().encode()
+            producer.produce(self.name, key=b"k\xff", value=encoded, partition=partition, headers=headers)
+        assert producer.flush(20) == 0
+
+
+class History:
+    """Writes events into the history without a broker."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self.engine = engine
+        self.position: Position | None = None
+
+    async def add(self, *events: AnyEvent) -> None:
+        if self.position is None:
+            async with self.engine.begin() as connection:
+                (self.position,) = await queries.ensure_positions(connection, "tests", "topic", "id", [0])
+        start = self.position.next_offset
+        records = [
+            record_of(Message(topic="topic", offset=start + number, value=event.encode().encode()), self.position)
+            for number, event in enumerate(events)
+        ]
+        await apply(self.engine, Target("tests", "topic"), records)
+        self.position.next_offset += len(records)

@@ -1,0 +1,210 @@
+"""A pipeline that has run, made once; each test gets a copy of its database and shares its topic."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager
+from uuid import UUID, uuid4
+
+import orjson
+import pytest
+from confluent_kafka.admin import AdminClient
+from sqlalchemy import text
+from sqlalchemy.engine import make_url
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from common.kafka.topics import ensure_topic
+from common.postgres.engine import create_engine
+from common.settings import PipelineSettings
+from common.worker import Health
+from history_consumer.consumer.consumer import HistoryConsumer
+from history_consumer.settings import ConsumerSettings
+from outbox_relay.adaptive_batching import Pace
+from outbox_relay.publisher import Publisher
+from outbox_relay.relay import Relay
+from outbox_relay.settings import RelaySettings
+from wallet_api.commands import CreateWallet, Fund, Transfer
+from wallet_api.replies import Reply
+from wallet_api.transactions import execute
+from wallet_api.use_cases import create_wallets, fund, transfer
+
+Wallets = dict[str, UUID]
+APPLIED = text("SELECT coalesce(sum(event_count), 0) FROM history.wallet_progress")
+CURRENCIES = {"hot": "EUR", "cold": "EUR", "yen": "JPY", "dinar": "BHD", "empty": "EUR"}
+
+
+async def create(engine: AsyncEngine, currencies: dict[str, str]) -> Wallets:
+    """Make wallets by their external id, and return their ids."""
+    commands = [
+        CreateWallet(
+            path="/wallets", claim=None, traceparent=None, metadata={}, user_id="ada", currency=code, external_id=name
+        )
+        for name, code in currencies.items()
+    ]
+    outcomes = await execute(engine, create_wallets, commands)
+    replies = [outcome for outcome in outcomes if isinstance(outcome, Reply)]
+    return dict(zip(currencies, (UUID(orjson.loads(reply.body)["id"]) for reply in replies), strict=True))
+
+
+def _fund(wallet_id: UUID, amount: str) -> Fund:
+    return Fund(
+        path="/",
+        claim=None,
+        traceparent=None,
+        # No NUL, though it looks like one; and JSON that has to be escaped.
+        metadata={"note": 'a "quoted" \\u0000 €'},
+        wallet_id=wallet_id,
+        amount=amount,
+        currency=None,
+        reference=None,
+        if_match=None,
+    )
+
+
+def _transfer(wallet_id: UUID, to_wallet_id: UUID, amount: str) -> Transfer:
+    return Transfer(
+        path="/",
+        claim=None,
+        traceparent=None,
+        metadata={},
+        wallet_id=wallet_id,
+        amount=amount,
+        currency=None,
+        reference="rent",
+        if_match=None,
+        to_wallet_id=to_wallet_id,
+    )
+
+
+async def move_money(engine: AsyncEngine, wallets: Wallets, rounds: int) -> None:
+    """Fund, and transfer both ways."""
+    for number in range(1, rounds + 1):
+        await execute(engine, fund, [_fund(wallets["hot"], f"{number}.50"), _fund(wallets["cold"], "7")])
+        await execute(engine, fund, [_fund(wallets["yen"], "500"), _fund(wallets["dinar"], "0.005")])
+        await execute(engine, transfer, [_transfer(wallets["hot"], wallets["cold"], "0.75")])
+        await execute(engine, transfer, [_transfer(wallets["cold"], wallets["hot"], "0.01")])
+
+
+@asynccontextmanager
+async def opened(url: str) -> AsyncIterator[AsyncEngine]:
+    engine = create_engine(url, "tests")
+    try:
+        yield engine
+    finally:
+        await engine.dispose()
+
+
+async def relay(settings: PipelineSettings) -> None:
+    """Publish all that is pending."""
+    relay_settings = RelaySettings(**settings.model_dump())
+    async with opened(settings.database_url) as engine:
+        worker = Relay(relay_settings, engine, Publisher(relay_settings), Health(), Pace(0, 2000))
+        while await worker.run_once():
+            pass
+
+
+async def consume(settings: PipelineSettings, due: int | None = None) -> None:
+    """Apply all that is published: so many versions, or those of every wallet."""
+    async with opened(settings.history_database_url) as engine, opened(settings.database_url) as wallets:
+        consumer = HistoryConsumer(ConsumerSettings(**settings.model_dump()), engine, Health())
+        try:
+            async with asyncio.timeout(60), wallets.connect() as outbox, engine.connect() as history:
+                due = due or await outbox.scalar(text("SELECT sum(version) FROM wallet.wallets"))
+                while due > (await history.scalar(APPLIED)):
+                    await history.rollback()
+                    await consumer.run_once()
+        finally:
+            await consumer.close()
+
+
+async def _run(settings: PipelineSettings) -> None:
+    async with opened(settings.database_url) as engine:
+        wallets = await create(engine, CURRENCIES)
+        await move_money(engine, wallets, rounds=6)
+    await relay(settings)
+    await consume(settings)
+
+
+@pytest.fixture(scope="session")
+def ran(
+    postgres_url: str, template: str, kafka_bootstrap_servers: str, kafka_admin: AdminClient
+) -> Iterator[PipelineSettings]:
+    """The settings of a pipeline that has run and is at rest."""
+    name, topic = f"ran_{uuid4().hex}", f"wallet_events_{uuid4().hex}"
+    asyncio.run(_sql(postgres_url, f'CREATE DATABASE "{name}" TEMPLATE "{template}"'))
+    asyncio.run(ensure_topic(kafka_admin, topic, 3, {"retention.ms": "-1"}))
+    url = make_url(postgres_url).set(database=name).render_as_string(hide_password=False)
+    settings = PipelineSettings(database_url=url, kafka_bootstrap_servers=kafka_bootstrap_servers, kafka_topic=topic)
+    asyncio.run(_run(settings))
+    yield settings
+    asyncio.run(_sql(postgres_url, f'DROP DATABASE "{name}" WITH (FORCE)'))
+    for future in kafka_admin.delete_topics([topic]).values():
+        future.result()
+
+
+@pytest.fixture
+def settings(ran: PipelineSettings, new_database: Callable[[str | None], str]) -> PipelineSettings:
+    """The settings of a copy of it, to be broken."""
+    url = new_database(make_url(ran.database_url).database)
+    return PipelineSettings(**{**ran.model_dump(), "database_url": url, "history_database_url": url})
+
+
+@pytest.fixture
+def apart(settings: PipelineSettings, new_database: Callable[[str | None], str]) -> PipelineSettings:
+    """The settings of another copy, whose history is in a database of its own."""
+    other = new_database(make_url(settings.database_url).database)
+    asyncio.run(_sql(settings.database_url, "DROP SCHEMA history CASCADE"))
+    asyncio.run(_sql(other, "DROP SCHEMA wallet CASCADE"))
+    return settings.model_copy(update={"history_database_url": other})
+
+
+@pytest.fixture
+def fresh(database_url: str, kafka_bootstrap_servers: str, topic: str) -> PipelineSettings:
+    """The settings of a pipeline that has not run yet, with a topic of its own."""
+    return PipelineSettings(
+        database_url=database_url, kafka_bootstrap_servers=kafka_bootstrap_servers, kafka_topic=topic
+    )
+
+
+async def _sql(url: str, *statements: str) -> None:
+    async with opened(url) as engine, engine.connect() as connection:
+        autocommit = await connection.execution_options(isolation_level="AUTOCOMMIT")
+        # As replication does: no trigger and no foreign key stands in the way.
+        await autocommit.execute(text("SET session_replication_role = replica"))
+        for statement in statements:
+            await autocommit.exec_driver_sql(statement)
+
+
+@pytest.fixture
+def tamper() -> Callable[..., Coroutine[None, None, None]]:
+    """Run SQL on a database in spite of its triggers."""
+    return _sql
+
+
+@pytest.fixture
+def new_wallets() -> Callable[[AsyncEngine], Awaitable[Wallets]]:
+    """Make the wallets that `move_money` moves money between."""
+    return lambda engine: create(engine, CURRENCIES)
+
+
+@pytest.fixture(name="move_money")
+def move_money_() -> Callable[[AsyncEngine, Wallets, int], Awaitable[None]]:
+    """Move money for so many rounds."""
+    return move_money
+
+
+@pytest.fixture
+def run_relay() -> Callable[[PipelineSettings], Awaitable[None]]:
+    """Publish all that is pending."""
+    return relay
+
+
+@pytest.fixture
+def run_consumer() -> Callable[[PipelineSettings], Awaitable[None]]:
+    """Apply all that is published."""
+    return consume
+
+
+@pytest.fixture
+def run_consumer_for() -> Callable[[PipelineSettings, int], Awaitable[None]]:
+    """Apply so many versions."""
+    return consume
