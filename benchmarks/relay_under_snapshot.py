@@ -22,7 +22,7 @@ from common.kafka.topics import ensure_topic
 from common.postgres.engine import create_engine
 from common.postgres.migrations import migrate
 from common.worker import Health
-from outbox_relay.adaptive_batching import Pace
+from outbox_relay.adaptive_batching import AdaptiveBatching
 from outbox_relay.publisher import Publisher
 from outbox_relay.relay import Relay
 from outbox_relay.settings import RelaySettings
@@ -77,7 +77,7 @@ async def run(url: str, servers: str, events: int, round_rows: int) -> float:
     engine = create_engine(url, "benchmark", statement_timeout_seconds=0, idle_in_transaction_timeout_seconds=0)
     await migrate(engine, "wallet")
     await ensure_topic(admin_client(servers), settings.kafka_topic, settings.kafka_topic_partitions, {})
-    pace = Pace(settings.relay_gather_seconds, settings.relay_batch_rows)
+    pace = AdaptiveBatching(settings.relay_gather_seconds, settings.relay_batch_rows)
     relays = [Relay(settings, engine, Publisher(settings), Health(), pace) for _ in range(settings.relay_tasks)]
     # Round one warms up: the producers' first record waits for a producer id.
     found = (await rates(engine, relays, events + round_rows, round_rows))[1:]

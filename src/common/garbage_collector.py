@@ -6,7 +6,7 @@ from typing import Final
 _GC_THRESHOLD: Final = 50_000
 
 
-def calm_garbage_collector() -> None:
+def tune_garbage_collector() -> None:
     """Leave out what was imported, and look for cycles less often.
 
     A batch is thousands of tuples without a cycle among them: looking at each 700 of them took 6 % of a relay's time.

@@ -10,7 +10,7 @@ from typing import Any
 import structlog
 import uvloop
 
-from common.garbage_collector import calm_garbage_collector
+from common.garbage_collector import tune_garbage_collector
 from common.http.probes import WARNING
 from common.http.server import BackgroundServer
 
@@ -111,7 +111,7 @@ async def repeat(
 
 def run_worker(work: Coroutine[Any, Any, None]) -> None:
     """Run a worker to its end."""
-    calm_garbage_collector()
+    tune_garbage_collector()
     uvloop.run(work)
 
 

@@ -24,7 +24,7 @@ _CHUNK_PAUSE_SECONDS: Final = 0.1
 _DAY_SECONDS: Final = 86_400
 
 
-class Retention:
+class DeadLetterRetention:
     """A consumer's pruner: one chunk at a time, beside the batches. Any number may run."""
 
     def __init__(self, engine: AsyncEngine, days: float) -> None:

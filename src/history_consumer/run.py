@@ -12,8 +12,8 @@ from common.worker import Health, Pauses, repeat, serve_until_stopped, stop_on_s
 from history_consumer import metrics, retention
 from history_consumer.consumer.applying import Target
 from history_consumer.consumer.consumer import HistoryConsumer
-from history_consumer.consumer.monitor import Watch
-from history_consumer.retention import Retention
+from history_consumer.consumer.monitor import Monitor
+from history_consumer.retention import DeadLetterRetention
 from history_consumer.settings import ConsumerSettings
 
 _NO_PAUSE = Pauses(0, 0)
@@ -47,7 +47,7 @@ async def consume(settings: ConsumerSettings, stop: asyncio.Event, health: Healt
     )
     tell_unsafe_settings(engine)
     consumer = HistoryConsumer(settings, engine, health)
-    watch = Watch(consumer, engine, Target(settings.consumer_group, settings.kafka_topic), health)
+    watch = Monitor(consumer, engine, Target(settings.consumer_group, settings.kafka_topic), health)
     # The last first, and each whatever becomes of the others.
     async with AsyncExitStack() as at_end:
         at_end.push_async_callback(engine.dispose)
@@ -56,7 +56,7 @@ async def consume(settings: ConsumerSettings, stop: asyncio.Event, health: Healt
             seconds = settings.consumer_check_seconds
             beside = [tasks.create_task(_repeat(watch.run_once, stop, Pauses(seconds, seconds), health))]
             if settings.dead_letter_retention_days is not None:
-                pruner = Retention(engine, settings.dead_letter_retention_days)
+                pruner = DeadLetterRetention(engine, settings.dead_letter_retention_days)
                 beside.append(tasks.create_task(_repeat(pruner.run_once, stop, retention.PAUSES, health)))
             await _repeat(consumer.run_once, stop, _NO_PAUSE, health)
             for task in beside:

@@ -16,14 +16,16 @@ from common.settings import (
 )
 
 
-class RetentionSettings(Settings):
+class DeadLetterRetentionSettings(Settings):
     """How long what was put aside stays."""
 
     dead_letter_retention_days: float | None = Field(None, gt=0, le=36_500)
     """Dead letters this old leave, but for version conflicts; unset, they all stay until they are retried."""
 
 
-class ConsumerSettings(RetentionSettings, ConnectSettings, HistoryDatabaseSettings, KafkaSettings, LogSettings):
+class ConsumerSettings(
+    DeadLetterRetentionSettings, ConnectSettings, HistoryDatabaseSettings, KafkaSettings, LogSettings
+):
     """Each from the environment variable of its name in capitals."""
 
     consumer_group: str = Field("wallet-history", pattern=r"^[A-Za-z0-9._-]{1,249}$")

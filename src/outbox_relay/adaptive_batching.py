@@ -14,7 +14,7 @@ _GATHERED_ROWS_MIN: Final = 40
 _WINDOW_SECONDS: Final = 0.25
 
 
-class Pace:
+class AdaptiveBatching:
     """Shared by the tasks of one relay.
 
     Args:

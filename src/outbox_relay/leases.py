@@ -5,12 +5,12 @@ from typing import Final
 import asyncpg
 from sqlalchemy import text
 
-from common.postgres.raw_sql import Statement
+from common.postgres.raw_sql import RawStatement
 
 # The lanes with the oldest pending rows that no other relay holds. A statement of its own: what it waits for
 # is locks, what the next one reads must be a snapshot taken after them. (Read in the same snapshot, a lane
 # that another relay settled in between would be published again.)
-LOCK_LANES: Final = Statement("""
+LOCK_LANES: Final = RawStatement("""
     SELECT lanes.lane, lanes.low_water
     FROM wallet.outbox_lanes AS lanes
     CROSS JOIN LATERAL (

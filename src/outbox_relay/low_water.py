@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from outbox_relay.outcomes import Outcome, Retry, Row
+from outbox_relay.outcomes import Retry, Row, RowOutcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ class LaneRow(Row, Protocol):
 def raised_low_waters(
     low_waters: Mapping[int, int],
     rows: Sequence[LaneRow],
-    outcomes: Mapping[int, Outcome],
+    outcomes: Mapping[int, RowOutcome],
     safe_id: int,
     *,
     lane_rows_max: int,

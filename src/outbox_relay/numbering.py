@@ -28,14 +28,14 @@ _INSUFFICIENT_PRIVILEGE: Final = "42501"
 
 
 @dataclass(frozen=True)
-class Healed:
+class RenumberingResult:
     """What was put right: by how many ids the sequence was behind, and how many rows have new ids."""
 
     behind: int
     moved: int
 
 
-async def heal(engine: AsyncEngine) -> Healed:
+async def heal(engine: AsyncEngine) -> RenumberingResult:
     """Raise the sequence above all ids, and give rows that are misplaced new ones; nothing to do is nothing done.
 
     Safe at any time. Holds all lanes' leases and keeps the wallets from writing meanwhile, for some milliseconds as a
@@ -49,7 +49,7 @@ async def heal(engine: AsyncEngine) -> Healed:
         moved = await numbering_queries.move_misplaced(connection, last_id if behind else 0, above_id)
         if behind or moved:
             await numbering_queries.set_sequence(connection, above_id + moved)
-    return Healed(behind, moved)
+    return RenumberingResult(behind, moved)
 
 
 class Numbering:

@@ -9,7 +9,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from common.postgres.errors import DRIVER_ERRORS
-from common.postgres.raw_sql import PING, driver_connection
+from common.postgres.raw_sql import PING, raw_connection
 from common.tables.wallet import OUTBOX_CHANNEL
 from common.worker import FAILURE_PAUSES, pause
 
@@ -19,7 +19,7 @@ _PING_SECONDS: Final = 5.0
 _LOST: Final = (SQLAlchemyError, OSError, TimeoutError, *DRIVER_ERRORS)
 
 
-class WakeUp:
+class OutboxListener:
     """Listens on a connection of its own; what it hears wakes one of the relay's tasks that has nothing to do."""
 
     def __init__(self, engine: AsyncEngine) -> None:
@@ -41,7 +41,7 @@ class WakeUp:
         failures = 0
         while not stop.is_set():
             try:
-                async with driver_connection(self._engine) as connection:
+                async with raw_connection(self._engine) as connection:
                     failures = 0
                     await self._listen(connection, stop)
             except _LOST as error:

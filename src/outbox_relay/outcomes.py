@@ -45,7 +45,7 @@ class Retry:
     is_away: bool = True
 
 
-Outcome = Published | Parked | Retry
+RowOutcome = Published | Parked | Retry
 
 
 class Row(Protocol):
@@ -64,7 +64,7 @@ class Row(Protocol):
         """Whether an earlier row of the same aggregate is parked."""
 
 
-def decide_outcomes(rows: Sequence[Row], reports: Mapping[int, Report]) -> dict[int, Outcome]:
+def decide_outcomes(rows: Sequence[Row], reports: Mapping[int, Report]) -> dict[int, RowOutcome]:
     """Return the outcome of each row by its id.
 
     An aggregate's rows stay in order: behind a row that is parked the later ones are parked too, and behind
@@ -75,13 +75,13 @@ def decide_outcomes(rows: Sequence[Row], reports: Mapping[int, Report]) -> dict[
         rows: a batch, ascending by id.
         reports: by row id, for the rows that were sent.
     """
-    published: dict[int, Outcome] = {
+    published: dict[int, RowOutcome] = {
         row_id: report for row_id, report in reports.items() if isinstance(report, Published)
     }
     if len(published) == len(rows) and not any(row.waits for row in rows):
         return published
-    outcomes: dict[int, Outcome] = {}
-    held_up: dict[Hashable, Outcome] = {}
+    outcomes: dict[int, RowOutcome] = {}
+    held_up: dict[Hashable, RowOutcome] = {}
     for row in rows:
         outcome = held_up.get(row.aggregate_id) or _decide(row, reports.get(row.id))
         outcomes[row.id] = outcome
@@ -90,7 +90,7 @@ def decide_outcomes(rows: Sequence[Row], reports: Mapping[int, Report]) -> dict[
     return outcomes
 
 
-def _decide(row: Row, report: Report | None) -> Outcome:
+def _decide(row: Row, report: Report | None) -> RowOutcome:
     match report:
         case _ if row.waits:
             return Parked("waits behind a parked event of the same wallet", attempts=0)
@@ -104,7 +104,7 @@ def _decide(row: Row, report: Report | None) -> Outcome:
             return Retry("there was no time left to send it", is_away=False)
 
 
-def _behind(row: Row, outcome: Outcome) -> Outcome:
+def _behind(row: Row, outcome: RowOutcome) -> RowOutcome:
     if isinstance(outcome, Parked):
         return Parked(f"waits behind outbox row {row.id}, which is parked", attempts=0)
     return outcome

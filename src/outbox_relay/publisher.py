@@ -14,7 +14,7 @@ from common.events import cloud_event_headers
 from common.kafka.clients import client_config
 from common.kafka.topic_settings import BATCH_BYTES_MAX
 from outbox_relay.outcomes import Published, Refused, Report, Undelivered
-from outbox_relay.queries import OutboxRow
+from outbox_relay.queries import PendingRow
 from outbox_relay.settings import RelaySettings
 
 log = structlog.get_logger()
@@ -89,7 +89,7 @@ class Publisher:
         if found.error is not None:
             raise BrokerAwayError(f"topic {topic}: {found.error}")
 
-    def publish(self, rows: Sequence[OutboxRow]) -> dict[int, Report]:
+    def publish(self, rows: Sequence[PendingRow]) -> dict[int, Report]:
         """Send the rows in order, wait for all reports, and return them by row id.
 
         A broker refuses a whole batch of records for one bad record in it. What it refuses is sent again in halves,
@@ -104,7 +104,7 @@ class Publisher:
         deadline = time.monotonic() + self._settings.relay_delivery_timeout_seconds + _FLUSH_MARGIN_SECONDS
         reports: dict[int, Report] = {}
         refused: set[str] = set()
-        groups: list[Sequence[OutboxRow]] = [rows]
+        groups: list[Sequence[PendingRow]] = [rows]
         while groups and time.monotonic() < deadline - _FLUSH_MARGIN_SECONDS and not _has_undelivered(reports):
             group = [row for row in groups.pop() if row.aggregate_id not in refused]
             delivered = self._send(group, refused, reports, deadline)
@@ -120,11 +120,11 @@ class Publisher:
         return reports
 
     def _send(
-        self, rows: Sequence[OutboxRow], refused: set[str], reports: dict[int, Report], deadline: float
+        self, rows: Sequence[PendingRow], refused: set[str], reports: dict[int, Report], deadline: float
     ) -> dict[int, Report]:
         """Send rows together; return the broker's reports, and put what the producer says itself into the others."""
         delivered: dict[int, Report] = {}
-        sent: list[OutboxRow] = []
+        sent: list[PendingRow] = []
         for row in rows:
             if row.aggregate_id in refused:
                 continue
@@ -150,7 +150,7 @@ class Publisher:
             self._is_spent, self._why = True, str(error.__cause__ or error)
             log.warning("producer_failed", error=self._why)
 
-    def _produce(self, row: OutboxRow, delivered: dict[int, Report], deadline: float) -> Report | None:
+    def _produce(self, row: PendingRow, delivered: dict[int, Report], deadline: float) -> Report | None:
         """Queue the row; return why it couldn't be."""
         extensions = orjson.loads(row.headers) if row.headers else {}
         headers = cloud_event_headers(
@@ -192,7 +192,7 @@ def _has_undelivered(reports: Mapping[int, Report]) -> bool:
     return any(isinstance(report, Undelivered) for report in reports.values())
 
 
-def _refused_and_behind(rows: Sequence[OutboxRow], delivered: Mapping[int, Report]) -> list[OutboxRow]:
+def _refused_and_behind(rows: Sequence[PendingRow], delivered: Mapping[int, Report]) -> list[PendingRow]:
     """Return what was refused with its neighbours, and the later rows of the same aggregates."""
     aggregates: set[str] = set()
     found = []

@@ -6,11 +6,11 @@ from typing import Final, NamedTuple
 
 import asyncpg
 
-from common.postgres.raw_sql import Statement
+from common.postgres.raw_sql import RawStatement
 from outbox_relay.low_water import Moment
 from outbox_relay.outcomes import Parked, Published
 
-READ_PENDING: Final = Statement("""
+READ_PENDING: Final = RawStatement("""
     SELECT pending.*
     FROM unnest(cast(:lanes AS smallint[]), cast(:low_waters AS bigint[])) AS claimed (lane, low_water)
     CROSS JOIN LATERAL (
@@ -31,7 +31,7 @@ READ_PENDING: Final = Statement("""
     ORDER BY id
 """)
 
-ANY_PENDING: Final = Statement("""
+ANY_PENDING: Final = RawStatement("""
     SELECT EXISTS (
         SELECT FROM wallet.outbox_lanes AS lanes
         JOIN wallet.outbox ON outbox.lane = lanes.lane AND outbox.id > lanes.low_water
@@ -39,7 +39,7 @@ ANY_PENDING: Final = Statement("""
     )
 """)
 
-SETTLE: Final = Statement("""
+SETTLE: Final = RawStatement("""
     UPDATE wallet.outbox
     SET published_at = statement_timestamp(), kafka_partition = settled.partition,
         kafka_offset = settled.position, attempts = attempts + 1, last_error = NULL
@@ -48,7 +48,7 @@ SETTLE: Final = Statement("""
     WHERE outbox.id = settled.id
 """)
 
-PARK: Final = Statement("""
+PARK: Final = RawStatement("""
     UPDATE wallet.outbox
     SET parked_at = statement_timestamp(), attempts = outbox.attempts + parked.attempts, last_error = parked.error
     FROM unnest(cast(:ids AS bigint[]), cast(:attempts AS integer[]), cast(:errors AS text[]))
@@ -56,7 +56,7 @@ PARK: Final = Statement("""
     WHERE outbox.id = parked.id
 """)
 
-RAISE_LOW_WATER: Final = Statement("""
+RAISE_LOW_WATER: Final = RawStatement("""
     UPDATE wallet.outbox_lanes
     SET low_water = raised.low_water
     FROM unnest(cast(:lanes AS smallint[]), cast(:low_waters AS bigint[])) AS raised (lane, low_water)
@@ -71,14 +71,14 @@ HIGHEST_ID: Final = """greatest(
 
 # One statement: its snapshot is older than what it reads of the sequence, so a sequence in order is never behind.
 # Unknown, where nothing was taken from it yet or this role may not see it, is 0.
-LAST_ID: Final = Statement(f"SELECT coalesce(pg_sequence_last_value('wallet.outbox_id_seq'), 0), {HIGHEST_ID}")
-SNAPSHOT: Final = Statement("""
+LAST_ID: Final = RawStatement(f"SELECT coalesce(pg_sequence_last_value('wallet.outbox_id_seq'), 0), {HIGHEST_ID}")
+SNAPSHOT: Final = RawStatement("""
     SELECT pg_snapshot_xmin(snapshot)::text::bigint, pg_snapshot_xmax(snapshot)::text::bigint
     FROM pg_current_snapshot() AS snapshot
 """)
 
 
-class OutboxRow(NamedTuple):
+class PendingRow(NamedTuple):
     """A pending row, in the order of READ_PENDING's columns. Its texts go from here to the producer as they are."""
 
     id: int
@@ -95,13 +95,13 @@ class OutboxRow(NamedTuple):
 
 async def read_pending(
     connection: asyncpg.Connection, low_waters: Mapping[int, int], lane_rows_max: int
-) -> list[OutboxRow]:
+) -> list[PendingRow]:
     """Return the pending rows of locked lanes, ascending by id, at most `lane_rows_max` of each."""
     rows = await READ_PENDING.fetch(
         connection, lanes=list(low_waters), low_waters=list(low_waters.values()), lane_rows_max=lane_rows_max
     )
     # Half a microsecond a row; field by field, with UUIDs and bytes, it was four.
-    return list(map(OutboxRow._make, rows))
+    return list(map(PendingRow._make, rows))
 
 
 async def is_anything_pending(connection: asyncpg.Connection) -> bool:

@@ -17,15 +17,15 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from common import failpoints
 from common.identifiers import LANES
 from common.postgres.errors import explained, is_temporary
-from common.postgres.raw_sql import BEGIN, driver_connection
+from common.postgres.raw_sql import BEGIN, raw_connection
 from common.worker import Health, TemporaryError
 from outbox_relay import leases, metrics, queries
-from outbox_relay.adaptive_batching import Pace
+from outbox_relay.adaptive_batching import AdaptiveBatching
 from outbox_relay.low_water import SafeHorizon, raised_low_waters
 from outbox_relay.numbering import Numbering
-from outbox_relay.outcomes import Outcome, Parked, Published, Retry, decide_outcomes
+from outbox_relay.outcomes import Parked, Published, Retry, RowOutcome, decide_outcomes
 from outbox_relay.publisher import BrokerAwayError, Publisher
-from outbox_relay.queries import OutboxRow
+from outbox_relay.queries import PendingRow
 from outbox_relay.settings import RelaySettings
 
 log = structlog.get_logger()
@@ -43,7 +43,7 @@ class Relay:
     """One batch at a time: as many of these as there are batches in flight."""
 
     def __init__(
-        self, settings: RelaySettings, engine: AsyncEngine, publisher: Publisher, health: Health, pace: Pace
+        self, settings: RelaySettings, engine: AsyncEngine, publisher: Publisher, health: Health, pace: AdaptiveBatching
     ) -> None:
         self._settings = settings
         self._engine = engine
@@ -96,12 +96,12 @@ class Relay:
 
     async def _is_anything_pending(self) -> bool:
         """Ask whether another of the tasks may have rows in hand that the broker refuses."""
-        async with asyncio.timeout(_DATABASE_SECONDS_MAX), driver_connection(self._engine) as connection:
+        async with asyncio.timeout(_DATABASE_SECONDS_MAX), raw_connection(self._engine) as connection:
             return await queries.is_anything_pending(connection)
 
-    async def _claim_publish_settle(self) -> Mapping[int, Outcome]:
+    async def _claim_publish_settle(self) -> Mapping[int, RowOutcome]:
         async with asyncio.timeout(_DATABASE_SECONDS_MAX) as deadline:
-            async with driver_connection(self._engine) as connection:
+            async with raw_connection(self._engine) as connection:
                 await connection.execute(BEGIN)
                 safe_id = await self._look(connection)
                 lanes_max = self._settings.relay_lanes_per_batch if self._pace.is_behind else LANES
@@ -149,14 +149,14 @@ class Relay:
             self._horizon.observe(moment)
         return self._horizon.safe_id
 
-    async def _publish(self, rows: list[OutboxRow]) -> dict[int, Outcome]:
+    async def _publish(self, rows: list[PendingRow]) -> dict[int, RowOutcome]:
         if rows:
             metrics.oldest_pending_seconds.set(max(0.0, time.time() - rows[0].created_at.timestamp()))
         with metrics.publish_seconds.time():
             reports = await asyncio.to_thread(self._publisher.publish, [row for row in rows if not row.waits])
         return decide_outcomes(rows, reports)
 
-    def _account(self, outcomes: Mapping[int, Outcome]) -> int:
+    def _account(self, outcomes: Mapping[int, RowOutcome]) -> int:
         for kind, count in Counter(map(type, outcomes.values())).items():
             metrics.rows.labels(kind.__name__.lower()).inc(count)
         retries = [outcome for outcome in outcomes.values() if isinstance(outcome, Retry)]
@@ -175,7 +175,7 @@ class Relay:
             log.warning("publishing_is_slow", rows_max=self._rows_max)
 
 
-async def _settle(connection: asyncpg.Connection, outcomes: Mapping[int, Outcome]) -> None:
+async def _settle(connection: asyncpg.Connection, outcomes: Mapping[int, RowOutcome]) -> None:
     published = {row_id: outcome for row_id, outcome in outcomes.items() if isinstance(outcome, Published)}
     parked = {row_id: outcome for row_id, outcome in outcomes.items() if isinstance(outcome, Parked)}
     if published:

@@ -31,7 +31,7 @@ _DAY_SECONDS: Final = 86_400
 
 
 @dataclass(frozen=True)
-class Ages:
+class RetentionAges:
     """How old outbox rows and idempotency keys become."""
 
     outbox_days: float
@@ -39,7 +39,7 @@ class Ages:
 
 
 @dataclass(frozen=True, slots=True)
-class Pruned:
+class PruneResult:
     """What one chunk took, and whether there may be more behind it."""
 
     rows: int
@@ -47,10 +47,10 @@ class Pruned:
     more: bool
 
 
-class Retention:
+class OutboxRetention:
     """A relay's pruner: one chunk at a time, beside the batches. Any number may run; one of them works."""
 
-    def __init__(self, engine: AsyncEngine, ages: Ages) -> None:
+    def __init__(self, engine: AsyncEngine, ages: RetentionAges) -> None:
         self._engine = engine
         self._ages = ages
         self._after_id = 0
@@ -74,11 +74,11 @@ class Retention:
         await asyncio.sleep(_CHUNK_PAUSE_SECONDS)
         return 1
 
-    async def _prune(self) -> Pruned:
+    async def _prune(self) -> PruneResult:
         self._rewind()
         async with self._engine.begin() as connection:
             if not await retention_queries.lock(connection, wait=False):
-                return Pruned(0, 0, more=False)
+                return PruneResult(0, 0, more=False)
             pruned, self._after_id = await _prune_chunk(connection, self._ages, self._after_id)
         _account(pruned)
         return pruned
@@ -90,23 +90,23 @@ class Retention:
             self._after_id, self._rewind_at = 0, now + _REWIND_SECONDS
 
 
-async def _prune_chunk(connection: AsyncConnection, ages: Ages, after_id: int) -> tuple[Pruned, int]:
+async def _prune_chunk(connection: AsyncConnection, ages: RetentionAges, after_id: int) -> tuple[PruneResult, int]:
     outbox_before = await retention_queries.before(connection, ages.outbox_days * _DAY_SECONDS)
     keys_before = await retention_queries.before(connection, ages.keys_days * _DAY_SECONDS)
     chunk = await retention_queries.prune_outbox(connection, outbox_before, after_id, _CHUNK_ROWS_MAX)
     keys = await retention_queries.prune_keys(connection, keys_before, _CHUNK_ROWS_MAX)
     more = not chunk.at_end or keys == _CHUNK_ROWS_MAX
-    return Pruned(chunk.row_count, keys, more), chunk.looked_up_to_id
+    return PruneResult(chunk.row_count, keys, more), chunk.looked_up_to_id
 
 
-def _account(pruned: Pruned) -> None:
+def _account(pruned: PruneResult) -> None:
     metrics.pruned.labels("outbox").inc(pruned.rows)
     metrics.pruned.labels("idempotency_keys").inc(pruned.keys)
     if pruned.rows or pruned.keys:
         log.debug("pruned", rows=pruned.rows, keys=pruned.keys)
 
 
-async def count_prunable(engine: AsyncEngine, ages: Ages) -> tuple[int, int]:
+async def count_prunable(engine: AsyncEngine, ages: RetentionAges) -> tuple[int, int]:
     """Return how many outbox rows and how many idempotency keys are old enough to leave."""
     async with engine.connect() as connection:
         outbox_before = await retention_queries.before(connection, ages.outbox_days * _DAY_SECONDS)
@@ -114,7 +114,7 @@ async def count_prunable(engine: AsyncEngine, ages: Ages) -> tuple[int, int]:
         return await retention_queries.count_prunable(connection, outbox_before, keys_before)
 
 
-async def prune(engine: AsyncEngine, ages: Ages, reason: str | None = None) -> AsyncIterator[Pruned]:
+async def prune(engine: AsyncEngine, ages: RetentionAges, reason: str | None = None) -> AsyncIterator[PruneResult]:
     """Do at once, by hand, what the relays do in time; leaves an audit row. Can be stopped at any time.
 
     Yields:

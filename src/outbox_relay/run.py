@@ -11,12 +11,12 @@ from common.postgres.durability import tell_unsafe_settings
 from common.postgres.engine import create_engine
 from common.worker import Health, Pauses, pause, repeat, serve_until_stopped, stop_on_signals
 from outbox_relay import metrics, retention, topic
-from outbox_relay.adaptive_batching import Pace
+from outbox_relay.adaptive_batching import AdaptiveBatching
 from outbox_relay.numbering import LOOKS, Numbering
-from outbox_relay.outbox_listener import WakeUp
+from outbox_relay.outbox_listener import OutboxListener
 from outbox_relay.publisher import Publisher
 from outbox_relay.relay import Relay
-from outbox_relay.retention import Ages, Retention
+from outbox_relay.retention import OutboxRetention, RetentionAges
 from outbox_relay.settings import RelaySettings
 from outbox_relay.topic import TopicWatch, prepare_topic
 
@@ -57,9 +57,9 @@ async def relay_until(stop: asyncio.Event, settings: RelaySettings, health: Heal
     )
     tell_unsafe_settings(engine)
     idle = Pauses(settings.relay_poll_first_seconds, settings.relay_poll_longest_seconds)
-    pace = Pace(settings.relay_gather_seconds, settings.relay_batch_rows)
+    pace = AdaptiveBatching(settings.relay_gather_seconds, settings.relay_batch_rows)
     log.info("started", tasks=settings.relay_tasks, topic=settings.kafka_topic)
-    wake_up = WakeUp(engine)
+    wake_up = OutboxListener(engine)
     publishers = [Publisher(settings) for _ in range(settings.relay_tasks)]
     try:
         # A task that fails for good ends the others, and the process.
@@ -72,8 +72,8 @@ async def relay_until(stop: asyncio.Event, settings: RelaySettings, health: Heal
             tasks.create_task(_repeat(watch.run_once, stop, topic.LOOKS, health))
             numbering = Numbering(engine, health)
             tasks.create_task(_repeat(numbering.run_once, stop, LOOKS, health))
-            ages = Ages(settings.outbox_retention_days, settings.idempotency_retention_days)
-            tasks.create_task(_repeat(Retention(engine, ages).run_once, stop, retention.PAUSES, health))
+            ages = RetentionAges(settings.outbox_retention_days, settings.idempotency_retention_days)
+            tasks.create_task(_repeat(OutboxRetention(engine, ages).run_once, stop, retention.PAUSES, health))
     finally:
         closing = [asyncio.to_thread(publisher.close) for publisher in publishers]
         ended = await asyncio.gather(*closing, engine.dispose(), return_exceptions=True)

@@ -9,7 +9,7 @@ from common.settings import Below, ConnectSettings, LogSettings, Port, Settings,
 _DAY_MS: Final = 86_400_000
 
 
-class RetentionSettings(Settings):
+class OutboxRetentionSettings(Settings):
     """How long what is finished stays. Pending, parked and skipped rows stay for ever."""
 
     outbox_retention_days: float = Field(7.0, gt=0, le=36_500)
@@ -18,7 +18,7 @@ class RetentionSettings(Settings):
     """Idempotency keys this old leave: a request that repeats one is a new request."""
 
 
-class RelaySettings(RetentionSettings, ConnectSettings, WalletDatabaseSettings, TopicSettings, LogSettings):
+class RelaySettings(OutboxRetentionSettings, ConnectSettings, WalletDatabaseSettings, TopicSettings, LogSettings):
     """Each from the environment variable of its name in capitals."""
 
     relay_tasks: int = Field(3, ge=1, le=16)

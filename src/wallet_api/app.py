@@ -7,15 +7,15 @@ from typing import Final
 from fastapi import FastAPI
 
 from common.background import in_background
-from common.garbage_collector import calm_garbage_collector
+from common.garbage_collector import tune_garbage_collector
 from common.http.api import create_api
 from common.logs import configure_logs
-from common.postgres.database_health import pulse_felt
+from common.postgres.database_health import health_checks
 from common.postgres.durability import tell_unsafe_settings
 from common.postgres.engine import create_engine
 from wallet_api import read_queries, routes
 from wallet_api.context import make_context
-from wallet_api.relay_notifier import WakeUp
+from wallet_api.relay_notifier import RelayNotifier
 from wallet_api.settings import WalletApiSettings
 
 # A process that hangs in the middle of a batch holds the locks of all its wallets: PostgreSQL ends its session then.
@@ -52,14 +52,14 @@ def create_app(settings: WalletApiSettings | None = None) -> FastAPI:
             connect_timeout_seconds=settings.database_connect_timeout_seconds,
             durable=False,
         )
-        wake_up = WakeUp(hints)
+        wake_up = RelayNotifier(hints)
         context = app.state.context = make_context(settings, engine, wake_up.note_commit)
         async with AsyncExitStack() as stack:
             stack.push_async_callback(engine.dispose)
             stack.push_async_callback(hints.dispose)
             await stack.enter_async_context(in_background("wake_up", wake_up.run))
             stack.push_async_callback(context.close)
-            app.state.pulse = await stack.enter_async_context(pulse_felt(engine, read_queries.USABLE))
+            app.state.pulse = await stack.enter_async_context(health_checks(engine, read_queries.USABLE))
             yield
 
     async def checks() -> dict[str, str]:
@@ -77,5 +77,5 @@ def create_app(settings: WalletApiSettings | None = None) -> FastAPI:
         readers=routes.READERS,
     )
     # A process serves one application, and by now has imported and made nearly all that it will keep.
-    calm_garbage_collector()
+    tune_garbage_collector()
     return app

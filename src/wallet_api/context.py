@@ -16,7 +16,7 @@ from wallet_api.use_cases import create_wallets, fund, transfer
 
 
 @dataclass(frozen=True)
-class Context:
+class WalletApiContext:
     """What a request needs: its settings, an engine that only reads (autocommit), and the collectors that write."""
 
     settings: WalletApiSettings
@@ -30,7 +30,9 @@ class Context:
         await asyncio.gather(self.creations.close(), self.funds.close(), self.transfers.close())
 
 
-def make_context(settings: WalletApiSettings, engine: AsyncEngine, on_commit: Callable[[int], None]) -> Context:
+def make_context(
+    settings: WalletApiSettings, engine: AsyncEngine, on_commit: Callable[[int], None]
+) -> WalletApiContext:
     """Return the context of an application with that engine; `on_commit` is told of each transaction's commands."""
     bounds = Bounds(
         batch_commands=settings.batch_commands_max,
@@ -39,7 +41,7 @@ def make_context(settings: WalletApiSettings, engine: AsyncEngine, on_commit: Ca
         lock_timeout_seconds=settings.lock_timeout_seconds,
         transaction_timeout_seconds=settings.statement_timeout_seconds,
     )
-    return Context(
+    return WalletApiContext(
         settings,
         engine.execution_options(isolation_level="AUTOCOMMIT"),
         GroupCommit("create", engine, create_wallets, create_wallets, bounds, on_commit),
@@ -48,6 +50,6 @@ def make_context(settings: WalletApiSettings, engine: AsyncEngine, on_commit: Ca
     )
 
 
-async def context_of(request: Request) -> Context:
+async def context_of(request: Request) -> WalletApiContext:
     """Return the application's context; a FastAPI dependency."""
-    return cast("Context", request.app.state.context)
+    return cast("WalletApiContext", request.app.state.context)

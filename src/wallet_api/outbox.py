@@ -11,10 +11,10 @@ from common.money import to_major
 from wallet_api.commands import Command, CreateWallet
 from wallet_api.wallet import Movement, Wallet
 
-OutboxRow = dict[str, Any]
+NewOutboxRow = dict[str, Any]
 
 
-def creation_rows(wallets: Sequence[tuple[Wallet, CreateWallet]], created_at: datetime) -> list[OutboxRow]:
+def creation_rows(wallets: Sequence[tuple[Wallet, CreateWallet]], created_at: datetime) -> list[NewOutboxRow]:
     """Return the `WALLET_CREATED` rows."""
     rows = []
     for position, (wallet, command) in enumerate(wallets):
@@ -30,7 +30,7 @@ def creation_rows(wallets: Sequence[tuple[Wallet, CreateWallet]], created_at: da
     return rows
 
 
-def movement_rows(movements: Sequence[Movement], created_at: datetime) -> list[OutboxRow]:
+def movement_rows(movements: Sequence[Movement], created_at: datetime) -> list[NewOutboxRow]:
     """Return the `WALLET_FUNDED` and `TRANSFER_DONE` rows."""
     return [
         _row(_movement_event(movement, created_at, position), movement.wallet.id, movement.command)
@@ -63,7 +63,7 @@ def _change(wallet: Wallet, direction: Literal["in", "out"] | None) -> WalletCha
     )
 
 
-def _row(event: WalletCreated | WalletFunded | TransferDone, aggregate_id: UUID, command: Command) -> OutboxRow:
+def _row(event: WalletCreated | WalletFunded | TransferDone, aggregate_id: UUID, command: Command) -> NewOutboxRow:
     return {
         "event_id": event.event_id,
         "aggregate_id": aggregate_id,

@@ -8,7 +8,7 @@ from uuid import UUID
 import asyncpg
 import orjson
 
-from common.postgres.raw_sql import Statement
+from common.postgres.raw_sql import RawStatement
 from common.tables.wallet import OUTBOX_CHANNEL
 from wallet_api.commands import CreateWallet, IdempotencyClaim
 from wallet_api.replies import Reply
@@ -18,7 +18,7 @@ _WALLET: Final = "id, user_id, currency, balance_minor, version, status"
 
 # With the time after each row was read: later than whatever made the row what it is, which had its own time before it
 # was committed. So a wallet's times rise with its versions.
-READ_WALLETS: Final = Statement(
+READ_WALLETS: Final = RawStatement(
     f"SELECT {_WALLET}, clock_timestamp() FROM wallet.wallets WHERE id = ANY(cast(:ids AS uuid[]))"  # noqa: S608
 )
 
@@ -30,8 +30,8 @@ _LOCK_WALLETS: Final = f"""
     ) AS locked
 """  # noqa: S608
 LOCK_WALLETS: Final = {
-    False: Statement(_LOCK_WALLETS.format(skip="")),
-    True: Statement(_LOCK_WALLETS.format(skip="SKIP LOCKED")),
+    False: RawStatement(_LOCK_WALLETS.format(skip="")),
+    True: RawStatement(_LOCK_WALLETS.format(skip="SKIP LOCKED")),
 }
 
 _INSERT_OUTBOX: Final = """
@@ -45,7 +45,7 @@ _INSERT_OUTBOX: Final = """
     WHERE {only}
     ORDER BY position
 """
-INSERT_OUTBOX: Final = Statement(_INSERT_OUTBOX.format(only="true"))
+INSERT_OUTBOX: Final = RawStatement(_INSERT_OUTBOX.format(only="true"))
 
 # Whoever committed one between this transaction's look and its claim makes it fail: run again, it looks again.
 _INSERT_REPLIES: Final = """
@@ -58,7 +58,7 @@ _INSERT_REPLIES: Final = """
     WHERE {only}
     ORDER BY key
 """
-INSERT_REPLIES: Final = Statement(_INSERT_REPLIES.format(only="true"))
+INSERT_REPLIES: Final = RawStatement(_INSERT_REPLIES.format(only="true"))
 
 # All that movements write, in one round trip. Wallets by compare-and-set: the inner SELECT takes the row locks in the
 # order of ids, as LOCK_WALLETS does, and after waiting for one sees the row as it is by then. What isn't at the version
@@ -106,11 +106,11 @@ _RECORD: Final = f"""
     SELECT id FROM lost
 """  # noqa: S608
 RECORD: Final = {
-    False: Statement(_RECORD.format(skip="")),
-    True: Statement(_RECORD.format(skip="SKIP LOCKED")),
+    False: RawStatement(_RECORD.format(skip="")),
+    True: RawStatement(_RECORD.format(skip="SKIP LOCKED")),
 }
 
-INSERT_WALLETS: Final = Statement("""
+INSERT_WALLETS: Final = RawStatement("""
     INSERT INTO wallet.wallets (id, user_id, currency, external_id, metadata, created_at, updated_at)
     SELECT id, user_id, currency, external_id, metadata::jsonb, statement_timestamp(), statement_timestamp()
     FROM unnest(
@@ -122,13 +122,13 @@ INSERT_WALLETS: Final = Statement("""
     RETURNING id, created_at
 """)
 
-FIND_EXTERNAL_ID: Final = Statement(
+FIND_EXTERNAL_ID: Final = RawStatement(
     "SELECT id FROM wallet.wallets WHERE user_id = :user_id AND external_id = :external_id"
 )
 
 # A claim is a lock that ends with the transaction: a row of its own, updated with the reply later, would leave a dead
 # one behind for each request. What another transaction has claimed isn't waited for.
-CLAIM_KEYS: Final = Statement("""
+CLAIM_KEYS: Final = RawStatement("""
     SELECT key, pg_try_advisory_xact_lock(hashtextextended(key, 1)),
         stored.request_hash, stored.reply_status, stored.reply_headers::text, stored.reply_body
     FROM unnest(cast(:keys AS text[])) AS row (key)

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from common.logs import BoundedLog
 from common.postgres.errors import is_unreachable
-from common.postgres.raw_sql import driver_connection
+from common.postgres.raw_sql import raw_connection
 from wallet_api import queries
 
 log = BoundedLog(structlog.get_logger())
@@ -25,7 +25,7 @@ _SECONDS_A_COMMAND: Final = 0.001
 _PAUSE_SECONDS: Final = 1.0
 
 
-class WakeUp:
+class RelayNotifier:
     """Sends one NOTIFY for all the commits of some milliseconds, from a connection of its own.
 
     Args:
@@ -51,7 +51,7 @@ class WakeUp:
             pause_seconds = min(_LONGEST_SECONDS, max(_SHORTEST_SECONDS, self._commands * _SECONDS_A_COMMAND))
             self._commands = 0
             try:
-                async with driver_connection(self._engine) as connection:
+                async with raw_connection(self._engine) as connection:
                     await queries.notify_relays(connection)
             except Exception as error:
                 if not is_unreachable(error):

@@ -23,7 +23,7 @@ from common.identifiers import parse_uuid
 from common.problems import Problem
 from wallet_api import metrics, read_queries
 from wallet_api.commands import CreateWallet, Fund, Transfer
-from wallet_api.context import Context, context_of
+from wallet_api.context import WalletApiContext, context_of
 from wallet_api.errors import WalletNotFound
 from wallet_api.idempotency import REPLAYED
 from wallet_api.openapi import LIST_ERRORS, READ_ERRORS, post_documentation
@@ -65,7 +65,7 @@ READERS: Final[Mapping[str, Reader]] = {
     "if_none_match": header("if-none-match"),
 }
 
-ContextOf = Annotated[Context, Depends(context_of)]
+ContextOf = Annotated[WalletApiContext, Depends(context_of)]
 UserId = Annotated[str, Depends(path_user_id)]
 WalletId = Annotated[UUID, BeforeValidator(parse_uuid)]
 Limit = Annotated[int, Query(ge=1, le=PAGE_LIMIT_MAX)]
@@ -187,7 +187,7 @@ async def get_user_wallets(
 
 
 def _common(
-    request: Request, context: Context, key: str | None, body: CreateWalletBody | FundBody, target: str
+    request: Request, context: WalletApiContext, key: str | None, body: CreateWalletBody | FundBody, target: str
 ) -> dict[str, Any]:
     required = context.settings.idempotency_key_required
     return {
@@ -198,7 +198,7 @@ def _common(
     }
 
 
-def _money(request: Request, context: Context, key: str | None, body: FundBody, target: str) -> dict[str, Any]:
+def _money(request: Request, context: WalletApiContext, key: str | None, body: FundBody, target: str) -> dict[str, Any]:
     common = _common(request, context, key, body, target)
     return {**common, "amount": body.amount, "currency": body.currency, "reference": body.reference}
 

@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from common import failpoints
 from common.postgres.errors import UNIQUE_VIOLATION, may_succeed_again, sqlstate
-from common.postgres.raw_sql import BEGIN, driver_connection
+from common.postgres.raw_sql import BEGIN, raw_connection
 from wallet_api import metrics
 from wallet_api.idempotency import decided_reply
 from wallet_api.use_cases import CommandT, Outcome, UseCase
@@ -60,7 +60,7 @@ async def _execute_once(
 ) -> list[Outcome]:
     is_commit_begun = False
     try:
-        async with asyncio.timeout_at(deadline), driver_connection(engine) as connection:
+        async with asyncio.timeout_at(deadline), raw_connection(engine) as connection:
             await connection.execute(BEGIN)
             outcomes = await use_case(connection, commands)
             is_decided = any(decided_reply(*pair) for pair in zip(commands, outcomes, strict=True))

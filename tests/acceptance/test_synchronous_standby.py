@@ -25,12 +25,12 @@ from common.identifiers import new_id
 from common.postgres.connecting import OUTCOME_UNKNOWN, is_outcome_unknown
 from common.postgres.engine import create_engine
 from common.postgres.migrations import SCHEMAS, migrate
-from common.postgres.raw_sql import driver_connection
+from common.postgres.raw_sql import raw_connection
 from common.worker import Health, TemporaryError
 from faults.cluster import Server
 from history_consumer.consumer.consumer import HistoryConsumer
 from history_consumer.settings import ConsumerSettings
-from outbox_relay.adaptive_batching import Pace
+from outbox_relay.adaptive_batching import AdaptiveBatching
 from outbox_relay.publisher import Publisher
 from outbox_relay.relay import Relay
 from outbox_relay.settings import RelaySettings
@@ -214,7 +214,7 @@ async def test_of_several_hosts_the_one_that_is_wanted_is_taken_and_left_out_one
         url = make_url(pair.primary.url).set(host=None, port=None, query=query)
         engine = create_engine(url.render_as_string(hide_password=False), "tests", pool_size=5)
         async with AsyncExitStack() as stack:
-            connections = [await stack.enter_async_context(driver_connection(engine)) for _ in range(5)]
+            connections = [await stack.enter_async_context(raw_connection(engine)) for _ in range(5)]
             found = [await connection.fetchval("SELECT pg_is_in_recovery()") for connection in connections]
         await engine.dispose()
         return sum(found)
@@ -230,7 +230,7 @@ async def test_of_several_hosts_the_one_that_is_wanted_is_taken_and_left_out_one
 
 async def test_no_timeout_of_the_session_ends_a_commit(pair: Pair, eventually: Eventually) -> None:
     async def write() -> None:
-        async with driver_connection(pair.engine) as connection:
+        async with raw_connection(pair.engine) as connection:
             await connection.execute("BEGIN; INSERT INTO wallet.source_epochs (epoch, actor) VALUES (7, 'test')")
             await connection.execute("COMMIT")
 
@@ -250,7 +250,7 @@ async def test_what_a_relay_settles_is_not_visible_before_it_is_replicated(
         database_url=pair.primary.url, kafka_bootstrap_servers=kafka_bootstrap_servers, kafka_topic=topic
     )
     engine = create_engine(pair.primary.url, "outbox-relay")
-    relay = Relay(settings, engine, Publisher(settings), Health(), Pace(0, settings.relay_batch_rows))
+    relay = Relay(settings, engine, Publisher(settings), Health(), AdaptiveBatching(0, settings.relay_batch_rows))
     await Outbox(pair.engine).write(new_id(), 3)
     pair.freeze()
     relaying = asyncio.create_task(relay.run_once())

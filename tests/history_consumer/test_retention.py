@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from common.postgres.engine import create_engine
 from common.worker import Health, TemporaryError
 from history_consumer import dead_letter_queries, retention
-from history_consumer.retention import Retention
+from history_consumer.retention import DeadLetterRetention
 from history_consumer.run import consume
 from history_consumer.settings import ConsumerSettings
 
@@ -36,14 +36,14 @@ async def put_aside(rows: Rows, *letters: tuple[str, int]) -> None:
 async def test_old_letters_leave_but_young_ones_and_conflicts_stay(engine: AsyncEngine, rows: Rows) -> None:
     await put_aside(rows, ("not-json", 31), ("version-conflict", 99), ("superseded", 31), ("wrong-shape", 29))
     assert await retention.count_prunable(engine, 30) == (2, 1)
-    assert await Retention(engine, 30).run_once() == 0
+    assert await DeadLetterRetention(engine, 30).run_once() == 0
     assert await rows(LETTERS) == [("version-conflict",), ("wrong-shape",)]
 
 
 async def test_many_letters_leave_in_chunks(engine: AsyncEngine, rows: Rows, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retention, "_CHUNK_LETTERS_MAX", 2)
     await put_aside(rows, ("version-conflict", 31), *[("not-json", 31)] * 5)
-    worker = Retention(engine, 30)
+    worker = DeadLetterRetention(engine, 30)
     assert [await worker.run_once() for _ in range(3)] == [1, 1, 0]
     assert await rows(LETTERS) == [("version-conflict",)]
 
@@ -52,7 +52,7 @@ async def test_a_letter_that_a_retry_has_in_hand_is_not_waited_for(engine: Async
     await put_aside(rows, ("not-json", 31), ("not-json", 31))
     async with engine.begin() as connection:
         await dead_letter_queries.lock(connection, [1])
-        assert await Retention(engine, 30).run_once() == 0
+        assert await DeadLetterRetention(engine, 30).run_once() == 0
     assert await rows("SELECT id FROM history.dead_letters") == [(1,)]
 
 
@@ -77,5 +77,5 @@ async def test_a_consumer_prunes_only_if_it_is_told_how_old(
 async def test_while_the_database_is_away_pruning_fails_as_temporary() -> None:
     engine = create_engine("postgresql://postgres@127.0.0.1:1/wallet", "tests")
     with pytest.raises(TemporaryError):
-        await Retention(engine, 30).run_once()
+        await DeadLetterRetention(engine, 30).run_once()
     await engine.dispose()

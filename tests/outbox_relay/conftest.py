@@ -8,7 +8,7 @@ from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from common.worker import Health
-from outbox_relay.adaptive_batching import Pace
+from outbox_relay.adaptive_batching import AdaptiveBatching
 from outbox_relay.publisher import Publisher
 from outbox_relay.relay import Relay
 from outbox_relay.settings import RelaySettings
@@ -31,7 +31,7 @@ def new_relay(relay_settings: RelaySettings, engine: AsyncEngine) -> Callable[..
 
     def make(**changes: object) -> Relay:
         settings = relay_settings.model_copy(update=changes)
-        return Relay(settings, engine, Publisher(settings), Health(), Pace(0, settings.relay_batch_rows))
+        return Relay(settings, engine, Publisher(settings), Health(), AdaptiveBatching(0, settings.relay_batch_rows))
 
     return make
 

@@ -3,7 +3,7 @@ import time
 
 import pytest
 
-from outbox_relay.adaptive_batching import Pace
+from outbox_relay.adaptive_batching import AdaptiveBatching
 
 BATCH_ROWS = 2000
 
@@ -26,7 +26,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 def pause_after(clock: Clock, rows: int, every_seconds: float) -> float:
     """How long a relay pauses that has had such batches for a while, with pauses of 40 ms."""
-    pace = Pace(0.04, BATCH_ROWS)
+    pace = AdaptiveBatching(0.04, BATCH_ROWS)
     for _ in range(1000):
         clock.seconds += every_seconds
         pace.note(rows)
@@ -48,7 +48,7 @@ def test_while_much_comes_it_gathers(clock: Clock, rows: int, every_seconds: flo
 
 
 def test_two_tasks_that_end_together_count_as_what_they_did(clock: Clock) -> None:
-    pace = Pace(0.04, BATCH_ROWS)
+    pace = AdaptiveBatching(0.04, BATCH_ROWS)
     for _ in range(100):
         clock.seconds += 0.02
         pace.note(0)
@@ -58,7 +58,7 @@ def test_two_tasks_that_end_together_count_as_what_they_did(clock: Clock) -> Non
 
 
 def test_what_came_late_behind_a_hiccup_makes_nobody_wait(clock: Clock) -> None:
-    pace = Pace(0.04, BATCH_ROWS)
+    pace = AdaptiveBatching(0.04, BATCH_ROWS)
     for _ in range(1000):
         clock.seconds += 0.006
         pace.note(3)
@@ -70,7 +70,7 @@ def test_what_came_late_behind_a_hiccup_makes_nobody_wait(clock: Clock) -> None:
 
 
 def test_a_full_batch_ends_the_pause_for_all_tasks(clock: Clock) -> None:
-    pace = Pace(0.04, BATCH_ROWS)
+    pace = AdaptiveBatching(0.04, BATCH_ROWS)
     clock.seconds += 0.3
     pace.note(900)
     assert pace.pause_seconds > 0
@@ -81,7 +81,7 @@ def test_a_full_batch_ends_the_pause_for_all_tasks(clock: Clock) -> None:
 
 
 def test_a_backlog_is_soon_forgotten(clock: Clock) -> None:
-    pace = Pace(0.04, BATCH_ROWS)
+    pace = AdaptiveBatching(0.04, BATCH_ROWS)
     for _ in range(1000):
         clock.seconds += 0.04
         pace.note(BATCH_ROWS)
@@ -92,7 +92,7 @@ def test_a_backlog_is_soon_forgotten(clock: Clock) -> None:
 
 
 async def test_the_pause_ends_by_itself() -> None:
-    pace = Pace(0.01, BATCH_ROWS)
+    pace = AdaptiveBatching(0.01, BATCH_ROWS)
     pace.note(0)
     while not pace.pause_seconds:
         await asyncio.sleep(0.001)

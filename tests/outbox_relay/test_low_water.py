@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from outbox_relay.low_water import Moment, SafeHorizon, raised_low_waters
-from outbox_relay.outcomes import Outcome, Published, Retry
+from outbox_relay.outcomes import Published, Retry, RowOutcome
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def test_low_water_never_passes_a_row_that_is_left_or_unread(
     everything = [Row(row_id, lane, uuid4()) for row_id, (lane, _) in enumerate(drawn, start=1)]
     rows = [row for lane in range(4) for row in [r for r in everything if r.lane == lane][:lane_rows_max]]
     rows.sort(key=lambda row: row.id)
-    outcomes: dict[int, Outcome] = {
+    outcomes: dict[int, RowOutcome] = {
         row.id: Published(0, row.id) if drawn[row.id - 1][1] else Retry("away") for row in rows
     }
     raised = raised_low_waters(

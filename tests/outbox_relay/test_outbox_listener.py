@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from outbox_relay import outbox_listener
-from outbox_relay.outbox_listener import WakeUp
+from outbox_relay.outbox_listener import OutboxListener
 
 Eventually = Callable[..., Awaitable[Any]]
 
@@ -25,17 +25,17 @@ async def stranger(database_url: str) -> AsyncIterator[asyncpg.Connection]:
 
 
 @pytest.fixture
-async def listener(engine: AsyncEngine) -> AsyncIterator[WakeUp]:
+async def listener(engine: AsyncEngine) -> AsyncIterator[OutboxListener]:
     """Listens, or tries to."""
     stop = asyncio.Event()
-    wake_up = WakeUp(engine)
+    wake_up = OutboxListener(engine)
     running = asyncio.create_task(wake_up.run(stop))
     yield wake_up
     stop.set()
     await asyncio.wait_for(running, 20)
 
 
-def heard(stranger: asyncpg.Connection, listener: WakeUp) -> Callable[[], Awaitable[bool]]:
+def heard(stranger: asyncpg.Connection, listener: OutboxListener) -> Callable[[], Awaitable[bool]]:
     """Whether a NOTIFY that is sent now is heard."""
 
     async def check() -> bool:
@@ -46,7 +46,7 @@ def heard(stranger: asyncpg.Connection, listener: WakeUp) -> Callable[[], Awaita
 
 
 async def test_a_notify_wakes_who_has_nothing_to_do_and_only_one_of_them(
-    listener: WakeUp, stranger: asyncpg.Connection, eventually: Eventually
+    listener: OutboxListener, stranger: asyncpg.Connection, eventually: Eventually
 ) -> None:
     await eventually(heard(stranger, listener))
     stop = asyncio.Event()
@@ -61,7 +61,7 @@ async def test_a_notify_wakes_who_has_nothing_to_do_and_only_one_of_them(
 
 
 async def test_a_hint_that_comes_while_all_are_busy_is_kept_for_the_next_and_many_count_as_one(
-    listener: WakeUp, stranger: asyncpg.Connection, eventually: Eventually
+    listener: OutboxListener, stranger: asyncpg.Connection, eventually: Eventually
 ) -> None:
     await eventually(heard(stranger, listener))
     for _ in range(3):
@@ -80,7 +80,7 @@ def soon_suspicious(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("soon_suspicious")
 async def test_a_listener_that_lost_its_connection_listens_again(
-    listener: WakeUp, stranger: asyncpg.Connection, eventually: Eventually
+    listener: OutboxListener, stranger: asyncpg.Connection, eventually: Eventually
 ) -> None:
     await eventually(heard(stranger, listener))
     ended = await stranger.fetchval(

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from common.identifiers import LANES, lane_of
 from common.kafka.topic_settings import set_settings
 from common.postgres.engine import create_engine
-from common.postgres.raw_sql import driver_connection
+from common.postgres.raw_sql import raw_connection
 from common.worker import TemporaryError
 from outbox_relay import leases, publisher, queries
 from outbox_relay.relay import Relay
@@ -143,7 +143,7 @@ async def test_under_an_old_snapshot_a_claim_does_not_read_past_what_was_publish
     relay, wallet = new_relay(), uuid4()
 
     async def blocks_read() -> int:
-        async with driver_connection(engine) as connection:
+        async with raw_connection(engine) as connection:
             found = await connection.fetchval(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {leases.LOCK_LANES.sql}", LANES)
         return int(found[0]["Plan"]["Shared Hit Blocks"]) + int(found[0]["Plan"]["Shared Read Blocks"])
 
@@ -181,7 +181,7 @@ async def test_a_relay_that_dies_after_producing_loses_its_lease_and_the_next_on
 
     async def killed_before_settling(connection: asyncpg.Connection, published: Any) -> None:
         del published
-        async with driver_connection(engine) as other:
+        async with raw_connection(engine) as other:
             await other.execute(f"SELECT pg_terminate_backend({connection.get_server_pid()}, 5000)")
         await connection.execute("SELECT 1")
 
@@ -323,7 +323,7 @@ async def test_while_the_database_is_away_a_step_fails_as_temporary(new_relay: N
 async def test_a_zombie_cannot_settle(outbox: Outbox, engine: AsyncEngine) -> None:
     """A frozen relay's session is ended by PostgreSQL; what it does when it wakes up has no effect."""
     await outbox.write(uuid4())
-    async with driver_connection(engine) as zombie, driver_connection(engine) as other:
+    async with raw_connection(engine) as zombie, raw_connection(engine) as other:
         await zombie.execute("SET idle_in_transaction_session_timeout = '100ms'")
         await zombie.execute("BEGIN")
         assert len(await leases.lock_lanes(zombie, LANES)) == 1

@@ -16,12 +16,12 @@ from outbox_relay import retention, retention_queries
 from outbox_relay.operations import replay
 from outbox_relay.operations.replay import Selection
 from outbox_relay.relay import Relay
-from outbox_relay.retention import Ages, Retention
+from outbox_relay.retention import OutboxRetention, RetentionAges
 from support.outboxes import Outbox, drain
 
 NewRelay = Callable[..., Relay]
 
-WEEK = Ages(7, 7)
+WEEK = RetentionAges(7, 7)
 PUBLISHED = "published_at = created_at, kafka_partition = 0, kafka_offset = id"
 
 
@@ -33,7 +33,7 @@ async def sql(engine: AsyncEngine, *statements: str) -> None:
 
 async def prune(engine: AsyncEngine) -> list[tuple[int, int]]:
     """Prune until a relay would pause; return rows and keys that left of each chunk."""
-    worker, before, found = Retention(engine, WEEK), taken(), []
+    worker, before, found = OutboxRetention(engine, WEEK), taken(), []
     while True:
         more = await worker.run_once()
         now = taken()
@@ -100,7 +100,7 @@ async def test_a_row_that_is_published_after_the_pruner_has_passed_leaves_after_
 ) -> None:
     await outbox.write(uuid4(), 2)
     await sql(engine, "UPDATE wallet.outbox SET created_at = now() - interval '8 days'")
-    worker = Retention(engine, WEEK)
+    worker = OutboxRetention(engine, WEEK)
     await worker.run_once()
     await drain(new_relay())
     await sql(engine, "UPDATE wallet.outbox SET published_at = created_at")
@@ -166,4 +166,4 @@ async def test_pruning_by_hand_leaves_an_audit_row(outbox: Outbox, engine: Async
 async def test_while_the_database_is_away_pruning_fails_as_temporary() -> None:
     engine = create_engine("postgresql://postgres@127.0.0.1:1/nowhere", "tests")
     with pytest.raises(TemporaryError, match="database"):
-        await Retention(engine, WEEK).run_once()
+        await OutboxRetention(engine, WEEK).run_once()

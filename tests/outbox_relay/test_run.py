@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from common.worker import Health
 from outbox_relay import run
 from outbox_relay.publisher import Publisher
-from outbox_relay.retention import Retention
+from outbox_relay.retention import OutboxRetention
 from outbox_relay.run import relay_until
 from outbox_relay.settings import RelaySettings
 from support.outboxes import Outbox
@@ -77,11 +77,11 @@ async def test_a_task_that_fails_for_good_ends_the_relay_and_nothing_stays_open(
             closed.append(self)
             super().close()
 
-    async def broken(self: Retention) -> int:
+    async def broken(self: OutboxRetention) -> int:
         del self
         raise ZeroDivisionError
 
-    monkeypatch.setattr(Retention, "run_once", broken)
+    monkeypatch.setattr(OutboxRetention, "run_once", broken)
     monkeypatch.setattr(run, "Publisher", Watched)
     with pytest.raises(ExceptionGroup):
         await asyncio.wait_for(relay_until(asyncio.Event(), relay_settings, Health()), 30)

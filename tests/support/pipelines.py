@@ -18,7 +18,7 @@ from common.settings import PipelineSettings
 from common.worker import Health
 from history_consumer.consumer.consumer import HistoryConsumer
 from history_consumer.settings import ConsumerSettings
-from outbox_relay.adaptive_batching import Pace
+from outbox_relay.adaptive_batching import AdaptiveBatching
 from outbox_relay.publisher import Publisher
 from outbox_relay.relay import Relay
 from outbox_relay.settings import RelaySettings
@@ -97,7 +97,7 @@ async def relay(settings: PipelineSettings) -> None:
     """Publish all that is pending."""
     relay_settings = RelaySettings(**settings.model_dump())
     async with opened(settings.database_url) as engine:
-        worker = Relay(relay_settings, engine, Publisher(relay_settings), Health(), Pace(0, 2000))
+        worker = Relay(relay_settings, engine, Publisher(relay_settings), Health(), AdaptiveBatching(0, 2000))
         while await worker.run_once():
             pass
 

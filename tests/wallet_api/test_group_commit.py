@@ -19,7 +19,7 @@ from common import failpoints
 from common.failpoints import Failpoint
 from common.logs import BoundedLog
 from common.postgres.engine import create_engine
-from common.postgres.raw_sql import driver_connection
+from common.postgres.raw_sql import raw_connection
 from common.problems import Problem, Unavailable
 from wallet_api import group_commit
 from wallet_api.commands import Fund, IdempotencyClaim, Transfer
@@ -311,7 +311,7 @@ async def test_a_key_that_a_hung_request_has_claimed_holds_up_only_its_own(
     assert_promises_kept: Check,
 ) -> None:
     collector = collect(batches)
-    async with driver_connection(engine) as hung:
+    async with raw_connection(engine) as hung:
         await hung.execute("BEGIN")
         (first,) = await fund(hung, [a_fund(wallets[0], "k")])
         same = (await submitted(collector, [a_fund(wallets[0], "k")]))[0]

@@ -12,7 +12,7 @@ from httpx import AsyncClient
 from common.postgres.engine import create_engine
 from support.proxy import Proxy
 from wallet_api import queries, relay_notifier
-from wallet_api.relay_notifier import WakeUp
+from wallet_api.relay_notifier import RelayNotifier
 
 Json = dict[str, Any]
 
@@ -55,7 +55,7 @@ async def test_a_hint_on_a_connection_that_was_forgotten_is_given_up_and_the_nex
     monkeypatch.setattr(queries, "_NOTIFY_SECONDS_MAX", 0.2)
     monkeypatch.setattr(relay_notifier, "_PAUSE_SECONDS", 0.01)
     engine = create_engine(linked_database_url, "tests", pool_size=1)
-    hint = WakeUp(engine)
+    hint = RelayNotifier(engine)
     running = asyncio.create_task(hint.run())
     hint.note_commit(1)
     await asyncio.wait_for(hints.get(), 20)

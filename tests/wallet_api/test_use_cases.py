@@ -10,7 +10,7 @@ import asyncpg
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from common.postgres.raw_sql import driver_connection
+from common.postgres.raw_sql import raw_connection
 from common.problems import Problem
 from wallet_api.commands import CreateWallet, Fund, IdempotencyClaim, Transfer
 from wallet_api.errors import IdempotencyKeyReused, InsufficientFunds, VersionConflict, WalletNotFound
@@ -265,7 +265,7 @@ async def test_a_use_case_leaves_the_commit_to_its_caller(
 ) -> None:
     ada, bob, _ = wallets.values()
     before = await sql("SELECT id, balance_minor, version FROM wallet.wallets ORDER BY id")
-    async with driver_connection(engine) as connection:
+    async with raw_connection(engine) as connection:
         await connection.execute("BEGIN")
         assert all_told(await transfer(connection, [a_transfer(ada, bob)])) == [(3, "9.00")]
         assert all_told(await fund(connection, [a_fund(ada)])) == [(4, "10.00")]

@@ -68,7 +68,7 @@ def descriptors_max() -> int:
     return 2**31 - 1 if soft == resource.RLIM_INFINITY else soft
 
 
-class Connection(Protocol):
+class HttpConnection(Protocol):
     """What `Connections` asks of a connection."""
 
     def look(self, now: float) -> None:
@@ -92,11 +92,11 @@ class Connections:
     def __init__(self, bounds: ConnectionBounds) -> None:
         self.bounds = bounds
         # In the order of their accepts; a set has none.
-        self._open: dict[Connection, None] = {}
+        self._open: dict[HttpConnection, None] = {}
         self._looking = False
         self._rate = Rate()
 
-    def add(self, connection: Connection) -> bool:
+    def add(self, connection: HttpConnection) -> bool:
         """Take in a connection that waits for its first request; return False where there is no room for it."""
         if len(self._open) >= self.bounds.connections_max:
             self._make_room()
@@ -110,7 +110,7 @@ class Connections:
             asyncio.get_running_loop().call_later(_LOOK_SECONDS, self._look)
         return True
 
-    def discard(self, connection: Connection) -> None:
+    def discard(self, connection: HttpConnection) -> None:
         """Forget a connection that is closed."""
         if connection in self._open:
             del self._open[connection]

@@ -56,7 +56,9 @@ def question(needed: Mapping[str, str], *, writes: bool) -> str:
 
 
 @asynccontextmanager
-async def pulse_felt(engine: AsyncEngine, ask: str = PING, *, writes: bool = True) -> AsyncIterator["Pulse"]:
+async def health_checks(
+    engine: AsyncEngine, ask: str = PING, *, writes: bool = True
+) -> AsyncIterator["DatabaseHealth"]:
     """Ask the engine's database on a connection of its own, four times a second, during the block.
 
     Once there is no answer within 0.6 seconds the database is away, until it answers again. Then the engine's
@@ -72,7 +74,7 @@ async def pulse_felt(engine: AsyncEngine, ask: str = PING, *, writes: bool = Tru
         ask: the question, see `PING`.
         writes: as of `create_engine`.
     """
-    pulse = Pulse(engine, ask, writes=writes)
+    pulse = DatabaseHealth(engine, ask, writes=writes)
     await pulse.beat()
     try:
         async with in_background("pulse", pulse.repeat):
@@ -81,8 +83,8 @@ async def pulse_felt(engine: AsyncEngine, ask: str = PING, *, writes: bool = Tru
         pulse.hang_up()
 
 
-class Pulse:
-    """What `pulse_felt` feels."""
+class DatabaseHealth:
+    """What `health_checks` feels."""
 
     def __init__(self, engine: AsyncEngine, ask: str, *, writes: bool) -> None:
         self._engine = engine

@@ -18,10 +18,10 @@ PING: Final = text("SELECT 1")
 _ROLLBACK_SECONDS_MAX: Final = 1.0
 
 BEGIN: Final = "BEGIN ISOLATION LEVEL READ COMMITTED"
-"""Begins a transaction on a `driver_connection`, whatever the server's default is."""
+"""Begins a transaction on a `raw_connection`, whatever the server's default is."""
 
 
-class Statement:
+class RawStatement:
     """SQL with `:names` for parameters, run by asyncpg itself.
 
     For what runs often and little at a time: SQLAlchemy's own execution takes 0.1 to 0.2 ms of processor time,
@@ -44,7 +44,7 @@ class Statement:
 
 
 @asynccontextmanager
-async def driver_connection(engine: AsyncEngine) -> AsyncIterator[asyncpg.Connection]:
+async def raw_connection(engine: AsyncEngine) -> AsyncIterator[asyncpg.Connection]:
     """Lend one of the engine's connections as asyncpg knows it. SQLAlchemy begins and ends no transaction on it.
 
     A transaction that is open at the block's end is rolled back; a connection that isn't in order then is thrown away.

@@ -18,7 +18,7 @@ from common import failpoints
 from common.postgres.errors import may_succeed_again, sqlstate
 from history_consumer import metrics
 from history_consumer.consumer import queries
-from history_consumer.consumer.deduplication import Sorted, Taken, sort_out, take_all
+from history_consumer.consumer.deduplication import Classified, ExistingEvents, classify, classify_as_new
 from history_consumer.consumer.positions import Position
 from history_consumer.consumer.records import Poison, Record
 from history_consumer.projection import storable
@@ -70,7 +70,7 @@ def refused(record: Record, error: DBAPIError) -> Record:
     return replace(record, content=poison)
 
 
-async def apply(engine: AsyncEngine, target: Target, records: Sequence[Record]) -> Sorted:
+async def apply(engine: AsyncEngine, target: Target, records: Sequence[Record]) -> Classified:
     """Write what the records come to and move the positions behind them, in one transaction.
 
     The first attempt takes for granted that everything is new. If something wasn't, it is rolled back and the
@@ -104,7 +104,7 @@ async def apply(engine: AsyncEngine, target: Target, records: Sequence[Record]) 
 
 async def write(
     connection: AsyncConnection, records: Sequence[Record], *, look_first: bool, into: queries.Into = ""
-) -> Sorted:
+) -> Classified:
     """Write what the records come to, in the caller's transaction; what is to be put aside is only returned.
 
     Args:
@@ -117,7 +117,7 @@ async def write(
         RowsThereError: something was there already; roll back, and look first.
     """
     look_first = look_first or any(record.is_foreign for record in records)
-    result = sort_out(records, await _look(connection, records, into)) if look_first else take_all(records)
+    result = classify(records, await _look(connection, records, into)) if look_first else classify_as_new(records)
     if not result.rows:
         return result
     if look_first or len(result.rows) < _COPIED_ROWS_MIN:
@@ -164,7 +164,9 @@ async def singly_if_refused(
     return refusal
 
 
-async def _apply_once(engine: AsyncEngine, target: Target, records: Sequence[Record], *, look_first: bool) -> Sorted:
+async def _apply_once(
+    engine: AsyncEngine, target: Target, records: Sequence[Record], *, look_first: bool
+) -> Classified:
     moves = moves_of(records)
     async with engine.begin() as connection:
         moved = await queries.move_positions(connection, target.consumer_group, target.topic, moves)
@@ -178,9 +180,9 @@ async def _apply_once(engine: AsyncEngine, target: Target, records: Sequence[Rec
     return result
 
 
-async def _look(connection: AsyncConnection, records: Sequence[Record], into: queries.Into) -> Taken:
+async def _look(connection: AsyncConnection, records: Sequence[Record], into: queries.Into) -> ExistingEvents:
     rows = [row for record in records if not isinstance(record.content, Poison) for row in record.content]
-    return await queries.read_taken(connection, rows, into)
+    return await queries.read_existing(connection, rows, into)
 
 
 def _worth_another_try(error: BaseException) -> bool:

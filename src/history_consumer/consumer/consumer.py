@@ -20,7 +20,7 @@ from common.worker import Health, TemporaryError
 from history_consumer import metrics
 from history_consumer.consumer import queries
 from history_consumer.consumer.applying import PartitionTakenOverError, Target, apply, moves_of, singly_if_refused
-from history_consumer.consumer.deduplication import VERSION_CONFLICT, Sorted
+from history_consumer.consumer.deduplication import VERSION_CONFLICT, Classified
 from history_consumer.consumer.failures import database_errors, recreated, restored
 from history_consumer.consumer.membership import Membership
 from history_consumer.consumer.positions import Assignment, Position
@@ -265,7 +265,7 @@ def _is_due(record: Record, held: Mapping[int, Position]) -> bool:
     return held.get(record.partition) is record.position and record.offset >= record.position.next_offset
 
 
-def _count(records: Sequence[Record], result: Sorted) -> None:
+def _count(records: Sequence[Record], result: Classified) -> None:
     """Count what was committed, and log what somebody should see."""
     metrics.records.inc(sum(record.content != () for record in records))
     metrics.rows.labels("new").inc(len(result.rows))

@@ -22,7 +22,7 @@ EventKey = tuple[int, int]
 
 
 @dataclass(frozen=True)
-class Taken:
+class ExistingEvents:
     """What the history has.
 
     Args:
@@ -35,7 +35,7 @@ class Taken:
 
 
 @dataclass(frozen=True, slots=True)
-class Sorted:
+class Classified:
     """What a batch comes to; `rows` are in the order of their keys, so that writers never wait in a circle."""
 
     rows: Sequence[HistoryRow]
@@ -43,7 +43,7 @@ class Sorted:
     dead_letters: Sequence[DeadLetter]
 
 
-def take_all(records: Sequence[Record]) -> Sorted:
+def classify_as_new(records: Sequence[Record]) -> Classified:
     """Take everything but poison, as if it were new: keys that come twice are for the database to refuse."""
     rows: list[HistoryRow] = []
     dead_letters: list[DeadLetter] = []
@@ -53,10 +53,10 @@ def take_all(records: Sequence[Record]) -> Sorted:
         else:
             rows += record.content
     rows.sort(key=_version_key)
-    return Sorted(rows, 0, dead_letters)
+    return Classified(rows, 0, dead_letters)
 
 
-def sort_out(records: Sequence[Record], taken: Taken) -> Sorted:
+def classify(records: Sequence[Record], taken: ExistingEvents) -> Classified:
     """Sort the records of one batch out, one after the other.
 
     An event is applied whole or not at all: if another event has one of its (wallet, version)s, none of its
@@ -87,7 +87,7 @@ def sort_out(records: Sequence[Record], taken: Taken) -> Sorted:
             versions[row.event_id.int, row.wallet_id.int] = row.wallet_version
             rows.append(row)
     rows.sort(key=_version_key)
-    return Sorted(rows, duplicate_count, dead_letters)
+    return Classified(rows, duplicate_count, dead_letters)
 
 
 def _version_key(row: HistoryRow) -> VersionKey:

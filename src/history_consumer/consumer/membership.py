@@ -13,7 +13,7 @@ from common.worker import FAILURE_PAUSES, Health, TemporaryError
 from history_consumer import metrics
 from history_consumer.consumer.failures import kafka_errors
 from history_consumer.consumer.positions import Assignment
-from history_consumer.consumer.stall_detector import Standstill
+from history_consumer.consumer.stall_detector import StallDetector
 from history_consumer.consumer.subscription import Subscription
 from history_consumer.settings import ConsumerSettings
 
@@ -34,7 +34,7 @@ class Membership:
         """Of the topic at the last look."""
         self._settings = settings
         self._health = health
-        self._standstill = Standstill()
+        self._standstill = StallDetector()
         # Why the last one ended, how many in a row have ended before they worked, and when to join again.
         self._refusal = ""
         self._refusals = 0

@@ -28,7 +28,7 @@ _GAP_OLD_SECONDS_MAX: Final = 1e9
 """Older than anything here."""
 
 
-class Watch:
+class Monitor:
     """Tells `/ready` what answers, and the consumer what it wouldn't notice: another topic, moved positions."""
 
     def __init__(self, consumer: HistoryConsumer, engine: AsyncEngine, target: Target, health: Health) -> None:

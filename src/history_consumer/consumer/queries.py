@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from common.events import FIRST_SOURCE_EPOCH
 from common.postgres.errors import DRIVER_ERRORS
-from history_consumer.consumer.deduplication import Taken
+from history_consumer.consumer.deduplication import ExistingEvents
 from history_consumer.consumer.positions import Position
 from history_consumer.consumer.records import DeadLetter, headers_json
 from history_consumer.projection import HistoryRow
@@ -220,7 +220,7 @@ async def insert_rows(connection: AsyncConnection, rows: Sequence[HistoryRow], i
     return int(await connection.scalar(INSERT_ROWS[into], parameters) or 0)
 
 
-async def read_taken(connection: AsyncConnection, rows: Collection[HistoryRow], into: Into = "") -> Taken:
+async def read_existing(connection: AsyncConnection, rows: Collection[HistoryRow], into: Into = "") -> ExistingEvents:
     """Return what the history has of what these rows claim."""
     parameters = {
         "wallet_ids": [row.wallet_id for row in rows],
@@ -229,7 +229,7 @@ async def read_taken(connection: AsyncConnection, rows: Collection[HistoryRow], 
         "event_ids": [row.event_id for row in rows],
     }
     stored = (await connection.execute(READ_TAKEN[into], parameters)).all()
-    return Taken(
+    return ExistingEvents(
         events={(wallet_id.int, version): event_id for wallet_id, version, event_id in stored},
         versions={(event_id.int, wallet_id.int): version for wallet_id, version, event_id in stored},
     )

@@ -8,7 +8,7 @@ PATIENCE_SECONDS_MAX: Final = 600.0
 _LOOKS_MIN: Final = 3
 
 
-class Standstill:
+class StallDetector:
     """Partitions that stand still though the broker's end isn't where they stand, and nothing of them is in hand.
 
     So a client was seen once, without an error, after its broker's whole disk had been put back to an earlier time. A

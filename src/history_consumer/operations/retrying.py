@@ -23,7 +23,7 @@ _ATTEMPTS_MAX: Final = 10
 
 
 @dataclass
-class Retried:
+class RetryResult:
     """What became of dead letters.
 
     Args:
@@ -38,7 +38,7 @@ class Retried:
     duplicates: int = 0
     left: Counter[str] = field(default_factory=Counter)
 
-    def add(self, other: "Retried") -> None:
+    def add(self, other: "RetryResult") -> None:
         """Add what became of others."""
         self.count += other.count
         self.applied += other.applied
@@ -53,7 +53,7 @@ class Retried:
 
 async def retry_dead_letters(
     engine: AsyncEngine, *, dead_letter_id: int | None = None, reason: str | None = None
-) -> AsyncIterator[Retried]:
+) -> AsyncIterator[RetryResult]:
     """Apply dead letters that can be applied by now, in their order; the others stay, with the reason as it is now.
 
     A letter goes in the transaction in which its rows come, and no position moves. Only those that are there
@@ -80,8 +80,8 @@ async def retry_dead_letters(
         yield await _retry_chunk(engine, letters)
 
 
-async def _retry_chunk(engine: AsyncEngine, letters: Sequence[RowMapping]) -> Retried:
-    retried = Retried()
+async def _retry_chunk(engine: AsyncEngine, letters: Sequence[RowMapping]) -> RetryResult:
+    retried = RetryResult()
     # A record's position is its own here, and stays when the record turns out to be poison.
     letter_ids: dict[Position, int] = {}
     records: list[Record] = []
@@ -104,7 +104,7 @@ async def _retry_chunk(engine: AsyncEngine, letters: Sequence[RowMapping]) -> Re
     return retried
 
 
-async def _retry_once(engine: AsyncEngine, records: Mapping[int, Record]) -> Retried:
+async def _retry_once(engine: AsyncEngine, records: Mapping[int, Record]) -> RetryResult:
     async with engine.begin() as connection:
         # Another operator may have retried some of them meanwhile.
         there = await dead_letter_queries.lock(connection, records)
@@ -118,7 +118,7 @@ async def _retry_once(engine: AsyncEngine, records: Mapping[int, Record]) -> Ret
     new = {id(row) for row in result.rows}
     applied = sum(any(id(row) in new for row in _rows(tried[letter_id])) for letter_id in gone)
     reasons = Counter(poison.reason for poison in left.values())
-    return Retried(len(tried), applied, len(gone) - applied, reasons)
+    return RetryResult(len(tried), applied, len(gone) - applied, reasons)
 
 
 def _record(letter: RowMapping) -> Record:

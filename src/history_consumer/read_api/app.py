@@ -7,10 +7,10 @@ from fastapi import FastAPI
 
 from common.http.api import create_api
 from common.logs import configure_logs
-from common.postgres.database_health import pulse_felt
+from common.postgres.database_health import health_checks
 from common.postgres.engine import create_engine
 from history_consumer.read_api import page_queries, routes
-from history_consumer.read_api.context import Context
+from history_consumer.read_api.context import HistoryApiContext
 from history_consumer.read_api.waiting import VersionWatch
 from history_consumer.settings import HistoryApiSettings
 
@@ -37,11 +37,11 @@ def create_app(settings: HistoryApiSettings | None = None) -> FastAPI:
         )
         reader = engine.execution_options(isolation_level="AUTOCOMMIT")
         versions = VersionWatch(reader, settings.history_min_version_poll_seconds)
-        app.state.context = Context(settings, reader, versions)
+        app.state.context = HistoryApiContext(settings, reader, versions)
         async with AsyncExitStack() as stack:
             stack.push_async_callback(engine.dispose)
             stack.push_async_callback(versions.close)
-            app.state.pulse = await stack.enter_async_context(pulse_felt(engine, page_queries.USABLE, writes=False))
+            app.state.pulse = await stack.enter_async_context(health_checks(engine, page_queries.USABLE, writes=False))
             yield
 
     async def checks() -> dict[str, str]:

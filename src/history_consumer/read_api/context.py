@@ -11,7 +11,7 @@ from history_consumer.settings import HistoryApiSettings
 
 
 @dataclass(frozen=True)
-class Context:
+class HistoryApiContext:
     """What a request needs: its settings, an engine that only reads (autocommit), and what waits for versions."""
 
     settings: HistoryApiSettings
@@ -19,6 +19,6 @@ class Context:
     versions: VersionWatch
 
 
-async def context_of(request: Request) -> Context:
+async def context_of(request: Request) -> HistoryApiContext:
     """Return the application's context; a FastAPI dependency."""
-    return cast("Context", request.app.state.context)
+    return cast("HistoryApiContext", request.app.state.context)

@@ -26,7 +26,7 @@ from common.http.paths import path_user_id
 from common.identifiers import parse_uuid
 from history_consumer.projection import VERSION_MAX, EventType
 from history_consumer.read_api import page_queries
-from history_consumer.read_api.context import Context, context_of
+from history_consumer.read_api.context import HistoryApiContext, context_of
 from history_consumer.read_api.errors import HistoryBehind
 from history_consumer.read_api.page_queries import Filters, Order, Page
 from history_consumer.read_api.replies import JSON, HistoryPage, page_json
@@ -56,7 +56,7 @@ def _in_utc(moment: datetime) -> datetime:
 
 Moment = Annotated[AwareDatetime, AfterValidator(_in_utc)]
 
-ContextOf = Annotated[Context, Depends(context_of)]
+ContextOf = Annotated[HistoryApiContext, Depends(context_of)]
 UserId = Annotated[str, Depends(path_user_id)]
 WalletId = Annotated[UUID, BeforeValidator(parse_uuid)]
 Limit = Annotated[int, Query(ge=1, le=PAGE_LIMIT_MAX)]

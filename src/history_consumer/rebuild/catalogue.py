@@ -159,7 +159,7 @@ class Statistics:
 
 
 @dataclass(frozen=True, slots=True)
-class Described:
+class TableDescription:
     """All that a table has beside its columns. Two descriptions are equal if nobody altered it in between.
 
     Args:
@@ -179,10 +179,10 @@ class Described:
     in_the_way: Sequence[str]
 
 
-async def describe(connection: AsyncConnection, name: str) -> Described:
+async def describe(connection: AsyncConnection, name: str) -> TableDescription:
     """Return what the catalogue says of the table `schema.name`."""
     parameters = {"name": name}
-    return Described(
+    return TableDescription(
         await connection.scalar(_OPTIONS, parameters),
         tuple(Index(*row) for row in await connection.execute(_INDEXES, parameters)),
         tuple(Statistics(*row) for row in await connection.execute(_STATISTICS, parameters)),

@@ -26,10 +26,10 @@ from history_consumer.consumer.queries import insert_dead_letters
 from history_consumer.consumer.records import Record
 from history_consumer.operations.retrying import retry_dead_letters
 from history_consumer.rebuild import ledger, queries, shadow, topic
-from history_consumer.rebuild.catalogue import Described
+from history_consumer.rebuild.catalogue import TableDescription
 from history_consumer.rebuild.errors import RebuildUnderWayError, TablesAlteredError, TopicUnfitError
 from history_consumer.rebuild.events import Key, as_before, key_of, keys_of, record_of_payload
-from history_consumer.rebuild.rebuilt import Rebuilt, Source
+from history_consumer.rebuild.rebuilt import RebuildResult, Source
 from history_consumer.rebuild.topic import Topic
 
 _SWAP_ATTEMPTS_MAX: Final = 120
@@ -37,7 +37,9 @@ _SWAP_PAUSE_SECONDS: Final = 1.0
 _NOT_NOW: Final = {LOCK_NOT_AVAILABLE, DEADLOCK_DETECTED}
 
 
-async def rebuild(settings: PipelineSettings, source: Source = "auto", *, progress: Progress = no_progress) -> Rebuilt:
+async def rebuild(
+    settings: PipelineSettings, source: Source = "auto", *, progress: Progress = no_progress
+) -> RebuildResult:
     """Build the history anew while the read API goes on serving the old one, and swap the two.
 
     If it fails, wherever that is, the old history is as it was; the next rebuild starts from nothing.
@@ -102,7 +104,7 @@ class _Rebuild:
     def __init__(
         self, settings: PipelineSettings, connection: AsyncConnection, records: Topic, progress: Progress
     ) -> None:
-        self.done = Rebuilt()
+        self.done = RebuildResult()
         self.epoch: Epoch
         self._settings = settings
         self._connection = connection
@@ -112,7 +114,7 @@ class _Rebuild:
         self._reached: dict[int, int] = {}
         self._published = 0
         self._revision = ""
-        self._described: Mapping[str, Described] = {}
+        self._described: Mapping[str, TableDescription] = {}
 
     async def build(self, source: Source) -> None:
         """Fill the new tables."""

@@ -4,13 +4,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from history_consumer.operations.retrying import Retried
+from history_consumer.operations.retrying import RetryResult
 
 Source = Literal["auto", "topic", "outbox"]
 
 
 @dataclass
-class Rebuilt:
+class RebuildResult:
     """What the new history was made of.
 
     Args:
@@ -36,5 +36,5 @@ class Rebuilt:
     wallets: int = 0
     missing: int = 0
     positions: Mapping[int, int] = field(default_factory=dict)
-    retried: Retried = field(default_factory=Retried)
+    retried: RetryResult = field(default_factory=RetryResult)
     superseded: int = 0

@@ -9,7 +9,7 @@ from typing import Final
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from history_consumer.rebuild import catalogue, queries
-from history_consumer.rebuild.catalogue import Described, Index, Statistics
+from history_consumer.rebuild.catalogue import Index, Statistics, TableDescription
 from history_consumer.rebuild.errors import InTheWayError
 
 # In the order in which the readers' statements take them.
@@ -17,7 +17,7 @@ TABLES: Final = ("wallet_progress", "transaction_events")
 _ALL: Final = (*TABLES, "dead_letters")
 
 
-async def create(connection: AsyncConnection) -> dict[str, Described]:
+async def create(connection: AsyncConnection) -> dict[str, TableDescription]:
     """Make empty ones, and return how the live ones are; what a rebuild that died left behind goes.
 
     Raises:
@@ -34,12 +34,12 @@ async def create(connection: AsyncConnection) -> dict[str, Described]:
     return described
 
 
-async def describe(connection: AsyncConnection) -> dict[str, Described]:
+async def describe(connection: AsyncConnection) -> dict[str, TableDescription]:
     """Return what the live tables have, in the caller's transaction: the swap wants it as it was at the start."""
     return {table: await catalogue.describe(connection, _live(table)) for table in TABLES}
 
 
-async def _create(connection: AsyncConnection, table: str, described: Described) -> None:
+async def _create(connection: AsyncConnection, table: str, described: TableDescription) -> None:
     live, shadow = _live(table), f"{_live(table)}_rebuild"
     storage = f" WITH ({described.options})" if described.options else ""
     like = f"LIKE {live} INCLUDING ALL EXCLUDING INDEXES EXCLUDING STATISTICS"

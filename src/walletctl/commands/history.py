@@ -11,9 +11,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from history_consumer import retention
 from history_consumer.operations.dead_letters import list_dead_letters as listed_dead_letters
 from history_consumer.operations.dead_letters import show_dead_letter as found_dead_letter
-from history_consumer.operations.retrying import Retried, retry_dead_letters
+from history_consumer.operations.retrying import RetryResult, retry_dead_letters
 from history_consumer.operations.status import Broker, HistoryStatus, history_status
-from history_consumer.settings import RetentionSettings
+from history_consumer.settings import DeadLetterRetentionSettings
 from walletctl.api_server import serve
 from walletctl.console import (
     Exit,
@@ -221,7 +221,7 @@ def retry(
     """
     if [dead_letter_id is not None, reason is not None, everything].count(True) != 1:
         fail("say which dead letters: an ID, --reason, or --all", Exit.USAGE)
-    total = Retried()
+    total = RetryResult()
 
     async def work(engine: AsyncEngine) -> None:
         with progress_bar("retrying", None) as advance:
@@ -265,7 +265,7 @@ def prune_dead_letters(
     """
     days = older_than_days
     if days is None:
-        days = load_settings(RetentionSettings).dead_letter_retention_days
+        days = load_settings(DeadLetterRetentionSettings).dead_letter_retention_days
     if days is None:
         fail("say how old: --older-than-days, or DEAD_LETTER_RETENTION_DAYS in the environment", Exit.USAGE)
     total, conflicts = with_history_database(lambda engine: retention.count_prunable(engine, days, reason))

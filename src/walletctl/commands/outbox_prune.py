@@ -6,8 +6,8 @@ import typer
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from outbox_relay import retention
-from outbox_relay.retention import Ages
-from outbox_relay.settings import RetentionSettings
+from outbox_relay.retention import RetentionAges
+from outbox_relay.settings import OutboxRetentionSettings
 from walletctl.console import Exit, JsonOption, fail, load_settings, out, print_json, progress_bar
 from walletctl.databases import with_wallet_database
 
@@ -48,11 +48,11 @@ def prune(
     _report(as_json, "left", **gone)
 
 
-def _ages(older_than_days: float | None) -> Ages:
+def _ages(older_than_days: float | None) -> RetentionAges:
     if older_than_days is not None:
-        return Ages(older_than_days, older_than_days)
-    settings = load_settings(RetentionSettings)
-    return Ages(settings.outbox_retention_days, settings.idempotency_retention_days)
+        return RetentionAges(older_than_days, older_than_days)
+    settings = load_settings(OutboxRetentionSettings)
+    return RetentionAges(settings.outbox_retention_days, settings.idempotency_retention_days)
 
 
 def _report(as_json: bool, verb: str, rows: int, keys: int) -> None:

@@ -25,7 +25,7 @@ _LAST_RECORDS: Final = 100
 
 
 @dataclass(frozen=True, slots=True)
-class Begun:
+class EpochStart:
     """A new epoch.
 
     Args:
@@ -51,14 +51,14 @@ class LostEvent:
 
 
 @dataclass
-class Lost:
+class LossReport:
     """What the topic has and the database hasn't: how many events, and the first of them."""
 
     count: int = 0
     events: list[LostEvent] = field(default_factory=list)
 
 
-async def begin(settings: RestoreSettings | PipelineSettings, reason: str | None) -> Begun:
+async def begin(settings: RestoreSettings | PipelineSettings, reason: str | None) -> EpochStart:
     """Raise the epoch above all that the database, the history or the topic know, and stop the history.
 
     Safe to repeat, and while services run: each event that they write belongs to the one epoch or the other.
@@ -90,7 +90,7 @@ async def _begin(
     reason: str | None,
     topic_id: str,
     ends: Mapping[int, int],
-) -> Begun:
+) -> EpochStart:
     """Begin the epoch and stop the history: each statement of both has succeeded before either is committed.
 
     The history's commit comes first: an epoch must not begin while consumers still take the old one's events.
@@ -106,7 +106,7 @@ async def _begin(
         if is_stopped:
             error.add_note("The history stands still, and the epoch may have begun: run restore begin again")
         raise
-    return Begun(epoch, pending, ends)
+    return EpochStart(epoch, pending, ends)
 
 
 async def _newest_epoch(records: Topic, offsets: Mapping[int, tuple[int, int]]) -> int:
@@ -126,7 +126,7 @@ async def _newest_epoch(records: Topic, offsets: Mapping[int, tuple[int, int]]) 
     return newest
 
 
-async def find_lost(settings: LostSettings | PipelineSettings, events_max: int) -> Lost:
+async def find_lost(settings: LostSettings | PipelineSettings, events_max: int) -> LossReport:
     """Read the whole topic, and ask the ledger for each event.
 
     Args:
@@ -137,7 +137,7 @@ async def find_lost(settings: LostSettings | PipelineSettings, events_max: int) 
         TimeoutError: Kafka is away.
         sqlalchemy.exc.DBAPIError: the database is away.
     """
-    lost, seen = Lost(), set[UUID]()
+    lost, seen = LossReport(), set[UUID]()
     async with topic.opened(settings) as records, operator_engine(settings.database_url) as engine:
         # Asked before the ledger is: what is published was committed before.
         offsets = await records.offsets()

@@ -19,7 +19,7 @@ Advance = Callable[[int], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Position:
+class StoredPosition:
     """Up to where the consumer has applied a partition, of which topic, and in line with which epoch."""
 
     next_offset: int
@@ -35,7 +35,7 @@ class Snapshots:
     history: AsyncConnection
     wallet_figures: RowMapping
     history_figures: RowMapping
-    positions: Mapping[int, Position]
+    positions: Mapping[int, StoredPosition]
     epoch: Epoch
 
     @property
@@ -63,7 +63,7 @@ async def taken(settings: PipelineSettings) -> AsyncIterator[Snapshots]:
         found = await queries.every(
             history, queries.POSITIONS, consumer_group=settings.consumer_group, topic=settings.kafka_topic
         )
-        positions = {row.partition: Position(row.next_offset, row.topic_id, row.source_epoch) for row in found}
+        positions = {row.partition: StoredPosition(row.next_offset, row.topic_id, row.source_epoch) for row in found}
         history_figures = await queries.one(history, queries.HISTORY_FIGURES)
         wallet = await stack.enter_async_context(_reading(settings.database_url))
         wallet_figures = await queries.one(wallet, queries.WALLET_FIGURES)

@@ -17,11 +17,11 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from common.postgres import connecting
 from common.postgres.connecting import UnsuitableDatabaseError, connect
-from common.postgres.database_health import pulse_felt
+from common.postgres.database_health import health_checks
 from common.postgres.durability import tell_unsafe_settings
 from common.postgres.engine import create_engine
 from common.postgres.errors import is_refusal, is_unreachable
-from common.postgres.raw_sql import driver_connection
+from common.postgres.raw_sql import raw_connection
 from support.proxy import Proxy
 from walletctl.console import Exit
 
@@ -83,7 +83,7 @@ def several(url: str, *ports: int, **changes: str) -> str:
 
 
 async def use(engine: AsyncEngine) -> None:
-    async with driver_connection(engine) as connection:
+    async with raw_connection(engine) as connection:
         assert await connection.fetchval("SELECT 1") == 1
 
 
@@ -102,7 +102,7 @@ async def test_a_pulse_reaches_the_second_host_while_the_first_is_silent(
 ) -> None:
     engine = create_engine(several(database_url, silent[1]), "tests", connect_timeout_seconds=0.8)
 
-    async with pulse_felt(engine) as pulse:
+    async with health_checks(engine) as pulse:
 
         async def is_ok() -> bool:
             return pulse.state() == "ok"
@@ -126,7 +126,7 @@ async def test_the_host_that_was_it_the_last_time_is_asked_first(
     engine = create_engine(several(database_url, port), "tests", pool_size=2)
     await use(engine)
     monkeypatch.setattr(connecting, "_HEAD_START_SECONDS", 20)
-    async with driver_connection(engine):
+    async with raw_connection(engine):
         await use(engine)
     assert listener.count == 1
     await engine.dispose()
@@ -141,7 +141,7 @@ async def test_hosts_that_were_not_taken_keep_no_session(
     await use(engine)
 
     async def is_alone() -> bool:
-        async with driver_connection(engine) as connection:
+        async with raw_connection(engine) as connection:
             count = await connection.fetchval("SELECT count(*) FROM pg_stat_activity WHERE application_name = $1", name)
         return bool(count == 1)
 
@@ -194,7 +194,7 @@ async def test_what_statements_rely_on_is_set_whatever_the_database_has_as_its_d
         await operator.execute(f"ALTER DATABASE {make_url(database_url).database} SET {name} = '{value}'")
     await operator.close()
     engine = create_engine(database_url, "tests")
-    async with driver_connection(engine) as connection:
+    async with raw_connection(engine) as connection:
         assert [await connection.fetchval(f"SHOW {name}") for name in settings] == ["on", "UTC", "on"]
     await engine.dispose()
 
@@ -214,7 +214,7 @@ async def test_a_database_of_another_encoding_is_refused_with_the_way_out(foreig
     engine = create_engine(foreign_url, "tests")
     with pytest.raises(UnsuitableDatabaseError, match=r"must be UTF8; create one with ENCODING 'UTF8'"):
         await use(engine)
-    async with pulse_felt(engine) as pulse:
+    async with health_checks(engine) as pulse:
         assert pulse.state().startswith("refuses: the database's encoding must be UTF8")
     await engine.dispose()
 
@@ -249,7 +249,7 @@ async def test_a_server_whose_commits_do_not_survive_a_crash_is_told_of_once(dat
     told: list[str] = []
     engine = create_engine(database_url, "tests", pool_size=2)
     tell_unsafe_settings(engine, told.append)
-    async with driver_connection(engine) as connection:
+    async with raw_connection(engine) as connection:
         await use(engine)
         is_unsafe = await connection.fetchval("SHOW fsync") == "off"
     assert [text.split()[0] for text in told] == ["fsync"] * is_unsafe

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from common.postgres.engine import create_engine
 from common.postgres.errors import is_unreachable
-from common.postgres.raw_sql import PING, Statement, driver_connection
+from common.postgres.raw_sql import PING, RawStatement, raw_connection
 from support.proxy import Proxy
 
 Eventually = Callable[..., Awaitable[Any]]
@@ -25,7 +25,7 @@ async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
 
 
 async def pid(engine: AsyncEngine) -> int:
-    async with driver_connection(engine) as connection:
+    async with raw_connection(engine) as connection:
         assert not connection.is_in_transaction()
         assert await connection.fetchval("SELECT count(*) FROM wallet.source_epochs WHERE epoch = 7") == 0
         found: int = connection.get_server_pid()
@@ -34,7 +34,7 @@ async def pid(engine: AsyncEngine) -> int:
 
 async def use(engine: AsyncEngine, *statements: str, cut_after_seconds: float | None = None) -> None:
     """Begin a transaction, write something, run the statements, and leave it at that."""
-    async with driver_connection(engine) as connection:
+    async with raw_connection(engine) as connection:
         if cut_after_seconds is not None:
             asyncio.get_running_loop().call_later(cut_after_seconds, connection.terminate)
         await connection.execute("BEGIN")
@@ -82,7 +82,7 @@ async def test_an_error_that_says_that_the_server_is_away_costs_the_connection(
     """Whoever took it next would find out again."""
 
     async def fail() -> None:
-        async with driver_connection(engine):
+        async with raw_connection(engine):
             raise error
 
     before = await pid(engine)
@@ -113,7 +113,7 @@ async def test_a_connection_whose_rollback_is_cancelled_is_thrown_away(
 
 async def test_sessions_that_were_all_ended_are_not_lent_again(database_url: str, eventually: Eventually) -> None:
     engine = create_engine(database_url, "all ended", pool_size=3, pool_timeout_seconds=2)
-    async with driver_connection(engine) as one, driver_connection(engine) as two, driver_connection(engine) as three:
+    async with raw_connection(engine) as one, raw_connection(engine) as two, raw_connection(engine) as three:
         connections = [one, two, three]
     operator = await asyncpg.connect(database_url)
     await operator.execute(
@@ -136,7 +136,7 @@ async def test_who_is_cancelled_while_an_ended_connection_is_replaced_leaves_its
 ) -> None:
     # At each step of the way.
     for steps in range(12):
-        async with driver_connection(engine) as connection:
+        async with raw_connection(engine) as connection:
             pass
         connection.terminate()
         taking = asyncio.create_task(pid(engine))
@@ -148,9 +148,9 @@ async def test_who_is_cancelled_while_an_ended_connection_is_replaced_leaves_its
 
 
 async def test_a_statement_takes_its_parameters_by_name_each_once(engine: AsyncEngine) -> None:
-    statement = Statement("SELECT cast(:b AS int) - cast(:a AS int) AS difference, cast(:b AS int) AS b")
+    statement = RawStatement("SELECT cast(:b AS int) - cast(:a AS int) AS difference, cast(:b AS int) AS b")
     assert statement.sql.count("$1") == 2
-    async with driver_connection(engine) as connection:
+    async with raw_connection(engine) as connection:
         (row,) = await statement.fetch(connection, a=1, b=3)
     assert dict(row) == {"difference": 2, "b": 3}
     with pytest.raises(KeyError, match="a"):
@@ -172,7 +172,7 @@ async def test_a_transaction_ends_though_its_connection_was_forgotten_between_pr
         return was_prepared
 
     async def hold() -> None:
-        async with driver_connection(engine) as connection:
+        async with raw_connection(engine) as connection:
             await connection.execute("BEGIN; SELECT FROM wallet.source_epochs FOR UPDATE")
             await connection.fetch("SELECT 'never run'")
 

@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from structlog.testing import LogCapture
 
 import common.postgres.database_health
-from common.postgres.database_health import INTERVAL_SECONDS, PATIENCE_SECONDS, PING, Pulse, pulse_felt
+from common.postgres.database_health import INTERVAL_SECONDS, PATIENCE_SECONDS, PING, DatabaseHealth, health_checks
 from common.postgres.engine import create_engine
 from common.postgres.errors import is_unreachable
 from support.proxy import Proxy
@@ -41,7 +41,7 @@ async def sleep_in_database(engine: AsyncEngine, seconds: float) -> None:
         await connection.execute(text("SELECT pg_sleep(:seconds)"), {"seconds": seconds})
 
 
-def says(pulse: Pulse, state: str) -> Callable[[], Awaitable[bool]]:
+def says(pulse: DatabaseHealth, state: str) -> Callable[[], Awaitable[bool]]:
     async def look() -> bool:
         return pulse.state() == state
 
@@ -51,7 +51,7 @@ def says(pulse: Pulse, state: str) -> Callable[[], Awaitable[bool]]:
 async def test_what_waits_on_a_silent_network_fails_within_a_second_and_the_pool_is_sound_afterwards(
     engine: AsyncEngine, database_link: Proxy, eventually: Eventually
 ) -> None:
-    async with pulse_felt(engine) as pulse:
+    async with health_checks(engine) as pulse:
         await use_pool(engine)
         database_link.silence()
         silent_at = time.monotonic()
@@ -77,7 +77,7 @@ async def test_nobody_meets_connections_that_a_firewall_forgot(
     async def gone_and_back() -> bool:
         return [entry["event"] for entry in seen.entries] == ["database_away", "database_back"]
 
-    async with pulse_felt(engine):
+    async with health_checks(engine):
         await use_pool(engine)
         database_link.silence()
         database_link.heal(forget=True)
@@ -99,7 +99,7 @@ async def test_a_process_that_stands_still_itself_does_not_take_the_database_for
     async def three_questions() -> bool:
         return questions >= 3
 
-    async with pulse_felt(engine), engine.connect() as connection:
+    async with health_checks(engine), engine.connect() as connection:
         await connection.execute(text("SELECT 2"))
         database_link.forget_at = stand_still
         await eventually(three_questions)
@@ -124,7 +124,7 @@ async def test_a_pulse_whose_own_session_was_ended_takes_another_and_disturbs_no
             seen.add(row["pid"])
         return len(seen) >= 3
 
-    async with pulse_felt(engine):
+    async with health_checks(engine):
         waiting = asyncio.create_task(sleep_in_database(engine, 3))
         await eventually(three_sessions)
         await waiting
@@ -151,7 +151,7 @@ async def test_a_pulse_whose_session_asyncpg_has_lost_takes_another_and_disturbs
         )
         return bool(lost) and bool({row["pid"] for row in found} - set(lost))
 
-    async with pulse_felt(engine):
+    async with health_checks(engine):
         waiting = asyncio.create_task(sleep_in_database(engine, 2))
         monkeypatch.setattr(asyncpg.Connection, "fetchval", lose_first)
         await eventually(has_another)
@@ -168,7 +168,7 @@ async def test_a_database_that_has_no_connection_left_for_the_pulse_is_not_away(
     url = engine.url.set(username=role, password="crowd", drivername="postgresql")
     crowded = create_engine(url.render_as_string(hide_password=False), "tests")
     try:
-        async with pulse_felt(crowded), crowded.connect() as connection:
+        async with health_checks(crowded), crowded.connect() as connection:
             await connection.execute(text(PING))
             await operator.execute(f"ALTER ROLE {role} CONNECTION LIMIT 1")
             await operator.execute(
@@ -196,7 +196,7 @@ async def test_a_database_that_refuses_is_logged_once_however_often_it_is_asked(
     await operator.execute(f"CREATE ROLE {role} NOLOGIN")
     url = engine.url.set(username=role, drivername="postgresql")
     refused = create_engine(url.render_as_string(hide_password=False), "tests")
-    async with pulse_felt(refused) as pulse:
+    async with health_checks(refused) as pulse:
         for _ in range(5):
             await pulse.beat()
             assert pulse.state().startswith("refuses: ")

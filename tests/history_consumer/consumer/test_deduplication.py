@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.events import TransferDone, WalletChange
-from history_consumer.consumer.deduplication import RESTORED, SUPERSEDED, VERSION_CONFLICT, Taken, sort_out
+from history_consumer.consumer.deduplication import RESTORED, SUPERSEDED, VERSION_CONFLICT, ExistingEvents, classify
 from history_consumer.consumer.positions import Position
 from history_consumer.consumer.records import Record, record_of
 from history_consumer.projection import HistoryRow
@@ -39,8 +39,8 @@ def record(offset: int, event: tuple[int, int, int], *, source_epoch: int = 1, h
     return record_of(message, Position(0, 0, "", history_epoch))
 
 
-def taken_by(rows: Sequence[HistoryRow]) -> Taken:
-    return Taken(
+def taken_by(rows: Sequence[HistoryRow]) -> ExistingEvents:
+    return ExistingEvents(
         {(row.wallet_id.int, row.wallet_version): row.event_id for row in rows},
         {(row.event_id.int, row.wallet_id.int): row.wallet_version for row in rows},
     )
@@ -50,7 +50,7 @@ def history(records: Sequence[Record], cuts: Sequence[int]) -> tuple[set[History
     rows: list[HistoryRow] = []
     duplicates, put_aside = 0, []
     for start, end in pairwise([0, *sorted(cuts), len(records)]):
-        result = sort_out(records[start:end], taken_by(rows))
+        result = classify(records[start:end], taken_by(rows))
         rows += result.rows
         duplicates += result.duplicate_count
         put_aside += [letter.record.offset for letter in result.dead_letters]
@@ -78,7 +78,7 @@ def test_an_event_is_applied_whole_or_not_at_all(made: list[tuple[int, int, int]
 
 @given(st.lists(events, max_size=12))
 def test_rows_are_written_in_the_order_of_their_keys(made: list[tuple[int, int, int]]) -> None:
-    rows = sort_out([record(offset, event) for offset, event in enumerate(made)], Taken()).rows
+    rows = classify([record(offset, event) for offset, event in enumerate(made)], ExistingEvents()).rows
     keys = [(row.wallet_id, row.wallet_version) for row in rows]
     assert keys == sorted(keys)
 
@@ -88,9 +88,9 @@ def test_of_another_epoch_only_what_the_history_has_is_taken_for_its_own(
     made: list[tuple[int, int, int]], others: list[tuple[tuple[int, int, int], int]]
 ) -> None:
     own = [record(offset, event, source_epoch=2, history_epoch=2) for offset, event in enumerate(made)]
-    rows = sort_out(own, Taken()).rows
+    rows = classify(own, ExistingEvents()).rows
     later = [record(offset, event, source_epoch=epoch, history_epoch=2) for offset, (event, epoch) in enumerate(others)]
-    result = sort_out(later, taken_by(rows))
+    result = classify(later, taken_by(rows))
     assert result.rows == []
     known = {(row.event_id.int, row.wallet_id.int, row.wallet_version) for row in rows}
     unknown = {

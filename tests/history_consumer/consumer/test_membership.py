@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from common.kafka.topics import ensure_topic
 from common.worker import FAILURE_PAUSES, Health, TemporaryError
 from history_consumer.consumer.consumer import HistoryConsumer
-from history_consumer.consumer.monitor import Watch
+from history_consumer.consumer.monitor import Monitor
 from history_consumer.run import consume
 from history_consumer.settings import ConsumerSettings
 from support.brokers_with_acls import BrokerWithAcls, broker_with_acls
@@ -182,7 +182,7 @@ async def test_a_step_that_fails_for_good_ends_the_process_and_everything_is_clo
     async def dispose(engine: AsyncEngine) -> None:
         disposed.append(engine)
 
-    monkeypatch.setattr(Watch if part == "watch" else HistoryConsumer, "run_once", break_)
+    monkeypatch.setattr(Monitor if part == "watch" else HistoryConsumer, "run_once", break_)
     monkeypatch.setattr(HistoryConsumer, "close", break_too)
     monkeypatch.setattr(AsyncEngine, "dispose", dispose)
     with pytest.raises(KeyError):

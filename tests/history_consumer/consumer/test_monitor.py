@@ -20,7 +20,7 @@ from common.worker import Health, TemporaryError
 from history_consumer import metrics
 from history_consumer.consumer.applying import Target
 from history_consumer.consumer.consumer import HistoryConsumer
-from history_consumer.consumer.monitor import Watch
+from history_consumer.consumer.monitor import Monitor
 from history_consumer.operations.status import history_status
 from history_consumer.settings import ConsumerSettings
 from support.foreign_transactions import Stranger
@@ -44,7 +44,7 @@ async def watch(
     topic: str,
     kafka_bootstrap_servers: str,
     eventually: Any,
-) -> Watch:
+) -> Monitor:
     async def has_leaders() -> bool:
         """Whether the new topic's partitions answer: until then a look is one at a broker that is away."""
         with suppress(KafkaException):
@@ -52,10 +52,10 @@ async def watch(
         return False
 
     await eventually(has_leaders)
-    return Watch(new_consumer(), engine, Target("group", topic), Health())
+    return Monitor(new_consumer(), engine, Target("group", topic), Health())
 
 
-async def look(watch: Watch) -> list[tuple[str, str]]:
+async def look(watch: Monitor) -> list[tuple[str, str]]:
     # A logger of its own: the module's may be bound, and bound to a level, by what another test configured.
     capture = LogCapture()
     every_level = structlog.make_filtering_bound_logger(0)
@@ -66,7 +66,7 @@ async def look(watch: Watch) -> list[tuple[str, str]]:
 
 
 async def test_a_gap_is_an_alarm_after_30_seconds_and_until_it_closes(
-    watch: Watch, history: History, rows: Rows, engine: AsyncEngine
+    watch: Monitor, history: History, rows: Rows, engine: AsyncEngine
 ) -> None:
     ada, bob = Wallet("ada"), Wallet("bob")
     events: list[AnyEvent] = [ada.created(), ada.funded(), ada.funded(), ada.funded()]
@@ -91,7 +91,7 @@ async def test_a_gap_is_an_alarm_after_30_seconds_and_until_it_closes(
 
 
 async def test_a_busy_wallet_with_ever_new_gaps_that_close_is_no_alarm(
-    watch: Watch, history: History, rows: Rows
+    watch: Monitor, history: History, rows: Rows
 ) -> None:
     ada = Wallet()
     events: list[AnyEvent] = [ada.created(), ada.funded(), ada.funded(), ada.funded(), ada.funded()]
@@ -104,7 +104,7 @@ async def test_a_busy_wallet_with_ever_new_gaps_that_close_is_no_alarm(
 
 
 async def test_a_gap_is_no_alarm_while_records_are_unread_that_the_topic_had_since_it_opened(
-    watch: Watch, history: History, events: Topic, topic: str, rows: Rows
+    watch: Monitor, history: History, events: Topic, topic: str, rows: Rows
 ) -> None:
     ada = Wallet()
     created, _, last = ada.created(), ada.funded(), ada.funded()
@@ -140,7 +140,7 @@ async def test_the_markers_of_a_strangers_transaction_do_not_put_the_alarm_off(
         stranger.commit()
     consumer = new_consumer()
     target = Target(consumer_settings.consumer_group, consumer_settings.kafka_topic)
-    watch = Watch(consumer, engine, target, Health())
+    watch = Monitor(consumer, engine, target, Health())
 
     async def told() -> bool:
         with suppress(TemporaryError):
@@ -153,7 +153,7 @@ async def test_the_markers_of_a_strangers_transaction_do_not_put_the_alarm_off(
 
 
 async def test_gaps_are_told_again_after_the_topic_was_recreated_shorter_than_it_was(
-    watch: Watch, history: History, events: Topic, topic: str, kafka_admin: AdminClient, eventually: Any, rows: Rows
+    watch: Monitor, history: History, events: Topic, topic: str, kafka_admin: AdminClient, eventually: Any, rows: Rows
 ) -> None:
     ada = Wallet()
     created, _, last = ada.created(), ada.funded(), ada.funded()
@@ -173,7 +173,7 @@ async def test_gaps_are_told_again_after_the_topic_was_recreated_shorter_than_it
 
 
 async def test_a_conflict_is_an_alarm_until_somebody_has_seen_to_it(
-    watch: Watch, history: History, rows: Rows, engine: AsyncEngine
+    watch: Monitor, history: History, rows: Rows, engine: AsyncEngine
 ) -> None:
     ada = Wallet()
     await history.add(ada.created(), Wallet("eve", ada.id).created())

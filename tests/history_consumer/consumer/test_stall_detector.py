@@ -2,7 +2,7 @@
 
 import pytest
 
-from history_consumer.consumer.stall_detector import PATIENCE_SECONDS, PATIENCE_SECONDS_MAX, Standstill
+from history_consumer.consumer.stall_detector import PATIENCE_SECONDS, PATIENCE_SECONDS_MAX, StallDetector
 
 
 class Looker:
@@ -10,7 +10,7 @@ class Looker:
 
     def __init__(self) -> None:
         self.now = 1000.0
-        self._standstill = Standstill()
+        self._standstill = StallDetector()
 
     def look(self, seconds: float, *, offset: int = 5, end: int = 9, idle: bool = True) -> list[int]:
         """Look for so long; return the partitions that were found at the end."""

@@ -11,7 +11,7 @@ from history_consumer.consumer import records
 from history_consumer.consumer.applying import Target, apply
 from history_consumer.consumer.positions import Position
 from history_consumer.consumer.records import record_of
-from history_consumer.operations.retrying import Retried, retry_dead_letters
+from history_consumer.operations.retrying import RetryResult, retry_dead_letters
 from history_consumer.projection import PoisonError, rows_of
 from support.history_events import AnyEvent, History, Wallet
 
@@ -23,8 +23,8 @@ PROGRESS = "SELECT event_count, max_version FROM history.wallet_progress WHERE w
 POSITIONS = "SELECT * FROM history.processed_offsets"
 
 
-async def retry(engine: AsyncEngine, **selection: Any) -> Retried:
-    total = Retried()
+async def retry(engine: AsyncEngine, **selection: Any) -> RetryResult:
+    total = RetryResult()
     async for done in retry_dead_letters(engine, **selection):
         total.add(done)
     return total

@@ -23,7 +23,7 @@ from history_consumer.run import consume
 from history_consumer.settings import ConsumerSettings, HistoryApiSettings
 from outbox_relay import retention
 from outbox_relay.operations.replay import Selection, replay
-from outbox_relay.retention import Ages
+from outbox_relay.retention import RetentionAges
 from support.foreign_transactions import Stranger
 from support.schema_objects import OBJECTS
 from walletctl.verify.audit import DEAD_LETTERS, HISTORY, OUTBOX, POSITIONS, PROGRESS, TOPIC, audit
@@ -400,7 +400,7 @@ async def test_after_retention_and_a_recreated_topic_only_the_topic_differs_unti
 
     async def is_pruned() -> bool:
         async with operator_engine(fresh.database_url) as engine:
-            pruned = [chunk async for chunk in retention.prune(engine, Ages(1e-7, 7))]
+            pruned = [chunk async for chunk in retention.prune(engine, RetentionAges(1e-7, 7))]
         assert pruned
         return await select(fresh.database_url, "SELECT count(*) FROM wallet.outbox") == [(0,)]
 

@@ -385,7 +385,7 @@ async def test_an_epoch_begins_between_events_while_everybody_goes_on(
 
 async def test_what_is_lost_is_listed_once_and_nothing_else(fresh: PipelineSettings, pipeline: Pipeline) -> None:
     wallets = await pipeline.start(fresh)
-    assert await restore.find_lost(fresh, 10) == restore.Lost()
+    assert await restore.find_lost(fresh, 10) == restore.LossReport()
     restored = restored_to(fresh, await pipeline.backup(fresh.database_url))
     await pipeline.move(fresh, wallets, 1)
     async with operator_engine(fresh.database_url) as engine:

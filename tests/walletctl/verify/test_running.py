@@ -21,7 +21,7 @@ from common.worker import pause
 from outbox_relay import retention
 from outbox_relay.operations import parking, replay
 from outbox_relay.operations.replay import Selection
-from outbox_relay.retention import Ages
+from outbox_relay.retention import RetentionAges
 from support.foreign_transactions import Stranger
 from walletctl.commands.verify import verify
 from walletctl.console import Exit
@@ -286,7 +286,7 @@ async def _age_and_prune(engine: AsyncEngine, where: str) -> int:
         )
         age = text("SELECT extract(epoch FROM now() - max(created_at))::float FROM wallet.outbox WHERE " + where)
         seconds = float(await connection.scalar(age) or 0) - 0.000_01
-    ages = Ages(seconds / 86_400, 7)
+    ages = RetentionAges(seconds / 86_400, 7)
     return sum([chunk.rows async for chunk in retention.prune(engine, ages)])
 
 
