@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 import structlog
 
 from common.metrics import background_failures
-from common.worker import FAILURE_PAUSES
+from common.pauses import FAILURE_PAUSES
 
 log = structlog.get_logger()
 

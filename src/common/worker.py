@@ -3,7 +3,6 @@
 import asyncio
 import signal
 from collections.abc import Awaitable, Callable, Coroutine
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,24 +12,9 @@ import uvloop
 from common.garbage_collector import tune_garbage_collector
 from common.http.probes import WARNING
 from common.http.server import BackgroundServer
+from common.pauses import FAILURE_PAUSES, Pauses, pause
 
 log = structlog.get_logger()
-
-
-@dataclass(frozen=True)
-class Pauses:
-    """Pauses that grow from `first_seconds` to at most `longest_seconds`, doubling."""
-
-    first_seconds: float
-    longest_seconds: float
-
-    def after(self, times: int) -> float:
-        """Return how long to pause the `times`-th time in a row, counted from 1."""
-        return float(min(self.longest_seconds, self.first_seconds * 2 ** min(times - 1, 30)))
-
-
-FAILURE_PAUSES = Pauses(0.1, 5.0)
-"""How long a worker waits for a server that is away: for ever, asking at least every 5 seconds."""
 
 
 @dataclass
@@ -62,13 +46,6 @@ class TemporaryError(Exception):
     def __init__(self, dependency: str, error: BaseException | str) -> None:
         super().__init__(f"{dependency}: {error}")
         self.dependency = dependency
-
-
-async def pause(stop: asyncio.Event, seconds: float) -> bool:
-    """Wait that long, or until `stop`; return False: nothing says that there is work."""
-    with suppress(TimeoutError):
-        await asyncio.wait_for(stop.wait(), seconds)
-    return False
 
 
 async def repeat(

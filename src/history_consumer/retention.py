@@ -10,7 +10,7 @@ from typing import Final
 import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from common.worker import Pauses
+from common.pauses import Pauses
 from history_consumer import dead_letter_queries, metrics
 from history_consumer.consumer.failures import database_errors
 

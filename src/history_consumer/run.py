@@ -6,9 +6,10 @@ from contextlib import AsyncExitStack
 
 from common.http.probes import ops_server
 from common.logs import configure_logs
+from common.pauses import Pauses
 from common.postgres.durability import tell_unsafe_settings
 from common.postgres.engine import create_engine
-from common.worker import Health, Pauses, repeat, serve_until_stopped, stop_on_signals
+from common.worker import Health, repeat, serve_until_stopped, stop_on_signals
 from history_consumer import metrics, retention
 from history_consumer.consumer.applying import Target
 from history_consumer.consumer.consumer import HistoryConsumer

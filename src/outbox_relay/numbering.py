@@ -11,8 +11,9 @@ import structlog
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from common.pauses import Pauses
 from common.postgres.errors import QUERY_CANCELED, explained, is_temporary, sqlstate
-from common.worker import Health, Pauses, TemporaryError
+from common.worker import Health, TemporaryError
 from outbox_relay import metrics, numbering_queries
 
 log = structlog.get_logger()

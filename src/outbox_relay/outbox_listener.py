@@ -8,10 +8,10 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from common.pauses import FAILURE_PAUSES, pause
 from common.postgres.errors import DRIVER_ERRORS
 from common.postgres.raw_sql import PING, raw_connection
 from common.tables.wallet import OUTBOX_CHANNEL
-from common.worker import FAILURE_PAUSES, pause
 
 log = structlog.get_logger()
 

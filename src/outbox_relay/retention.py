@@ -14,8 +14,9 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from common.actor import actor
+from common.pauses import Pauses
 from common.postgres.errors import explained, is_temporary
-from common.worker import Pauses, TemporaryError
+from common.worker import TemporaryError
 from outbox_relay import metrics, retention_queries
 from outbox_relay.operations import queries
 

@@ -7,9 +7,10 @@ import structlog
 
 from common.http.probes import ops_server
 from common.logs import configure_logs
+from common.pauses import Pauses, pause
 from common.postgres.durability import tell_unsafe_settings
 from common.postgres.engine import create_engine
-from common.worker import Health, Pauses, pause, repeat, serve_until_stopped, stop_on_signals
+from common.worker import Health, repeat, serve_until_stopped, stop_on_signals
 from outbox_relay import metrics, retention, topic
 from outbox_relay.adaptive_batching import AdaptiveBatching
 from outbox_relay.numbering import LOOKS, Numbering

@@ -19,7 +19,8 @@ from common.kafka.topic_settings import (
     wrong_settings,
 )
 from common.kafka.topics import TopicMissingError, describe_topic, ensure_topic
-from common.worker import FAILURE_PAUSES, Health, Pauses, pause
+from common.pauses import FAILURE_PAUSES, Pauses, pause
+from common.worker import Health
 from outbox_relay import metrics
 from outbox_relay.publisher import Publisher
 from outbox_relay.settings import RelaySettings

@@ -11,7 +11,7 @@ from structlog.testing import LogCapture
 
 from common import background
 from common.background import in_background
-from common.worker import Pauses
+from common.pauses import Pauses
 
 Eventually = Callable[..., Awaitable[Any]]
 

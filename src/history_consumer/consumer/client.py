@@ -6,7 +6,7 @@ import structlog
 from confluent_kafka import KafkaError, TopicPartition
 
 from common.kafka.clients import reader_config
-from common.worker import FAILURE_PAUSES
+from common.pauses import FAILURE_PAUSES
 from history_consumer.settings import ConsumerSettings
 
 log = structlog.get_logger()

@@ -9,7 +9,8 @@ import structlog
 
 from common.kafka.groups import group_members
 from common.kafka.topics import describe_topic, end_offsets
-from common.worker import FAILURE_PAUSES, Health, TemporaryError
+from common.pauses import FAILURE_PAUSES
+from common.worker import Health, TemporaryError
 from history_consumer import metrics
 from history_consumer.consumer.failures import kafka_errors
 from history_consumer.consumer.positions import Assignment

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from common.worker import Pauses, pause
+from common.pauses import Pauses, pause
 from walletctl.stack.errors import RefusedError, StackError
 from walletctl.stack.launch import Launch, circumstances, open_log
 from walletctl.stack.leftovers import birth

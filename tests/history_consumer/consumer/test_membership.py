@@ -14,7 +14,8 @@ from prometheus_client import REGISTRY
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from common.kafka.topics import ensure_topic
-from common.worker import FAILURE_PAUSES, Health, TemporaryError
+from common.pauses import FAILURE_PAUSES
+from common.worker import Health, TemporaryError
 from history_consumer.consumer.consumer import HistoryConsumer
 from history_consumer.consumer.monitor import Monitor
 from history_consumer.run import consume

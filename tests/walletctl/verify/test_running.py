@@ -15,9 +15,9 @@ from typer.testing import CliRunner
 
 from common.identifiers import new_id
 from common.kafka import clients
+from common.pauses import pause
 from common.postgres.engine import operator_engine
 from common.settings import PipelineSettings
-from common.worker import pause
 from outbox_relay import retention
 from outbox_relay.operations import parking, replay
 from outbox_relay.operations.replay import Selection
