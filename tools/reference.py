@@ -25,7 +25,13 @@ _EXIT_CODES: Final = (
     "must be put right first; 3 a server is away, busy, read-only or without tables: the same may succeed later.",
     "Output that is read only in part (`| head`) changes nothing of that.",
 )
-_METRICS_MODULES: Final = ("common.metrics", "wallet_api.metrics", "outbox_relay.metrics", "history_consumer.metrics")
+_METRICS_MODULES: Final = (
+    "common.background",
+    "common.http.metrics",
+    "wallet_api.metrics",
+    "outbox_relay.metrics",
+    "history_consumer.metrics",
+)
 
 
 def pages() -> dict[str, str]:

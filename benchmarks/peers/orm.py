@@ -12,7 +12,7 @@ from sqlalchemy.schema import CreateSchema
 from benchmarks.lab import Lab, Service
 from benchmarks.peers.orm_app import Base
 from benchmarks.place import Place
-from common.settings import asyncpg_url
+from common.postgres.urls import asyncpg_url
 
 _FILL = text("""
     INSERT INTO orm.wallets (id, user_id, currency, balance, version)

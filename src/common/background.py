@@ -6,11 +6,17 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import structlog
+from prometheus_client import Counter
 
-from common.metrics import background_failures
 from common.pauses import FAILURE_PAUSES
 
 log = structlog.get_logger()
+
+background_failures = Counter(
+    "background_failures_total",
+    "How often a background task ended and was run again, by task.",
+    ("task",),
+)
 
 
 @asynccontextmanager

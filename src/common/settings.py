@@ -1,12 +1,12 @@
 """Settings that more than one process reads, each from the environment variable of its name in capitals."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Final, Literal, NamedTuple, Self
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
-from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError
+
+from common.postgres.urls import asyncpg_url
 
 Port = Annotated[int, Field(ge=0, le=65535)]
 
@@ -169,23 +169,3 @@ class PipelineSettings(DatabaseSettings, KafkaSettings):
 
     consumer_group: str = Field("wallet-history", pattern=r"^[A-Za-z0-9._-]{1,249}$")
     """Whose rows in `processed_offsets` say how far the history has come."""
-
-
-_URL_PARAMETERS: Final = frozenset({"host", "port", "passfile", "ssl", "target_session_attrs"})
-
-
-def asyncpg_url(url: str) -> URL:
-    """Turn a `postgresql://` URL into the one SQLAlchemy opens with asyncpg.
-
-    Raises:
-        ValueError: it isn't a PostgreSQL URL, or has a parameter that isn't known.
-    """
-    try:
-        parsed = make_url(url)
-    except ArgumentError as error:
-        raise ValueError("must look like postgresql://user:password@host:5432/database") from error
-    if parsed.get_backend_name() not in {"postgresql", "postgres"}:
-        raise ValueError("must start with postgresql://")
-    if unknown := sorted(parsed.query.keys() - _URL_PARAMETERS):
-        raise ValueError(f"has the parameter {unknown[0]}; known are {', '.join(sorted(_URL_PARAMETERS))}")
-    return parsed.set(drivername="postgresql+asyncpg")

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from common.postgres.connecting import OUTCOME_UNKNOWN, UnsuitableDatabaseError, is_outcome_unknown
+from common.postgres.connections import OUTCOME_UNKNOWN, UnsuitableDatabaseError, is_outcome_unknown
 from common.postgres.engine import operator_engine
 from common.settings import HistoryDatabaseSettings, WalletDatabaseSettings
 from walletctl.console import Exit, fail, load_settings

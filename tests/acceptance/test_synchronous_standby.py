@@ -22,7 +22,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from common.identifiers import new_id
-from common.postgres.connecting import OUTCOME_UNKNOWN, is_outcome_unknown
+from common.postgres.connections import OUTCOME_UNKNOWN, is_outcome_unknown
 from common.postgres.engine import create_engine
 from common.postgres.migrations import SCHEMAS, migrate
 from common.postgres.raw_sql import raw_connection

@@ -10,8 +10,8 @@ from typing import Final, Protocol
 
 import structlog
 
+from common.http.metrics import http_connections_ended, http_connections_open
 from common.logs import Rate
-from common.metrics import http_connections_ended, http_connections_open
 
 log = structlog.get_logger()
 

@@ -6,9 +6,9 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from common import problems
+from common.http.metrics import http_requests_refused
 from common.http.probes import _PROBES
 from common.http.problem_responses import problem_response
-from common.metrics import http_requests_refused
 
 
 class RequestBounds:

@@ -7,8 +7,8 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from common import problems
+from common.http.metrics import http_request_duration_seconds
 from common.http.problem_responses import problem_response
-from common.metrics import http_request_duration_seconds
 
 
 class RequestMetrics:

@@ -11,7 +11,7 @@ from sqlalchemy import ExceptionContext, event
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from common.background import in_background
-from common.postgres.connecting import Connection, UnsuitableDatabaseError, connect
+from common.postgres.connections import Connection, UnsuitableDatabaseError, connect
 from common.postgres.engine import pool_entries, replace_connections
 from common.postgres.errors import DRIVER_ERRORS, TOO_MANY_CONNECTIONS, explained, is_unreachable, sqlstate
 

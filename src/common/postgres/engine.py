@@ -9,9 +9,9 @@ from sqlalchemy import Engine, ExceptionContext, event
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from common.postgres.connecting import connect
+from common.postgres.connections import connect
 from common.postgres.errors import READ_ONLY, sqlstate
-from common.settings import asyncpg_url
+from common.postgres.urls import asyncpg_url
 
 _entries: WeakKeyDictionary[Engine, WeakSet[ConnectionPoolEntry]] = WeakKeyDictionary()
 

@@ -8,7 +8,7 @@ from asyncpg.exceptions import InvalidCachedStatementError
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from common.postgres.connecting import UnsuitableDatabaseError
+from common.postgres.connections import UnsuitableDatabaseError
 from common.problems import Unavailable
 
 SERIALIZATION_FAILURE: Final = "40001"

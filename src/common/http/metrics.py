@@ -31,9 +31,3 @@ http_connections_ended = Counter(
     " an idle one gave way to a new one (gave-way), or all were busy (at-capacity).",
     ("reason",),
 )
-
-background_failures = Counter(
-    "background_failures_total",
-    "How often a background task ended and was run again, by task.",
-    ("task",),
-)

@@ -15,10 +15,9 @@ import pytest
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from common.postgres import connecting
-from common.postgres.connecting import UnsuitableDatabaseError, connect
+from common.postgres import connections
+from common.postgres.connections import UnsuitableDatabaseError, connect
 from common.postgres.database_health import health_checks
-from common.postgres.durability import tell_unsafe_settings
 from common.postgres.engine import create_engine
 from common.postgres.errors import is_refusal, is_unreachable
 from common.postgres.raw_sql import raw_connection
@@ -125,7 +124,7 @@ async def test_the_host_that_was_it_the_last_time_is_asked_first(
     listener, port = silent
     engine = create_engine(several(database_url, port), "tests", pool_size=2)
     await use(engine)
-    monkeypatch.setattr(connecting, "_HEAD_START_SECONDS", 20)
+    monkeypatch.setattr(connections, "_HEAD_START_SECONDS", 20)
     async with raw_connection(engine):
         await use(engine)
     assert listener.count == 1
@@ -135,7 +134,7 @@ async def test_the_host_that_was_it_the_last_time_is_asked_first(
 async def test_hosts_that_were_not_taken_keep_no_session(
     database_url: str, database_link: Proxy, monkeypatch: pytest.MonkeyPatch, eventually: Eventually
 ) -> None:
-    monkeypatch.setattr(connecting, "_HEAD_START_SECONDS", 0)
+    monkeypatch.setattr(connections, "_HEAD_START_SECONDS", 0)
     name = f"hosts {uuid4()}"
     engine = create_engine(several(database_url, *[database_link.port] * 5), name, pool_size=1)
     await use(engine)
@@ -180,22 +179,10 @@ async def test_a_server_that_is_too_old_is_told_by_the_version_that_is_needed() 
 
 
 async def test_the_version_is_looked_at_too(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connecting, "SERVER_VERSION_MIN", 1000)
+    monkeypatch.setattr(connections, "SERVER_VERSION_MIN", 1000)
     engine = create_engine(database_url, "tests")
     with pytest.raises(UnsuitableDatabaseError, match="or newer is needed; upgrade the server: this is"):
         await use(engine)
-    await engine.dispose()
-
-
-async def test_what_statements_rely_on_is_set_whatever_the_database_has_as_its_default(database_url: str) -> None:
-    operator = await asyncpg.connect(database_url)
-    settings = {"standard_conforming_strings": "off", "timezone": "Asia/Tokyo", "synchronous_commit": "off"}
-    for name, value in settings.items():
-        await operator.execute(f"ALTER DATABASE {make_url(database_url).database} SET {name} = '{value}'")
-    await operator.close()
-    engine = create_engine(database_url, "tests")
-    async with raw_connection(engine) as connection:
-        assert [await connection.fetchval(f"SHOW {name}") for name in settings] == ["on", "UTC", "on"]
     await engine.dispose()
 
 
@@ -243,14 +230,3 @@ async def walletctl(*arguments: str, **environment: str) -> tuple[int | None, st
     )
     output, _ = await process.communicate()
     return process.returncode, output.decode()
-
-
-async def test_a_server_whose_commits_do_not_survive_a_crash_is_told_of_once(database_url: str) -> None:
-    told: list[str] = []
-    engine = create_engine(database_url, "tests", pool_size=2)
-    tell_unsafe_settings(engine, told.append)
-    async with raw_connection(engine) as connection:
-        await use(engine)
-        is_unsafe = await connection.fetchval("SHOW fsync") == "off"
-    assert [text.split()[0] for text in told] == ["fsync"] * is_unsafe
-    await engine.dispose()

@@ -1,4 +1,4 @@
-"""Connections lent as asyncpg knows them."""
+"""Engines: what their sessions are set to, and which connections are replaced."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -6,11 +6,11 @@ from typing import Any
 
 import asyncpg
 import pytest
+from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from common.postgres.engine import create_engine
-from common.postgres.errors import is_unreachable
-from common.postgres.raw_sql import PING, RawStatement, raw_connection
+from common.postgres.raw_sql import PING, raw_connection
 from support.proxy import Proxy
 
 Eventually = Callable[..., Awaitable[Any]]
@@ -32,82 +32,15 @@ async def pid(engine: AsyncEngine) -> int:
         return found
 
 
-async def use(engine: AsyncEngine, *statements: str, cut_after_seconds: float | None = None) -> None:
-    """Begin a transaction, write something, run the statements, and leave it at that."""
+async def test_what_statements_rely_on_is_set_whatever_the_database_has_as_its_default(database_url: str) -> None:
+    operator = await asyncpg.connect(database_url)
+    settings = {"standard_conforming_strings": "off", "timezone": "Asia/Tokyo", "synchronous_commit": "off"}
+    for name, value in settings.items():
+        await operator.execute(f"ALTER DATABASE {make_url(database_url).database} SET {name} = '{value}'")
+    await operator.close()
+    engine = create_engine(database_url, "tests")
     async with raw_connection(engine) as connection:
-        if cut_after_seconds is not None:
-            asyncio.get_running_loop().call_later(cut_after_seconds, connection.terminate)
-        await connection.execute("BEGIN")
-        await connection.execute("INSERT INTO wallet.source_epochs (epoch, actor) VALUES (7, 'test')")
-        for statement in statements:
-            await connection.execute(statement)
-
-
-async def test_a_transaction_that_is_left_open_is_rolled_back_and_the_connection_is_kept(engine: AsyncEngine) -> None:
-    before = await pid(engine)
-    await use(engine)
-    assert await pid(engine) == before
-
-
-@pytest.mark.parametrize("failing", ["SELECT 1 / 0", "nonsense"])
-async def test_a_transaction_that_fails_is_rolled_back_and_the_connection_is_kept(
-    engine: AsyncEngine, failing: str
-) -> None:
-    before = await pid(engine)
-    with pytest.raises(asyncpg.PostgresError):
-        await use(engine, failing)
-    assert await pid(engine) == before
-
-
-async def test_a_connection_that_is_cancelled_in_the_middle_of_a_statement_is_thrown_away(engine: AsyncEngine) -> None:
-    before = await pid(engine)
-    with pytest.raises(TimeoutError):
-        await asyncio.wait_for(use(engine, "SELECT pg_sleep(60)"), 0.5)
-    assert await pid(engine) != before
-
-
-async def test_a_connection_that_was_cut_is_thrown_away_and_the_error_says_so(engine: AsyncEngine) -> None:
-    before = await pid(engine)
-    with pytest.raises(asyncpg.ConnectionDoesNotExistError):
-        await use(engine, "SELECT pg_sleep(60)", cut_after_seconds=0.5)
-    assert await pid(engine) != before
-
-
-@pytest.mark.parametrize(
-    "error", [asyncpg.AdminShutdownError(), asyncpg.InternalClientError(), asyncpg.InterfaceError(""), OSError()]
-)
-async def test_an_error_that_says_that_the_server_is_away_costs_the_connection(
-    engine: AsyncEngine, error: Exception
-) -> None:
-    """Whoever took it next would find out again."""
-
-    async def fail() -> None:
-        async with raw_connection(engine):
-            raise error
-
-    before = await pid(engine)
-    with pytest.raises(type(error)):
-        await fail()
-    assert is_unreachable(error)
-    assert await pid(engine) != before
-
-
-async def test_a_connection_whose_rollback_is_cancelled_is_thrown_away(
-    linked_database_url: str, database_link: Proxy, eventually: Eventually
-) -> None:
-    engine = create_engine(linked_database_url, "tests", pool_size=1, pool_timeout_seconds=2)
-    before = await pid(engine)
-    database_link.forget_at = lambda piece: b"ROLLBACK" in piece
-    using = asyncio.create_task(use(engine))
-
-    async def is_rolling_back() -> bool:
-        return database_link.forget_at is None
-
-    await eventually(is_rolling_back)
-    using.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await using
-    assert await pid(engine) != before
+        assert [await connection.fetchval(f"SHOW {name}") for name in settings] == ["on", "UTC", "on"]
     await engine.dispose()
 
 
@@ -145,16 +78,6 @@ async def test_who_is_cancelled_while_an_ended_connection_is_replaced_leaves_its
         taking.cancel()
         await asyncio.wait({taking})
         await pid(engine)
-
-
-async def test_a_statement_takes_its_parameters_by_name_each_once(engine: AsyncEngine) -> None:
-    statement = RawStatement("SELECT cast(:b AS int) - cast(:a AS int) AS difference, cast(:b AS int) AS b")
-    assert statement.sql.count("$1") == 2
-    async with raw_connection(engine) as connection:
-        (row,) = await statement.fetch(connection, a=1, b=3)
-    assert dict(row) == {"difference": 2, "b": 3}
-    with pytest.raises(KeyError, match="a"):
-        await statement.fetch(connection, b=3)
 
 
 async def test_a_transaction_ends_though_its_connection_was_forgotten_between_preparing_a_statement_and_running_it(
