@@ -12,7 +12,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from common.pauses import Pauses
-from common.postgres.errors import QUERY_CANCELED, explained, is_temporary, sqlstate
+from common.postgres.errors import QUERY_CANCELED, is_temporary, message_with_remedy, sqlstate
 from common.worker import Health, TemporaryError
 from outbox_relay import metrics, numbering_queries
 
@@ -70,7 +70,7 @@ class Numbering:
                 log.warning("outbox_ids_not_checked", error=str(error))
                 return 0
             if is_temporary(error):
-                raise TemporaryError("database", explained(error)) from error
+                raise TemporaryError("database", message_with_remedy(error)) from error
             raise
         if is_stranded:
             await self.heal()
@@ -89,7 +89,7 @@ class Numbering:
                 what = "new outbox ids are below old ones, and this relay may not mend it: walletctl db migrate"
                 raise TemporaryError(CHECK, f"{what} ({error.orig})") from error
             if is_temporary(error):
-                raise TemporaryError("database", explained(error)) from error
+                raise TemporaryError("database", message_with_remedy(error)) from error
             raise
         if healed.behind or healed.moved:
             log.error("outbox_ids_put_in_order", behind=healed.behind, rows_moved=healed.moved)

@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from common import failpoints
 from common.identifiers import LANES
-from common.postgres.errors import explained, is_temporary
+from common.postgres.errors import is_temporary, message_with_remedy
 from common.postgres.raw_sql import BEGIN, raw_connection
 from common.worker import Health, TemporaryError
 from outbox_relay import leases, metrics, queries
@@ -77,7 +77,7 @@ class Relay:
             return 1
         except Exception as error:
             if is_temporary(error):
-                raise TemporaryError("database", explained(error)) from error
+                raise TemporaryError("database", message_with_remedy(error)) from error
             raise
         self._health.ok("database")
         count = self._account(outcomes)

@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from common.actor import actor
 from common.pauses import Pauses
-from common.postgres.errors import explained, is_temporary
+from common.postgres.errors import is_temporary, message_with_remedy
 from common.worker import TemporaryError
 from outbox_relay import metrics, retention_queries
 from outbox_relay.operations import queries
@@ -67,7 +67,7 @@ class OutboxRetention:
             pruned = await self._prune()
         except Exception as error:
             if is_temporary(error):
-                raise TemporaryError("database", explained(error)) from error
+                raise TemporaryError("database", message_with_remedy(error)) from error
             raise
         if not pruned.more:
             return 0

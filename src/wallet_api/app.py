@@ -59,12 +59,12 @@ def create_app(settings: WalletApiSettings | None = None) -> FastAPI:
             stack.push_async_callback(hints.dispose)
             await stack.enter_async_context(in_background("wake_up", wake_up.run))
             stack.push_async_callback(context.close)
-            app.state.pulse = await stack.enter_async_context(health_checks(engine, read_queries.USABLE))
+            app.state.health = await stack.enter_async_context(health_checks(engine, read_queries.USABLE))
             yield
 
     async def checks() -> dict[str, str]:
         # Not by the requests' own pool: load alone would take this process out.
-        return {"database": app.state.pulse.state()}
+        return {"database": app.state.health.state()}
 
     app = create_api(
         "Wallet API",

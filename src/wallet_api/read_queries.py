@@ -7,9 +7,9 @@ from uuid import UUID
 from sqlalchemy import RowMapping, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from common.postgres.database_health import question
+from common.postgres.database_health import usability_query
 
-USABLE: Final = question(
+USABLE: Final = usability_query(
     {
         "wallet.wallets": "SELECT INSERT UPDATE",
         "wallet.wallet_transactions": "SELECT INSERT",

@@ -67,12 +67,12 @@ def explain(error: Exception) -> tuple[str, Exit] | None:
 
 
 def _away(error: Exception) -> tuple[str, Exit] | None:
-    from common.postgres.errors import is_unreachable, said
+    from common.postgres.errors import is_unreachable, message_of
 
     if not is_unreachable(error):
         return None
     asked = "is it up, and do DATABASE_URL and KAFKA_BOOTSTRAP_SERVERS name it?"
-    return f"a server is away: {said(error)} ({asked})", Exit.UNREACHABLE
+    return f"a server is away: {message_of(error)} ({asked})", Exit.UNREACHABLE
 
 
 def _local(error: OSError) -> str | None:
@@ -97,18 +97,18 @@ def _is_working_directory_there() -> bool:
 
 
 def _refused(error: Exception, state: str) -> tuple[str, Exit]:
-    from common.postgres.errors import explained, is_unreachable, said, way_out
+    from common.postgres.errors import is_unreachable, message_of, message_with_remedy, remedy_for
 
-    if way_out(error):
-        return f"PostgreSQL refuses: {explained(error)}", Exit.USAGE if state.startswith(
+    if remedy_for(error):
+        return f"PostgreSQL refuses: {message_with_remedy(error)}", Exit.USAGE if state.startswith(
             _WRONG_URL
         ) else Exit.UNREACHABLE
     if state in _STATES:
         then, code = _STATES[state]
-        return f"PostgreSQL refuses: {said(error)} ({then})", code
+        return f"PostgreSQL refuses: {message_of(error)} ({then})", code
     if is_unreachable(error):
-        return f"PostgreSQL is away or going down: {said(error)} (run it again when it is up)", Exit.UNREACHABLE
-    return f"PostgreSQL refuses: {said(error)} (SQLSTATE {state})", Exit.USAGE
+        return f"PostgreSQL is away or going down: {message_of(error)} (run it again when it is up)", Exit.UNREACHABLE
+    return f"PostgreSQL refuses: {message_of(error)} (SQLSTATE {state})", Exit.USAGE
 
 
 def _of_kafka(error: Exception) -> tuple[str, Exit] | None:
@@ -127,15 +127,19 @@ def _about_what_was_given(error: Exception) -> str | None:
     """Return the line for what a library refused before it sent anything: a value, a URL, a revision."""
     from asyncpg.exceptions import ClientConfigurationError, DataError
 
-    from common.postgres.errors import said
+    from common.postgres.errors import message_of
 
     cause = getattr(error, "orig", None)
     refused = getattr(cause, "__cause__", cause) or error
     if isinstance(refused, DataError):
-        return f"PostgreSQL can't take a value: {said(error)}"
+        return f"PostgreSQL can't take a value: {message_of(error)}"
     if isinstance(refused, ClientConfigurationError):
-        return f"bad configuration: DATABASE_URL or HISTORY_DATABASE_URL: {said(error)} (set it in the environment)"
+        return (
+            f"bad configuration: DATABASE_URL or HISTORY_DATABASE_URL: {message_of(error)} (set it in the environment)"
+        )
     alembic = sys.modules.get("alembic.util")
     if alembic is not None and isinstance(error, alembic.CommandError):
-        return f"{said(error)}: the tables are of another version (run the walletctl that made them, or a newer one)"
+        return (
+            f"{message_of(error)}: the tables are of another version (run the walletctl that made them, or a newer one)"
+        )
     return None

@@ -13,7 +13,14 @@ from starlette.responses import Response
 from common import problems
 from common.http.paths import path_of
 from common.logs import BoundedLog
-from common.postgres.errors import DRIVER_ERRORS, QUERY_CANCELED, explained, is_unreachable, sqlstate, unavailable
+from common.postgres.errors import (
+    DRIVER_ERRORS,
+    QUERY_CANCELED,
+    is_unreachable,
+    message_with_remedy,
+    sqlstate,
+    unavailable,
+)
 from common.problems import MEDIA_TYPE, Problem
 
 log = BoundedLog(structlog.get_logger())
@@ -65,7 +72,7 @@ async def on_unexpected(request: Request, error: Exception) -> Response:
     """Answer anything else: 503 while a server is away, 500 for a defect of ours, which goes to the log."""
     if is_unreachable(error) or sqlstate(error) == QUERY_CANCELED:
         # What fails while or after it is committed has a text of its own (wallet_api/transactions.py).
-        log.warning("request_failed_server_away", error=error, path=request.url.path, why=explained(error))
+        log.warning("request_failed_server_away", error=error, path=request.url.path, why=message_with_remedy(error))
         return problem_response(request, unavailable(error))
     log.defect("request_failed", error=error, path=request.url.path)
     return problem_response(request, problems.InternalError("The error is in the log. The outcome is unknown."))

@@ -18,14 +18,14 @@ _NOT_UTF8: Final = "the database's encoding must be UTF8; create one with ENCODI
 _UNREPLICATED: Final = "the commit was not waited for by synchronous standbys: it may be lost in a failover"
 
 # Which of a list of hosts was the one, the last time.
-_last_good: dict[tuple[tuple[str, int], ...], tuple[str, int]] = {}
+_last_chosen: dict[tuple[tuple[str, int], ...], tuple[str, int]] = {}
 
 
 class UnsuitableDatabaseError(ConnectionError):
     """The database can't keep what this system promises; the message says what to do."""
 
 
-class Connection(asyncpg.Connection):  # type: ignore[misc]
+class UninterruptedConnection(asyncpg.Connection):  # type: ignore[misc]
     """A connection that is given up by closing its socket: it never sends a cancel request.
 
     A cancel request is for the session, not for one statement: it may meet the COMMIT. A COMMIT that waits for
@@ -52,7 +52,7 @@ class Connection(asyncpg.Connection):  # type: ignore[misc]
                 self.terminate()
                 raise TransactionResolutionUnknownError(_UNREPLICATED)
         except BaseException as error:
-            if query.startswith("COMMIT") and not _is_answer(error):
+            if query.startswith("COMMIT") and not _is_server_reply(error):
                 error.add_note(OUTCOME_UNKNOWN)
             raise
         return status
@@ -69,7 +69,7 @@ class Connection(asyncpg.Connection):  # type: ignore[misc]
         super()._process_log_message(fields, last_query)
 
 
-def _is_answer(error: BaseException) -> bool:
+def _is_server_reply(error: BaseException) -> bool:
     state = getattr(error, "sqlstate", None)
     # Class 08 is the driver's word for a lost connection; class 57P ends sessions.
     return state is not None and not state.startswith(("08", "57P"))
@@ -84,7 +84,7 @@ def is_outcome_unknown(error: BaseException | None) -> bool:
     return False
 
 
-async def connect(**arguments: Any) -> Connection:
+async def connect(**arguments: Any) -> UninterruptedConnection:
     """Connect as `asyncpg.connect` does, but to several hosts at once: the first that is wanted is taken.
 
     The host that was it the last time has a head start of 0.15 seconds.
@@ -109,14 +109,14 @@ async def connect(**arguments: Any) -> Connection:
             return await connect(**{**arguments, "target_session_attrs": "standby"})
         arguments["target_session_attrs"] = "any"
     places = tuple(zip(hosts, ports, strict=True))
-    order = sorted(places, key=lambda place: place != _last_good.get(places))
+    order = sorted(places, key=lambda place: place != _last_chosen.get(places))
     one_each = [{**arguments, "host": host, "port": port} for host, port in order]
     connection, index = await _first_of(one_each, arguments.get("timeout"))
-    _last_good[places] = order[index]
+    _last_chosen[places] = order[index]
     return connection
 
 
-async def _first_of(hosts: Sequence[dict[str, Any]], seconds_max: float | None) -> tuple[Connection, int]:
+async def _first_of(hosts: Sequence[dict[str, Any]], seconds_max: float | None) -> tuple[UninterruptedConnection, int]:
     attempts = [asyncio.create_task(_connect_to_one(hosts[0]))]
     chosen = None
     try:
@@ -129,36 +129,38 @@ async def _first_of(hosts: Sequence[dict[str, Any]], seconds_max: float | None) 
                 _, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
         chosen = next(filter(_is_connected, attempts), None)
         if chosen is None:
-            raise _most_telling(attempts)
+            raise _most_informative(attempts)
         return chosen.result(), attempts.index(chosen)
     except TimeoutError as error:
         # One host was silent, and another one may have said why it doesn't take us.
-        raise _most_telling(attempts) from error
+        raise _most_informative(attempts) from error
     finally:
         for attempt in attempts:
             if attempt is not chosen:
-                attempt.add_done_callback(_hang_up)
+                attempt.add_done_callback(_close_unchosen)
                 attempt.cancel()
 
 
-def _is_connected(attempt: asyncio.Task[Connection]) -> bool:
+def _is_connected(attempt: asyncio.Task[UninterruptedConnection]) -> bool:
     return attempt.done() and not attempt.cancelled() and attempt.exception() is None
 
 
-def _hang_up(attempt: asyncio.Task[Connection]) -> None:
+def _close_unchosen(attempt: asyncio.Task[UninterruptedConnection]) -> None:
     if _is_connected(attempt):
         attempt.result().terminate()
 
 
-def _most_telling(attempts: Sequence[asyncio.Task[Connection]]) -> BaseException:
+def _most_informative(attempts: Sequence[asyncio.Task[UninterruptedConnection]]) -> BaseException:
     errors = [error for attempt in attempts if attempt.done() and (error := attempt.exception())]
     said = (error for error in errors if isinstance(error, asyncpg.PostgresError | UnsuitableDatabaseError))
     return next(said, errors[0] if errors else TimeoutError("no host answered in time"))
 
 
-async def _connect_to_one(arguments: dict[str, Any]) -> Connection:
+async def _connect_to_one(arguments: dict[str, Any]) -> UninterruptedConnection:
     try:
-        connection: Connection = await asyncpg.connect(**arguments, connection_class=Connection)
+        connection: UninterruptedConnection = await asyncpg.connect(
+            **arguments, connection_class=UninterruptedConnection
+        )
     except UndefinedObjectError as error:
         # A parameter that a session begins with is unknown, and transaction_timeout is the newest.
         raise UnsuitableDatabaseError(f"{_TOO_OLD} ({error})") from error

@@ -11,27 +11,27 @@ from sqlalchemy import ExceptionContext, event
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from common.background import in_background
-from common.postgres.connections import Connection, UnsuitableDatabaseError, connect
+from common.postgres.connections import UninterruptedConnection, UnsuitableDatabaseError, connect
 from common.postgres.engine import pool_entries, replace_connections
-from common.postgres.errors import DRIVER_ERRORS, TOO_MANY_CONNECTIONS, explained, is_unreachable, sqlstate
+from common.postgres.errors import DRIVER_ERRORS, TOO_MANY_CONNECTIONS, is_unreachable, message_with_remedy, sqlstate
 
 log = structlog.get_logger()
 
 INTERVAL_SECONDS: Final = 0.25
-PATIENCE_SECONDS: Final = 0.6
+TIMEOUT_SECONDS: Final = 0.6
 _REFUSED_INTERVAL_SECONDS: Final = 1.0
 _STALE_SECONDS: Final = 3.0
 
 # Away for every session. What else a server says to a new session, sessions that it has may not hear.
-_GONE: Final = ("08", "53", "57P")
+_AWAY: Final = ("08", "53", "57P")
 
-_BAD: Final = ("away", "refuses")
+_UNUSABLE: Final = ("away", "refuses")
 
 PING: Final = "SELECT NULL"
-"""What a pulse asks: a text, which says why this process can't use the database, or NULL."""
+"""What a health asks: a text, which says why this process can't use the database, or NULL."""
 
-# No table is locked for it, so a migration that holds one for a while doesn't stop the pulse.
-_QUESTION: Final = """
+# No table is locked for it, so a migration that holds one for a while doesn't stop the health.
+_USABILITY_QUERY: Final = """
     SELECT CASE
         WHEN {writes} AND current_setting('transaction_read_only') = 'on'
         THEN 'the database is read-only (a standby, or default_transaction_read_only is on)'
@@ -49,15 +49,15 @@ _QUESTION: Final = """
 """
 
 
-def question(needed: Mapping[str, str], *, writes: bool) -> str:
-    """Return what a pulse asks for a process that needs these privileges (`"SELECT INSERT"`, by table)."""
+def usability_query(needed: Mapping[str, str], *, writes: bool) -> str:
+    """Return what a health asks for a process that needs these privileges (`"SELECT INSERT"`, by table)."""
     rows = ", ".join(f"('{table}', '{privilege}')" for table in needed for privilege in needed[table].split())
-    return _QUESTION.format(writes=str(writes).lower(), needed=rows)
+    return _USABILITY_QUERY.format(writes=str(writes).lower(), needed=rows)
 
 
 @asynccontextmanager
 async def health_checks(
-    engine: AsyncEngine, ask: str = PING, *, writes: bool = True
+    engine: AsyncEngine, query: str = PING, *, writes: bool = True
 ) -> AsyncIterator["DatabaseHealth"]:
     """Ask the engine's database on a connection of its own, four times a second, during the block.
 
@@ -71,118 +71,118 @@ async def health_checks(
 
     Args:
         engine: whose database.
-        ask: the question, see `PING`.
+        query: what to ask, see `PING`.
         writes: as of `create_engine`.
     """
-    pulse = DatabaseHealth(engine, ask, writes=writes)
-    await pulse.beat()
+    health = DatabaseHealth(engine, query, writes=writes)
+    await health.check()
     try:
-        async with in_background("pulse", pulse.repeat):
-            yield pulse
+        async with in_background("health-check", health.check_forever):
+            yield health
     finally:
-        pulse.hang_up()
+        health.close()
 
 
 class DatabaseHealth:
     """What `health_checks` feels."""
 
-    def __init__(self, engine: AsyncEngine, ask: str, *, writes: bool) -> None:
+    def __init__(self, engine: AsyncEngine, query: str, *, writes: bool) -> None:
         self._engine = engine
-        self._ask_sql = ask
+        self._query = query
         self._arguments = dict(engine.dialect.create_connect_args(engine.url)[1])
         if not writes:
             self._arguments.setdefault("target_session_attrs", "any")
-        self._connection: Connection | None = None
-        self._renew = False
-        self._absence: BaseException | None = None
+        self._connection: UninterruptedConnection | None = None
+        self._must_reconnect = False
+        self._away_error: BaseException | None = None
         self._state = "not asked yet"
-        self._since = self._answered_at = time.monotonic()
-        event.listen(engine.sync_engine, "do_connect", self._refuse_while_away)
+        self._since = self._checked_at = time.monotonic()
+        event.listen(engine.sync_engine, "do_connect", self._fail_while_away)
         # Whatever was wrong with that connection, a new session may be told the same.
-        event.listen(engine.sync_engine, "invalidate", self._ask_anew)
-        event.listen(engine.sync_engine, "handle_error", self._ask_anew_if_refused)
+        event.listen(engine.sync_engine, "invalidate", self._reconnect)
+        event.listen(engine.sync_engine, "handle_error", self._reconnect_if_unreachable)
 
     def state(self) -> str:
         """Return "ok", or why the database can't be used, as of the last beat."""
-        age = time.monotonic() - self._answered_at
+        age = time.monotonic() - self._checked_at
         return f"not asked for {age:.1f} s" if age > _STALE_SECONDS else self._state
 
-    def _refuse_while_away(self, *_: Any) -> None:
-        if self._absence is not None:
-            raise ConnectionError("the database is away") from self._absence
+    def _fail_while_away(self, *_: Any) -> None:
+        if self._away_error is not None:
+            raise ConnectionError("the database is away") from self._away_error
 
-    def _ask_anew(self, *_: Any) -> None:
-        self._renew = True
+    def _reconnect(self, *_: Any) -> None:
+        self._must_reconnect = True
 
-    def _ask_anew_if_refused(self, context: ExceptionContext) -> None:
-        self._renew = self._renew or is_unreachable(context.original_exception)
+    def _reconnect_if_unreachable(self, context: ExceptionContext) -> None:
+        self._must_reconnect = self._must_reconnect or is_unreachable(context.original_exception)
 
-    async def repeat(self) -> None:
+    async def check_forever(self) -> None:
         """Beat for ever."""
         while True:
-            # Each beat of a refused pulse is a login, and a line in the server's log.
-            is_refused = self._state != "ok" and self._absence is None
+            # Each beat of a refused health is a login, and a line in the server's log.
+            is_refused = self._state != "ok" and self._away_error is None
             await asyncio.sleep(_REFUSED_INTERVAL_SECONDS if is_refused else INTERVAL_SECONDS)
-            await self.beat()
+            await self.check()
 
-    async def beat(self) -> None:
+    async def check(self) -> None:
         """Ask once, and note what came of it."""
-        asking = asyncio.create_task(self._ask())
+        checking = asyncio.create_task(self._query_database())
         try:
             for _ in range(2):
                 # Two halves: if this process stands still for longer than that, it uses up one of them only.
-                await asyncio.wait({asking}, timeout=PATIENCE_SECONDS / 2)
+                await asyncio.wait({checking}, timeout=TIMEOUT_SECONDS / 2)
         finally:
-            asking.cancel()
-        await asyncio.wait({asking})
-        self._answered_at = time.monotonic()
-        error = TimeoutError("no answer") if asking.cancelled() else asking.exception()
+            checking.cancel()
+        await asyncio.wait({checking})
+        self._checked_at = time.monotonic()
+        error = TimeoutError("no answer") if checking.cancelled() else checking.exception()
         if error is None:
-            refusal = asking.result()
-            self._note(f"refuses: {refusal}" if refusal else "ok")
+            refusal = checking.result()
+            self._set_state(f"refuses: {refusal}" if refusal else "ok")
         elif sqlstate(error) == TOO_MANY_CONNECTIONS:
             # A server that has no connection left for us answers nevertheless, and those of the pool may work.
-            self._note("ok")
-        elif _is_gone(error):
-            self._note(f"away: {explained(error)}", error)
+            self._set_state("ok")
+        elif _is_away(error):
+            self._set_state(f"away: {message_with_remedy(error)}", error)
         else:
-            self._note(f"refuses: {explained(error)}")
+            self._set_state(f"refuses: {message_with_remedy(error)}")
 
-    async def _ask(self) -> str | None:
-        if self._connection is not None and self._is_to_be_kept():
+    async def _query_database(self) -> str | None:
+        if self._connection is not None and self._keeps_connection():
             try:
-                said: str | None = await self._connection.fetchval(self._ask_sql)
+                said: str | None = await self._connection.fetchval(self._query)
             except (OSError, *DRIVER_ERRORS):
                 # The server, or somebody, ended this one; that says nothing of a new one.
-                self.hang_up()
+                self.close()
             else:
                 return said
-        self.hang_up()
-        self._renew = False
-        self._connection = await connect(**self._arguments, server_settings={"application_name": "pulse"})
-        return await self._connection.fetchval(self._ask_sql)  # type: ignore[no-any-return]
+        self.close()
+        self._must_reconnect = False
+        self._connection = await connect(**self._arguments, server_settings={"application_name": "health-check"})
+        return await self._connection.fetchval(self._query)  # type: ignore[no-any-return]
 
-    def _is_to_be_kept(self) -> bool:
-        return self._state == "ok" and not self._renew
+    def _keeps_connection(self) -> bool:
+        return self._state == "ok" and not self._must_reconnect
 
-    def hang_up(self) -> None:
-        """End the pulse's own connection."""
+    def close(self) -> None:
+        """End the health's own connection."""
         if self._connection is not None:
             self._connection.terminate()
         self._connection = None
 
-    def _note(self, state: str, absence: BaseException | None = None) -> None:
-        before, self._state, self._absence = self._state, state, absence
-        self._log(before)
-        if absence is not None:
-            self.hang_up()
+    def _set_state(self, state: str, away_error: BaseException | None = None) -> None:
+        before, self._state, self._away_error = self._state, state, away_error
+        self._log_change(before)
+        if away_error is not None:
+            self.close()
             for entry in pool_entries(self._engine):
                 if entry.driver_connection is not None:
                     entry.driver_connection.terminate()
         elif state == "ok" and before.startswith("refuses"):
             replace_connections(self._engine)
 
-    def _log(self, before: str) -> None:
+    def _log_change(self, before: str) -> None:
         """Log what changed, and how long it was so."""
         kind, kind_before = self._state.partition(":")[0], before.partition(":")[0]
         if kind == kind_before:
@@ -190,13 +190,13 @@ class DatabaseHealth:
         now = time.monotonic()
         if kind != "ok":
             log.warning("database_away" if kind == "away" else "database_refuses", error=self._state)
-        elif kind_before in _BAD:
+        elif kind_before in _UNUSABLE:
             log.info("database_back", away_seconds=round(now - self._since, 3))
-        if kind_before not in _BAD:
+        if kind_before not in _UNUSABLE:
             self._since = now
 
 
-def _is_gone(error: BaseException) -> bool:
+def _is_away(error: BaseException) -> bool:
     if isinstance(error, UnsuitableDatabaseError) or not is_unreachable(error):
         return False
-    return (sqlstate(error) or "08").startswith(_GONE)
+    return (sqlstate(error) or "08").startswith(_AWAY)

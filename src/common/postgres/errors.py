@@ -24,7 +24,7 @@ _OLD_TABLES: Final = "tables are missing or old: run walletctl db migrate"
 # PostgreSQL manual, appendix A. Class 08 connection exception, 53 insufficient resources, 57P operator intervention;
 # 25P03 and 25P04 are sessions that the server ended for idling or running too long.
 _AWAY: Final = ("08", "53", "57P", "25P03", "25P04")
-_WAYS_OUT: Final[Mapping[str, str]] = {
+_REMEDIES: Final[Mapping[str, str]] = {
     READ_ONLY: "the database is read-only: name the primary in the URL, or end default_transaction_read_only",
     "28": "the login is refused: correct the role or the password of the URL, or see LOGIN and pg_hba.conf",
     "3D000": "create that database, or name another one in the URL",
@@ -35,7 +35,7 @@ _WAYS_OUT: Final[Mapping[str, str]] = {
     "42883": _OLD_TABLES,
 }
 """A database that refuses, whoever asks, until an operator heals it: by the beginning of the SQLSTATE, the way out."""
-_REFUSING: Final = tuple(_WAYS_OUT)
+_REFUSED: Final = tuple(_REMEDIES)
 
 DRIVER_ERRORS: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 """What asyncpg raises; an InternalClientError for a connection whose end it has heard of, but not seen."""
@@ -54,21 +54,25 @@ def is_unreachable(error: BaseException) -> bool:
         return True
     state = sqlstate(error)
     if state is not None:
-        return state.startswith(_AWAY + _REFUSING)
+        return state.startswith(_AWAY + _REFUSED)
     if isinstance(error, DBAPIError) and error.connection_invalidated:
         return True
     away = InterfaceError | OperationalError | asyncpg.InterfaceError | asyncpg.InternalClientError
     return isinstance(error, away)
 
 
-def is_refusal(error: BaseException) -> bool:
+def is_refused_by_server(error: BaseException) -> bool:
     """Whether the database answers and refuses, whoever asks: an operator has to act."""
-    return isinstance(error, UnsuitableDatabaseError) or (sqlstate(error) or "").startswith(_REFUSING)
+    return isinstance(error, UnsuitableDatabaseError) or (sqlstate(error) or "").startswith(_REFUSED)
 
 
 def unavailable(error: BaseException) -> Unavailable:
     """Return what a client is told of an error that `is_unreachable`, where nothing was done."""
-    why = "The database refuses: /ready says why." if is_refusal(error) else "The database did not answer in time."
+    why = (
+        "The database refuses: /ready says why."
+        if is_refused_by_server(error)
+        else "The database did not answer in time."
+    )
     return Unavailable(f"{why} Nothing was done. Ask again.")
 
 
@@ -91,13 +95,13 @@ def is_temporary(error: BaseException) -> bool:
     return is_unreachable(error) or may_succeed_again(error) or sqlstate(error) in {QUERY_CANCELED, LOCK_NOT_AVAILABLE}
 
 
-def way_out(error: BaseException) -> str | None:
+def remedy_for(error: BaseException) -> str | None:
     """Return what an operator does about a database that refuses, or None where it is another error."""
     state = sqlstate(error) or ""
-    return next((way_out for prefix, way_out in _WAYS_OUT.items() if state.startswith(prefix)), None)
+    return next((remedy for prefix, remedy in _REMEDIES.items() if state.startswith(prefix)), None)
 
 
-def said(error: BaseException) -> str:
+def message_of(error: BaseException) -> str:
     """Return what an error says, on one line."""
     cause = (error.orig if isinstance(error, DBAPIError) else None) or error
     text = " ".join(str(cause).split()) or type(cause).__name__
@@ -105,7 +109,7 @@ def said(error: BaseException) -> str:
     return text.split(">: ", 1)[-1] if text.startswith("<class ") else text
 
 
-def explained(error: BaseException) -> str:
+def message_with_remedy(error: BaseException) -> str:
     """Return what an error says on one line, and the way out where there is one."""
-    found = way_out(error)
-    return f"{said(error)} ({found})" if found else said(error)
+    remedy = remedy_for(error)
+    return f"{message_of(error)} ({remedy})" if remedy else message_of(error)

@@ -8,7 +8,7 @@ from confluent_kafka import KafkaError, KafkaException
 from sqlalchemy.exc import SQLAlchemyError
 
 from common.kafka.topics import TopicMissingError
-from common.postgres.errors import DRIVER_ERRORS, explained, is_temporary
+from common.postgres.errors import DRIVER_ERRORS, is_temporary, message_with_remedy
 from common.worker import TemporaryError
 from history_consumer.consumer.positions import Position
 
@@ -41,7 +41,7 @@ def database_errors() -> Iterator[None]:
         yield
     except (SQLAlchemyError, OSError, TimeoutError, *DRIVER_ERRORS) as error:
         if is_temporary(error):
-            raise TemporaryError("database", explained(error)) from error
+            raise TemporaryError("database", message_with_remedy(error)) from error
         raise
 
 

@@ -41,12 +41,12 @@ def create_app(settings: HistoryApiSettings | None = None) -> FastAPI:
         async with AsyncExitStack() as stack:
             stack.push_async_callback(engine.dispose)
             stack.push_async_callback(versions.close)
-            app.state.pulse = await stack.enter_async_context(health_checks(engine, page_queries.USABLE, writes=False))
+            app.state.health = await stack.enter_async_context(health_checks(engine, page_queries.USABLE, writes=False))
             yield
 
     async def checks() -> dict[str, str]:
         # Not by the requests' own pool: load alone would take this process out.
-        return {"database": app.state.pulse.state()}
+        return {"database": app.state.health.state()}
 
     app = create_api(
         "Wallet history API",

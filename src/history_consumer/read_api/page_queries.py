@@ -9,9 +9,9 @@ from uuid import UUID
 from sqlalchemy import RowMapping, TextClause, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from common.postgres.database_health import question
+from common.postgres.database_health import usability_query
 
-USABLE: Final = question(
+USABLE: Final = usability_query(
     {"history.transaction_events": "SELECT", "history.wallet_progress": "SELECT"},
     writes=False,
 )

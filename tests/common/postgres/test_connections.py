@@ -19,7 +19,7 @@ from common.postgres import connections
 from common.postgres.connections import UnsuitableDatabaseError, connect
 from common.postgres.database_health import health_checks
 from common.postgres.engine import create_engine
-from common.postgres.errors import is_refusal, is_unreachable
+from common.postgres.errors import is_refused_by_server, is_unreachable
 from common.postgres.raw_sql import raw_connection
 from support.proxy import Proxy
 from walletctl.console import Exit
@@ -96,15 +96,15 @@ async def test_a_silent_first_host_keeps_nobody_from_the_second(
     await engine.dispose()
 
 
-async def test_a_pulse_reaches_the_second_host_while_the_first_is_silent(
+async def test_a_health_check_reaches_the_second_host_while_the_first_is_silent(
     database_url: str, silent: tuple[Listener, int], eventually: Eventually
 ) -> None:
     engine = create_engine(several(database_url, silent[1]), "tests", connect_timeout_seconds=0.8)
 
-    async with health_checks(engine) as pulse:
+    async with health_checks(engine) as health:
 
         async def is_ok() -> bool:
-            return pulse.state() == "ok"
+            return health.state() == "ok"
 
         async def is_usable() -> bool:
             try:
@@ -155,7 +155,7 @@ async def test_where_no_host_takes_the_connection_the_error_is_the_one_that_says
     arguments = {"user": "postgres", "host": [HOST, HOST], "database": "nowhere"}
     with pytest.raises(asyncpg.InvalidCatalogNameError) as missing:
         await connect(**arguments, port=[silent[1], make_url(database_url).port], timeout=4)
-    assert is_refusal(missing.value)
+    assert is_refused_by_server(missing.value)
     with pytest.raises(TimeoutError) as late:
         await connect(**arguments, port=[silent[1], silent[1]], timeout=0.5)
     assert is_unreachable(late.value)
@@ -201,8 +201,8 @@ async def test_a_database_of_another_encoding_is_refused_with_the_way_out(foreig
     engine = create_engine(foreign_url, "tests")
     with pytest.raises(UnsuitableDatabaseError, match=r"must be UTF8; create one with ENCODING 'UTF8'"):
         await use(engine)
-    async with health_checks(engine) as pulse:
-        assert pulse.state().startswith("refuses: the database's encoding must be UTF8")
+    async with health_checks(engine) as health:
+        assert health.state().startswith("refuses: the database's encoding must be UTF8")
     await engine.dispose()
 
 

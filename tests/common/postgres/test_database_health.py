@@ -14,13 +14,13 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from structlog.testing import LogCapture
 
 import common.postgres.database_health
-from common.postgres.database_health import INTERVAL_SECONDS, PATIENCE_SECONDS, PING, DatabaseHealth, health_checks
+from common.postgres.database_health import INTERVAL_SECONDS, PING, TIMEOUT_SECONDS, DatabaseHealth, health_checks
 from common.postgres.engine import create_engine
 from common.postgres.errors import is_unreachable
 from support.proxy import Proxy
 
 Eventually = Callable[..., Awaitable[Any]]
-TOLD_SECONDS_MAX = INTERVAL_SECONDS + PATIENCE_SECONDS + 3
+TOLD_SECONDS_MAX = INTERVAL_SECONDS + TIMEOUT_SECONDS + 3
 """The promise, and what a busy machine may add."""
 
 
@@ -41,9 +41,9 @@ async def sleep_in_database(engine: AsyncEngine, seconds: float) -> None:
         await connection.execute(text("SELECT pg_sleep(:seconds)"), {"seconds": seconds})
 
 
-def says(pulse: DatabaseHealth, state: str) -> Callable[[], Awaitable[bool]]:
+def says(health: DatabaseHealth, state: str) -> Callable[[], Awaitable[bool]]:
     async def look() -> bool:
-        return pulse.state() == state
+        return health.state() == state
 
     return look
 
@@ -51,7 +51,7 @@ def says(pulse: DatabaseHealth, state: str) -> Callable[[], Awaitable[bool]]:
 async def test_what_waits_on_a_silent_network_fails_within_a_second_and_the_pool_is_sound_afterwards(
     engine: AsyncEngine, database_link: Proxy, eventually: Eventually
 ) -> None:
-    async with health_checks(engine) as pulse:
+    async with health_checks(engine) as health:
         await use_pool(engine)
         database_link.silence()
         silent_at = time.monotonic()
@@ -59,11 +59,11 @@ async def test_what_waits_on_a_silent_network_fails_within_a_second_and_the_pool
         found = await asyncio.gather(*(sleep_in_database(engine, 0) for _ in range(8)), return_exceptions=True)
         assert all(isinstance(error, BaseException) and is_unreachable(error) for error in found), found
         assert time.monotonic() - silent_at < TOLD_SECONDS_MAX
-        assert pulse.state() == "away: no answer"
+        assert health.state() == "away: no answer"
         with pytest.raises(ConnectionError):
             await sleep_in_database(engine, 0)
         database_link.heal()
-        await eventually(says(pulse, "ok"))
+        await eventually(says(health, "ok"))
         await use_pool(engine)
 
 
@@ -93,7 +93,7 @@ async def test_a_process_that_stands_still_itself_does_not_take_the_database_for
     def stand_still(_: bytes) -> bool:
         nonlocal questions
         questions += 1
-        time.sleep(PATIENCE_SECONDS + 0.1)
+        time.sleep(TIMEOUT_SECONDS + 0.1)
         return False
 
     async def three_questions() -> bool:
@@ -107,7 +107,7 @@ async def test_a_process_that_stands_still_itself_does_not_take_the_database_for
         await connection.execute(text("SELECT 2"))
 
 
-async def test_a_pulse_whose_own_session_was_ended_takes_another_and_disturbs_nobody(
+async def test_a_health_check_whose_own_session_was_ended_takes_another_and_disturbs_nobody(
     engine: AsyncEngine, database_url: str, eventually: Eventually
 ) -> None:
     seen: set[int] = set()
@@ -116,7 +116,7 @@ async def test_a_pulse_whose_own_session_was_ended_takes_another_and_disturbs_no
     async def three_sessions() -> bool:
         # Only one that has answered once: a session that is ended while it is new counts as a database that is away.
         for row in await operator.fetch(
-            "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'pulse'"
+            "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'health-check'"
             " AND state = 'idle' AND query = $1",
             PING,
         ):
@@ -131,7 +131,7 @@ async def test_a_pulse_whose_own_session_was_ended_takes_another_and_disturbs_no
     await operator.close()
 
 
-async def test_a_pulse_whose_session_asyncpg_has_lost_takes_another_and_disturbs_nobody(
+async def test_a_health_check_whose_session_asyncpg_has_lost_takes_another_and_disturbs_nobody(
     engine: AsyncEngine, database_url: str, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """asyncpg has an error of its own for a connection whose end it has heard of, but not seen."""
@@ -147,7 +147,7 @@ async def test_a_pulse_whose_session_asyncpg_has_lost_takes_another_and_disturbs
 
     async def has_another() -> bool:
         found = await operator.fetch(
-            "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'pulse'"
+            "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'health-check'"
         )
         return bool(lost) and bool({row["pid"] for row in found} - set(lost))
 
@@ -159,7 +159,7 @@ async def test_a_pulse_whose_session_asyncpg_has_lost_takes_another_and_disturbs
     await operator.close()
 
 
-async def test_a_database_that_has_no_connection_left_for_the_pulse_is_not_away(
+async def test_a_database_that_has_no_connection_left_for_the_health_check_is_not_away(
     engine: AsyncEngine, database_url: str
 ) -> None:
     operator = await asyncpg.connect(database_url)
@@ -173,10 +173,10 @@ async def test_a_database_that_has_no_connection_left_for_the_pulse_is_not_away(
             await operator.execute(f"ALTER ROLE {role} CONNECTION LIMIT 1")
             await operator.execute(
                 "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
-                " WHERE usename = $1 AND application_name = 'pulse'",
+                " WHERE usename = $1 AND application_name = 'health-check'",
                 role,
             )
-            # For longer than some beats.
+            # For longer than some checks.
             await connection.execute(text("SELECT pg_sleep(1)"))
     finally:
         await crowded.dispose()
@@ -196,12 +196,12 @@ async def test_a_database_that_refuses_is_logged_once_however_often_it_is_asked(
     await operator.execute(f"CREATE ROLE {role} NOLOGIN")
     url = engine.url.set(username=role, drivername="postgresql")
     refused = create_engine(url.render_as_string(hide_password=False), "tests")
-    async with health_checks(refused) as pulse:
+    async with health_checks(refused) as health:
         for _ in range(5):
-            await pulse.beat()
-            assert pulse.state().startswith("refuses: ")
+            await health.check()
+            assert health.state().startswith("refuses: ")
         await operator.execute(f"ALTER ROLE {role} LOGIN")
-        await eventually(says(pulse, "ok"))
+        await eventually(says(health, "ok"))
     assert [entry["event"] for entry in seen.entries] == ["database_refuses", "database_back"]
     await refused.dispose()
     await operator.execute(f"DROP ROLE {role}")
