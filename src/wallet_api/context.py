@@ -9,6 +9,7 @@ from typing import cast
 from fastapi import Request
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from common.postgres.engine import reader_of
 from wallet_api.commands import CreateWallet, Fund, Transfer
 from wallet_api.group_commit import Bounds, GroupCommit
 from wallet_api.settings import WalletApiSettings
@@ -17,7 +18,7 @@ from wallet_api.use_cases import create_wallets, fund, transfer
 
 @dataclass(frozen=True)
 class WalletApiContext:
-    """What a request needs: its settings, an engine that only reads (autocommit), and the collectors that write."""
+    """What a request needs: its settings, an engine that only reads, and the collectors that write."""
 
     settings: WalletApiSettings
     reader: AsyncEngine
@@ -43,7 +44,7 @@ def make_context(
     )
     return WalletApiContext(
         settings,
-        engine.execution_options(isolation_level="AUTOCOMMIT"),
+        reader_of(engine),
         GroupCommit("create", engine, create_wallets, create_wallets, bounds, on_commit),
         GroupCommit("fund", engine, fund, partial(fund, skip_locked=True), bounds, on_commit),
         GroupCommit("transfer", engine, transfer, partial(transfer, skip_locked=True), bounds, on_commit),

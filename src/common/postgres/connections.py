@@ -11,27 +11,27 @@ from asyncpg.exceptions import TransactionResolutionUnknownError, UndefinedObjec
 SERVER_VERSION_MIN: Final = 17
 OUTCOME_UNKNOWN: Final = "COMMIT was sent and not answered: the outcome is unknown"
 
-# RFC 8305 (Happy Eyeballs) gives the first address 250 ms. The pulse has 600 ms for the whole connection.
+# RFC 8305 (Happy Eyeballs) gives the first address 250 ms. A health check has 600 ms for the whole connection.
 _HEAD_START_SECONDS: Final = 0.15
 _TOO_OLD: Final = f"PostgreSQL {SERVER_VERSION_MIN} or newer is needed; upgrade the server"
 _NOT_UTF8: Final = "the database's encoding must be UTF8; create one with ENCODING 'UTF8' TEMPLATE template0"
 _UNREPLICATED: Final = "the commit was not waited for by synchronous standbys: it may be lost in a failover"
 
-# Which of a list of hosts was the one, the last time.
+# By list of hosts: the host that was chosen last.
 _last_chosen: dict[tuple[tuple[str, int], ...], tuple[str, int]] = {}
 
 
 class UnsuitableDatabaseError(ConnectionError):
-    """The database can't keep what this system promises; the message says what to do."""
+    """The database can't keep what this system promises; the message names the remedy."""
 
 
 class UninterruptedConnection(asyncpg.Connection):  # type: ignore[misc]
-    """A connection that is given up by closing its socket: it never sends a cancel request.
+    """A connection that never sends a cancel request: when an await is cancelled, the socket is closed instead.
 
-    A cancel request is for the session, not for one statement: it may meet the COMMIT. A COMMIT that waits for
-    synchronous standbys is then visible, though they don't have it (PostgreSQL manual, section 26.2.8). Neither
-    statement_timeout nor transaction_timeout ends that wait. Whatever else the session was at when its client left
-    ends within `client_connection_check_interval`.
+    A cancel request is for the session, not for one statement, so it may reach the COMMIT. A COMMIT that waits for
+    synchronous standbys then becomes visible, though they don't have it (PostgreSQL manual, section 26.2.8). Neither
+    statement_timeout nor transaction_timeout ends that wait. The server ends any other statement of a closed
+    connection within `client_connection_check_interval`.
     """
 
     __slots__ = ("_is_unreplicated",)
@@ -41,10 +41,10 @@ class UninterruptedConnection(asyncpg.Connection):  # type: ignore[misc]
         self._is_unreplicated = False
 
     async def execute(self, query: str, *args: Any, **options: Any) -> str:
-        """Run a statement as asyncpg does. What interrupts a COMMIT has the note `OUTCOME_UNKNOWN` from then on.
+        """Run a statement as asyncpg does. An error that interrupts a COMMIT gets the note `OUTCOME_UNKNOWN`.
 
         Raises:
-            TransactionResolutionUnknownError: the server gave up waiting for its standbys.
+            TransactionResolutionUnknownError: the server stopped waiting for its standbys.
         """
         try:
             status: str = await super().execute(query, *args, **options)
@@ -63,7 +63,7 @@ class UninterruptedConnection(asyncpg.Connection):  # type: ignore[misc]
         self._transport.abort()
 
     def _process_log_message(self, fields: dict[str, str], last_query: str) -> None:
-        # An operator's pg_cancel_backend ends the wait, and the COMMIT succeeds. The text may be in any language.
+        # pg_cancel_backend ends the wait for standbys, and the COMMIT succeeds. The message may be in any language.
         if fields.get("F") == "syncrep.c":
             self._is_unreplicated = True
         super()._process_log_message(fields, last_query)
@@ -71,12 +71,12 @@ class UninterruptedConnection(asyncpg.Connection):  # type: ignore[misc]
 
 def _is_server_reply(error: BaseException) -> bool:
     state = getattr(error, "sqlstate", None)
-    # Class 08 is the driver's word for a lost connection; class 57P ends sessions.
+    # The driver raises class 08 for a lost connection. Class 57P ends sessions.
     return state is not None and not state.startswith(("08", "57P"))
 
 
 def is_outcome_unknown(error: BaseException | None) -> bool:
-    """Whether a COMMIT was interrupted: it may have been done or not."""
+    """Whether a COMMIT was interrupted, so that it may or may not have been done."""
     while error is not None:
         if OUTCOME_UNKNOWN in getattr(error, "__notes__", ()) or isinstance(error, TransactionResolutionUnknownError):
             return True
@@ -85,34 +85,51 @@ def is_outcome_unknown(error: BaseException | None) -> bool:
 
 
 async def connect(**arguments: Any) -> UninterruptedConnection:
-    """Connect as `asyncpg.connect` does, but to several hosts at once: the first that is wanted is taken.
+    """Connect as `asyncpg.connect` does, but to several hosts at once; the first suitable host is chosen.
 
-    The host that was it the last time has a head start of 0.15 seconds.
+    The host that was chosen last has a head start of 0.15 seconds.
 
     Args:
-        arguments: of `asyncpg.connect`; `host` and `port` may be lists, `timeout` is for all hosts together, and
-            `target_session_attrs` says what is wanted: left out, of several hosts one that can write.
+        arguments: of `asyncpg.connect`. `host` and `port` may be lists. `timeout`, in seconds, is for all hosts
+            together. `target_session_attrs` says which hosts are suitable; the default for several hosts is
+            `read-write`.
 
     Raises:
         UnsuitableDatabaseError: the server is too old, or the database's encoding isn't UTF8.
-        asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError: no host took it.
+        asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError: no host accepted the
+            connection.
         TimeoutError: no host answered within `timeout`.
     """
     hosts, ports = arguments.get("host"), arguments.get("port")
     if not isinstance(hosts, list | tuple) or not isinstance(ports, list | tuple):
         return await _connect_to_one(arguments)
-    wanted = arguments.setdefault("target_session_attrs", "read-write")
-    if wanted == "prefer-standby":
+    session_attrs = arguments.setdefault("target_session_attrs", "read-write")
+    if session_attrs == "prefer-standby":
         seconds_max = arguments.get("timeout")
         arguments["timeout"] = seconds_max and seconds_max / 2
         with suppress(OSError, asyncpg.PostgresError, asyncpg.InternalClientError):
             return await connect(**{**arguments, "target_session_attrs": "standby"})
         arguments["target_session_attrs"] = "any"
-    places = tuple(zip(hosts, ports, strict=True))
-    order = sorted(places, key=lambda place: place != _last_chosen.get(places))
-    one_each = [{**arguments, "host": host, "port": port} for host, port in order]
-    connection, index = await _first_of(one_each, arguments.get("timeout"))
-    _last_chosen[places] = order[index]
+    addresses = tuple(zip(hosts, ports, strict=True))
+    order = sorted(addresses, key=lambda address: address != _last_chosen.get(addresses))
+    hosts = [{**arguments, "host": host, "port": port} for host, port in order]
+    connection, index = await _first_of(hosts, arguments.get("timeout"))
+    _last_chosen[addresses] = order[index]
+    return connection
+
+
+async def connect_read_only(**arguments: Any) -> UninterruptedConnection:
+    """Connect as `connect` does, for a session that only reads: PostgreSQL refuses a write (SQLSTATE 25006).
+
+    Of several hosts any one is suitable, unless `target_session_attrs` says otherwise.
+    """
+    connection = await connect(**{"target_session_attrs": "any", **arguments})
+    try:
+        # Not among `server_settings`: the server would report it, and the host would not count as `read-write`.
+        await connection.execute("SET default_transaction_read_only = on", timeout=arguments.get("timeout"))
+    except BaseException:
+        connection.terminate()
+        raise
     return connection
 
 
@@ -132,7 +149,7 @@ async def _first_of(hosts: Sequence[dict[str, Any]], seconds_max: float | None) 
             raise _most_informative(attempts)
         return chosen.result(), attempts.index(chosen)
     except TimeoutError as error:
-        # One host was silent, and another one may have said why it doesn't take us.
+        # One host was silent. Another one may have said why it refused the connection.
         raise _most_informative(attempts) from error
     finally:
         for attempt in attempts:
@@ -152,8 +169,8 @@ def _close_unchosen(attempt: asyncio.Task[UninterruptedConnection]) -> None:
 
 def _most_informative(attempts: Sequence[asyncio.Task[UninterruptedConnection]]) -> BaseException:
     errors = [error for attempt in attempts if attempt.done() and (error := attempt.exception())]
-    said = (error for error in errors if isinstance(error, asyncpg.PostgresError | UnsuitableDatabaseError))
-    return next(said, errors[0] if errors else TimeoutError("no host answered in time"))
+    refusals = (error for error in errors if isinstance(error, asyncpg.PostgresError | UnsuitableDatabaseError))
+    return next(refusals, errors[0] if errors else TimeoutError("no host answered in time"))
 
 
 async def _connect_to_one(arguments: dict[str, Any]) -> UninterruptedConnection:
@@ -162,9 +179,9 @@ async def _connect_to_one(arguments: dict[str, Any]) -> UninterruptedConnection:
             **arguments, connection_class=UninterruptedConnection
         )
     except UndefinedObjectError as error:
-        # A parameter that a session begins with is unknown, and transaction_timeout is the newest.
+        # The server doesn't know a session parameter; transaction_timeout (PostgreSQL 17) is the newest of them.
         raise UnsuitableDatabaseError(f"{_TOO_OLD} ({error})") from error
-    # Both were reported when the session began.
+    # The server reported both when the session began.
     version, encoding = connection.get_server_version(), connection.get_settings().server_encoding
     try:
         if version.major < SERVER_VERSION_MIN:

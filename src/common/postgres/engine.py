@@ -1,19 +1,32 @@
-"""Engines whose every wait has a bound, and whose connections are replaced when they are of no use any more."""
+"""SQLAlchemy engines: each wait has a bound, and connections that are no longer usable are replaced."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Final
 from weakref import WeakKeyDictionary, WeakSet
 
 from sqlalchemy import Engine, ExceptionContext, event
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from common.postgres.connections import connect
+from common.postgres.connections import connect, connect_read_only
 from common.postgres.errors import READ_ONLY, sqlstate
 from common.postgres.urls import asyncpg_url
 
 _entries: WeakKeyDictionary[Engine, WeakSet[ConnectionPoolEntry]] = WeakKeyDictionary()
+
+_READ_ONLY_OPTION: Final = "postgresql_readonly"
+_SESSION_SETTINGS: Final[Mapping[str, str]] = {
+    "jit": "off",
+    "standard_conforming_strings": "on",
+    "timezone": "UTC",
+    # The server ends the session of a client that is gone or unreachable, and so frees its locks.
+    "tcp_keepalives_idle": "5",
+    "tcp_keepalives_interval": "2",
+    "tcp_keepalives_count": "3",
+    "tcp_user_timeout": "11000",
+    "client_connection_check_interval": "2000",
+}
 
 
 def create_engine(
@@ -30,71 +43,64 @@ def create_engine(
     durable: bool = True,
     writes: bool = True,
 ) -> AsyncEngine:
-    """Return an engine (asyncpg, READ COMMITTED) whose every wait has a bound.
+    """Return an engine (asyncpg, READ COMMITTED).
 
     Args:
         url: `postgresql://…`.
-        application: shown in `pg_stat_activity.application_name`.
-        pool_size: connections at most; none beyond.
-        pool_timeout_seconds: how long to wait for a free connection.
-        connect_timeout_seconds: how long to wait for a new connection.
-        statement_timeout_seconds: the server cancels a statement after this; 0 means never.
-        lock_timeout_seconds: the server gives up waiting for a lock after this.
-        idle_in_transaction_timeout_seconds: the server ends a session that leaves a transaction open and
-            idle this long, so that a hung process can't keep its locks.
-        transaction_timeout_seconds: the server ends a session whose transaction takes longer; 0 means never. Idling is
-            not all that a hung process can do: asyncpg prepares a statement without a Sync, and a session that waits
-            for the Bind behind it isn't idle (PostgreSQL 17 and newer; manual, section 19.11).
-        durable: whether a commit waits for the disk; without, the last ones may be lost in a crash.
-        writes: whether, of several hosts, only one that can write will do (unless the URL says `target_session_attrs`).
+        application: the sessions' `application_name`, which `pg_stat_activity` shows.
+        pool_size: the most connections.
+        pool_timeout_seconds: the longest wait for a free connection.
+        connect_timeout_seconds: the longest wait for a new connection.
+        statement_timeout_seconds: the server cancels a statement after this time; 0 means never.
+        lock_timeout_seconds: the server cancels a statement that has waited for a lock this long; 0 means never.
+        idle_in_transaction_timeout_seconds: the server ends a session that has idled in a transaction this long, so
+            that a hung process frees its locks; 0 means never.
+        transaction_timeout_seconds: the server ends a session whose transaction takes longer; 0 means never. A hung
+            process need not idle: asyncpg prepares a statement without a Sync, and a session that waits for the Bind
+            isn't idle (PostgreSQL manual, section 19.11).
+        durable: whether a commit waits for the disk. If not, a crash may lose the last commits.
+        writes: whether the engine writes. If not, its sessions are read-only, and of several hosts any one will do
+            unless the URL has `target_session_attrs`.
     """
-
-    def milliseconds(seconds: float) -> str:
-        return str(round(seconds * 1000))
-
-    parsed = asyncpg_url(url)
-    wanted = {} if writes or "target_session_attrs" in parsed.query else {"target_session_attrs": "any"}
+    timeouts = {
+        "statement_timeout": statement_timeout_seconds,
+        "lock_timeout": lock_timeout_seconds,
+        "idle_in_transaction_session_timeout": idle_in_transaction_timeout_seconds,
+        "transaction_timeout": transaction_timeout_seconds,
+    }
+    # A commit is durable whatever the server's default is: a 2xx reply is a promise.
+    settings = {"application_name": application, "synchronous_commit": "on" if durable else "off"}
+    settings |= {name: str(round(seconds * 1000)) for name, seconds in timeouts.items()}
     engine = create_async_engine(
-        parsed,
+        asyncpg_url(url),
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=pool_timeout_seconds,
         pool_use_lifo=True,
         isolation_level="READ COMMITTED",
+        execution_options={} if writes else {_READ_ONLY_OPTION: True},
         connect_args={
-            **wanted,
-            "async_creator_fn": connect,
+            "async_creator_fn": connect if writes else connect_read_only,
             "timeout": connect_timeout_seconds,
-            "server_settings": {
-                "application_name": application,
-                "jit": "off",
-                "standard_conforming_strings": "on",
-                "timezone": "UTC",
-                # On, whatever the server's default is: a 2xx is a promise.
-                "synchronous_commit": "on" if durable else "off",
-                "statement_timeout": milliseconds(statement_timeout_seconds),
-                "lock_timeout": milliseconds(lock_timeout_seconds),
-                "idle_in_transaction_session_timeout": milliseconds(idle_in_transaction_timeout_seconds),
-                "transaction_timeout": milliseconds(transaction_timeout_seconds),
-                # A client that is gone without a word, or behind a dead network, gives up its locks soon too.
-                "tcp_keepalives_idle": "5",
-                "tcp_keepalives_interval": "2",
-                "tcp_keepalives_count": "3",
-                "tcp_user_timeout": "11000",
-                "client_connection_check_interval": "2000",
-            },
+            "server_settings": {**_SESSION_SETTINGS, **settings},
         },
     )
-    entries = _entries[engine.sync_engine] = WeakSet()
-    event.listen(engine.sync_engine, "connect", lambda _, entry: entries.add(entry))
-    event.listen(engine.sync_engine, "connect", _replace_when_ended)
-    event.listen(engine.sync_engine, "handle_error", _replace_when_read_only)
+    _replace_unusable_connections(engine)
     return engine
+
+
+def reader_of(engine: AsyncEngine) -> AsyncEngine:
+    """Return an engine for statements that only read, which shares the engine's pool.
+
+    Each transaction is READ ONLY, which costs two round trips more than AUTOCOMMIT. In AUTOCOMMIT SQLAlchemy begins no
+    transaction, and PostgreSQL would accept a write.
+    """
+    return engine.execution_options(**{_READ_ONLY_OPTION: True})
 
 
 @asynccontextmanager
 async def operator_engine(url: str) -> AsyncIterator[AsyncEngine]:
-    """Lend an engine of an operator's command, without a statement timeout, and close it at the block's end."""
+    """Lend an engine to an operator's command, without a statement timeout, and close it at the end of the block."""
     engine = create_engine(url, "walletctl", pool_size=4, statement_timeout_seconds=0)
     try:
         yield engine
@@ -108,22 +114,34 @@ def pool_entries(engine: AsyncEngine) -> list[ConnectionPoolEntry]:
 
 
 def replace_connections(engine: AsyncEngine) -> None:
-    """Let each connection be replaced when it is next taken from the pool."""
+    """Have the pool replace each connection when it is next lent."""
     for entry in pool_entries(engine):
         if entry.dbapi_connection is not None:
             entry.invalidate(soft=True)
 
 
-def _replace_when_read_only(context: ExceptionContext) -> None:
-    # Read-only is what a session was when it began. Another one may be more, and that goes for all in the pool.
-    if sqlstate(context.original_exception) == READ_ONLY:
-        context.is_disconnect = True
+def _replace_unusable_connections(engine: AsyncEngine) -> None:
+    entries = _entries[engine.sync_engine] = WeakSet()
+    event.listen(engine.sync_engine, "connect", lambda _, entry: entries.add(entry))
+    event.listen(engine.sync_engine, "connect", _replace_when_ended)
+    event.listen(engine.sync_engine, "handle_error", _replace_when_read_only)
 
 
 def _replace_when_ended(connection: Any, entry: ConnectionPoolEntry) -> None:
-    # All sessions may be ended at once. Whoever takes this one from the pool afterwards gets a new one.
+    # The server may end all sessions at once. The pool lends none of them again.
     def replace(_: object) -> None:
         if entry.dbapi_connection is connection:
             entry.invalidate(soft=True)
 
     connection.driver_connection.add_termination_listener(replace)
+
+
+def _replace_when_read_only(context: ExceptionContext) -> RuntimeError | None:
+    if sqlstate(context.original_exception) != READ_ONLY:
+        return None
+    if context.connection is not None and context.connection.get_execution_options().get(_READ_ONLY_OPTION):
+        # Not the database's refusal, which time or an operator heals: a defect in this process.
+        return RuntimeError("a statement that writes ran on an engine that only reads")
+    # The session was read-only from its beginning, as are the others in the pool. New sessions may not be.
+    context.is_disconnect = True
+    return None

@@ -1,4 +1,4 @@
-"""Engines: what their sessions are set to, and which connections are replaced."""
+"""Engines: the settings of their sessions, what a reader is refused, and which connections are replaced."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -6,10 +6,13 @@ from typing import Any
 
 import asyncpg
 import pytest
+from sqlalchemy import text
 from sqlalchemy.engine import make_url
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from common.postgres.engine import create_engine
+from common.postgres.engine import create_engine, reader_of
+from common.postgres.errors import READ_ONLY, is_unreachable, sqlstate
 from common.postgres.raw_sql import PING, raw_connection
 from support.proxy import Proxy
 
@@ -18,7 +21,7 @@ Eventually = Callable[..., Awaitable[Any]]
 
 @pytest.fixture
 async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
-    """Of one connection: who wants it gets the one that was used before, if it was kept."""
+    """An engine of one connection: each test step gets the same one, unless it was replaced."""
     engine = create_engine(database_url, "tests", pool_size=1, pool_timeout_seconds=2)
     yield engine
     await engine.dispose()
@@ -42,6 +45,65 @@ async def test_what_statements_rely_on_is_set_whatever_the_database_has_as_its_d
     async with raw_connection(engine) as connection:
         assert [await connection.fetchval(f"SHOW {name}") for name in settings] == ["on", "UTC", "on"]
     await engine.dispose()
+
+
+WRITE = text("INSERT INTO wallet.source_epochs (epoch, actor) VALUES (8, 'test')")
+READERS: dict[str, Callable[[str], AsyncEngine]] = {
+    "shares a pool": lambda url: reader_of(create_engine(url, "tests", pool_size=1)),
+    "a pool of its own": lambda url: create_engine(url, "tests", pool_size=1, writes=False),
+    "autocommit": lambda url: create_engine(url, "tests", pool_size=1, writes=False).execution_options(
+        isolation_level="AUTOCOMMIT"
+    ),
+}
+
+
+@pytest.mark.parametrize("make", READERS.values(), ids=READERS)
+async def test_a_write_through_a_reader_is_refused_as_a_defect_and_the_connection_is_kept(
+    database_url: str, make: Callable[[str], AsyncEngine]
+) -> None:
+    reader = make(database_url)
+    before = await pid(reader)
+    async with reader.connect() as connection:
+        with pytest.raises(RuntimeError, match="an engine that only reads") as refused:
+            await connection.execute(WRITE)
+    assert refused.value.__cause__ is not None
+    assert sqlstate(refused.value.__cause__) == READ_ONLY
+    assert not is_unreachable(refused.value)
+    assert await pid(reader) == before
+    await reader.dispose()
+
+
+async def test_an_engine_writes_on_the_connection_that_its_reader_has_used(engine: AsyncEngine) -> None:
+    async with reader_of(engine).connect() as connection:
+        await connection.execute(PING)
+    async with engine.begin() as connection:
+        await connection.execute(WRITE)
+
+
+async def test_a_database_that_is_read_only_is_unreachable_for_a_write_and_costs_the_connection(
+    engine: AsyncEngine, database_url: str
+) -> None:
+    operator = await asyncpg.connect(database_url)
+    database = make_url(database_url).database
+    await operator.execute(f"ALTER DATABASE {database} SET default_transaction_read_only = on")
+    async with engine.connect() as connection:
+        with pytest.raises(DBAPIError) as refused:
+            await connection.execute(WRITE)
+    assert is_unreachable(refused.value)
+    await operator.execute(f"ALTER DATABASE {database} RESET default_transaction_read_only")
+    await operator.close()
+    async with engine.begin() as connection:
+        await connection.execute(WRITE)
+
+
+async def test_a_reader_takes_the_host_that_can_write_where_its_url_says_so(database_url: str) -> None:
+    parsed = make_url(database_url)
+    query = {"host": [f"{parsed.host}:{parsed.port}"] * 2, "target_session_attrs": "read-write"}
+    url = parsed.set(host=None, port=None, query=query).render_as_string(hide_password=False)
+    reader = create_engine(url, "tests", writes=False)
+    async with reader.connect() as connection:
+        await connection.execute(PING)
+    await reader.dispose()
 
 
 async def test_sessions_that_were_all_ended_are_not_lent_again(database_url: str, eventually: Eventually) -> None:
