@@ -1,7 +1,7 @@
 """A pipeline that has run, made once; each test gets a copy of its database and shares its topic."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from uuid import UUID, uuid4
 
@@ -32,17 +32,17 @@ APPLIED = text("SELECT coalesce(sum(event_count), 0) FROM history.wallet_progres
 CURRENCIES = {"hot": "EUR", "cold": "EUR", "yen": "JPY", "dinar": "BHD", "empty": "EUR"}
 
 
-async def create(engine: AsyncEngine, currencies: dict[str, str]) -> Wallets:
-    """Make wallets by their external id, and return their ids."""
+async def new_wallets(engine: AsyncEngine) -> Wallets:
+    """Make the wallets that `move_money` moves money between; return their ids by their external ids."""
     commands = [
         CreateWallet(
             path="/wallets", claim=None, traceparent=None, metadata={}, user_id="ada", currency=code, external_id=name
         )
-        for name, code in currencies.items()
+        for name, code in CURRENCIES.items()
     ]
     outcomes = await execute(engine, create_wallets, commands)
     replies = [outcome for outcome in outcomes if isinstance(outcome, Reply)]
-    return dict(zip(currencies, (UUID(orjson.loads(reply.body)["id"]) for reply in replies), strict=True))
+    return dict(zip(CURRENCIES, (UUID(orjson.loads(reply.body)["id"]) for reply in replies), strict=True))
 
 
 def _fund(wallet_id: UUID, amount: str) -> Fund:
@@ -93,7 +93,7 @@ async def opened(url: str) -> AsyncIterator[AsyncEngine]:
         await engine.dispose()
 
 
-async def relay(settings: PipelineSettings) -> None:
+async def run_relay(settings: PipelineSettings) -> None:
     """Publish all that is pending."""
     relay_settings = RelaySettings(**settings.model_dump())
     async with opened(settings.database_url) as engine:
@@ -102,7 +102,7 @@ async def relay(settings: PipelineSettings) -> None:
             pass
 
 
-async def consume(settings: PipelineSettings, due: int | None = None) -> None:
+async def run_consumer(settings: PipelineSettings, due: int | None = None) -> None:
     """Apply all that is published: so many versions, or those of every wallet."""
     async with opened(settings.history_database_url) as engine, opened(settings.database_url) as wallets:
         consumer = HistoryConsumer(ConsumerSettings(**settings.model_dump()), engine, Health())
@@ -118,10 +118,10 @@ async def consume(settings: PipelineSettings, due: int | None = None) -> None:
 
 async def _run(settings: PipelineSettings) -> None:
     async with opened(settings.database_url) as engine:
-        wallets = await create(engine, CURRENCIES)
+        wallets = await new_wallets(engine)
         await move_money(engine, wallets, rounds=6)
-    await relay(settings)
-    await consume(settings)
+    await run_relay(settings)
+    await run_consumer(settings)
 
 
 @pytest.fixture(scope="session")
@@ -130,13 +130,13 @@ def ran(
 ) -> Iterator[PipelineSettings]:
     """The settings of a pipeline that has run and is at rest."""
     name, topic = f"ran_{uuid4().hex}", f"wallet_events_{uuid4().hex}"
-    asyncio.run(_sql(postgres_url, f'CREATE DATABASE "{name}" TEMPLATE "{template}"'))
+    asyncio.run(tamper(postgres_url, f'CREATE DATABASE "{name}" TEMPLATE "{template}"'))
     asyncio.run(ensure_topic(kafka_admin, topic, 3, {"retention.ms": "-1"}))
     url = make_url(postgres_url).set(database=name).render_as_string(hide_password=False)
     settings = PipelineSettings(database_url=url, kafka_bootstrap_servers=kafka_bootstrap_servers, kafka_topic=topic)
     asyncio.run(_run(settings))
     yield settings
-    asyncio.run(_sql(postgres_url, f'DROP DATABASE "{name}" WITH (FORCE)'))
+    asyncio.run(tamper(postgres_url, f'DROP DATABASE "{name}" WITH (FORCE)'))
     for future in kafka_admin.delete_topics([topic]).values():
         future.result()
 
@@ -152,8 +152,8 @@ def settings(ran: PipelineSettings, new_database: Callable[[str | None], str]) -
 def apart(settings: PipelineSettings, new_database: Callable[[str | None], str]) -> PipelineSettings:
     """The settings of another copy, whose history is in a database of its own."""
     other = new_database(make_url(settings.database_url).database)
-    asyncio.run(_sql(settings.database_url, "DROP SCHEMA history CASCADE"))
-    asyncio.run(_sql(other, "DROP SCHEMA wallet CASCADE"))
+    asyncio.run(tamper(settings.database_url, "DROP SCHEMA history CASCADE"))
+    asyncio.run(tamper(other, "DROP SCHEMA wallet CASCADE"))
     return settings.model_copy(update={"history_database_url": other})
 
 
@@ -165,46 +165,11 @@ def fresh(database_url: str, kafka_bootstrap_servers: str, topic: str) -> Pipeli
     )
 
 
-async def _sql(url: str, *statements: str) -> None:
+async def tamper(url: str, *statements: str) -> None:
+    """Run SQL on a database in spite of its triggers."""
     async with opened(url) as engine, engine.connect() as connection:
         autocommit = await connection.execution_options(isolation_level="AUTOCOMMIT")
         # As replication does: no trigger and no foreign key stands in the way.
         await autocommit.execute(text("SET session_replication_role = replica"))
         for statement in statements:
             await autocommit.exec_driver_sql(statement)
-
-
-@pytest.fixture
-def tamper() -> Callable[..., Coroutine[None, None, None]]:
-    """Run SQL on a database in spite of its triggers."""
-    return _sql
-
-
-@pytest.fixture
-def new_wallets() -> Callable[[AsyncEngine], Awaitable[Wallets]]:
-    """Make the wallets that `move_money` moves money between."""
-    return lambda engine: create(engine, CURRENCIES)
-
-
-@pytest.fixture(name="move_money")
-def move_money_() -> Callable[[AsyncEngine, Wallets, int], Awaitable[None]]:
-    """Move money for so many rounds."""
-    return move_money
-
-
-@pytest.fixture
-def run_relay() -> Callable[[PipelineSettings], Awaitable[None]]:
-    """Publish all that is pending."""
-    return relay
-
-
-@pytest.fixture
-def run_consumer() -> Callable[[PipelineSettings], Awaitable[None]]:
-    """Apply all that is published."""
-    return consume
-
-
-@pytest.fixture
-def run_consumer_for() -> Callable[[PipelineSettings, int], Awaitable[None]]:
-    """Apply so many versions."""
-    return consume

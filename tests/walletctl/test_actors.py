@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
@@ -11,6 +10,7 @@ from sqlalchemy import text
 
 from common.postgres.engine import operator_engine
 from common.settings import PipelineSettings
+from support.pipelines import tamper
 from walletctl.console import Exit
 
 NAMELESS_UID = 12_345
@@ -23,8 +23,6 @@ main()
 """
 
 pytestmark = pytest.mark.skipif(os.getuid() != 0, reason="only root may become another user")
-
-Tamper = Callable[..., Coroutine[None, None, None]]
 
 
 def run(settings: PipelineSettings, *arguments: str, **environment: str) -> "subprocess.CompletedProcess[bytes]":
@@ -61,7 +59,7 @@ async def test_the_audit_names_a_user_without_a_name(
     assert await fetch(settings.database_url, "SELECT actor FROM wallet.outbox_audit") == [actor]
 
 
-async def test_parked_rows_are_handled_by_a_user_without_a_name(settings: PipelineSettings, tamper: Tamper) -> None:
+async def test_parked_rows_are_handled_by_a_user_without_a_name(settings: PipelineSettings) -> None:
     unpublished = "published_at = NULL, kafka_partition = NULL, kafka_offset = NULL"
     await tamper(settings.database_url, f"UPDATE wallet.outbox SET {unpublished}")
     (row_id,) = await fetch(settings.database_url, "SELECT min(id) FROM wallet.outbox")

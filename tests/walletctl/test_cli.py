@@ -16,6 +16,7 @@ from common.settings import PipelineSettings
 from outbox_relay.operations import replay
 from support.history_events import AnyEvent, History, Wallet
 from support.outboxes import Outbox
+from support.pipelines import tamper
 from walletctl.cli import main
 from walletctl.console import Exit
 
@@ -455,7 +456,7 @@ def test_a_new_epoch_wants_to_be_meant_and_stops_the_history_until_it_is_rebuilt
     assert "walletctl restore lost" in again.stdout
 
 
-async def test_lost_events_are_listed_whole(walletctl: WalletCtl, settings: PipelineSettings, tamper: Any) -> None:
+async def test_lost_events_are_listed_whole(walletctl: WalletCtl, settings: PipelineSettings) -> None:
     at, lost = environment(settings), ("restore", "lost")
     nothing = walletctl(*lost, "--json", **at)
     assert (nothing.returncode, printed(nothing)) == (Exit.OK, {"count": 0, "items": []})

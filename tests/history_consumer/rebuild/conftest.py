@@ -1,25 +1,3 @@
-from support.pipelines import (
-    apart,
-    fresh,
-    move_money_,
-    new_wallets,
-    ran,
-    run_consumer,
-    run_consumer_for,
-    run_relay,
-    settings,
-    tamper,
-)
+from support.pipelines import apart, fresh, ran, settings
 
-__all__ = [
-    "apart",
-    "fresh",
-    "move_money_",
-    "new_wallets",
-    "ran",
-    "run_consumer",
-    "run_consumer_for",
-    "run_relay",
-    "settings",
-    "tamper",
-]
+__all__ = ["apart", "fresh", "ran", "settings"]

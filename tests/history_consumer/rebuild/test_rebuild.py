@@ -1,7 +1,7 @@
 """A history built anew is right whatever the old one was, and nobody waits for it, loses anything or sees it twice."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -25,11 +25,10 @@ from outbox_relay import retention
 from outbox_relay.operations.replay import Selection, replay
 from outbox_relay.retention import RetentionAges
 from support.foreign_transactions import Stranger
+from support.pipelines import move_money, new_wallets, run_consumer, run_relay, tamper
 from support.schema_objects import OBJECTS
 from walletctl.verify.audit import DEAD_LETTERS, HISTORY, OUTBOX, POSITIONS, PROGRESS, TOPIC, audit
 
-Tamper = Callable[..., Coroutine[None, None, None]]
-Run = Callable[[PipelineSettings], Awaitable[None]]
 Eventually = Callable[..., Awaitable[Any]]
 
 CORRUPTED = (
@@ -102,9 +101,7 @@ async def lag(settings: PipelineSettings) -> int:
         )
 
 
-async def test_a_corrupted_history_is_right_again_and_its_tables_are_as_before(
-    settings: PipelineSettings, tamper: Tamper
-) -> None:
+async def test_a_corrupted_history_is_right_again_and_its_tables_are_as_before(settings: PipelineSettings) -> None:
     before = await objects(settings.history_database_url)
     await tamper(settings.history_database_url, *CORRUPTED)
     assert not (await audit(settings)).ok
@@ -114,7 +111,7 @@ async def test_a_corrupted_history_is_right_again_and_its_tables_are_as_before(
     assert await objects(settings.history_database_url) == before
 
 
-async def test_an_index_and_a_grant_of_an_operators_own_are_kept(settings: PipelineSettings, tamper: Tamper) -> None:
+async def test_an_index_and_a_grant_of_an_operators_own_are_kept(settings: PipelineSettings) -> None:
     url = settings.history_database_url
     await tamper(
         url,
@@ -128,9 +125,7 @@ async def test_an_index_and_a_grant_of_an_operators_own_are_kept(settings: Pipel
     assert "=r/" in acl[0][0]
 
 
-async def test_a_history_in_a_database_of_its_own_is_rebuilt_from_either(
-    apart: PipelineSettings, tamper: Tamper
-) -> None:
+async def test_a_history_in_a_database_of_its_own_is_rebuilt_from_either(apart: PipelineSettings) -> None:
     for source in ("topic", "outbox"):
         await tamper(apart.history_database_url, *CORRUPTED[:5])
         done = await rebuild(apart, source)
@@ -138,7 +133,7 @@ async def test_a_history_in_a_database_of_its_own_is_rebuilt_from_either(
         await assert_verified(apart)
 
 
-async def test_a_history_that_has_never_been_is_built(settings: PipelineSettings, tamper: Tamper) -> None:
+async def test_a_history_that_has_never_been_is_built(settings: PipelineSettings) -> None:
     await tamper(
         settings.history_database_url,
         "TRUNCATE history.transaction_events, history.wallet_progress, history.processed_offsets",
@@ -148,7 +143,7 @@ async def test_a_history_that_has_never_been_is_built(settings: PipelineSettings
 
 
 async def test_a_rebuild_that_dies_leaves_the_old_history_and_the_next_one_starts_clean(
-    settings: PipelineSettings, monkeypatch: pytest.MonkeyPatch, tamper: Tamper
+    settings: PipelineSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url, everything = settings.history_database_url, "SELECT * FROM history.wallet_progress ORDER BY 1"
     old, positions = await select(url, everything), await select(url, "SELECT * FROM history.processed_offsets")
@@ -171,9 +166,7 @@ async def test_a_rebuild_that_dies_leaves_the_old_history_and_the_next_one_start
 
 
 @pytest.mark.parametrize("end", ["open", "commit", "abort"])
-async def test_a_topic_with_a_strangers_transactions_is_read_to_its_end(
-    fresh: PipelineSettings, new_wallets: Any, run_relay: Run, run_consumer: Run, end: str
-) -> None:
+async def test_a_topic_with_a_strangers_transactions_is_read_to_its_end(fresh: PipelineSettings, end: str) -> None:
     with Stranger(fresh.kafka_bootstrap_servers, fresh.kafka_topic) as stranger:
         for partition in range(3):
             stranger.write(b"{", partition=partition)
@@ -206,14 +199,7 @@ async def test_a_reader_that_holds_the_old_tables_is_waited_for(settings: Pipeli
     await assert_verified(settings)
 
 
-async def test_everybody_goes_on_while_it_runs(
-    fresh: PipelineSettings,
-    new_wallets: Callable[..., Awaitable[Any]],
-    move_money: Callable[..., Awaitable[None]],
-    run_relay: Run,
-    tamper: Tamper,
-    eventually: Eventually,
-) -> None:
+async def test_everybody_goes_on_while_it_runs(fresh: PipelineSettings, eventually: Eventually) -> None:
     app = create_app(HistoryApiSettings(database_url=fresh.database_url))
     transport = httpx.ASGITransport(app)
     stop = asyncio.Event()
@@ -264,9 +250,7 @@ async def _truncate(admin: AdminClient, topic: str, partitions: int = 3) -> None
         await asyncio.wrap_future(future)
 
 
-async def _ran(
-    settings: PipelineSettings, new_wallets: Any, move_money: Any, run_relay: Run, run_consumer: Run, rounds: int = 3
-) -> Any:
+async def _ran(settings: PipelineSettings, rounds: int = 3) -> Any:
     async with operator_engine(settings.database_url) as engine:
         wallets = await new_wallets(engine)
         await move_money(engine, wallets, rounds)
@@ -276,15 +260,9 @@ async def _ran(
 
 
 async def test_what_the_topic_no_longer_has_comes_from_the_outbox(
-    fresh: PipelineSettings,
-    new_wallets: Any,
-    move_money: Any,
-    run_relay: Run,
-    run_consumer: Run,
-    tamper: Tamper,
-    kafka_admin: AdminClient,
+    fresh: PipelineSettings, kafka_admin: AdminClient
 ) -> None:
-    wallets = await _ran(fresh, new_wallets, move_money, run_relay, run_consumer)
+    wallets = await _ran(fresh)
     await _truncate(kafka_admin, fresh.kafka_topic)
     async with operator_engine(fresh.database_url) as engine:
         await move_money(engine, wallets, 1)
@@ -302,15 +280,9 @@ async def test_what_the_topic_no_longer_has_comes_from_the_outbox(
 
 
 async def test_what_the_outbox_no_longer_has_comes_from_the_ledger(
-    fresh: PipelineSettings,
-    new_wallets: Any,
-    move_money: Any,
-    run_relay: Run,
-    run_consumer: Run,
-    tamper: Tamper,
-    kafka_admin: AdminClient,
+    fresh: PipelineSettings, kafka_admin: AdminClient
 ) -> None:
-    wallets = await _ran(fresh, new_wallets, move_money, run_relay, run_consumer)
+    wallets = await _ran(fresh)
     url, ids = fresh.database_url, "SELECT wallet_id, wallet_version, event_id FROM history.transaction_events"
     await _truncate(kafka_admin, fresh.kafka_topic)
     before = set(await select(url, ids))
@@ -335,12 +307,7 @@ async def test_what_the_outbox_no_longer_has_comes_from_the_ledger(
 
 
 async def test_after_a_recreated_topic_the_consumer_goes_on_by_itself(
-    fresh: PipelineSettings,
-    new_wallets: Any,
-    move_money: Any,
-    run_relay: Run,
-    kafka_admin: AdminClient,
-    eventually: Eventually,
+    fresh: PipelineSettings, kafka_admin: AdminClient, eventually: Eventually
 ) -> None:
     async with operator_engine(fresh.database_url) as engine, consuming(fresh) as health:
         wallets = await new_wallets(engine)
@@ -387,16 +354,9 @@ async def test_after_a_recreated_topic_the_consumer_goes_on_by_itself(
 
 
 async def test_after_retention_and_a_recreated_topic_only_the_topic_differs_until_a_replay_has_filled_it(
-    fresh: PipelineSettings,
-    new_wallets: Any,
-    move_money: Any,
-    run_relay: Run,
-    run_consumer: Run,
-    tamper: Tamper,
-    kafka_admin: AdminClient,
-    eventually: Eventually,
+    fresh: PipelineSettings, kafka_admin: AdminClient, eventually: Eventually
 ) -> None:
-    wallets = await _ran(fresh, new_wallets, move_money, run_relay, run_consumer)
+    wallets = await _ran(fresh)
 
     async def is_pruned() -> bool:
         async with operator_engine(fresh.database_url) as engine:
@@ -430,15 +390,9 @@ async def test_after_retention_and_a_recreated_topic_only_the_topic_differs_unti
 
 
 async def test_an_offset_out_of_range_is_released_by_it(
-    fresh: PipelineSettings,
-    new_wallets: Any,
-    move_money: Any,
-    run_relay: Run,
-    run_consumer: Run,
-    kafka_admin: AdminClient,
-    eventually: Eventually,
+    fresh: PipelineSettings, kafka_admin: AdminClient, eventually: Eventually
 ) -> None:
-    wallets = await _ran(fresh, new_wallets, move_money, run_relay, run_consumer)
+    wallets = await _ran(fresh)
     async with operator_engine(fresh.database_url) as engine:
         await move_money(engine, wallets, 2)
         await run_relay(fresh)
@@ -461,7 +415,7 @@ async def test_an_offset_out_of_range_is_released_by_it(
 
 
 async def test_without_a_topic_the_history_comes_from_the_outbox_and_the_consumer_starts_at_the_next_one(
-    settings: PipelineSettings, tamper: Tamper
+    settings: PipelineSettings,
 ) -> None:
     url = settings.history_database_url
     await tamper(url, *CORRUPTED[:5], "UPDATE history.processed_offsets SET topic = 'gone'")

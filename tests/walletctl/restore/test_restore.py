@@ -13,7 +13,7 @@ from prometheus_client import REGISTRY
 from sqlalchemy import text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from common.postgres.engine import create_engine, operator_engine
 from common.settings import PipelineSettings
@@ -26,11 +26,11 @@ from history_consumer.rebuild.topic import opened as opened_topic
 from history_consumer.settings import ConsumerSettings
 from outbox_relay.operations.replay import Selection, replay
 from support.foreign_transactions import Stranger
+from support.pipelines import move_money, new_wallets, run_relay, tamper
 from walletctl.restore import restore
 from walletctl.verify.audit import DEAD_LETTERS, HISTORY, POSITIONS, TOPIC, audit
 
 NewDatabase = Callable[[str | None], str]
-Run = Callable[[PipelineSettings], Awaitable[None]]
 
 WALLETS_MADE, EVENTS_A_ROUND = 5, 6
 
@@ -40,14 +40,11 @@ class Pipeline:
     """A pipeline without processes: its steps are taken by hand."""
 
     new_database: NewDatabase
-    new_wallets: Callable[[AsyncEngine], Awaitable[dict[str, UUID]]]
-    move_money: Callable[[AsyncEngine, dict[str, UUID], int], Awaitable[None]]
-    relay: Run
 
     async def start(self, settings: PipelineSettings, rounds: int = 1) -> dict[str, UUID]:
         """Make wallets, move money between them, and let it all arrive."""
         async with operator_engine(settings.database_url) as engine:
-            wallets = await self.new_wallets(engine)
+            wallets = await new_wallets(engine)
         await self.move(settings, wallets, rounds)
         await consume(settings)
         return wallets
@@ -55,8 +52,8 @@ class Pipeline:
     async def move(self, settings: PipelineSettings, wallets: dict[str, UUID], rounds: int) -> None:
         """Move money and publish it."""
         async with operator_engine(settings.database_url) as engine:
-            await self.move_money(engine, wallets, rounds)
-        await self.relay(settings)
+            await move_money(engine, wallets, rounds)
+        await run_relay(settings)
 
     async def backup(self, url: str) -> str:
         """Return a database that is as this one is now."""
@@ -64,8 +61,8 @@ class Pipeline:
 
 
 @pytest.fixture
-def pipeline(new_database: NewDatabase, new_wallets: Any, move_money: Any, run_relay: Run) -> Pipeline:
-    return Pipeline(new_database, new_wallets, move_money, run_relay)
+def pipeline(new_database: NewDatabase) -> Pipeline:
+    return Pipeline(new_database)
 
 
 @pytest.fixture(params=["restored along", "apart"])
@@ -196,15 +193,15 @@ async def test_events_that_were_still_to_be_published_go_out_in_the_new_epoch_an
 ) -> None:
     wallets = await pipeline.start(running, 0)
     async with operator_engine(running.database_url) as engine:
-        await pipeline.move_money(engine, wallets, 1)
+        await move_money(engine, wallets, 1)
     backup = await pipeline.backup(running.database_url)
     # The old timeline publishes them too.
-    await pipeline.relay(running)
+    await run_relay(running)
     await consume(running)
     restored = restored_to(running, backup)
     assert (await restore.begin(restored, None)).pending == EVENTS_A_ROUND
     await rebuild(restored)
-    await pipeline.relay(restored)
+    await run_relay(restored)
     assert await consume(restored) == {}
     await assert_verified(restored, superseded=0)
     assert (await audit(restored)).horizon.topic_duplicates == EVENTS_A_ROUND
@@ -366,7 +363,7 @@ async def test_an_epoch_begins_between_events_while_everybody_goes_on(
         return [row[0] for row in await select(fresh.database_url, "SELECT source_epoch FROM wallet.outbox")]
 
     async with operator_engine(fresh.database_url) as engine, asyncio.TaskGroup() as tasks:
-        for work in (lambda: pipeline.move_money(engine, wallets, 1), lambda: pipeline.relay(fresh)):
+        for work in (lambda: move_money(engine, wallets, 1), lambda: run_relay(fresh)):
             tasks.create_task(repeat(work))
         for epoch in (2, 3, 4):
             assert (await restore.begin(fresh, None)).epoch == epoch
@@ -376,7 +373,7 @@ async def test_an_epoch_begins_between_events_while_everybody_goes_on(
 
             await eventually(is_written_in)
         done.set()
-    await pipeline.relay(fresh)
+    await run_relay(fresh)
     await rebuild(fresh)
     assert await consume(fresh) == {}
     # Nothing was restored, and so nothing is lost: no event fell between two epochs.
@@ -391,7 +388,7 @@ async def test_what_is_lost_is_listed_once_and_nothing_else(fresh: PipelineSetti
     async with operator_engine(fresh.database_url) as engine:
         async for _ in replay(engine, Selection()):
             pass
-    await pipeline.relay(fresh)
+    await run_relay(fresh)
     await pipeline.move(restored, wallets, 1)
     lost = await restore.find_lost(restored, 3)
     assert lost.count == EVENTS_A_ROUND
@@ -412,7 +409,7 @@ async def test_records_that_the_topic_no_longer_keeps_are_no_hindrance(
     assert (await restore.find_lost(fresh, 1)).count == 0
 
 
-async def test_an_epoch_that_is_refused_leaves_the_history_as_it_was(settings: PipelineSettings, tamper: Any) -> None:
+async def test_an_epoch_that_is_refused_leaves_the_history_as_it_was(settings: PipelineSettings) -> None:
     """A missing grant, a read-only server, a trigger: whatever it is, it comes before the first write that stays."""
     await tamper(
         settings.database_url,
@@ -428,9 +425,7 @@ async def test_an_epoch_that_is_refused_leaves_the_history_as_it_was(settings: P
     assert (await restore.begin(settings, "a drill")).epoch == 2
 
 
-async def test_an_epoch_that_is_lost_in_its_commit_says_so_and_is_begun_again(
-    settings: PipelineSettings, tamper: Any
-) -> None:
+async def test_an_epoch_that_is_lost_in_its_commit_says_so_and_is_begun_again(settings: PipelineSettings) -> None:
     await tamper(
         settings.database_url,
         "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE ''refused''; END'",

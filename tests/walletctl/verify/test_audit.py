@@ -1,10 +1,9 @@
 """Each way in which the pipeline's parts can disagree is named by the right check, and by no other."""
 
-from collections.abc import Callable, Coroutine
-
 import pytest
 
 from common.settings import PipelineSettings
+from support.pipelines import tamper
 from walletctl.verify.audit import (
     BALANCES,
     DEAD_LETTERS,
@@ -18,8 +17,6 @@ from walletctl.verify.audit import (
     audit,
 )
 from walletctl.verify.report import Report
-
-Tamper = Callable[..., Coroutine[None, None, None]]
 
 HOT = "(SELECT id FROM wallet.wallets WHERE external_id = 'hot')"
 EMPTY = "(SELECT id FROM wallet.wallets WHERE external_id = 'empty')"
@@ -212,23 +209,21 @@ async def test_a_pipeline_at_rest_agrees(settings: PipelineSettings) -> None:
 
 
 @pytest.mark.parametrize("corruption", WALLET_CORRUPTIONS)
-async def test_a_corrupted_wallet_or_ledger_is_named(
-    settings: PipelineSettings, tamper: Tamper, corruption: str
-) -> None:
+async def test_a_corrupted_wallet_or_ledger_is_named(settings: PipelineSettings, corruption: str) -> None:
     statement, expected = WALLET_CORRUPTIONS[corruption]
     await tamper(settings.database_url, statement)
     assert broken(await audit(settings)) == expected
 
 
 @pytest.mark.parametrize("corruption", OUTBOX_CORRUPTIONS)
-async def test_a_corrupted_outbox_is_named(settings: PipelineSettings, tamper: Tamper, corruption: str) -> None:
+async def test_a_corrupted_outbox_is_named(settings: PipelineSettings, corruption: str) -> None:
     statement, expected = OUTBOX_CORRUPTIONS[corruption]
     await tamper(settings.database_url, statement)
     assert broken(await audit(settings)) == expected
 
 
 @pytest.mark.parametrize("corruption", HISTORY_CORRUPTIONS)
-async def test_a_corrupted_history_is_named(settings: PipelineSettings, tamper: Tamper, corruption: str) -> None:
+async def test_a_corrupted_history_is_named(settings: PipelineSettings, corruption: str) -> None:
     statement, expected = HISTORY_CORRUPTIONS[corruption]
     await tamper(settings.history_database_url, statement)
     assert broken(await audit(settings)) == expected

@@ -1,8 +1,7 @@
 """What isn't at rest: live traffic, replays, foreign records, retention, another database, servers away."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
-from uuid import UUID
+from collections.abc import Awaitable, Callable
 
 import orjson
 import pytest
@@ -23,30 +22,19 @@ from outbox_relay.operations import parking, replay
 from outbox_relay.operations.replay import Selection
 from outbox_relay.retention import RetentionAges
 from support.foreign_transactions import Stranger
+from support.pipelines import move_money, new_wallets, run_consumer, run_relay, tamper
 from walletctl.commands.verify import verify
 from walletctl.console import Exit
 from walletctl.verify import published
 from walletctl.verify.audit import BALANCES, DEAD_LETTERS, HISTORY, OUTBOX, PROGRESS, TOPIC, audit
 from walletctl.verify.report import Report
 
-Tamper = Callable[..., Coroutine[None, None, None]]
-NewWallets = Callable[[AsyncEngine], Awaitable[dict[str, UUID]]]
-MoveMoney = Callable[[AsyncEngine, dict[str, UUID], int], Awaitable[None]]
-Run = Callable[[PipelineSettings], Awaitable[None]]
-
 
 def broken(report: Report) -> dict[str, int]:
     return {check.name: check.difference_count for check in report.checks if check.difference_count}
 
 
-async def test_live_traffic_raises_no_false_alarm(
-    fresh: PipelineSettings,
-    engine: AsyncEngine,
-    new_wallets: NewWallets,
-    move_money: MoveMoney,
-    run_relay: Run,
-    run_consumer: Run,
-) -> None:
+async def test_live_traffic_raises_no_false_alarm(fresh: PipelineSettings, engine: AsyncEngine) -> None:
     wallets = await new_wallets(engine)
     stop = asyncio.Event()
 
@@ -80,9 +68,7 @@ async def test_live_traffic_raises_no_false_alarm(
     assert at_rest.horizon.topic_duplicates > 0
 
 
-async def test_what_is_not_published_yet_is_on_its_way(
-    fresh: PipelineSettings, engine: AsyncEngine, new_wallets: NewWallets, move_money: MoveMoney, run_relay: Run
-) -> None:
+async def test_what_is_not_published_yet_is_on_its_way(fresh: PipelineSettings, engine: AsyncEngine) -> None:
     await move_money(engine, await new_wallets(engine), 1)
     pending = await audit(fresh)
     assert (pending.ok, pending.horizon.pending, pending.horizon.on_their_way) == (True, 11, 13)
@@ -92,12 +78,7 @@ async def test_what_is_not_published_yet_is_on_its_way(
 
 
 async def test_a_record_that_is_not_from_the_outbox_is_named(
-    fresh: PipelineSettings,
-    engine: AsyncEngine,
-    new_wallets: NewWallets,
-    move_money: MoveMoney,
-    run_relay: Run,
-    monkeypatch: pytest.MonkeyPatch,
+    fresh: PipelineSettings, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(published, "STRAYS_HELD_MAX", 2)
     wallets = await new_wallets(engine)
@@ -120,13 +101,7 @@ async def test_a_record_that_is_not_from_the_outbox_is_named(
 
 @pytest.mark.parametrize("end", ["commit", "abort"])
 async def test_what_relays_wrote_beside_and_behind_a_strangers_transaction_is_no_difference(
-    fresh: PipelineSettings,
-    engine: AsyncEngine,
-    new_wallets: NewWallets,
-    move_money: MoveMoney,
-    run_relay: Run,
-    run_consumer: Run,
-    end: str,
+    fresh: PipelineSettings, engine: AsyncEngine, end: str
 ) -> None:
     wallets = await new_wallets(engine)
 
@@ -146,13 +121,7 @@ async def test_what_relays_wrote_beside_and_behind_a_strangers_transaction_is_no
         assert await move_and_audit() == {DEAD_LETTERS: 3}
 
 
-async def test_a_row_whose_record_is_another_ones_marker_is_named(
-    fresh: PipelineSettings,
-    engine: AsyncEngine,
-    new_wallets: NewWallets,
-    run_relay: Run,
-    tamper: Tamper,
-) -> None:
+async def test_a_row_whose_record_is_another_ones_marker_is_named(fresh: PipelineSettings, engine: AsyncEngine) -> None:
     await new_wallets(engine)
     await run_relay(fresh)
     with Stranger(fresh.kafka_bootstrap_servers, fresh.kafka_topic) as stranger:
@@ -171,12 +140,7 @@ async def test_a_row_whose_record_is_another_ones_marker_is_named(
 
 
 async def test_records_that_the_topic_no_longer_keeps_are_counted_and_no_difference(
-    fresh: PipelineSettings,
-    engine: AsyncEngine,
-    new_wallets: NewWallets,
-    move_money: MoveMoney,
-    run_relay: Run,
-    kafka_admin: AdminClient,
+    fresh: PipelineSettings, engine: AsyncEngine, kafka_admin: AdminClient
 ) -> None:
     await move_money(engine, await new_wallets(engine), 3)
     await run_relay(fresh)
@@ -198,7 +162,7 @@ async def test_a_topic_that_is_gone_is_named(settings: PipelineSettings) -> None
     assert len(report.differences) == min(100, report.difference_count)
 
 
-async def test_the_history_may_live_in_another_database(apart: PipelineSettings, tamper: Tamper) -> None:
+async def test_the_history_may_live_in_another_database(apart: PipelineSettings) -> None:
     assert (await audit(apart)).differences == []
     await tamper(apart.history_database_url, "DELETE FROM history.transaction_events WHERE wallet_version = 3")
     assert broken(await audit(apart)) == {HISTORY: 4, PROGRESS: 4}
@@ -233,7 +197,7 @@ def _run_command(settings: PipelineSettings | None, *arguments: str) -> tuple[in
     return result.exit_code, result.stdout
 
 
-def test_the_command_prints_tables_or_json(settings: PipelineSettings, tamper: Tamper) -> None:
+def test_the_command_prints_tables_or_json(settings: PipelineSettings) -> None:
     code, output = _run_command(settings)
     assert code == Exit.OK
     assert "everything agrees" in output
@@ -256,12 +220,7 @@ def test_bad_configuration_is_a_usage_error() -> None:
 
 
 async def test_an_event_that_was_skipped_is_counted_and_no_difference(
-    fresh: PipelineSettings,
-    engine: AsyncEngine,
-    new_wallets: NewWallets,
-    move_money: MoveMoney,
-    run_relay: Run,
-    run_consumer_for: Callable[[PipelineSettings, int], Awaitable[None]],
+    fresh: PipelineSettings, engine: AsyncEngine
 ) -> None:
     """The last event of a wallet, a fund: the history lacks one version, and verify says that it will never come."""
     await move_money(engine, await new_wallets(engine), 1)
@@ -271,7 +230,7 @@ async def test_an_event_that_was_skipped_is_counted_and_no_difference(
     await parking.park(engine, row_id, "drill")
     await parking.skip(engine, row_id, "drill")
     await run_relay(fresh)
-    await run_consumer_for(fresh, 12)
+    await run_consumer(fresh, 12)
     report = await audit(fresh)
     assert report.differences == []
     horizon = report.horizon
@@ -290,9 +249,7 @@ async def _age_and_prune(engine: AsyncEngine, where: str) -> int:
     return sum([chunk.rows async for chunk in retention.prune(engine, ages)])
 
 
-async def test_events_that_retention_has_taken_are_counted_and_no_difference(
-    settings: PipelineSettings,
-) -> None:
+async def test_events_that_retention_has_taken_are_counted_and_no_difference(settings: PipelineSettings) -> None:
     async with operator_engine(settings.database_url) as engine:
         async with engine.connect() as connection:
             count, last_id = (await connection.execute(text("SELECT count(*), max(id) FROM wallet.outbox"))).one()
@@ -314,7 +271,7 @@ async def test_events_that_retention_has_taken_are_counted_and_no_difference(
     ],
 )
 async def test_what_is_lost_among_pruned_events_is_named(
-    settings: PipelineSettings, tamper: Tamper, statement: str, expected: set[str]
+    settings: PipelineSettings, statement: str, expected: set[str]
 ) -> None:
     async with operator_engine(settings.database_url) as engine:
         await _age_and_prune(engine, "id > 7")
