@@ -16,6 +16,7 @@ from history_consumer.consumer.consumer import HistoryConsumer
 from history_consumer.read_api.app import create_app
 from history_consumer.settings import ConsumerSettings, HistoryApiSettings
 from support.history_events import History, Topic
+from support.history_pipeline import HistoryPipeline
 
 NewConsumer = Callable[..., HistoryConsumer]
 
@@ -64,6 +65,14 @@ def rows(engine: AsyncEngine) -> Callable[..., Any]:
             return [tuple(row) for row in result.all()] if result.returns_rows else []
 
     return select
+
+
+@pytest.fixture
+def pipeline(
+    events: Topic, new_consumer: NewConsumer, engine: AsyncEngine, rows: Callable[..., Any]
+) -> HistoryPipeline:
+    """The test's topic, consumers and history."""
+    return HistoryPipeline(events, new_consumer, engine, rows)
 
 
 @pytest.fixture

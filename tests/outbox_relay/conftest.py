@@ -12,6 +12,8 @@ from outbox_relay.adaptive_batching import AdaptiveBatching
 from outbox_relay.publisher import Publisher
 from outbox_relay.relay import Relay
 from outbox_relay.settings import RelaySettings
+from support.outboxes import Outbox
+from support.relay_pipeline import RelayPipeline
 
 
 @pytest.fixture
@@ -67,3 +69,9 @@ def read_topic(kafka_bootstrap_servers: str, topic: str) -> Iterator[Callable[[]
 
     yield read
     consumer.close()
+
+
+@pytest.fixture
+def pipeline(outbox: Outbox, new_relay: Callable[..., Relay], read_topic: Callable[[], list[Message]]) -> RelayPipeline:
+    """The test's outbox, relays and topic."""
+    return RelayPipeline(outbox.engine, new_relay, read_topic)

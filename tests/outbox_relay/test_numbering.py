@@ -2,12 +2,10 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable
 from random import Random
 from uuid import UUID, uuid4
 
 import pytest
-from confluent_kafka import Message
 from sqlalchemy import RowMapping, text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -17,10 +15,8 @@ from common.postgres.sequences import raise_sequences
 from common.worker import Health, TemporaryError
 from outbox_relay.numbering import CHECK, Numbering, heal
 from outbox_relay.operations import inspection
-from outbox_relay.relay import Relay
 from support.outboxes import Outbox, drain
-
-NewRelay = Callable[..., Relay]
+from support.relay_pipeline import RelayPipeline
 
 
 async def run(engine: AsyncEngine, *statements: str) -> None:
@@ -41,75 +37,67 @@ def by_wallet(rows: list[RowMapping]) -> dict[UUID, list[RowMapping]]:
     return found
 
 
-async def test_events_below_the_low_water_of_a_sequence_that_went_back_are_published(
-    outbox: Outbox, new_relay: NewRelay, engine: AsyncEngine
-) -> None:
+async def test_events_below_the_low_water_of_a_sequence_that_went_back_are_published(pipeline: RelayPipeline) -> None:
     wallet = uuid4()
-    await outbox.write(wallet, 5)
-    await drain(new_relay())
-    await run(engine, "UPDATE wallet.outbox_lanes SET low_water = 5", "DELETE FROM wallet.outbox")
-    await set_back(engine)
-    await outbox.write(wallet, 2)
-    status = await inspection.status(engine)
+    await pipeline.write(wallet, 5)
+    await drain(pipeline.new_relay())
+    await run(pipeline.engine, "UPDATE wallet.outbox_lanes SET low_water = 5", "DELETE FROM wallet.outbox")
+    await set_back(pipeline.engine)
+    await pipeline.write(wallet, 2)
+    status = await inspection.status(pipeline.engine)
     assert (status["pending"], status["stranded"], status["sequence_behind"]) == (2, 2, 3)
-    relay = new_relay()
+    relay = pipeline.new_relay()
     assert await drain(relay) == 3
-    rows = await outbox.rows()
+    rows = await pipeline.rows()
     assert all(row["published_at"] and row["id"] > 5 for row in rows)
-    await outbox.write(wallet)
-    assert (await outbox.rows())[-1]["id"] == rows[-1]["id"] + 1
-    status = await inspection.status(engine)
+    await pipeline.write(wallet)
+    assert (await pipeline.rows())[-1]["id"] == rows[-1]["id"] + 1
+    status = await inspection.status(pipeline.engine)
     assert (status["stranded"], status["sequence_behind"]) == (0, 0)
     assert relay._health.checks[CHECK] == "ok"
 
 
-async def test_events_with_ids_below_pending_ones_are_published_behind_them(
-    outbox: Outbox, new_relay: NewRelay, engine: AsyncEngine, read_topic: Callable[[], list[Message]]
-) -> None:
+async def test_events_with_ids_below_pending_ones_are_published_behind_them(pipeline: RelayPipeline) -> None:
     """A wallet's later event that has the lower id: by ids alone it would go out first."""
     wallet, other = uuid4(), uuid4()
-    await outbox.write(other, 5)
-    await drain(new_relay())
-    await outbox.write(wallet, 3)
-    await run(engine, "DELETE FROM wallet.outbox WHERE published_at IS NOT NULL")
-    await set_back(engine)
-    await outbox.write(wallet, 2)
-    in_order = sorted(await outbox.rows(), key=lambda row: row["created_at"])
+    await pipeline.write(other, 5)
+    await drain(pipeline.new_relay())
+    await pipeline.write(wallet, 3)
+    await run(pipeline.engine, "DELETE FROM wallet.outbox WHERE published_at IS NOT NULL")
+    await set_back(pipeline.engine)
+    await pipeline.write(wallet, 2)
+    in_order = sorted(await pipeline.rows(), key=lambda row: row["created_at"])
     assert [row["id"] for row in in_order][-2:] == [1, 2]
-    await drain(new_relay())
+    await drain(pipeline.new_relay())
     published = [
         dict(message.headers() or [])["ce_id"].decode()  # type: ignore[union-attr]
-        for message in read_topic()
+        for message in pipeline.read_topic()
         if message.key() == str(wallet).encode()
     ]
     assert published == [str(row["event_id"]) for row in in_order]
 
 
-async def test_a_sequence_behind_existing_rows_does_not_stop_the_money_for_long(
-    outbox: Outbox, new_relay: NewRelay, engine: AsyncEngine
-) -> None:
+async def test_a_sequence_behind_existing_rows_does_not_stop_the_money_for_long(pipeline: RelayPipeline) -> None:
     wallet = uuid4()
-    await outbox.write(wallet, 3)
-    await set_back(engine)
+    await pipeline.write(wallet, 3)
+    await set_back(pipeline.engine)
     with pytest.raises(IntegrityError):
-        await outbox.write(wallet)
-    await new_relay().run_once()
-    await outbox.write(wallet)
-    *old, new = [row["id"] for row in sorted(await outbox.rows(), key=lambda row: row["created_at"])]
+        await pipeline.write(wallet)
+    await pipeline.new_relay().run_once()
+    await pipeline.write(wallet)
+    *old, new = [row["id"] for row in sorted(await pipeline.rows(), key=lambda row: row["created_at"])]
     assert new > max(old)
 
 
-async def test_a_row_below_the_low_water_of_a_sequence_that_has_caught_up_is_found(
-    outbox: Outbox, new_relay: NewRelay, engine: AsyncEngine
-) -> None:
+async def test_a_row_below_the_low_water_of_a_sequence_that_has_caught_up_is_found(pipeline: RelayPipeline) -> None:
     wallet = uuid4()
-    await outbox.write(wallet, 2)
-    await run(engine, "UPDATE wallet.outbox_lanes SET low_water = 2")
-    await outbox.write(wallet)
-    relay = new_relay()
-    assert [row["id"] for row in await outbox.rows()] == [1, 2, 3]
-    await Numbering(engine, Health()).run_once()
-    assert [row["id"] for row in await outbox.rows()] == [4, 5, 6]
+    await pipeline.write(wallet, 2)
+    await run(pipeline.engine, "UPDATE wallet.outbox_lanes SET low_water = 2")
+    await pipeline.write(wallet)
+    relay = pipeline.new_relay()
+    assert [row["id"] for row in await pipeline.rows()] == [1, 2, 3]
+    await Numbering(pipeline.engine, Health()).run_once()
+    assert [row["id"] for row in await pipeline.rows()] == [4, 5, 6]
     assert await drain(relay) == 3
 
 
@@ -149,37 +137,35 @@ async def test_healing_strands_no_row_and_keeps_each_wallets_order(
     assert (await outbox.rows())[-1]["created_at"] == max(row["created_at"] for row in await outbox.rows())
 
 
-async def test_healing_beside_writers_and_relays_loses_nothing_and_keeps_the_order(
-    outbox: Outbox, new_relay: NewRelay, engine: AsyncEngine, read_topic: Callable[[], list[Message]]
-) -> None:
+async def test_healing_beside_writers_and_relays_loses_nothing_and_keeps_the_order(pipeline: RelayPipeline) -> None:
     wallets = [uuid4() for _ in range(6)]
-    await outbox.write(wallets[0], 500)
-    await drain(new_relay())
-    await run(engine, "UPDATE wallet.outbox_lanes SET low_water = 500", "DELETE FROM wallet.outbox")
-    await set_back(engine)
+    await pipeline.write(wallets[0], 500)
+    await drain(pipeline.new_relay())
+    await run(pipeline.engine, "UPDATE wallet.outbox_lanes SET low_water = 500", "DELETE FROM wallet.outbox")
+    await set_back(pipeline.engine)
 
     async def write(wallet: UUID) -> None:
         for _ in range(40):
-            await outbox.write(wallet)
+            await pipeline.write(wallet)
 
     writing = asyncio.gather(*map(write, wallets))
-    relays = [new_relay() for _ in range(2)]
+    relays = [pipeline.new_relay() for _ in range(2)]
     while not writing.done():
         for relay in relays:
             await relay.run_once()
     await writing
     # A relay looks at the sequence each half second: until then what was written is where no relay looks.
     async with asyncio.timeout(20):
-        while any(row["published_at"] is None for row in await outbox.rows()):
+        while any(row["published_at"] is None for row in await pipeline.rows()):
             await relays[0].run_once()
-    rows = await outbox.rows()
+    rows = await pipeline.rows()
     assert len(rows) == 240
     assert all(row["id"] > 500 for row in rows)
     order = {str(row["event_id"]): row["created_at"] for row in rows}
     for wallet in wallets:
         times = [
             order[event_id]
-            for message in read_topic()
+            for message in pipeline.read_topic()
             if message.key() == str(wallet).encode()
             and (event_id := dict(message.headers() or [])["ce_id"].decode()) in order  # type: ignore[union-attr]
         ]

@@ -23,14 +23,13 @@ from outbox_relay.run import HUNG_TRANSACTION_SECONDS
 from support.acceptance_pipeline import free_port
 from support.outboxes import Outbox
 from support.proxy import HOST, Proxy
+from support.relay_pipeline import RelayPipeline
 from tools.servers import running
 from walletctl.stack.kafka import Kafka
 from walletctl.stack.readiness import KafkaProbe
 
 MESSAGE_BYTES_MAX = 2000
 POISON = f'{{"too": "{"".join(str(number) for number in range(3000))}"}}'
-
-NewRelay = Callable[..., Relay]
 
 
 @pytest.fixture(scope="module")
@@ -114,25 +113,21 @@ def last_event_ids(messages: list[Message], wallet: UUID) -> list[str]:
 
 
 async def test_what_a_slow_broker_refuses_is_told_apart_in_time(
-    outbox: Outbox,
-    new_relay: NewRelay,
-    read_topic: Callable[[], list[Message]],
-    small_topic: str,
-    slow: Callable[[float], None],
+    pipeline: RelayPipeline, small_topic: str, slow: Callable[[float], None]
 ) -> None:
     del small_topic
     wallets = [uuid4() for _ in range(60)]
     poisoned = wallets[::20]
     for part in range(3):
         for wallet in wallets:
-            await outbox.write(wallet, 16)
+            await pipeline.write(wallet, 16)
             if part == 1 and wallet in poisoned:
-                await outbox.write(wallet, 1, POISON)
+                await pipeline.write(wallet, 1, POISON)
     slow(0.005)
-    await timed_drain(new_relay(), outbox, 30)
+    await timed_drain(pipeline.new_relay(), pipeline, 30)
     slow(0)
-    messages = read_topic()
-    rows = await outbox.rows()
+    messages = pipeline.read_topic()
+    rows = await pipeline.rows()
     for wallet in wallets:
         own = [row for row in rows if row["aggregate_id"] == wallet]
         published = [str(row["event_id"]) for row in own if row["published_at"]]
@@ -142,13 +137,13 @@ async def test_what_a_slow_broker_refuses_is_told_apart_in_time(
 
 
 async def test_a_relay_that_knows_what_the_topic_takes_has_only_bad_records_refused(
-    outbox: Outbox, new_relay: NewRelay, small_topic: str, monkeypatch: pytest.MonkeyPatch
+    pipeline: RelayPipeline, small_topic: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     del small_topic
     for _ in range(30):
-        await outbox.write(uuid4(), 10)
-    await outbox.write(uuid4(), 1, POISON)
-    relay, sends = new_relay(), []
+        await pipeline.write(uuid4(), 10)
+    await pipeline.write(uuid4(), 1, POISON)
+    relay, sends = pipeline.new_relay(), []
     relay._publisher.batch_bytes_max = MESSAGE_BYTES_MAX
 
     def counted(self: Publisher, rows: Any, *more: Any) -> Any:
@@ -162,18 +157,18 @@ async def test_a_relay_that_knows_what_the_topic_takes_has_only_bad_records_refu
 
 
 async def test_a_broker_for_which_a_batch_is_too_much_gets_smaller_ones(
-    outbox: Outbox, new_relay: NewRelay, small_topic: str, slow: Callable[[float], None]
+    pipeline: RelayPipeline, small_topic: str, slow: Callable[[float], None]
 ) -> None:
     """There isn't time for so many halves that one of them is a single row."""
     del small_topic
-    relay, wallet = new_relay(relay_delivery_timeout_seconds=1), uuid4()
-    await outbox.write(wallet)
+    relay, wallet = pipeline.new_relay(relay_delivery_timeout_seconds=1), uuid4()
+    await pipeline.write(wallet)
     # Connections stand.
     await relay.run_once()
     for _ in range(6):
         # No two of them go together.
-        await outbox.write(wallet, 1, f'"{token_hex(750)}"')
+        await pipeline.write(wallet, 1, f'"{token_hex(750)}"')
     slow(0.3)
-    await timed_drain(relay, outbox, 30)
-    rows = await outbox.rows()
+    await timed_drain(relay, pipeline, 30)
+    rows = await pipeline.rows()
     assert all(earlier["kafka_offset"] < later["kafka_offset"] for earlier, later in pairwise(rows))

@@ -8,7 +8,6 @@ import asyncpg
 import pytest
 from confluent_kafka import KafkaException, Message
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from common.identifiers import LANES, lane_of
 from common.kafka.topic_settings import set_settings
@@ -16,11 +15,8 @@ from common.postgres.engine import create_engine
 from common.postgres.raw_sql import raw_connection
 from common.worker import TemporaryError
 from outbox_relay import leases, publisher, queries
-from outbox_relay.relay import Relay
-from support.outboxes import Outbox, drain, write_rows
-
-NewRelay = Callable[..., Relay]
-ReadTopic = Callable[[], list[Message]]
+from support.outboxes import drain, write_rows
+from support.relay_pipeline import RelayPipeline
 
 
 def headers_of(message: Message) -> dict[str, bytes]:
@@ -31,15 +27,13 @@ def event_ids(messages: list[Message]) -> list[str]:
     return [headers_of(message)["ce_id"].decode() for message in messages]
 
 
-async def test_each_committed_row_is_in_the_topic_where_its_settlement_says(
-    outbox: Outbox, new_relay: NewRelay, read_topic: ReadTopic
-) -> None:
+async def test_each_committed_row_is_in_the_topic_where_its_settlement_says(pipeline: RelayPipeline) -> None:
     wallets = [uuid4() for _ in range(20)]
     for wallet in wallets:
-        await outbox.write(wallet, 5, '{"amount": "1.00"}')
-    assert await drain(new_relay()) == 100
-    records = {(message.partition(), message.offset()): message for message in read_topic()}
-    rows = await outbox.rows()
+        await pipeline.write(wallet, 5, '{"amount": "1.00"}')
+    assert await drain(pipeline.new_relay()) == 100
+    records = {(message.partition(), message.offset()): message for message in pipeline.read_topic()}
+    rows = await pipeline.rows()
     assert len(records) == len(rows) == 100
     for row in rows:
         record = records[row["kafka_partition"], row["kafka_offset"]]
@@ -50,19 +44,17 @@ async def test_each_committed_row_is_in_the_topic_where_its_settlement_says(
         assert row["attempts"] == 1
 
 
-async def test_records_carry_the_cloud_event_and_the_trace(
-    outbox: Outbox, new_relay: NewRelay, read_topic: ReadTopic, engine: AsyncEngine
-) -> None:
+async def test_records_carry_the_cloud_event_and_the_trace(pipeline: RelayPipeline) -> None:
     wallet, trace = uuid4(), f"00-{'a' * 32}-{'b' * 16}-01"
-    await outbox.write(wallet)
-    async with engine.begin() as connection:
+    await pipeline.write(wallet)
+    async with pipeline.engine.begin() as connection:
         await connection.execute(
             text("UPDATE wallet.outbox SET headers = json_build_object('traceparent', cast(:trace AS text))"),
             {"trace": trace},
         )
-    await drain(new_relay())
-    (record,) = read_topic()
-    row = (await outbox.rows())[0]
+    await drain(pipeline.new_relay())
+    (record,) = pipeline.read_topic()
+    row = (await pipeline.rows())[0]
     assert headers_of(record) == {
         "ce_specversion": b"1.0",
         "ce_id": str(row["event_id"]).encode(),
@@ -76,17 +68,15 @@ async def test_records_carry_the_cloud_event_and_the_trace(
     }
 
 
-async def test_a_wallets_events_stay_in_order_with_four_relays_at_once(
-    outbox: Outbox, new_relay: NewRelay, read_topic: ReadTopic
-) -> None:
+async def test_a_wallets_events_stay_in_order_with_four_relays_at_once(pipeline: RelayPipeline) -> None:
     wallets = [uuid4() for _ in range(30)]
     for _ in range(4):
         for wallet in wallets:
-            await outbox.write(wallet, 3)
-    relays = [new_relay(relay_batch_rows=40, relay_lanes_per_batch=4) for _ in range(4)]
+            await pipeline.write(wallet, 3)
+    relays = [pipeline.new_relay(relay_batch_rows=40, relay_lanes_per_batch=4) for _ in range(4)]
     assert sum(await asyncio.gather(*map(drain, relays))) == 360
-    ids = {str(row["event_id"]): row["id"] for row in await outbox.rows()}
-    messages = read_topic()
+    ids = {str(row["event_id"]): row["id"] for row in await pipeline.rows()}
+    messages = pipeline.read_topic()
     assert len(messages) == 360
     for wallet in wallets:
         own = [message for message in messages if message.key() == str(wallet).encode()]
@@ -96,16 +86,16 @@ async def test_a_wallets_events_stay_in_order_with_four_relays_at_once(
 
 
 async def test_a_row_that_commits_late_with_a_lower_id_is_published(
-    outbox: Outbox, new_relay: NewRelay, engine: AsyncEngine, eventually: Callable[..., Awaitable[Any]]
+    pipeline: RelayPipeline, eventually: Callable[..., Awaitable[Any]]
 ) -> None:
     """The low water must not strand it, however many later rows have been published meanwhile."""
-    relay = new_relay()
+    relay = pipeline.new_relay()
     late = uuid4()
     same_lane = next(wallet for wallet in iter(uuid4, None) if lane_of(wallet) == lane_of(late))
-    async with engine.connect() as slow, slow.begin():
+    async with pipeline.engine.connect() as slow, slow.begin():
         await write_rows(slow, late, 1)
         for _ in range(3):
-            await outbox.write(same_lane, 1000)
+            await pipeline.write(same_lane, 1000)
             await drain(relay)
 
             async def looked_again(before: float = relay._next_look) -> bool:
@@ -114,49 +104,49 @@ async def test_a_row_that_commits_late_with_a_lower_id_is_published(
 
             await eventually(looked_again)
     assert await drain(relay) == 1
-    assert all(row["published_at"] for row in await outbox.rows())
+    assert all(row["published_at"] for row in await pipeline.rows())
 
 
 async def test_the_low_water_rises_behind_published_rows_and_nothing_is_stranded(
-    outbox: Outbox, new_relay: NewRelay, engine: AsyncEngine, eventually: Callable[..., Awaitable[Any]]
+    pipeline: RelayPipeline, eventually: Callable[..., Awaitable[Any]]
 ) -> None:
-    relay, wallet = new_relay(), uuid4()
+    relay, wallet = pipeline.new_relay(), uuid4()
 
     async def low_water() -> int:
-        async with engine.connect() as connection:
+        async with pipeline.engine.connect() as connection:
             query = text("SELECT low_water FROM wallet.outbox_lanes WHERE lane = :lane")
             return int(await connection.scalar(query, {"lane": lane_of(wallet)}) or 0)
 
     async def risen() -> bool:
-        await outbox.write(wallet, 700)
+        await pipeline.write(wallet, 700)
         await drain(relay)
         return await low_water() > 1000
 
     await eventually(risen)
-    assert all(row["published_at"] for row in await outbox.rows())
+    assert all(row["published_at"] for row in await pipeline.rows())
 
 
 async def test_under_an_old_snapshot_a_claim_does_not_read_past_what_was_published(
-    outbox: Outbox, new_relay: NewRelay, engine: AsyncEngine, eventually: Callable[..., Awaitable[Any]]
+    pipeline: RelayPipeline, eventually: Callable[..., Awaitable[Any]]
 ) -> None:
     """Vacuum can remove nothing; only the low water keeps the dead index entries out of the way."""
-    relay, wallet = new_relay(), uuid4()
+    relay, wallet = pipeline.new_relay(), uuid4()
 
     async def blocks_read() -> int:
-        async with raw_connection(engine) as connection:
+        async with raw_connection(pipeline.engine) as connection:
             found = await connection.fetchval(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {leases.LOCK_LANES.sql}", LANES)
         return int(found[0]["Plan"]["Shared Hit Blocks"]) + int(found[0]["Plan"]["Shared Read Blocks"])
 
-    async with engine.connect() as reader:
+    async with pipeline.engine.connect() as reader:
         await reader.execution_options(isolation_level="REPEATABLE READ")
         await reader.execute(text("SELECT count(*) FROM wallet.outbox"))
 
         at_first = await blocks_read()
 
         async def low_water_is_near() -> bool:
-            await outbox.write(wallet, 1000)
+            await pipeline.write(wallet, 1000)
             await drain(relay)
-            async with engine.connect() as connection:
+            async with pipeline.engine.connect() as connection:
                 query = text(
                     "SELECT max(low_water) > max(id) - 3000 AND max(id) > 8000 FROM wallet.outbox, wallet.outbox_lanes"
                 )
@@ -164,91 +154,79 @@ async def test_under_an_old_snapshot_a_claim_does_not_read_past_what_was_publish
 
         await eventually(low_water_is_near, 60)
         more_with_low_water = await blocks_read() - at_first
-        async with engine.begin() as connection:
+        async with pipeline.engine.begin() as connection:
             await connection.execute(text("UPDATE wallet.outbox_lanes SET low_water = 0"))
         assert await blocks_read() - at_first > 2 * more_with_low_water
 
 
 async def test_a_relay_that_dies_after_producing_loses_its_lease_and_the_next_one_publishes_again(
-    outbox: Outbox,
-    new_relay: NewRelay,
-    read_topic: ReadTopic,
-    engine: AsyncEngine,
-    monkeypatch: pytest.MonkeyPatch,
+    pipeline: RelayPipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wallet = uuid4()
-    await outbox.write(wallet, 3)
+    await pipeline.write(wallet, 3)
 
     async def killed_before_settling(connection: asyncpg.Connection, published: Any) -> None:
         del published
-        async with raw_connection(engine) as other:
+        async with raw_connection(pipeline.engine) as other:
             await other.execute(f"SELECT pg_terminate_backend({connection.get_server_pid()}, 5000)")
         await connection.execute("SELECT 1")
 
     with monkeypatch.context() as patch:
         patch.setattr(queries, "settle", killed_before_settling)
         with pytest.raises(TemporaryError, match="database"):
-            await new_relay().run_once()
-    assert all(row["published_at"] is None for row in await outbox.rows())
-    assert await drain(new_relay()) == 3
-    rows = await outbox.rows()
+            await pipeline.new_relay().run_once()
+    assert all(row["published_at"] is None for row in await pipeline.rows())
+    assert await drain(pipeline.new_relay()) == 3
+    rows = await pipeline.rows()
     ids = [str(row["event_id"]) for row in rows]
-    assert event_ids(read_topic()) == ids + ids
+    assert event_ids(pipeline.read_topic()) == ids + ids
     assert [row["kafka_offset"] for row in rows] == [3, 4, 5]
 
 
-async def test_a_lane_that_another_relay_holds_is_left_alone(
-    outbox: Outbox, new_relay: NewRelay, engine: AsyncEngine
-) -> None:
+async def test_a_lane_that_another_relay_holds_is_left_alone(pipeline: RelayPipeline) -> None:
     held, free = uuid4(), next(wallet for wallet in iter(uuid4, None) if lane_of(wallet) == 0)
     while lane_of(held) == 0:
         held = uuid4()
-    await outbox.write(held)
-    await outbox.write(free)
-    async with engine.connect() as holder, holder.begin():
+    await pipeline.write(held)
+    await pipeline.write(free)
+    async with pipeline.engine.connect() as holder, holder.begin():
         await holder.execute(
             text("SELECT FROM wallet.outbox_lanes WHERE lane = :lane FOR UPDATE"), {"lane": lane_of(held)}
         )
-        assert await drain(new_relay()) == 1
-        published = {row["aggregate_id"]: row["published_at"] for row in await outbox.rows()}
+        assert await drain(pipeline.new_relay()) == 1
+        published = {row["aggregate_id"]: row["published_at"] for row in await pipeline.rows()}
         assert published[free] is not None
         assert published[held] is None
-    assert await drain(new_relay()) == 1
+    assert await drain(pipeline.new_relay()) == 1
 
 
-async def test_a_poison_row_parks_its_wallet_and_nobody_else(
-    outbox: Outbox, new_relay: NewRelay, read_topic: ReadTopic
-) -> None:
+async def test_a_poison_row_parks_its_wallet_and_nobody_else(pipeline: RelayPipeline) -> None:
     poisoned, healthy = uuid4(), uuid4()
-    await outbox.write(poisoned)
-    await outbox.write(poisoned, 1, f'{{"too": "{"x" * 2_000_000}"}}')
-    await outbox.write(poisoned, 2)
-    await outbox.write(healthy, 3)
-    relay = new_relay()
+    await pipeline.write(poisoned)
+    await pipeline.write(poisoned, 1, f'{{"too": "{"x" * 2_000_000}"}}')
+    await pipeline.write(poisoned, 2)
+    await pipeline.write(healthy, 3)
+    relay = pipeline.new_relay()
     await drain(relay)
-    rows = await outbox.rows()
+    rows = await pipeline.rows()
     assert [row["published_at"] is not None for row in rows] == [True, False, False, False, True, True, True]
     assert [row["parked_at"] is not None for row in rows] == [False, True, True, True, False, False, False]
     assert "too large" in rows[1]["last_error"].lower()
     assert f"row {rows[1]['id']}" in rows[2]["last_error"]
-    await outbox.write(poisoned)
+    await pipeline.write(poisoned)
     await drain(relay)
-    assert (await outbox.rows())[-1]["parked_at"] is not None
-    assert len(read_topic()) == 4
+    assert (await pipeline.rows())[-1]["parked_at"] is not None
+    assert len(pipeline.read_topic()) == 4
 
 
 async def test_a_clock_that_is_wrong_parks_nothing(
-    outbox: Outbox,
-    new_relay: NewRelay,
-    kafka_bootstrap_servers: str,
-    topic: str,
-    eventually: Callable[..., Awaitable[Any]],
+    pipeline: RelayPipeline, kafka_bootstrap_servers: str, topic: str, eventually: Callable[..., Awaitable[Any]]
 ) -> None:
     """A broker refuses records by their time: all of them, and only until the clocks agree."""
-    relay = new_relay()
+    relay = pipeline.new_relay()
 
     async def refused() -> bool:
-        await outbox.write(uuid4())
+        await pipeline.write(uuid4())
         try:
             await relay.run_once()
         except TemporaryError as error:
@@ -257,28 +235,28 @@ async def test_a_clock_that_is_wrong_parks_nothing(
 
     await set_settings(kafka_bootstrap_servers, topic, {"message.timestamp.before.max.ms": "0"})
     await eventually(refused)
-    assert all(row["parked_at"] is None for row in await outbox.rows())
+    assert all(row["parked_at"] is None for row in await pipeline.rows())
     await set_settings(kafka_bootstrap_servers, topic, {"message.timestamp.before.max.ms": "9223372036854775807"})
 
     async def published() -> bool:
         with suppress(TemporaryError):
             await relay.run_once()
-        return all(row["published_at"] for row in await outbox.rows())
+        return all(row["published_at"] for row in await pipeline.rows())
 
     await eventually(published)
 
 
 async def test_while_the_broker_is_away_rows_stay_pending_and_no_transaction_stays_open(
-    outbox: Outbox, new_relay: NewRelay, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+    pipeline: RelayPipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("_FLUSH_MARGIN_SECONDS", "_PING_TIMEOUT_SECONDS"):
         monkeypatch.setattr(publisher, name, 0.3)
-    await outbox.write(uuid4(), 3)
-    relay = new_relay(kafka_bootstrap_servers="127.0.0.1:1", relay_delivery_timeout_seconds=1)
+    await pipeline.write(uuid4(), 3)
+    relay = pipeline.new_relay(kafka_bootstrap_servers="127.0.0.1:1", relay_delivery_timeout_seconds=1)
     for _ in range(2):
         with pytest.raises(TemporaryError, match="kafka"):
             await relay.run_once()
-    async with engine.connect() as connection:
+    async with pipeline.engine.connect() as connection:
         open_transactions = await connection.scalar(
             text("""
                 SELECT count(*) FROM pg_stat_activity
@@ -286,12 +264,12 @@ async def test_while_the_broker_is_away_rows_stay_pending_and_no_transaction_sta
             """)
         )
     assert open_transactions == 0
-    assert all(row["published_at"] is None and row["parked_at"] is None for row in await outbox.rows())
-    assert await drain(new_relay()) == 3
+    assert all(row["published_at"] is None and row["parked_at"] is None for row in await pipeline.rows())
+    assert await drain(pipeline.new_relay()) == 3
 
 
 async def test_a_producer_that_fails_for_good_is_replaced_and_its_rows_stay_pending(
-    outbox: Outbox, new_relay: NewRelay, monkeypatch: pytest.MonkeyPatch
+    pipeline: RelayPipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Failed:
         """As confluent-kafka is after a fatal error: the call that was under way ends so."""
@@ -304,26 +282,26 @@ async def test_a_producer_that_fails_for_good_is_replaced_and_its_rows_stay_pend
 
             return call
 
-    await outbox.write(uuid4())
-    relay = new_relay()
+    await pipeline.write(uuid4())
+    relay = pipeline.new_relay()
     monkeypatch.setattr(relay._publisher, "_producer", Failed())
     with pytest.raises(TemporaryError):
         await relay.run_once()
-    assert [row["published_at"] for row in await outbox.rows()] == [None]
+    assert [row["published_at"] for row in await pipeline.rows()] == [None]
     assert await relay.run_once() == 1
 
 
-async def test_while_the_database_is_away_a_step_fails_as_temporary(new_relay: NewRelay) -> None:
-    relay = new_relay()
+async def test_while_the_database_is_away_a_step_fails_as_temporary(pipeline: RelayPipeline) -> None:
+    relay = pipeline.new_relay()
     relay._engine = create_engine("postgresql://postgres@127.0.0.1:1/nowhere", "tests")
     with pytest.raises(TemporaryError, match="database"):
         await relay.run_once()
 
 
-async def test_a_zombie_cannot_settle(outbox: Outbox, engine: AsyncEngine) -> None:
+async def test_a_zombie_cannot_settle(pipeline: RelayPipeline) -> None:
     """A frozen relay's session is ended by PostgreSQL; what it does when it wakes up has no effect."""
-    await outbox.write(uuid4())
-    async with raw_connection(engine) as zombie, raw_connection(engine) as other:
+    await pipeline.write(uuid4())
+    async with raw_connection(pipeline.engine) as zombie, raw_connection(pipeline.engine) as other:
         await zombie.execute("SET idle_in_transaction_session_timeout = '100ms'")
         await zombie.execute("BEGIN")
         assert len(await leases.lock_lanes(zombie, LANES)) == 1

@@ -1,6 +1,5 @@
 """What is finished and old leaves; nothing else ever does."""
 
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
@@ -15,11 +14,9 @@ from common.worker import TemporaryError
 from outbox_relay import retention, retention_queries
 from outbox_relay.operations import replay
 from outbox_relay.operations.replay import Selection
-from outbox_relay.relay import Relay
 from outbox_relay.retention import OutboxRetention, RetentionAges
 from support.outboxes import Outbox, drain
-
-NewRelay = Callable[..., Relay]
+from support.relay_pipeline import RelayPipeline
 
 WEEK = RetentionAges(7, 7)
 PUBLISHED = "published_at = created_at, kafka_partition = 0, kafka_offset = id"
@@ -96,36 +93,36 @@ async def test_old_rows_leave_in_chunks_past_rows_that_stay(
 
 
 async def test_a_row_that_is_published_after_the_pruner_has_passed_leaves_after_the_hourly_rewind(
-    outbox: Outbox, engine: AsyncEngine, new_relay: NewRelay
+    pipeline: RelayPipeline,
 ) -> None:
-    await outbox.write(uuid4(), 2)
-    await sql(engine, "UPDATE wallet.outbox SET created_at = now() - interval '8 days'")
-    worker = OutboxRetention(engine, WEEK)
+    await pipeline.write(uuid4(), 2)
+    await sql(pipeline.engine, "UPDATE wallet.outbox SET created_at = now() - interval '8 days'")
+    worker = OutboxRetention(pipeline.engine, WEEK)
     await worker.run_once()
-    await drain(new_relay())
-    await sql(engine, "UPDATE wallet.outbox SET published_at = created_at")
+    await drain(pipeline.new_relay())
+    await sql(pipeline.engine, "UPDATE wallet.outbox SET published_at = created_at")
     await worker.run_once()
-    assert len(await outbox.rows()) == 2
+    assert len(await pipeline.rows()) == 2
     worker._rewind_at = 0.0
     await worker.run_once()
-    assert await outbox.rows() == []
+    assert await pipeline.rows() == []
 
 
-async def test_a_row_that_a_replay_has_in_hand_stays(outbox: Outbox, engine: AsyncEngine, new_relay: NewRelay) -> None:
-    await outbox.write(uuid4(), 3)
-    await drain(new_relay())
+async def test_a_row_that_a_replay_has_in_hand_stays(pipeline: RelayPipeline) -> None:
+    await pipeline.write(uuid4(), 3)
+    await drain(pipeline.new_relay())
     await sql(
-        engine,
+        pipeline.engine,
         "UPDATE wallet.outbox SET created_at = now() - interval '8 days'",
         "UPDATE wallet.outbox SET published_at = created_at",
     )
-    last = (await outbox.rows())[-1]["id"]
-    async with engine.connect() as replaying, replaying.begin():
+    last = (await pipeline.rows())[-1]["id"]
+    async with pipeline.engine.connect() as replaying, replaying.begin():
         await replaying.execute(text(f"SELECT FROM wallet.outbox WHERE id = {last} FOR UPDATE"))
-        assert await prune(engine) == [(2, 0)]
-    _ = [ids async for ids in replay.replay(engine, Selection(from_id=1))]
-    assert await prune(engine) == [(0, 0)]
-    assert await drain(new_relay()) == 1
+        assert await prune(pipeline.engine) == [(2, 0)]
+    _ = [ids async for ids in replay.replay(pipeline.engine, Selection(from_id=1))]
+    assert await prune(pipeline.engine) == [(0, 0)]
+    assert await drain(pipeline.new_relay()) == 1
 
 
 async def test_old_keys_leave_and_young_ones_stay(engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -155,12 +155,10 @@ def test_a_missing_table_says_to_migrate(walletctl: WalletCtl, empty_database_ur
     assert "walletctl db migrate" in done.stderr
 
 
-async def test_the_outbox_is_listed_shown_and_replayed(
-    walletctl: WalletCtl, database_url: str, outbox: Outbox, engine: AsyncEngine
-) -> None:
+async def test_the_outbox_is_listed_shown_and_replayed(walletctl: WalletCtl, database_url: str, outbox: Outbox) -> None:
     wallet = uuid4()
     await outbox.write(wallet, 3, '{"amount": "1.00"}')
-    async with engine.begin() as connection:
+    async with outbox.engine.begin() as connection:
         await connection.execute(
             text("UPDATE wallet.outbox SET published_at = now(), kafka_partition = 0, kafka_offset = id")
         )
@@ -182,10 +180,10 @@ async def test_the_outbox_is_listed_shown_and_replayed(
 
 
 async def test_a_replay_of_more_than_a_thousand_rows_wants_yes(
-    walletctl: WalletCtl, database_url: str, outbox: Outbox, engine: AsyncEngine
+    walletctl: WalletCtl, database_url: str, outbox: Outbox
 ) -> None:
     await outbox.write(uuid4(), 1001)
-    async with engine.begin() as connection:
+    async with outbox.engine.begin() as connection:
         await connection.execute(
             text("UPDATE wallet.outbox SET published_at = now(), kafka_partition = 0, kafka_offset = id")
         )
@@ -202,16 +200,11 @@ async def test_a_replay_of_more_than_a_thousand_rows_wants_yes(
 
 @pytest.mark.parametrize("done", [0, 2])
 async def test_a_replay_that_is_stopped_tells_where_to_go_on(
-    walletctl: WalletCtl,
-    database_url: str,
-    outbox: Outbox,
-    engine: AsyncEngine,
-    monkeypatch: pytest.MonkeyPatch,
-    done: int,
+    walletctl: WalletCtl, database_url: str, outbox: Outbox, monkeypatch: pytest.MonkeyPatch, done: int
 ) -> None:
     await outbox.write(uuid4(), 3)
     ids = [row["id"] for row in await outbox.rows()]
-    async with engine.begin() as connection:
+    async with outbox.engine.begin() as connection:
         await connection.execute(
             text("UPDATE wallet.outbox SET published_at = now(), kafka_partition = 0, kafka_offset = id")
         )
@@ -227,21 +220,19 @@ async def test_a_replay_that_is_stopped_tells_where_to_go_on(
     assert f"--from-id {ids[done]}" in ended.stderr
 
 
-async def test_parked_events_are_something_wrong(
-    walletctl: WalletCtl, database_url: str, outbox: Outbox, engine: AsyncEngine
-) -> None:
+async def test_parked_events_are_something_wrong(walletctl: WalletCtl, database_url: str, outbox: Outbox) -> None:
     await outbox.write(uuid4())
     assert walletctl("outbox", "status", DATABASE_URL=database_url).returncode == Exit.OK
-    async with engine.begin() as connection:
+    async with outbox.engine.begin() as connection:
         await connection.execute(text("UPDATE wallet.outbox SET parked_at = now()"))
     assert walletctl("outbox", "status", DATABASE_URL=database_url).returncode == Exit.FOUND_WRONG
 
 
 async def test_outbox_ids_out_of_order_are_something_wrong_and_migrating_mends_them(
-    walletctl: WalletCtl, database_url: str, outbox: Outbox, engine: AsyncEngine
+    walletctl: WalletCtl, database_url: str, outbox: Outbox
 ) -> None:
     await outbox.write(uuid4(), 3)
-    async with engine.begin() as connection:
+    async with outbox.engine.begin() as connection:
         await connection.execute(text("UPDATE wallet.outbox_lanes SET low_water = 3"))
         await connection.execute(text("SELECT setval('wallet.outbox_id_seq', 1)"))
     wrong = walletctl("outbox", "status", DATABASE_URL=database_url)
@@ -294,11 +285,9 @@ async def test_an_event_is_parked_skipped_and_its_wallet_released(
     assert walletctl("outbox", "retry", second, **at).returncode == Exit.FOUND_WRONG
 
 
-async def test_releasing_every_wallet_wants_yes(
-    walletctl: WalletCtl, database_url: str, outbox: Outbox, engine: AsyncEngine
-) -> None:
+async def test_releasing_every_wallet_wants_yes(walletctl: WalletCtl, database_url: str, outbox: Outbox) -> None:
     await outbox.write(uuid4(), 2)
-    async with engine.begin() as connection:
+    async with outbox.engine.begin() as connection:
         await connection.execute(text("UPDATE wallet.outbox SET parked_at = now()"))
     at = {"DATABASE_URL": database_url}
     assert walletctl("outbox", "retry", **at).returncode == Exit.USAGE
@@ -309,11 +298,9 @@ async def test_releasing_every_wallet_wants_yes(
     assert printed(released) == {"released": 2, "wallets": 1}
 
 
-async def test_old_events_are_pruned_after_a_dry_run(
-    walletctl: WalletCtl, database_url: str, outbox: Outbox, engine: AsyncEngine
-) -> None:
+async def test_old_events_are_pruned_after_a_dry_run(walletctl: WalletCtl, database_url: str, outbox: Outbox) -> None:
     await outbox.write(uuid4(), 3)
-    async with engine.begin() as connection:
+    async with outbox.engine.begin() as connection:
         await connection.execute(
             text("""
                 UPDATE wallet.outbox SET created_at = now() - interval '8 days', kafka_partition = 0, kafka_offset = id,

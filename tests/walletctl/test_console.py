@@ -10,7 +10,6 @@ from uuid import uuid4
 
 import pytest
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from support.outboxes import Outbox
 from walletctl import console
@@ -59,12 +58,12 @@ def test_json_says_the_same_in_escapes(capfd: pytest.CaptureFixture[str]) -> Non
     ids=" ".join,
 )
 async def test_a_record_does_not_command_the_operators_terminal(
-    database_url: str, outbox: Outbox, engine: AsyncEngine, command: list[str]
+    database_url: str, outbox: Outbox, command: list[str]
 ) -> None:
     """On a real terminal, where rich writes sequences of its own: none of the record's is among them."""
     payload = json.dumps({"user_id": EVIL}, ensure_ascii=False)
     await outbox.write(uuid4(), 1, payload)
-    async with engine.begin() as connection:
+    async with outbox.engine.begin() as connection:
         await connection.execute(text("UPDATE wallet.outbox SET last_error = :evil"), {"evil": EVIL})
         await connection.execute(
             text("""

@@ -9,7 +9,6 @@ from uuid import uuid4
 import pytest
 import typer
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from support.outboxes import Outbox
 from walletctl.console import Exit
@@ -45,11 +44,11 @@ def test_what_is_no_moment_is_refused_with_its_name(said: str) -> None:
 
 @pytest.mark.parametrize("command", [["list"], ["replay", "--dry-run"]], ids=" ".join)
 async def test_every_command_that_takes_a_time_converts_its_offset(
-    database_url: str, outbox: Outbox, engine: AsyncEngine, command: list[str]
+    database_url: str, outbox: Outbox, command: list[str]
 ) -> None:
     """Three rows, at 21:00, 22:00 and 23:00 UTC; from 23:30 at +02:00 on there are two, and before it is one."""
     await outbox.write(uuid4(), 3)
-    async with engine.begin() as connection:
+    async with outbox.engine.begin() as connection:
         await connection.execute(
             text("""
                 UPDATE wallet.outbox SET published_at = now(), kafka_partition = 0, kafka_offset = id,

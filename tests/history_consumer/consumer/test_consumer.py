@@ -28,9 +28,8 @@ from history_consumer.run import consume
 from history_consumer.settings import ConsumerSettings
 from support.foreign_transactions import Stranger
 from support.history_events import TRACEPARENT, AnyEvent, Topic, Wallet
+from support.history_pipeline import HistoryPipeline
 
-NewConsumer = Callable[..., HistoryConsumer]
-Rows = Callable[..., Awaitable[list[Any]]]
 Eventually = Callable[..., Awaitable[Any]]
 
 HISTORY = "SELECT wallet_id, wallet_version, event_id, event_type FROM history.transaction_events ORDER BY 1, 2"
@@ -62,43 +61,12 @@ def metric(name: str, **labels: str) -> float:
     return REGISTRY.get_sample_value(f"history_{name}", labels) or 0.0
 
 
-@pytest.fixture
-def position(rows: Rows, topic: str) -> Callable[[int], Awaitable[int]]:
-    async def read(partition: int = 0) -> int:
-        found = await rows(
-            "SELECT next_offset FROM history.processed_offsets WHERE topic = :topic AND partition = :partition",
-            topic=topic,
-            partition=partition,
-        )
-        return int(found[0][0]) if found else -1
-
-    return read
-
-
-@pytest.fixture
-def reached(position: Callable[[int], Awaitable[int]]) -> Callable[..., Callable[[], Awaitable[bool]]]:
-    """Return a condition: the stored position of the partition is there."""
-
-    def condition(offset: int, partition: int = 0) -> Callable[[], Awaitable[bool]]:
-        async def holds() -> bool:
-            return await position(partition) == offset
-
-        return holds
-
-    return condition
-
-
-Reached = Callable[..., Callable[[], Awaitable[bool]]]
-
-
-async def test_events_become_rows_of_each_wallet_they_touched(
-    new_consumer: NewConsumer, events: Topic, rows: Rows, reached: Reached
-) -> None:
+async def test_events_become_rows_of_each_wallet_they_touched(pipeline: HistoryPipeline) -> None:
     ada, bob = Wallet("ada"), Wallet("bob")
     made: list[AnyEvent] = [ada.created(), bob.created(), ada.funded(), ada.sent(bob), bob.sent(ada)]
-    events.produce(*made)
-    await drive(new_consumer(), reached(5))
-    history = await rows(HISTORY)
+    pipeline.topic.produce(*made)
+    await drive(pipeline.new_consumer(), pipeline.reached(5))
+    history = await pipeline.rows(HISTORY)
     assert [row[1:] for row in history if row[0] == ada.id] == [
         (1, made[0].event_id, "WALLET_CREATED"),
         (2, made[2].event_id, "WALLET_FUNDED"),
@@ -106,120 +74,115 @@ async def test_events_become_rows_of_each_wallet_they_touched(
         (4, made[4].event_id, "TRANSFER_RECEIVED"),
     ]
     assert [row[1] for row in history if row[0] == bob.id] == [1, 2, 3]
-    assert await rows("SELECT event_count, max_version, user_id FROM history.wallet_progress ORDER BY user_id") == [
+    assert await pipeline.rows(
+        "SELECT event_count, max_version, user_id FROM history.wallet_progress ORDER BY user_id"
+    ) == [
         (4, 4, "ada"),
         (3, 3, "bob"),
     ]
 
 
-async def test_an_event_delivered_again_at_another_offset_takes_effect_once(
-    new_consumer: NewConsumer, events: Topic, rows: Rows, reached: Reached
-) -> None:
+async def test_an_event_delivered_again_at_another_offset_takes_effect_once(pipeline: HistoryPipeline) -> None:
     ada, bob = Wallet("ada"), Wallet("bob")
     made: list[AnyEvent] = [ada.created(), bob.created(), ada.funded(), ada.sent(bob)]
-    events.produce(*made, *made)
-    consumer = new_consumer(consumer_batch_records=3)
+    pipeline.topic.produce(*made, *made)
+    consumer = pipeline.new_consumer(consumer_batch_records=3)
     duplicates = metric("rows_total", outcome="duplicate")
-    await drive(consumer, reached(8))
-    events.produce(*made)
-    await drive(consumer, reached(12))
-    assert len(await rows(HISTORY)) == 5
-    assert await rows("SELECT sum(event_count) FROM history.wallet_progress") == [(5,)]
-    assert await rows("SELECT count(*) FROM history.dead_letters") == [(0,)]
+    await drive(consumer, pipeline.reached(8))
+    pipeline.topic.produce(*made)
+    await drive(consumer, pipeline.reached(12))
+    assert len(await pipeline.rows(HISTORY)) == 5
+    assert await pipeline.rows("SELECT sum(event_count) FROM history.wallet_progress") == [(5,)]
+    assert await pipeline.rows("SELECT count(*) FROM history.dead_letters") == [(0,)]
     assert metric("rows_total", outcome="duplicate") - duplicates == 10
 
 
-async def test_poison_is_put_aside_whole_and_the_rest_goes_on(
-    new_consumer: NewConsumer, events: Topic, rows: Rows, reached: Reached
-) -> None:
+async def test_poison_is_put_aside_whole_and_the_rest_goes_on(pipeline: HistoryPipeline) -> None:
     ada = Wallet()
-    events.produce(ada.created(), b"\xff\x00{", None, b'{"event_type": "A\\u0000"}', ada.funded())
-    await drive(new_consumer(), reached(5))
-    assert [row[1] for row in await rows(HISTORY)] == [1, 2]
-    letters = await rows('SELECT "offset", reason, key, value, headers FROM history.dead_letters ORDER BY 1')
+    pipeline.topic.produce(ada.created(), b"\xff\x00{", None, b'{"event_type": "A\\u0000"}', ada.funded())
+    await drive(pipeline.new_consumer(), pipeline.reached(5))
+    assert [row[1] for row in await pipeline.rows(HISTORY)] == [1, 2]
+    letters = await pipeline.rows('SELECT "offset", reason, key, value, headers FROM history.dead_letters ORDER BY 1')
     assert [letter[:2] for letter in letters] == [(1, "not-json"), (2, "tombstone"), (3, "unknown-type")]
     assert letters[0][2:4] == (b"k\xff", b"\xff\x00{")
     assert letters[1][3] is None
     assert letters[0][4] == [["traceparent", TRACEPARENT], ["odd", {"base64": "/w=="}], ["none", None]]
 
 
-async def test_another_event_at_a_taken_version_is_an_alarm_and_is_applied_nowhere(
-    new_consumer: NewConsumer, events: Topic, rows: Rows, reached: Reached
-) -> None:
+async def test_another_event_at_a_taken_version_is_an_alarm_and_is_applied_nowhere(pipeline: HistoryPipeline) -> None:
     ada, bob = Wallet("ada"), Wallet("bob")
     first: list[AnyEvent] = [ada.created(), bob.created(), ada.funded()]
-    events.produce(*first)
-    consumer = new_consumer()
-    await drive(consumer, reached(3))
+    pipeline.topic.produce(*first)
+    consumer = pipeline.new_consumer()
+    await drive(consumer, pipeline.reached(3))
     conflicts = metric("conflicts_total")
     forged = Wallet("ada", ada.id, version=1, balance=ada.balance)
     wrong = forged.sent(Wallet("bob", bob.id, version=1))
-    events.produce(wrong, bob.funded(), wrong)
-    await drive(consumer, reached(6))
+    pipeline.topic.produce(wrong, bob.funded(), wrong)
+    await drive(consumer, pipeline.reached(6))
     assert metric("conflicts_total") - conflicts == 2
-    assert await rows('SELECT "offset", reason FROM history.dead_letters ORDER BY 1') == [
+    assert await pipeline.rows('SELECT "offset", reason FROM history.dead_letters ORDER BY 1') == [
         (3, "version-conflict"),
         (5, "version-conflict"),
     ]
-    assert [row[2] for row in await rows(HISTORY) if row[0] == ada.id] == [first[0].event_id, first[2].event_id]
-    assert [row[3] for row in await rows(HISTORY) if row[0] == bob.id] == ["WALLET_CREATED", "WALLET_FUNDED"]
+    assert [row[2] for row in await pipeline.rows(HISTORY) if row[0] == ada.id] == [
+        first[0].event_id,
+        first[2].event_id,
+    ]
+    assert [row[3] for row in await pipeline.rows(HISTORY) if row[0] == bob.id] == ["WALLET_CREATED", "WALLET_FUNDED"]
 
 
-async def test_conflicts_inside_one_batch_leave_the_first_event(
-    new_consumer: NewConsumer, events: Topic, rows: Rows, reached: Reached
-) -> None:
+async def test_conflicts_inside_one_batch_leave_the_first_event(pipeline: HistoryPipeline) -> None:
     ada = Wallet()
     created = ada.created()
     twin = Wallet("ada", ada.id)
     moved = created.model_copy(update={"wallets": [created.wallets[0].model_copy(update={"version": 9})]})
     funded = ada.funded()
-    events.produce(created, twin.created(), moved, funded)
-    await drive(new_consumer(), reached(4))
-    assert [row[1:3] for row in await rows(HISTORY)] == [(1, created.event_id), (2, funded.event_id)]
-    assert await rows('SELECT "offset", reason FROM history.dead_letters ORDER BY 1') == [
+    pipeline.topic.produce(created, twin.created(), moved, funded)
+    await drive(pipeline.new_consumer(), pipeline.reached(4))
+    assert [row[1:3] for row in await pipeline.rows(HISTORY)] == [(1, created.event_id), (2, funded.event_id)]
+    assert await pipeline.rows('SELECT "offset", reason FROM history.dead_letters ORDER BY 1') == [
         (1, "version-conflict"),
         (2, "version-conflict"),
     ]
 
 
-async def test_what_only_the_database_refuses_is_put_aside_too(
-    new_consumer: NewConsumer, events: Topic, rows: Rows, reached: Reached
-) -> None:
-    await rows("ALTER TABLE history.transaction_events ADD CONSTRAINT strange CHECK (user_id <> 'mallory')")
+async def test_what_only_the_database_refuses_is_put_aside_too(pipeline: HistoryPipeline) -> None:
+    await pipeline.rows("ALTER TABLE history.transaction_events ADD CONSTRAINT strange CHECK (user_id <> 'mallory')")
     ada, mallory, bob = Wallet("ada"), Wallet("mallory"), Wallet("bob")
-    events.produce(ada.created(), mallory.created(), bob.created())
-    await drive(new_consumer(), reached(3))
-    assert len(await rows(HISTORY)) == 2
-    letters = await rows('SELECT "offset", reason, detail FROM history.dead_letters')
+    pipeline.topic.produce(ada.created(), mallory.created(), bob.created())
+    await drive(pipeline.new_consumer(), pipeline.reached(3))
+    assert len(await pipeline.rows(HISTORY)) == 2
+    letters = await pipeline.rows('SELECT "offset", reason, detail FROM history.dead_letters')
     assert [letter[:2] for letter in letters] == [(1, "refused-by-database")]
     assert "strange" in letters[0][2]
 
 
 async def test_a_consumer_whose_partition_was_taken_over_writes_nothing_and_joins_anew(
-    new_consumer: NewConsumer, events: Topic, rows: Rows, reached: Reached
+    pipeline: HistoryPipeline,
 ) -> None:
     ada = Wallet()
-    events.produce(ada.created())
-    consumer = new_consumer()
-    await drive(consumer, reached(1))
+    pipeline.topic.produce(ada.created())
+    consumer = pipeline.new_consumer()
+    await drive(consumer, pipeline.reached(1))
     takeovers = metric("takeovers_total")
     failures: list[TemporaryError] = []
     # Another consumer has applied the record at offset 1, so this one must not.
-    await rows("UPDATE history.processed_offsets SET next_offset = 2 WHERE next_offset = 1")
-    events.produce(ada.funded(), ada.funded())
-    await drive(consumer, reached(3), failures=failures)
+    await pipeline.rows("UPDATE history.processed_offsets SET next_offset = 2 WHERE next_offset = 1")
+    pipeline.topic.produce(ada.funded(), ada.funded())
+    await drive(consumer, pipeline.reached(3), failures=failures)
     assert metric("takeovers_total") - takeovers == 1
     assert [str(error) for error in failures] == ["kafka: another consumer moved partition 0"]
-    assert [row[1] for row in await rows(HISTORY)] == [1, 3]
+    assert [row[1] for row in await pipeline.rows(HISTORY)] == [1, 3]
 
 
 async def test_a_restarted_consumer_goes_on_where_the_database_says(
-    new_consumer: NewConsumer, events: Topic, rows: Rows, reached: Reached, consumer_settings: ConsumerSettings
+    pipeline: HistoryPipeline, consumer_settings: ConsumerSettings
 ) -> None:
     ada = Wallet()
-    events.produce(ada.created(), ada.funded())
-    first = new_consumer()
-    await drive(first, reached(2))
+    pipeline.topic.produce(ada.created(), ada.funded())
+    first = pipeline.new_consumer()
+    await drive(first, pipeline.reached(2))
     await first.close()
     # What Kafka believes doesn't matter.
     kafka = Consumer(
@@ -230,22 +193,18 @@ async def test_a_restarted_consumer_goes_on_where_the_database_says(
     )
     kafka.commit(offsets=[TopicPartition(consumer_settings.kafka_topic, 0, 4)], asynchronous=False)
     kafka.close()
-    events.produce(ada.funded(), ada.funded(), ada.funded())
+    pipeline.topic.produce(ada.funded(), ada.funded(), ada.funded())
     before = metric("records_total")
-    await drive(new_consumer(), reached(5))
+    await drive(pipeline.new_consumer(), pipeline.reached(5))
     assert metric("records_total") - before == 3
-    assert [row[1] for row in await rows(HISTORY)] == [1, 2, 3, 4, 5]
+    assert [row[1] for row in await pipeline.rows(HISTORY)] == [1, 2, 3, 4, 5]
 
 
 async def test_kafkas_own_commit_follows_the_database(
-    new_consumer: NewConsumer,
-    events: Topic,
-    reached: Reached,
-    consumer_settings: ConsumerSettings,
-    eventually: Eventually,
+    pipeline: HistoryPipeline, consumer_settings: ConsumerSettings, eventually: Eventually
 ) -> None:
-    events.produce(Wallet().created())
-    await drive(new_consumer(), reached(1))
+    pipeline.topic.produce(Wallet().created())
+    await drive(pipeline.new_consumer(), pipeline.reached(1))
     kafka = Consumer(
         {
             "bootstrap.servers": consumer_settings.kafka_bootstrap_servers,
@@ -263,17 +222,17 @@ async def test_kafkas_own_commit_follows_the_database(
 
 @pytest.mark.parametrize("protocol", ["classic", "consumer"])
 async def test_consumers_share_the_partitions_and_one_takes_over_from_the_other(
-    new_consumer: NewConsumer, events: Topic, rows: Rows, reached: Reached, protocol: str
+    pipeline: HistoryPipeline, protocol: str
 ) -> None:
     wallets = [Wallet(f"user-{number}") for number in range(3)]
-    first, second = (new_consumer(consumer_group_protocol=protocol) for _ in range(2))
+    first, second = (pipeline.new_consumer(consumer_group_protocol=protocol) for _ in range(2))
 
     def produce() -> None:
         for partition, wallet in enumerate(wallets):
-            events.produce(wallet.created() if not wallet.version else wallet.funded(), partition=partition)
+            pipeline.topic.produce(wallet.created() if not wallet.version else wallet.funded(), partition=partition)
 
     async def all_reached(offset: int) -> bool:
-        return all([await reached(offset, partition)() for partition in range(3)])
+        return all([await pipeline.reached(offset, partition)() for partition in range(3)])
 
     produce()
     await drive(first, lambda: all_reached(1))
@@ -289,20 +248,18 @@ async def test_consumers_share_the_partitions_and_one_takes_over_from_the_other(
     produce()
     await drive(second, lambda: all_reached(3))
     assert sorted(second.assignment.held) == [0, 1, 2]
-    assert [row[1] for row in await rows(HISTORY)] == [1, 2, 3] * 3
-    assert await rows("SELECT count(*) FROM history.dead_letters") == [(0,)]
+    assert [row[1] for row in await pipeline.rows(HISTORY)] == [1, 2, 3] * 3
+    assert await pipeline.rows("SELECT count(*) FROM history.dead_letters") == [(0,)]
 
 
-async def test_records_in_hand_survive_a_database_that_is_away(
-    new_consumer: NewConsumer, events: Topic, engine: AsyncEngine, rows: Rows, reached: Reached
-) -> None:
+async def test_records_in_hand_survive_a_database_that_is_away(pipeline: HistoryPipeline) -> None:
     ada = Wallet()
-    events.produce(ada.created())
-    consumer = new_consumer()
-    await drive(consumer, reached(1))
+    pipeline.topic.produce(ada.created())
+    consumer = pipeline.new_consumer()
+    await drive(consumer, pipeline.reached(1))
     async with unreachable_engine() as away:
         consumer._engine = away
-        events.produce(ada.funded(), ada.funded())
+        pipeline.topic.produce(ada.funded(), ada.funded())
         failures: list[TemporaryError] = []
 
         async def failed_often() -> bool:
@@ -311,16 +268,14 @@ async def test_records_in_hand_survive_a_database_that_is_away(
         await drive(consumer, failed_often, failures=failures)
         assert {error.dependency for error in failures} == {"database"}
         assert sorted(consumer.assignment.held) == [0, 1, 2]
-    consumer._engine = engine
-    await drive(consumer, reached(3))
-    assert [row[1] for row in await rows(HISTORY)] == [1, 2, 3]
+    consumer._engine = pipeline.engine
+    await drive(consumer, pipeline.reached(3))
+    assert [row[1] for row in await pipeline.rows(HISTORY)] == [1, 2, 3]
 
 
-async def test_a_group_joined_while_the_database_is_away_is_read_when_it_is_back(
-    new_consumer: NewConsumer, events: Topic, engine: AsyncEngine, reached: Reached
-) -> None:
-    events.produce(Wallet().created())
-    consumer = new_consumer()
+async def test_a_group_joined_while_the_database_is_away_is_read_when_it_is_back(pipeline: HistoryPipeline) -> None:
+    pipeline.topic.produce(Wallet().created())
+    consumer = pipeline.new_consumer()
     async with unreachable_engine() as away:
         consumer._engine = away
         failures: list[TemporaryError] = []
@@ -330,16 +285,16 @@ async def test_a_group_joined_while_the_database_is_away_is_read_when_it_is_back
 
         await drive(consumer, failed_often, failures=failures)
         assert sorted(consumer.assignment.pending) == [0, 1, 2]
-    consumer._engine = engine
-    await drive(consumer, reached(1))
+    consumer._engine = pipeline.engine
+    await drive(consumer, pipeline.reached(1))
 
 
 async def test_a_commit_whose_answer_was_lost_is_not_taken_for_a_takeover(
-    new_consumer: NewConsumer, events: Topic, rows: Rows, reached: Reached, monkeypatch: pytest.MonkeyPatch
+    pipeline: HistoryPipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ada = Wallet()
-    events.produce(ada.created(), ada.funded())
-    consumer = new_consumer()
+    pipeline.topic.produce(ada.created(), ada.funded())
+    consumer = pipeline.new_consumer()
     lost: list[Any] = []
 
     async def apply_and_lose_the_answer(*arguments: Any) -> Any:
@@ -351,53 +306,47 @@ async def test_a_commit_whose_answer_was_lost_is_not_taken_for_a_takeover(
 
     monkeypatch.setattr(consumer_module, "apply", apply_and_lose_the_answer)
     takeovers = metric("takeovers_total")
-    await drive(consumer, reached(2), failures=[])
-    events.produce(ada.funded())
-    await drive(consumer, reached(3))
+    await drive(consumer, pipeline.reached(2), failures=[])
+    pipeline.topic.produce(ada.funded())
+    await drive(consumer, pipeline.reached(3))
     assert lost
     assert metric("takeovers_total") == takeovers
-    assert [row[1] for row in await rows(HISTORY)] == [1, 2, 3]
+    assert [row[1] for row in await pipeline.rows(HISTORY)] == [1, 2, 3]
 
 
 async def test_a_position_that_the_topic_no_longer_has_halts_that_partition_only(
-    new_consumer: NewConsumer,
-    events: Topic,
-    reached: Reached,
-    kafka_admin: AdminClient,
-    topic: str,
+    pipeline: HistoryPipeline, kafka_admin: AdminClient, topic: str
 ) -> None:
     ada, bob = Wallet(), Wallet()
-    events.produce(ada.created(), ada.funded(), partition=0)
+    pipeline.topic.produce(ada.created(), ada.funded(), partition=0)
     await asyncio.wrap_future(kafka_admin.delete_records([TopicPartition(topic, 0, 2)])[TopicPartition(topic, 0)])
-    consumer = new_consumer()
+    consumer = pipeline.new_consumer()
 
     async def halted() -> bool:
         return 0 in consumer.assignment.halted
 
     await drive(consumer, halted)
-    events.produce(bob.created(), partition=1)
-    await drive(consumer, reached(1, partition=1))
-    assert await reached(0, partition=0)()
+    pipeline.topic.produce(bob.created(), partition=1)
+    await drive(consumer, pipeline.reached(1, partition=1))
+    assert await pipeline.reached(0, partition=0)()
     assert "walletctl history rebuild" in consumer.assignment.halted[0]
     assert "partition 0 halted" in consumer._health.checks["kafka"]
     assert metric("partitions_halted") == 1
 
 
-async def test_a_recreated_topic_halts_what_was_read_from_the_old_one(
-    new_consumer: NewConsumer, events: Topic, rows: Rows, reached: Reached
-) -> None:
-    events.produce(Wallet().created(), partition=0)
-    events.produce(Wallet().created(), partition=1)
-    first = new_consumer()
-    await drive(first, reached(1, partition=1))
-    await drive(first, reached(1, partition=0))
+async def test_a_recreated_topic_halts_what_was_read_from_the_old_one(pipeline: HistoryPipeline) -> None:
+    pipeline.topic.produce(Wallet().created(), partition=0)
+    pipeline.topic.produce(Wallet().created(), partition=1)
+    first = pipeline.new_consumer()
+    await drive(first, pipeline.reached(1, partition=1))
+    await drive(first, pipeline.reached(1, partition=0))
     await first.close()
-    await rows("UPDATE history.processed_offsets SET topic_id = 'of-the-topic-before' WHERE partition = 0")
-    second = new_consumer()
-    events.produce(Wallet().created(), partition=0)
-    events.produce(Wallet().created(), partition=1)
-    await drive(second, reached(2, partition=1))
-    assert await reached(1, partition=0)()
+    await pipeline.rows("UPDATE history.processed_offsets SET topic_id = 'of-the-topic-before' WHERE partition = 0")
+    second = pipeline.new_consumer()
+    pipeline.topic.produce(Wallet().created(), partition=0)
+    pipeline.topic.produce(Wallet().created(), partition=1)
+    await drive(second, pipeline.reached(2, partition=1))
+    assert await pipeline.reached(1, partition=0)()
     assert "was recreated" in second.assignment.halted[0]
     second.membership.topic_id = "of-the-topic-after"
     await second.run_once()
@@ -405,41 +354,41 @@ async def test_a_recreated_topic_halts_what_was_read_from_the_old_one(
 
 
 async def test_a_partition_stops_at_the_first_event_of_a_newer_epoch_until_the_history_is_in_line_with_it(
-    new_consumer: NewConsumer, events: Topic, rows: Rows, reached: Reached
+    pipeline: HistoryPipeline,
 ) -> None:
     ada, bob = Wallet("ada"), Wallet("bob")
-    events.produce(ada.created())
-    consumer = new_consumer()
-    await drive(consumer, reached(1))
+    pipeline.topic.produce(ada.created())
+    consumer = pipeline.new_consumer()
+    await drive(consumer, pipeline.reached(1))
     # Nonsense is nonsense in any epoch, and stops nobody.
-    events.produce(b"{", partition=0, source_epoch=b"9")
-    await drive(consumer, reached(2))
-    events.produce(ada.funded(), partition=0, source_epoch=b"2")
-    events.produce(b"{", partition=0)
-    events.produce(bob.created(), partition=1)
+    pipeline.topic.produce(b"{", partition=0, source_epoch=b"9")
+    await drive(consumer, pipeline.reached(2))
+    pipeline.topic.produce(ada.funded(), partition=0, source_epoch=b"2")
+    pipeline.topic.produce(b"{", partition=0)
+    pipeline.topic.produce(bob.created(), partition=1)
 
     async def halted() -> bool:
         return 0 in consumer.assignment.halted
 
     await drive(consumer, halted)
-    await drive(consumer, reached(1, partition=1))
+    await drive(consumer, pipeline.reached(1, partition=1))
     assert "walletctl history rebuild" in consumer.assignment.halted[0]
-    assert await reached(2)()
-    await rows("UPDATE history.processed_offsets SET source_epoch = 2")
+    assert await pipeline.reached(2)()
+    await pipeline.rows("UPDATE history.processed_offsets SET source_epoch = 2")
     await consumer.close()
-    await drive(consumer, reached(4))
+    await drive(consumer, pipeline.reached(4))
     assert consumer.assignment.halted == {}
 
 
 async def test_after_the_history_was_stopped_no_batch_is_committed_and_no_partition_is_read(
-    new_consumer: NewConsumer, events: Topic, rows: Rows, reached: Reached
+    pipeline: HistoryPipeline,
 ) -> None:
     ada = Wallet()
-    events.produce(ada.created())
-    consumer = new_consumer()
-    await drive(consumer, reached(1))
-    await rows("UPDATE history.processed_offsets SET source_epoch = 0")
-    events.produce(ada.funded())
+    pipeline.topic.produce(ada.created())
+    consumer = pipeline.new_consumer()
+    await drive(consumer, pipeline.reached(1))
+    await pipeline.rows("UPDATE history.processed_offsets SET source_epoch = 0")
+    pipeline.topic.produce(ada.funded())
     failures: list[TemporaryError] = []
 
     async def halted() -> bool:
@@ -447,57 +396,55 @@ async def test_after_the_history_was_stopped_no_batch_is_committed_and_no_partit
 
     await drive(consumer, halted, failures=failures)
     assert "another consumer moved partition 0" in str(failures[0])
-    assert [row[1] for row in await rows(HISTORY)] == [1]
+    assert [row[1] for row in await pipeline.rows(HISTORY)] == [1]
 
 
-async def test_a_new_partition_is_in_the_epoch_of_the_others(
-    new_consumer: NewConsumer, events: Topic, rows: Rows, reached: Reached
-) -> None:
-    first = new_consumer()
-    events.produce(Wallet().created())
-    await drive(first, reached(1))
+async def test_a_new_partition_is_in_the_epoch_of_the_others(pipeline: HistoryPipeline) -> None:
+    first = pipeline.new_consumer()
+    pipeline.topic.produce(Wallet().created())
+    await drive(first, pipeline.reached(1))
     await first.close()
-    await rows("DELETE FROM history.processed_offsets WHERE partition = 1")
-    await rows("UPDATE history.processed_offsets SET source_epoch = 2")
-    events.produce(Wallet().created(), partition=1, source_epoch=b"2")
-    await drive(new_consumer(), reached(1, partition=1))
-    assert len(await rows(HISTORY)) == 2
+    await pipeline.rows("DELETE FROM history.processed_offsets WHERE partition = 1")
+    await pipeline.rows("UPDATE history.processed_offsets SET source_epoch = 2")
+    pipeline.topic.produce(Wallet().created(), partition=1, source_epoch=b"2")
+    await drive(pipeline.new_consumer(), pipeline.reached(1, partition=1))
+    assert len(await pipeline.rows(HISTORY)) == 2
 
 
 async def test_a_topic_that_is_not_there_yet_is_waited_for(
-    new_consumer: NewConsumer, kafka_admin: AdminClient, kafka_bootstrap_servers: str, rows: Rows
+    pipeline: HistoryPipeline, kafka_admin: AdminClient, kafka_bootstrap_servers: str
 ) -> None:
     name = f"later_{uuid4().hex}"
-    consumer = new_consumer(kafka_topic=name)
+    consumer = pipeline.new_consumer(kafka_topic=name)
     with pytest.raises(TemporaryError, match="not there yet"):
         await consumer.run_once()
     await ensure_topic(kafka_admin, name, 1, {})
     Topic(kafka_bootstrap_servers, name).produce(Wallet().created())
 
     async def arrived() -> bool:
-        return len(await rows(HISTORY)) == 1
+        return len(await pipeline.rows(HISTORY)) == 1
 
     await drive(consumer, arrived, failures=[])
     kafka_admin.delete_topics([name])
 
 
 async def test_a_consumer_that_gets_nothing_of_what_the_broker_has_joins_anew_and_goes_on(
-    new_consumer: NewConsumer, events: Topic, reached: Reached, topic: str, monkeypatch: pytest.MonkeyPatch
+    pipeline: HistoryPipeline, topic: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stall_detector, "PATIENCE_SECONDS", 0.6)
     ada = Wallet()
-    events.produce(ada.created())
-    consumer = new_consumer()
-    await drive(consumer, reached(1))
+    pipeline.topic.produce(ada.created())
+    consumer = pipeline.new_consumer()
+    await drive(consumer, pipeline.reached(1))
     assert consumer.membership.subscription is not None
     consumer.membership.subscription._consumer.pause([TopicPartition(topic, 0)])
     before = metric("standstills_total")
     failures: list[TemporaryError] = []
-    events.produce(ada.funded())
+    pipeline.topic.produce(ada.funded())
 
     async def looked_and_arrived() -> bool:
         await consumer.look_at_ends(3)
-        return await reached(2)()
+        return await pipeline.reached(2)()
 
     await drive(consumer, looked_and_arrived, failures=failures)
     assert [str(error) for error in failures] == ["kafka: nothing comes from partitions 0, though the broker has more"]
@@ -512,29 +459,29 @@ def stranger(kafka_bootstrap_servers: str, topic: str) -> Iterator[Stranger]:
 
 
 async def test_a_strangers_open_transaction_holds_nothing_up_and_its_records_are_put_aside(
-    new_consumer: NewConsumer, events: Topic, rows: Rows, reached: Reached, stranger: Stranger
+    pipeline: HistoryPipeline, stranger: Stranger
 ) -> None:
     ada = Wallet()
-    events.produce(ada.created())
+    pipeline.topic.produce(ada.created())
     stranger.write(b"whatever it is")
-    events.produce(ada.funded())
-    await drive(new_consumer(), reached(3))
-    assert [row[1] for row in await rows(HISTORY)] == [1, 2]
-    assert await rows('SELECT "offset", reason FROM history.dead_letters') == [(1, "not-json")]
+    pipeline.topic.produce(ada.funded())
+    await drive(pipeline.new_consumer(), pipeline.reached(3))
+    assert [row[1] for row in await pipeline.rows(HISTORY)] == [1, 2]
+    assert await pipeline.rows('SELECT "offset", reason FROM history.dead_letters') == [(1, "not-json")]
 
 
 async def test_what_a_stranger_took_back_counts_as_what_it_wrote_does(
-    new_consumer: NewConsumer, events: Topic, rows: Rows, reached: Reached, stranger: Stranger
+    pipeline: HistoryPipeline, stranger: Stranger
 ) -> None:
     ada = Wallet()
     created = ada.created()
     forged = Wallet("ada", ada.id, version=1, balance=ada.balance).funded("1000000.00")
     stranger.write(created.encode().encode(), forged.encode().encode(), b"{")
     stranger.abort()
-    events.produce(created, ada.funded())
-    await drive(new_consumer(), reached(6))
-    assert [row[2] for row in await rows(HISTORY)] == [created.event_id, forged.event_id]
-    assert await rows('SELECT "offset", reason FROM history.dead_letters ORDER BY 1') == [
+    pipeline.topic.produce(created, ada.funded())
+    await drive(pipeline.new_consumer(), pipeline.reached(6))
+    assert [row[2] for row in await pipeline.rows(HISTORY)] == [created.event_id, forged.event_id]
+    assert await pipeline.rows('SELECT "offset", reason FROM history.dead_letters ORDER BY 1') == [
         (2, "not-json"),
         (5, "version-conflict"),
     ]
@@ -542,19 +489,15 @@ async def test_what_a_stranger_took_back_counts_as_what_it_wrote_does(
 
 @pytest.mark.parametrize("end", ["commit", "abort"])
 async def test_behind_the_markers_of_transactions_the_consumer_is_at_the_end_and_nothing_stands_still(
-    new_consumer: NewConsumer,
-    events: Topic,
-    rows: Rows,
-    reached: Reached,
+    pipeline: HistoryPipeline,
     stranger: Stranger,
-    engine: AsyncEngine,
     kafka_bootstrap_servers: str,
     end: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(stall_detector, "PATIENCE_SECONDS", 0.6)
     ada = Wallet()
-    consumer, before = new_consumer(), metric("standstills_total")
+    consumer, before = pipeline.new_consumer(), metric("standstills_total")
     looks: list[float] = []
 
     async def looked_for_long() -> bool:
@@ -564,40 +507,38 @@ async def test_behind_the_markers_of_transactions_the_consumer_is_at_the_end_and
 
     made: list[AnyEvent] = [ada.created(), ada.funded()]
     for number, event in enumerate(made, start=1):
-        events.produce(event)
+        pipeline.topic.produce(event)
         stranger.write(b"whatever it is")
         getattr(stranger, end)()
         # An event, a record, a marker.
-        await drive(consumer, reached(3 * number))
-        assert (await history_status(engine, Broker(kafka_bootstrap_servers, -1))).lag == 0
+        await drive(consumer, pipeline.reached(3 * number))
+        assert (await history_status(pipeline.engine, Broker(kafka_bootstrap_servers, -1))).lag == 0
     await drive(consumer, looked_for_long)
     assert metric("standstills_total") == before
     assert consumer._health.checks["kafka"] == "ok"
     # What is in hand with the end of the partition, and behind it, is applied; and so it is by the next membership.
     await consumer.close()
-    events.produce(ada.funded())
-    await drive(consumer, reached(7))
-    assert [row[1] for row in await rows(HISTORY)] == [1, 2, 3]
+    pipeline.topic.produce(ada.funded())
+    await drive(consumer, pipeline.reached(7))
+    assert [row[1] for row in await pipeline.rows(HISTORY)] == [1, 2, 3]
 
 
-async def test_an_end_behind_markers_hides_no_event_of_a_newer_epoch(
-    new_consumer: NewConsumer, events: Topic, reached: Reached, position: Callable[[], Awaitable[int]]
-) -> None:
+async def test_an_end_behind_markers_hides_no_event_of_a_newer_epoch(pipeline: HistoryPipeline) -> None:
     ada = Wallet()
-    events.produce(ada.created())
-    consumer = new_consumer()
-    await drive(consumer, reached(1))
+    pipeline.topic.produce(ada.created())
+    consumer = pipeline.new_consumer()
+    await drive(consumer, pipeline.reached(1))
     held = consumer.assignment.held[0]
     ahead = Message(offset=1, value=ada.funded().encode().encode(), headers=[("ce_sourceepoch", b"2")])
     end = Message(offset=3, error=KafkaError(KafkaError._PARTITION_EOF))
     consumer._batch = [record_of(ahead, held), end_of(end, held)]
     await consumer.run_once()
     assert list(consumer.assignment.halted) == [0]
-    assert await position() == 1
+    assert await pipeline.position() == 1
 
 
 async def test_what_a_membership_that_ended_still_hears_of_the_group_changes_nothing_of_the_next(
-    new_consumer: NewConsumer, events: Topic, reached: Reached
+    pipeline: HistoryPipeline,
 ) -> None:
     class Part:
         """A partition, as the callbacks name it."""
@@ -606,15 +547,15 @@ async def test_what_a_membership_that_ended_still_hears_of_the_group_changes_not
             self.partition = partition
 
     ada, parts, others = Wallet(), [Part(0), Part(1), Part(2)], [Part(7)]
-    events.produce(ada.created())
-    consumer = new_consumer()
-    await drive(consumer, reached(1))
+    pipeline.topic.produce(ada.created())
+    consumer = pipeline.new_consumer()
+    await drive(consumer, pipeline.reached(1))
     old: Any = consumer.membership.subscription
     await consumer.close()
     assert metric("partitions_held") == 0
     assert not consumer.assignment.held
-    events.produce(ada.funded())
-    await drive(consumer, reached(2))
+    pipeline.topic.produce(ada.funded())
+    await drive(consumer, pipeline.reached(2))
     for hear in (old._on_assign, old._on_revoke, old._on_lost):
         hear(mock.Mock(), parts)
         hear(mock.Mock(), others)
@@ -625,12 +566,12 @@ async def test_what_a_membership_that_ended_still_hears_of_the_group_changes_not
     assert (sorted(found.held), sorted(found.pending), dict(found.halted)) == ([0, 1, 2], [], {})
     assert metric("partitions_held") == 3
     assert consumer._health.checks["kafka"] == "ok"
-    events.produce(ada.funded())
-    await drive(consumer, reached(3))
+    pipeline.topic.produce(ada.funded())
+    await drive(consumer, pipeline.reached(3))
 
 
-async def test_a_session_timeout_that_the_broker_refuses_is_told_by_its_name(new_consumer: NewConsumer) -> None:
-    consumer = new_consumer(consumer_session_timeout_seconds=0.5)
+async def test_a_session_timeout_that_the_broker_refuses_is_told_by_its_name(pipeline: HistoryPipeline) -> None:
+    consumer = pipeline.new_consumer(consumer_session_timeout_seconds=0.5)
     failures: list[TemporaryError] = []
 
     async def failed() -> bool:
@@ -641,17 +582,12 @@ async def test_a_session_timeout_that_the_broker_refuses_is_told_by_its_name(new
 
 
 async def test_a_stopped_consumer_leaves_the_group_at_once(
-    consumer_settings: ConsumerSettings,
-    new_consumer: NewConsumer,
-    events: Topic,
-    rows: Rows,
-    reached: Reached,
-    eventually: Eventually,
+    consumer_settings: ConsumerSettings, pipeline: HistoryPipeline, eventually: Eventually
 ) -> None:
     stop, health, ada = asyncio.Event(), Health(), Wallet()
-    events.produce(ada.created())
+    pipeline.topic.produce(ada.created())
     running = asyncio.create_task(consume(consumer_settings, stop, health))
-    await eventually(reached(1))
+    await eventually(pipeline.reached(1))
 
     async def ready() -> bool:
         return health.checks == {"database": "ok", "kafka": "ok"}
@@ -659,10 +595,10 @@ async def test_a_stopped_consumer_leaves_the_group_at_once(
     await eventually(ready)
     stop.set()
     await asyncio.wait_for(running, 10)
-    events.produce(ada.funded())
+    pipeline.topic.produce(ada.funded())
     async with asyncio.timeout(3):  # well below the session timeout
-        await drive(new_consumer(), reached(2))
-    assert [row[1] for row in await rows(HISTORY)] == [1, 2]
+        await drive(pipeline.new_consumer(), pipeline.reached(2))
+    assert [row[1] for row in await pipeline.rows(HISTORY)] == [1, 2]
 
 
 @asynccontextmanager

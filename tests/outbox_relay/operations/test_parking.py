@@ -7,7 +7,6 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from confluent_kafka import Message
 from sqlalchemy import RowMapping, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -18,9 +17,7 @@ from outbox_relay.operations import inspection, parking, replay
 from outbox_relay.operations.parking import RowStateError
 from outbox_relay.relay import Relay
 from support.outboxes import Outbox, drain, write_rows
-
-NewRelay = Callable[..., Relay]
-ReadTopic = Callable[[], list[Message]]
+from support.relay_pipeline import RelayPipeline
 
 POISON = f'{{"too": "{"x" * 2_000_000}"}}'
 
@@ -39,10 +36,10 @@ async def audits(engine: AsyncEngine) -> list[RowMapping]:
         return list((await connection.execute(text("SELECT * FROM wallet.outbox_audit ORDER BY id"))).mappings())
 
 
-async def order_in_topic(outbox: Outbox, read_topic: ReadTopic, wallet: UUID) -> list[int]:
+async def order_in_topic(pipeline: RelayPipeline, wallet: UUID) -> list[int]:
     """The outbox ids of the wallet's records, in the topic's order."""
-    ids = {str(row["event_id"]).encode(): row["id"] for row in await outbox.rows()}
-    own = [message for message in read_topic() if message.key() == str(wallet).encode()]
+    ids = {str(row["event_id"]).encode(): row["id"] for row in await pipeline.rows()}
+    own = [message for message in pipeline.read_topic() if message.key() == str(wallet).encode()]
     return [ids[dict(message.headers() or [])["ce_id"]] for message in own]  # type: ignore[index]
 
 
@@ -58,58 +55,55 @@ async def poisoned_wallet(outbox: Outbox, relay: Relay) -> tuple[UUID, list[int]
     return wallet, [row["id"] for row in rows]
 
 
-async def test_after_the_cause_is_gone_a_retry_publishes_all_of_the_wallet_in_order(
-    outbox: Outbox, engine: AsyncEngine, new_relay: NewRelay, read_topic: ReadTopic
-) -> None:
-    relay = new_relay()
-    wallet, ids = await poisoned_wallet(outbox, relay)
-    await sql(engine, "UPDATE wallet.outbox SET payload = '{}' WHERE id = :id", id=ids[1])
-    assert await retry(engine, wallet, "mended") == ids[1:]
-    await outbox.write(wallet, 2)
+async def test_after_the_cause_is_gone_a_retry_publishes_all_of_the_wallet_in_order(pipeline: RelayPipeline) -> None:
+    relay = pipeline.new_relay()
+    wallet, ids = await poisoned_wallet(pipeline, relay)
+    await sql(pipeline.engine, "UPDATE wallet.outbox SET payload = '{}' WHERE id = :id", id=ids[1])
+    assert await retry(pipeline.engine, wallet, "mended") == ids[1:]
+    await pipeline.write(wallet, 2)
     await drain(relay)
-    rows = await outbox.rows()
+    rows = await pipeline.rows()
     assert all(row["published_at"] is not None and row["parked_at"] is None for row in rows)
-    assert await order_in_topic(outbox, read_topic, wallet) == [row["id"] for row in rows]
-    (audit,) = await audits(engine)
+    assert await order_in_topic(pipeline, wallet) == [row["id"] for row in rows]
+    (audit,) = await audits(pipeline.engine)
     assert (audit["action"], audit["row_count"], audit["reason"]) == ("retry", 4, "mended")
     assert audit["selection"] == {"wallet_id": str(wallet)}
     assert audit["actor"]
 
 
 async def test_a_retry_before_the_cause_is_gone_parks_the_wallet_again_and_publishes_nothing(
-    outbox: Outbox, engine: AsyncEngine, new_relay: NewRelay, read_topic: ReadTopic
+    pipeline: RelayPipeline,
 ) -> None:
-    relay = new_relay()
-    wallet, ids = await poisoned_wallet(outbox, relay)
-    assert await retry(engine, wallet) == ids[1:]
+    relay = pipeline.new_relay()
+    wallet, ids = await poisoned_wallet(pipeline, relay)
+    assert await retry(pipeline.engine, wallet) == ids[1:]
     await drain(relay)
-    assert [row["parked_at"] is not None for row in await outbox.rows()] == [False, True, True, True, True]
-    assert await order_in_topic(outbox, read_topic, wallet) == ids[:1]
+    assert [row["parked_at"] is not None for row in await pipeline.rows()] == [False, True, True, True, True]
+    assert await order_in_topic(pipeline, wallet) == ids[:1]
 
 
-async def test_behind_a_skipped_event_the_later_ones_go_out_in_order_and_it_never_does(
-    outbox: Outbox, engine: AsyncEngine, new_relay: NewRelay, read_topic: ReadTopic
-) -> None:
-    relay = new_relay()
-    wallet, ids = await poisoned_wallet(outbox, relay)
-    await sql(engine, "UPDATE wallet.outbox SET payload = '{}' WHERE id = :id", id=ids[1])
-    await parking.skip(engine, ids[1], "test data")
+async def test_behind_a_skipped_event_the_later_ones_go_out_in_order_and_it_never_does(pipeline: RelayPipeline) -> None:
+    relay = pipeline.new_relay()
+    wallet, ids = await poisoned_wallet(pipeline, relay)
+    await sql(pipeline.engine, "UPDATE wallet.outbox SET payload = '{}' WHERE id = :id", id=ids[1])
+    await parking.skip(pipeline.engine, ids[1], "test data")
     await drain(relay)
-    assert await order_in_topic(outbox, read_topic, wallet) == ids[:1]
-    assert await retry(engine, wallet) == ids[2:]
-    await outbox.write(wallet)
+    assert await order_in_topic(pipeline, wallet) == ids[:1]
+    assert await retry(pipeline.engine, wallet) == ids[2:]
+    await pipeline.write(wallet)
     await drain(relay)
-    assert await retry(engine, None) == []
+    assert await retry(pipeline.engine, None) == []
     await drain(relay)
-    rows = await outbox.rows()
-    assert await order_in_topic(outbox, read_topic, wallet) == [ids[0], *ids[2:], rows[-1]["id"]]
+    rows = await pipeline.rows()
+    assert await order_in_topic(pipeline, wallet) == [ids[0], *ids[2:], rows[-1]["id"]]
     assert [row["id"] for row in rows if row["skipped_at"] is not None] == [ids[1]]
-    found = await inspection.status(engine)
+    found = await inspection.status(pipeline.engine)
     assert (found["pending"], found["parked"], found["parked_wallets"]) == (0, 0, 0)
-    skipped = await inspection.list_rows(engine, "skipped", replay.Selection(), 10)
+    skipped = await inspection.list_rows(pipeline.engine, "skipped", replay.Selection(), 10)
     assert [row["id"] for row in skipped] == [ids[1]]
     actions = [
-        (audit["action"], audit["selection"], audit["row_count"], audit["reason"]) for audit in await audits(engine)
+        (audit["action"], audit["selection"], audit["row_count"], audit["reason"])
+        for audit in await audits(pipeline.engine)
     ]
     assert actions == [
         ("skip", {"id": ids[1]}, 1, "test data"),
@@ -118,76 +112,72 @@ async def test_behind_a_skipped_event_the_later_ones_go_out_in_order_and_it_neve
     ]
 
 
-async def test_released_rows_below_the_low_water_are_found(
-    outbox: Outbox, engine: AsyncEngine, new_relay: NewRelay
-) -> None:
-    relay = new_relay()
-    wallet, ids = await poisoned_wallet(outbox, relay)
-    await sql(engine, "UPDATE wallet.outbox SET payload = '{}' WHERE id = :id", id=ids[1])
-    await sql(engine, "UPDATE wallet.outbox_lanes SET low_water = (SELECT max(id) FROM wallet.outbox)")
-    await retry(engine, wallet)
+async def test_released_rows_below_the_low_water_are_found(pipeline: RelayPipeline) -> None:
+    relay = pipeline.new_relay()
+    wallet, ids = await poisoned_wallet(pipeline, relay)
+    await sql(pipeline.engine, "UPDATE wallet.outbox SET payload = '{}' WHERE id = :id", id=ids[1])
+    await sql(pipeline.engine, "UPDATE wallet.outbox_lanes SET low_water = (SELECT max(id) FROM wallet.outbox)")
+    await retry(pipeline.engine, wallet)
     assert await drain(relay) == 4
 
 
 async def test_an_operator_parks_a_pending_event_and_with_it_the_later_ones_of_its_wallet_alone(
-    outbox: Outbox, engine: AsyncEngine, new_relay: NewRelay, read_topic: ReadTopic
+    pipeline: RelayPipeline,
 ) -> None:
-    wallet, other, relay = uuid4(), uuid4(), new_relay()
-    await outbox.write(wallet, 3)
-    await outbox.write(other, 2)
-    ids = [row["id"] for row in await outbox.rows()]
-    await parking.park(engine, ids[1], "looks wrong")
+    wallet, other, relay = uuid4(), uuid4(), pipeline.new_relay()
+    await pipeline.write(wallet, 3)
+    await pipeline.write(other, 2)
+    ids = [row["id"] for row in await pipeline.rows()]
+    await parking.park(pipeline.engine, ids[1], "looks wrong")
     await drain(relay)
-    rows = await outbox.rows()
+    rows = await pipeline.rows()
     assert [row["parked_at"] is not None for row in rows] == [False, True, True, False, False]
     assert rows[1]["last_error"] == "parked by an operator: looks wrong"
-    assert [audit["action"] for audit in await audits(engine)] == ["park"]
-    await retry(engine, wallet)
+    assert [audit["action"] for audit in await audits(pipeline.engine)] == ["park"]
+    await retry(pipeline.engine, wallet)
     await drain(relay)
-    assert await order_in_topic(outbox, read_topic, wallet) == ids[:3]
+    assert await order_in_topic(pipeline, wallet) == ids[:3]
 
 
 async def test_rows_that_are_parked_while_a_retry_is_under_way_are_released_by_it(
-    outbox: Outbox, engine: AsyncEngine, new_relay: NewRelay, read_topic: ReadTopic, monkeypatch: pytest.MonkeyPatch
+    pipeline: RelayPipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else they would wait behind nobody, for ever."""
     monkeypatch.setattr(parking, "_CHUNK_ROWS_MAX", 2)
-    relay = new_relay()
-    wallet, ids = await poisoned_wallet(outbox, relay)
-    await sql(engine, "UPDATE wallet.outbox SET payload = '{}' WHERE id = :id", id=ids[1])
-    chunks = parking.retry(engine, wallet)
+    relay = pipeline.new_relay()
+    wallet, ids = await poisoned_wallet(pipeline, relay)
+    await sql(pipeline.engine, "UPDATE wallet.outbox SET payload = '{}' WHERE id = :id", id=ids[1])
+    chunks = parking.retry(pipeline.engine, wallet)
     assert await anext(chunks) == ids[1:3]
-    await outbox.write(wallet)
+    await pipeline.write(wallet)
     await drain(relay)
-    late = (await outbox.rows())[-1]
+    late = (await pipeline.rows())[-1]
     assert late["parked_at"] is not None
     assert [row_id async for chunk in chunks for row_id in chunk] == [*ids[3:], late["id"]]
     await drain(relay)
-    assert await order_in_topic(outbox, read_topic, wallet) == [*ids, late["id"]]
+    assert await order_in_topic(pipeline, wallet) == [*ids, late["id"]]
 
 
-async def test_all_wallets_are_released_at_once(outbox: Outbox, engine: AsyncEngine, new_relay: NewRelay) -> None:
+async def test_all_wallets_are_released_at_once(pipeline: RelayPipeline) -> None:
     for _ in range(3):
-        await outbox.write(uuid4(), 2)
-    await sql(engine, "UPDATE wallet.outbox SET parked_at = now()")
-    assert await parking.count_parked(engine, None) == (6, 3)
-    assert sorted(await retry(engine, None)) == [row["id"] for row in await outbox.rows()]
-    assert await drain(new_relay()) == 6
+        await pipeline.write(uuid4(), 2)
+    await sql(pipeline.engine, "UPDATE wallet.outbox SET parked_at = now()")
+    assert await parking.count_parked(pipeline.engine, None) == (6, 3)
+    assert sorted(await retry(pipeline.engine, None)) == [row["id"] for row in await pipeline.rows()]
+    assert await drain(pipeline.new_relay()) == 6
 
 
-async def test_what_is_not_in_the_right_state_is_refused_and_leaves_no_audit(
-    outbox: Outbox, engine: AsyncEngine, new_relay: NewRelay
-) -> None:
-    await outbox.write(uuid4())
-    (row,) = await outbox.rows()
+async def test_what_is_not_in_the_right_state_is_refused_and_leaves_no_audit(pipeline: RelayPipeline) -> None:
+    await pipeline.write(uuid4())
+    (row,) = await pipeline.rows()
     with pytest.raises(RowStateError, match="not parked"):
-        await parking.skip(engine, row["id"], "no")
-    await drain(new_relay())
+        await parking.skip(pipeline.engine, row["id"], "no")
+    await drain(pipeline.new_relay())
     with pytest.raises(RowStateError, match="not pending"):
-        await parking.park(engine, row["id"], "no")
+        await parking.park(pipeline.engine, row["id"], "no")
     with pytest.raises(RowStateError, match="no outbox row"):
-        await parking.park(engine, 4711, "no")
-    assert await audits(engine) == []
+        await parking.park(pipeline.engine, 4711, "no")
+    assert await audits(pipeline.engine) == []
 
 
 async def repeat(work: Callable[[], Awaitable[object]], done: asyncio.Event) -> None:
@@ -205,31 +195,31 @@ async def write_parked(engine: AsyncEngine, wallet: UUID) -> None:
 
 
 async def test_a_wallet_keeps_its_order_while_relays_writers_and_operators_are_all_at_it(
-    outbox: Outbox, engine: AsyncEngine, new_relay: NewRelay, read_topic: ReadTopic, monkeypatch: pytest.MonkeyPatch
+    pipeline: RelayPipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Parked and released over and over, in small chunks: all events go out, each wallet's in its order."""
     monkeypatch.setattr(parking, "_CHUNK_ROWS_MAX", 3)
     wallets, done = [uuid4() for _ in range(3)], asyncio.Event()
-    relays = [new_relay(relay_batch_rows=20) for _ in range(2)]
+    relays = [pipeline.new_relay(relay_batch_rows=20) for _ in range(2)]
     works: list[Callable[[], Awaitable[object]]] = [relay.run_once for relay in relays]
-    works.append(partial(retry, engine, None))
+    works.append(partial(retry, pipeline.engine, None))
     async with asyncio.timeout(60), asyncio.TaskGroup() as tasks:
         for work in works:
             tasks.create_task(repeat(work, done))
         for number in range(60):
-            await outbox.write(wallets[number % 3], 2)
-            await write_parked(engine, wallets[number % 3])
+            await pipeline.write(wallets[number % 3], 2)
+            await write_parked(pipeline.engine, wallets[number % 3])
         done.set()
-    assert sum(audit["row_count"] > 0 for audit in await audits(engine)) > 0
+    assert sum(audit["row_count"] > 0 for audit in await audits(pipeline.engine)) > 0
     await drain(relays[0])
-    await retry(engine, None)
-    assert (await inspection.status(engine))["parked"] == 0
+    await retry(pipeline.engine, None)
+    assert (await inspection.status(pipeline.engine))["parked"] == 0
     await drain(relays[0])
-    rows = await outbox.rows()
+    rows = await pipeline.rows()
     assert all(row["published_at"] is not None for row in rows)
     for wallet in wallets:
         own = [row["id"] for row in rows if row["aggregate_id"] == wallet]
-        assert await order_in_topic(outbox, read_topic, wallet) == own
+        assert await order_in_topic(pipeline, wallet) == own
 
 
 async def test_while_a_relay_has_the_lane_nobody_parks_skips_or_releases_in_it(
