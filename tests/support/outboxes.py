@@ -37,11 +37,16 @@ async def write_rows(connection: AsyncConnection, wallet_id: UUID, count: int, p
     """Write rows in a transaction of the caller's."""
     # As the wallet API does: the transaction has its id before it takes its first outbox id.
     await connection.execute(text("SELECT pg_current_xact_id()"))
-    for _ in range(count):
-        await connection.execute(
-            text("""
-                INSERT INTO wallet.outbox (event_id, aggregate_id, lane, event_type, payload, created_at)
-                VALUES (:event_id, :wallet_id, :lane, 'TEST', cast(:payload AS json), now())
-            """),
-            {"event_id": new_id(), "wallet_id": wallet_id, "lane": lane_of(wallet_id), "payload": payload},
-        )
+    await connection.execute(
+        text("""
+            INSERT INTO wallet.outbox (event_id, aggregate_id, lane, event_type, payload, created_at)
+            SELECT event_id, :wallet_id, :lane, 'TEST', cast(:payload AS json), now()
+            FROM unnest(cast(:event_ids AS uuid[])) WITH ORDINALITY AS events (event_id, number) ORDER BY number
+        """),
+        {
+            "event_ids": [new_id() for _ in range(count)],
+            "wallet_id": wallet_id,
+            "lane": lane_of(wallet_id),
+            "payload": payload,
+        },
+    )
