@@ -16,6 +16,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from common.epochs import Epoch, current_epoch
+from common.kafka.topic_reader import TopicReader, open_topic
 from common.postgres.engine import create_engine, operator_engine
 from common.postgres.errors import DEADLOCK_DETECTED, LOCK_NOT_AVAILABLE, sqlstate
 from common.progress import Progress, no_progress
@@ -25,12 +26,12 @@ from history_consumer.consumer.deduplication import SUPERSEDED
 from history_consumer.consumer.queries import insert_dead_letters
 from history_consumer.consumer.records import Record
 from history_consumer.operations.retrying import retry_dead_letters
-from history_consumer.rebuild import ledger, queries, shadow, topic
+from history_consumer.rebuild import ledger, queries, shadow
 from history_consumer.rebuild.catalogue import TableDescription
 from history_consumer.rebuild.errors import RebuildUnderWayError, TablesAlteredError, TopicUnfitError
 from history_consumer.rebuild.events import Key, as_before, key_of, keys_of, record_of_payload
 from history_consumer.rebuild.rebuilt import RebuildResult, Source
-from history_consumer.rebuild.topic import Topic
+from history_consumer.rebuild.topic_records import topic_records
 
 _SWAP_ATTEMPTS_MAX: Final = 120
 _SWAP_PAUSE_SECONDS: Final = 1.0
@@ -54,9 +55,12 @@ async def rebuild(
         TimeoutError: Kafka is away.
         sqlalchemy.exc.DBAPIError: a database is away, or readers hold the old tables for minutes.
     """
-    async with operator_engine(settings.history_database_url) as history, topic.opened(settings) as records:
+    async with (
+        operator_engine(settings.history_database_url) as history,
+        open_topic(settings, "walletctl-rebuild", expired="fail") as topic,
+    ):
         async with _alone(history) as connection:
-            run = _Rebuild(settings, connection, records, progress)
+            run = _Rebuild(settings, connection, topic, progress)
             await run.build(source)
             await run.swap()
         # Those that the old history, or an older consumer, couldn't apply.
@@ -102,13 +106,13 @@ class _Rebuild:
     """One rebuild."""
 
     def __init__(
-        self, settings: PipelineSettings, connection: AsyncConnection, records: Topic, progress: Progress
+        self, settings: PipelineSettings, connection: AsyncConnection, topic: TopicReader, progress: Progress
     ) -> None:
         self.done = RebuildResult()
         self.epoch: Epoch
         self._settings = settings
         self._connection = connection
-        self._topic = records
+        self._topic = topic
         self._progress = progress
         self._group = {"consumer_group": settings.consumer_group, "topic": settings.kafka_topic}
         self._reached: dict[int, int] = {}
@@ -122,7 +126,6 @@ class _Rebuild:
         self._revision = await self._ask(queries.REVISION)
         async with _snapshot(self._settings.database_url) as wallets:
             self.epoch = await current_epoch(wallets)
-        self._topic.source_epoch = self.epoch.number
         lows = {partition: low for partition, (low, _) in (await self._topic.offsets()).items()}
         self._reached = {partition: max(low, self._epoch_begins(partition)) for partition, low in lows.items()}
         self.done.why = "asked for" if source == "outbox" else await self._why_not_topic(lows, source)
@@ -225,19 +228,20 @@ class _Rebuild:
     async def _read(self, ends: Mapping[int, int]) -> dict[int, int]:
         """Read the topic up to these ends; return what is reached."""
         count = sum(max(0, end - self._reached[partition]) for partition, end in ends.items())
-        records = self._topic.records(self._reached, ends)
+        chunks = self._topic.messages(self._reached, ends)
         with self._progress("reading the topic", count) as advance:
-            async with aclosing(records):
-                async for chunk in records:
-                    if any(record.is_ahead for record in chunk):
+            async with aclosing(chunks):
+                async for messages in chunks:
+                    records = topic_records(messages, self._topic.id, self.epoch.number)
+                    if any(record.is_ahead for record in records):
                         raise TopicUnfitError(
                             f"{self._topic.name} has events of a source epoch after {self.epoch.number}, in which the "
                             "wallet database was when this began: if that was restored, walletctl restore begin, and "
                             "then start again"
                         )
-                    await self._write(chunk)
-                    self.done.records += len(chunk)
-                    advance(len(chunk))
+                    await self._write(records)
+                    self.done.records += len(records)
+                    advance(len(records))
         return {partition: max(begin, ends.get(partition, 0)) for partition, begin in self._reached.items()}
 
     async def _write(self, records: Sequence[Record]) -> int:
@@ -274,7 +278,7 @@ class _Rebuild:
             await shadow.keep_vacuum_out(self._connection)
             stored = {row.partition: row for row in await self._every(queries.LOCK_POSITIONS)}
             offsets = await self._topic.offsets()
-            if not await self._topic.is_the_same():
+            if await self._topic.is_recreated():
                 raise TopicUnfitError(f"{self._topic.name} was recreated meanwhile: start again")
             ends = {
                 partition: min(high, stored[partition].next_offset)

@@ -11,11 +11,11 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from common.actor import actor
+from common.kafka.topic_reader import TopicReader, open_topic
 from common.postgres.engine import operator_engine
 from common.settings import PipelineSettings
 from history_consumer.consumer.records import Poison, Record
-from history_consumer.rebuild import topic
-from history_consumer.rebuild.topic import Topic
+from history_consumer.rebuild.topic_records import topic_records
 from outbox_relay.operations.replay import leased
 from walletctl.console import progress_bar
 from walletctl.restore import queries
@@ -69,16 +69,16 @@ async def begin(settings: RestoreSettings | PipelineSettings, reason: str | None
             failed. Then the history stands still: run it again.
     """
     async with (
-        topic.opened(settings) as records,
+        open_topic(settings, "walletctl-restore", expired="fail") as topic,
         operator_engine(settings.history_database_url) as history,
         operator_engine(settings.database_url) as wallets,
     ):
-        offsets = await records.offsets()
+        offsets = await topic.offsets()
         ends = {partition: high for partition, (_, high) in offsets.items()}
-        known = await _newest_epoch(records, offsets)
+        known = await _newest_epoch(topic, offsets)
         async with history.connect() as connection:
             known = max(known, await queries.history_epoch(connection, settings.kafka_topic))
-        return await _begin(wallets, history, settings.kafka_topic, known, reason, records.id, ends)
+        return await _begin(wallets, history, settings.kafka_topic, known, reason, topic.id, ends)
 
 
 @leased
@@ -109,7 +109,7 @@ async def _begin(
     return EpochStart(epoch, pending, ends)
 
 
-async def _newest_epoch(records: Topic, offsets: Mapping[int, tuple[int, int]]) -> int:
+async def _newest_epoch(topic: TopicReader, offsets: Mapping[int, tuple[int, int]]) -> int:
     """Return the newest epoch of the topic's last events: the database may have been restored to before it began.
 
     Reads backwards, ever larger pieces, as others' records and markers of their transactions may lie behind the event.
@@ -119,8 +119,9 @@ async def _newest_epoch(records: Topic, offsets: Mapping[int, tuple[int, int]]) 
         begin, count, found = high, _LAST_RECORDS, [0]
         while begin > low and not any(found):
             begin, end = max(low, begin - count), begin
-            async for chunk in records.records({partition: begin}, {partition: end}):
-                found += [record.source_epoch for record in chunk if record.is_event]
+            async for messages in topic.messages({partition: begin}, {partition: end}):
+                records = topic_records(messages, topic.id)
+                found += [record.source_epoch for record in records if record.is_event]
             count *= 10
         newest = max(newest, *found)
     return newest
@@ -138,20 +139,23 @@ async def find_lost(settings: LostSettings | PipelineSettings, events_max: int) 
         sqlalchemy.exc.DBAPIError: the database is away.
     """
     lost, seen = LossReport(), set[UUID]()
-    async with topic.opened(settings) as records, operator_engine(settings.database_url) as engine:
+    async with (
+        open_topic(settings, "walletctl-restore", expired="fail") as topic,
+        operator_engine(settings.database_url) as engine,
+    ):
         # Asked before the ledger is: what is published was committed before.
-        offsets = await records.offsets()
+        offsets = await topic.offsets()
         begins = {partition: low for partition, (low, _) in offsets.items()}
         ends = {partition: high for partition, (_, high) in offsets.items()}
         with progress_bar("reading the topic", sum(ends.values()) - sum(begins.values())) as advance:
-            async for chunk in records.records(begins, ends):
-                for event in await _unknown(engine, chunk):
+            async for messages in topic.messages(begins, ends):
+                for event in await _unknown(engine, topic_records(messages, topic.id)):
                     if event.id not in seen:
                         seen.add(event.id)
                         lost.count += 1
                         if lost.count <= events_max:
                             lost.events.append(event)
-                advance(len(chunk))
+                advance(len(messages))
     return lost
 
 

@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
+from common.kafka.topic_reader import TopicReader, open_topic
 from common.settings import PipelineSettings
-from walletctl.verify import history, ledger, snapshots, topic
+from walletctl.verify import history, ledger, snapshots
 from walletctl.verify.published import TopicCheck
 from walletctl.verify.report import CheckResult, Findings, Horizon, Report
 from walletctl.verify.snapshots import Advance, Snapshots
-from walletctl.verify.topic import Topic
 
 OnProgress = Callable[[str, int, int | None], None]
 """Takes a check's name, how many it has compared so far, and of how many, if that is known."""
@@ -46,8 +46,11 @@ async def audit(settings: PipelineSettings, *, on_progress: OnProgress = _silent
         OSError: PostgreSQL is away.
         sqlalchemy.exc.DBAPIError: PostgreSQL is away, refuses, or has no tables.
     """
-    async with topic.opened(settings) as records, snapshots.taken(settings) as taken:
-        run = _Run(settings, taken, records, on_progress)
+    async with (
+        open_topic(settings, "walletctl-verify", expired="skip", checks_crcs=True) as topic,
+        snapshots.taken(settings) as taken,
+    ):
+        run = _Run(settings, taken, topic, on_progress)
         await run.wallets()
         await run.events()
         await run.history()
@@ -57,11 +60,13 @@ async def audit(settings: PipelineSettings, *, on_progress: OnProgress = _silent
 class _Run:
     """One run of all checks over one pair of snapshots."""
 
-    def __init__(self, settings: PipelineSettings, taken: Snapshots, records: Topic, on_progress: OnProgress) -> None:
+    def __init__(
+        self, settings: PipelineSettings, taken: Snapshots, topic: TopicReader, on_progress: OnProgress
+    ) -> None:
         self.results: list[CheckResult] = []
         self._settings = settings
         self._taken = taken
-        self._topic = records
+        self._topic = topic
         self._on_progress = on_progress
         self._on_their_way = self._expired = self._duplicates = self._pruned = self._superseded = 0
 

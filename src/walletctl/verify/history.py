@@ -6,12 +6,12 @@ from typing import Any
 
 from sqlalchemy import Row
 
+from common.kafka.topic_reader import TopicReader
 from walletctl.verify import queries
 from walletctl.verify.lines import differing
 from walletctl.verify.merge import full_join
 from walletctl.verify.report import Findings
 from walletctl.verify.snapshots import Advance, Snapshots
-from walletctl.verify.topic import Topic
 
 _KEY = attrgetter("key")
 
@@ -72,18 +72,20 @@ async def check_progress(snapshots: Snapshots, findings: Findings) -> None:
         )
 
 
-async def check_positions(snapshots: Snapshots, findings: Findings, topic: Topic) -> None:
+async def check_positions(snapshots: Snapshots, findings: Findings, topic: TopicReader) -> None:
     """The consumer's positions are of this topic and this epoch, and not beyond the topic's end."""
     findings.compared = len(snapshots.positions)
+    offsets = await topic.offsets()
     for partition, position in snapshots.positions.items():
         where = f"partition {partition}"
         if position.source_epoch != snapshots.epoch.number:
             expected = f"{snapshots.epoch.number}, as the wallet database: rebuild the history"
             findings.add(where, "source epoch of the history", expected=expected, found=position.source_epoch)
         if position.topic_id != topic.id:
-            findings.add(where, "topic id of the consumer's position", expected=topic.id, found=position.topic_id)
-        elif partition < topic.partitions:
-            _, end_offset = await topic.offsets(partition)
+            expected = topic.id or "none: the topic is missing"
+            findings.add(where, "topic id of the consumer's position", expected=expected, found=position.topic_id)
+        elif partition in offsets:
+            _, end_offset = offsets[partition]
             if position.next_offset > end_offset:
                 what = "the consumer's position"
                 findings.add(where, what, expected=f"at most {end_offset}, the end", found=position.next_offset)

@@ -9,11 +9,12 @@ from uuid import UUID
 from sqlalchemy import Row, TextClause
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from common.kafka.topic_reader import TopicReader
 from walletctl.verify import queries
 from walletctl.verify.merge import full_join
 from walletctl.verify.report import Findings
 from walletctl.verify.snapshots import Advance, Snapshots
-from walletctl.verify.topic import Range, Record, Topic
+from walletctl.verify.topic_records import TopicRecord, topic_records
 
 STRAYS_HELD_MAX: Final = 50_000
 """How many records that no row records are collected before they are looked up; each lookup reads the outbox."""
@@ -30,7 +31,7 @@ class TopicCheck:
     restored to an earlier time, and tell of what no longer happened.
     """
 
-    def __init__(self, snapshots: Snapshots, topic: Topic, findings: Findings) -> None:
+    def __init__(self, snapshots: Snapshots, topic: TopicReader, findings: Findings) -> None:
         self.expired = 0
         self.duplicates = 0
         self.pruned = 0
@@ -41,7 +42,7 @@ class TopicCheck:
         self._may_be_pruned = snapshots.wallet_figures["pruned_version_count"] > 0
         self._topic = topic
         self._findings = findings
-        self._strays: list[Record] = []
+        self._strays: list[TopicRecord] = []
 
     async def run(self, advance: Advance) -> None:
         """Merge rows and records by where they are.
@@ -51,10 +52,8 @@ class TopicCheck:
         Raises:
             TimeoutError: the broker went away.
         """
-        found = await queries.every(self._wallet, queries.RECORDED_RANGES)
-        ranges = {row.partition: Range(row.first_offset, row.last_offset) for row in found}
         rows = queries.stream(self._wallet, queries.PUBLISHED_ROWS)
-        records = self._topic.records(ranges)
+        records = topic_records(self._topic, *await self._bounds())
         async with aclosing(rows), aclosing(records):
             async for row, record in full_join(rows, records, _PLACE, _PLACE):
                 if row is not None:
@@ -67,7 +66,17 @@ class TopicCheck:
                         await self._look_up_strays()
         await self._look_up_strays()
 
-    def _compare(self, row: Row[Any], record: Record | None) -> None:
+    async def _bounds(self) -> tuple[dict[int, int], dict[int, int]]:
+        """Return where to begin and where to end in each partition, as far as the topic keeps it."""
+        begins, ends = {}, {}
+        kept = await self._topic.offsets()
+        for row in await queries.every(self._wallet, queries.RECORDED_RANGES):
+            if row.partition in kept:
+                low, high = kept[row.partition]
+                begins[row.partition], ends[row.partition] = max(row.first_offset, low), min(row.last_offset + 1, high)
+        return begins, ends
+
+    def _compare(self, row: Row[Any], record: TopicRecord | None) -> None:
         where = f"outbox row {row.id} at partition {row.partition} offset {row.offset}"
         if record is None:
             if row.offset < self._topic.lows.get(row.partition, 0):
@@ -104,11 +113,13 @@ class TopicCheck:
                 self.duplicates += 1
         self._strays = []
 
-    def _is_superseded(self, stray: Record) -> bool:
+    def _is_superseded(self, stray: TopicRecord) -> bool:
         return self._epoch.supersedes(stray.source_epoch, self._topic.id, stray.partition, stray.offset)
 
 
-async def _digests(connection: AsyncConnection, query: TextClause, records: Sequence[Record]) -> dict[str, list[str]]:
+async def _digests(
+    connection: AsyncConnection, query: TextClause, records: Sequence[TopicRecord]
+) -> dict[str, list[str]]:
     """Return the SHA-256 of the payloads of these records' events, by event id, of those that the query finds."""
     event_ids = {record.event_id for record in records if _is_uuid(record.event_id)}
     if not event_ids:

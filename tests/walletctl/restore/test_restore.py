@@ -15,6 +15,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from common.kafka.topic_reader import open_topic
 from common.postgres.engine import create_engine, operator_engine
 from common.settings import PipelineSettings
 from common.worker import Health, TemporaryError
@@ -22,7 +23,6 @@ from history_consumer.consumer.consumer import HistoryConsumer
 from history_consumer.rebuild import shadow
 from history_consumer.rebuild.errors import TopicUnfitError
 from history_consumer.rebuild.rebuild import rebuild
-from history_consumer.rebuild.topic import opened as opened_topic
 from history_consumer.settings import ConsumerSettings
 from outbox_relay.operations.replay import Selection, replay
 from support.foreign_transactions import Stranger
@@ -88,7 +88,7 @@ async def consume(settings: PipelineSettings) -> dict[int, str]:
     made = ConsumerSettings(**settings.model_dump(), consumer_poll_seconds=0.02)
     consumer = HistoryConsumer(made, engine, Health())
     try:
-        async with asyncio.timeout(60), opened_topic(settings) as topic:
+        async with asyncio.timeout(60), open_topic(settings, "tests", expired="fail") as topic:
             while True:
                 await _step(consumer)
                 ends = {partition: high for partition, (_, high) in (await topic.offsets()).items()}
@@ -399,7 +399,7 @@ async def test_records_that_the_topic_no_longer_keeps_are_no_hindrance(
     fresh: PipelineSettings, pipeline: Pipeline, kafka_admin: AdminClient
 ) -> None:
     await pipeline.start(fresh)
-    async with opened_topic(fresh) as topic:
+    async with open_topic(fresh, "tests", expired="fail") as topic:
         ends = {partition: high for partition, (_, high) in (await topic.offsets()).items()}
     parts = [TopicPartition(fresh.kafka_topic, partition, end) for partition, end in ends.items()]
     for future in kafka_admin.delete_records(parts).values():

@@ -1,0 +1,172 @@
+"""Reading the topic outside the consumer group: every record between two offsets, once, and without leaving a trace."""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, Final, Literal, TypeVar
+from uuid import uuid4
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+
+from common.kafka.clients import reader_config
+from common.kafka.topics import TopicMissingError, describe_topic
+from common.settings import KafkaSettings
+
+ResultT = TypeVar("ResultT")
+
+Expired = Literal["fail", "skip"]
+"""What a reader does when retention has taken a record that it was told to read: fail, or go on with the next one."""
+
+_TIMEOUT_SECONDS: Final = 10.0
+# Below 30 s: the rebuild reads in a transaction, and PostgreSQL ends the session of one that idles for so long.
+_SILENCE_SECONDS_MAX: Final = 20.0
+_POLL_SECONDS: Final = 0.1
+_POLLED_MESSAGES_MAX: Final = 2000
+
+# librdkafka retries after these; the deadline here ends the wait.
+_PASSING: Final = frozenset({KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN})  # noqa: SLF001 - public names
+
+
+class TopicReader:
+    """Reads one topic. A topic that is missing has no partitions, and its id is empty.
+
+    Args:
+        settings: the brokers and the topic's name.
+        topic_id: the topic's id, which a recreated topic does not share.
+        partition_count: how many partitions the topic has.
+        consumer: the client that reads.
+        expired: what to do about records that retention has taken.
+    """
+
+    def __init__(
+        self, settings: KafkaSettings, topic_id: str, partition_count: int, consumer: Consumer, expired: Expired
+    ) -> None:
+        self.id = topic_id
+        self.name = settings.kafka_topic
+        self.lows: dict[int, int] = {}
+        """By partition, the first offset that the topic kept when the reader last asked."""
+        self._settings = settings
+        self._partition_count = partition_count
+        self._consumer = consumer
+        self._expired = expired
+
+    async def offsets(self) -> dict[int, tuple[int, int]]:
+        """Return by partition the first offset that the topic keeps, and the one that the next record will get.
+
+        Raises:
+            TimeoutError: the broker is away.
+        """
+        return {partition: await self._offsets(partition) for partition in range(self._partition_count)}
+
+    async def is_recreated(self) -> bool:
+        """Return whether the topic's id has changed since the reader was opened.
+
+        Raises:
+            TimeoutError: the broker is away.
+        """
+        return (await _describe(self._settings))[0] != self.id
+
+    async def messages(self, begins: Mapping[int, int], ends: Mapping[int, int]) -> AsyncGenerator[list[Message], None]:
+        """Yield the messages of each partition from its begin to before its end, by partition and offset.
+
+        Raises:
+            TimeoutError: the broker went away, or `expired` is "fail" and the topic no longer keeps a record.
+        """
+        for partition, end in sorted(ends.items()):
+            if begins[partition] < end:
+                async for messages in self._messages(partition, begins[partition], end):
+                    yield messages
+                # A fetch that waits for more records would hold up the next question to the broker.
+                self._consumer.unassign()
+
+    async def _messages(self, partition: int, next_offset: int, end: int) -> AsyncIterator[list[Message]]:
+        self._consumer.assign([TopicPartition(self.name, partition, next_offset)])
+        deadline = time.monotonic() + _SILENCE_SECONDS_MAX
+        while next_offset < end:
+            messages, reached = await self._call(self._poll, next_offset, end)
+            if self._expired == "skip" and reached - next_offset > len(messages):
+                # Offsets without messages: retention may have taken these while the reader was on its way.
+                await self._offsets(partition)
+            next_offset = reached
+            if messages:
+                deadline = time.monotonic() + _SILENCE_SECONDS_MAX
+                yield messages
+            elif next_offset < end and time.monotonic() > deadline:
+                raise TimeoutError(f"{self._where} stopped sending partition {partition} at {next_offset}")
+
+    def _poll(self, next_offset: int, end: int) -> tuple[list[Message], int]:
+        """Return the messages before `end`, and the offset up to which the partition has been read."""
+        messages = []
+        for message in self._consumer.consume(min(end - next_offset, _POLLED_MESSAGES_MAX), timeout=_POLL_SECONDS):
+            error, offset = message.error(), message.offset() or 0
+            if error is None:
+                next_offset = offset + 1
+                if offset < end:
+                    messages.append(message)
+            elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - librdkafka's public name
+                next_offset = max(next_offset, offset)
+            elif not error.retriable() and error.code() not in _PASSING:
+                raise KafkaException(error)
+        return messages, next_offset
+
+    async def _offsets(self, partition: int) -> tuple[int, int]:
+        topic_partition = TopicPartition(self.name, partition)
+        found = await self._call(self._consumer.get_watermark_offsets, topic_partition, _TIMEOUT_SECONDS)
+        if found is None:
+            raise TimeoutError(f"{self._where} does not say where partition {partition} begins")
+        self.lows[partition] = found[0]
+        return found
+
+    async def _call(self, call: Callable[..., ResultT], *arguments: Any) -> ResultT:
+        try:
+            return await asyncio.to_thread(call, *arguments)
+        except KafkaException as error:
+            raise _timeout(self._settings, error) from error
+
+    @property
+    def _where(self) -> str:
+        return f"Kafka at {self._settings.kafka_bootstrap_servers}"
+
+
+@asynccontextmanager
+async def open_topic(
+    settings: KafkaSettings, client_id: str, *, expired: Expired, checks_crcs: bool = False
+) -> AsyncIterator[TopicReader]:
+    """Open a reader of the topic for the block.
+
+    Args:
+        settings: the brokers and the topic's name.
+        client_id: the name that the broker's logs and metrics show.
+        expired: what to do about records that retention has taken.
+        checks_crcs: whether the client checks that records arrived as they were written, for some processor time.
+
+    Raises:
+        TimeoutError: the broker is away, or refuses.
+    """
+    topic_id, partition_count = await _describe(settings)
+    own = {
+        # The client requires a group's name. The reader never joins the group, and commits nothing to it.
+        "group.id": f"{client_id}-{uuid4().hex}",
+        "auto.offset.reset": "error" if expired == "fail" else "earliest",
+        "check.crcs": checks_crcs,
+        "fetch.wait.max.ms": 50,
+    }
+    consumer = Consumer(reader_config(settings.kafka_bootstrap_servers, client_id, **own))
+    try:
+        yield TopicReader(settings, topic_id, partition_count, consumer, expired)
+    finally:
+        await asyncio.to_thread(consumer.close)
+
+
+async def _describe(settings: KafkaSettings) -> tuple[str, int]:
+    try:
+        return await describe_topic(settings.kafka_bootstrap_servers, settings.kafka_topic)
+    except TopicMissingError:
+        return "", 0
+    except KafkaException as error:
+        raise _timeout(settings, error) from error
+
+
+def _timeout(settings: KafkaSettings, error: KafkaException) -> TimeoutError:
+    return TimeoutError(f"Kafka at {settings.kafka_bootstrap_servers}: {error.args[0].str()}")
