@@ -12,13 +12,11 @@ from common.kafka.clients import admin_client
 from common.kafka.topic_settings import (
     BATCH_BYTES_MAX,
     CHECKED,
-    find_topic,
     needed_settings,
-    set_settings,
-    way_out,
+    settings_warning,
     wrong_settings,
 )
-from common.kafka.topics import TopicMissingError, describe_topic, ensure_topic
+from common.kafka.topics import TopicMissingError, describe_topic, ensure_topic, find_topic, set_settings
 from common.pauses import FAILURE_PAUSES, Pauses, pause
 from common.worker import Health
 from outbox_relay import metrics
@@ -126,7 +124,7 @@ class TopicWatch:
         for publisher in self._publishers:
             publisher.batch_bytes_max = min(BATCH_BYTES_MAX, int(found.settings["max.message.bytes"]))
         wrong = wrong_settings(found, self._settings.kafka_topic_retention_ms)
-        self._say(way_out(topic, wrong) if wrong else "", {name: int(name in wrong) for name in CHECKED})
+        self._say(settings_warning(topic, wrong) if wrong else "", {name: int(name in wrong) for name in CHECKED})
         return 0
 
     def _say(self, warning: str, figures: dict[str, int]) -> None:

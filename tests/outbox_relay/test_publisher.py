@@ -15,7 +15,7 @@ from confluent_kafka import Message
 from confluent_kafka.admin import AdminClient
 
 from common.kafka.clients import admin_client
-from common.kafka.topic_settings import set_settings
+from common.kafka.topics import set_settings
 from common.worker import TemporaryError
 from outbox_relay.publisher import Publisher
 from outbox_relay.relay import Relay

@@ -10,7 +10,7 @@ from confluent_kafka import KafkaException, Message
 from sqlalchemy import text
 
 from common.identifiers import LANES, lane_of
-from common.kafka.topic_settings import set_settings
+from common.kafka.topics import set_settings
 from common.postgres.engine import create_engine
 from common.postgres.raw_sql import raw_connection
 from common.worker import TemporaryError

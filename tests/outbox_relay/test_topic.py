@@ -12,8 +12,8 @@ from prometheus_client import REGISTRY
 from structlog.testing import LogCapture
 
 import outbox_relay.topic
-from common.kafka.topic_settings import find_topic, needed_settings, set_settings, wrong_settings
-from common.kafka.topics import ensure_topic
+from common.kafka.topic_settings import needed_settings, wrong_settings
+from common.kafka.topics import ensure_topic, find_topic, set_settings
 from common.worker import Health
 from outbox_relay.publisher import Publisher
 from outbox_relay.run import relay_until

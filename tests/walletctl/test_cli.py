@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from common.kafka.topic_settings import set_settings
+from common.kafka.topics import set_settings
 from common.settings import PipelineSettings
 from outbox_relay.operations import replay
 from support.history_events import AnyEvent, History, Wallet

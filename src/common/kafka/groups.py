@@ -1,8 +1,6 @@
 """Consumer groups as the broker has them."""
 
-import asyncio
-
-from common.kafka.clients import _ADMIN_TIMEOUT_SECONDS, admin_client
+from common.kafka.clients import ADMIN_TIMEOUT_SECONDS, ask_broker
 
 
 async def group_members(bootstrap_servers: str, group: str) -> set[str]:
@@ -11,13 +9,8 @@ async def group_members(bootstrap_servers: str, group: str) -> set[str]:
     Raises:
         KafkaException: the broker is away, or refuses.
     """
-    return await asyncio.to_thread(_group_members, bootstrap_servers, group)
-
-
-def _group_members(bootstrap_servers: str, group: str) -> set[str]:
-    admin = admin_client(bootstrap_servers)
-    try:
-        futures = admin.describe_consumer_groups([group], request_timeout=_ADMIN_TIMEOUT_SECONDS)
-        return {member.member_id for member in futures[group].result().members}
-    finally:
-        del admin
+    answers = await ask_broker(
+        bootstrap_servers,
+        lambda admin: admin.describe_consumer_groups([group], request_timeout=ADMIN_TIMEOUT_SECONDS),
+    )
+    return {member.member_id for member in answers[group].members}

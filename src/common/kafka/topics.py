@@ -1,27 +1,37 @@
 """Topics as the broker has them."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, TopicCollection, TopicPartition
-from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]  # the stubs leave it out
+from confluent_kafka.admin import (  # type: ignore[attr-defined]  # the stubs leave some out
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    OffsetSpec,
+    ResourceType,
+)
 from confluent_kafka.cimpl import NewTopic
 
-from common.kafka.clients import _ADMIN_TIMEOUT_SECONDS, admin_client
+from common.kafka.clients import ADMIN_TIMEOUT_SECONDS, ask_broker
+from common.kafka.topic_settings import FoundTopic
 
 
 class TopicMissingError(Exception):
-    """The topic isn't there (yet)."""
+    """The topic does not exist, or not yet."""
 
 
 async def ensure_topic(admin: AdminClient, topic: str, partitions: int, config: Mapping[str, str]) -> bool:
-    """Create the topic unless it is there; return whether it was created.
+    """Create the topic unless it exists; return whether it was created.
 
     Raises:
         KafkaException: the broker is away, or refuses.
     """
     new_topic = NewTopic(topic, num_partitions=partitions, replication_factor=-1, config=dict(config))
-    future = admin.create_topics([new_topic], request_timeout=_ADMIN_TIMEOUT_SECONDS)[topic]
+    future = admin.create_topics([new_topic], request_timeout=ADMIN_TIMEOUT_SECONDS)[topic]
     try:
         await asyncio.wrap_future(future)
     except KafkaException as error:
@@ -32,47 +42,78 @@ async def ensure_topic(admin: AdminClient, topic: str, partitions: int, config: 
 
 
 async def describe_topic(bootstrap_servers: str, topic: str) -> tuple[str, int]:
-    """Return the topic's id, which a recreated topic doesn't share, and how many partitions it has.
+    """Return the topic's id, which a recreated topic does not share, and how many partitions it has.
 
     Raises:
         TopicMissingError: there is no such topic.
         KafkaException: the broker is away, or refuses.
     """
-    return await asyncio.to_thread(_describe_topic, bootstrap_servers, topic)
+    described = await _describe(bootstrap_servers, topic)
+    return str(described.topic_id), len(described.partitions)
 
 
-async def end_offsets(bootstrap_servers: str, topic: str, partition_count: int) -> dict[int, int]:
-    """Return the offset that the next record will get, by partition; markers of transactions may lie before it.
+async def find_topic(bootstrap_servers: str, topic: str) -> FoundTopic:
+    """Return a topic's settings and replicas; needs DESCRIBE and DESCRIBE_CONFIGS of the topic.
+
+    Raises:
+        TopicMissingError: there is no such topic.
+        KafkaException: the broker is away, or refuses.
+    """
+    described = await _describe(bootstrap_servers, topic)
+    resource = ConfigResource(ResourceType.TOPIC, topic)
+    with _missing_told(topic):
+        answers = await ask_broker(
+            bootstrap_servers,
+            lambda admin: admin.describe_configs([resource], request_timeout=ADMIN_TIMEOUT_SECONDS),
+        )
+    settings = {name: entry.value for name, entry in answers[resource].items() if entry.value is not None}
+    return FoundTopic(settings, min(len(partition.replicas) for partition in described.partitions))
+
+
+async def set_settings(bootstrap_servers: str, topic: str, settings: Mapping[str, str]) -> None:
+    """Set these settings of the topic and leave the others; needs ALTER_CONFIGS of the topic.
 
     Raises:
         KafkaException: the broker is away, or refuses.
     """
-    return await asyncio.to_thread(_end_offsets, bootstrap_servers, topic, partition_count)
+    entries = [
+        ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET) for name, value in settings.items()
+    ]
+    resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=entries)
+    await ask_broker(
+        bootstrap_servers,
+        lambda admin: admin.incremental_alter_configs([resource], request_timeout=ADMIN_TIMEOUT_SECONDS),
+    )
 
 
-def _end_offsets(bootstrap_servers: str, topic: str, partition_count: int) -> dict[int, int]:
-    admin = admin_client(bootstrap_servers)
+async def end_offsets(bootstrap_servers: str, topic: str, partition_count: int) -> dict[int, int]:
+    """Return by partition the offset that the next record will get. Markers of transactions may lie before it.
+
+    Raises:
+        KafkaException: the broker is away, or refuses.
+    """
     latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
-    try:
-        requests = {TopicPartition(topic, partition): latest for partition in range(partition_count)}
-        futures = admin.list_offsets(requests, request_timeout=_ADMIN_TIMEOUT_SECONDS)
-        return {part.partition: future.result().offset for part, future in futures.items()}
-    finally:
-        del admin
+    requests = {TopicPartition(topic, partition): latest for partition in range(partition_count)}
+    answers = await ask_broker(
+        bootstrap_servers, lambda admin: admin.list_offsets(requests, request_timeout=ADMIN_TIMEOUT_SECONDS)
+    )
+    return {part.partition: answer.offset for part, answer in answers.items()}
 
 
-def _describe_topic(bootstrap_servers: str, topic: str) -> tuple[str, int]:
-    # A client of its own, for 1.3 ms of processor time: one that is kept, and hears of no broker while a lone one
-    # comes or goes, may never ask again (librdkafka's issue 5301).
-    admin = admin_client(bootstrap_servers)
+async def _describe(bootstrap_servers: str, topic: str) -> Any:
+    with _missing_told(topic):
+        answers = await ask_broker(
+            bootstrap_servers,
+            lambda admin: admin.describe_topics(TopicCollection([topic]), request_timeout=ADMIN_TIMEOUT_SECONDS),
+        )
+    return answers[topic]
+
+
+@contextmanager
+def _missing_told(topic: str) -> Iterator[None]:
     try:
-        futures = admin.describe_topics(TopicCollection([topic]), request_timeout=_ADMIN_TIMEOUT_SECONDS)
-        description = futures[topic].result()
+        yield
     except KafkaException as error:
         if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
             raise TopicMissingError(topic) from error
         raise
-    finally:
-        # It ends here and not with the error that leaves here: its end may block.
-        del admin
-    return str(description.topic_id), len(description.partitions)

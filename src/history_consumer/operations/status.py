@@ -11,8 +11,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from common.events import FIRST_SOURCE_EPOCH
 from common.kafka.clients import admin_client
-from common.kafka.topic_settings import find_topic, way_out, wrong_settings
-from common.kafka.topics import TopicMissingError
+from common.kafka.topic_settings import settings_warning, wrong_settings
+from common.kafka.topics import TopicMissingError, find_topic
 from history_consumer import gap_queries
 from history_consumer.operations import status_queries
 
@@ -122,7 +122,7 @@ async def _check_topics(broker: Broker, topics: Collection[str]) -> tuple[list[s
             unchecked.append(f"the settings of topic {topic} could not be checked: {error}")
             continue
         if found:
-            wrong.append(way_out(topic, found))
+            wrong.append(settings_warning(topic, found))
     return wrong, unchecked
 
 

@@ -1,15 +1,6 @@
 import pytest
 
-from common.kafka.topic_settings import (
-    FoundTopic,
-    WrongSetting,
-    find_topic,
-    needed_settings,
-    set_settings,
-    way_out,
-    wrong_settings,
-)
-from common.kafka.topics import TopicMissingError
+from common.kafka.topic_settings import FoundTopic, WrongSetting, needed_settings, settings_warning, wrong_settings
 
 MONTH_MS = 30 * 86_400_000
 
@@ -29,7 +20,7 @@ MONTH_MS = 30 * 86_400_000
 def test_a_setting_with_which_events_may_be_lost_is_wrong(setting: str, value: str, wanted: str) -> None:
     found = FoundTopic({**needed_settings(MONTH_MS), setting: value}, 1)
     assert wrong_settings(found, MONTH_MS) == {setting: WrongSetting(value, wanted)}
-    assert f"--add-config {setting}={wanted}" in way_out("events", wrong_settings(found, MONTH_MS))
+    assert f"--add-config {setting}={wanted}" in settings_warning("events", wrong_settings(found, MONTH_MS))
 
 
 @pytest.mark.parametrize(
@@ -53,14 +44,3 @@ def test_where_events_are_kept_for_ever_no_time_is_long_enough() -> None:
 def test_of_three_replicas_two_acknowledge() -> None:
     settings = {**needed_settings(-1), "min.insync.replicas": "1"}
     assert wrong_settings(FoundTopic(settings, 3), -1) == {"min.insync.replicas": WrongSetting("1", "2")}
-
-
-async def test_settings_are_found_as_they_were_set(kafka_bootstrap_servers: str, topic: str) -> None:
-    await set_settings(kafka_bootstrap_servers, topic, {"cleanup.policy": "compact", "retention.bytes": "5000"})
-    found = await find_topic(kafka_bootstrap_servers, topic)
-    assert found.replicas == 1
-    assert {"cleanup.policy", "retention.bytes"} <= set(wrong_settings(found, -1))
-    await set_settings(kafka_bootstrap_servers, topic, needed_settings(-1))
-    assert wrong_settings(await find_topic(kafka_bootstrap_servers, topic), -1) == {}
-    with pytest.raises(TopicMissingError):
-        await find_topic(kafka_bootstrap_servers, "not-there")

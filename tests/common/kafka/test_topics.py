@@ -4,8 +4,9 @@ from pathlib import Path
 import pytest
 from confluent_kafka import KafkaException
 
-import common.kafka.topics
-from common.kafka.topics import TopicMissingError, describe_topic
+from common.kafka import topics
+from common.kafka.topic_settings import needed_settings, wrong_settings
+from common.kafka.topics import TopicMissingError, describe_topic, find_topic, set_settings
 
 
 def _clients() -> int:
@@ -25,8 +26,19 @@ async def test_a_question_about_a_topic_leaves_no_client_behind(
     assert (bool(topic_id), partitions) == (True, 3)
     with pytest.raises(TopicMissingError):
         await describe_topic(kafka_bootstrap_servers, "not-there")
-    monkeypatch.setattr(common.kafka.topics, "_ADMIN_TIMEOUT_SECONDS", 1.0)
+    monkeypatch.setattr(topics, "ADMIN_TIMEOUT_SECONDS", 1.0)
     with pytest.raises(KafkaException, match="_TIMED_OUT"):
         await describe_topic("127.0.0.1:1", topic)
     # What other tests left may have gone meanwhile.
     assert _clients() <= before
+
+
+async def test_settings_are_found_as_they_were_set(kafka_bootstrap_servers: str, topic: str) -> None:
+    await set_settings(kafka_bootstrap_servers, topic, {"cleanup.policy": "compact", "retention.bytes": "5000"})
+    found = await find_topic(kafka_bootstrap_servers, topic)
+    assert found.replicas == 1
+    assert {"cleanup.policy", "retention.bytes"} <= set(wrong_settings(found, -1))
+    await set_settings(kafka_bootstrap_servers, topic, needed_settings(-1))
+    assert wrong_settings(await find_topic(kafka_bootstrap_servers, topic), -1) == {}
+    with pytest.raises(TopicMissingError):
+        await find_topic(kafka_bootstrap_servers, "not-there")

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from typer.testing import CliRunner
 
 from common.identifiers import new_id
-from common.kafka import clients
+from common.kafka import topics
 from common.pauses import pause
 from common.postgres.engine import operator_engine
 from common.settings import PipelineSettings
@@ -177,7 +177,7 @@ async def test_nothing_at_all_agrees(fresh: PipelineSettings) -> None:
 async def test_a_broker_that_is_away_is_told_in_one_line(
     settings: PipelineSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(clients, "_ADMIN_TIMEOUT_SECONDS", 0.5)
+    monkeypatch.setattr(topics, "ADMIN_TIMEOUT_SECONDS", 0.5)
     away = settings.model_copy(update={"kafka_bootstrap_servers": "127.0.0.1:1"})
     with pytest.raises(TimeoutError, match=r"Kafka at .*:1: "):
         await audit(away)
