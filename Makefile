@@ -1,4 +1,4 @@
-# Every target that a person types is listed by `make help`.
+# `make help` lists every target that a person types.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -7,12 +7,12 @@ UV_VERSION := 0.13.9
 UV = $(shell command -v uv 2>/dev/null || echo .tools/bin/uv)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up down test check faults mutants bench bench-full wrk fmt docs lock clean
+.PHONY: help setup demo up down lint unit test check faults mutants bench bench-full wrk fmt docs lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
 
-setup: $(VENV)/.installed ## make .venv with everything, .venv/bin/walletctl among it
+setup: $(VENV)/.installed ## create .venv with everything, also .venv/bin/walletctl
 
 .tools/bin/uv:
 	@$(PYTHON) -m venv .tools >/dev/null 2>&1 && .tools/bin/python -m pip install --quiet "uv==$(UV_VERSION)" \
@@ -26,32 +26,37 @@ $(VENV)/.installed: requirements/dev.txt pyproject.toml $(if $(shell command -v 
 	@$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@
 
-demo: setup ## run the whole pipeline once, with thousands of requests, and prove its promises
+demo: setup ## run the whole pipeline once, with thousands of requests, and verify everything
 	@$(BIN)/walletctl stack demo
 
-up: setup ## start the local stack and stay in front of it
+up: setup ## run the local stack until Ctrl-C
 	@$(BIN)/walletctl stack up
 
 down: setup ## stop the local stack
 	@$(BIN)/walletctl stack down
 
-test: setup ## run the whole test suite against real servers
-	@$(BIN)/python -m pytest
-
-check: setup ## lint, types, imports, then the tests: what CI runs
+lint: setup ## style, format, types and imports, in seconds
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
+
+unit: setup ## the tests that need no server, in less than 20 seconds
+	@PYTHONPATH=tests $(BIN)/python -m pytest -q -p support.unit_marker -m unit --hypothesis-profile=unit
+
+test: setup ## run the whole test suite against real servers
+	@$(BIN)/python -m pytest
+
+check: lint ## lint, then all tests: what CI runs
 	@$(MAKE) --no-print-directory test
 
-faults: setup ## attack everything for FAULTS_SECONDS (480), then one thing at a time; FAULTS_SEED replays
+faults: setup ## random faults for FAULTS_SECONDS (480), then each fault alone; FAULTS_SEED repeats a schedule
 	@FAULTS_SECONDS=$${FAULTS_SECONDS:-480} $(BIN)/python -m pytest -s -m "" tests/faults
 
-mutants: setup ## break the promises on purpose, one by one, and require the tests to notice
+mutants: setup ## break each promise on purpose, and require the tests to notice
 	@$(BIN)/python tests/mutants/run.py
 
-bench: setup $(if $(shell command -v wrk),,wrk) ## measure this system beside its peers, in 15 minutes; QUICK=1 in 4; ONLY=NAME one measure
+bench: setup $(if $(shell command -v wrk),,wrk) ## measure beside the peers, in 15 minutes; QUICK=1 takes 4; ONLY=NAME runs one measure
 	@$(BIN)/python -m benchmarks --size $(if $(QUICK),quick,normal) $(if $(ONLY),--only $(ONLY))
 
 bench-full: setup $(if $(shell command -v wrk),,wrk) ## growth and memory at full size: 10,000,000 ledger rows, 1,000,000 requests
@@ -61,15 +66,15 @@ wrk: # where this may install it; elsewhere the benchmark says how to get it
 	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 	  apt-get update -qq && apt-get install -y -qq --no-install-recommends wrk >/dev/null; fi
 
-fmt: setup ## format the code and mend what the linter can
+fmt: setup ## format the code and apply the linter's fixes
 	@$(BIN)/ruff check --fix --quiet . || true
 	@$(BIN)/ruff format .
 
-docs: setup ## write the event schemas and the reference pages anew from the code
+docs: setup ## generate the event schemas and the reference pages from the code
 	@$(BIN)/python -m tools.event_documents docs/events
 	@$(BIN)/python -m tools.reference docs
 
-lock: $(VENV)/.installed ## resolve the requirements anew, with hashes
+lock: $(VENV)/.installed ## resolve the requirements, with hashes
 	@for set in "" "local" "local dev"; do \
 	  name=$${set##* }; \
 	  $(UV) pip compile --quiet --universal --generate-hashes --python-version 3.11 pyproject.toml \
@@ -77,5 +82,5 @@ lock: $(VENV)/.installed ## resolve the requirements anew, with hashes
 	    --custom-compile-command "make lock" --output-file requirements/$${name:-runtime}.txt; \
 	done
 
-clean: ## remove what setup made
+clean: ## remove what setup created
 	@rm -rf $(VENV) .tools
