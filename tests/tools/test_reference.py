@@ -30,11 +30,3 @@ def test_the_error_catalogue_lists_every_problem_with_its_status_and_whether_it_
     lines = re.findall(r"^\| (\d{3}) \| `([a-z-]+)` \| (yes)? ?\|", (DOCS / "errors.md").read_text(), re.MULTILINE)
     documented = {(int(status), code, decided == "yes") for status, code, decided in lines}
     assert documented == {(problem.status, problem.code, problem.decided) for problem in leaves(Problem)}
-
-
-def test_links_between_the_documents_lead_somewhere() -> None:
-    root = DOCS.parent
-    for page in [*root.glob("*.md"), *DOCS.rglob("*.md")]:
-        for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
-            if not target.startswith("http"):
-                assert (page.parent / target).exists(), f"{page.name} links to {target}"
