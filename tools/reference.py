@@ -21,9 +21,9 @@ from common.settings import (
 )
 
 _EXIT_CODES: Final = (
-    "Exit codes: 0 fine; 1 what was looked at isn't as it should be; 2 arguments, settings, grants or this machine",
-    "must be put right first; 3 a server is away, busy, read-only or without tables: the same may succeed later.",
-    "Output that is read only in part (`| head`) changes nothing of that.",
+    "Exit codes: 0 fine; 1 the command found something wrong, or what you asked for does not exist; 2 arguments,",
+    "settings, grants or this machine must be corrected first; 3 a server is away, busy, read-only or without tables:",
+    "retry later. A reader that closes the pipe early (`| head`) does not change the exit code.",
 )
 _METRICS_MODULES: Final = (
     "common.background",
@@ -54,13 +54,14 @@ def settings_page() -> str:
     lines = [
         "# Settings",
         "",
-        "From the environment alone; a blank value means unset. A bad one stops the process at its start with a line.",
+        "Settings come from the environment only. A blank value means unset. An invalid value stops the process when",
+        "it starts, with one line that names it.",
     ]
     for command, settings in processes.items():
         lines += ["", f"## `{command}`", "", "| variable | default | what it is |", "| --- | --- | --- |"]
         lines += [_setting_line(name, settings) for name in settings.model_fields]
-    lines += ["", "## Commands", "", "What each command reads, and no more. The history's URL is HISTORY_DATABASE_URL,"]
-    lines += ["else DATABASE_URL."]
+    lines += ["", "## Commands", "", "Each command reads these variables and no others. The history's URL is"]
+    lines += ["HISTORY_DATABASE_URL or, if that is unset, DATABASE_URL."]
     lines += ["", "| command | variables |", "| --- | --- |"]
     lines += [f"| `walletctl {command}` | {_read_by(command)} |" for command in settings_of_commands()]
     described = [settings for group in settings_of_commands().values() for settings in group]
@@ -131,8 +132,8 @@ def metrics_page() -> str:
     lines = [
         "# Metrics",
         "",
-        "Prometheus metrics at each process's `/metrics`; counters end in `_total` there. With several API workers",
-        "they are the sum over all.",
+        "Each process has Prometheus metrics at `/metrics`. Counters end in `_total` there. With several API workers",
+        "they are the sum of all workers. [troubleshooting.md](troubleshooting.md#metrics) explains the alarms.",
         "",
         "| metric | kind | what it says |",
         "| --- | --- | --- |",
