@@ -284,4 +284,4 @@ def _reason(message: Message) -> str | None:
 
 
 def _event_id(message: Message) -> str:
-    return bytes(dict(headers_of(message)).get("ce_id", b"")).decode()
+    return (dict(headers_of(message)).get("ce_id") or b"").decode()

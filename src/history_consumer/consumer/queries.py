@@ -254,9 +254,9 @@ async def insert_dead_letters(
         "partitions": [letter.record.partition for letter in dead_letters],
         "offsets": [letter.record.offset for letter in dead_letters],
         "topic_ids": [letter.record.position.topic_id for letter in dead_letters],
-        "keys": [letter.record.message.key() for letter in dead_letters],
-        "values": [letter.record.message.value() for letter in dead_letters],
-        "headers": [headers_json(letter.record.message) for letter in dead_letters],
+        "keys": [letter.record.key for letter in dead_letters],
+        "values": [letter.record.value for letter in dead_letters],
+        "headers": [headers_json(letter.record.headers) for letter in dead_letters],
         "reasons": [letter.poison.reason for letter in dead_letters],
         "details": [letter.poison.detail for letter in dead_letters],
     }

@@ -5,7 +5,6 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from confluent_kafka import Message
 from sqlalchemy import RowMapping
 from sqlalchemy.ext.asyncio import AsyncEngine
 from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_random_exponential
@@ -15,7 +14,7 @@ from history_consumer import dead_letter_queries
 from history_consumer.consumer.applying import RowsThereError, singly_if_refused, write
 from history_consumer.consumer.deduplication import VERSION_CONFLICT
 from history_consumer.consumer.positions import Position
-from history_consumer.consumer.records import Poison, Record, record_of
+from history_consumer.consumer.records import Poison, Record, stored_record
 from history_consumer.projection import HistoryRow
 
 _CHUNK_LETTERS_MAX: Final = 500
@@ -122,14 +121,9 @@ async def _retry_once(engine: AsyncEngine, records: Mapping[int, Record]) -> Ret
 
 
 def _record(letter: RowMapping) -> Record:
-    headers: list[tuple[str, str | bytes | None]] = [
-        (name, value.encode()) for name, value in letter["headers"] if isinstance(value, str)
-    ]
-    message = Message(
-        topic=letter["topic"], offset=letter["offset"], key=letter["key"], value=letter["value"], headers=headers
-    )
+    headers = [(name, value.encode()) for name, value in letter["headers"] if isinstance(value, str)]
     position = Position(letter["partition"], letter["offset"], letter["topic_id"], letter["source_epoch"])
-    return record_of(message, position)
+    return stored_record(letter["value"], position, key=letter["key"], headers=headers)
 
 
 def _rows(record: Record) -> Sequence[HistoryRow]:

@@ -4,11 +4,10 @@ from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
 
-from confluent_kafka import Message
 from sqlalchemy import Row
 
 from history_consumer.consumer.positions import Position
-from history_consumer.consumer.records import Poison, Record, record_of
+from history_consumer.consumer.records import Poison, Record, stored_record
 from history_consumer.rebuild import ledger
 
 Key = tuple[UUID, int]
@@ -17,7 +16,7 @@ Key = tuple[UUID, int]
 
 def record_of_payload(payload: str) -> Record:
     """Return the record; it has no place in the topic, and so no topic id."""
-    return record_of(Message(value=payload.encode()), Position(0, 0, ""))
+    return stored_record(payload.encode(), Position(0, 0, ""))
 
 
 def keys_of(record: Record) -> list[Key]:

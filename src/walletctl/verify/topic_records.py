@@ -41,13 +41,14 @@ async def topic_records(
 
 
 def _topic_record(message: Message) -> TopicRecord:
-    event_id: Any = dict(headers_of(message)).get("ce_id")
+    headers = headers_of(message)
+    event_id: Any = dict(headers).get("ce_id")
     key = message.key()
     return TopicRecord(
         message.partition() or 0,
         message.offset() or 0,
         event_id and event_id.decode(errors="replace"),
-        source_epoch_of(message),
+        source_epoch_of(headers),
         None if key is None else bytes(key).decode(errors="replace"),
         hashlib.sha256(message.value() or b"").hexdigest(),
     )
