@@ -11,7 +11,7 @@ from common.postgres.durability import tell_unsafe_settings
 from common.postgres.engine import create_engine
 from common.worker import Health, repeat, serve_until_stopped, stop_on_signals
 from history_consumer import metrics, retention
-from history_consumer.consumer.applying import Target
+from history_consumer.consumer.batch_writes import Target
 from history_consumer.consumer.consumer import HistoryConsumer
 from history_consumer.consumer.monitor import Monitor
 from history_consumer.retention import DeadLetterRetention

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from common.events import TransferDone, WalletChange, WalletCreated, WalletFunded
 from common.identifiers import new_id
 from history_consumer.consumer import queries
-from history_consumer.consumer.applying import Target, apply
+from history_consumer.consumer.batch_writes import Target, write_batch
 from history_consumer.consumer.positions import Position
 from history_consumer.consumer.records import record_of
 
@@ -115,5 +115,5 @@ class History:
             record_of(Message(topic="topic", offset=start + number, value=event.encode().encode()), self.position)
             for number, event in enumerate(events)
         ]
-        await apply(self.engine, Target("tests", "topic"), records)
+        await write_batch(self.engine, Target("tests", "topic"), records)
         self.position.next_offset += len(records)

@@ -19,7 +19,8 @@ from common.events import FIRST_SOURCE_EPOCH
 from common.worker import Health, TemporaryError
 from history_consumer import metrics
 from history_consumer.consumer import queries
-from history_consumer.consumer.applying import PartitionTakenOverError, Target, apply, moves_of, singly_if_refused
+from history_consumer.consumer.batch_writes import PartitionTakenOverError, Target, moves_of, write_batch
+from history_consumer.consumer.data_refusals import isolate_refused
 from history_consumer.consumer.deduplication import VERSION_CONFLICT, Classified
 from history_consumer.consumer.failures import database_errors, recreated, restored
 from history_consumer.consumer.membership import Membership
@@ -206,7 +207,7 @@ class HistoryConsumer:
                 return 0
             count = len(self._batch)
             try:
-                refusal = await singly_if_refused(self._batch, self._write)
+                refusal = await isolate_refused(self._batch, self._write)
             except PartitionTakenOverError as error:
                 metrics.takeovers.inc()
                 log.warning("partition_taken_over", error=str(error))
@@ -235,11 +236,11 @@ class HistoryConsumer:
         self._in_doubt = {position.partition: next_offset for position, next_offset in moves}
         with database_errors():
             async with asyncio.timeout(self._settings.consumer_transaction_timeout_seconds):
-                result = await apply(self._engine, self._target, records)
+                classified = await write_batch(self._engine, self._target, records)
         self._in_doubt = {}
         for position, next_offset in moves:
             position.next_offset = next_offset
-        _count(records, result)
+        _count(records, classified)
 
     async def _settle_doubt(self) -> None:
         """Find out whether the transaction that ended with the connection was committed."""

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from common.worker import Health
 from history_consumer import gap_queries, metrics
 from history_consumer.consumer import queries
-from history_consumer.consumer.applying import Target
+from history_consumer.consumer.batch_writes import Target
 from history_consumer.consumer.consumer import HistoryConsumer
 from history_consumer.consumer.failures import database_errors
 from history_consumer.gap_queries import GAP_OLD_SECONDS

@@ -7,18 +7,17 @@ from typing import Final
 
 from sqlalchemy import RowMapping
 from sqlalchemy.ext.asyncio import AsyncEngine
-from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
-from common.postgres.errors import LOCK_NOT_AVAILABLE, may_succeed_again, sqlstate
 from history_consumer import dead_letter_queries
-from history_consumer.consumer.applying import RowsThereError, singly_if_refused, write
+from history_consumer.consumer.data_refusals import isolate_refused
 from history_consumer.consumer.deduplication import VERSION_CONFLICT
 from history_consumer.consumer.positions import Position
 from history_consumer.consumer.records import Poison, Record, stored_record
+from history_consumer.consumer.retries import OPERATOR_RETRIES
+from history_consumer.consumer.row_writes import write_rows
 from history_consumer.projection import HistoryRow
 
 _CHUNK_LETTERS_MAX: Final = 500
-_ATTEMPTS_MAX: Final = 10
 
 
 @dataclass
@@ -88,18 +87,11 @@ async def _retry_chunk(engine: AsyncEngine, letters: Sequence[RowMapping]) -> Re
         records.append(_record(letter))
         letter_ids[records[-1].position] = letter["id"]
 
-    async def write_all(some: Sequence[Record]) -> None:
-        async for attempt in AsyncRetrying(
-            retry=retry_if_exception(_worth_another_try),
-            stop=stop_after_attempt(_ATTEMPTS_MAX),
-            wait=wait_random_exponential(multiplier=0.05, max=1),
-            reraise=True,
-        ):
-            with attempt:
-                done = await _retry_once(engine, {letter_ids[record.position]: record for record in some})
-        retried.add(done)
+    async def write(some: Sequence[Record]) -> None:
+        by_letter = {letter_ids[record.position]: record for record in some}
+        retried.add(await OPERATOR_RETRIES.run(lambda _: _retry_once(engine, by_letter)))
 
-    await singly_if_refused(records, write_all)
+    await isolate_refused(records, write)
     return retried
 
 
@@ -108,13 +100,13 @@ async def _retry_once(engine: AsyncEngine, records: Mapping[int, Record]) -> Ret
         # Another operator may have retried some of them meanwhile.
         there = await dead_letter_queries.lock(connection, records)
         tried = {letter_id: records[letter_id] for letter_id in there}
-        result = await write(connection, list(tried.values()), look_first=True)
-        why = {id(letter.record): letter.poison for letter in result.dead_letters}
+        classified = await write_rows(connection, list(tried.values()), optimistic=False)
+        why = {id(letter.record): letter.poison for letter in classified.dead_letters}
         left = {letter_id: why[id(record)] for letter_id, record in tried.items() if id(record) in why}
         gone = [letter_id for letter_id in tried if letter_id not in left]
         await dead_letter_queries.delete(connection, gone)
         await dead_letter_queries.explain(connection, left)
-    new = {id(row) for row in result.rows}
+    new = {id(row) for row in classified.rows}
     applied = sum(any(id(row) in new for row in _rows(tried[letter_id])) for letter_id in gone)
     reasons = Counter(poison.reason for poison in left.values())
     return RetryResult(len(tried), applied, len(gone) - applied, reasons)
@@ -128,7 +120,3 @@ def _record(letter: RowMapping) -> Record:
 
 def _rows(record: Record) -> Sequence[HistoryRow]:
     return () if isinstance(record.content, Poison) else record.content
-
-
-def _worth_another_try(error: BaseException) -> bool:
-    return isinstance(error, RowsThereError) or may_succeed_again(error) or sqlstate(error) == LOCK_NOT_AVAILABLE

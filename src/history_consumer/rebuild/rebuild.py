@@ -21,10 +21,11 @@ from common.postgres.engine import create_engine, operator_engine
 from common.postgres.errors import DEADLOCK_DETECTED, LOCK_NOT_AVAILABLE, sqlstate
 from common.progress import Progress, no_progress
 from common.settings import PipelineSettings
-from history_consumer.consumer.applying import RowsThereError, singly_if_refused, write
+from history_consumer.consumer.data_refusals import isolate_refused
 from history_consumer.consumer.deduplication import SUPERSEDED
 from history_consumer.consumer.queries import insert_dead_letters
 from history_consumer.consumer.records import Record
+from history_consumer.consumer.row_writes import ExistingRowsError, write_rows
 from history_consumer.operations.retrying import retry_dead_letters
 from history_consumer.rebuild import ledger, queries, shadow
 from history_consumer.rebuild.catalogue import TableDescription
@@ -251,17 +252,17 @@ class _Rebuild:
         async def write_all(some: Sequence[Record]) -> None:
             nonlocal count
             try:
-                count += await self._write_once(some, look_first=False)
-            except RowsThereError:
-                count += await self._write_once(some, look_first=True)
+                count += await self._write_once(some, optimistic=True)
+            except ExistingRowsError:
+                count += await self._write_once(some, optimistic=False)
 
-        await singly_if_refused(records, write_all)
+        await isolate_refused(records, write_all)
         return count
 
-    async def _write_once(self, records: Sequence[Record], *, look_first: bool) -> int:
+    async def _write_once(self, records: Sequence[Record], *, optimistic: bool) -> int:
         connection = self._connection
         async with connection.begin_nested() if connection.in_transaction() else connection.begin():
-            result = await write(connection, records, look_first=look_first, into="_rebuild")
+            result = await write_rows(connection, records, optimistic=optimistic, into="_rebuild")
             # What came from the wallet database has no place in the topic, and isn't a record of it.
             letters = [letter for letter in result.dead_letters if letter.record.position.topic_id]
             if letters:

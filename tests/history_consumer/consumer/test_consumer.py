@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from common.kafka.topics import ensure_topic
 from common.postgres.engine import create_engine
 from common.worker import Health, TemporaryError
-from history_consumer.consumer import applying, stall_detector
+from history_consumer.consumer import batch_writes, stall_detector
 from history_consumer.consumer import consumer as consumer_module
 from history_consumer.consumer.consumer import HistoryConsumer
 from history_consumer.consumer.positions import Position
@@ -297,14 +297,14 @@ async def test_a_commit_whose_answer_was_lost_is_not_taken_for_a_takeover(
     consumer = pipeline.new_consumer()
     lost: list[Any] = []
 
-    async def apply_and_lose_the_answer(*arguments: Any) -> Any:
-        result = await applying.apply(*arguments)
+    async def write_and_lose_the_reply(*arguments: Any) -> Any:
+        result = await batch_writes.write_batch(*arguments)
         if not lost:
             lost.append(result)
             raise ConnectionResetError("the connection was lost during COMMIT")
         return result
 
-    monkeypatch.setattr(consumer_module, "apply", apply_and_lose_the_answer)
+    monkeypatch.setattr(consumer_module, "write_batch", write_and_lose_the_reply)
     takeovers = metric("takeovers_total")
     await drive(consumer, pipeline.reached(2), failures=[])
     pipeline.topic.produce(ada.funded())

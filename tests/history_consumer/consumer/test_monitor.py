@@ -18,7 +18,7 @@ import history_consumer.consumer.monitor
 from common.kafka.topics import end_offsets, ensure_topic
 from common.worker import Health, TemporaryError
 from history_consumer import metrics
-from history_consumer.consumer.applying import Target
+from history_consumer.consumer.batch_writes import Target
 from history_consumer.consumer.consumer import HistoryConsumer
 from history_consumer.consumer.monitor import Monitor
 from history_consumer.operations.status import history_status

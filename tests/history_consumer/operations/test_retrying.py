@@ -8,7 +8,7 @@ from confluent_kafka import Message
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from history_consumer.consumer import records
-from history_consumer.consumer.applying import Target, apply
+from history_consumer.consumer.batch_writes import Target, write_batch
 from history_consumer.consumer.positions import Position
 from history_consumer.consumer.records import record_of
 from history_consumer.operations.retrying import RetryResult, retry_dead_letters
@@ -92,7 +92,7 @@ async def test_what_still_cannot_be_applied_stays_with_todays_reason(
     poison = record_of(
         Message(topic="topic", offset=2, key=b"k", value=b"\xff{"), Position(0, 2, history.position.topic_id)
     )
-    await apply(engine, Target("tests", "topic"), [poison])
+    await write_batch(engine, Target("tests", "topic"), [poison])
     done = await retry(engine)
     assert (done.count, done.applied, done.conflicts) == (2, 0, 1)
     assert await rows(LETTERS) == [(1, "version-conflict"), (2, "not-json")]

@@ -1,0 +1,70 @@
+"""Writing a batch: its rows and its positions in one transaction, so that each record takes effect exactly once."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from common import failpoints
+from history_consumer.consumer import queries
+from history_consumer.consumer.deduplication import Classified
+from history_consumer.consumer.positions import Position
+from history_consumer.consumer.records import Record
+from history_consumer.consumer.retries import CONSUMER_RETRIES
+from history_consumer.consumer.row_writes import write_rows
+
+
+class PartitionTakenOverError(Exception):
+    """A position isn't where this consumer left it: another consumer has the partition."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Whose positions move: the consumer group and the topic."""
+
+    consumer_group: str
+    topic: str
+
+
+def moves_of(records: Sequence[Record]) -> list[tuple[Position, int]]:
+    """Return the positions that these records move, by partition, each with the offset to which it moves."""
+    ends: dict[int, tuple[Position, int]] = {}
+    for record in records:
+        ends[record.partition] = (record.position, record.offset + 1)
+    return [ends[partition] for partition in sorted(ends)]
+
+
+async def write_batch(engine: AsyncEngine, target: Target, records: Sequence[Record]) -> Classified:
+    """Write the records' rows and dead letters and move the positions behind them, in one transaction.
+
+    The first attempt takes every event for new. If the history has one, it is rolled back, and the next attempt reads
+    what the history has.
+
+    Args:
+        engine: of the history's database.
+        target: whose positions move.
+        records: for each partition in the order of offsets, none below its position.
+
+    Raises:
+        PartitionTakenOverError: another consumer moved one of the positions; nothing was written.
+        sqlalchemy.exc.DBAPIError: the database refuses or is away; the outcome is unknown.
+    """
+
+    async def transaction(attempt: int) -> Classified:
+        async with engine.begin() as connection:
+            await _move_positions(connection, target, records)
+            classified = await write_rows(connection, records, optimistic=attempt == 1)
+            if classified.dead_letters:
+                await queries.insert_dead_letters(connection, target.topic, classified.dead_letters)
+            failpoints.hit("consumer.applied_not_committed")
+        return classified
+
+    return await CONSUMER_RETRIES.run(transaction)
+
+
+async def _move_positions(connection: AsyncConnection, target: Target, records: Sequence[Record]) -> None:
+    moves = moves_of(records)
+    moved = await queries.move_positions(connection, target.consumer_group, target.topic, moves)
+    if len(moved) < len(moves):
+        lost = [position.partition for position, _ in moves if position.partition not in moved]
+        raise PartitionTakenOverError(f"another consumer moved partition {', '.join(map(str, lost))}")
