@@ -3,19 +3,20 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from common import failpoints
+from history_consumer import metrics
 from history_consumer.consumer import queries
 from history_consumer.consumer.deduplication import Classified
+from history_consumer.consumer.failures import MembershipEndedError
 from history_consumer.consumer.positions import Position
 from history_consumer.consumer.records import Record
 from history_consumer.consumer.retries import CONSUMER_RETRIES
 from history_consumer.consumer.row_writes import write_rows
 
-
-class PartitionTakenOverError(Exception):
-    """A position isn't where this consumer left it: another consumer has the partition."""
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,7 @@ async def write_batch(engine: AsyncEngine, target: Target, records: Sequence[Rec
         records: for each partition in the order of offsets, none below its position.
 
     Raises:
-        PartitionTakenOverError: another consumer moved one of the positions; nothing was written.
+        MembershipEndedError: another consumer moved one of the positions; nothing was written.
         sqlalchemy.exc.DBAPIError: the database refuses or is away; the outcome is unknown.
     """
 
@@ -66,5 +67,8 @@ async def _move_positions(connection: AsyncConnection, target: Target, records: 
     moves = moves_of(records)
     moved = await queries.move_positions(connection, target.consumer_group, target.topic, moves)
     if len(moved) < len(moves):
-        lost = [position.partition for position, _ in moves if position.partition not in moved]
-        raise PartitionTakenOverError(f"another consumer moved partition {', '.join(map(str, lost))}")
+        lost = [str(position.partition) for position, _ in moves if position.partition not in moved]
+        why = f"another consumer moved partition {', '.join(lost)}"
+        metrics.takeovers.inc()
+        log.warning("partition_taken_over", error=why)
+        raise MembershipEndedError(why)

@@ -1,7 +1,8 @@
 """Which errors are a server's being away, so that the worker waits instead of ending, and what is said of them."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Final
 
 from confluent_kafka import KafkaError, KafkaException
@@ -32,6 +33,22 @@ PASSING: Final = {
     KafkaError.REQUEST_TIMED_OUT,
     KafkaError.NETWORK_EXCEPTION,
 }
+
+
+class MembershipEndedError(TemporaryError):
+    """This membership in the group is of no use any more: the consumer leaves, and joins again after a pause."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__("kafka", why)
+        self.why = why
+
+
+@asynccontextmanager
+async def database_deadline(seconds: float) -> AsyncIterator[None]:
+    """Bound the block's time in the database; turn errors that time may heal into TemporaryError."""
+    with database_errors():
+        async with asyncio.timeout(seconds):
+            yield
 
 
 @contextmanager

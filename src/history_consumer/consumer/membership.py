@@ -12,7 +12,7 @@ from common.kafka.topics import describe_topic, end_offsets
 from common.pauses import FAILURE_PAUSES
 from common.worker import Health, TemporaryError
 from history_consumer import metrics
-from history_consumer.consumer.failures import kafka_errors
+from history_consumer.consumer.failures import MembershipEndedError, kafka_errors
 from history_consumer.consumer.positions import Assignment
 from history_consumer.consumer.stall_detector import StallDetector
 from history_consumer.consumer.subscription import Subscription
@@ -35,7 +35,7 @@ class Membership:
         """Of the topic at the last look."""
         self._settings = settings
         self._health = health
-        self._standstill = StallDetector()
+        self._stall_detector = StallDetector()
         # Why the last one ended, how many in a row have ended before they worked, and when to join again.
         self._refusal = ""
         self._refusals = 0
@@ -53,6 +53,7 @@ class Membership:
 
         Raises:
             TemporaryError: the broker is away, or the topic isn't there.
+            MembershipEndedError: the client is stalled.
         """
         if (wait_seconds := self._join_at - time.monotonic()) > 0:
             await asyncio.sleep(min(wait_seconds, self._settings.consumer_poll_seconds))
@@ -61,6 +62,8 @@ class Membership:
             await self.look_at_topic()
             with kafka_errors(self._settings.consumer_group, self._settings.kafka_topic):
                 self.subscription = Subscription(self._settings)
+        if self.subscription.stall:
+            raise MembershipEndedError(self.subscription.stall)
         return self.subscription
 
     def note_step(self) -> None:
@@ -126,12 +129,12 @@ class Membership:
         servers, topic = self._settings.kafka_bootstrap_servers, self._settings.kafka_topic
         with self._looking():
             ends = await end_offsets(servers, topic, partition_count)
-        still = self._standstill.look(offsets, ends, time.monotonic(), idle=idle)
+        still = self._stall_detector.look(offsets, ends, time.monotonic(), idle=idle)
         if still and subscription is not None:
             metrics.standstills.inc()
             log.error("partitions_stand_still", at={number: f"{offsets[number]} of {ends[number]}" for number in still})
             some = ", ".join(map(str, still))
-            subscription.useless = f"nothing comes from partitions {some}, though the broker has more"
+            subscription.stall = f"nothing comes from partitions {some}, though the broker has more"
         return ends
 
     async def look_at_group(self) -> None:

@@ -1,6 +1,5 @@
 """Looking at the servers from time to time, since an idle consumer wouldn't notice what happened to them."""
 
-import asyncio
 import math
 import time
 from typing import Final
@@ -14,7 +13,8 @@ from history_consumer import gap_queries, metrics
 from history_consumer.consumer import queries
 from history_consumer.consumer.batch_writes import Target
 from history_consumer.consumer.consumer import HistoryConsumer
-from history_consumer.consumer.failures import database_errors
+from history_consumer.consumer.failures import database_deadline
+from history_consumer.consumer.partitions import release_moved
 from history_consumer.gap_queries import GAP_OLD_SECONDS
 
 log = structlog.get_logger()
@@ -49,11 +49,10 @@ class Monitor:
         Raises:
             TemporaryError: a server is away.
         """
-        with database_errors():
-            async with asyncio.timeout(_PING_TIMEOUT_SECONDS), self._engine.connect() as connection:
-                await queries.ping(connection)
-                await self._look_at_halted(connection)
-                await self._look_for_alarms(connection)
+        async with database_deadline(_PING_TIMEOUT_SECONDS), self._engine.connect() as connection:
+            await queries.ping(connection)
+            await self._look_at_halted(connection)
+            await self._look_for_alarms(connection)
         self._health.ok("database")
         asked_at = time.monotonic()
         membership = self._consumer.membership
@@ -81,10 +80,11 @@ class Monitor:
 
     async def _look_at_halted(self, connection: AsyncConnection) -> None:
         """Find out whether an operator moved the positions of partitions that stand still."""
-        halted = self._consumer.assignment.halted_at
-        if halted:
+        subscription = self._consumer.membership.subscription
+        if subscription is not None and (halted := subscription.assignment.halted_at):
             group, topic = self._target.consumer_group, self._target.topic
-            await self._consumer.note_positions(halted, await queries.read_positions(connection, group, topic, halted))
+            stored = await queries.read_positions(connection, group, topic, halted)
+            await release_moved(subscription, halted, stored)
 
     async def _look_for_alarms(self, connection: AsyncConnection) -> None:
         started = time.monotonic()

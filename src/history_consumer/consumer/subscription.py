@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from typing import TypeVar
 
 import structlog
@@ -20,7 +21,13 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 
 from common.worker import TemporaryError
 from history_consumer.consumer.client import client_of_group
-from history_consumer.consumer.failures import PASSING, kafka_explained, out_of_range, session_refused
+from history_consumer.consumer.failures import (
+    PASSING,
+    MembershipEndedError,
+    kafka_explained,
+    out_of_range,
+    session_refused,
+)
 from history_consumer.consumer.positions import Assignment, Position
 from history_consumer.consumer.records import Record, end_of, record_of
 from history_consumer.settings import ConsumerSettings
@@ -30,6 +37,7 @@ log = structlog.get_logger()
 ResultT = TypeVar("ResultT")
 
 _OUT_OF_RANGE = {KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE}  # noqa: SLF001 - public names
+_temporary = partial(TemporaryError, "kafka")
 
 
 class Subscription:
@@ -41,8 +49,8 @@ class Subscription:
 
     def __init__(self, settings: ConsumerSettings) -> None:
         self.assignment = Assignment()
-        self.useless = ""
-        """Why this membership is of no use any more, if somebody else saw it."""
+        self.stall = ""
+        """Why the client is stalled, if the stall detector says so: then this membership is of no use any more."""
         self._topic = settings.kafka_topic
         self._group = settings.consumer_group
         self._session_seconds = settings.consumer_session_timeout_seconds
@@ -68,9 +76,9 @@ class Subscription:
         """Return the next records; wait for the first one, and for no other.
 
         Raises:
-            TemporaryError: the client is beyond repair and must be made anew, or the broker refuses.
+            MembershipEndedError: the client is beyond repair and must be made anew, or the broker refuses.
         """
-        return await self._in_thread(lambda: self._poll(records_max, wait_seconds))
+        return await self._in_thread(lambda: self._poll(records_max, wait_seconds), MembershipEndedError)
 
     async def read(self, positions: Sequence[Position]) -> None:
         """Begin to read these partitions at their positions.
@@ -136,7 +144,7 @@ class Subscription:
         finally:
             self._nothing_is_written.set()
 
-    async def note_progress(self, positions: Sequence[Position]) -> None:
+    async def commit_offsets(self, positions: Sequence[Position]) -> None:
         """Tell Kafka where the consumer is, for tools that show the lag; nothing depends on it."""
         offsets = [TopicPartition(self._topic, position.partition, position.next_offset) for position in positions]
         try:
@@ -167,13 +175,15 @@ class Subscription:
         except TimeoutError:
             log.warning("group_not_left_in_time", wait_seconds=wait_seconds)
 
-    async def _in_thread(self, call: Callable[[], ResultT]) -> ResultT:
+    async def _in_thread(
+        self, call: Callable[[], ResultT], failure: Callable[[str], TemporaryError] = _temporary
+    ) -> ResultT:
         # The context carries the log's fields.
         run = contextvars.copy_context().run
         try:
             return await asyncio.get_running_loop().run_in_executor(self._thread, run, call)
         except KafkaException as error:
-            raise TemporaryError("kafka", kafka_explained(error.args[0], self._group, self._topic)) from error
+            raise failure(kafka_explained(error.args[0], self._group, self._topic)) from error
 
     def _read(self, positions: Sequence[Position]) -> None:
         due = [position for position in positions if self.assignment.has(position)]
@@ -226,7 +236,7 @@ class Subscription:
                 self._on_out_of_range(position, message.offset())
             return
         if error.code() == KafkaError.INVALID_SESSION_TIMEOUT:
-            raise TemporaryError("kafka", session_refused(self._session_seconds))
+            raise MembershipEndedError(session_refused(self._session_seconds))
         log.warning("kafka_consumer_error", partition=message.partition(), code=error.name(), error=error.str())
         if error.fatal() or error.code() not in PASSING:
             raise KafkaException(error)

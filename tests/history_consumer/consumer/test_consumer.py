@@ -531,7 +531,7 @@ async def test_an_end_behind_markers_hides_no_event_of_a_newer_epoch(pipeline: H
     held = consumer.assignment.held[0]
     ahead = Message(offset=1, value=ada.funded().encode().encode(), headers=[("ce_sourceepoch", b"2")])
     end = Message(offset=3, error=KafkaError(KafkaError._PARTITION_EOF))
-    consumer._batch = [record_of(ahead, held), end_of(end, held)]
+    consumer._batch.records = [record_of(ahead, held), end_of(end, held)]
     await consumer.run_once()
     assert list(consumer.assignment.halted) == [0]
     assert await pipeline.position() == 1
@@ -560,7 +560,7 @@ async def test_what_a_membership_that_ended_still_hears_of_the_group_changes_not
         hear(mock.Mock(), parts)
         hear(mock.Mock(), others)
     old._halt(Position(1, 0, "id"), "too late")
-    old.useless = "too late"
+    old.stall = "too late"
     await consumer.run_once()
     found = consumer.assignment
     assert (sorted(found.held), sorted(found.pending), dict(found.halted)) == ([0, 1, 2], [], {})

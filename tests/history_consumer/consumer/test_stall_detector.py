@@ -10,7 +10,7 @@ class Looker:
 
     def __init__(self) -> None:
         self.now = 1000.0
-        self._standstill = StallDetector()
+        self._stall_detector = StallDetector()
 
     def look(self, seconds: float, *, offset: int = 5, end: int = 9, idle: bool = True) -> list[int]:
         """Look for so long; return the partitions that were found at the end."""
@@ -18,7 +18,7 @@ class Looker:
         for _ in range(round(seconds)):
             assert not found
             self.now += 1
-            found = self._standstill.look({0: offset, 1: 7}, {0: end, 1: 7, 2: 4}, self.now, idle=idle)
+            found = self._stall_detector.look({0: offset, 1: 7}, {0: end, 1: 7, 2: 4}, self.now, idle=idle)
         return found
 
 
