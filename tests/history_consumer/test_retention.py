@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from common.postgres.engine import create_engine
 from common.worker import Health, TemporaryError
 from history_consumer import dead_letter_queries, retention
+from history_consumer.operations.dead_letter_prune import count_prunable
 from history_consumer.retention import DeadLetterRetention
 from history_consumer.run import consume
 from history_consumer.settings import ConsumerSettings
@@ -35,13 +36,13 @@ async def put_aside(rows: Rows, *letters: tuple[str, int]) -> None:
 
 async def test_old_letters_leave_but_young_ones_and_conflicts_stay(engine: AsyncEngine, rows: Rows) -> None:
     await put_aside(rows, ("not-json", 31), ("version-conflict", 99), ("superseded", 31), ("wrong-shape", 29))
-    assert await retention.count_prunable(engine, 30) == (2, 1)
+    assert await count_prunable(engine, 30) == (2, 1)
     assert await DeadLetterRetention(engine, 30).run_once() == 0
     assert await rows(LETTERS) == [("version-conflict",), ("wrong-shape",)]
 
 
 async def test_many_letters_leave_in_chunks(engine: AsyncEngine, rows: Rows, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retention, "_CHUNK_LETTERS_MAX", 2)
+    monkeypatch.setattr(retention, "CHUNK_LETTERS_MAX", 2)
     await put_aside(rows, ("version-conflict", 31), *[("not-json", 31)] * 5)
     worker = DeadLetterRetention(engine, 30)
     assert [await worker.run_once() for _ in range(3)] == [1, 1, 0]

@@ -58,9 +58,14 @@ class Record:
         return source_epoch_of(self.headers)
 
     @property
+    def rows(self) -> tuple[HistoryRow, ...]:
+        """The rows that the record asks for; none, if it can't be applied."""
+        return () if isinstance(self.content, Poison) else self.content
+
+    @property
     def is_event(self) -> bool:
         """Whether it is an event, and neither poison nor a partition's end."""
-        return bool(self.content) and not isinstance(self.content, Poison)
+        return bool(self.rows)
 
     @property
     def is_ahead(self) -> bool:

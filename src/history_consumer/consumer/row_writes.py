@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from history_consumer.consumer import queries
 from history_consumer.consumer.data_refusals import is_data_refusal
 from history_consumer.consumer.deduplication import Classified, ExistingEvents, classify, classify_as_new
-from history_consumer.consumer.records import Poison, Record
+from history_consumer.consumer.records import Record
 from history_consumer.projection import HistoryRow
 
 # Fewer rows are written sooner by one statement: COPY and counting them to their wallets take three round trips.
@@ -57,5 +57,5 @@ async def _copy(connection: AsyncConnection, rows: Sequence[HistoryRow], into: q
 
 
 async def _existing(connection: AsyncConnection, records: Sequence[Record], into: queries.Into) -> ExistingEvents:
-    rows = [row for record in records if not isinstance(record.content, Poison) for row in record.content]
+    rows = [row for record in records for row in record.rows]
     return await queries.read_existing(connection, rows, into)

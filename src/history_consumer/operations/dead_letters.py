@@ -1,11 +1,11 @@
-"""What operators see of dead letters."""
+"""The list of dead letters, and one of them whole, as operators see them."""
 
 from typing import Any, Final
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from history_consumer import dead_letter_queries
 from history_consumer.consumer.records import readable
-from history_consumer.operations import dead_letter_list_queries
 
 _ID_MAX: Final = 2**63 - 1
 
@@ -17,18 +17,18 @@ async def list_dead_letters(
 
     Args:
         engine: of the history's database.
-        reason: only those put aside for this reason.
-        before: only those below this id; the last id of one page asks for the next.
+        reason: only those with this reason.
+        before: only those below this id; the last id of a page gives the next page.
         limit: how many at most.
     """
     async with engine.connect() as connection:
-        return [dict(row) for row in await dead_letter_list_queries.dead_letters(connection, reason, before, limit)]
+        return [dict(row) for row in await dead_letter_queries.page(connection, reason, before, limit)]
 
 
 async def show_dead_letter(engine: AsyncEngine, dead_letter_id: int) -> dict[str, Any] | None:
     """Return one dead letter, whole, or None; key and value as text, or `{"base64": …}` where they aren't UTF-8."""
     async with engine.connect() as connection:
-        row = await dead_letter_list_queries.dead_letter(connection, dead_letter_id)
+        row = await dead_letter_queries.find(connection, dead_letter_id)
     if row is None:
         return None
     return {**row, "key": readable(row["key"]), "value": readable(row["value"]), "headers": row["headers"]}

@@ -21,9 +21,7 @@ def record_of_payload(payload: str) -> Record:
 
 def keys_of(record: Record) -> list[Key]:
     """Return what the event claims; nothing, if it is poison."""
-    if isinstance(record.content, Poison):
-        return []
-    return [(row.wallet_id, row.wallet_version) for row in record.content]
+    return [(row.wallet_id, row.wallet_version) for row in record.rows]
 
 
 def key_of(row: Row[Any]) -> Key:

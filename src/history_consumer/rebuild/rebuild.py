@@ -26,7 +26,7 @@ from history_consumer.consumer.deduplication import SUPERSEDED
 from history_consumer.consumer.queries import insert_dead_letters
 from history_consumer.consumer.records import Record
 from history_consumer.consumer.row_writes import ExistingRowsError, write_rows
-from history_consumer.operations.retrying import retry_dead_letters
+from history_consumer.operations.dead_letter_retry import retry_dead_letters
 from history_consumer.rebuild import ledger, queries, shadow
 from history_consumer.rebuild.catalogue import TableDescription
 from history_consumer.rebuild.errors import RebuildUnderWayError, TablesAlteredError, TopicUnfitError

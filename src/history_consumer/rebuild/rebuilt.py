@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from history_consumer.operations.retrying import RetryResult
+from history_consumer.operations.dead_letter_retry import RetryResult
 
 Source = Literal["auto", "topic", "outbox"]
 

@@ -8,10 +8,11 @@ import typer
 from rich.markup import escape
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from history_consumer import retention
+from history_consumer.operations.dead_letter_prune import count_prunable
+from history_consumer.operations.dead_letter_prune import prune_dead_letters as pruned_dead_letters
+from history_consumer.operations.dead_letter_retry import RetryResult, retry_dead_letters
 from history_consumer.operations.dead_letters import list_dead_letters as listed_dead_letters
 from history_consumer.operations.dead_letters import show_dead_letter as found_dead_letter
-from history_consumer.operations.retrying import RetryResult, retry_dead_letters
 from history_consumer.operations.status import Broker, HistoryStatus, history_status
 from history_consumer.settings import DeadLetterRetentionSettings
 from walletctl.api_server import serve
@@ -268,13 +269,13 @@ def prune_dead_letters(
         days = load_settings(DeadLetterRetentionSettings).dead_letter_retention_days
     if days is None:
         fail("say how old: --older-than-days, or DEAD_LETTER_RETENTION_DAYS in the environment", Exit.USAGE)
-    total, conflicts = with_history_database(lambda engine: retention.count_prunable(engine, days, reason))
+    total, conflicts = with_history_database(lambda engine: count_prunable(engine, days, reason))
     gone = 0
 
     async def work(engine: AsyncEngine) -> None:
         nonlocal gone
         with progress_bar("pruning", total) as advance:
-            async for count in retention.prune(engine, days, reason):
+            async for count in pruned_dead_letters(engine, days, reason):
                 gone += count
                 advance(count)
 

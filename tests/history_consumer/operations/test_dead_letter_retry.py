@@ -11,7 +11,7 @@ from history_consumer.consumer import records
 from history_consumer.consumer.batch_writes import Target, write_batch
 from history_consumer.consumer.positions import Position
 from history_consumer.consumer.records import record_of
-from history_consumer.operations.retrying import RetryResult, retry_dead_letters
+from history_consumer.operations.dead_letter_retry import RetryResult, retry_dead_letters
 from history_consumer.projection import PoisonError, rows_of
 from support.history_events import AnyEvent, History, Wallet
 
