@@ -1,19 +1,19 @@
-"""The SQL of alarms: gaps that stay open, versions that two events claim."""
+"""The SQL of the history's alarms: gaps that stay open, and versions that two events claim."""
 
 from typing import Final
 
 from sqlalchemy import RowMapping, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-# Takes no snapshot itself: a REPEATABLE READ that begins with it sees all that a rebuild's swap left, and there is no
-# other swap until it ends. One between two of its statements would show it new tables as they were before.
+# Takes no snapshot. A REPEATABLE READ transaction that begins with it sees the tables after a rebuild's swap, and keeps
+# the next swap out until it ends. A swap between two of its statements would show it the new tables without rows.
 KEEP_TABLES: Final = text("LOCK TABLE history.wallet_progress, history.transaction_events IN ACCESS SHARE MODE")
 
 GAP_OLD_SECONDS: Final = 30
-"""A gap that has stood open for so long isn't a matter of events on their way any more: an alarm."""
+"""After this time a gap no longer comes from events that are still on their way: it is an alarm."""
 
-# When the first row behind the hole came. `updated_at` alone moves with every event of a busy wallet.
-_OPEN_SINCE: Final = """
+# When the first row after the gap was recorded. `updated_at` alone changes with every event of a busy wallet.
+OPEN_SINCE: Final = """
     least(gap.updated_at, (
         SELECT recorded_at FROM history.transaction_events AS event
         WHERE event.wallet_id = gap.wallet_id AND wallet_version > (
@@ -28,7 +28,7 @@ _OPEN_SINCE: Final = """
     ))
 """
 
-# Wallets that were left alone for so long need no second look; of the busy ones, so many as a look can bear.
+# A wallet without events for that long has an old gap. Of the busy wallets, 100 are looked at row by row.
 ALARMS: Final = text(f"""
     WITH gap AS MATERIALIZED (
         SELECT wallet_id, updated_at, statement_timestamp() - make_interval(secs => :old_seconds) AS horizon
@@ -37,7 +37,7 @@ ALARMS: Final = text(f"""
         SELECT wallet_id FROM gap WHERE updated_at < horizon
         UNION ALL
         SELECT wallet_id FROM (SELECT * FROM gap WHERE updated_at >= horizon ORDER BY updated_at LIMIT 100) AS gap
-        WHERE {_OPEN_SINCE} < horizon
+        WHERE {OPEN_SINCE} < horizon
     )
     SELECT (SELECT count(*) FROM old) AS old_gaps,
         ARRAY(SELECT wallet_id::text FROM old ORDER BY wallet_id LIMIT 10) AS wallets,
@@ -46,5 +46,5 @@ ALARMS: Final = text(f"""
 
 
 async def alarms(connection: AsyncConnection, old_seconds: float = GAP_OLD_SECONDS) -> RowMapping:
-    """Return `old_gaps` (wallets with a gap that old), up to ten of these `wallets`, and `conflicts`."""
+    """Return `old_gaps` (how many wallets have a gap that old), up to ten of these `wallets`, and `conflicts`."""
     return (await connection.execute(ALARMS, {"old_seconds": old_seconds})).mappings().one()

@@ -1,6 +1,6 @@
 """What a record of the topic means: one history row for each wallet that the event touched. Pure.
 
-The record is somebody else's bytes. Whatever they are, the answer is rows that PostgreSQL takes, or PoisonError.
+Any client may write to the topic. Any bytes give rows that PostgreSQL takes, or PoisonError.
 """
 
 from collections.abc import Sequence
@@ -34,7 +34,7 @@ class PoisonError(Exception):
     Args:
         reason: a stable code: `tombstone`, `not-json`, `unknown-type`, `wrong-version`, `wrong-shape`,
             `nul-character`, `bad-amount`, `unknown-currency` or `out-of-range`.
-        detail: a sentence for a person, which PostgreSQL can store.
+        detail: a sentence for operators, which PostgreSQL can store.
     """
 
     def __init__(self, reason: str, detail: str) -> None:
@@ -44,9 +44,9 @@ class PoisonError(Exception):
 
 
 class HistoryRow(NamedTuple):
-    """One event as one wallet saw it; amounts are minor units, `event_data` the event as it came.
+    """One event from the view of one wallet. Amounts are minor units; `event_data` is the event as it came.
 
-    A tuple: a frozen dataclass of thirteen fields takes five times as long to make, twice a transfer.
+    A tuple, because making a frozen dataclass of thirteen fields takes five times as long.
     """
 
     wallet_id: UUID
@@ -65,10 +65,10 @@ class HistoryRow(NamedTuple):
 
 
 def rows_of(value: bytes | None) -> tuple[HistoryRow, ...]:
-    """Turn a record's value into its rows: two for a transfer, the sender's first, one for anything else.
+    """Turn a record's value into its rows: two for a transfer, the sender's first, and one for any other event.
 
     Raises:
-        PoisonError: it can't be applied; no other exception, whatever the bytes are.
+        PoisonError: the record can't be applied. No bytes raise another exception.
     """
     if value is None:
         raise PoisonError("tombstone", "the record has no value")
@@ -119,12 +119,12 @@ def rows_of(value: bytes | None) -> tuple[HistoryRow, ...]:
 
 
 def storable(text: str) -> str:
-    """Return the text bounded, and without what PostgreSQL refuses: NUL and lone surrogates."""
+    """Return the text, cut to its maximal length, without NUL and lone surrogates, which PostgreSQL refuses."""
     return text[:DETAIL_LENGTH_MAX].replace("\x00", "\N{REPLACEMENT CHARACTER}").encode(errors="replace").decode()
 
 
 def _parse(value: bytes) -> Any:
-    """Read strict JSON (RFC 8259): pydantic's own parser lets `NaN` and `Infinity` pass, which `json` refuses."""
+    """Parse strict JSON (RFC 8259): pydantic's parser accepts `NaN` and `Infinity`, and PostgreSQL refuses them."""
     try:
         return orjson.loads(value)
     except orjson.JSONDecodeError as error:
@@ -152,7 +152,7 @@ def _poison_of(error: ValidationError) -> PoisonError:
 
 
 def _refuse_nul(item: Any) -> None:
-    """Refuse NUL in any text: `json` stores its escape, but nothing can ever read it out as text."""
+    """Refuse NUL in any text: PostgreSQL's `json` stores its escape, but can't return it as text."""
     try:
         if isinstance(item, str):
             check_text(item)

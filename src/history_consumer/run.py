@@ -18,7 +18,7 @@ from history_consumer.retention import DeadLetterRetention
 from history_consumer.settings import ConsumerSettings
 
 _NO_PAUSE = Pauses(0, 0)
-"""A poll waits by itself."""
+"""A poll waits for records itself."""
 _HUNG_TRANSACTION_SECONDS = 30.0
 
 
@@ -33,34 +33,34 @@ async def run(settings: ConsumerSettings) -> None:
 
 
 async def consume(settings: ConsumerSettings, stop: asyncio.Event, health: Health) -> None:
-    """Consume until `stop`: finish what is in hand, then leave the group.
+    """Consume until `stop`: finish the step under way, then leave the group.
 
     Raises:
-        ExceptionGroup: a step failed in a way that waiting doesn't heal, of the consumer or of what runs beside it.
+        ExceptionGroup: a step of the consumer, its monitor or its retention failed, and time doesn't heal that.
     """
     engine = create_engine(
         settings.history_database_url,
         "history-consumer",
         pool_size=3,
         connect_timeout_seconds=settings.database_connect_timeout_seconds,
-        # A consumer gives its own transactions up after the first of the two; what hangs longer is nobody's.
+        # The consumer ends its transactions after the first of the two; PostgreSQL ends those that hang after both.
         transaction_timeout_seconds=settings.consumer_transaction_timeout_seconds + _HUNG_TRANSACTION_SECONDS,
     )
     tell_unsafe_settings(engine)
     consumer = HistoryConsumer(settings, engine, health)
-    watch = Monitor(consumer, engine, Target(settings.consumer_group, settings.kafka_topic), health)
-    # The last first, and each whatever becomes of the others.
+    monitor = Monitor(consumer, engine, Target(settings.consumer_group, settings.kafka_topic), health)
+    # Run in reverse order, and each even if another fails.
     async with AsyncExitStack() as at_end:
         at_end.push_async_callback(engine.dispose)
         at_end.push_async_callback(consumer.close)
         async with asyncio.TaskGroup() as tasks:
             seconds = settings.consumer_check_seconds
-            beside = [tasks.create_task(_repeat(watch.run_once, stop, Pauses(seconds, seconds), health))]
+            background = [tasks.create_task(_repeat(monitor.run_once, stop, Pauses(seconds, seconds), health))]
             if settings.dead_letter_retention_days is not None:
                 pruner = DeadLetterRetention(engine, settings.dead_letter_retention_days)
-                beside.append(tasks.create_task(_repeat(pruner.run_once, stop, retention.PAUSES, health)))
+                background.append(tasks.create_task(_repeat(pruner.run_once, stop, retention.PAUSES, health)))
             await _repeat(consumer.run_once, stop, _NO_PAUSE, health)
-            for task in beside:
+            for task in background:
                 task.cancel()
 
 

@@ -25,7 +25,7 @@ def client_of_group(settings: ConsumerSettings) -> dict[str, Any]:
             "session.timeout.ms": session_ms,
             "heartbeat.interval.ms": session_ms // 4,
         }
-    # A join whose answer is lost is waited for this long (librdkafka, rd_kafka_JoinGroupRequest), 300 s by default.
+    # librdkafka waits this long for a join whose reply is lost (rd_kafka_JoinGroupRequest); the default is 300 s.
     poll_seconds_max = max(
         settings.consumer_transaction_timeout_seconds + FAILURE_PAUSES.longest_seconds + _POLL_MARGIN_SECONDS,
         settings.consumer_session_timeout_seconds,
@@ -37,14 +37,14 @@ def client_of_group(settings: ConsumerSettings) -> dict[str, Any]:
         **{
             "group.id": settings.consumer_group,
             "max.poll.interval.ms": round(poll_seconds_max * 1000),
-            # Positions live in the database; Kafka never decides where to read from.
+            # The database has the positions: Kafka never decides where a consumer reads.
             "auto.offset.reset": "error",
             "fetch.error.backoff.ms": 100,
-            # With the defaults a consumer that is behind holds 360 MB; with these, 140 MB, and is as fast.
+            # With the defaults a consumer that is behind holds 360 MB. With these it holds 140 MB, and is as fast.
             "fetch.max.bytes": 2_000_000,
             "queued.max.messages.kbytes": 4_096,
             "queued.min.messages": 10_000,
-            # Once so much waits, librdkafka doesn't ask for more for this long: 1 s by default, in which all is read.
+            # With a full queue librdkafka fetches nothing for this long. In the default second the queue runs empty.
             "fetch.queue.backoff.ms": 10,
             "on_commit": _on_commit,
         },

@@ -1,4 +1,4 @@
-"""What a batch comes to: rows that are new, rows that are there already, records to put aside."""
+"""Which rows of a batch are new, which the history has already, and which records are dead letters."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,24 +10,24 @@ from history_consumer.projection import HistoryRow
 
 VERSION_CONFLICT: Final = "version-conflict"
 SUPERSEDED: Final = "superseded"
-"""The event is of an epoch that ended when the wallet database was restored, and the history doesn't know it."""
+"""The event is of a source epoch that ended when the wallet database was restored, and the history hasn't got it."""
 RESTORED: Final = "restored"
-"""The event is of an epoch with which the history has not been brought in line yet."""
+"""The event is of a source epoch for which the history has not been rebuilt yet."""
 
 _WAY_OUT: Final = "walletctl verify says more; if the wallet database was restored: walletctl restore begin"
 
-# Wallets and events go by their integers here: hashing and comparing UUIDs is Python code, four times as slow.
+# Wallets and events are keyed by their integers: hashing and comparing UUIDs is Python code, four times as slow.
 VersionKey = tuple[int, int]
 EventKey = tuple[int, int]
 
 
 @dataclass(frozen=True)
 class ExistingEvents:
-    """What the history has.
+    """The events that the history has.
 
     Args:
-        events: the event at a (wallet, version).
-        versions: the version at an (event, wallet).
+        events: the event of each (wallet, version).
+        versions: the version of each (event, wallet).
     """
 
     events: Mapping[VersionKey, UUID] = field(default_factory=dict)
@@ -36,7 +36,13 @@ class ExistingEvents:
 
 @dataclass(frozen=True, slots=True)
 class Classified:
-    """What a batch comes to; `rows` are in the order of their keys, so that writers never wait in a circle."""
+    """A batch, classified.
+
+    Args:
+        rows: the new rows, in the order of their keys, so that concurrent writers don't deadlock.
+        duplicate_count: how many rows the history has already.
+        dead_letters: the records that can't be applied.
+    """
 
     rows: Sequence[HistoryRow]
     duplicate_count: int
@@ -44,7 +50,7 @@ class Classified:
 
 
 def classify_as_new(records: Sequence[Record]) -> Classified:
-    """Take everything but poison, as if it were new: keys that come twice are for the database to refuse."""
+    """Classify all rows as new, without looking for duplicates: the database refuses a key that comes twice."""
     rows: list[HistoryRow] = []
     dead_letters: list[DeadLetter] = []
     for record in records:
@@ -56,17 +62,17 @@ def classify_as_new(records: Sequence[Record]) -> Classified:
     return Classified(rows, 0, dead_letters)
 
 
-def classify(records: Sequence[Record], taken: ExistingEvents) -> Classified:
-    """Sort the records of one batch out, one after the other.
+def classify(records: Sequence[Record], existing: ExistingEvents) -> Classified:
+    """Classify the records of one batch, one after the other.
 
-    An event is applied whole or not at all: if another event has one of its (wallet, version)s, none of its
-    rows is written. Of another epoch than the history's, nothing is written: it may tell what never was.
+    An event is applied whole or not at all: if another event has one of its (wallet, version)s, none of its rows is
+    new. An event of another source epoch is never new: the restore may have undone it.
 
     Args:
         records: in the order of the topic.
-        taken: what is known to be in the history already; the rest shows when the rows are written.
+        existing: the events that the history has, as far as they share a key with these records.
     """
-    events, versions = dict(taken.events), dict(taken.versions)
+    events, versions = dict(existing.events), dict(existing.versions)
     rows: list[HistoryRow] = []
     dead_letters: list[DeadLetter] = []
     duplicate_count = 0

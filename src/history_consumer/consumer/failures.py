@@ -1,4 +1,4 @@
-"""Which errors are a server's being away, so that the worker waits instead of ending, and what is said of them."""
+"""Which errors mean that a server is away, so that the worker retries instead of ending, and their messages."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -13,8 +13,8 @@ from common.postgres.errors import DRIVER_ERRORS, is_temporary, message_with_rem
 from common.worker import TemporaryError
 from history_consumer.consumer.positions import Position
 
-# librdkafka goes on trying by itself, or joins anew. All else, whatever it is, ends the membership: another one finds
-# out whether it still holds, and whoever waits for it is told.
+# After these librdkafka retries, or joins again, by itself. Any other error ends the membership: the next one shows
+# whether the error persists, and `/ready` tells the operator.
 PASSING: Final = {
     KafkaError._MAX_POLL_EXCEEDED,  # noqa: SLF001
     KafkaError._TRANSPORT,  # noqa: SLF001
@@ -53,7 +53,7 @@ async def database_deadline(seconds: float) -> AsyncIterator[None]:
 
 @contextmanager
 def database_errors() -> Iterator[None]:
-    """Turn what time may heal in the database into TemporaryError; anything else stays what it is."""
+    """Turn database errors that time may heal into TemporaryError; other errors pass."""
     try:
         yield
     except (SQLAlchemyError, OSError, TimeoutError, *DRIVER_ERRORS) as error:
@@ -64,7 +64,7 @@ def database_errors() -> Iterator[None]:
 
 @contextmanager
 def kafka_errors(group: str, topic: str) -> Iterator[None]:
-    """Turn what the broker, or the way to it, refuses into TemporaryError: operators heal it, or time."""
+    """Turn errors of Kafka into TemporaryError: time heals them, or an operator."""
     try:
         yield
     except KafkaException as error:
@@ -74,9 +74,9 @@ def kafka_errors(group: str, topic: str) -> Iterator[None]:
 
 
 def kafka_explained(error: KafkaError, group: str, topic: str) -> str:
-    """Return what is wrong; if something is denied, what, and to whom, as far as a client without a login knows."""
+    """Return what a Kafka error says; if it denies something, name the operation and the resource."""
     said = f"{error.name()}: {error.str()}"
-    # A fatal error (KIP-848) has the reason in its text alone.
+    # A fatal error (KIP-848) tells its reason only in its text.
     if "Topic authorization failed" in said:
         denied = f"READ on the topic {topic}"
     elif "Group authorization failed" in said:
@@ -87,7 +87,7 @@ def kafka_explained(error: KafkaError, group: str, topic: str) -> str:
 
 
 def out_of_range(topic: str, position: Position) -> str:
-    """Say what is wrong when the topic hasn't got the offset, and the ways out."""
+    """Return the message for an offset that the topic no longer has, with the ways out."""
     return (
         f"{topic} has no record at offset {position.next_offset}, where the history goes on: records are missing. "
         "Restore the topic, or rebuild the history (`walletctl history rebuild`)"
@@ -95,7 +95,7 @@ def out_of_range(topic: str, position: Position) -> str:
 
 
 def session_refused(seconds: float) -> str:
-    """Say what is wrong when the broker allows no such session timeout, and the way out."""
+    """Return the message for a session timeout that the broker refuses, with the way out."""
     return (
         f"the broker refuses CONSUMER_SESSION_TIMEOUT_SECONDS={seconds:g}: set it within the broker's "
         "group.min.session.timeout.ms and group.max.session.timeout.ms"
@@ -103,7 +103,7 @@ def session_refused(seconds: float) -> str:
 
 
 def recreated(topic: str, position: Position, topic_id: str) -> str:
-    """Say what is wrong when the topic is another one than before, and the ways out."""
+    """Return the message for a topic that was recreated, with the ways out."""
     return (
         f"{topic} was recreated: its id is {topic_id}, the history was read from {position.topic_id} up to offset "
         f"{position.next_offset}. Restore the topic, or rebuild the history (`walletctl history rebuild`)"
@@ -111,8 +111,8 @@ def recreated(topic: str, position: Position, topic_id: str) -> str:
 
 
 def restored(topic: str) -> str:
-    """Say what is wrong when the wallet database is in an epoch that the history doesn't know, and the way out."""
+    """Return the message for a history that was not rebuilt after a restore, with the way out."""
     return (
-        f"the wallet database was restored to an earlier time: what the history has from {topic} may tell of what no "
-        "longer happened. Rebuild the history (`walletctl history rebuild`)"
+        f"the wallet database was restored to an earlier time: the history may have events of {topic} that the restore "
+        "undid. Rebuild the history (`walletctl history rebuild`)"
     )

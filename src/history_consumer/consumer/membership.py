@@ -1,4 +1,4 @@
-"""A consumer's part in the group: the present membership, why there is none, and what the broker says meanwhile."""
+"""A consumer's part in the group: its present membership, or why it has none."""
 
 import asyncio
 import time
@@ -22,7 +22,7 @@ log = structlog.get_logger()
 
 
 class Membership:
-    """Joins the group, and again when a membership has ended, with growing pauses while none of them works.
+    """Joins the group, and joins again after a membership has ended, with growing pauses until one works.
 
     Args:
         settings: of this consumer.
@@ -32,24 +32,24 @@ class Membership:
     def __init__(self, settings: ConsumerSettings, health: Health) -> None:
         self.subscription: Subscription | None = None
         self.topic_id = ""
-        """Of the topic at the last look."""
+        """The topic's id, when the broker was last asked."""
         self._settings = settings
         self._health = health
         self._stall_detector = StallDetector()
-        # Why the last one ended, how many in a row have ended before they worked, and when to join again.
-        self._refusal = ""
-        self._refusals = 0
+        # Why the last membership ended, how many in a row ended before they worked, and when the next one begins.
+        self._ended_because = ""
+        self._ended_count = 0
         self._join_at = 0.0
-        # Why the broker answered no look.
+        # Why the broker did not answer the last question; empty if it did.
         self._unanswered = ""
 
     @property
     def assignment(self) -> Assignment:
-        """What the present membership was given; nothing, while there is none."""
+        """The partitions that the group gave the present membership; none, while there is no membership."""
         return Assignment() if self.subscription is None else self.subscription.assignment
 
     async def joined(self) -> Subscription | None:
-        """Return the present membership, or a new one; None, after a short wait, while it is too early for that.
+        """Return the present membership or a new one; None, after a short wait, if it is too early to join again.
 
         Raises:
             TemporaryError: the broker is away, or the topic isn't there.
@@ -67,18 +67,18 @@ class Membership:
         return self.subscription
 
     def note_step(self) -> None:
-        """A step of the consumer went well: if the membership works, forget what was wrong with those before."""
+        """Note that a step succeeded: if the membership works, forget why earlier ones ended."""
         if self.subscription is not None and self.subscription.works:
-            self._refusal = ""
+            self._ended_because = ""
             if time.monotonic() > self._join_at + FAILURE_PAUSES.longest_seconds:
-                self._refusals = 0
+                self._ended_count = 0
 
     async def give_up(self, why: str) -> None:
-        """Leave the group, as this membership is of no use; the next one has to wait."""
+        """Leave the group, because this membership is of no use; the next one begins after a pause."""
         await self.leave()
-        self._refusal = why
-        self._refusals += 1
-        self._join_at = time.monotonic() + FAILURE_PAUSES.after(self._refusals)
+        self._ended_because = why
+        self._ended_count += 1
+        self._join_at = time.monotonic() + FAILURE_PAUSES.after(self._ended_count)
 
     async def leave(self) -> None:
         """Leave the group."""
@@ -88,20 +88,20 @@ class Membership:
         self.report()
 
     def report(self) -> None:
-        """Tell `/ready` and the metrics where the present membership is, or why there is none."""
+        """Report the state of the membership to `/ready` and the metrics, or why there is none."""
         metrics.partitions_held.set(len(self.assignment.held))
         metrics.partitions_halted.set(len(self.assignment.halted))
         state = "not joined yet" if self.subscription is None else self.subscription.state()
         if self.subscription is None or not self.subscription.works:
-            state = self._refusal or state
+            state = self._ended_because or state
         wrong = [self._unanswered, state if state != "ok" else ""]
         self._health.checks["kafka"] = "; ".join(filter(None, wrong)) or "ok"
 
     async def look_at_topic(self) -> int:
-        """Ask the broker for the topic's id; the next step halts what was read from another one.
+        """Ask the broker for the topic's id; the next step halts partitions that were read from another topic.
 
         Returns:
-            How many partitions it has.
+            How many partitions the topic has.
 
         Raises:
             TemporaryError: the broker is away, or the topic isn't there.
@@ -112,7 +112,7 @@ class Membership:
         return partition_count
 
     async def look_at_ends(self, partition_count: int, *, idle: bool) -> dict[int, int]:
-        """Ask the broker where the partitions end; if those that are read stand still, the next step joins anew.
+        """Ask the broker where the partitions end; if the client is stalled, the next step joins again with a new one.
 
         Args:
             partition_count: how many the topic has.
@@ -129,19 +129,20 @@ class Membership:
         servers, topic = self._settings.kafka_bootstrap_servers, self._settings.kafka_topic
         with self._looking():
             ends = await end_offsets(servers, topic, partition_count)
-        still = self._stall_detector.look(offsets, ends, time.monotonic(), idle=idle)
-        if still and subscription is not None:
-            metrics.standstills.inc()
-            log.error("partitions_stand_still", at={number: f"{offsets[number]} of {ends[number]}" for number in still})
-            some = ", ".join(map(str, still))
-            subscription.stall = f"nothing comes from partitions {some}, though the broker has more"
+        stalled = self._stall_detector.look(offsets, ends, time.monotonic(), idle=idle)
+        if stalled and subscription is not None:
+            metrics.stalls.inc()
+            at = {partition: f"{offsets[partition]} of {ends[partition]}" for partition in stalled}
+            log.error("partitions_stand_still", at=at)
+            numbers = ", ".join(map(str, stalled))
+            subscription.stall = f"nothing comes from partitions {numbers}, though the broker has more"
         return ends
 
     async def look_at_group(self) -> None:
-        """Ask the broker whether a membership that was given nothing is a spare.
+        """Ask the broker whether a membership without partitions is a member: a spare.
 
         Raises:
-            TemporaryError: the broker is away, or denies it.
+            TemporaryError: the broker is away, or denies the question.
         """
         subscription = self.subscription
         if subscription is not None and subscription.may_be_spare:

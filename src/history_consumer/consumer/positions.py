@@ -1,4 +1,4 @@
-"""Where a consumer stands in the partitions that the group gave it."""
+"""The partitions that the group gave a consumer, and its position in each."""
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -8,10 +8,16 @@ from common.events import FIRST_SOURCE_EPOCH
 
 @dataclass(slots=True, eq=False)
 class Position:
-    """One partition, held since one assignment: `next_offset` is what the database says, as far as we know.
+    """The consumer's position in one partition, during one assignment of the partition.
 
-    A partition that goes and comes back has a new Position, so that what was read under the old one is told
-    from it by identity. `source_epoch` is the one up to which the history is in line with the wallet database.
+    A partition that is revoked and given again has a new Position. Records that were read under the old one are told
+    apart by its identity.
+
+    Args:
+        partition: of the topic.
+        next_offset: of the record to be applied next: the database's, as far as this consumer knows.
+        topic_id: of the topic from which the partition is read.
+        source_epoch: of the wallet database for which the history was last rebuilt.
     """
 
     partition: int
@@ -22,15 +28,15 @@ class Position:
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """The partitions that the group gave one membership. It never changes: what happens makes another one.
+    """The partitions that the group gave one membership. Immutable: a change makes another one.
 
-    So whoever looks, from whichever thread, sees one moment; only the membership's thread puts another in its place.
+    Each thread that reads it sees one moment. Only the membership's thread replaces it.
 
     Args:
-        pending: given, but not read yet: their positions are still to be asked of the database.
-        held: being read.
-        halted: given, but standing still until an operator acts: partition and why.
-        halted_at: where these stood.
+        pending: partitions that were given and are not read yet: their positions are still to be read.
+        held: positions of the partitions that are read.
+        halted: why partitions are halted until an operator acts.
+        halted_at: positions at which they were halted.
     """
 
     pending: frozenset[int] = frozenset()
@@ -39,11 +45,11 @@ class Assignment:
     halted_at: Mapping[int, Position] = field(default_factory=dict)
 
     def given(self, partitions: Collection[int]) -> "Assignment":
-        """The group gave these."""
+        """Return the assignment after the group gave these partitions."""
         return replace(self, pending=self.pending | set(partitions))
 
     def without(self, partitions: Collection[int]) -> "Assignment":
-        """The group took these."""
+        """Return the assignment without these partitions."""
         return Assignment(
             self.pending - set(partitions),
             {partition: position for partition, position in self.held.items() if partition not in partitions},
@@ -52,13 +58,13 @@ class Assignment:
         )
 
     def holding(self, positions: Iterable[Position]) -> "Assignment":
-        """These are read at their positions."""
+        """Return the assignment in which these partitions are read at their positions."""
         held = {position.partition: position for position in positions}
         rest = self.without(held)
         return replace(rest, held={**rest.held, **held})
 
     def halting(self, position: Position, why: str) -> "Assignment":
-        """The partition stands still; `why` names the way out."""
+        """Return the assignment in which the partition is halted; `why` names the way out."""
         rest = self.without([position.partition])
         return replace(
             rest,
@@ -67,15 +73,15 @@ class Assignment:
         )
 
     def looking_up(self, partition: int) -> "Assignment":
-        """Where the partition stands is forgotten: the database has its position."""
+        """Return the assignment in which the partition is pending again: its position is read from the database."""
         return self.without([partition]).given([partition])
 
     def has(self, position: Position) -> bool:
-        """Whether the partition is still to be read, or read since this assignment of it."""
+        """Whether the partition is pending, or read under this very position."""
         return position.partition in self.pending or self.held.get(position.partition) is position
 
     def state(self) -> str:
-        """Return "ok", or which partitions stand still and why."""
+        """Return "ok", or which partitions are halted and why."""
         if not self.halted:
             return "ok"
         return "; ".join(f"partition {partition} halted: {why}" for partition, why in sorted(self.halted.items()))

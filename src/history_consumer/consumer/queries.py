@@ -1,4 +1,4 @@
-"""The history consumer's SQL: one statement a table for a whole batch, arrays in, `unnest` inside."""
+"""The consumer's SQL: one statement for each table and batch, with arrays as parameters and `unnest` inside."""
 
 from collections.abc import Collection, Sequence
 from typing import Any, Final, Literal
@@ -15,17 +15,17 @@ from history_consumer.consumer.records import DeadLetter, headers_json
 from history_consumer.projection import HistoryRow
 
 Into = Literal["", "_rebuild"]
-"""The tables that are read, or those that a rebuild makes beside them."""
+"""The suffix of the tables: none for the live ones, `_rebuild` for those that a rebuild fills beside them."""
 
 
 def _for_both(statement: str) -> dict[Into, TextClause]:
     return {"": text(statement.replace("{into}", "")), "_rebuild": text(statement.replace("{into}", "_rebuild"))}
 
 
-# Locks no row; refused where the role or the database may not write.
+# Locks no row. PostgreSQL refuses it if the role or the database may not write.
 PING: Final = text("SELECT FROM history.processed_offsets LIMIT 0 FOR SHARE")
 
-# A partition that was added is in the epoch of the others.
+# A partition that was added to the topic has the source epoch of the group's other partitions.
 INSERT_POSITIONS: Final = text("""
     INSERT INTO history.processed_offsets (consumer_group, topic, partition, next_offset, topic_id, source_epoch)
     SELECT :consumer_group, :topic, partition, 0, :topic_id, coalesce((
@@ -43,18 +43,18 @@ READ_POSITIONS: Final = text("""
     ORDER BY partition
 """)
 
-# Compare-and-set: a row that another consumer has moved isn't found. Locked in the order of partitions.
+# Compare-and-set: the join doesn't find a row that another consumer has moved. Locked in the order of partitions.
 MOVE_POSITIONS: Final = text("""
     WITH move AS MATERIALIZED (
         SELECT stored.partition, move.next_offset
         FROM unnest(
-            cast(:partitions AS integer[]), cast(:believed AS bigint[]),
+            cast(:partitions AS integer[]), cast(:expected AS bigint[]),
             cast(:next_offsets AS bigint[]), cast(:topic_ids AS text[]), cast(:source_epochs AS integer[])
-        ) AS move (partition, believed, next_offset, topic_id, source_epoch)
+        ) AS move (partition, expected, next_offset, topic_id, source_epoch)
         JOIN history.processed_offsets AS stored
             ON stored.consumer_group = :consumer_group AND stored.topic = :topic
             AND stored.partition = move.partition
-            AND stored.next_offset = move.believed AND stored.topic_id = move.topic_id
+            AND stored.next_offset = move.expected AND stored.topic_id = move.topic_id
             AND stored.source_epoch = move.source_epoch
         ORDER BY stored.partition
         FOR UPDATE OF stored
@@ -66,7 +66,7 @@ MOVE_POSITIONS: Final = text("""
     RETURNING stored.partition
 """)
 
-# Wallets in their order, always: batches of several consumers touch the same wallets.
+# Always in the order of wallets: batches of several consumers update the same wallets, and must not deadlock.
 _ADD_PROGRESS: Final = """
     INSERT INTO history.wallet_progress{into} AS stored (wallet_id, user_id, event_count, max_version, updated_at)
     SELECT wallet_id, min(user_id), count(*), max(wallet_version), statement_timestamp()
@@ -110,7 +110,7 @@ _INSERT_ROWS: Final = """
 """
 INSERT_ROWS: Final = _for_both(_INSERT_ROWS.replace("{add_progress}", _ADD_PROGRESS.replace("{rows}", "inserted")))
 
-READ_TAKEN: Final = _for_both("""
+READ_EXISTING: Final = _for_both("""
     SELECT stored.wallet_id, stored.wallet_version, stored.event_id
     FROM unnest(cast(:wallet_ids AS uuid[]), cast(:wallet_versions AS bigint[])) AS row (wallet_id, wallet_version)
     JOIN history.transaction_events{into} AS stored USING (wallet_id, wallet_version)
@@ -131,20 +131,20 @@ INSERT_DEAD_LETTERS: Final = _for_both("""
         cast(:reasons AS text[]), cast(:details AS text[])
     ) AS row (partition, "offset", topic_id, key, value, headers, reason, detail)
     ORDER BY partition, "offset"
-    -- The same record only: an id that is taken, since the sequence is behind, is an error.
+    -- Only for the same record: an id that is used already, because the sequence is behind, is an error.
     ON CONFLICT (topic_id, partition, "offset") DO NOTHING
 """)
 
 
 async def ping(connection: AsyncConnection) -> None:
-    """Ask something, so that a database that is away, or without its tables, shows."""
+    """Run a statement that fails if the database is away, lacks the tables or may not write."""
     await connection.execute(PING)
 
 
 async def read_positions(
     connection: AsyncConnection, consumer_group: str, topic: str, partitions: Collection[int]
 ) -> list[Position]:
-    """Return the positions that are stored for these partitions."""
+    """Return the stored positions of these partitions."""
     parameters = {"consumer_group": consumer_group, "topic": topic, "partitions": sorted(partitions)}
     return [Position(*row) for row in (await connection.execute(READ_POSITIONS, parameters)).all()]
 
@@ -152,7 +152,7 @@ async def read_positions(
 async def ensure_positions(
     connection: AsyncConnection, consumer_group: str, topic: str, topic_id: str, partitions: Collection[int]
 ) -> list[Position]:
-    """Return the positions of all these partitions; those without one are stored at offset 0 of this topic."""
+    """Return the positions of all these partitions; store offset 0 of this topic for those without one."""
     parameters = {
         "consumer_group": consumer_group,
         "topic": topic,
@@ -167,12 +167,12 @@ async def ensure_positions(
 async def move_positions(
     connection: AsyncConnection, consumer_group: str, topic: str, moves: Sequence[tuple[Position, int]]
 ) -> set[int]:
-    """Move each position, if it is where it is believed to be, to the offset; return the partitions moved."""
+    """Move each position to its offset, if the database has it where it is expected; return the partitions moved."""
     parameters = {
         "consumer_group": consumer_group,
         "topic": topic,
         "partitions": [position.partition for position, _ in moves],
-        "believed": [position.next_offset for position, _ in moves],
+        "expected": [position.next_offset for position, _ in moves],
         "next_offsets": [next_offset for _, next_offset in moves],
         "topic_ids": [position.topic_id for position, _ in moves],
         "source_epochs": [position.source_epoch for position, _ in moves],
@@ -181,13 +181,13 @@ async def move_positions(
 
 
 async def copy_rows(connection: AsyncConnection, rows: Sequence[HistoryRow], into: Into = "") -> None:
-    """Write rows that are all new, in the order given; count them with `add_progress`.
+    """Write rows that are all new, in the order given; `add_progress` counts them to their wallets.
 
-    COPY takes half of what INSERT does from arrays, here and in PostgreSQL (docs/performance.md), but knows no
+    COPY takes half of the time of INSERT from arrays, here and in PostgreSQL (docs/performance.md), but has no
     ON CONFLICT.
 
     Raises:
-        sqlalchemy.exc.DBAPIError: the database refuses or is away; the transaction is of no use any more.
+        sqlalchemy.exc.DBAPIError: the database refuses or is away; the transaction must be rolled back.
     """
     driver: Any = (await connection.get_raw_connection()).driver_connection
     table = f"transaction_events{into}"
@@ -198,9 +198,9 @@ async def copy_rows(connection: AsyncConnection, rows: Sequence[HistoryRow], int
 
 
 async def insert_rows(connection: AsyncConnection, rows: Sequence[HistoryRow], into: Into = "") -> int:
-    """Write the rows in the order given, but those that are there already, and count the new ones to their wallets.
+    """Write the rows that the history hasn't got, in the order given, and count them to their wallets.
 
-    Returns how many were new.
+    Returns how many rows were new.
     """
     parameters = {
         "wallet_ids": [row.wallet_id for row in rows],
@@ -221,14 +221,14 @@ async def insert_rows(connection: AsyncConnection, rows: Sequence[HistoryRow], i
 
 
 async def read_existing(connection: AsyncConnection, rows: Collection[HistoryRow], into: Into = "") -> ExistingEvents:
-    """Return what the history has of what these rows claim."""
+    """Return the events of the history that have a (wallet, version) or an (event, wallet) of these rows."""
     parameters = {
         "wallet_ids": [row.wallet_id for row in rows],
         "wallet_versions": [row.wallet_version for row in rows],
         "user_ids": [row.user_id for row in rows],
         "event_ids": [row.event_id for row in rows],
     }
-    stored = (await connection.execute(READ_TAKEN[into], parameters)).all()
+    stored = (await connection.execute(READ_EXISTING[into], parameters)).all()
     return ExistingEvents(
         events={(wallet_id.int, version): event_id for wallet_id, version, event_id in stored},
         versions={(event_id.int, wallet_id.int): version for wallet_id, version, event_id in stored},
@@ -236,7 +236,7 @@ async def read_existing(connection: AsyncConnection, rows: Collection[HistoryRow
 
 
 async def add_progress(connection: AsyncConnection, rows: Sequence[HistoryRow], into: Into = "") -> None:
-    """Count rows that were copied to their wallets."""
+    """Count rows that `copy_rows` wrote to their wallets."""
     parameters = {
         "wallet_ids": [row.wallet_id for row in rows],
         "user_ids": [row.user_id for row in rows],
@@ -248,7 +248,7 @@ async def add_progress(connection: AsyncConnection, rows: Sequence[HistoryRow], 
 async def insert_dead_letters(
     connection: AsyncConnection, topic: str, dead_letters: Sequence[DeadLetter], into: Into = ""
 ) -> None:
-    """Put the records aside, whole; those that are there already stay as they are."""
+    """Store the records as dead letters, whole; a record that is stored already stays as it is."""
     parameters = {
         "topic": topic,
         "partitions": [letter.record.partition for letter in dead_letters],

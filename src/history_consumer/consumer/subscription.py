@@ -1,10 +1,10 @@
 """One membership in the consumer group: librdkafka's calls in one thread of their own.
 
-The rebalance callbacks only note what the group gave and took. A partition is read from the moment on that its
-position is known, which is later; librdkafka lets a member assign itself less than it was given.
+The rebalance callbacks only note which partitions the group gives and revokes. A partition is read later, when its
+position is known: librdkafka lets a member assign itself fewer partitions than it was given.
 
-The assignment is the membership's own and ends with it. Only the thread that calls librdkafka replaces it: callbacks
-run there, inside a poll, and whatever the event loop wants of it is done there too, between polls.
+The assignment belongs to the membership and ends with it. Only the thread that calls librdkafka replaces it. Callbacks
+run there inside a poll, and the event loop's calls run there between polls.
 """
 
 import asyncio
@@ -55,25 +55,25 @@ class Subscription:
         self._group = settings.consumer_group
         self._session_seconds = settings.consumer_session_timeout_seconds
         self._is_joined = False
-        # A record or an end: the broker lets this client read.
-        self._something_came = False
-        # Why no broker answers, and what was said before of one of them.
+        # A record or a partition's end has come: the broker lets this client read.
+        self._has_received = False
+        # Why no broker answers, and the last error of one broker.
         self._brokers_down = ""
-        self._said_last = ""
+        self._last_error = ""
         self._is_closed = False
-        # Which record of each partition comes next.
+        # By partition, the offset of the record that the next poll returns.
         self._next_polled: dict[int, int] = {}
         self._thread = ThreadPoolExecutor(1, "kafka-consumer")
         self._write_seconds_max = settings.consumer_transaction_timeout_seconds
-        self._nothing_is_written = threading.Event()
-        self._nothing_is_written.set()
+        self._no_write = threading.Event()
+        self._no_write.set()
         self._consumer = Consumer({**client_of_group(settings), "error_cb": self._on_client_error})
         self._consumer.subscribe(
             [self._topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
         )
 
     async def poll(self, records_max: int, wait_seconds: float) -> list[Record]:
-        """Return the next records; wait for the first one, and for no other.
+        """Return the next records; wait only for the first one.
 
         Raises:
             MembershipEndedError: the client is beyond repair and must be made anew, or the broker refuses.
@@ -81,7 +81,7 @@ class Subscription:
         return await self._in_thread(lambda: self._poll(records_max, wait_seconds), MembershipEndedError)
 
     async def read(self, positions: Sequence[Position]) -> None:
-        """Begin to read these partitions at their positions.
+        """Start to read these partitions at their positions.
 
         Raises:
             TemporaryError: the client refuses.
@@ -89,16 +89,16 @@ class Subscription:
         await self._in_thread(lambda: self._read(positions))
 
     async def halt(self, position: Position, why: str) -> None:
-        """Stop reading the partition, if it is read, and let it stand still; not if it is no longer ours."""
+        """Halt the partition, if this membership still has it under this position; log why."""
         await self._in_thread(lambda: self._halt(position, why))
 
     async def release(self, positions: Sequence[Position]) -> None:
-        """Let partitions be taken up again, if they still stand still at these positions."""
+        """Let partitions be read again, if they are still halted at these positions."""
         if not self._is_closed:
             await self._in_thread(lambda: self._release(positions))
 
     def state(self) -> str:
-        """Return "ok" if this membership works: in the group, reading what it was given, and no broker missing.
+        """Return "ok" if this membership is in the group and reads all partitions that it was given.
 
         Otherwise return what is wrong or still to come.
         """
@@ -111,41 +111,41 @@ class Subscription:
             return assignment.state()
         if assignment.pending:
             return f"partitions {', '.join(map(str, sorted(assignment.pending)))} are to be read, and are not yet"
-        if assignment.held and not self._something_came:
+        if assignment.held and not self._has_received:
             return f"nothing has come from {self._topic} yet, not even that it is empty"
         return "ok"
 
     @property
     def works(self) -> bool:
-        """Whether the group and the topic have let this membership in; partitions may be halted for all that."""
+        """Whether the broker let this membership into the group and lets it read; partitions may be halted."""
         assignment = self.assignment
-        return self._is_joined and not assignment.pending and (self._something_came or not assignment.held)
+        return self._is_joined and not assignment.pending and (self._has_received or not assignment.held)
 
     @property
     def may_be_spare(self) -> bool:
-        """Whether the group has given nothing so far, not even word that there is nothing."""
+        """Whether the group has not yet answered the join."""
         return not self._is_joined and not self._is_closed
 
     def note_members(self, members: Collection[str]) -> None:
-        """Take it from the broker that this is a member: a spare isn't told under KIP-848."""
+        """Note the group's members, as the broker lists them: KIP-848 doesn't tell a spare that it is one."""
         if self.may_be_spare and self._consumer.memberid() in members:
             self._is_joined = True
 
     def note_answer(self) -> None:
-        """A broker answered another client of this process."""
+        """Note that a broker answered another client of this process."""
         self._brokers_down = ""
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Give up no partition meanwhile: who gets it next reads where we will be, not where we were."""
-        self._nothing_is_written.clear()
+        """Keep revoked partitions until the block ends: their next consumer reads from the position that it writes."""
+        self._no_write.clear()
         try:
             yield
         finally:
-            self._nothing_is_written.set()
+            self._no_write.set()
 
     async def commit_offsets(self, positions: Sequence[Position]) -> None:
-        """Tell Kafka where the consumer is, for tools that show the lag; nothing depends on it."""
+        """Commit offsets to Kafka, for tools that show the lag; nothing depends on it."""
         offsets = [TopicPartition(self._topic, position.partition, position.next_offset) for position in positions]
         try:
             await self._in_thread(lambda: self._consumer.commit(offsets=offsets, asynchronous=True))
@@ -153,7 +153,7 @@ class Subscription:
             log.debug("kafka_commit_failed", error=str(error))
 
     async def close(self, wait_seconds: float) -> None:
-        """Leave the group; what isn't done in time is left to the session timeout."""
+        """Leave the group; if that takes longer, the session timeout ends the membership."""
         self._is_closed = True
         loop = asyncio.get_running_loop()
         closed = asyncio.Event()
@@ -167,7 +167,7 @@ class Subscription:
             finally:
                 loop.call_soon_threadsafe(closed.set)
 
-        # A daemon: a close that hangs must not keep the process.
+        # A daemon thread: a close that hangs must not keep the process alive.
         run = contextvars.copy_context().run
         threading.Thread(target=run, args=(close,), name="kafka-consumer-close", daemon=True).start()
         try:
@@ -178,7 +178,7 @@ class Subscription:
     async def _in_thread(
         self, call: Callable[[], ResultT], failure: Callable[[str], TemporaryError] = _temporary
     ) -> ResultT:
-        # The context carries the log's fields.
+        # The context has the log's fields.
         run = contextvars.copy_context().run
         try:
             return await asyncio.get_running_loop().run_in_executor(self._thread, run, call)
@@ -202,7 +202,7 @@ class Subscription:
         message = self._consumer.poll(wait_seconds)
         if message is None:
             return []
-        # Each message is stamped right after the call that returned it: the next one may serve a rebalance.
+        # Messages get their positions before the next call, which may serve a rebalance.
         records = self._stamped([message])
         if records_max > 1:
             records += self._stamped(self._consumer.consume(records_max - 1, timeout=0))
@@ -216,7 +216,7 @@ class Subscription:
             if error is None and position is not None:
                 record = record_of(message, position)
             elif error is not None and error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001
-                self._something_came = True
+                self._has_received = True
                 if position is None or (message.offset() or 0) <= self._next_polled[position.partition]:
                     continue
                 record = end_of(message, position)
@@ -224,10 +224,10 @@ class Subscription:
                 if error is not None:
                     self._on_error(error, position, message)
                 continue
-            self._next_polled[record.partition] = record.offset + 1
+            self._next_polled[position.partition] = record.offset + 1
             records.append(record)
         if records:
-            self._something_came, self._brokers_down = True, ""
+            self._has_received, self._brokers_down = True, ""
         return records
 
     def _on_error(self, error: KafkaError, position: Position | None, message: Message) -> None:
@@ -242,8 +242,8 @@ class Subscription:
             raise KafkaException(error)
 
     def _on_out_of_range(self, position: Position, offset: int | None) -> None:
-        # librdkafka gives this error no version (rd_kafka_offset_reset): that of a fetch from before the partition was
-        # taken up may come after, and has then stopped the fetching anew.
+        # librdkafka gives this error no version (rd_kafka_offset_reset). The error of an earlier assignment's fetch may
+        # come late, and has then stopped the fetching of this one.
         if offset is None or offset == self._next_polled[position.partition]:
             self._halt(position, out_of_range(self._topic, position))
             return
@@ -267,26 +267,26 @@ class Subscription:
             log.info("partitions_given", partitions=sorted(part.partition for part in partitions))
 
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        self._nothing_is_written.wait(self._write_seconds_max)
-        self._take(consumer, partitions)
+        self._no_write.wait(self._write_seconds_max)
+        self._remove(consumer, partitions)
 
     def _on_lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        self._is_joined = self._something_came = False
-        self._take(consumer, partitions)
+        self._is_joined = self._has_received = False
+        self._remove(consumer, partitions)
 
-    def _take(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        taken = [part.partition for part in partitions]
-        read = [partition for partition in taken if partition in self.assignment.held]
-        self.assignment = self.assignment.without(taken)
+    def _remove(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        removed = [part.partition for part in partitions]
+        read = [partition for partition in removed if partition in self.assignment.held]
+        self.assignment = self.assignment.without(removed)
         consumer.incremental_unassign([TopicPartition(self._topic, partition) for partition in read])
-        log.info("partitions_taken", partitions=sorted(taken))
+        log.info("partitions_taken", partitions=sorted(removed))
 
     def _on_client_error(self, error: KafkaError) -> None:
         log.warning("kafka_client_error", code=error.name(), error=error.str(), fatal=error.fatal())
         if error.code() == KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001
-            self._brokers_down = f"{error.str()}{self._said_last}"
+            self._brokers_down = f"{error.str()}{self._last_error}"
         else:
-            self._said_last = f": {kafka_explained(error, self._group, self._topic)}"
+            self._last_error = f": {kafka_explained(error, self._group, self._topic)}"
 
 
 def _number(partition: int | None) -> int:

@@ -1,4 +1,4 @@
-"""Where the history stands: its consumers' positions, what is missing, what is wrong with the topic."""
+"""The history's status: the consumers' positions, the gaps and dead letters, and the topic's settings."""
 
 import asyncio
 from collections.abc import Collection, Mapping, Sequence
@@ -21,7 +21,7 @@ _ADMIN_TIMEOUT_SECONDS: Final = 5.0
 
 @dataclass(frozen=True)
 class Broker:
-    """Where the broker is, and how long the topic must keep events there; -1 is for ever."""
+    """Where the broker is, and how long the topic must keep events, in milliseconds; -1 is for ever."""
 
     servers: str
     retention_ms: int
@@ -29,21 +29,21 @@ class Broker:
 
 @dataclass(frozen=True)
 class HistoryStatus:
-    """Where the history stands.
+    """The history's status.
 
     Args:
         partitions: `consumer_group, topic, partition, next_offset, topic_id, source_epoch, updated_at,
-            high_watermark, lag`; the last two are None where the broker or the partition isn't there.
-        wallets: how many the history knows.
+            high_watermark, lag`; the last two are None if the broker is away or the partition is missing.
+        wallets: how many wallets the history has.
         events: how many history rows there are.
         gaps: how many wallets miss a version.
-        old_gaps: how many of them for more than 30 s, which is an alarm.
+        old_gaps: how many of them miss it for more than 30 s, which is an alarm.
         oldest_gaps: `wallet_id, user_id, event_count, max_version, updated_at, open_since, is_old`.
-        dead_letters: how many records were put aside.
-        conflicts: how many of them claim a version that another event has, which is an alarm.
+        dead_letters: how many there are.
+        conflicts: how many dead letters claim a version that another event has, which is an alarm.
         kafka: "ok", or why the broker could not be asked.
         topics_wrong: a line for each topic whose settings may lose events.
-        topics_unchecked: a line for each whose settings could not be asked for.
+        topics_unchecked: a line for each topic whose settings could not be read.
     """
 
     partitions: Sequence[Mapping[str, Any]]
@@ -60,18 +60,18 @@ class HistoryStatus:
 
     @property
     def lag(self) -> int | None:
-        """Return how many records are still to be applied, or None where the broker could not be asked."""
+        """How many records are still to be applied; None if the broker could not be asked."""
         lags = [row["lag"] for row in self.partitions]
         return None if None in lags else sum(lags)
 
     @property
     def is_stopped(self) -> bool:
-        """Whether the wallet database was restored, and the history has not been rebuilt since."""
+        """Whether the wallet database was restored and the history has not been rebuilt since."""
         return any(row["source_epoch"] < FIRST_SOURCE_EPOCH for row in self.partitions)
 
 
 async def history_status(engine: AsyncEngine, broker: Broker | None, gaps_max: int = 10) -> HistoryStatus:
-    """Return where the history stands; without a broker, without lags.
+    """Return the history's status; without a broker, without lags.
 
     Raises:
         sqlalchemy.exc.DBAPIError: the database is away.
@@ -112,7 +112,7 @@ async def history_status(engine: AsyncEngine, broker: Broker | None, gaps_max: i
 
 
 async def _check_topics(broker: Broker, topics: Collection[str]) -> tuple[list[str], list[str]]:
-    """Return a line for each topic whose settings may lose events, and for each that could not be asked for."""
+    """Return a line for each topic whose settings may lose events, and for each whose settings could not be read."""
     wrong: list[str] = []
     unchecked: list[str] = []
     for topic in sorted(topics):

@@ -6,7 +6,7 @@ from typing import Final
 from sqlalchemy import RowMapping, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from history_consumer.gap_queries import _OPEN_SINCE, GAP_OLD_SECONDS
+from history_consumer.gap_queries import GAP_OLD_SECONDS, OPEN_SINCE
 
 STATUS: Final = text("""
     SELECT
@@ -20,7 +20,7 @@ STATUS: Final = text("""
 OLDEST_GAPS: Final = text(f"""
     SELECT *, open_since < statement_timestamp() - make_interval(secs => :old_seconds) AS is_old
     FROM (
-        SELECT wallet_id, user_id, event_count, max_version, updated_at, {_OPEN_SINCE} AS open_since
+        SELECT wallet_id, user_id, event_count, max_version, updated_at, {OPEN_SINCE} AS open_since
         FROM (
             SELECT * FROM history.wallet_progress WHERE event_count <> max_version ORDER BY updated_at LIMIT :limit
         ) AS gap
@@ -41,11 +41,11 @@ async def status(connection: AsyncConnection) -> RowMapping:
 
 
 async def oldest_gaps(connection: AsyncConnection, limit: int) -> Sequence[RowMapping]:
-    """Return wallets that have a gap, untouched for longest first, with `open_since` and `is_old`."""
+    """Return wallets that have a gap, the oldest gap first, with `open_since` and `is_old`."""
     parameters = {"limit": limit, "old_seconds": GAP_OLD_SECONDS}
     return (await connection.execute(OLDEST_GAPS, parameters)).mappings().all()
 
 
 async def positions(connection: AsyncConnection) -> Sequence[RowMapping]:
-    """Return all groups' positions."""
+    """Return the positions of all groups."""
     return (await connection.execute(POSITIONS)).mappings().all()

@@ -168,7 +168,7 @@ async def test_a_topic_that_goes_is_told_and_one_that_comes_in_its_place_too(
         await eventually(says("was recreated"))
 
 
-@pytest.mark.parametrize("part", ["watch", "consumer"])
+@pytest.mark.parametrize("part", ["monitor", "consumer"])
 async def test_a_step_that_fails_for_good_ends_the_process_and_everything_is_closed(
     consumer_settings: ConsumerSettings, monkeypatch: pytest.MonkeyPatch, part: str
 ) -> None:
@@ -183,7 +183,7 @@ async def test_a_step_that_fails_for_good_ends_the_process_and_everything_is_clo
     async def dispose(engine: AsyncEngine) -> None:
         disposed.append(engine)
 
-    monkeypatch.setattr(Monitor if part == "watch" else HistoryConsumer, "run_once", break_)
+    monkeypatch.setattr(Monitor if part == "monitor" else HistoryConsumer, "run_once", break_)
     monkeypatch.setattr(HistoryConsumer, "close", break_too)
     monkeypatch.setattr(AsyncEngine, "dispose", dispose)
     with pytest.raises(KeyError):
