@@ -37,7 +37,7 @@ def consumer_settings(
 
 @pytest.fixture
 async def new_consumer(consumer_settings: ConsumerSettings, engine: AsyncEngine) -> AsyncIterator[NewConsumer]:
-    """Make consumers; keyword arguments change their settings. They leave the group with the test."""
+    """Make consumers; keyword arguments change their settings. They leave the group when the test ends."""
     made: list[HistoryConsumer] = []
 
     def make(**changes: object) -> HistoryConsumer:
@@ -57,7 +57,7 @@ def events(kafka_bootstrap_servers: str, topic: str) -> Topic:
 
 @pytest.fixture
 def rows(engine: AsyncEngine) -> Callable[..., Any]:
-    """Return what a statement finds, as tuples."""
+    """Run a statement, and return its rows as tuples."""
 
     async def select(statement: str, **parameters: object) -> list[tuple[Any, ...]]:
         async with engine.begin() as connection:
@@ -85,7 +85,7 @@ OpenApi = Callable[..., AbstractAsyncContextManager[httpx.AsyncClient]]
 
 @pytest.fixture
 def open_api() -> OpenApi:
-    """Start a history API on a database, with settings of its own, and talk to it."""
+    """Start a history API on a database, with settings of its own, and return its client."""
 
     @asynccontextmanager
     async def open_(database_url: str, **settings: float) -> AsyncIterator[httpx.AsyncClient]:

@@ -1,4 +1,4 @@
-"""Whatever bytes the topic holds: rows that PostgreSQL takes, or a PoisonError that says why not."""
+"""Any bytes give rows that PostgreSQL takes, or a PoisonError with a reason."""
 
 import json
 from datetime import UTC, datetime
@@ -94,13 +94,13 @@ def test_a_creation_moves_no_money() -> None:
     assert row.counterparty_wallet_id is None
 
 
-def test_a_fund_comes_in_from_nobody() -> None:
+def test_a_fund_has_no_counterparty() -> None:
     (row,) = rows_of(encoded(event("WALLET_FUNDED")))
     assert (row.event_type, row.direction, row.amount_minor) == ("WALLET_FUNDED", "in", 3000)
     assert row.counterparty_wallet_id is None
 
 
-def test_the_event_is_kept_as_it_came() -> None:
+def test_an_event_is_stored_as_it_came() -> None:
     value = b'{ "extra" : 1.0 ,' + encoded(event("WALLET_CREATED")).lstrip(b"{")
     assert rows_of(value)[0].event_data == value.decode()
 
@@ -141,7 +141,7 @@ def test_the_event_is_kept_as_it_came() -> None:
         (encoded(event(currency="XAU")), "unknown-currency"),
     ],
 )
-def test_what_cannot_be_applied_says_why(value: bytes | None, reason: str) -> None:
+def test_poison_has_a_reason_and_a_detail(value: bytes | None, reason: str) -> None:
     with pytest.raises(PoisonError) as raised:
         rows_of(value)
     assert raised.value.reason == reason
@@ -186,7 +186,7 @@ def test_any_field_may_be_anything(kind: str, wrong: dict[str, Any], inside: boo
 
 
 @pytest.mark.parametrize("user_id", ["..", "ada/", "e\u0301", "\u3164"])
-def test_a_user_id_that_would_not_be_made_any_more_is_applied(user_id: str) -> None:
+def test_an_event_with_a_user_id_that_the_api_refuses_today_is_applied(user_id: str) -> None:
     (row,) = rows_of(Wallet(user_id).created().encode().encode())
     assert row.user_id == user_id
 
@@ -200,7 +200,7 @@ def test_any_damage_to_an_event_gives_rows_or_poison(data: st.DataObject) -> Non
 
 
 @given(st.integers(1, 10**12), st.integers(0, 5), st.sampled_from(["created", "funded", "sent"]))
-def test_what_the_api_encodes_comes_out_again(cents: int, version: int, kind: str) -> None:
+def test_an_event_that_the_api_encodes_gives_its_rows(cents: int, version: int, kind: str) -> None:
     sender, receiver = Wallet(version=version), Wallet("größe", version=7)
     amount = to_major(cents, "EUR")
     sender.balance += 10**12

@@ -1,4 +1,4 @@
-"""Old dead letters leave where that is wanted; what says that two histories are told never does."""
+"""Consumers delete old dead letters if the retention is set, but never a version conflict."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -20,8 +20,8 @@ Rows = Callable[..., Awaitable[list[Any]]]
 LETTERS = "SELECT reason FROM history.dead_letters ORDER BY id"
 
 
-async def put_aside(rows: Rows, *letters: tuple[str, int]) -> None:
-    """Put records aside: for which reason, and how many days ago."""
+async def add_dead_letters(rows: Rows, *letters: tuple[str, int]) -> None:
+    """Store dead letters, each with a reason and an age in days."""
     for offset, (reason, days) in enumerate(letters):
         await rows(
             """
@@ -34,23 +34,25 @@ async def put_aside(rows: Rows, *letters: tuple[str, int]) -> None:
         )
 
 
-async def test_old_letters_leave_but_young_ones_and_conflicts_stay(engine: AsyncEngine, rows: Rows) -> None:
-    await put_aside(rows, ("not-json", 31), ("version-conflict", 99), ("superseded", 31), ("wrong-shape", 29))
+async def test_old_dead_letters_are_deleted_but_young_ones_and_conflicts_stay(engine: AsyncEngine, rows: Rows) -> None:
+    await add_dead_letters(rows, ("not-json", 31), ("version-conflict", 99), ("superseded", 31), ("wrong-shape", 29))
     assert await count_prunable(engine, 30) == (2, 1)
     assert await DeadLetterRetention(engine, 30).run_once() == 0
     assert await rows(LETTERS) == [("version-conflict",), ("wrong-shape",)]
 
 
-async def test_many_letters_leave_in_chunks(engine: AsyncEngine, rows: Rows, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_many_dead_letters_are_deleted_in_chunks(
+    engine: AsyncEngine, rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(retention, "CHUNK_LETTERS_MAX", 2)
-    await put_aside(rows, ("version-conflict", 31), *[("not-json", 31)] * 5)
+    await add_dead_letters(rows, ("version-conflict", 31), *[("not-json", 31)] * 5)
     worker = DeadLetterRetention(engine, 30)
     assert [await worker.run_once() for _ in range(3)] == [1, 1, 0]
     assert await rows(LETTERS) == [("version-conflict",)]
 
 
-async def test_a_letter_that_a_retry_has_in_hand_is_not_waited_for(engine: AsyncEngine, rows: Rows) -> None:
-    await put_aside(rows, ("not-json", 31), ("not-json", 31))
+async def test_pruning_skips_a_dead_letter_that_a_retry_has_locked(engine: AsyncEngine, rows: Rows) -> None:
+    await add_dead_letters(rows, ("not-json", 31), ("not-json", 31))
     async with engine.begin() as connection:
         await dead_letter_queries.lock(connection, [1])
         assert await DeadLetterRetention(engine, 30).run_once() == 0
@@ -58,10 +60,10 @@ async def test_a_letter_that_a_retry_has_in_hand_is_not_waited_for(engine: Async
 
 
 @pytest.mark.parametrize("days", [None, 30.0])
-async def test_a_consumer_prunes_only_if_it_is_told_how_old(
+async def test_a_consumer_prunes_only_if_the_retention_is_set(
     consumer_settings: ConsumerSettings, rows: Rows, eventually: Callable[..., Awaitable[Any]], days: float | None
 ) -> None:
-    await put_aside(rows, ("not-json", 1000))
+    await add_dead_letters(rows, ("not-json", 1000))
     stop, health = asyncio.Event(), Health({"kafka": "not asked yet"})
     settings = consumer_settings.model_copy(update={"dead_letter_retention_days": days})
     running = asyncio.create_task(consume(settings, stop, health))
@@ -75,7 +77,7 @@ async def test_a_consumer_prunes_only_if_it_is_told_how_old(
     assert await rows(LETTERS) == ([("not-json",)] if days is None else [])
 
 
-async def test_while_the_database_is_away_pruning_fails_as_temporary() -> None:
+async def test_pruning_fails_as_temporary_while_the_database_is_away() -> None:
     engine = create_engine("postgresql://postgres@127.0.0.1:1/wallet", "tests")
     with pytest.raises(TemporaryError):
         await DeadLetterRetention(engine, 30).run_once()

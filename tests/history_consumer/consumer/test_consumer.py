@@ -41,7 +41,7 @@ async def drive(
     *,
     failures: list[TemporaryError] | None = None,
 ) -> None:
-    """Step the consumers until the condition holds; their failures end the test, or go to `failures`."""
+    """Run the consumers' steps until the condition holds; their failures end the test, or go to `failures`."""
 
     async def step(consumer: HistoryConsumer) -> None:
         try:
@@ -97,7 +97,7 @@ async def test_an_event_delivered_again_at_another_offset_takes_effect_once(pipe
     assert metric("rows_total", outcome="duplicate") - duplicates == 10
 
 
-async def test_poison_is_put_aside_whole_and_the_rest_goes_on(pipeline: HistoryPipeline) -> None:
+async def test_poison_is_dead_lettered_whole_and_the_records_after_it_are_applied(pipeline: HistoryPipeline) -> None:
     ada = Wallet()
     pipeline.topic.produce(ada.created(), b"\xff\x00{", None, b'{"event_type": "A\\u0000"}', ada.funded())
     await drive(pipeline.new_consumer(), pipeline.reached(5))
@@ -109,7 +109,7 @@ async def test_poison_is_put_aside_whole_and_the_rest_goes_on(pipeline: HistoryP
     assert letters[0][4] == [["traceparent", TRACEPARENT], ["odd", {"base64": "/w=="}], ["none", None]]
 
 
-async def test_another_event_at_a_taken_version_is_an_alarm_and_is_applied_nowhere(pipeline: HistoryPipeline) -> None:
+async def test_a_second_event_at_one_version_is_an_alarm_and_is_applied_nowhere(pipeline: HistoryPipeline) -> None:
     ada, bob = Wallet("ada"), Wallet("bob")
     first: list[AnyEvent] = [ada.created(), bob.created(), ada.funded()]
     pipeline.topic.produce(*first)
@@ -147,7 +147,7 @@ async def test_conflicts_inside_one_batch_leave_the_first_event(pipeline: Histor
     ]
 
 
-async def test_what_only_the_database_refuses_is_put_aside_too(pipeline: HistoryPipeline) -> None:
+async def test_a_record_that_only_the_database_refuses_is_dead_lettered_too(pipeline: HistoryPipeline) -> None:
     await pipeline.rows("ALTER TABLE history.transaction_events ADD CONSTRAINT strange CHECK (user_id <> 'mallory')")
     ada, mallory, bob = Wallet("ada"), Wallet("mallory"), Wallet("bob")
     pipeline.topic.produce(ada.created(), mallory.created(), bob.created())
@@ -158,7 +158,7 @@ async def test_what_only_the_database_refuses_is_put_aside_too(pipeline: History
     assert "strange" in letters[0][2]
 
 
-async def test_a_consumer_whose_partition_was_taken_over_writes_nothing_and_joins_anew(
+async def test_a_consumer_whose_partition_was_taken_over_writes_nothing_and_joins_again(
     pipeline: HistoryPipeline,
 ) -> None:
     ada = Wallet()
@@ -167,7 +167,7 @@ async def test_a_consumer_whose_partition_was_taken_over_writes_nothing_and_join
     await drive(consumer, pipeline.reached(1))
     takeovers = metric("takeovers_total")
     failures: list[TemporaryError] = []
-    # Another consumer has applied the record at offset 1, so this one must not.
+    # Another consumer has applied the record at offset 1, so this one must not apply it.
     await pipeline.rows("UPDATE history.processed_offsets SET next_offset = 2 WHERE next_offset = 1")
     pipeline.topic.produce(ada.funded(), ada.funded())
     await drive(consumer, pipeline.reached(3), failures=failures)
@@ -176,7 +176,7 @@ async def test_a_consumer_whose_partition_was_taken_over_writes_nothing_and_join
     assert [row[1] for row in await pipeline.rows(HISTORY)] == [1, 3]
 
 
-async def test_a_restarted_consumer_goes_on_where_the_database_says(
+async def test_a_restarted_consumer_starts_at_the_position_in_the_database(
     pipeline: HistoryPipeline, consumer_settings: ConsumerSettings
 ) -> None:
     ada = Wallet()
@@ -184,7 +184,7 @@ async def test_a_restarted_consumer_goes_on_where_the_database_says(
     first = pipeline.new_consumer()
     await drive(first, pipeline.reached(2))
     await first.close()
-    # What Kafka believes doesn't matter.
+    # The offset that is committed to Kafka doesn't matter.
     kafka = Consumer(
         {
             "bootstrap.servers": consumer_settings.kafka_bootstrap_servers,
@@ -200,7 +200,7 @@ async def test_a_restarted_consumer_goes_on_where_the_database_says(
     assert [row[1] for row in await pipeline.rows(HISTORY)] == [1, 2, 3, 4, 5]
 
 
-async def test_kafkas_own_commit_follows_the_database(
+async def test_the_offsets_committed_to_kafka_follow_the_database(
     pipeline: HistoryPipeline, consumer_settings: ConsumerSettings, eventually: Eventually
 ) -> None:
     pipeline.topic.produce(Wallet().created())
@@ -252,7 +252,7 @@ async def test_consumers_share_the_partitions_and_one_takes_over_from_the_other(
     assert await pipeline.rows("SELECT count(*) FROM history.dead_letters") == [(0,)]
 
 
-async def test_records_in_hand_survive_a_database_that_is_away(pipeline: HistoryPipeline) -> None:
+async def test_records_in_hand_are_applied_when_the_database_is_back(pipeline: HistoryPipeline) -> None:
     ada = Wallet()
     pipeline.topic.produce(ada.created())
     consumer = pipeline.new_consumer()
@@ -289,7 +289,7 @@ async def test_a_group_joined_while_the_database_is_away_is_read_when_it_is_back
     await drive(consumer, pipeline.reached(1))
 
 
-async def test_a_commit_whose_answer_was_lost_is_not_taken_for_a_takeover(
+async def test_a_commit_whose_reply_was_lost_is_not_taken_for_a_takeover(
     pipeline: HistoryPipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ada = Wallet()
@@ -334,7 +334,9 @@ async def test_a_position_that_the_topic_no_longer_has_halts_that_partition_only
     assert metric("partitions_halted") == 1
 
 
-async def test_a_recreated_topic_halts_what_was_read_from_the_old_one(pipeline: HistoryPipeline) -> None:
+async def test_a_recreated_topic_halts_partitions_of_the_old_one(
+    pipeline: HistoryPipeline,
+) -> None:
     pipeline.topic.produce(Wallet().created(), partition=0)
     pipeline.topic.produce(Wallet().created(), partition=1)
     first = pipeline.new_consumer()
@@ -353,14 +355,14 @@ async def test_a_recreated_topic_halts_what_was_read_from_the_old_one(pipeline: 
     assert sorted(second.assignment.halted) == [0, 1, 2]
 
 
-async def test_a_partition_stops_at_the_first_event_of_a_newer_epoch_until_the_history_is_in_line_with_it(
+async def test_a_partition_halts_before_the_first_event_of_a_newer_epoch_until_the_history_is_rebuilt(
     pipeline: HistoryPipeline,
 ) -> None:
     ada, bob = Wallet("ada"), Wallet("bob")
     pipeline.topic.produce(ada.created())
     consumer = pipeline.new_consumer()
     await drive(consumer, pipeline.reached(1))
-    # Nonsense is nonsense in any epoch, and stops nobody.
+    # A malformed record is poison in any epoch, and halts no partition.
     pipeline.topic.produce(b"{", partition=0, source_epoch=b"9")
     await drive(consumer, pipeline.reached(2))
     pipeline.topic.produce(ada.funded(), partition=0, source_epoch=b"2")
@@ -380,7 +382,7 @@ async def test_a_partition_stops_at_the_first_event_of_a_newer_epoch_until_the_h
     assert consumer.assignment.halted == {}
 
 
-async def test_after_the_history_was_stopped_no_batch_is_committed_and_no_partition_is_read(
+async def test_after_a_restore_stopped_the_history_no_batch_is_committed_and_no_partition_is_read(
     pipeline: HistoryPipeline,
 ) -> None:
     ada = Wallet()
@@ -399,7 +401,7 @@ async def test_after_the_history_was_stopped_no_batch_is_committed_and_no_partit
     assert [row[1] for row in await pipeline.rows(HISTORY)] == [1]
 
 
-async def test_a_new_partition_is_in_the_epoch_of_the_others(pipeline: HistoryPipeline) -> None:
+async def test_a_new_partition_has_the_source_epoch_of_the_others(pipeline: HistoryPipeline) -> None:
     first = pipeline.new_consumer()
     pipeline.topic.produce(Wallet().created())
     await drive(first, pipeline.reached(1))
@@ -411,7 +413,7 @@ async def test_a_new_partition_is_in_the_epoch_of_the_others(pipeline: HistoryPi
     assert len(await pipeline.rows(HISTORY)) == 2
 
 
-async def test_a_topic_that_is_not_there_yet_is_waited_for(
+async def test_a_consumer_waits_for_a_topic_that_does_not_exist_yet(
     pipeline: HistoryPipeline, kafka_admin: AdminClient, kafka_bootstrap_servers: str
 ) -> None:
     name = f"later_{uuid4().hex}"
@@ -428,7 +430,7 @@ async def test_a_topic_that_is_not_there_yet_is_waited_for(
     kafka_admin.delete_topics([name])
 
 
-async def test_a_consumer_that_gets_nothing_of_what_the_broker_has_joins_anew_and_goes_on(
+async def test_a_stalled_consumer_joins_again_and_reads_on(
     pipeline: HistoryPipeline, topic: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stall_detector, "PATIENCE_SECONDS", 0.6)
@@ -453,24 +455,24 @@ async def test_a_consumer_that_gets_nothing_of_what_the_broker_has_joins_anew_an
 
 @pytest.fixture
 def stranger(kafka_bootstrap_servers: str, topic: str) -> Iterator[Stranger]:
-    """Somebody else, who writes to the topic in transactions."""
+    """A foreign client that writes to the topic in transactions."""
     with Stranger(kafka_bootstrap_servers, topic) as stranger:
         yield stranger
 
 
-async def test_a_strangers_open_transaction_holds_nothing_up_and_its_records_are_put_aside(
+async def test_a_foreign_open_transaction_delays_nothing_and_its_records_are_dead_lettered(
     pipeline: HistoryPipeline, stranger: Stranger
 ) -> None:
     ada = Wallet()
     pipeline.topic.produce(ada.created())
-    stranger.write(b"whatever it is")
+    stranger.write(b"no event")
     pipeline.topic.produce(ada.funded())
     await drive(pipeline.new_consumer(), pipeline.reached(3))
     assert [row[1] for row in await pipeline.rows(HISTORY)] == [1, 2]
     assert await pipeline.rows('SELECT "offset", reason FROM history.dead_letters') == [(1, "not-json")]
 
 
-async def test_what_a_stranger_took_back_counts_as_what_it_wrote_does(
+async def test_records_of_an_aborted_foreign_transaction_count_as_committed_ones_do(
     pipeline: HistoryPipeline, stranger: Stranger
 ) -> None:
     ada = Wallet()
@@ -488,7 +490,7 @@ async def test_what_a_stranger_took_back_counts_as_what_it_wrote_does(
 
 
 @pytest.mark.parametrize("end", ["commit", "abort"])
-async def test_behind_the_markers_of_transactions_the_consumer_is_at_the_end_and_nothing_stands_still(
+async def test_behind_transaction_markers_the_consumer_is_at_the_end_and_is_not_stalled(
     pipeline: HistoryPipeline,
     stranger: Stranger,
     kafka_bootstrap_servers: str,
@@ -500,7 +502,7 @@ async def test_behind_the_markers_of_transactions_the_consumer_is_at_the_end_and
     consumer, before = pipeline.new_consumer(), metric("standstills_total")
     looks: list[float] = []
 
-    async def looked_for_long() -> bool:
+    async def has_looked_for_long() -> bool:
         await consumer.look_at_ends(3)
         looks.append(time.monotonic())
         return looks[-1] - looks[0] > 4 * stall_detector.PATIENCE_SECONDS
@@ -508,15 +510,15 @@ async def test_behind_the_markers_of_transactions_the_consumer_is_at_the_end_and
     made: list[AnyEvent] = [ada.created(), ada.funded()]
     for number, event in enumerate(made, start=1):
         pipeline.topic.produce(event)
-        stranger.write(b"whatever it is")
+        stranger.write(b"no event")
         getattr(stranger, end)()
-        # An event, a record, a marker.
+        # Three offsets: an event, a record, a marker.
         await drive(consumer, pipeline.reached(3 * number))
         assert (await history_status(pipeline.engine, Broker(kafka_bootstrap_servers, -1))).lag == 0
-    await drive(consumer, looked_for_long)
+    await drive(consumer, has_looked_for_long)
     assert metric("standstills_total") == before
     assert consumer._health.checks["kafka"] == "ok"
-    # What is in hand with the end of the partition, and behind it, is applied; and so it is by the next membership.
+    # The next membership applies records before and behind the end of the partition as well.
     await consumer.close()
     pipeline.topic.produce(ada.funded())
     await drive(consumer, pipeline.reached(7))
@@ -537,11 +539,11 @@ async def test_an_end_behind_markers_hides_no_event_of_a_newer_epoch(pipeline: H
     assert await pipeline.position() == 1
 
 
-async def test_what_a_membership_that_ended_still_hears_of_the_group_changes_nothing_of_the_next(
+async def test_callbacks_of_a_membership_that_ended_change_nothing_of_the_next_one(
     pipeline: HistoryPipeline,
 ) -> None:
     class Part:
-        """A partition, as the callbacks name it."""
+        """A partition, as librdkafka passes it to the callbacks."""
 
         def __init__(self, partition: int) -> None:
             self.partition = partition
@@ -570,7 +572,7 @@ async def test_what_a_membership_that_ended_still_hears_of_the_group_changes_not
     await drive(consumer, pipeline.reached(3))
 
 
-async def test_a_session_timeout_that_the_broker_refuses_is_told_by_its_name(pipeline: HistoryPipeline) -> None:
+async def test_the_error_names_a_session_timeout_that_the_broker_refuses(pipeline: HistoryPipeline) -> None:
     consumer = pipeline.new_consumer(consumer_session_timeout_seconds=0.5)
     failures: list[TemporaryError] = []
 
@@ -603,7 +605,7 @@ async def test_a_stopped_consumer_leaves_the_group_at_once(
 
 @asynccontextmanager
 async def unreachable_engine() -> AsyncIterator[AsyncEngine]:
-    """An engine on a port where nobody listens."""
+    """An engine on a port on which no server listens."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         engine = create_engine(f"postgresql://nobody@127.0.0.1:{taken.getsockname()[1]}/nothing", "tests")

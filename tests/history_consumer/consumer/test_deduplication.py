@@ -1,4 +1,4 @@
-"""However the records are cut into batches, the history comes out the same."""
+"""However the records are batched, the history is the same."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -15,7 +15,7 @@ from history_consumer.consumer.positions import Position
 from history_consumer.consumer.records import Record, record_of
 from history_consumer.projection import HistoryRow
 
-# Few of each, so that they meet: (event, versions of wallet 1 and 2).
+# Few of each, so that they collide: (event, versions of wallet 1 and 2).
 events = st.tuples(st.integers(1, 4), st.integers(1, 3), st.integers(1, 3))
 
 
@@ -39,7 +39,7 @@ def record(offset: int, event: tuple[int, int, int], *, source_epoch: int = 1, h
     return record_of(message, Position(0, 0, "", history_epoch))
 
 
-def taken_by(rows: Sequence[HistoryRow]) -> ExistingEvents:
+def existing_events(rows: Sequence[HistoryRow]) -> ExistingEvents:
     return ExistingEvents(
         {(row.wallet_id.int, row.wallet_version): row.event_id for row in rows},
         {(row.event_id.int, row.wallet_id.int): row.wallet_version for row in rows},
@@ -48,24 +48,24 @@ def taken_by(rows: Sequence[HistoryRow]) -> ExistingEvents:
 
 def history(records: Sequence[Record], cuts: Sequence[int]) -> tuple[set[HistoryRow], int, list[int]]:
     rows: list[HistoryRow] = []
-    duplicates, put_aside = 0, []
+    duplicates, dead_letters = 0, []
     for start, end in pairwise([0, *sorted(cuts), len(records)]):
-        result = classify(records[start:end], taken_by(rows))
-        rows += result.rows
-        duplicates += result.duplicate_count
-        put_aside += [letter.record.offset for letter in result.dead_letters]
-        assert {letter.poison.reason for letter in result.dead_letters} <= {VERSION_CONFLICT}
-    return set(rows), duplicates, put_aside
+        classified = classify(records[start:end], existing_events(rows))
+        rows += classified.rows
+        duplicates += classified.duplicate_count
+        dead_letters += [letter.record.offset for letter in classified.dead_letters]
+        assert {letter.poison.reason for letter in classified.dead_letters} <= {VERSION_CONFLICT}
+    return set(rows), duplicates, dead_letters
 
 
 @given(st.lists(events, max_size=12), st.data())
-def test_cuts_make_no_difference(made: list[tuple[int, int, int]], data: st.DataObject) -> None:
+def test_the_history_does_not_depend_on_the_batches(made: list[tuple[int, int, int]], data: st.DataObject) -> None:
     records = [record(offset, event) for offset, event in enumerate(made)]
     cuts = data.draw(st.lists(st.integers(0, len(records)), max_size=4))
     whole = history(records, [])
     assert history(records, cuts) == whole
-    rows, duplicates, put_aside = whole
-    assert len(rows) + duplicates + 2 * len(put_aside) == 2 * len(records)
+    rows, duplicates, dead_letters = whole
+    assert len(rows) + duplicates + 2 * len(dead_letters) == 2 * len(records)
     assert len({(row.wallet_id, row.wallet_version) for row in rows}) == len(rows)
 
 
@@ -84,19 +84,19 @@ def test_rows_are_written_in_the_order_of_their_keys(made: list[tuple[int, int, 
 
 
 @given(st.lists(events, max_size=8), st.lists(st.tuples(events, st.sampled_from([1, 3])), max_size=8))
-def test_of_another_epoch_only_what_the_history_has_is_taken_for_its_own(
+def test_an_event_of_another_epoch_is_a_duplicate_if_the_history_has_it_and_else_a_dead_letter(
     made: list[tuple[int, int, int]], others: list[tuple[tuple[int, int, int], int]]
 ) -> None:
     own = [record(offset, event, source_epoch=2, history_epoch=2) for offset, event in enumerate(made)]
     rows = classify(own, ExistingEvents()).rows
     later = [record(offset, event, source_epoch=epoch, history_epoch=2) for offset, (event, epoch) in enumerate(others)]
-    result = classify(later, taken_by(rows))
-    assert result.rows == []
+    classified = classify(later, existing_events(rows))
+    assert classified.rows == []
     known = {(row.event_id.int, row.wallet_id.int, row.wallet_version) for row in rows}
     unknown = {
         offset: SUPERSEDED if epoch == 1 else RESTORED
         for offset, ((number, one, other), epoch) in enumerate(others)
         if not {(number, 1, one), (number, 2, other)} <= known
     }
-    assert {letter.record.offset: letter.poison.reason for letter in result.dead_letters} == unknown
-    assert result.duplicate_count == 2 * (len(others) - len(unknown))
+    assert {letter.record.offset: letter.poison.reason for letter in classified.dead_letters} == unknown
+    assert classified.duplicate_count == 2 * (len(others) - len(unknown))

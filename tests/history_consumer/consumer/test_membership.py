@@ -1,4 +1,4 @@
-"""`/ready` says that Kafka is well only if this membership works; what is denied is told, waited for, and heals."""
+"""`/ready` says `kafka: ok` only if this membership works; it reports a denial until the broker allows it."""
 
 import asyncio
 import time
@@ -37,7 +37,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrokerWithAcls
 async def settings(
     request: pytest.FixtureRequest, guarded: BrokerWithAcls, database_url: str, session_timeout_seconds: float
 ) -> ConsumerSettings:
-    """Of a consumer whose topic is there, and who may do nothing."""
+    """Settings of a consumer whose topic exists, and to which the broker allows nothing."""
     settings = ConsumerSettings(
         database_url=database_url,
         kafka_bootstrap_servers=guarded.bootstrap_servers,
@@ -54,7 +54,7 @@ async def settings(
 
 @asynccontextmanager
 async def consuming(settings: ConsumerSettings) -> AsyncIterator[Callable[[str], Callable[[], Awaitable[bool]]]]:
-    """Run a consumer as its process does; yield what makes conditions: `/ready` says that of Kafka."""
+    """Run a consumer as its process does; yield a maker of conditions on what `/ready` says of Kafka."""
     stop, health = asyncio.Event(), Health()
     running = asyncio.create_task(consume(settings, stop, health))
 
@@ -86,7 +86,7 @@ def failures() -> float:
     return REGISTRY.get_sample_value("history_failures_total", {"dependency": "kafka"}) or 0.0
 
 
-async def test_what_is_denied_from_the_start_is_told_and_heals_when_it_is_allowed(
+async def test_a_denial_from_the_start_is_reported_and_heals_when_the_broker_allows_it(
     guarded: BrokerWithAcls, settings: ConsumerSettings, eventually: Eventually
 ) -> None:
     before = failures()
@@ -102,7 +102,7 @@ async def test_what_is_denied_from_the_start_is_told_and_heals_when_it_is_allowe
 
 
 @pytest.mark.parametrize("what", ["group", "topic"])
-async def test_what_is_denied_later_is_told_by_an_idle_consumer_too_and_heals(
+async def test_a_later_denial_is_reported_by_an_idle_consumer_too_and_heals(
     guarded: BrokerWithAcls, settings: ConsumerSettings, eventually: Eventually, what: str
 ) -> None:
     for each in OPERATIONS:
@@ -113,7 +113,7 @@ async def test_what_is_denied_later_is_told_by_an_idle_consumer_too_and_heals(
         resource, operation = OPERATIONS[what]
         guarded.disallow(resource, name_of(settings, what), operation)
         await eventually(says(f"READ on the {what} {name_of(settings, what)} is denied"))
-        # It stays said while the next memberships try.
+        # `/ready` reports it while the next memberships try.
         for _ in range(20):
             assert not await says("ok")()
             await asyncio.sleep(0.02)
@@ -121,7 +121,7 @@ async def test_what_is_denied_later_is_told_by_an_idle_consumer_too_and_heals(
         await eventually(says("ok"))
 
 
-async def test_a_denied_consumer_tries_again_ever_more_seldom(
+async def test_a_denied_consumer_backs_off(
     guarded: BrokerWithAcls, settings: ConsumerSettings, engine: AsyncEngine
 ) -> None:
     allow(guarded, settings, "topic")
@@ -132,7 +132,7 @@ async def test_a_denied_consumer_tries_again_ever_more_seldom(
             try:
                 assert await consumer.run_once() == 0
             except TemporaryError as error:
-                # What is allowed takes a moment, so the topic may be denied at first.
+                # The broker applies an ACL after a moment, so it may deny the topic at first.
                 if "READ on the group" in str(error):
                     times.append(time.monotonic())
     await consumer.close()
@@ -140,7 +140,7 @@ async def test_a_denied_consumer_tries_again_ever_more_seldom(
         assert later - earlier >= FAILURE_PAUSES.after(number)
 
 
-async def test_a_spare_that_was_given_nothing_is_ready(
+async def test_a_spare_without_partitions_is_ready(
     guarded: BrokerWithAcls, settings: ConsumerSettings, eventually: Eventually
 ) -> None:
     for each in OPERATIONS:
@@ -154,7 +154,7 @@ async def test_a_spare_that_was_given_nothing_is_ready(
         await eventually(second("READ on the group"))
 
 
-async def test_a_topic_that_goes_is_told_and_one_that_comes_in_its_place_too(
+async def test_a_deleted_topic_is_reported_and_so_is_a_recreated_one(
     guarded: BrokerWithAcls, settings: ConsumerSettings, eventually: Eventually
 ) -> None:
     admin: AdminClient = guarded.admin
@@ -169,7 +169,7 @@ async def test_a_topic_that_goes_is_told_and_one_that_comes_in_its_place_too(
 
 
 @pytest.mark.parametrize("part", ["monitor", "consumer"])
-async def test_a_step_that_fails_for_good_ends_the_process_and_everything_is_closed(
+async def test_a_step_that_fails_for_good_ends_the_process_and_closes_everything(
     consumer_settings: ConsumerSettings, monkeypatch: pytest.MonkeyPatch, part: str
 ) -> None:
     async def break_(_: object) -> int:

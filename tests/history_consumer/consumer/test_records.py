@@ -1,4 +1,4 @@
-"""What a record says beside its value."""
+"""A record's headers, beside its value."""
 
 import pytest
 from confluent_kafka import Message
@@ -21,5 +21,5 @@ def test_a_record_without_the_header_is_of_the_first_epoch() -> None:
 @pytest.mark.parametrize(
     "header", [None, b"", b"0", b"01", b"-1", b"+1", b"1.0", b" 1", b"1\n", b"x", b"\xff", b"9" * 5000]
 )
-def test_a_header_of_nonsense_is_of_no_epoch(header: bytes | None) -> None:
+def test_a_malformed_header_names_no_epoch(header: bytes | None) -> None:
     assert source_epoch_of([("ce_sourceepoch", header)]) == 0

@@ -1,4 +1,4 @@
-"""When a partition counts as standing still: only while there is more, nothing of it is in hand, and somebody looks."""
+"""A partition is stalled if its position does not move for 30 s before its end, with no record in hand."""
 
 import pytest
 
@@ -6,14 +6,14 @@ from history_consumer.consumer.stall_detector import PATIENCE_SECONDS, PATIENCE_
 
 
 class Looker:
-    """Looks every second."""
+    """Calls the detector every second."""
 
     def __init__(self) -> None:
         self.now = 1000.0
         self._stall_detector = StallDetector()
 
     def look(self, seconds: float, *, offset: int = 5, end: int = 9, idle: bool = True) -> list[int]:
-        """Look for so long; return the partitions that were found at the end."""
+        """Look for so many seconds; return the partitions that the last look found."""
         found: list[int] = []
         for _ in range(round(seconds)):
             assert not found
@@ -22,9 +22,7 @@ class Looker:
         return found
 
 
-def test_a_partition_that_stands_for_30_seconds_before_its_end_is_found_and_none_that_is_at_its_end_or_not_read() -> (
-    None
-):
+def test_a_partition_is_stalled_after_30_seconds_before_its_end_but_not_at_its_end_or_unread() -> None:
     looker = Looker()
     looker.look(1)
     assert looker.look(PATIENCE_SECONDS - 1) == []
@@ -32,12 +30,12 @@ def test_a_partition_that_stands_for_30_seconds_before_its_end_is_found_and_none
 
 
 @pytest.mark.parametrize("end", [4, 9])
-def test_an_end_before_the_position_tells_of_lost_records_and_counts_as_well(end: int) -> None:
+def test_an_end_before_the_position_which_means_lost_records_is_a_stall_too(end: int) -> None:
     looker = Looker()
     assert looker.look(PATIENCE_SECONDS + 1, end=end) == [0]
 
 
-def test_a_position_that_moved_and_time_with_records_in_hand_do_not_count() -> None:
+def test_time_before_the_position_moved_and_time_with_records_in_hand_do_not_count() -> None:
     looker = Looker()
     assert looker.look(PATIENCE_SECONDS) == []
     assert looker.look(PATIENCE_SECONDS, offset=6) == []
@@ -45,14 +43,14 @@ def test_a_position_that_moved_and_time_with_records_in_hand_do_not_count() -> N
     assert looker.look(1, offset=6) == [0]
 
 
-def test_a_process_that_was_frozen_finds_nothing_when_it_wakes_up() -> None:
+def test_a_process_that_was_frozen_finds_no_stall_when_it_wakes_up() -> None:
     looker = Looker()
     assert looker.look(2) == []
     looker.now += 3600
     assert looker.look(2) == []
 
 
-def test_what_a_new_client_does_not_mend_is_tried_ever_more_seldom() -> None:
+def test_a_stall_that_a_new_client_does_not_end_is_found_at_growing_intervals() -> None:
     looker, patience_seconds = Looker(), PATIENCE_SECONDS
     while patience_seconds < PATIENCE_SECONDS_MAX:
         assert looker.look(patience_seconds + 1) == [0]

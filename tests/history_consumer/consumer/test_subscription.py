@@ -1,4 +1,4 @@
-"""Where the group's callbacks meet the consumer's transaction."""
+"""The group's callbacks and the client's errors, while partitions are read and written."""
 
 import asyncio
 import threading
@@ -14,7 +14,7 @@ from history_consumer.settings import ConsumerSettings
 
 
 class Member:
-    """What the callbacks are given instead of librdkafka's consumer."""
+    """Stands in for librdkafka's consumer in the callbacks."""
 
     def incremental_assign(self, partitions: object) -> None:
         """Do nothing."""
@@ -33,7 +33,7 @@ async def subscription() -> AsyncIterator[Subscription]:
     await subscription.close(5)
 
 
-async def test_a_partition_is_given_up_only_after_the_transaction_under_way(
+async def test_a_revoked_partition_is_kept_until_the_transaction_ends(
     subscription: Subscription,
 ) -> None:
     await read(subscription, Position(0, 5, "id"), Position(1, 5, "id"))
@@ -45,12 +45,12 @@ async def test_a_partition_is_given_up_only_after_the_transaction_under_way(
         assert giving_up.is_alive()
         assert set(subscription.assignment.held) == {0, 1}
         subscription._on_lost(Member(), [Part(1)])  # type: ignore[arg-type,list-item]
-        assert set(subscription.assignment.held) == {0}, "what is lost is lost at once"
+        assert set(subscription.assignment.held) == {0}, "a lost partition is removed at once"
     giving_up.join(10)
     assert not subscription.assignment.held
 
 
-async def test_records_are_missing_only_where_the_topic_lacks_the_next_one(subscription: Subscription) -> None:
+async def test_a_partition_halts_only_if_the_topic_lacks_the_next_record(subscription: Subscription) -> None:
     await read(subscription, Position(0, 6, "id"), Position(1, 6, "id"))
     polled = subscription._stamped([_record(0, 6), _record(0, 7), _out_of_range(0, 8), _out_of_range(1, None)])
     assert [record.offset for record in polled] == [6, 7]
@@ -58,7 +58,7 @@ async def test_records_are_missing_only_where_the_topic_lacks_the_next_one(subsc
     assert not subscription.assignment.held
 
 
-async def test_an_error_of_an_earlier_reading_has_the_partition_read_anew(subscription: Subscription) -> None:
+async def test_a_late_error_of_an_earlier_assignment_has_the_partition_read_again(subscription: Subscription) -> None:
     for late in (11, 5):
         position = Position(0, 6, "id")
         await read(subscription, position)
@@ -69,7 +69,9 @@ async def test_an_error_of_an_earlier_reading_has_the_partition_read_anew(subscr
     assert [record.offset for record in subscription._stamped([_record(0, 6)])] == [6]
 
 
-async def test_what_the_group_took_or_never_gave_is_neither_read_nor_halted(subscription: Subscription) -> None:
+async def test_a_partition_that_is_not_assigned_is_neither_read_nor_halted(
+    subscription: Subscription,
+) -> None:
     kept, taken = Position(0, 6, "id"), Position(1, 6, "id")
     await read(subscription, kept, taken)
     gone: Any = [Part(1)]
@@ -80,7 +82,7 @@ async def test_what_the_group_took_or_never_gave_is_neither_read_nor_halted(subs
     assert (dict(found.held), dict(found.halted), set(found.pending)) == ({0: kept}, {}, set())
 
 
-async def test_only_the_end_behind_what_was_polled_is_a_record(subscription: Subscription) -> None:
+async def test_an_end_is_a_record_only_if_it_lies_behind_the_last_polled_offset(subscription: Subscription) -> None:
     position = Position(0, 6, "id")
     await read(subscription, position)
     assert subscription._stamped([_end(0, 6), _end(1, 9)]) == []
@@ -92,7 +94,7 @@ async def test_only_the_end_behind_what_was_polled_is_a_record(subscription: Sub
     ]
 
 
-async def test_a_client_that_finds_no_broker_says_so_until_one_answers(subscription: Subscription) -> None:
+async def test_a_client_without_a_broker_reports_it_until_a_broker_answers(subscription: Subscription) -> None:
     async with asyncio.timeout(20):
         while "brokers are down" not in subscription.state():
             assert await subscription.poll(1, 0.05) == []
@@ -102,7 +104,7 @@ async def test_a_client_that_finds_no_broker_says_so_until_one_answers(subscript
 
 
 async def read(subscription: Subscription, *positions: Position) -> None:
-    """Have the group give the partitions, and begin to read them."""
+    """Let the group give the partitions, and start to read them."""
     given: Any = [Part(position.partition) for position in positions]
     subscription._on_assign(Member(), given)  # type: ignore[arg-type]
     await subscription.read(positions)
@@ -125,7 +127,7 @@ def _out_of_range(partition: int, offset: int | None) -> Message:
 
 
 class Part:
-    """A partition, as the callbacks name it."""
+    """A partition, as librdkafka passes it to the callbacks."""
 
     def __init__(self, partition: int) -> None:
         self.partition = partition

@@ -1,4 +1,4 @@
-"""A dead letter is applied when its cause is gone, exactly once, and stays with the reason as it is now if not."""
+"""A retry applies a dead letter exactly once if its cause is gone; else the dead letter stays, with its reason now."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -32,7 +32,7 @@ async def retry(engine: AsyncEngine, **selection: Any) -> RetryResult:
 
 @pytest.fixture
 def older_consumer(history: History, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Awaitable[None]]:
-    """Write events as a consumer does that knows nothing of transfers yet."""
+    """Write events as an older consumer does, to which transfers are an unknown type."""
 
     def unknowing(value: bytes | None) -> Any:
         if b"TRANSFER_DONE" in (value or b""):
@@ -47,7 +47,7 @@ def older_consumer(history: History, monkeypatch: pytest.MonkeyPatch) -> Callabl
     return add
 
 
-async def test_letters_that_this_consumer_understands_are_applied_once_and_go(
+async def test_dead_letters_of_a_type_that_is_known_by_now_are_applied_once_and_deleted(
     engine: AsyncEngine, rows: Rows, older_consumer: Callable[..., Awaitable[None]]
 ) -> None:
     ada, bob = Wallet("ada"), Wallet("bob")
@@ -68,7 +68,7 @@ async def test_letters_that_this_consumer_understands_are_applied_once_and_go(
     assert (await retry(engine)).count == 0
 
 
-async def test_a_letter_whose_event_came_another_way_is_a_duplicate_and_goes(
+async def test_a_dead_letter_whose_event_the_history_has_is_a_duplicate_and_is_deleted(
     engine: AsyncEngine, history: History, rows: Rows, older_consumer: Callable[..., Awaitable[None]]
 ) -> None:
     ada, bob = Wallet("ada"), Wallet("bob")
@@ -81,7 +81,7 @@ async def test_a_letter_whose_event_came_another_way_is_a_duplicate_and_goes(
     assert await rows(PROGRESS, id=ada.id) == [(3, 3)]
 
 
-async def test_what_still_cannot_be_applied_stays_with_todays_reason(
+async def test_a_dead_letter_that_still_cannot_be_applied_stays_with_its_reason_now(
     engine: AsyncEngine, history: History, rows: Rows
 ) -> None:
     ada = Wallet()
@@ -99,7 +99,7 @@ async def test_what_still_cannot_be_applied_stays_with_todays_reason(
     assert await rows("SELECT event_id FROM history.transaction_events") == [(created.event_id,)]
 
 
-async def test_what_the_database_refuses_holds_up_no_other_letter(
+async def test_a_dead_letter_that_the_database_refuses_delays_no_other(
     engine: AsyncEngine, rows: Rows, older_consumer: Callable[..., Awaitable[None]]
 ) -> None:
     ada, bob, mallory = Wallet("ada"), Wallet("bob"), Wallet("mallory")
@@ -115,7 +115,7 @@ async def test_what_the_database_refuses_holds_up_no_other_letter(
     assert await rows(PROGRESS, id=ada.id) == [(4, 4)]
 
 
-async def test_a_letter_of_another_epoch_goes_only_if_the_history_has_its_event(
+async def test_a_dead_letter_of_another_epoch_is_deleted_only_if_the_history_has_its_event(
     engine: AsyncEngine, history: History, rows: Rows, older_consumer: Callable[..., Awaitable[None]]
 ) -> None:
     ada, bob = Wallet("ada"), Wallet("bob")

@@ -1,4 +1,4 @@
-"""What operators are told."""
+"""`walletctl history status` and `dead-letters list` and `show`."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -16,7 +16,7 @@ from support.history_events import AnyEvent, History, Topic, Wallet
 NewConsumer = Callable[..., HistoryConsumer]
 
 
-async def test_status_says_how_far_the_history_is_and_what_is_missing(
+async def test_status_shows_positions_lag_gaps_and_dead_letters(
     new_consumer: NewConsumer,
     events: Topic,
     engine: AsyncEngine,
