@@ -36,7 +36,7 @@ class BatchInHand:
         """If no batch is in hand, take the records that were polled meanwhile, or wait for new ones.
 
         Raises:
-            MembershipEndedError: the client is beyond repair, or the broker refuses it.
+            MembershipEndedError: the client must be replaced, or the broker refuses it.
         """
         if self.records:
             return
@@ -53,7 +53,7 @@ class BatchInHand:
         While the database is away, a poll takes at most one record more.
 
         Raises:
-            MembershipEndedError: the client is beyond repair, or the broker refuses it.
+            MembershipEndedError: the client must be replaced, or the broker refuses it.
         """
         records_max = 1 if self._next else self._records_max
         self._next += await subscription.poll(records_max, 0.0)

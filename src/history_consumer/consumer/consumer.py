@@ -59,7 +59,7 @@ class HistoryConsumer:
         """
         try:
             subscription = await self.membership.joined()
-            return 0 if subscription is None else await self._run(subscription)
+            return 0 if subscription is None else await self._step(subscription)
         except MembershipEndedError as error:
             await self.membership.give_up(error.why)
             self._forget()
@@ -81,7 +81,7 @@ class HistoryConsumer:
         self._in_doubt.clear()
         self._commits.clear()
 
-    async def _run(self, subscription: Subscription) -> int:
+    async def _step(self, subscription: Subscription) -> int:
         await self._batch.fill(subscription)
         await self._start_or_halt_partitions(subscription)
         # The one waits for PostgreSQL while the other reads from Kafka.

@@ -70,20 +70,20 @@ def kafka_errors(group: str, topic: str) -> Iterator[None]:
     except KafkaException as error:
         raise TemporaryError("kafka", kafka_explained(error.args[0], group, topic)) from error
     except TopicMissingError as error:
-        raise TemporaryError("kafka", f"the topic {error} is not there yet") from error
+        raise TemporaryError("kafka", f"the topic {error} does not exist yet") from error
 
 
 def kafka_explained(error: KafkaError, group: str, topic: str) -> str:
     """Return what a Kafka error says; if it denies something, name the operation and the resource."""
-    said = f"{error.name()}: {error.str()}"
+    message = f"{error.name()}: {error.str()}"
     # A fatal error (KIP-848) tells its reason only in its text.
-    if "Topic authorization failed" in said:
+    if "Topic authorization failed" in message:
         denied = f"READ on the topic {topic}"
-    elif "Group authorization failed" in said:
+    elif "Group authorization failed" in message:
         denied = f"READ on the group {group}"
     else:
-        return said
-    return f"{denied} is denied to this client (User:ANONYMOUS, unless the broker gives it a name): {said}"
+        return message
+    return f"{denied} is denied to this client (User:ANONYMOUS, unless the broker gives it a name): {message}"
 
 
 def out_of_range(topic: str, position: Position) -> str:

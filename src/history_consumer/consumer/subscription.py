@@ -7,11 +7,8 @@ The assignment belongs to the membership and ends with it. Only the thread that 
 run there inside a poll, and the event loop's calls run there between polls.
 """
 
-import asyncio
-import contextvars
 import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from typing import TypeVar
@@ -21,6 +18,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 
 from common.worker import TemporaryError
 from history_consumer.consumer.client import client_of_group
+from history_consumer.consumer.client_thread import ClientThread
 from history_consumer.consumer.failures import (
     PASSING,
     MembershipEndedError,
@@ -63,7 +61,7 @@ class Subscription:
         self._is_closed = False
         # By partition, the offset of the record that the next poll returns.
         self._next_polled: dict[int, int] = {}
-        self._thread = ThreadPoolExecutor(1, "kafka-consumer")
+        self._thread = ClientThread()
         self._write_seconds_max = settings.consumer_transaction_timeout_seconds
         self._no_write = threading.Event()
         self._no_write.set()
@@ -76,7 +74,7 @@ class Subscription:
         """Return the next records; wait only for the first one.
 
         Raises:
-            MembershipEndedError: the client is beyond repair and must be made anew, or the broker refuses.
+            MembershipEndedError: the client must be replaced, or the broker refuses it.
         """
         return await self._in_thread(lambda: self._poll(records_max, wait_seconds), MembershipEndedError)
 
@@ -110,9 +108,9 @@ class Subscription:
         if assignment.halted:
             return assignment.state()
         if assignment.pending:
-            return f"partitions {', '.join(map(str, sorted(assignment.pending)))} are to be read, and are not yet"
+            return f"partitions {', '.join(map(str, sorted(assignment.pending)))} are not read yet"
         if assignment.held and not self._has_received:
-            return f"nothing has come from {self._topic} yet, not even that it is empty"
+            return f"no record or end of {self._topic} has come yet"
         return "ok"
 
     @property
@@ -155,33 +153,13 @@ class Subscription:
     async def close(self, wait_seconds: float) -> None:
         """Leave the group; if that takes longer, the session timeout ends the membership."""
         self._is_closed = True
-        loop = asyncio.get_running_loop()
-        closed = asyncio.Event()
-
-        def close() -> None:
-            try:
-                self._thread.shutdown()
-                self._consumer.close()
-            except KafkaException as error:
-                log.warning("group_not_left", error=str(error))
-            finally:
-                loop.call_soon_threadsafe(closed.set)
-
-        # A daemon thread: a close that hangs must not keep the process alive.
-        run = contextvars.copy_context().run
-        threading.Thread(target=run, args=(close,), name="kafka-consumer-close", daemon=True).start()
-        try:
-            await asyncio.wait_for(closed.wait(), wait_seconds)
-        except TimeoutError:
-            log.warning("group_not_left_in_time", wait_seconds=wait_seconds)
+        await self._thread.close(self._consumer.close, wait_seconds)
 
     async def _in_thread(
         self, call: Callable[[], ResultT], failure: Callable[[str], TemporaryError] = _temporary
     ) -> ResultT:
-        # The context has the log's fields.
-        run = contextvars.copy_context().run
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._thread, run, call)
+            return await self._thread.run(call)
         except KafkaException as error:
             raise failure(kafka_explained(error.args[0], self._group, self._topic)) from error
 

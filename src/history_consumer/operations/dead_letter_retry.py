@@ -98,8 +98,10 @@ async def _apply(engine: AsyncEngine, records: Mapping[int, Record]) -> RetryRes
         locked = await dead_letter_queries.lock(connection, records)
         tried = {letter_id: records[letter_id] for letter_id in locked}
         classified = await write_rows(connection, list(tried.values()), optimistic=False)
-        poison = {letter.record.position: letter.poison for letter in classified.dead_letters}
-        left = {letter_id: poison[record.position] for letter_id, record in tried.items() if record.position in poison}
+        poison_of = {letter.record.position: letter.poison for letter in classified.dead_letters}
+        left = {
+            letter_id: poison_of[record.position] for letter_id, record in tried.items() if record.position in poison_of
+        }
         gone = [letter_id for letter_id in tried if letter_id not in left]
         await dead_letter_queries.delete(connection, gone)
         await dead_letter_queries.update_reasons(connection, left)

@@ -418,7 +418,7 @@ async def test_a_consumer_waits_for_a_topic_that_does_not_exist_yet(
 ) -> None:
     name = f"later_{uuid4().hex}"
     consumer = pipeline.new_consumer(kafka_topic=name)
-    with pytest.raises(TemporaryError, match="not there yet"):
+    with pytest.raises(TemporaryError, match="not exist yet"):
         await consumer.run_once()
     await ensure_topic(kafka_admin, name, 1, {})
     Topic(kafka_bootstrap_servers, name).produce(Wallet().created())

@@ -163,7 +163,7 @@ async def test_a_deleted_topic_is_reported_and_so_is_a_recreated_one(
     async with consuming(settings) as says:
         await eventually(says("ok"))
         await asyncio.wrap_future(admin.delete_topics([settings.kafka_topic])[settings.kafka_topic])
-        await eventually(says(f"the topic {settings.kafka_topic} is not there yet"))
+        await eventually(says(f"the topic {settings.kafka_topic} does not exist yet"))
         await eventually(lambda: ensure_topic(admin, settings.kafka_topic, 1, {}))
         await eventually(says("was recreated"))
 
