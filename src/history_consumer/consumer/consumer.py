@@ -59,11 +59,19 @@ class HistoryConsumer:
         """
         try:
             subscription = await self.membership.joined()
-            return 0 if subscription is None else await self._step(subscription)
+            if subscription is None:
+                return 0
+            await self._batch.fill(subscription)
+            await self._start_or_halt_partitions(subscription)
+            count = await self._apply_and_poll(subscription)
+            await self._commits.commit_due(subscription)
         except MembershipEndedError as error:
             await self.membership.give_up(error.why)
             self._forget()
             raise
+        else:
+            self.membership.note_step()
+            return count
         finally:
             self.membership.report()
 
@@ -81,19 +89,6 @@ class HistoryConsumer:
         self._in_doubt.clear()
         self._commits.clear()
 
-    async def _step(self, subscription: Subscription) -> int:
-        await self._batch.fill(subscription)
-        await self._start_or_halt_partitions(subscription)
-        # The one waits for PostgreSQL while the other reads from Kafka.
-        polling = asyncio.create_task(self._batch.poll_next(subscription))
-        try:
-            count = await self._apply(subscription)
-        finally:
-            await polling
-        await self._commits.commit_due(subscription)
-        self.membership.note_step()
-        return count
-
     async def _start_or_halt_partitions(self, subscription: Subscription) -> None:
         topic, pending = self._target.topic, subscription.assignment.pending
         if pending:
@@ -107,6 +102,14 @@ class HistoryConsumer:
             await partitions.start(subscription, topic, topic_id, positions)
         await partitions.halt_recreated(subscription, topic, self.membership.topic_id)
         await partitions.halt_ahead(subscription, topic, self._batch.records)
+
+    async def _apply_and_poll(self, subscription: Subscription) -> int:
+        """Apply the batch while the next one is polled: the one waits for PostgreSQL, the other for Kafka."""
+        polling = asyncio.create_task(self._batch.poll_next(subscription))
+        try:
+            return await self._apply(subscription)
+        finally:
+            await polling
 
     async def _apply(self, subscription: Subscription) -> int:
         if self._in_doubt:
