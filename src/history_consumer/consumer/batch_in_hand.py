@@ -59,8 +59,12 @@ class BatchInHand:
         self._next += await subscription.poll(records_max, 0.0)
 
     def keep_due(self, held: Mapping[int, Position]) -> None:
-        """Drop records of partitions that were taken away since, and those behind the partition's position."""
-        self.records = [record for record in self.records if _is_due(record, held)]
+        """Drop records of partitions that were revoked since, and records behind the partition's position."""
+        self.records = [
+            record
+            for record in self.records
+            if held.get(record.position.partition) is record.position and record.offset >= record.position.next_offset
+        ]
 
     def applied(self) -> None:
         """Drop the batch: it is committed."""
@@ -70,7 +74,3 @@ class BatchInHand:
     def clear(self) -> None:
         """Drop everything: the database has the positions from which it is read again."""
         self.records, self._next = [], []
-
-
-def _is_due(record: Record, held: Mapping[int, Position]) -> bool:
-    return held.get(record.partition) is record.position and record.offset >= record.position.next_offset

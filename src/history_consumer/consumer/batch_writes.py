@@ -29,10 +29,8 @@ class Target:
 
 def moves_of(records: Sequence[Record]) -> list[tuple[Position, int]]:
     """Return the positions that these records move, by partition, each with the offset to which it moves."""
-    ends: dict[int, tuple[Position, int]] = {}
-    for record in records:
-        ends[record.partition] = (record.position, record.offset + 1)
-    return [ends[partition] for partition in sorted(ends)]
+    last = {record.position.partition: record for record in records}
+    return [(record.position, record.offset + 1) for _, record in sorted(last.items())]
 
 
 async def write_batch(engine: AsyncEngine, target: Target, records: Sequence[Record]) -> Classified:

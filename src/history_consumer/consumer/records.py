@@ -65,7 +65,7 @@ class Record:
     @property
     def is_event(self) -> bool:
         """Whether it is an event, and neither poison nor a partition's end."""
-        return bool(self.rows)
+        return bool(self.content) and not isinstance(self.content, Poison)
 
     @property
     def is_ahead(self) -> bool:

@@ -189,8 +189,8 @@ class Subscription:
     def _stamped(self, messages: Sequence[Message]) -> list[Record]:
         records = []
         for message in messages:
-            error = message.error()
-            position = self.assignment.held.get(_number(message.partition()))
+            error, partition = message.error(), message.partition()
+            position = None if partition is None else self.assignment.held.get(partition)
             if error is None and position is not None:
                 record = record_of(message, position)
             elif error is not None and error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001
@@ -265,7 +265,3 @@ class Subscription:
             self._brokers_down = f"{error.str()}{self._last_error}"
         else:
             self._last_error = f": {kafka_explained(error, self._group, self._topic)}"
-
-
-def _number(partition: int | None) -> int:
-    return -1 if partition is None else partition

@@ -606,8 +606,8 @@ async def test_a_stopped_consumer_leaves_the_group_at_once(
 @asynccontextmanager
 async def unreachable_engine() -> AsyncIterator[AsyncEngine]:
     """An engine on a port on which no server listens."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        engine = create_engine(f"postgresql://nobody@127.0.0.1:{taken.getsockname()[1]}/nothing", "tests")
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        engine = create_engine(f"postgresql://nobody@127.0.0.1:{bound.getsockname()[1]}/nothing", "tests")
         yield engine
         await engine.dispose()

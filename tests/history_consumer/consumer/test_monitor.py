@@ -114,7 +114,7 @@ async def test_a_gap_is_no_alarm_while_records_are_unread_that_the_topic_had_sin
 ) -> None:
     ada = Wallet()
     created, _, last = ada.created(), ada.funded(), ada.funded()
-    events.produce(b"whatever it is", partition=1)
+    events.produce(b"no event", partition=1)
     await history.add(created, last)
     await rows(LATER)
     for _ in range(3):
@@ -142,7 +142,7 @@ async def test_the_markers_of_a_foreign_transaction_do_not_delay_the_alarm(
     await history.add(created, last)
     await rows(LATER)
     with Stranger(consumer_settings.kafka_bootstrap_servers, consumer_settings.kafka_topic) as stranger:
-        stranger.write(b"whatever it is", partition=1)
+        stranger.write(b"no event", partition=1)
         stranger.commit()
     consumer = new_consumer()
     target = Target(consumer_settings.consumer_group, consumer_settings.kafka_topic)

@@ -72,12 +72,12 @@ async def test_a_late_error_of_an_earlier_assignment_has_the_partition_read_agai
 async def test_a_partition_that_is_not_assigned_is_neither_read_nor_halted(
     subscription: Subscription,
 ) -> None:
-    kept, taken = Position(0, 6, "id"), Position(1, 6, "id")
-    await read(subscription, kept, taken)
+    kept, revoked = Position(0, 6, "id"), Position(1, 6, "id")
+    await read(subscription, kept, revoked)
     gone: Any = [Part(1)]
     subscription._on_lost(Member(), gone)  # type: ignore[arg-type]
-    await subscription.halt(taken, "too late")
-    await subscription.read([taken, Position(2, 6, "id")])
+    await subscription.halt(revoked, "too late")
+    await subscription.read([revoked, Position(2, 6, "id")])
     found = subscription.assignment
     assert (dict(found.held), dict(found.halted), set(found.pending)) == ({0: kept}, {}, set())
 
