@@ -97,17 +97,17 @@ async def history_status(engine: AsyncEngine, broker: Broker | None, gaps_max: i
         lag = None if end is None else max(0, end - row["next_offset"])
         partitions.append({**row, "high_watermark": end, "lag": lag})
     return HistoryStatus(
-        partitions,
-        counts["wallets"],
-        counts["events"],
-        counts["gaps"],
-        alarms["old_gaps"],
-        [dict(row) for row in gaps],
-        counts["dead_letters"],
-        alarms["conflicts"],
-        kafka,
-        wrong,
-        unchecked,
+        partitions=partitions,
+        wallets=counts["wallets"],
+        events=counts["events"],
+        gaps=counts["gaps"],
+        old_gaps=alarms["old_gaps"],
+        oldest_gaps=[dict(row) for row in gaps],
+        dead_letters=counts["dead_letters"],
+        conflicts=alarms["conflicts"],
+        kafka=kafka,
+        topics_wrong=wrong,
+        topics_unchecked=unchecked,
     )
 
 
