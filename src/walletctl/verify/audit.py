@@ -1,7 +1,7 @@
-"""The audit: proves, and doesn't sample, that wallets, ledger, outbox, topic and history say the same.
+"""The audit: compares every row and record of wallets, ledger, outbox, topic and history, and samples nothing.
 
-It runs on a live system without false alarms. Each database is read in one snapshot, the history's first; what
-lies beyond (not yet published, not yet applied) is counted in the horizon and not judged.
+It runs beside live traffic without false alarms. Each database is read in one snapshot, the history's first. What lies
+beyond the snapshots (not yet published, not yet applied) is counted in the horizon, and is no difference.
 """
 
 import time
@@ -11,10 +11,10 @@ from typing import Final
 
 from common.kafka.topic_reader import TopicReader, open_topic
 from common.settings import PipelineSettings
-from walletctl.verify import history, ledger, snapshots
-from walletctl.verify.published import TopicCheck
+from walletctl.verify import history, ledger
+from walletctl.verify.published import RecordCounts, check_topic
 from walletctl.verify.report import CheckResult, Findings, Horizon, Report
-from walletctl.verify.snapshots import Advance, Snapshots
+from walletctl.verify.snapshots import Advance, Snapshots, take_snapshots
 
 OnProgress = Callable[[str, int, int | None], None]
 """Takes a check's name, how many it has compared so far, and of how many, if that is known."""
@@ -48,62 +48,63 @@ async def audit(settings: PipelineSettings, *, on_progress: OnProgress = _silent
     """
     async with (
         open_topic(settings, "walletctl-verify", expired="skip", checks_crcs=True) as topic,
-        snapshots.taken(settings) as taken,
+        take_snapshots(settings) as snapshots,
     ):
-        run = _Run(settings, taken, topic, on_progress)
-        await run.wallets()
-        await run.events()
-        await run.history()
-        return Report(run.horizon(), run.results)
+        checks = _Checks(on_progress)
+        await _check_wallets(checks, snapshots)
+        counts = await _check_events(checks, snapshots, topic)
+        on_their_way = await _check_history(checks, snapshots, topic)
+        return Report(_horizon(snapshots, counts, on_their_way), checks.results)
 
 
-class _Run:
-    """One run of all checks over one pair of snapshots."""
+async def _check_wallets(checks: "_Checks", snapshots: Snapshots) -> None:
+    """Check that wallets and ledger agree."""
+    with checks.check(BALANCES, "wallets") as (findings, _):
+        await ledger.check_balances(snapshots, findings)
+    with checks.check(SUMS, "entries") as (findings, _):
+        await ledger.check_sums(snapshots, findings)
+    with checks.check(VERSIONS, "versions") as (findings, _):
+        await ledger.check_versions(snapshots, findings)
 
-    def __init__(
-        self, settings: PipelineSettings, taken: Snapshots, topic: TopicReader, on_progress: OnProgress
-    ) -> None:
+
+async def _check_events(checks: "_Checks", snapshots: Snapshots, topic: TopicReader) -> RecordCounts:
+    """Check that the outbox has an event for every movement, and the topic a record for every published event."""
+    with checks.check(OUTBOX, "versions") as (findings, _):
+        await ledger.check_outbox(snapshots, findings)
+    with checks.check(TOPIC, "records", snapshots.wallet_figures["published_count"]) as (findings, advance):
+        return await check_topic(snapshots, topic, findings, advance)
+
+
+async def _check_history(checks: "_Checks", snapshots: Snapshots, topic: TopicReader) -> int:
+    """Check that the history has the rows that it must have, and no others; return how many are on their way."""
+    total = snapshots.wallet_figures["wallet_count"] + snapshots.wallet_figures["wallet_entry_count"]
+    with checks.check(HISTORY, "versions", total) as (findings, advance):
+        on_their_way = await history.check_history(snapshots, findings, advance)
+    with checks.check(PROGRESS, "wallets") as (findings, _):
+        await history.check_progress(snapshots, findings)
+    with checks.check(POSITIONS, "partitions") as (findings, _):
+        await history.check_positions(snapshots, findings, topic)
+    with checks.check(DEAD_LETTERS, "dead letters") as (findings, _):
+        await history.check_dead_letters(snapshots, findings, topic.name)
+    return on_their_way
+
+
+class _Checks:
+    """Times each check, shows its progress, and collects its result."""
+
+    def __init__(self, on_progress: OnProgress) -> None:
         self.results: list[CheckResult] = []
-        self._settings = settings
-        self._taken = taken
-        self._topic = topic
         self._on_progress = on_progress
-        self._on_their_way = self._expired = self._duplicates = self._pruned = self._superseded = 0
-
-    async def wallets(self) -> None:
-        """Check what is inside the wallets and the ledger."""
-        with self._check(BALANCES, "wallets") as (findings, _):
-            await ledger.check_balances(self._taken, findings)
-        with self._check(SUMS, "entries") as (findings, _):
-            await ledger.check_sums(self._taken, findings)
-        with self._check(VERSIONS, "versions") as (findings, _):
-            await ledger.check_versions(self._taken, findings)
-
-    async def events(self) -> None:
-        """Check that the ledger's every movement is in the outbox, and what was published in the topic."""
-        with self._check(OUTBOX, "versions") as (findings, _):
-            await ledger.check_outbox(self._taken, findings)
-        with self._check(TOPIC, "records", self._taken.wallet_figures["published_count"]) as (findings, advance):
-            check = TopicCheck(self._taken, self._topic, findings)
-            await check.run(advance)
-            self._expired, self._duplicates = check.expired, check.duplicates
-            self._pruned, self._superseded = check.pruned, check.superseded
-
-    async def history(self) -> None:
-        """Check that the history has what it must, and nothing else."""
-        figures = self._taken.wallet_figures
-        total = figures["wallet_count"] + figures["wallet_entry_count"]
-        with self._check(HISTORY, "versions", total) as (findings, advance):
-            self._on_their_way = await history.check_history(self._taken, findings, advance)
-        with self._check(PROGRESS, "wallets") as (findings, _):
-            await history.check_progress(self._taken, findings)
-        with self._check(POSITIONS, "partitions") as (findings, _):
-            await history.check_positions(self._taken, findings, self._topic)
-        with self._check(DEAD_LETTERS, "dead letters") as (findings, _):
-            await history.check_dead_letters(self._taken, findings, self._settings.kafka_topic)
 
     @contextmanager
-    def _check(self, name: str, unit: str, total: int | None = None) -> Iterator[tuple[Findings, Advance]]:
+    def check(self, name: str, unit: str, total: int | None = None) -> Iterator[tuple[Findings, Advance]]:
+        """Run one check in the block, which notes its findings.
+
+        Args:
+            name: the check's name.
+            unit: what it compares.
+            total: how many of these it will compare, or None where that is unknown.
+        """
         findings, started, done = Findings(name), time.monotonic(), 0
         self._on_progress(name, 0, total)
 
@@ -115,34 +116,29 @@ class _Run:
 
         yield findings, advance
         self._on_progress(name, findings.compared, findings.compared)
+        seconds = time.monotonic() - started
         self.results.append(
-            CheckResult(
-                name,
-                findings.compared,
-                unit,
-                findings.difference_count,
-                time.monotonic() - started,
-                findings.lines,
-            )
+            CheckResult(name, findings.compared, unit, findings.difference_count, seconds, findings.lines)
         )
 
-    def horizon(self) -> Horizon:
-        """Return up to where the checks looked."""
-        wallet, history_figures = self._taken.wallet_figures, self._taken.history_figures
-        return Horizon(
-            history_taken_at=history_figures["taken_at"],
-            taken_at=wallet["taken_at"],
-            source_epoch=self._taken.epoch.number,
-            last_outbox_id=wallet["last_outbox_id"],
-            next_offsets={partition: at.next_offset for partition, at in self._taken.positions.items()},
-            pending=wallet["pending_count"],
-            parked=wallet["parked_count"],
-            skipped=wallet["skipped_count"],
-            pruned=wallet["pruned_version_count"],
-            on_their_way=self._on_their_way,
-            topic_expired=self._expired,
-            topic_pruned=self._pruned,
-            topic_superseded=self._superseded,
-            topic_duplicates=self._duplicates,
-            history_gaps=history_figures["gap_count"],
-        )
+
+def _horizon(snapshots: Snapshots, counts: RecordCounts, on_their_way: int) -> Horizon:
+    """Return up to where the checks looked."""
+    wallet_figures, history_figures = snapshots.wallet_figures, snapshots.history_figures
+    return Horizon(
+        history_taken_at=history_figures["taken_at"],
+        taken_at=wallet_figures["taken_at"],
+        source_epoch=snapshots.epoch.number,
+        last_outbox_id=wallet_figures["last_outbox_id"],
+        next_offsets={partition: position.next_offset for partition, position in snapshots.positions.items()},
+        pending=wallet_figures["pending_count"],
+        parked=wallet_figures["parked_count"],
+        skipped=wallet_figures["skipped_count"],
+        pruned=wallet_figures["pruned_version_count"],
+        on_their_way=on_their_way,
+        topic_expired=counts.expired,
+        topic_pruned=counts.pruned,
+        topic_superseded=counts.superseded,
+        topic_duplicates=counts.duplicates,
+        history_gaps=history_figures["gap_count"],
+    )

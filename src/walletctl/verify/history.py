@@ -1,4 +1,4 @@
-"""The history against the ledger, row by row, and the history's own bookkeeping."""
+"""The history compared with the ledger, row by row, and with its own counts and positions."""
 
 from contextlib import aclosing
 from operator import attrgetter
@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy import Row
 
 from common.kafka.topic_reader import TopicReader
+from common.postgres.reading import stream_rows
 from walletctl.verify import queries
 from walletctl.verify.lines import differing
 from walletctl.verify.merge import full_join
@@ -19,14 +20,14 @@ _KEY = attrgetter("key")
 async def check_history(snapshots: Snapshots, findings: Findings, advance: Advance) -> int:
     """Compare each version of each wallet with its row in the history; return how many are on their way.
 
-    A row must be there if its event was published before the consumer's position. If not, it may be: a record
-    can be applied before the relay has settled it, and a replayed event is pending once more. A version whose
-    event was skipped is not on its way: it will never be there. One whose outbox row is gone since retention took
-    it, by its time, must be there: the history is its only witness left.
+    The history must have a row whose event was published before the consumer's position. It may have a row of a later
+    event: the consumer may apply a record before the relay settles it, and a replayed event is pending again. A version
+    whose event was skipped never arrives, and is not on its way. The history must have a version whose outbox row
+    retention has deleted.
     """
     on_their_way = 0
-    facts = queries.stream(snapshots.wallet, queries.EXPECTED_HISTORY)
-    rows = queries.stream(snapshots.history, queries.HISTORY)
+    facts = stream_rows(snapshots.wallet, queries.EXPECTED_HISTORY)
+    rows = stream_rows(snapshots.history, queries.HISTORY)
     async with aclosing(facts), aclosing(rows):
         async for fact, row in full_join(facts, rows, _KEY, _KEY):
             findings.compared += 1
@@ -37,15 +38,15 @@ async def check_history(snapshots: Snapshots, findings: Findings, advance: Advan
 
 
 def _judge(fact: Row[Any] | None, row: Row[Any] | None, snapshots: Snapshots, findings: Findings) -> int:
-    """Note the difference, if it is one; return 1 for what is on its way."""
+    """Note the difference, if it is one; return 1 for a version that is on its way."""
     if fact is None:
         assert row is not None
-        findings.add(_where(row.key), "row of the history", expected="none: the ledger hasn't got it", found="a row")
+        findings.add(_where(row.key), "row of the history", expected="none: the ledger does not have it", found="a row")
     elif row is not None:
         if different := differing(queries.HISTORY_FIELDS, fact.line, row.line):
             findings.add(_where(fact.key), "row of the history", expected=different[0], found=different[1])
     elif snapshots.is_applied(fact.partition, fact.offset):
-        place = f"published at partition {fact.partition} offset {fact.offset}, which the consumer has passed"
+        place = f"published at partition {fact.partition} offset {fact.offset}, before the consumer's position"
         findings.add(_where(fact.key), "row of the history", expected=f"a row: {place}", found="none")
     elif fact.pruned:
         expected = "a row: its outbox row, if there was one, has been pruned"
@@ -61,9 +62,9 @@ def _where(key: str) -> str:
 
 
 async def check_progress(snapshots: Snapshots, findings: Findings) -> None:
-    """Each wallet's count of events and highest version are those of its rows."""
+    """Check that each wallet's count of events and highest version are those of its rows."""
     findings.compared = snapshots.history_figures["wallet_count"]
-    async for row in queries.stream(snapshots.history, queries.PROGRESS):
+    async for row in stream_rows(snapshots.history, queries.PROGRESS):
         findings.add(
             f"wallet {row.wallet_id}",
             "event_count and max_version in wallet_progress",
@@ -73,13 +74,13 @@ async def check_progress(snapshots: Snapshots, findings: Findings) -> None:
 
 
 async def check_positions(snapshots: Snapshots, findings: Findings, topic: TopicReader) -> None:
-    """The consumer's positions are of this topic and this epoch, and not beyond the topic's end."""
+    """Check that the consumer's positions are of this topic and this epoch, and not beyond the topic's end."""
     findings.compared = len(snapshots.positions)
     offsets = await topic.offsets()
     for partition, position in snapshots.positions.items():
         where = f"partition {partition}"
         if position.source_epoch != snapshots.epoch.number:
-            expected = f"{snapshots.epoch.number}, as the wallet database: rebuild the history"
+            expected = f"{snapshots.epoch.number}, the wallet database's: rebuild the history"
             findings.add(where, "source epoch of the history", expected=expected, found=position.source_epoch)
         if position.topic_id != topic.id:
             expected = topic.id or "none: the topic is missing"
@@ -92,8 +93,8 @@ async def check_positions(snapshots: Snapshots, findings: Findings, topic: Topic
 
 
 async def check_dead_letters(snapshots: Snapshots, findings: Findings, topic_name: str) -> None:
-    """No record waits for an operator because it couldn't be applied."""
-    async for row in queries.stream(snapshots.history, queries.DEAD_LETTERS, {"topic": topic_name}):
+    """Check that the history has no dead letters of the topic."""
+    async for row in stream_rows(snapshots.history, queries.DEAD_LETTERS, topic=topic_name):
         findings.compared += 1
         where = f"dead letter {row.id} of partition {row.partition} offset {row.offset}"
         findings.add(where, "record", expected="applied", found=f"{row.reason}: {row.detail}")

@@ -1,10 +1,11 @@
-"""Wallets, ledger and outbox against one another: PostgreSQL compares, here the differences are told."""
+"""Wallets, ledger and outbox compared with one another. PostgreSQL compares; this module reports the differences."""
 
 from typing import Any
 
 from sqlalchemy import Row
 
 from common.money import UnknownCurrencyError, to_major
+from common.postgres.reading import fetch_all, stream_rows
 from walletctl.verify import queries
 from walletctl.verify.lines import differing
 from walletctl.verify.report import Findings
@@ -12,12 +13,12 @@ from walletctl.verify.snapshots import Snapshots
 
 
 async def check_balances(snapshots: Snapshots, findings: Findings) -> None:
-    """Each wallet's balance is the sum of its entries, all in its currency; each entry's wallet exists."""
+    """Check that each balance is the sum of the wallet's entries, all in its currency, and that each wallet exists."""
     findings.compared = snapshots.wallet_figures["wallet_count"]
-    async for row in queries.stream(snapshots.wallet, queries.BALANCES):
+    async for row in stream_rows(snapshots.wallet, queries.BALANCES):
         where = f"wallet {row.wallet_id}"
         if not row.known:
-            findings.add(where, "entries of a wallet that isn't there", expected="a wallet", found="none")
+            findings.add(where, "entries of a missing wallet", expected="a wallet", found="none")
             continue
         if row.balance_minor != int(row.total_minor):
             findings.add(
@@ -31,27 +32,27 @@ async def check_balances(snapshots: Snapshots, findings: Findings) -> None:
 
 
 async def check_sums(snapshots: Snapshots, findings: Findings) -> None:
-    """All entries, the world's among them, sum to zero by currency and by transaction."""
+    """Check that all entries, with those of the world accounts, sum to zero by currency and by transaction."""
     findings.compared = snapshots.wallet_figures["entry_count"]
-    async for row in queries.stream(snapshots.wallet, queries.CURRENCY_SUMS):
+    async for row in stream_rows(snapshots.wallet, queries.CURRENCY_SUMS):
         findings.add(f"currency {row.currency}", "sum of all entries", expected=0, found=_amount(row))
-    async for row in queries.stream(snapshots.wallet, queries.TRANSACTION_SUMS):
+    async for row in stream_rows(snapshots.wallet, queries.TRANSACTION_SUMS):
         where = f"transaction {row.transaction_id}"
         findings.add(where, f"sum of its {row.currency} entries", expected=0, found=_amount(row))
 
 
 async def check_versions(snapshots: Snapshots, findings: Findings) -> None:
-    """A wallet's entries are its versions 2 to n, each the one before plus its amount, and n is the wallet's."""
+    """Check that a wallet's entries are its versions 2 to n, that n is its version, and that the balances add up."""
     findings.compared = snapshots.wallet_figures["wallet_entry_count"] + snapshots.wallet_figures["wallet_count"]
-    async for row in queries.stream(snapshots.wallet, queries.CHAIN_BREAKS):
-        _tell_chain_break(row, findings)
-    async for row in queries.stream(snapshots.wallet, queries.LAST_VERSIONS):
+    async for row in stream_rows(snapshots.wallet, queries.CHAIN_BREAKS):
+        _add_chain_break(row, findings)
+    async for row in stream_rows(snapshots.wallet, queries.LAST_VERSIONS):
         findings.add(
             f"wallet {row.wallet_id}", "version", expected=f"{row.last_version} by the ledger", found=row.version
         )
 
 
-def _tell_chain_break(row: Row[Any], findings: Findings) -> None:
+def _add_chain_break(row: Row[Any], findings: Findings) -> None:
     where = f"wallet {row.wallet_id} version {row.wallet_version} (transaction {row.transaction_id})"
     due = row.previous_version + 1
     if row.wallet_version != due:
@@ -68,48 +69,47 @@ def _tell_chain_break(row: Row[Any], findings: Findings) -> None:
 
 
 async def check_outbox(snapshots: Snapshots, findings: Findings) -> None:
-    """Each wallet's every version is told by one outbox row, which says the same as the ledger, or was pruned.
+    """Check that each version of each wallet has one outbox row, which agrees with the ledger, unless it was pruned.
 
-    Which versions were pruned isn't recorded, but how many and up to when: so many must be missing, of that time.
+    `outbox_pruned` records how many versions retention has pruned, and up to which time. As many rows of that time must
+    be missing.
     """
     figures = snapshots.wallet_figures
     findings.compared = figures["wallet_count"] + figures["wallet_entry_count"]
-    currencies = [row.currency for row in await queries.every(snapshots.wallet, queries.CURRENCIES)]
+    currencies = [row.currency for row in await fetch_all(snapshots.wallet, queries.CURRENCIES)]
     units = {currency: unit for currency in currencies if (unit := _unit(currency))}
     parameters = {"currencies": list(units), "units": list(units.values())}
     pruned_count, missing_count = figures["pruned_version_count"], 0
-    async for row in queries.stream(snapshots.wallet, queries.LEDGER_AND_OUTBOX, parameters):
+    async for row in stream_rows(snapshots.wallet, queries.LEDGER_AND_OUTBOX, **parameters):
         if row.pruned:
             missing_count += 1
         else:
-            _tell_outbox_difference(row, findings)
+            _add_outbox_difference(row, findings)
     if missing_count != pruned_count:
         expected = f"{pruned_count}, as outbox_pruned counts"
-        findings.add(
-            "versions of the time that was pruned", "without an outbox row", expected=expected, found=missing_count
-        )
-    async for row in queries.stream(snapshots.wallet, queries.REPEATED_EVENT_IDS):
+        findings.add("versions of the pruned time", "without an outbox row", expected=expected, found=missing_count)
+    async for row in stream_rows(snapshots.wallet, queries.REPEATED_EVENT_IDS):
         where = f"outbox row {row.last_id}"
-        findings.add(where, "event_id", expected="one of its own", found=f"{row.event_id}, as in row {row.first_id}")
+        findings.add(where, "event_id", expected="a unique id", found=f"{row.event_id}, as in row {row.first_id}")
 
 
-def _tell_outbox_difference(row: Row[Any], findings: Findings) -> None:
+def _add_outbox_difference(row: Row[Any], findings: Findings) -> None:
     version = f"wallet {row.wallet_id} version {row.version}"
     if row.found is None:
         findings.add(version, "event", expected="an outbox row", found="none")
     elif row.wallet_id is None or row.version is None:
-        findings.add(f"outbox row {row.outbox_id}", "payload", expected="wallets and their versions", found="nonsense")
+        findings.add(f"outbox row {row.outbox_id}", "payload", expected="wallets and their versions", found="neither")
     elif row.copy > 1:
-        findings.add(f"outbox row {row.outbox_id}", version, expected="told once", found="an earlier row tells it too")
+        findings.add(f"outbox row {row.outbox_id}", version, expected="one row", found="an earlier row has it too")
     elif row.expected is None:
-        findings.add(f"outbox row {row.outbox_id}", version, expected="in the ledger", found="not there")
+        findings.add(f"outbox row {row.outbox_id}", version, expected="an entry in the ledger", found="none")
     elif different := differing(queries.OUTBOX_FIELDS, row.expected, row.found):
         expected, found = different
         findings.add(f"outbox row {row.outbox_id}", version, expected=expected, found=found)
 
 
 def _unit(currency: str) -> str | None:
-    """Return one minor unit in major units, or None for a currency that there isn't."""
+    """Return one minor unit in major units, or None for an unknown currency."""
     try:
         return to_major(1, currency)
     except UnknownCurrencyError:

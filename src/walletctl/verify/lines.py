@@ -1,7 +1,7 @@
-"""Rows as lines: SQL that makes one of a row, and what takes two of them apart. Pure.
+"""Rows as lines of text: the SQL that makes a line of a row, and the comparison of two lines. Pure.
 
-A line is a row's fields as text, joined by a character that no field holds. So rows of two databases that don't
-know each other can be compared, and a pair that agrees costs one comparison of text.
+A line has a row's fields as text, joined by a character that no field contains. So rows of two separate databases can
+be compared, and a pair that agrees costs one comparison of text.
 """
 
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from typing import Final
 SEPARATOR: Final = "\x1f"
 
 UNKNOWN: Final = "?"
-"""Stands for a field that can't be known; it agrees with anything."""
+"""The text of a field that is unknown. It agrees with any text."""
 
 
 def line(*fields: str) -> str:
@@ -20,7 +20,7 @@ def line(*fields: str) -> str:
 
 
 def time(field: str) -> str:
-    """Return SQL for a time as text, to the microsecond, whatever the session's zone."""
+    """Return SQL for a time as text in UTC, to the microsecond."""
     return f"to_char({field} AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')"
 
 
@@ -30,7 +30,7 @@ def digest(field: str) -> str:
 
 
 def key(wallet_id: str, version: str) -> str:
-    """Return SQL for a text that sorts as wallet and version do."""
+    """Return SQL for a text that sorts by wallet and version."""
     return f"{wallet_id} || '/' || lpad({version}::text, 19, '0')"
 
 

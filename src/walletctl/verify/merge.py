@@ -13,9 +13,9 @@ async def full_join(
     left_key: Callable[[LeftT], Any],
     right_key: Callable[[RightT], Any],
 ) -> AsyncIterator[tuple[LeftT | None, RightT | None]]:
-    """Pair what has the same key; what has no counterpart is paired with None.
+    """Pair the items that have the same key. An item without a counterpart is paired with None.
 
-    Both ascend by key. The right's keys are unique; several on the left may share one on the right.
+    Both streams ascend by key. Keys on the right are unique. Several items on the left may have the same one.
     """
     one, other = await anext(left, None), await anext(right, None)
     while one is not None or other is not None:

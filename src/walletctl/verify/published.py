@@ -1,7 +1,8 @@
-"""The outbox against the topic: each published row is at its recorded partition and offset, byte for byte."""
+"""The outbox compared with the topic: each published row has its record at its partition and offset, byte for byte."""
 
 from collections.abc import Sequence
 from contextlib import aclosing
+from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any, Final
 from uuid import UUID
@@ -10,6 +11,7 @@ from sqlalchemy import Row, TextClause
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from common.kafka.topic_reader import TopicReader
+from common.postgres.reading import fetch_all, stream_rows
 from walletctl.verify import queries
 from walletctl.verify.merge import full_join
 from walletctl.verify.report import Findings
@@ -17,25 +19,48 @@ from walletctl.verify.snapshots import Advance, Snapshots
 from walletctl.verify.topic_records import TopicRecord, topic_records
 
 STRAYS_HELD_MAX: Final = 50_000
-"""How many records that no row records are collected before they are looked up; each lookup reads the outbox."""
+"""How many records without a row are collected before a lookup, which reads the whole outbox."""
 
 _PLACE = attrgetter("partition", "offset")
 
 
-class TopicCheck:
-    """Compares, and counts what isn't a difference.
+@dataclass
+class RecordCounts:
+    """Records that are no difference.
 
-    `expired` rows have a record that the topic no longer keeps. `duplicates` are records that repeat an event
-    of the outbox: a relay died before it settled, or an operator replayed. `pruned` ones are of an event that the
-    history has and retention has taken from the outbox. `superseded` ones were published before the database was
-    restored to an earlier time, and tell of what no longer happened.
+    Args:
+        expired: published rows whose records the topic no longer keeps.
+        duplicates: records that repeat an event of the outbox. A relay died before it settled the event, or an operator
+            replayed it.
+        pruned: records of events that the history has, and that retention has deleted from the outbox.
+        superseded: records published before the database was restored to an earlier time, of events that the restore
+            undid.
     """
 
+    expired: int = 0
+    duplicates: int = 0
+    pruned: int = 0
+    superseded: int = 0
+
+
+async def check_topic(snapshots: Snapshots, topic: TopicReader, findings: Findings, advance: Advance) -> RecordCounts:
+    """Compare each published row with the record at its partition and offset.
+
+    Records below a partition's lowest recorded offset, and above its highest, are beyond the snapshot.
+
+    Raises:
+        TimeoutError: the broker went away.
+    """
+    check = _TopicCheck(snapshots, topic, findings)
+    await check.run(advance)
+    return check.counts
+
+
+class _TopicCheck:
+    """Merges the outbox's rows with the topic's records."""
+
     def __init__(self, snapshots: Snapshots, topic: TopicReader, findings: Findings) -> None:
-        self.expired = 0
-        self.duplicates = 0
-        self.pruned = 0
-        self.superseded = 0
+        self.counts = RecordCounts()
         self._epoch = snapshots.epoch
         self._wallet = snapshots.wallet
         self._history = snapshots.history
@@ -45,14 +70,8 @@ class TopicCheck:
         self._strays: list[TopicRecord] = []
 
     async def run(self, advance: Advance) -> None:
-        """Merge rows and records by where they are.
-
-        Records below a partition's lowest recorded offset, and above its highest, are beyond the snapshot.
-
-        Raises:
-            TimeoutError: the broker went away.
-        """
-        rows = queries.stream(self._wallet, queries.PUBLISHED_ROWS)
+        """Compare all rows and records, in the order of partition and offset."""
+        rows = stream_rows(self._wallet, queries.PUBLISHED_ROWS)
         records = topic_records(self._topic, *await self._bounds())
         async with aclosing(rows), aclosing(records):
             async for row, record in full_join(rows, records, _PLACE, _PLACE):
@@ -67,10 +86,10 @@ class TopicCheck:
         await self._look_up_strays()
 
     async def _bounds(self) -> tuple[dict[int, int], dict[int, int]]:
-        """Return where to begin and where to end in each partition, as far as the topic keeps it."""
+        """Return the first offset to read and the one behind the last, by partition, of what the topic keeps."""
         begins, ends = {}, {}
         kept = await self._topic.offsets()
-        for row in await queries.every(self._wallet, queries.RECORDED_RANGES):
+        for row in await fetch_all(self._wallet, queries.RECORDED_RANGES):
             if row.partition in kept:
                 low, high = kept[row.partition]
                 begins[row.partition], ends[row.partition] = max(row.first_offset, low), min(row.last_offset + 1, high)
@@ -80,7 +99,7 @@ class TopicCheck:
         where = f"outbox row {row.id} at partition {row.partition} offset {row.offset}"
         if record is None:
             if row.offset < self._topic.lows.get(row.partition, 0):
-                self.expired += 1
+                self.counts.expired += 1
                 return
             self._findings.add(where, "record", expected=f"event {row.event_id}", found="none in the topic")
         elif record.event_id != row.event_id:
@@ -100,9 +119,9 @@ class TopicCheck:
             where = f"partition {stray.partition} offset {stray.offset}"
             digests = known.get(stray.event_id or "", ())
             if not digests and stray.digest in pruned.get(stray.event_id or "", ()):
-                self.pruned += 1
+                self.counts.pruned += 1
             elif not digests and self._is_superseded(stray):
-                self.superseded += 1
+                self.counts.superseded += 1
             elif not digests:
                 found = f"ce_id {stray.event_id} of source epoch {stray.source_epoch}"
                 self._findings.add(where, "record", expected="an event of this outbox", found=found)
@@ -110,7 +129,7 @@ class TopicCheck:
                 what = f"sha256(value) of a duplicate of event {stray.event_id}"
                 self._findings.add(where, what, expected=" or ".join(digests), found=stray.digest)
             else:
-                self.duplicates += 1
+                self.counts.duplicates += 1
         self._strays = []
 
     def _is_superseded(self, stray: TopicRecord) -> bool:
@@ -120,12 +139,12 @@ class TopicCheck:
 async def _digests(
     connection: AsyncConnection, query: TextClause, records: Sequence[TopicRecord]
 ) -> dict[str, list[str]]:
-    """Return the SHA-256 of the payloads of these records' events, by event id, of those that the query finds."""
+    """Return by event id the SHA-256 of the payloads that the query finds for these records' events."""
     event_ids = {record.event_id for record in records if _is_uuid(record.event_id)}
     if not event_ids:
         return {}
     digests: dict[str, list[str]] = {}
-    for row in await queries.every(connection, query, event_ids=list(event_ids)):
+    for row in await fetch_all(connection, query, event_ids=list(event_ids)):
         digests.setdefault(row.event_id, []).append(row.digest)
     return digests
 

@@ -1,17 +1,13 @@
-"""The audit's SQL. What looks for differences inside one database returns them and nothing else."""
+"""The audit's SQL. A query that compares tables of one database returns only the differences."""
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
-from typing import Any, Final
+from typing import Final
 
-from sqlalchemy import Row, RowMapping, TextClause, text
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import text
 
 from walletctl.verify.lines import UNKNOWN, digest, key, line, time
 
-_FETCHED_ROWS: Final = 2000
-
-# Memory for sorting and hashing millions of rows, enough for one session on a small machine; and none for
-# remembering what jsonb_array_elements returned for each payload, of which no two are the same.
+# Memory for sorting and hashing millions of rows. No memory for the results of jsonb_array_elements by payload: each
+# payload is different.
 PREPARE: Final = text("SELECT set_config('work_mem', '128MB', true), set_config('enable_memoize', 'off', true)")
 
 WALLET_FIGURES: Final = text("""
@@ -40,11 +36,6 @@ HISTORY_FIGURES: Final = text("""
         (SELECT count(*) FROM history.wallet_progress WHERE event_count <> max_version) AS gap_count
 """)
 
-POSITIONS: Final = text("""
-    SELECT partition, next_offset, topic_id, source_epoch FROM history.processed_offsets
-    WHERE consumer_group = :consumer_group AND topic = :topic ORDER BY partition
-""")
-
 BALANCES: Final = text("""
     SELECT coalesce(wallets.id, entries.wallet_id) AS wallet_id, wallets.id IS NOT NULL AS known,
         wallets.currency, wallets.balance_minor, coalesce(entries.total_minor, 0)::text AS total_minor,
@@ -70,8 +61,8 @@ TRANSACTION_SUMS: Final = text("""
     FROM wallet.wallet_transactions GROUP BY transaction_id, currency HAVING sum(amount_minor) <> 0
 """)
 
-# Version 1 is the creation and has no entry. Each link of the chain is compared with the one before it: a
-# wrong one shows where it is, and not on all that follow.
+# Version 1 is the creation and has no entry. Each entry is compared with the one before it, so that a wrong entry is
+# one difference, and the entries behind it are none.
 CHAIN_BREAKS: Final = text("""
     SELECT *, previous_balance_minor + amount_minor AS sum_minor
     FROM (
@@ -95,7 +86,7 @@ LAST_VERSIONS: Final = text("""
     WHERE wallets.version <> coalesce(entries.last_version, 1)
 """)
 
-# What happened, by the ledger: one row for each version of each wallet.
+# The facts by the ledger: one row for each version of each wallet.
 _FACTS: Final = """
     SELECT id AS wallet_id, cast(1 AS bigint) AS version, user_id, 'WALLET_CREATED' AS event_type,
         NULL AS direction, cast(NULL AS uuid) AS transaction_id, cast(NULL AS bigint) AS amount_minor,
@@ -133,9 +124,9 @@ _CLAIM_LINE: Final = line(
     END""",
 )
 
-# What the outbox says happened: each event once for each wallet that it touched, or once with nothing where
-# its payload makes no sense. `copy` numbers the rows that claim the same version of the same wallet.
-# (OFFSET 0 keeps PostgreSQL from parsing the payload anew for every field, and from sorting whole payloads.)
+# The claims by the outbox: one row for each wallet of each event. An event whose payload cannot be read has one row
+# without a wallet. `copy` numbers the rows that claim the same version of the same wallet.
+# OFFSET 0 keeps PostgreSQL from parsing the payload again for every field, and from sorting whole payloads.
 _CLAIMS: Final = f"""
     SELECT *, row_number() OVER (PARTITION BY wallet_id, version ORDER BY outbox_id) AS copy
     FROM (
@@ -157,10 +148,10 @@ _CLAIMS: Final = f"""
     ) AS told
 """  # noqa: S608 - constants of this module
 
-# Of the time of which retention has taken outbox rows: one that isn't there may be one of these.
+# Whether the fact is of the time in which retention has pruned: its outbox row may be missing.
 _IN_PRUNED_TIME: Final = "facts.created_at <= (SELECT up_to_created_at FROM wallet.outbox_pruned)"
 
-# `major` is one minor unit in major units (0.01), so that the product is the amount as events write it.
+# `major` is one minor unit in major units (0.01): the product is the amount as events have it.
 LEDGER_AND_OUTBOX: Final = text(f"""
     WITH unit AS MATERIALIZED (
         SELECT currency, major FROM unnest(cast(:currencies AS text[]), cast(cast(:units AS text[]) AS numeric[]))
@@ -256,26 +247,3 @@ PROGRESS: Final = text("""
 DEAD_LETTERS: Final = text("""
     SELECT id, partition, "offset", reason, detail FROM history.dead_letters WHERE topic = :topic ORDER BY id
 """)
-
-
-async def one(connection: AsyncConnection, query: TextClause) -> RowMapping:
-    """Return the query's only row."""
-    return (await connection.execute(query)).mappings().one()
-
-
-async def every(connection: AsyncConnection, query: TextClause, **parameters: Any) -> Sequence[Row[Any]]:
-    """Return all rows of a query that has few."""
-    return (await connection.execute(query, parameters)).all()
-
-
-async def stream(
-    connection: AsyncConnection, query: TextClause, parameters: Mapping[str, Any] | None = None
-) -> AsyncGenerator[Row[Any], None]:
-    """Yield the query's rows from a server-side cursor: the memory doesn't grow with their number."""
-    result = await connection.stream(query, parameters or {}, execution_options={"yield_per": _FETCHED_ROWS})
-    try:
-        async for rows in result.partitions(_FETCHED_ROWS):
-            for row in rows:
-                yield row
-    finally:
-        await result.close()

@@ -1,4 +1,4 @@
-"""What the audit found: figures of each check, the differences, and the horizon up to which it looked. Pure."""
+"""The audit's report: the figures of each check, the differences, and the horizon up to which it looked. Pure."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ DIFFERENCES_KEPT_MAX: Final = 100
 
 @dataclass
 class Findings:
-    """What one check finds while it runs: at most 100 lines are kept, all are counted."""
+    """The differences that one check finds. At most 100 are kept as lines. All are counted."""
 
     check: str
     compared: int = 0
@@ -18,7 +18,7 @@ class Findings:
     lines: list[str] = field(default_factory=list)
 
     def add(self, where: str, what: str, *, expected: object, found: object) -> None:
-        """Note a difference: which wallet, transaction, row or record; what of it; expected and found."""
+        """Note a difference: which wallet, transaction, row or record; which part of it; expected and found."""
         self.difference_count += 1
         if len(self.lines) < DIFFERENCES_KEPT_MAX:
             self.lines.append(f"{self.check}: {where}: {what}: expected {expected}, found {found}")
@@ -26,7 +26,7 @@ class Findings:
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """One check's figures; `compared` counts what `unit` says."""
+    """One check's figures. `unit` names what `compared` counts."""
 
     name: str
     compared: int
@@ -38,24 +38,24 @@ class CheckResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Horizon:
-    """Up to where the audit looked, and what lay beyond it or was not to be judged.
+    """Up to where the audit looked, and what it counted without judging.
 
     Args:
         history_taken_at: when the history's snapshot was taken.
-        taken_at: when the wallets' was, a moment later.
+        taken_at: when the wallets' snapshot was taken, a moment later.
         source_epoch: 1, or more if the wallet database was restored.
         last_outbox_id: the newest event in the snapshot.
         next_offsets: the consumer's position in the history's snapshot, by partition.
         pending: outbox rows not yet published.
         parked: outbox rows that wait for an operator.
-        skipped: outbox rows that an operator gave up: the history will never have their versions.
-        pruned: wallet versions whose outbox rows retention has taken.
-        on_their_way: wallet versions not yet in the history that didn't have to be.
+        skipped: outbox rows that an operator has skipped; the history will never have their versions.
+        pruned: wallet versions whose outbox rows retention has deleted.
+        on_their_way: wallet versions that the history does not have yet, and need not have.
         topic_expired: published rows whose records the topic no longer keeps.
-        topic_pruned: records, among the outbox's, of events whose rows retention has taken.
-        topic_superseded: records, among the outbox's, of events that a restore of the wallet database undid.
-        topic_duplicates: records that repeat an event of the outbox, which consumers drop.
-        history_gaps: wallets of whose events a later one is in the history before an earlier one.
+        topic_pruned: records of events whose outbox rows retention has deleted.
+        topic_superseded: records of events that a restore of the wallet database undid.
+        topic_duplicates: records that repeat an event of the outbox; consumers drop them.
+        history_gaps: wallets of which the history has a later version and lacks an earlier one.
     """
 
     history_taken_at: datetime
@@ -114,7 +114,7 @@ class Report:
 
     @property
     def differences(self) -> list[str]:
-        """At most 100 differences, in the order of the checks, each check having a fair share of the lines."""
+        """At most 100 differences, in the order of the checks. Each check has a fair share of the lines."""
         shares = fair_shares([len(check.lines) for check in self.checks], DIFFERENCES_KEPT_MAX)
         return [line for check, share in zip(self.checks, shares, strict=True) for line in check.lines[:share]]
 
@@ -139,7 +139,7 @@ class Report:
 
 
 def fair_shares(wanted: Sequence[int], total: int) -> list[int]:
-    """Divide `total` so that nobody gets more than wanted, and nobody less than another unless they wanted less."""
+    """Divide `total` so that no share is above its wish, and only a share with a smaller wish is below another."""
     shares, left = [0] * len(wanted), total
     for position, index in enumerate(sorted(range(len(wanted)), key=wanted.__getitem__)):
         shares[index] = min(wanted[index], left // (len(wanted) - position))
