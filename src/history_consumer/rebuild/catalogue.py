@@ -1,7 +1,7 @@
-"""What the catalogue says of a table: what a table made like it must be given, and what stands in the way of that.
+"""What the catalogue says of a table: what a table like it needs, and what keeps the table from being dropped.
 
-`CREATE TABLE … (LIKE … INCLUDING ALL)` takes columns, defaults, CHECKs and columns' comments along, and nothing else
-(PostgreSQL manual, CREATE TABLE). The catalogues are those of its chapter 52.
+`CREATE TABLE … (LIKE … INCLUDING ALL)` copies columns, defaults, CHECKs and the comments of columns, and nothing else
+(PostgreSQL manual, CREATE TABLE). Chapter 52 of that manual describes the catalogues.
 """
 
 from collections.abc import Sequence
@@ -33,7 +33,7 @@ _STATISTICS: Final = text("""
     WHERE stxrelid = cast(cast(:name AS text) AS regclass) ORDER BY 1
 """)
 
-# Statements in two parts: the table's name comes between them. The owner first, who then grants.
+# Statements in two parts: the table's name belongs between them. The owner comes first: the grants are the owner's.
 _EARLY: Final = text("""
     WITH live AS (SELECT * FROM pg_class WHERE oid = cast(cast(:name AS text) AS regclass)),
     columns AS (SELECT pg_attribute.* FROM pg_attribute JOIN live ON attrelid = live.oid WHERE attnum > 0),
@@ -65,7 +65,7 @@ _EARLY: Final = text("""
     WHERE after IS NOT NULL ORDER BY step, before, after
 """)
 
-# What would act on the rebuild's own writes, in the same form.
+# Triggers and policies, in the same form. They would act on the rebuild's own writes.
 _LATE: Final = text("""
     WITH live AS (SELECT * FROM pg_class WHERE oid = cast(cast(:name AS text) AS regclass)),
     triggers AS (
@@ -102,8 +102,8 @@ _LATE: Final = text("""
     ORDER BY step, before, after
 """)
 
-# What would keep DROP TABLE from its work, by the dependencies of the table and of its row type, but for what goes
-# with the table; and what can't be made anew: a subscriber, say, has the old rows.
+# Objects for which DROP TABLE fails: they depend on the table or its row type, and are not dropped with it. Also
+# objects that no statement can restore: a subscriber of a publication, say, has the old rows.
 _IN_THE_WAY: Final = text("""
     WITH live AS (SELECT oid, reltype FROM pg_class WHERE oid = cast(cast(:name AS text) AS regclass)),
     hanging AS (
@@ -137,7 +137,7 @@ _IN_THE_WAY: Final = text("""
 
 @dataclass(frozen=True, slots=True)
 class Index:
-    """One index of a table, or the constraint that made it; names as SQL writes them, comments as its literals."""
+    """An index of a table, or the constraint that owns it. Names are quoted for SQL, comments are SQL literals."""
 
     name: str
     definition: str
@@ -150,7 +150,7 @@ class Index:
 
 @dataclass(frozen=True, slots=True)
 class Statistics:
-    """Extended statistics on a table; `target` is None for the default."""
+    """Extended statistics on a table. `target` is None for the default."""
 
     name: str
     short_name: str
@@ -160,15 +160,15 @@ class Statistics:
 
 @dataclass(frozen=True, slots=True)
 class TableDescription:
-    """All that a table has beside its columns. Two descriptions are equal if nobody altered it in between.
+    """All that a table has besides its columns. Two descriptions are equal if the table was not altered in between.
 
     Args:
         options: its storage parameters, as `WITH` takes them, or None.
-        indexes: by name.
-        statistics: by name.
-        early: statements for a table made like it, before it is filled: each with a place for the table's name.
-        late: such statements for when it is filled.
-        in_the_way: what keeps a table from being dropped, or can't be made anew, in PostgreSQL's words.
+        indexes: sorted by name.
+        statistics: sorted by name.
+        early: statements to run on a table like it before it is filled; the table's name belongs between the parts.
+        late: statements to run after it is filled, in the same form.
+        in_the_way: objects that keep the table from being dropped, or cannot be restored, in PostgreSQL's words.
     """
 
     options: str | None

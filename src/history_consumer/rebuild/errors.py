@@ -1,28 +1,28 @@
-"""Why a history can't be rebuilt just now.
+"""Why a history cannot be rebuilt now.
 
 CannotRebuildError
-├── RebuildUnderWayError     another rebuild has the shadow tables
-├── InTheWayError            something hangs on the live tables that a new table can't take over
-├── TablesAlteredError       the live tables were altered meanwhile
-└── TopicUnfitError          the topic hasn't got the whole history, or changed meanwhile
+├── RebuildUnderWayError     another rebuild is under way
+├── InTheWayError            an object depends on the live tables that a new table cannot take over
+├── TablesAlteredError       the live tables were altered or migrated during the rebuild
+└── TopicUnfitError          the topic lacks a part of the history, or changed during the rebuild
 """
 
 
 class CannotRebuildError(Exception):
-    """The history stays as it was; the text says why and what to do."""
+    """The history is as it was. The message says why, and what to do."""
 
 
 class RebuildUnderWayError(CannotRebuildError):
-    """Another rebuild has the shadow tables."""
+    """Another rebuild is under way."""
 
 
 class InTheWayError(CannotRebuildError):
-    """A view, a foreign key or the like hangs on the live tables."""
+    """A view, a foreign key or a similar object depends on the live tables."""
 
 
 class TablesAlteredError(CannotRebuildError):
-    """An index, a grant or the like came or went while the new tables were filled."""
+    """An index, a grant or the schema's revision changed while the new tables were filled."""
 
 
 class TopicUnfitError(CannotRebuildError):
-    """The topic hasn't got the whole history, or changed meanwhile."""
+    """The topic lacks a part of the history, or changed during the rebuild."""

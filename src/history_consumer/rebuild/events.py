@@ -1,4 +1,4 @@
-"""Events of the wallet database as the records that they were, or would have been. Pure."""
+"""Events of the wallet database as the records that they became, or would have become. Pure."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -15,12 +15,12 @@ Key = tuple[UUID, int]
 
 
 def record_of_payload(payload: str) -> Record:
-    """Return the record; it has no place in the topic, and so no topic id."""
+    """Return the record of an event. It has no place in the topic, and so no topic id."""
     return stored_record(payload.encode(), Position(0, 0, ""))
 
 
 def keys_of(record: Record) -> list[Key]:
-    """Return what the event claims; nothing, if it is poison."""
+    """Return the wallets and versions of the event, or none of poison."""
     return [(row.wallet_id, row.wallet_version) for row in record.rows]
 
 
@@ -30,7 +30,7 @@ def key_of(row: Row[Any]) -> Key:
 
 
 def as_before(record: Record, old: Mapping[Key, str]) -> Record:
-    """Return the event as the old history has it, bytes and id, if it says what the ledger says; else the new one."""
+    """Return the old history's event, with its bytes and its id, if it agrees with the ledger; else the new record."""
     before = {old[key] for key in keys_of(record) if key in old}
     for payload in before:
         found = record_of_payload(payload)

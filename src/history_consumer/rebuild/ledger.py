@@ -1,4 +1,4 @@
-"""Events made from the ledger, for what neither topic nor outbox keeps any more."""
+"""Events made from the ledger, where neither the topic nor the outbox has them any more. Pure."""
 
 import hashlib
 from datetime import datetime
@@ -17,7 +17,7 @@ _RANDOM_BITS: Final = 48
 
 
 def created(row: Row[Any]) -> WalletCreated:
-    """Return the event that told of the wallet's creation."""
+    """Return the event of the wallet's creation."""
     return WalletCreated(
         event_id=_event_id(row.created_at, 1, row.wallet_id),
         created_at=row.created_at,
@@ -29,8 +29,8 @@ def created(row: Row[Any]) -> WalletCreated:
 
 
 def moved(row: Row[Any]) -> WalletFunded | TransferDone:
-    """Return the event that told of the movement."""
-    told: dict[str, Any] = {
+    """Return the event of the movement."""
+    fields: dict[str, Any] = {
         "event_id": _event_id(row.created_at, row.version, row.transaction_id),
         "created_at": row.created_at,
         "currency": row.currency,
@@ -41,10 +41,10 @@ def moved(row: Row[Any]) -> WalletFunded | TransferDone:
     }
     balance = to_major(row.balance_after_minor, row.currency)
     if row.other_id is None:
-        return WalletFunded(**told, wallets=[_change(row.wallet_id, row.user_id, row.version, balance, "in")])
+        return WalletFunded(**fields, wallets=[_change(row.wallet_id, row.user_id, row.version, balance, "in")])
     other_balance = to_major(row.other_balance_after_minor, row.currency)
     return TransferDone(
-        **told,
+        **fields,
         wallets=[
             _change(row.wallet_id, row.user_id, row.version, balance, "out"),
             _change(row.other_id, row.other_user_id, row.other_version, other_balance, "in"),
@@ -53,7 +53,7 @@ def moved(row: Row[Any]) -> WalletFunded | TransferDone:
 
 
 def same_facts(one: tuple[HistoryRow, ...], other: tuple[HistoryRow, ...]) -> bool:
-    """Whether both say the same, but for the event's id and its bytes, which the ledger doesn't know."""
+    """Return whether both have the same facts. The event's id and bytes do not count: the ledger has neither."""
     return [_facts(row) for row in one] == [_facts(row) for row in other]
 
 
@@ -70,7 +70,7 @@ def _change(
 
 
 def _event_id(created_at: datetime, version: int, what: UUID) -> UUID:
-    """Return an id that sorts by time as the first one did, and is the same in each rebuild."""
+    """Return an id that sorts by time as the lost one did, and that is the same in each rebuild."""
     made = event_id_at(created_at, version % POSITIONS_MAX)
     low = int.from_bytes(hashlib.sha256(what.bytes).digest()[: _RANDOM_BITS // 8])
     return UUID(int=made.int >> _RANDOM_BITS << _RANDOM_BITS | low)

@@ -1,6 +1,6 @@
-"""The rebuild's SQL: what the catalogue says of the tables, the positions, and what the wallet database knows."""
+"""The rebuild's SQL: its lock, the positions, the dead letters, and what the wallet database knows."""
 
-from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 from uuid import UUID
 
@@ -10,13 +10,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from common.epochs import Epoch
 from history_consumer.consumer.deduplication import SUPERSEDED
 
-_FETCHED_ROWS: Final = 1000
-
-# Of the session, so that it ends with it, however that ends.
+# A lock of the session: it ends with the session, however that ends.
 LOCK: Final = text("SELECT pg_try_advisory_lock(hashtextextended('wallet history rebuild', 0))")
 
-# Plans are kept while the tables grow from nothing: without this, one that reads them whole would be kept too.
-# Without a search path the catalogue writes every name with its schema, whatever the role's or the database's is.
+# The driver keeps plans while the tables grow from nothing. Without these settings it would keep a plan that reads a
+# whole table. With an empty search path the catalogue writes every name with its schema.
 PREPARE: Final = text("""
     SELECT set_config('enable_seqscan', 'off', false), set_config('enable_hashjoin', 'off', false),
         set_config('enable_mergejoin', 'off', false), set_config('search_path', '', false)
@@ -24,22 +22,12 @@ PREPARE: Final = text("""
 
 REVISION: Final = text("SELECT string_agg(version_num, ',') FROM history.alembic_version")
 
-# Of the transaction, and for each lock.
+# For the transaction; the timeout counts anew for each lock.
 SET_LOCK_TIMEOUT: Final = text("""
     SELECT set_config(
         'lock_timeout', greatest(1, cast(setting::integer * cast(:deadlock_timeouts AS float) AS integer))::text, true
     )
     FROM pg_settings WHERE name = 'deadlock_timeout'
-""")
-
-LOCK_POSITIONS: Final = text("""
-    SELECT partition, next_offset, topic_id FROM history.processed_offsets
-    WHERE consumer_group = :consumer_group AND topic = :topic ORDER BY partition FOR UPDATE
-""")
-
-POSITIONS: Final = text("""
-    SELECT partition, next_offset, topic_id FROM history.processed_offsets
-    WHERE consumer_group = :consumer_group AND topic = :topic ORDER BY partition
 """)
 
 SET_POSITIONS: Final = text("""
@@ -53,7 +41,7 @@ SET_POSITIONS: Final = text("""
         updated_at = excluded.updated_at
 """)
 
-# What this history is made of is the truth of that epoch for the topic's other groups too.
+# The topic's other groups write into the same history: it is now in line with this epoch for them too.
 SET_EPOCH: Final = text("""
     UPDATE history.processed_offsets SET source_epoch = :source_epoch
     WHERE topic = :topic AND source_epoch <> :source_epoch
@@ -64,7 +52,7 @@ DROP_OTHER_POSITIONS: Final = text("""
     WHERE consumer_group = :consumer_group AND topic = :topic AND partition <> ALL(cast(:partitions AS integer[]))
 """)
 
-# They tell of what a restore undid: the new history has all that the wallet database knows.
+# Their events were undone by a restore. The new history has every event that the wallet database knows.
 DROP_SUPERSEDED: Final = text("""
     DELETE FROM history.dead_letters AS letter
     USING unnest(cast(:partitions AS integer[]), cast(:ends AS bigint[])) AS epoch (partition, end_offset)
@@ -95,7 +83,7 @@ OLD_EVENTS: Final = text("""
     JOIN history.transaction_events USING (wallet_id, wallet_version)
 """)
 
-# The versions of all wallets, but those whose events are still on their way: so many rows the history must have.
+# How many rows the history must have: the versions of all wallets, less those whose events are still pending.
 PUBLISHED_VERSIONS: Final = text("""
     SELECT (SELECT coalesce(sum(version), 0) FROM wallet.wallets)::bigint - (
         SELECT coalesce(sum(CASE json_typeof(payload -> 'wallets') WHEN 'array' THEN
@@ -124,7 +112,7 @@ CREATIONS: Final = text("""
     FROM wallet.wallets ORDER BY id
 """)
 
-# One row a movement: the wallet that acted, and for a transfer the receiver beside it.
+# One row for each movement: the wallet that acted, and the receiver of a transfer.
 MOVEMENTS: Final = text("""
     SELECT entry.transaction_id, abs(entry.amount_minor) AS amount_minor, entry.currency, entry.reference,
         entry.metadata::text AS metadata, entry.created_at,
@@ -142,52 +130,34 @@ MOVEMENTS: Final = text("""
 """)
 
 
-async def scalar(connection: AsyncConnection, query: TextClause, **parameters: Any) -> Any:
-    """Return the query's only value."""
-    return await connection.scalar(query, parameters)
-
-
-async def every(connection: AsyncConnection, query: TextClause, **parameters: Any) -> Sequence[Row[Any]]:
-    """Return all rows of a query that has few."""
-    return (await connection.execute(query, parameters)).all()
-
-
 async def at_keys(
     connection: AsyncConnection, query: TextClause, keys: Collection[tuple[UUID, int]]
 ) -> Sequence[Row[Any]]:
-    """Return what is found at these (wallet, version)s."""
+    """Return the query's rows for these pairs of wallet and version."""
     parameters = {"wallet_ids": [key[0] for key in keys], "versions": [key[1] for key in keys]}
     return (await connection.execute(query, parameters)).all()
 
 
-async def chunks(connection: AsyncConnection, query: TextClause) -> AsyncGenerator[Sequence[Row[Any]], None]:
-    """Yield the query's rows from a server-side cursor: the memory doesn't grow with their number."""
-    result = await connection.stream(query, execution_options={"yield_per": _FETCHED_ROWS})
-    try:
-        async for rows in result.partitions(_FETCHED_ROWS):
-            yield rows
-    finally:
-        await result.close()
-
-
 async def set_positions(
     connection: AsyncConnection,
-    group: Mapping[str, str],
+    consumer_group: str,
+    topic: str,
     topic_id: str,
     source_epoch: int,
     positions: Mapping[int, int],
 ) -> None:
-    """Make these the only positions of the group, in this epoch; `group` has `consumer_group` and `topic`."""
+    """Make these offsets, by partition, the only positions of the group in the topic, in line with this epoch."""
     partitions = sorted(positions)
+    group = {"consumer_group": consumer_group, "topic": topic}
     await connection.execute(DROP_OTHER_POSITIONS, {**group, "partitions": partitions})
     next_offsets = [positions[partition] for partition in partitions]
     parameters = {**group, "topic_id": topic_id, "partitions": partitions, "next_offsets": next_offsets}
     await connection.execute(SET_POSITIONS, {**parameters, "source_epoch": source_epoch})
-    await connection.execute(SET_EPOCH, {"topic": group["topic"], "source_epoch": source_epoch})
+    await connection.execute(SET_EPOCH, {"topic": topic, "source_epoch": source_epoch})
 
 
 async def drop_superseded(connection: AsyncConnection, epoch: Epoch) -> int:
-    """Remove dead letters of what was published before the restore that began the epoch; return how many."""
+    """Delete the dead letters published before the restore that began the epoch; return how many."""
     parameters = {
         "topic_id": epoch.topic_id,
         "partitions": list(epoch.topic_ends),

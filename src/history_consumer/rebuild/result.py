@@ -7,24 +7,25 @@ from typing import Literal
 from history_consumer.operations.dead_letter_retry import RetryResult
 
 Source = Literal["auto", "topic", "outbox"]
+"""What a history is rebuilt from: the topic alone, or the outbox and then the topic; "auto" decides."""
 
 
 @dataclass
 class RebuildResult:
-    """What the new history was made of.
+    """What the new history was made from.
 
     Args:
-        source: where it came from in the end: `topic` alone, or `outbox`, with what the topic has behind it.
-        why: why not from the topic alone, or empty.
+        source: `topic` alone, or `outbox` and then the topic.
+        why: why the topic alone was not enough, or empty.
         records: how many records of the topic were read.
-        from_outbox: how many rows the outbox gave.
-        from_ledger: how many rows had to be taken from the ledger.
+        from_outbox: how many rows came from the outbox.
+        from_ledger: how many rows came from the ledger.
         rows: how many rows the new history has.
-        wallets: of how many wallets.
-        missing: how many versions that were published it hasn't got.
-        positions: where the consumer goes on, by partition.
-        retried: what became of the dead letters.
-        superseded: how many dead letters went because they tell of what a restore undid.
+        wallets: how many wallets it has.
+        missing: how many published versions it does not have.
+        positions: where the consumer continues, by partition.
+        retried: the outcome of the dead letters' retry.
+        superseded: how many dead letters were deleted because a restore had undone their events.
     """
 
     source: Source = "topic"

@@ -1,7 +1,7 @@
 """`walletctl history`."""
 
 from dataclasses import asdict
-from typing import Annotated, Literal
+from typing import Annotated
 
 import orjson
 import typer
@@ -14,6 +14,7 @@ from history_consumer.operations.dead_letter_retry import RetryResult, retry_dea
 from history_consumer.operations.dead_letters import list_dead_letters as listed_dead_letters
 from history_consumer.operations.dead_letters import show_dead_letter as found_dead_letter
 from history_consumer.operations.status import Broker, HistoryStatus, history_status
+from history_consumer.rebuild.result import Source
 from history_consumer.settings import DeadLetterRetentionSettings
 from walletctl.api_server import serve
 from walletctl.console import (
@@ -34,8 +35,6 @@ from walletctl.settings import StatusSettings
 app = typer.Typer(help="The history: serve it, see how far it is.", no_args_is_help=True)
 dead_letters = typer.Typer(help="Records that could not be applied.", no_args_is_help=True)
 app.add_typer(dead_letters, name="dead-letters")
-
-Source = Literal["auto", "topic", "outbox"]
 
 
 @app.command("serve", epilog="Example:  DATABASE_URL=postgresql://… walletctl history serve")
