@@ -1,4 +1,4 @@
-"""The wallet database's epoch: from where on the topic tells of what the database knows."""
+"""The wallet database's source epoch, and the topic's ends when it began."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,24 +20,24 @@ class Epoch:
 
     Args:
         number: 1 for a database that was never restored.
-        topic_id: of the topic as it was when the epoch began; empty for the first epoch.
-        topic_ends: by partition, where that ended by then.
+        topic_id: the id of the topic when the epoch began; empty for the first epoch.
+        topic_ends: the offset that the topic's next record would get then, by partition.
     """
 
     number: int
     topic_id: str
     topic_ends: Mapping[int, int]
 
-    def begins_at(self, topic_id: str | None, partition: int) -> int:
-        """Return the offset behind the last record of the partition that an older epoch may have published."""
+    def begins_at(self, topic_id: str, partition: int) -> int:
+        """Return the partition's first offset that no older epoch published."""
         return self.topic_ends.get(partition, 0) if topic_id == self.topic_id else 0
 
-    def supersedes(self, source_epoch: int, topic_id: str | None, partition: int, offset: int) -> bool:
-        """Whether a record there, of an event that the database hasn't got, was published before the restore."""
+    def supersedes(self, source_epoch: int, topic_id: str, partition: int, offset: int) -> bool:
+        """Return whether a record of an event that the database does not have was published before the restore."""
         return FIRST_SOURCE_EPOCH <= source_epoch < self.number and offset < self.begins_at(topic_id, partition)
 
 
 async def current_epoch(connection: AsyncConnection) -> Epoch:
-    """Return the epoch that the wallet database is in."""
+    """Return the wallet database's present epoch."""
     epoch, topic_id, ends = (await connection.execute(CURRENT_EPOCH)).one()
     return Epoch(epoch, topic_id, {int(partition): end for partition, end in ends.items()})

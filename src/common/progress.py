@@ -1,13 +1,13 @@
-"""How long work tells how far it is, without knowing who shows it."""
+"""How a long operation reports its progress. The caller decides how to show it."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
 Advance = Callable[[float], None]
-"""Takes how much more has been done."""
+"""Takes how much more is done."""
 
 Progress = Callable[[str, float | None], AbstractContextManager[Advance]]
-"""Takes a description and the total, None where that isn't known; the work goes on inside the block."""
+"""Takes a description and the total, or None where that is unknown; the work runs in the block."""
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from common.settings import DatabaseSettings
 from walletctl.console import Exit, JsonOption, err, load_settings, out, print_json, print_table
 from walletctl.databases import run
 
-app = typer.Typer(help="The tables.", no_args_is_help=True)
+app = typer.Typer(help="Create, upgrade and remove the tables.", no_args_is_help=True)
 
 
 def _urls() -> dict[str, str]:
@@ -26,12 +26,12 @@ def _warn(message: str) -> None:
 
 @app.command("migrate", epilog="Example:  DATABASE_URL=postgresql://… walletctl db migrate")
 def migrate_all() -> None:
-    """Bring the schemas `wallet` and `history` to the newest revision; safe to repeat, and at the same time.
+    """Upgrade the schemas `wallet` and `history` to the newest revision.
 
-    Sequences that are behind are raised, and outbox rows below them are put in order: do this after a cut-over to a
-    logical replica, and after restoring a dump.
+    The command may be repeated, and may run several times at once. It also raises sequences that are behind, and
+    renumbers outbox rows below them: run it after a cut-over to a logical replica, and after restoring a dump.
 
-    DATABASE_URL names the database; HISTORY_DATABASE_URL another one for the history, if that is wanted.
+    DATABASE_URL names the database. HISTORY_DATABASE_URL names another one for the history, if you want one.
     """
     from outbox_relay.numbering import heal
 
@@ -53,9 +53,9 @@ def migrate_all() -> None:
 
 @app.command(epilog="Example:  walletctl db downgrade --yes")
 def downgrade(yes: Annotated[bool, typer.Option("--yes", help="Don't ask.")] = False) -> None:
-    """Remove both schemas and all that is in them."""
+    """Remove both schemas with all their data."""
     if not yes:
-        typer.confirm("This deletes all wallets, the ledger and the history. Go on?", abort=True)
+        typer.confirm("This deletes all wallets, the ledger and the history. Continue?", abort=True)
     urls = _urls()
 
     async def work() -> None:
@@ -69,7 +69,7 @@ def downgrade(yes: Annotated[bool, typer.Option("--yes", help="Don't ask.")] = F
 
 @app.command(epilog="Example:  walletctl db status --json")
 def status(as_json: JsonOption = False) -> None:
-    """Show each schema's revision; exit 1 if one isn't the newest."""
+    """Show the revision of each schema; exit 1 if one is not the newest."""
     urls = _urls()
 
     async def work() -> list[dict[str, str | None]]:

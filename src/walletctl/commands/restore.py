@@ -19,21 +19,22 @@ from walletctl.console import (
 from walletctl.databases import run
 
 app = typer.Typer(
-    help="After the wallet database was restored to an earlier time: docs/restore.md.", no_args_is_help=True
+    help="What to run after the wallet database was restored to an earlier time: docs/restore.md.",
+    no_args_is_help=True,
 )
 
 
 @app.command(epilog="Example:  walletctl restore begin --reason 'disk failed, back to 14:05' --yes")
 def begin(
-    reason: Annotated[str | None, typer.Option(help="Why; is kept with the epoch.")] = None,
+    reason: Annotated[str | None, typer.Option(help="Why; stored with the epoch.")] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Don't ask.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Begin a new source epoch on the restored database, before the API and the relay start again.
+    """Start a new source epoch on the restored database, before the API and the relays start again.
 
-    Versions and outbox ids that were given after the restored time will be given again: the epoch tells the new
-    events from the lost ones. The history stands still until `walletctl history rebuild` has brought it in line.
-    Safe to repeat, and late too: what was written meanwhile is kept.
+    The database will assign wallet versions and outbox ids again that it assigned after the restored time. The epoch
+    tells the new events from the lost ones. The history is stopped until `walletctl history rebuild` has run.
+    The command may be repeated, and may run late: it keeps what requests have written since the restore.
 
     Settings come from the environment: DATABASE_URL, HISTORY_DATABASE_URL, KAFKA_BOOTSTRAP_SERVERS, KAFKA_TOPIC,
     OPERATOR.
@@ -42,29 +43,29 @@ def begin(
     from walletctl.settings import RestoreSettings
 
     settings = load_settings(RestoreSettings)
-    question = "Was this database restored to an earlier time? The history stands still until it is rebuilt"
+    question = "Was this database restored to an earlier time? The history is stopped until it is rebuilt"
     if not yes and not (sys.stdin.isatty() and typer.confirm(question, err=True)):
         fail("nothing was done. If the database was restored to an earlier time, add --yes", Exit.FOUND_WRONG)
-    begun = run(restore.begin(settings, reason))
-    ends = {str(partition): end for partition, end in sorted(begun.topic_ends.items())}
+    start = run(restore.begin(settings, reason))
+    ends = {str(partition): end for partition, end in sorted(start.topic_ends.items())}
     if as_json:
-        print_json({"source_epoch": begun.epoch, "pending": begun.pending, "topic_ends": ends})
+        print_json({"source_epoch": start.epoch, "pending": start.pending, "topic_ends": ends})
         return
     shown = ", ".join(f"{partition}@{end}" for partition, end in ends.items())
-    print_fields(f"Source epoch {begun.epoch}", {"still to publish": begun.pending, "topic before it": shown or None})
-    out.print("See what is lost: walletctl restore lost", highlight=False)
-    out.print("Then, beside traffic: walletctl history rebuild, walletctl verify", highlight=False)
+    print_fields(f"Source epoch {start.epoch}", {"still to publish": start.pending, "topic ends": shown or None})
+    out.print("List the lost events: walletctl restore lost", highlight=False)
+    out.print("Then, beside live traffic: walletctl history rebuild, walletctl verify", highlight=False)
 
 
 @app.command(epilog="Example:  walletctl restore lost --limit 1000000 --json | jq .items")
 def lost(
-    limit: Annotated[int, typer.Option(min=1, help="How many to list; all are counted.")] = 50,
+    limit: Annotated[int, typer.Option(min=1, help="How many events to list. All are counted.")] = 50,
     as_json: JsonOption = False,
 ) -> None:
-    """List the events that the topic has and the wallet database hasn't; exit 1 if there are any.
+    """List the events that the topic has and the wallet database does not; exit 1 if there are any.
 
-    They happened after the time to which the database was restored. Reads the whole topic and changes nothing; what
-    was not published yet by then is nowhere any more.
+    They happened after the time to which the database was restored. The command reads the whole topic and changes
+    nothing. Events that no relay had published are lost without a trace.
 
     Settings come from the environment: DATABASE_URL, KAFKA_BOOTSTRAP_SERVERS, KAFKA_TOPIC.
     """
@@ -72,7 +73,7 @@ def lost(
     from walletctl.settings import LostSettings
 
     settings = load_settings(LostSettings)
-    found = run(restore.find_lost(settings, limit))
+    report = run(restore.find_lost(settings, limit))
     items: list[dict[str, Any]] = [
         {
             "partition": event.partition,
@@ -80,14 +81,14 @@ def lost(
             "source_epoch": event.source_epoch,
             "event": orjson.loads(event.data),
         }
-        for event in found.events
+        for event in report.events
     ]
     if as_json:
-        print_json({"count": found.count, "items": items})
+        print_json({"count": report.count, "items": items})
     else:
         columns = ("record", "epoch", "created at", "type", "amount", "wallets", "users")
-        print_table(f"Lost events: {found.count:,}", columns, map(_cells, items))
-    if found.count:
+        print_table(f"Lost events: {report.count:,}", columns, map(_cells, items))
+    if report.count:
         raise typer.Exit(Exit.FOUND_WRONG)
 
 

@@ -21,10 +21,10 @@ app = typer.Typer(add_completion=False)
 
 @app.command("verify")
 def verify(as_json: JsonOption = False) -> None:
-    """Prove that wallets, ledger, outbox, topic and history agree; exit 1 if they don't.
+    """Prove that wallets, ledger, outbox, topic and history agree; exit 1 if they do not.
 
-    Compares everything and changes nothing. Runs beside live traffic: what is still on its way is counted and
-    not judged. At most 100 differences are listed, all are counted.
+    Compares every row and record, and changes nothing. Runs beside live traffic: events that the history does not
+    have yet are counted, and are no difference. At most 100 differences are listed. All are counted.
 
     Settings come from the environment: DATABASE_URL, HISTORY_DATABASE_URL, KAFKA_BOOTSTRAP_SERVERS, KAFKA_TOPIC,
     CONSUMER_GROUP.
@@ -46,7 +46,7 @@ def verify(as_json: JsonOption = False) -> None:
 
 
 def print_report(report: "Report") -> None:
-    """Print what was compared, up to where, and what differs."""
+    """Print the checks, the horizon up to which they looked, and the differences."""
     rows = [
         (
             check.name,
@@ -85,7 +85,7 @@ def print_report(report: "Report") -> None:
 
 @contextmanager
 def _progress() -> Iterator["OnProgress"]:
-    """Show one bar a check on standard error, and nothing when that isn't a terminal."""
+    """Show a bar for each check on standard error, if that is a terminal."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     tasks: dict[str, TaskID] = {}
     with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as progress:

@@ -1,4 +1,4 @@
-"""Waiting until the history has everything, and measuring how long events took to get there."""
+"""Waiting until the history is complete, and measuring how long each event took."""
 
 import asyncio
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ _CONCURRENT: Final = 8
 
 
 async def check_balances(api: httpx.AsyncClient, wallets: Sequence[WalletModel]) -> tuple[dict[str, int], list[str]]:
-    """Compare each wallet's balance with what the answers said; return the versions and what differs."""
+    """Compare each balance with the one that the replies add up to; return versions by wallet, and the differences."""
     versions, broken = {}, []
     for wallet in wallets:
         found = (await api.get(f"/wallets/{wallet.id}")).raise_for_status().json()
@@ -26,7 +26,7 @@ async def check_balances(api: httpx.AsyncClient, wallets: Sequence[WalletModel])
 
 
 async def wait_for_history(history: httpx.AsyncClient, versions: dict[str, int]) -> list[str]:
-    """Wait until the history of each wallet is complete up to its version; return what isn't in time."""
+    """Wait until the history of each wallet is complete up to its version; return a line for each that is late."""
 
     async def wait_for(wallet_id: str, version: int) -> None:
         parameters = {"min_version": version, "limit": 1}
@@ -45,7 +45,7 @@ async def wait_for_history(history: httpx.AsyncClient, versions: dict[str, int])
 
 
 async def read_history(history: httpx.AsyncClient, versions: dict[str, int]) -> tuple[list[float], list[str]]:
-    """Read every wallet's whole history; return each row's latency in seconds and what is wrong with the rows."""
+    """Read every wallet's history; return each row's latency in seconds, and a line for each wrong history."""
     latencies: list[float] = []
     broken: list[str] = []
     limit = asyncio.Semaphore(_CONCURRENT)

@@ -1,4 +1,4 @@
-"""The demo: the whole pipeline on a stack of its own, driven for real, and its promises checked."""
+"""The demo: runs the whole pipeline on a stack of its own, sends requests, and checks the promises."""
 
 import asyncio
 import json
@@ -30,7 +30,7 @@ _TIMEOUT_SECONDS: Final = 30.0
 
 @dataclass
 class Figures:
-    """What the demo measured."""
+    """The demo's measurements, and a line for each broken promise."""
 
     counts: Counter[str]
     traffic_seconds: float
@@ -47,7 +47,7 @@ class Figures:
 
 
 def run_demo(*, as_json: bool) -> int:
-    """Run it; print a table or JSON; return the exit code.
+    """Run the demo, print a table or JSON, and return the exit code.
 
     Raises:
         StackError: the stack didn't start, or stopped answering.
@@ -57,7 +57,7 @@ def run_demo(*, as_json: bool) -> int:
         try:
             figures = asyncio.run(_drive(stack.environment))
         except httpx.HTTPError as error:
-            raise StackError(f"the demo got no answer: {type(error).__name__} {error}") from error
+            raise StackError(f"an API did not answer the demo: {type(error).__name__} {error}") from error
         figures.verified = _verify(shared_environment(stack.ports))
     if not figures.verified["ok"]:
         figures.broken += [f"verify: {line}" for line in figures.verified["differences"]]
@@ -67,7 +67,7 @@ def run_demo(*, as_json: bool) -> int:
 
 @contextmanager
 def _stack(directory: Path) -> Iterator[StackState]:
-    """Run a stack of its own; yield what runs, and where."""
+    """Run a stack for the block; yield its state."""
     err.print("starting PostgreSQL, Kafka and the four processes …", highlight=False)
     where = ("--data-dir", str(directory / "stack"))
     try:
@@ -101,7 +101,7 @@ async def _drive(environment: dict[str, str]) -> Figures:
 
 
 def _client(url: str) -> httpx.AsyncClient:
-    """Return a client of a server on this machine: no proxy of the caller's environment stands before it."""
+    """Return a client of a server on this machine. It ignores the proxies of the caller's environment."""
     limits = httpx.Limits(max_connections=64, max_keepalive_connections=64)
     return httpx.AsyncClient(base_url=url, limits=limits, timeout=_TIMEOUT_SECONDS, trust_env=False)
 
@@ -140,12 +140,12 @@ def _print(figures: Figures, seconds: float, as_json: bool) -> None:
         ("history complete", f"{figures.catch_up_seconds:.1f} s after the last request"),
     ]
     out.print()
-    print_table("What was done", ("", ""), rows)
+    print_table("Requests", ("", ""), rows)
     checks = [
         (check["name"], f"{check['compared']:,}", "holds" if not check["differences"] else "BROKEN")
         for check in figures.verified["checks"]
     ]
-    print_table("What verify proved", ("promise", "compared", ""), checks)
+    print_table("Verified", ("promise", "compared", ""), checks)
     for line in figures.broken[:20]:
         out.print(f"[red]broken:[/red] {line}", highlight=False)
     verdict = "[red]promises were broken[/red]" if figures.broken else "[green]every promise held[/green]"

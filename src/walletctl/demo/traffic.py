@@ -1,4 +1,4 @@
-"""The demo's traffic: real requests, and what each of them must have done."""
+"""The demo's traffic: real requests, and the result that each must have."""
 
 import asyncio
 import random
@@ -27,7 +27,7 @@ Operation = Callable[[], Awaitable[None]]
 
 @dataclass
 class WalletModel:
-    """What the demo knows a wallet must hold, from the answers it got."""
+    """A wallet, and the balance that it must have by the API's replies."""
 
     id: str
     user_id: str
@@ -41,7 +41,7 @@ class WalletModel:
 
 @dataclass
 class Traffic:
-    """Drives the API and keeps count; what went wrong stands in `broken`."""
+    """Sends requests to the API and counts them. `broken` has a line for each wrong reply."""
 
     client: httpx.AsyncClient
     rng: random.Random
@@ -51,12 +51,12 @@ class Traffic:
     broken: list[str] = field(default_factory=list)
 
     async def create_wallets(self) -> None:
-        """Make a wallet in each currency for each user."""
+        """Create a wallet in each currency for each user."""
         pairs = [(user, currency) for user in _USERS for currency in _CURRENCIES]
         await self._run([lambda pair=pair: self._create(*pair) for pair in pairs])  # type: ignore[misc]
 
     async def move_money(self) -> None:
-        """Fund, transfer, retry and be refused, all at once."""
+        """Send funds, transfers, retries and requests to be refused, all at once."""
         await self._run([lambda wallet=wallet: self._fund(wallet, 50_000) for wallet in self.wallets])  # type: ignore[misc]
         hot = self.wallets[0]
         operations: list[Operation] = [
@@ -81,7 +81,7 @@ class Traffic:
                 for _ in range(_CONNECTIONS):
                     tasks.create_task(work())
         except ExceptionGroup as failed:
-            # All fail for the same reason.
+            # All tasks fail for the same reason.
             raise failed.exceptions[0] from failed
 
     async def _post(self, kind: str, path: str, body: dict[str, Any], key: str | None = None) -> httpx.Response:
@@ -108,7 +108,7 @@ class Traffic:
             wallet.balance += Decimal(amount)
 
     def _pair(self) -> tuple[WalletModel, WalletModel]:
-        """Two wallets of one currency, from few enough that both directions meet."""
+        """Return two of a currency's first four wallets, so that transfers in both directions meet."""
         currency = self.rng.choice(_CURRENCIES)
         sender, receiver = self.rng.sample([w for w in self.wallets if w.currency == currency][:4], 2)
         return sender, receiver
@@ -131,7 +131,7 @@ class Traffic:
         if all(self._expect(reply, 200, "a retried transfer") for reply in replies):
             self._moved(sender, receiver, amount)
             if replies[0].content != replies[1].content:
-                self.broken.append(f"a repeated key got two answers: {replies[0].text} and {replies[1].text}")
+                self.broken.append(f"a repeated key got two replies: {replies[0].text} and {replies[1].text}")
 
     async def _refused(self) -> None:
         sender, receiver = self._pair()

@@ -1,4 +1,4 @@
-"""The SQL of epochs, and of what a restored database still knows."""
+"""The SQL of epochs, and of the events that a restored database still has."""
 
 from collections.abc import Collection, Mapping
 from typing import Final
@@ -12,7 +12,7 @@ from common.identifiers import LANES
 from history_consumer.projection import HistoryRow
 from outbox_relay.leases import LOCK_LANES_OF
 
-# Nobody writes an event meanwhile, and no relay is in the middle of one: the leases come first, as ever.
+# Keeps requests from writing events until the transaction ends. A relay holds no lane: the leases are taken first.
 LOCK_OUTBOX: Final = text("LOCK TABLE wallet.outbox IN SHARE ROW EXCLUSIVE MODE")
 
 BEGIN_EPOCH: Final = text("""
@@ -22,7 +22,7 @@ BEGIN_EPOCH: Final = text("""
     RETURNING epoch
 """)
 
-# What is still to be published is vouched for by the restored database.
+# The restored database has the events that are still to be published: they belong to the new epoch.
 TAKE_OVER_UNPUBLISHED: Final = text("UPDATE wallet.outbox SET source_epoch = :epoch WHERE published_at IS NULL")
 
 HISTORY_EPOCH: Final = text("""
@@ -33,7 +33,7 @@ STOP_HISTORY: Final = text("""
     UPDATE history.processed_offsets SET source_epoch = 0, updated_at = statement_timestamp() WHERE topic = :topic
 """)
 
-# A movement is in the ledger at that version, or isn't; a wallet's creation has no entry.
+# A movement has a ledger entry at its version. A wallet's creation has none.
 KNOWN_EVENTS: Final = text("""
     SELECT asked.event_id
     FROM unnest(
@@ -51,21 +51,21 @@ KNOWN_EVENTS: Final = text("""
 
 
 async def history_epoch(connection: AsyncConnection, topic: str) -> int:
-    """Return the newest epoch that the history is in line with; 0 while it stands still."""
+    """Return the newest source epoch with which the history is in line; 0 while it is stopped."""
     return int(await connection.scalar(HISTORY_EPOCH, {"topic": topic}) or 0)
 
 
 async def stop_history(connection: AsyncConnection, topic: str) -> None:
-    """Let no consumer of the topic apply anything until the history is rebuilt."""
+    """Keep the consumers of the topic from applying any event until the history is rebuilt."""
     await connection.execute(STOP_HISTORY, {"topic": topic})
 
 
 async def begin_epoch(
     connection: AsyncConnection, known: int, actor: str, reason: str | None, topic_id: str, ends: Mapping[int, int]
 ) -> tuple[int, int]:
-    """Begin the epoch after the newest one that is known; return its number, and how many events wait to be published.
+    """Start the epoch after the newest one known; return its number, and how many events are not published yet.
 
-    Takes the leases of all lanes, and keeps the wallets from writing, until the transaction ends.
+    Takes the leases of all lanes, and keeps requests from writing events, until the transaction ends.
     """
     await connection.execute(LOCK_LANES_OF, {"lanes": list(range(LANES))})
     await connection.execute(LOCK_OUTBOX)
@@ -82,7 +82,7 @@ async def begin_epoch(
 
 
 async def known_events(connection: AsyncConnection, events: Collection[HistoryRow]) -> set[UUID]:
-    """Return the ids of those events that the ledger tells too; of each, one row is asked for."""
+    """Return the ids of the events that the wallet database has; `events` has one row for each."""
     parameters = {
         "event_ids": [row.event_id for row in events],
         "wallet_ids": [row.wallet_id for row in events],

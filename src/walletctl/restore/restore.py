@@ -1,6 +1,6 @@
-"""After the wallet database was restored to an earlier time: a new epoch, and what the old one has lost.
+"""After a restore of the wallet database to an earlier time: a new source epoch, and the events that were lost.
 
-The runbook is docs/restore.md.
+docs/restore.md is the runbook.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,12 +26,12 @@ _LAST_RECORDS: Final = 100
 
 @dataclass(frozen=True, slots=True)
 class EpochStart:
-    """A new epoch.
+    """The start of a source epoch.
 
     Args:
-        epoch: its number.
-        pending: how many events the database had still to publish; they go out in the new epoch.
-        topic_ends: where the topic ended, by partition.
+        epoch: the epoch's number.
+        pending: how many events the database has not published yet; they are published in the new epoch.
+        topic_ends: the offset that the topic's next record gets, by partition.
     """
 
     epoch: int
@@ -41,7 +41,7 @@ class EpochStart:
 
 @dataclass(frozen=True, slots=True)
 class LostEvent:
-    """An event of the topic of which the wallet database knows nothing; `data` is its JSON, as it came."""
+    """An event that the topic has and the wallet database does not; `data` is its JSON, as published."""
 
     id: UUID
     partition: int
@@ -52,21 +52,25 @@ class LostEvent:
 
 @dataclass
 class LossReport:
-    """What the topic has and the database hasn't: how many events, and the first of them."""
+    """The events that the topic has and the wallet database does not: how many, and the first of them."""
 
     count: int = 0
     events: list[LostEvent] = field(default_factory=list)
 
 
 async def begin(settings: RestoreSettings | PipelineSettings, reason: str | None) -> EpochStart:
-    """Raise the epoch above all that the database, the history or the topic know, and stop the history.
+    """Start an epoch above every epoch that the database, the history or the topic has, and stop the history.
 
-    Safe to repeat, and while services run: each event that they write belongs to the one epoch or the other.
+    It may be repeated, and run while services run: each event that they write belongs to one epoch or the other.
+
+    Args:
+        settings: the databases and the topic.
+        reason: why, for the record of epochs.
 
     Raises:
         TimeoutError: Kafka is away; nothing was done.
-        sqlalchemy.exc.DBAPIError: a database is away or refuses; nothing was done, unless the wallets' COMMIT was what
-            failed. Then the history stands still: run it again.
+        sqlalchemy.exc.DBAPIError: a database is away or refuses. Nothing was done, unless the COMMIT in the wallet
+            database failed. Then the history is stopped: run it again.
     """
     async with (
         open_topic(settings, "walletctl-restore", expired="fail") as topic,
@@ -91,28 +95,28 @@ async def _begin(
     topic_id: str,
     ends: Mapping[int, int],
 ) -> EpochStart:
-    """Begin the epoch and stop the history: each statement of both has succeeded before either is committed.
+    """Start the epoch and stop the history. Every statement of both has succeeded before either is committed.
 
-    The history's commit comes first: an epoch must not begin while consumers still take the old one's events.
+    The history's commit comes first: no epoch may start while consumers still apply events of the old one.
     """
     is_stopped = False
     try:
-        async with wallets.begin() as epochs:
-            epoch, pending = await queries.begin_epoch(epochs, known, actor(), reason, topic_id, ends)
-            async with history.begin() as positions:
-                await queries.stop_history(positions, topic_name)
+        async with wallets.begin() as wallet_connection:
+            epoch, pending = await queries.begin_epoch(wallet_connection, known, actor(), reason, topic_id, ends)
+            async with history.begin() as history_connection:
+                await queries.stop_history(history_connection, topic_name)
             is_stopped = True
     except Exception as error:
         if is_stopped:
-            error.add_note("The history stands still, and the epoch may have begun: run restore begin again")
+            error.add_note("The history is stopped, and the epoch may have started: run restore begin again")
         raise
     return EpochStart(epoch, pending, ends)
 
 
 async def _newest_epoch(topic: TopicReader, offsets: Mapping[int, tuple[int, int]]) -> int:
-    """Return the newest epoch of the topic's last events: the database may have been restored to before it began.
+    """Return the newest epoch of the topic's last events. The restored database may not have that epoch.
 
-    Reads backwards, ever larger pieces, as others' records and markers of their transactions may lie behind the event.
+    Reads backwards, in pieces that grow: a stranger's records and transaction markers may follow the last event.
     """
     newest = 0
     for partition, (low, high) in offsets.items():
@@ -128,22 +132,22 @@ async def _newest_epoch(topic: TopicReader, offsets: Mapping[int, tuple[int, int
 
 
 async def find_lost(settings: LostSettings | PipelineSettings, events_max: int) -> LossReport:
-    """Read the whole topic, and ask the ledger for each event.
+    """Read the whole topic, and look up each event in the ledger.
 
     Args:
         settings: the wallet database and the topic.
-        events_max: so many are kept; all are counted, each once, however often it was published.
+        events_max: how many lost events to return. All are counted, each once, however often it was published.
 
     Raises:
         TimeoutError: Kafka is away.
         sqlalchemy.exc.DBAPIError: the database is away.
     """
-    lost, seen = LossReport(), set[UUID]()
+    report, seen = LossReport(), set[UUID]()
     async with (
         open_topic(settings, "walletctl-restore", expired="fail") as topic,
         operator_engine(settings.database_url) as engine,
     ):
-        # Asked before the ledger is: what is published was committed before.
+        # Before the ledger is asked: an event is committed first and published second.
         offsets = await topic.offsets()
         begins = {partition: low for partition, (low, _) in offsets.items()}
         ends = {partition: high for partition, (_, high) in offsets.items()}
@@ -152,19 +156,20 @@ async def find_lost(settings: LostSettings | PipelineSettings, events_max: int) 
                 for event in await _unknown(engine, topic_records(messages, topic.id)):
                     if event.id not in seen:
                         seen.add(event.id)
-                        lost.count += 1
-                        if lost.count <= events_max:
-                            lost.events.append(event)
+                        report.count += 1
+                        if report.count <= events_max:
+                            report.events.append(event)
                 advance(len(messages))
-    return lost
+    return report
 
 
 async def _unknown(engine: AsyncEngine, records: Sequence[Record]) -> list[LostEvent]:
-    told = [(record, record.content[0]) for record in records if not isinstance(record.content, Poison)]
+    events = [(record, record.content[0]) for record in records if not isinstance(record.content, Poison)]
     async with engine.connect() as connection:
-        known = await queries.known_events(connection, [row for _, row in told])
+        await connection.execution_options(postgresql_readonly=True)
+        known = await queries.known_events(connection, [row for _, row in events])
     return [
         LostEvent(row.event_id, record.partition, record.offset, record.source_epoch, row.event_data)
-        for record, row in told
+        for record, row in events
         if row.event_id not in known
     ]
