@@ -1,4 +1,4 @@
-"""A pipeline that has run, made once; each test gets a copy of its database and shares its topic."""
+"""A pipeline that ran once for all tests: each test gets a copy of its database, and shares its topic."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -33,7 +33,7 @@ CURRENCIES = {"hot": "EUR", "cold": "EUR", "yen": "JPY", "dinar": "BHD", "empty"
 
 
 async def new_wallets(engine: AsyncEngine) -> Wallets:
-    """Make the wallets that `move_money` moves money between; return their ids by their external ids."""
+    """Create the wallets that `move_money` needs; return their ids by external id."""
     commands = [
         CreateWallet(
             path="/wallets", claim=None, traceparent=None, metadata={}, user_id="ada", currency=code, external_id=name
@@ -50,7 +50,7 @@ def _fund(wallet_id: UUID, amount: str) -> Fund:
         path="/",
         claim=None,
         traceparent=None,
-        # No NUL, though it looks like one; and JSON that has to be escaped.
+        # A backslash and text that looks like an escaped NUL, and JSON that must be escaped.
         metadata={"note": 'a "quoted" \\u0000 €'},
         wallet_id=wallet_id,
         amount=amount,
@@ -76,7 +76,7 @@ def _transfer(wallet_id: UUID, to_wallet_id: UUID, amount: str) -> Transfer:
 
 
 async def move_money(engine: AsyncEngine, wallets: Wallets, rounds: int) -> None:
-    """Fund, and transfer both ways."""
+    """Fund wallets and transfer both ways, in so many rounds."""
     for number in range(1, rounds + 1):
         await execute(engine, fund, [_fund(wallets["hot"], f"{number}.50"), _fund(wallets["cold"], "7")])
         await execute(engine, fund, [_fund(wallets["yen"], "500"), _fund(wallets["dinar"], "0.005")])
@@ -94,7 +94,7 @@ async def opened(url: str) -> AsyncIterator[AsyncEngine]:
 
 
 async def run_relay(settings: PipelineSettings) -> None:
-    """Publish all that is pending."""
+    """Publish every pending event."""
     relay_settings = RelaySettings(**settings.model_dump())
     async with opened(settings.database_url) as engine:
         worker = Relay(relay_settings, engine, Publisher(relay_settings), Health(), AdaptiveBatching(0, 2000))
@@ -103,7 +103,7 @@ async def run_relay(settings: PipelineSettings) -> None:
 
 
 async def run_consumer(settings: PipelineSettings, due: int | None = None) -> None:
-    """Apply all that is published: so many versions, or those of every wallet."""
+    """Apply published events until the history has so many versions, or all versions of all wallets."""
     async with opened(settings.history_database_url) as engine, opened(settings.database_url) as wallets:
         consumer = HistoryConsumer(ConsumerSettings(**settings.model_dump()), engine, Health())
         try:
@@ -128,7 +128,7 @@ async def _run(settings: PipelineSettings) -> None:
 def ran(
     postgres_url: str, template: str, kafka_bootstrap_servers: str, kafka_admin: AdminClient
 ) -> Iterator[PipelineSettings]:
-    """The settings of a pipeline that has run and is at rest."""
+    """The settings of a pipeline that has run, and has no event left to publish or apply."""
     name, topic = f"ran_{uuid4().hex}", f"wallet_events_{uuid4().hex}"
     asyncio.run(tamper(postgres_url, f'CREATE DATABASE "{name}" TEMPLATE "{template}"'))
     asyncio.run(ensure_topic(kafka_admin, topic, 3, {"retention.ms": "-1"}))
@@ -143,14 +143,14 @@ def ran(
 
 @pytest.fixture
 def settings(ran: PipelineSettings, new_database: Callable[[str | None], str]) -> PipelineSettings:
-    """The settings of a copy of it, to be broken."""
+    """The settings of a copy of that pipeline, which the test may corrupt."""
     url = new_database(make_url(ran.database_url).database)
     return PipelineSettings(**{**ran.model_dump(), "database_url": url, "history_database_url": url})
 
 
 @pytest.fixture
 def apart(settings: PipelineSettings, new_database: Callable[[str | None], str]) -> PipelineSettings:
-    """The settings of another copy, whose history is in a database of its own."""
+    """The settings of a copy whose history is in a database of its own."""
     other = new_database(make_url(settings.database_url).database)
     asyncio.run(tamper(settings.database_url, "DROP SCHEMA history CASCADE"))
     asyncio.run(tamper(other, "DROP SCHEMA wallet CASCADE"))
@@ -169,7 +169,7 @@ async def tamper(url: str, *statements: str) -> None:
     """Run SQL on a database in spite of its triggers."""
     async with opened(url) as engine, engine.connect() as connection:
         autocommit = await connection.execution_options(isolation_level="AUTOCOMMIT")
-        # As replication does: no trigger and no foreign key stands in the way.
+        # As replication does: triggers and foreign keys do not fire.
         await autocommit.execute(text("SET session_replication_role = replica"))
         for statement in statements:
             await autocommit.exec_driver_sql(statement)

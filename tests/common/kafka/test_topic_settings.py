@@ -17,7 +17,7 @@ MONTH_MS = 30 * 86_400_000
         ("max.message.bytes", "1000", "1048588"),
     ],
 )
-def test_a_setting_with_which_events_may_be_lost_is_wrong(setting: str, value: str, wanted: str) -> None:
+def test_a_setting_that_may_lose_events_is_wrong(setting: str, value: str, wanted: str) -> None:
     found = FoundTopic({**needed_settings(MONTH_MS), setting: value}, 1)
     assert wrong_settings(found, MONTH_MS) == {setting: WrongSetting(value, wanted)}
     assert f"--add-config {setting}={wanted}" in settings_warning("events", wrong_settings(found, MONTH_MS))
@@ -37,10 +37,10 @@ def test_more_than_is_needed_is_right(setting: str, value: str) -> None:
     assert wrong_settings(FoundTopic({**needed_settings(MONTH_MS), setting: value}, 2), MONTH_MS) == {}
 
 
-def test_where_events_are_kept_for_ever_no_time_is_long_enough() -> None:
+def test_where_events_are_kept_for_ever_every_retention_time_is_wrong() -> None:
     assert set(wrong_settings(FoundTopic(needed_settings(MONTH_MS), 1), -1)) == {"retention.ms"}
 
 
-def test_of_three_replicas_two_acknowledge() -> None:
+def test_two_of_three_replicas_must_acknowledge() -> None:
     settings = {**needed_settings(-1), "min.insync.replicas": "1"}
     assert wrong_settings(FoundTopic(settings, 3), -1) == {"min.insync.replicas": WrongSetting("1", "2")}

@@ -29,7 +29,7 @@ async def test_a_question_about_a_topic_leaves_no_client_behind(
     monkeypatch.setattr(topics, "ADMIN_TIMEOUT_SECONDS", 1.0)
     with pytest.raises(KafkaException, match="_TIMED_OUT"):
         await describe_topic("127.0.0.1:1", topic)
-    # What other tests left may have gone meanwhile.
+    # Clients of other tests may have ended meanwhile.
     assert _clients() <= before
 
 

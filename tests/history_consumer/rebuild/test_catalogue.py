@@ -1,4 +1,4 @@
-"""What an operator gave the history's tables is theirs after a rebuild too, or is named before it begins."""
+"""A rebuild keeps what an operator added to the history's tables, or names it before it reads anything."""
 
 import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -16,7 +16,7 @@ async def sql(settings: PipelineSettings, *statements: str) -> None:
             await connection.exec_driver_sql(statement)
 
 
-# Who hangs on the tables, and how PostgreSQL calls it.
+# Objects that depend on the tables, by PostgreSQL's description.
 IN_THE_WAY = {
     "view public.of_an_operator": "CREATE VIEW of_an_operator AS SELECT * FROM history.wallet_progress",
     "materialized view public.of_one": "CREATE MATERIALIZED VIEW of_one AS SELECT 1 FROM history.wallet_progress",
@@ -45,7 +45,7 @@ IN_THE_WAY = {
 
 
 @pytest.mark.parametrize("named", IN_THE_WAY)
-async def test_what_hangs_on_the_tables_is_named_before_anything_is_read(
+async def test_an_object_that_depends_on_the_tables_is_named_before_anything_is_read(
     settings: PipelineSettings, monkeypatch: pytest.MonkeyPatch, named: str
 ) -> None:
     for statement in IN_THE_WAY[named].split(";\n"):
@@ -54,7 +54,7 @@ async def test_what_hangs_on_the_tables_is_named_before_anything_is_read(
     async def read(*_: object) -> None:
         raise AssertionError("something was read")
 
-    monkeypatch.setattr(rebuild_module._Rebuild, "_from_topic", read)
+    monkeypatch.setattr(rebuild_module, "_fill_from_topic", read)
     with pytest.raises(InTheWayError) as refusal:
         await rebuild_module.rebuild(settings)
     assert named in str(refusal.value)
@@ -62,7 +62,7 @@ async def test_what_hangs_on_the_tables_is_named_before_anything_is_read(
 
 LONG = "of_an_operator_with_a_name_that_is_just_as_long_as_can_be_".ljust(61, "x")
 
-# One of each kind that a table made like another isn't given by itself.
+# One object of each kind that CREATE TABLE … LIKE does not copy.
 KEPT = (
     f"CREATE INDEX {LONG}_1 ON history.transaction_events (currency)",
     f"CREATE INDEX {LONG}_2 ON history.transaction_events (amount_minor) WHERE amount_minor > 5",
@@ -93,7 +93,7 @@ KEPT = (
     "ALTER TABLE history.wallet_progress OWNER TO pg_database_owner",
 )
 
-# By what the catalogue says of the tables, but for numbers of objects.
+# All that the catalogue says of the tables, without the objects' numbers.
 CATALOGUE = """
     WITH ours AS (
         SELECT * FROM pg_class
@@ -123,14 +123,14 @@ async def catalogue_of(settings: PipelineSettings) -> list[str]:
         return list((await connection.exec_driver_sql(CATALOGUE)).scalars())
 
 
-async def test_what_an_operator_gave_the_tables_is_theirs_after_a_rebuild_too(settings: PipelineSettings) -> None:
+async def test_what_an_operator_added_to_the_tables_is_kept(settings: PipelineSettings) -> None:
     await sql(settings, *KEPT)
     before = await catalogue_of(settings)
     assert (await rebuild_module.rebuild(settings)).missing == 0
     assert await catalogue_of(settings) == before
 
 
-async def test_a_table_that_was_altered_meanwhile_is_not_replaced(
+async def test_a_table_that_was_altered_during_the_rebuild_is_not_replaced(
     settings: PipelineSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     analyze = shadow.analyze

@@ -1,4 +1,4 @@
-"""A history built anew is right whatever the old one was, and nobody waits for it, loses anything or sees it twice."""
+"""A rebuilt history is right whatever the old one was, and readers, consumers and relays go on meanwhile."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -10,13 +10,16 @@ import pytest
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
 from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 
 from common.kafka.topics import ensure_topic
 from common.postgres.engine import operator_engine
+from common.postgres.errors import READ_ONLY, sqlstate
 from common.settings import PipelineSettings
 from common.worker import Health
 from history_consumer.read_api.app import create_app
 from history_consumer.rebuild import queries, shadow
+from history_consumer.rebuild import rebuild as rebuild_module
 from history_consumer.rebuild.errors import RebuildUnderWayError, TopicUnfitError
 from history_consumer.rebuild.rebuild import rebuild
 from history_consumer.run import consume
@@ -44,7 +47,7 @@ CORRUPTED = (
     """
     INSERT INTO history.dead_letters (topic, partition, "offset", topic_id, value, headers, reason, detail)
     SELECT (SELECT min(topic) FROM history.processed_offsets), 0, 1, 'x', convert_to(payload::text, 'UTF8'), '[]',
-        'version-conflict', 'an event that the corrupted history would not take'
+        'version-conflict', 'an event that the corrupted history refuses'
     FROM wallet.outbox LIMIT 1
     """,
 )
@@ -72,7 +75,7 @@ async def differing(settings: PipelineSettings) -> set[str]:
 
 @asynccontextmanager
 async def consuming(settings: PipelineSettings, health: Health | None = None) -> AsyncIterator[Health]:
-    """Run a consumer as its process does."""
+    """Run a consumer as its process does, for the block."""
     stop, health = asyncio.Event(), health or Health()
     consumer = ConsumerSettings(
         **settings.model_dump(),
@@ -111,7 +114,7 @@ async def test_a_corrupted_history_is_right_again_and_its_tables_are_as_before(s
     assert await objects(settings.history_database_url) == before
 
 
-async def test_an_index_and_a_grant_of_an_operators_own_are_kept(settings: PipelineSettings) -> None:
+async def test_an_index_and_a_grant_that_an_operator_added_are_kept(settings: PipelineSettings) -> None:
     url = settings.history_database_url
     await tamper(
         url,
@@ -133,7 +136,7 @@ async def test_a_history_in_a_database_of_its_own_is_rebuilt_from_either(apart: 
         await assert_verified(apart)
 
 
-async def test_a_history_that_has_never_been_is_built(settings: PipelineSettings) -> None:
+async def test_an_empty_history_is_built(settings: PipelineSettings) -> None:
     await tamper(
         settings.history_database_url,
         "TRUNCATE history.transaction_events, history.wallet_progress, history.processed_offsets",
@@ -199,7 +202,9 @@ async def test_a_reader_that_holds_the_old_tables_is_waited_for(settings: Pipeli
     await assert_verified(settings)
 
 
-async def test_everybody_goes_on_while_it_runs(fresh: PipelineSettings, eventually: Eventually) -> None:
+async def test_readers_consumer_and_relay_go_on_during_a_rebuild(
+    fresh: PipelineSettings, eventually: Eventually
+) -> None:
     app = create_app(HistoryApiSettings(database_url=fresh.database_url))
     transport = httpx.ASGITransport(app)
     stop = asyncio.Event()
@@ -259,7 +264,7 @@ async def _ran(settings: PipelineSettings, rounds: int = 3) -> Any:
     return wallets
 
 
-async def test_what_the_topic_no_longer_has_comes_from_the_outbox(
+async def test_events_that_the_topic_no_longer_has_come_from_the_outbox(
     fresh: PipelineSettings, kafka_admin: AdminClient
 ) -> None:
     wallets = await _ran(fresh)
@@ -279,7 +284,7 @@ async def test_what_the_topic_no_longer_has_comes_from_the_outbox(
     await assert_verified(fresh)
 
 
-async def test_what_the_outbox_no_longer_has_comes_from_the_ledger(
+async def test_events_that_the_outbox_no_longer_has_come_from_the_ledger(
     fresh: PipelineSettings, kafka_admin: AdminClient
 ) -> None:
     wallets = await _ran(fresh)
@@ -289,7 +294,7 @@ async def test_what_the_outbox_no_longer_has_comes_from_the_ledger(
     await tamper(url, "DELETE FROM wallet.outbox WHERE id % 3 > 0")
     async with operator_engine(url) as engine:
         await move_money(engine, wallets, 1)
-    # Rows that say what the ledger says keep their event; the others get a new one.
+    # Rows that agree with the ledger keep their event. The others get a new one.
     await tamper(url, *CORRUPTED[:3])
     done = await rebuild(fresh)
     assert (done.source, done.missing) == ("outbox", 0)
@@ -340,12 +345,12 @@ async def test_after_a_recreated_topic_the_consumer_goes_on_by_itself(
         await run_relay(fresh)
         await eventually(caught_up, 40)
 
-        async def well() -> bool:
+        async def is_well() -> bool:
             return health.checks == {"database": "ok", "kafka": "ok"}
 
-        await eventually(well)
+        await eventually(is_well)
         assert not (await differing(fresh)) & {HISTORY, PROGRESS, POSITIONS}
-        # The topic itself is filled again by the outbox.
+        # A replay of the outbox fills the topic again.
         async for _ in replay(engine, Selection()):
             pass
         await run_relay(fresh)
@@ -374,7 +379,7 @@ async def test_after_retention_and_a_recreated_topic_only_the_topic_differs_unti
         await asyncio.wrap_future(future)
     await eventually(lambda: ensure_topic(kafka_admin, fresh.kafka_topic, 3, {}))
     assert await differing(fresh) == {TOPIC, POSITIONS}
-    # The history is lost too: the ledger is the only witness of what was pruned.
+    # The history is lost too: only the ledger has the pruned versions.
     await tamper(
         fresh.history_database_url,
         "TRUNCATE history.transaction_events, history.wallet_progress, history.processed_offsets",
@@ -389,7 +394,7 @@ async def test_after_retention_and_a_recreated_topic_only_the_topic_differs_unti
     await assert_verified(fresh)
 
 
-async def test_an_offset_out_of_range_is_released_by_it(
+async def test_a_partition_halted_at_an_offset_out_of_range_goes_on_after_a_rebuild(
     fresh: PipelineSettings, kafka_admin: AdminClient, eventually: Eventually
 ) -> None:
     wallets = await _ran(fresh)
@@ -424,3 +429,10 @@ async def test_without_a_topic_the_history_comes_from_the_outbox_and_the_consume
     assert (done.source, done.missing, done.records) == ("outbox", 0, 0)
     assert await select(url, "SELECT * FROM history.processed_offsets") == []
     assert not (await differing(gone)) & {HISTORY, PROGRESS, POSITIONS}
+
+
+async def test_a_rebuild_cannot_write_to_the_wallet_database(settings: PipelineSettings) -> None:
+    with pytest.raises(DBAPIError) as refusal:
+        async with rebuild_module._wallets(settings) as wallets:
+            await wallets.execute(text("DELETE FROM wallet.outbox_pruned"))
+    assert sqlstate(refusal.value) == READ_ONLY

@@ -1,4 +1,4 @@
-"""Who reads the history while the tables are swapped is told of no deadlock, and of no half of a history."""
+"""A reader of the history meets no deadlock and no incomplete history while a rebuild swaps the tables."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
@@ -18,7 +18,7 @@ from history_consumer.operations.status import history_status
 from history_consumer.operations.status_queries import oldest_gaps
 from history_consumer.read_api.page_queries import Filters, reached_versions, user_page, wallet_page
 from history_consumer.rebuild import shadow
-from walletctl.verify.snapshots import taken
+from walletctl.verify.snapshots import take_snapshots
 
 Taker = Callable[[AsyncConnection], Coroutine[Any, Any, object]]
 Eventually = Callable[..., Awaitable[object]]
@@ -41,7 +41,7 @@ async def events_of_status(settings: PipelineSettings) -> int:
 
 
 async def events_of_verify(settings: PipelineSettings) -> int:
-    async with taken(settings) as snapshots:
+    async with take_snapshots(settings) as snapshots:
         return int(snapshots.history_figures["row_count"])
 
 
@@ -59,7 +59,7 @@ TAKEN = text("""
 """)
 
 
-# So that what a busy machine adds changes nothing.
+# A busy machine must not change the outcome.
 PATIENT = text("SET LOCAL deadlock_timeout = '60s'")
 
 
@@ -68,7 +68,7 @@ async def pid(connection: AsyncConnection) -> int:
 
 
 async def until_waiting(connection: AsyncConnection, waiting_pid: int | None, eventually: Eventually) -> None:
-    """Wait until the session waits for a lock, or, if None, any session."""
+    """Wait until the session waits for a lock; None means any session."""
 
     async def is_waiting() -> bool:
         return bool((await connection.execute(WAITING, {"pid": waiting_pid})).all())
@@ -87,7 +87,7 @@ async def test_readers_and_the_swap_take_the_tables_in_one_order(
     engine: AsyncEngine, eventually: Eventually, taker: str
 ) -> None:
     async with engine.connect() as holder, engine.connect() as connection:
-        # The second time its plan is there already, and the locks are taken by that.
+        # The second time the session has a plan, and takes the locks by it.
         for _ in range(2):
             await holder.execute(text("LOCK TABLE history.transaction_events IN ACCESS EXCLUSIVE MODE"))
             await connection.execute(PATIENT)
@@ -101,7 +101,7 @@ async def test_readers_and_the_swap_take_the_tables_in_one_order(
             await connection.rollback()
 
 
-async def test_who_took_the_tables_in_another_order_gets_them_and_the_swap_waits(
+async def test_a_transaction_that_took_the_tables_in_another_order_gets_them_and_the_swap_waits(
     engine: AsyncEngine, eventually: Eventually
 ) -> None:
     async with engine.connect() as reader, engine.connect() as swap, engine.connect() as observer:
@@ -130,15 +130,15 @@ async def test_the_swap_gives_way_before_a_deadlock_is_looked_for_and_waits_for_
         await shadow.keep_vacuum_out(swap)
         assert await lock_timeout_ms() > deadlock_timeout_ms
         await shadow.lock_live(swap)
-        # Zero would be no timeout; for each of the two tables.
+        # Zero would mean no timeout. It counts for each of the two tables.
         assert 0 < await lock_timeout_ms() * 2 < max(deadlock_timeout_ms, 3)
 
 
 @pytest.mark.parametrize("look", LOOKS)
-async def test_a_look_in_one_snapshot_that_a_swap_keeps_waiting_sees_what_the_swap_left(
+async def test_a_snapshot_that_a_swap_keeps_waiting_sees_the_new_tables(
     settings: PipelineSettings, engine: AsyncEngine, eventually: Eventually, look: str
 ) -> None:
-    """A snapshot of before the swap would show the new tables as they were then: not yet filled."""
+    """A snapshot from before the swap would show the new tables empty."""
     async with engine.connect() as swap:
         await shadow.lock_live(swap)
         looking = asyncio.create_task(LOOKS[look](settings))
@@ -147,4 +147,4 @@ async def test_a_look_in_one_snapshot_that_a_swap_keeps_waiting_sees_what_the_sw
         await swap.execute(text("DELETE FROM history.transaction_events WHERE wallet_version > 1"))
         await swap.execute(text("UPDATE history.wallet_progress SET event_count = 1, max_version = 1"))
         await swap.commit()
-        assert await looking == 5, "wallets, of one version each"
+        assert await looking == 5, "five wallets, of one version each"

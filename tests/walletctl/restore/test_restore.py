@@ -1,4 +1,4 @@
-"""A database restored to an earlier time: what it lost is told from what came after, and the history follows."""
+"""After a restore to an earlier time, lost events are told from new ones, and the history follows the database."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -37,12 +37,12 @@ WALLETS_MADE, EVENTS_A_ROUND = 5, 6
 
 @dataclass(frozen=True)
 class Pipeline:
-    """A pipeline without processes: its steps are taken by hand."""
+    """A pipeline without processes: the test runs each step."""
 
     new_database: NewDatabase
 
     async def start(self, settings: PipelineSettings, rounds: int = 1) -> dict[str, UUID]:
-        """Make wallets, move money between them, and let it all arrive."""
+        """Create wallets, move money between them, and apply every event to the history."""
         async with operator_engine(settings.database_url) as engine:
             wallets = await new_wallets(engine)
         await self.move(settings, wallets, rounds)
@@ -56,7 +56,7 @@ class Pipeline:
         await run_relay(settings)
 
     async def backup(self, url: str) -> str:
-        """Return a database that is as this one is now."""
+        """Return a copy of the database."""
         return await asyncio.to_thread(self.new_database, make_url(url).database)
 
 
@@ -69,7 +69,7 @@ def pipeline(new_database: NewDatabase) -> Pipeline:
 def running(
     request: pytest.FixtureRequest, fresh: PipelineSettings, new_database: NewDatabase, template: str
 ) -> PipelineSettings:
-    """A pipeline whose history is in the wallets' database, or in one of its own."""
+    """A pipeline whose history is in the wallet database, or in a database of its own."""
     if request.param == "restored along":
         return fresh
     return fresh.model_copy(update={"history_database_url": new_database(template)})
@@ -83,7 +83,7 @@ def restored_to(settings: PipelineSettings, backup: str) -> PipelineSettings:
 
 
 async def consume(settings: PipelineSettings) -> dict[int, str]:
-    """Consume until each partition is read to its end or stands still; return those that do, and why."""
+    """Consume until each partition is read to its end or halted; return the halted ones, and why."""
     engine = create_engine(settings.history_database_url, "tests")
     made = ConsumerSettings(**settings.model_dump(), consumer_poll_seconds=0.02)
     consumer = HistoryConsumer(made, engine, Health())
@@ -105,7 +105,7 @@ async def _step(consumer: HistoryConsumer) -> None:
     try:
         await consumer.run_once()
     except TemporaryError:
-        # It found its positions moved, and joins anew.
+        # The consumer found that its positions have moved, and joins again.
         await asyncio.sleep(0)
 
 
@@ -133,10 +133,10 @@ async def test_after_begin_and_rebuild_everything_agrees_and_what_was_lost_is_co
     await pipeline.move(running, wallets, 3)
     await consume(running)
     restored = restored_to(running, backup)
-    begun = await restore.begin(restored, "a drill")
-    assert (begun.epoch, begun.pending) == (2, 0)
-    assert sum(begun.topic_ends.values()) == WALLETS_MADE + 5 * EVENTS_A_ROUND
-    # The API and the relay are back before the history is.
+    start = await restore.begin(restored, "a drill")
+    assert (start.epoch, start.pending) == (2, 0)
+    assert sum(start.topic_ends.values()) == WALLETS_MADE + 5 * EVENTS_A_ROUND
+    # The API and the relay run again before the history is rebuilt.
     await pipeline.move(restored, wallets, 1)
     assert POSITIONS in await differing(restored)
     done = await rebuild(restored)
@@ -145,14 +145,12 @@ async def test_after_begin_and_rebuild_everything_agrees_and_what_was_lost_is_co
     await pipeline.move(restored, wallets, 2)
     assert await consume(restored) == {}
     await assert_verified(restored, superseded=3 * EVENTS_A_ROUND)
-    # And again from nothing, long after.
+    # And once more, after all of it.
     await rebuild(restored)
     await assert_verified(restored, superseded=3 * EVENTS_A_ROUND)
 
 
-async def test_until_it_is_rebuilt_the_history_takes_nothing_more(
-    running: PipelineSettings, pipeline: Pipeline
-) -> None:
+async def test_until_it_is_rebuilt_the_history_applies_no_event(running: PipelineSettings, pipeline: Pipeline) -> None:
     wallets = await pipeline.start(running)
     backup = await pipeline.backup(running.database_url)
     await pipeline.move(running, wallets, 1)
@@ -195,7 +193,7 @@ async def test_events_that_were_still_to_be_published_go_out_in_the_new_epoch_an
     async with operator_engine(running.database_url) as engine:
         await move_money(engine, wallets, 1)
     backup = await pipeline.backup(running.database_url)
-    # The old timeline publishes them too.
+    # The relay of the old database publishes them too.
     await run_relay(running)
     await consume(running)
     restored = restored_to(running, backup)
@@ -230,7 +228,7 @@ async def test_without_begin_reused_versions_are_an_alarm_and_begin_is_the_way_o
     await assert_verified(restored, superseded=2 * EVENTS_A_ROUND)
 
 
-async def test_an_epoch_that_a_second_restore_forgets_is_not_given_again(
+async def test_an_epoch_that_a_second_restore_undoes_is_not_used_again(
     running: PipelineSettings, pipeline: Pipeline
 ) -> None:
     wallets = await pipeline.start(running)
@@ -241,7 +239,7 @@ async def test_an_epoch_that_a_second_restore_forgets_is_not_given_again(
     await pipeline.move(first, wallets, 2)
     assert await consume(first) == {}
     second = restored_to(first, backup)
-    # What the topic says of it is enough: the history may have been restored along.
+    # The topic alone has the epoch: the history may have been restored along with the wallets.
     with pytest.raises(TopicUnfitError, match="walletctl restore begin"):
         await rebuild(second, "topic")
     assert (await restore.begin(second, None)).epoch == 3
@@ -270,7 +268,7 @@ async def test_an_epoch_is_found_in_the_topic_behind_all_that_a_stranger_wrote_s
 def during_a_rebuild(
     monkeypatch: pytest.MonkeyPatch,
 ) -> Callable[[PipelineSettings, Callable[[], Awaitable[Any]]], Any]:
-    """Rebuild, and do something else when the new tables are full and not yet in their place."""
+    """Rebuild, and run something when the new tables are filled and not yet in their place."""
 
     async def run(settings: PipelineSettings, something: Callable[[], Awaitable[Any]]) -> None:
         analyze = shadow.analyze
@@ -330,7 +328,7 @@ async def test_a_relay_that_still_runs_on_the_old_database_changes_nothing_and_i
     restored = restored_to(running, await pipeline.backup(running.database_url))
     await restore.begin(restored, None)
     await rebuild(restored)
-    # Some of it the history knows, some it doesn't: versions beyond its own, and versions that it will give again.
+    # The history has some of these events. Others are of versions that the restored database will assign again.
     async with operator_engine(running.database_url) as engine:
         async for _ in replay(engine, Selection(event_type="WALLET_CREATED")):
             pass
@@ -342,14 +340,14 @@ async def test_a_relay_that_still_runs_on_the_old_database_changes_nothing_and_i
     )
     assert letters == [("superseded", EVENTS_A_ROUND)]
     assert await differing(restored) == {DEAD_LETTERS, TOPIC}
-    # The old relay is stopped; now all of it lies before the epoch.
+    # The old relay is stopped: all its records lie before the next epoch.
     assert (await restore.begin(restored, None)).epoch == 3
     done = await rebuild(restored)
     assert (done.superseded, done.retried.left.total()) == (EVENTS_A_ROUND, 0)
     await assert_verified(restored, superseded=EVENTS_A_ROUND)
 
 
-async def test_an_epoch_begins_between_events_while_everybody_goes_on(
+async def test_an_epoch_begins_between_events_beside_live_traffic(
     fresh: PipelineSettings, pipeline: Pipeline, eventually: Callable[..., Awaitable[Any]]
 ) -> None:
     wallets = await pipeline.start(fresh, 0)
@@ -376,11 +374,11 @@ async def test_an_epoch_begins_between_events_while_everybody_goes_on(
     await run_relay(fresh)
     await rebuild(fresh)
     assert await consume(fresh) == {}
-    # Nothing was restored, and so nothing is lost: no event fell between two epochs.
+    # Nothing was restored, so nothing is lost: each event belongs to one epoch.
     await assert_verified(fresh, superseded=0)
 
 
-async def test_what_is_lost_is_listed_once_and_nothing_else(fresh: PipelineSettings, pipeline: Pipeline) -> None:
+async def test_each_lost_event_is_listed_once_and_no_other(fresh: PipelineSettings, pipeline: Pipeline) -> None:
     wallets = await pipeline.start(fresh)
     assert await restore.find_lost(fresh, 10) == restore.LossReport()
     restored = restored_to(fresh, await pipeline.backup(fresh.database_url))
@@ -390,12 +388,12 @@ async def test_what_is_lost_is_listed_once_and_nothing_else(fresh: PipelineSetti
             pass
     await run_relay(fresh)
     await pipeline.move(restored, wallets, 1)
-    lost = await restore.find_lost(restored, 3)
-    assert lost.count == EVENTS_A_ROUND
-    assert len(lost.events) == 3
+    report = await restore.find_lost(restored, 3)
+    assert report.count == EVENTS_A_ROUND
+    assert len(report.events) == 3
 
 
-async def test_records_that_the_topic_no_longer_keeps_are_no_hindrance(
+async def test_an_epoch_begins_though_the_topic_no_longer_keeps_any_record(
     fresh: PipelineSettings, pipeline: Pipeline, kafka_admin: AdminClient
 ) -> None:
     await pipeline.start(fresh)
@@ -404,13 +402,13 @@ async def test_records_that_the_topic_no_longer_keeps_are_no_hindrance(
     parts = [TopicPartition(fresh.kafka_topic, partition, end) for partition, end in ends.items()]
     for future in kafka_admin.delete_records(parts).values():
         await asyncio.wrap_future(future)
-    begun = await restore.begin(fresh, None)
-    assert (begun.epoch, begun.topic_ends) == (2, ends)
+    start = await restore.begin(fresh, None)
+    assert (start.epoch, start.topic_ends) == (2, ends)
     assert (await restore.find_lost(fresh, 1)).count == 0
 
 
 async def test_an_epoch_that_is_refused_leaves_the_history_as_it_was(settings: PipelineSettings) -> None:
-    """A missing grant, a read-only server, a trigger: whatever it is, it comes before the first write that stays."""
+    """A missing grant, a read-only server or a trigger fails the command before the first commit."""
     await tamper(
         settings.database_url,
         "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE ''refused''; END'",

@@ -1,4 +1,4 @@
-"""Each way in which the pipeline's parts can disagree is named by the right check, and by no other."""
+"""Each difference between the parts of the pipeline is found by the right check, and by no other."""
 
 import pytest
 
@@ -25,7 +25,7 @@ ONE_MOVEMENT = f"transaction_id = (SELECT transaction_id FROM wallet.wallet_tran
 ONE_WORLD_ENTRY = """
     wallet_id IS NULL AND transaction_id = (SELECT min(transaction_id::text)::uuid FROM wallet.wallet_transactions)
 """
-# Version 5 of the hot wallet, told by an event of its own: there are records before and behind.
+# The event of the hot wallet's version 5: other records lie before and behind it.
 ONE_EVENT = f"""
     event_type <> 'WALLET_CREATED' AND aggregate_id = {HOT}
     AND id = (
@@ -56,7 +56,7 @@ WALLET_CORRUPTIONS = {
         "UPDATE wallet.wallets SET currency = 'USD' WHERE external_id = 'empty'",
         {OUTBOX, HISTORY},
     ),
-    "a currency that there isn't": (
+    "an unknown currency": (
         "UPDATE wallet.wallets SET currency = 'ZZZ' WHERE external_id = 'hot'",
         {BALANCES, OUTBOX, HISTORY},
     ),
@@ -102,9 +102,9 @@ _COPY = """
 """
 OUTBOX_CORRUPTIONS = {
     "a row lost": (f"DELETE FROM wallet.outbox WHERE {ONE_EVENT}", {OUTBOX, TOPIC}),
-    "a row twice": (f"{_COPY} WHERE {ONE_EVENT}", {OUTBOX}),
-    "a creation twice": (f"{_COPY} WHERE aggregate_id = {EMPTY}", {OUTBOX}),
-    "an event of a version that there isn't": (
+    "a row copied": (f"{_COPY} WHERE {ONE_EVENT}", {OUTBOX}),
+    "a creation copied": (f"{_COPY} WHERE aggregate_id = {EMPTY}", {OUTBOX}),
+    "an event of an unknown version": (
         f"""
         INSERT INTO wallet.outbox (event_id, aggregate_id, lane, event_type, payload, created_at)
         SELECT gen_random_uuid(), aggregate_id, lane, event_type,
@@ -145,7 +145,7 @@ OUTBOX_CORRUPTIONS = {
         {TOPIC},
     ),
     "another epoch": (f"UPDATE wallet.outbox SET source_epoch = 2 WHERE {ONE_EVENT}", {TOPIC}),
-    "a partition that there isn't": (f"UPDATE wallet.outbox SET kafka_partition = 99 WHERE {ONE_EVENT}", {TOPIC}),
+    "an unknown partition": (f"UPDATE wallet.outbox SET kafka_partition = 99 WHERE {ONE_EVENT}", {TOPIC}),
 }
 
 HISTORY_CORRUPTIONS = {
@@ -179,7 +179,7 @@ HISTORY_CORRUPTIONS = {
     "a position beyond the end": ("UPDATE history.processed_offsets SET next_offset = 999", {POSITIONS}),
     "positions of another topic": ("UPDATE history.processed_offsets SET topic_id = 'other'", {POSITIONS}),
     "positions of another epoch": ("UPDATE history.processed_offsets SET source_epoch = 0", {POSITIONS}),
-    "a record put aside": (
+    "a dead letter": (
         """
         INSERT INTO history.dead_letters (topic, partition, "offset", topic_id, headers, reason, detail)
         SELECT topic, partition, 1, topic_id, '[]', 'not-json', 'x' FROM history.processed_offsets WHERE partition = 0
@@ -190,7 +190,7 @@ HISTORY_CORRUPTIONS = {
 
 
 def broken(report: Report) -> set[str]:
-    """The checks that found something; each has told it, and the counts agree."""
+    """Return the checks that found differences. Each has a line for one, and the counts agree."""
     found = {check.name for check in report.checks if check.difference_count}
     assert {line.split(": ")[0] for line in report.differences} == found
     assert report.ok == (not found)

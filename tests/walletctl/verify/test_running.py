@@ -1,4 +1,4 @@
-"""What isn't at rest: live traffic, replays, foreign records, retention, another database, servers away."""
+"""The audit beside live traffic, replays, foreign records, retention, and with servers away."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -9,6 +9,7 @@ import typer
 from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 from typer.testing import CliRunner
 
@@ -16,6 +17,7 @@ from common.identifiers import new_id
 from common.kafka import topics
 from common.pauses import pause
 from common.postgres.engine import operator_engine
+from common.postgres.errors import READ_ONLY, sqlstate
 from common.settings import PipelineSettings
 from outbox_relay import retention
 from outbox_relay.operations import parking, replay
@@ -28,6 +30,7 @@ from walletctl.console import Exit
 from walletctl.verify import published
 from walletctl.verify.audit import BALANCES, DEAD_LETTERS, HISTORY, OUTBOX, PROGRESS, TOPIC, audit
 from walletctl.verify.report import Report
+from walletctl.verify.snapshots import take_snapshots
 
 
 def broken(report: Report) -> dict[str, int]:
@@ -68,7 +71,7 @@ async def test_live_traffic_raises_no_false_alarm(fresh: PipelineSettings, engin
     assert at_rest.horizon.topic_duplicates > 0
 
 
-async def test_what_is_not_published_yet_is_on_its_way(fresh: PipelineSettings, engine: AsyncEngine) -> None:
+async def test_an_event_that_is_not_published_yet_is_on_its_way(fresh: PipelineSettings, engine: AsyncEngine) -> None:
     await move_money(engine, await new_wallets(engine), 1)
     pending = await audit(fresh)
     assert (pending.ok, pending.horizon.pending, pending.horizon.on_their_way) == (True, 11, 13)
@@ -88,7 +91,7 @@ async def test_a_record_that_is_not_from_the_outbox_is_named(
         event_id = await connection.scalar(text("SELECT event_id FROM wallet.outbox LIMIT 1"))
     producer = Producer({"bootstrap.servers": fresh.kafka_bootstrap_servers, "partitioner": "murmur2_random"})
     for ce_id in (str(new_id()), None, "no uuid", str(event_id)):
-        # Of the hot wallet's partition, so that records follow that are in the outbox.
+        # In the hot wallet's partition: records of the outbox follow.
         producer.produce(fresh.kafka_topic, b"{}", str(wallets["hot"]), headers={"ce_id": ce_id})
     assert producer.flush(10) == 0
     await move_money(engine, wallets, 1)
@@ -112,7 +115,7 @@ async def test_what_relays_wrote_beside_and_behind_a_strangers_transaction_is_no
         return broken(await audit(fresh))
 
     with Stranger(fresh.kafka_bootstrap_servers, fresh.kafka_topic) as stranger:
-        # Before all that relays write, so that only the consumer is concerned with them.
+        # Before every record of a relay: verify does not read them, and the consumer does.
         for partition in range(3):
             stranger.write(b"{", partition=partition)
         assert await move_and_audit() == {DEAD_LETTERS: 3}
@@ -126,7 +129,7 @@ async def test_a_row_whose_record_is_another_ones_marker_is_named(fresh: Pipelin
     await run_relay(fresh)
     with Stranger(fresh.kafka_bootstrap_servers, fresh.kafka_topic) as stranger:
         async with engine.connect() as connection:
-            # Five rows on three partitions: another row comes before the one that is moved.
+            # Five rows on three partitions: the fullest has a row before the one that is moved.
             fullest = "SELECT kafka_partition FROM wallet.outbox GROUP BY 1 ORDER BY count(*) DESC LIMIT 1"
             partition = int(await connection.scalar(text(fullest)) or 0)
         (offset,) = stranger.write(b"{", partition=partition)
@@ -222,7 +225,7 @@ def test_bad_configuration_is_a_usage_error() -> None:
 async def test_an_event_that_was_skipped_is_counted_and_no_difference(
     fresh: PipelineSettings, engine: AsyncEngine
 ) -> None:
-    """The last event of a wallet, a fund: the history lacks one version, and verify says that it will never come."""
+    """The last event of a wallet, a fund: the history lacks one version, and it is not on its way."""
     await move_money(engine, await new_wallets(engine), 1)
     async with engine.connect() as connection:
         query = text("SELECT max(id) FROM wallet.outbox WHERE event_type = 'WALLET_FUNDED'")
@@ -238,7 +241,7 @@ async def test_an_event_that_was_skipped_is_counted_and_no_difference(
 
 
 async def _age_and_prune(engine: AsyncEngine, where: str) -> int:
-    """Let the outbox rows be published long ago, those written last excepted, and prune them."""
+    """Make outbox rows look old, all but those written last, and prune them."""
     async with engine.begin() as connection:
         await connection.execute(
             text(f"UPDATE wallet.outbox SET published_at = created_at - interval '1 day' WHERE {where}")
@@ -278,3 +281,14 @@ async def test_what_is_lost_among_pruned_events_is_named(
     assert (await audit(settings)).differences == []
     await tamper(settings.database_url, statement)
     assert set(broken(await audit(settings))) == expected
+
+
+@pytest.mark.parametrize(
+    ("database", "statement"),
+    [("wallet", "DELETE FROM wallet.outbox_pruned"), ("history", "DELETE FROM history.wallet_progress")],
+)
+async def test_the_audit_can_write_to_neither_database(apart: PipelineSettings, database: str, statement: str) -> None:
+    with pytest.raises(DBAPIError) as refusal:
+        async with take_snapshots(apart) as snapshots:
+            await getattr(snapshots, database).execute(text(statement))
+    assert sqlstate(refusal.value) == READ_ONLY

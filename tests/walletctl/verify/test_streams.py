@@ -1,4 +1,4 @@
-"""The merge, the lines and the report: pure."""
+"""The merge of two streams, the comparison of lines, and the report."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -36,7 +36,7 @@ def test_a_join_pairs_every_item_with_its_counterpart_in_order(left: list[int], 
 
 
 @given(st.lists(st.integers(0, 200), max_size=12))
-def test_shares_are_fair_and_use_what_there_is(wanted: list[int]) -> None:
+def test_shares_are_fair_and_use_the_whole_total(wanted: list[int]) -> None:
     shares = fair_shares(wanted, DIFFERENCES_KEPT_MAX)
     assert all(share <= want for share, want in zip(shares, wanted, strict=True))
     assert DIFFERENCES_KEPT_MAX - len(wanted) < sum(shares) <= DIFFERENCES_KEPT_MAX or shares == wanted
