@@ -1,22 +1,17 @@
 """The history's status: the consumers' positions, the gaps and dead letters, and the topic's settings."""
 
-import asyncio
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
-from confluent_kafka import KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]  # the stubs leave it out
+from confluent_kafka import KafkaException
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from common.events import FIRST_SOURCE_EPOCH
-from common.kafka.clients import admin_client
 from common.kafka.topic_settings import settings_warning, wrong_settings
-from common.kafka.topics import TopicMissingError, find_topic
+from common.kafka.topics import TopicMissingError, end_offsets, find_topic
 from history_consumer import gap_queries
 from history_consumer.operations import status_queries
-
-_ADMIN_TIMEOUT_SECONDS: Final = 5.0
 
 
 @dataclass(frozen=True)
@@ -88,7 +83,7 @@ async def history_status(engine: AsyncEngine, broker: Broker | None, gaps_max: i
     wrong: list[str] = []
     unchecked: list[str] = []
     if broker is not None:
-        kafka, ends = await _ends(admin_client(broker.servers), {(row["topic"], row["partition"]) for row in positions})
+        kafka, ends = await _ends(broker.servers, {(row["topic"], row["partition"]) for row in positions})
         if kafka == "ok":
             wrong, unchecked = await _check_topics(broker, {row["topic"] for row in positions})
     partitions = []
@@ -126,21 +121,16 @@ async def _check_topics(broker: Broker, topics: Collection[str]) -> tuple[list[s
     return wrong, unchecked
 
 
-async def _ends(admin: AdminClient, partitions: Collection[tuple[str, int]]) -> tuple[str, dict[tuple[str, int], int]]:
-    """Return "ok" or what is wrong, and the offset behind the last record of each partition that answers."""
-    if not partitions:
-        return "ok", {}
-    latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
-    requests = {TopicPartition(*partition): latest for partition in partitions}
-    futures = admin.list_offsets(requests, request_timeout=_ADMIN_TIMEOUT_SECONDS)
-    results = await asyncio.gather(*map(asyncio.wrap_future, futures.values()), return_exceptions=True)
+async def _ends(servers: str, partitions: Collection[tuple[str, int]]) -> tuple[str, dict[tuple[str, int], int]]:
+    """Return "ok" or what is wrong, and the end offset of each partition of the topics that answer."""
     state = "ok"
     ends: dict[tuple[str, int], int] = {}
-    for part, result in zip(futures, results, strict=True):
-        if isinstance(result, KafkaException):
-            state = f"away: {result}"
-        elif isinstance(result, BaseException):
-            raise result
+    for topic in sorted({topic for topic, _ in partitions}):
+        partition_count = 1 + max(partition for name, partition in partitions if name == topic)
+        try:
+            found = await end_offsets(servers, topic, partition_count)
+        except KafkaException as error:
+            state = f"away: {error}"
         else:
-            ends[part.topic, part.partition] = result.offset
+            ends |= {(topic, partition): end for partition, end in found.items()}
     return state, ends

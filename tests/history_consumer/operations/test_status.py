@@ -7,8 +7,8 @@ from uuid import UUID
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from common.kafka import topics
 from history_consumer.consumer.consumer import HistoryConsumer
-from history_consumer.operations import status
 from history_consumer.operations.dead_letters import list_dead_letters, show_dead_letter
 from history_consumer.operations.status import Broker, history_status
 from support.history_events import AnyEvent, History, Topic, Wallet
@@ -59,7 +59,7 @@ async def test_status_shows_positions_lag_gaps_and_dead_letters(
 async def test_status_without_a_broker_has_no_lag(
     history: History, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(status, "_ADMIN_TIMEOUT_SECONDS", 0.5)
+    monkeypatch.setattr(topics, "ADMIN_TIMEOUT_SECONDS", 0.5)
     await history.add(Wallet(id=UUID(int=1)).created())
     away = await history_status(engine, Broker("127.0.0.1:1", -1))
     assert (away.lag, away.partitions[0]["next_offset"]) == (None, 1)
