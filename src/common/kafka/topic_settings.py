@@ -18,7 +18,7 @@ _REPLICAS_WITH_ONE_TO_SPARE: Final = 3
 
 
 @dataclass(frozen=True)
-class FoundTopic:
+class TopicConfiguration:
     """A topic's settings by Kafka's names, and the least number of replicas that one of its partitions has."""
 
     settings: Mapping[str, str]
@@ -52,7 +52,7 @@ def needed_settings(retention_ms: int) -> dict[str, str]:
     }
 
 
-def wrong_settings(found: FoundTopic, retention_ms: int) -> dict[str, WrongSetting]:
+def wrong_settings(found: TopicConfiguration, retention_ms: int) -> dict[str, WrongSetting]:
     """Return by name the settings of a topic that may lose events.
 
     Args:

@@ -17,7 +17,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # the stubs l
 from confluent_kafka.cimpl import NewTopic
 
 from common.kafka.clients import ADMIN_TIMEOUT_SECONDS, ask_broker
-from common.kafka.topic_settings import FoundTopic
+from common.kafka.topic_settings import TopicConfiguration
 
 
 class TopicMissingError(Exception):
@@ -52,7 +52,7 @@ async def describe_topic(bootstrap_servers: str, topic: str) -> tuple[str, int]:
     return str(described.topic_id), len(described.partitions)
 
 
-async def find_topic(bootstrap_servers: str, topic: str) -> FoundTopic:
+async def find_topic(bootstrap_servers: str, topic: str) -> TopicConfiguration:
     """Return a topic's settings and replicas; needs DESCRIBE and DESCRIBE_CONFIGS of the topic.
 
     Raises:
@@ -61,13 +61,13 @@ async def find_topic(bootstrap_servers: str, topic: str) -> FoundTopic:
     """
     described = await _describe(bootstrap_servers, topic)
     resource = ConfigResource(ResourceType.TOPIC, topic)
-    with _missing_told(topic):
+    with _topic_errors(topic):
         answers = await ask_broker(
             bootstrap_servers,
             lambda admin: admin.describe_configs([resource], request_timeout=ADMIN_TIMEOUT_SECONDS),
         )
     settings = {name: entry.value for name, entry in answers[resource].items() if entry.value is not None}
-    return FoundTopic(settings, min(len(partition.replicas) for partition in described.partitions))
+    return TopicConfiguration(settings, min(len(partition.replicas) for partition in described.partitions))
 
 
 async def set_settings(bootstrap_servers: str, topic: str, settings: Mapping[str, str]) -> None:
@@ -101,7 +101,7 @@ async def end_offsets(bootstrap_servers: str, topic: str, partition_count: int) 
 
 
 async def _describe(bootstrap_servers: str, topic: str) -> Any:
-    with _missing_told(topic):
+    with _topic_errors(topic):
         answers = await ask_broker(
             bootstrap_servers,
             lambda admin: admin.describe_topics(TopicCollection([topic]), request_timeout=ADMIN_TIMEOUT_SECONDS),
@@ -110,7 +110,8 @@ async def _describe(bootstrap_servers: str, topic: str) -> Any:
 
 
 @contextmanager
-def _missing_told(topic: str) -> Iterator[None]:
+def _topic_errors(topic: str) -> Iterator[None]:
+    """Raise TopicMissingError where the broker does not know the topic."""
     try:
         yield
     except KafkaException as error:

@@ -24,7 +24,7 @@ class Filling:
     """Fills the new tables, source by source. An event that two sources have is written once, by (wallet, version).
 
     Args:
-        connection: to the history's database; outside `read_topic` it is in no transaction.
+        connection: to the history's database. Only `read_topic` may run in the caller's transaction.
         topic: the topic to read.
         epoch: the wallet database's epoch.
         lows: the first offset that the topic keeps, by partition.

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from common.actor import actor
 from common.kafka.topic_reader import TopicReader, open_topic
-from common.postgres.engine import operator_engine
+from common.postgres.engine import operator_engine, reader_of
 from common.settings import PipelineSettings
 from history_consumer.consumer.records import Poison, Record
 from history_consumer.rebuild.topic_records import topic_records
@@ -165,8 +165,7 @@ async def find_lost(settings: LostSettings | PipelineSettings, events_max: int) 
 
 async def _unknown(engine: AsyncEngine, records: Sequence[Record]) -> list[LostEvent]:
     events = [(record, record.content[0]) for record in records if not isinstance(record.content, Poison)]
-    async with engine.connect() as connection:
-        await connection.execution_options(postgresql_readonly=True)
+    async with reader_of(engine).connect() as connection:
         known = await queries.known_events(connection, [row for _, row in events])
     return [
         LostEvent(row.event_id, record.partition, record.offset, record.source_epoch, row.event_data)
