@@ -14,3 +14,17 @@ Progress = Callable[[str, float | None], AbstractContextManager[Advance]]
 def no_progress(_description: str, _total: float | None) -> Iterator[Advance]:
     """Show nothing."""
     yield lambda _done: None
+
+
+def in_steps(advance: Advance, step: float) -> Advance:
+    """Return a function that passes its amounts on in sums of at least `step`: to show each item takes too long."""
+    held = 0.0
+
+    def advance_later(more: float) -> None:
+        nonlocal held
+        held += more
+        if held >= step:
+            advance(held)
+            held = 0.0
+
+    return advance_later

@@ -1,18 +1,14 @@
 """`walletctl verify`."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import typer
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from walletctl.console import Exit, JsonOption, err, load_settings, out, print_fields, print_json, print_table
+from walletctl.console import Exit, JsonOption, load_settings, out, print_fields, print_json, print_table, progress_bar
 from walletctl.databases import run
 
 if TYPE_CHECKING:
-    from walletctl.verify.audit import OnProgress
     from walletctl.verify.report import Report
 
 
@@ -35,8 +31,7 @@ def verify(as_json: JsonOption = False) -> None:
     from walletctl.verify.audit import audit
 
     settings = load_settings(PipelineSettings)
-    with _progress() as on_progress:
-        report = run(audit(settings, on_progress=on_progress))
+    report = run(audit(settings, progress=progress_bar))
     if as_json:
         print_json(report.as_json())
     else:
@@ -81,18 +76,3 @@ def print_report(report: "Report") -> None:
         out.print(f"… and {hidden:,} more", highlight=False)
     verdict = "[green]everything agrees[/green]" if report.ok else f"[red]{report.difference_count:,} differences[/red]"
     out.print(verdict, highlight=False)
-
-
-@contextmanager
-def _progress() -> Iterator["OnProgress"]:
-    """Show a bar for each check on standard error, if that is a terminal."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    tasks: dict[str, TaskID] = {}
-    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as progress:
-
-        def on_progress(check: str, done: int, total: int | None) -> None:
-            if check not in tasks:
-                tasks[check] = progress.add_task(check)
-            progress.update(tasks[check], completed=done, total=total)
-
-        yield on_progress

@@ -5,19 +5,17 @@ beyond the snapshots (not yet published, not yet applied) is counted in the hori
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
 from common.kafka.topic_reader import TopicReader, open_topic
+from common.progress import Advance, Progress, in_steps, no_progress
 from common.settings import PipelineSettings
 from walletctl.verify import history, ledger
 from walletctl.verify.published import RecordCounts, check_topic
 from walletctl.verify.report import CheckResult, Findings, Horizon, Report
-from walletctl.verify.snapshots import Advance, Snapshots, take_snapshots
-
-OnProgress = Callable[[str, int, int | None], None]
-"""Takes a check's name, how many it has compared so far, and of how many, if that is known."""
+from walletctl.verify.snapshots import Snapshots, take_snapshots
 
 BALANCES: Final = "wallet balances = ledger sums"
 SUMS: Final = "ledger sums to zero"
@@ -29,17 +27,17 @@ PROGRESS: Final = "history counts its rows"
 POSITIONS: Final = "consumer positions"
 DEAD_LETTERS: Final = "no dead letters"
 
-_REPORTED_EVERY: Final = 1000
+_REPORTED_STEP: Final = 1000
 
 
-def _silent(check: str, done: int, total: int | None) -> None:
-    del check, done, total
-
-
-async def audit(settings: PipelineSettings, *, on_progress: OnProgress = _silent) -> Report:
+async def audit(settings: PipelineSettings, *, progress: Progress = no_progress) -> Report:
     """Compare everything with everything; change nothing.
 
     Holds a transaction open on each database meanwhile, which keeps PostgreSQL from removing dead rows.
+
+    Args:
+        settings: the databases, the topic and the consumer group.
+        progress: shows how far each check is.
 
     Raises:
         TimeoutError: Kafka is away.
@@ -50,7 +48,7 @@ async def audit(settings: PipelineSettings, *, on_progress: OnProgress = _silent
         open_topic(settings, "walletctl-verify", expired="skip", checks_crcs=True) as topic,
         take_snapshots(settings) as snapshots,
     ):
-        checks = _Checks(on_progress)
+        checks = _Checks(progress)
         await _check_wallets(checks, snapshots)
         counts = await _check_events(checks, snapshots, topic)
         on_their_way = await _check_history(checks, snapshots, topic)
@@ -92,9 +90,9 @@ async def _check_history(checks: "_Checks", snapshots: Snapshots, topic: TopicRe
 class _Checks:
     """Times each check, shows its progress, and collects its result."""
 
-    def __init__(self, on_progress: OnProgress) -> None:
+    def __init__(self, progress: Progress) -> None:
         self.results: list[CheckResult] = []
-        self._on_progress = on_progress
+        self._progress = progress
 
     @contextmanager
     def check(self, name: str, unit: str, total: int | None = None) -> Iterator[tuple[Findings, Advance]]:
@@ -105,17 +103,9 @@ class _Checks:
             unit: what it compares.
             total: how many of these it will compare, or None where that is unknown.
         """
-        findings, started, done = Findings(name), time.monotonic(), 0
-        self._on_progress(name, 0, total)
-
-        def advance(more: int) -> None:
-            nonlocal done
-            done += more
-            if done % _REPORTED_EVERY == 0:
-                self._on_progress(name, done, total)
-
-        yield findings, advance
-        self._on_progress(name, findings.compared, findings.compared)
+        findings, started = Findings(name), time.monotonic()
+        with self._progress(name, total) as advance:
+            yield findings, in_steps(advance, _REPORTED_STEP)
         seconds = time.monotonic() - started
         self.results.append(
             CheckResult(name, findings.compared, unit, findings.difference_count, seconds, findings.lines)

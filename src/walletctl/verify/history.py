@@ -8,11 +8,12 @@ from sqlalchemy import Row
 
 from common.kafka.topic_reader import TopicReader
 from common.postgres.reading import stream_rows
+from common.progress import Advance
 from walletctl.verify import queries
 from walletctl.verify.lines import differing
 from walletctl.verify.merge import full_join
 from walletctl.verify.report import Findings
-from walletctl.verify.snapshots import Advance, Snapshots
+from walletctl.verify.snapshots import Snapshots
 
 _KEY = attrgetter("key")
 

@@ -12,10 +12,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from common.kafka.topic_reader import TopicReader
 from common.postgres.reading import fetch_all, stream_rows
+from common.progress import Advance
 from walletctl.verify import queries
 from walletctl.verify.merge import full_join
 from walletctl.verify.report import Findings
-from walletctl.verify.snapshots import Advance, Snapshots
+from walletctl.verify.snapshots import Snapshots
 from walletctl.verify.topic_records import TopicRecord, topic_records
 
 STRAYS_HELD_MAX: Final = 50_000

@@ -1,6 +1,6 @@
 """Two snapshots, the history's first: whatever the history has must then be in the wallets' snapshot too."""
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -13,9 +13,6 @@ from common.settings import PipelineSettings
 from history_consumer.gap_queries import KEEP_TABLES
 from history_consumer.position_queries import StoredPosition, stored_positions
 from walletctl.verify import queries
-
-Advance = Callable[[int], None]
-"""Takes how many more have been compared."""
 
 
 @dataclass(frozen=True, slots=True)
