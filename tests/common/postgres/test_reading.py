@@ -2,11 +2,9 @@
 
 import pytest
 from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from common.postgres import reading
-from common.postgres.errors import READ_ONLY, sqlstate
 from common.postgres.reading import (
     fetch_all,
     fetch_one,
@@ -25,10 +23,9 @@ SETTINGS = text("""
 
 
 async def test_writing_through_a_snapshot_is_refused(database_url: str) -> None:
-    with pytest.raises(DBAPIError) as refusal:
+    with pytest.raises(RuntimeError, match="only reads"):
         async with read_only_snapshot(database_url, "tests") as connection:
             await connection.execute(WRITE)
-    assert sqlstate(refusal.value) == READ_ONLY
 
 
 async def test_all_statements_of_a_snapshot_see_one_moment(database_url: str, engine: AsyncEngine) -> None:

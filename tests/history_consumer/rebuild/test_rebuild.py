@@ -10,11 +10,9 @@ import pytest
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
 from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError
 
 from common.kafka.topics import ensure_topic
 from common.postgres.engine import operator_engine
-from common.postgres.errors import READ_ONLY, sqlstate
 from common.settings import PipelineSettings
 from common.worker import Health
 from history_consumer.read_api.app import create_app
@@ -432,7 +430,6 @@ async def test_without_a_topic_the_history_comes_from_the_outbox_and_the_consume
 
 
 async def test_a_rebuild_cannot_write_to_the_wallet_database(settings: PipelineSettings) -> None:
-    with pytest.raises(DBAPIError) as refusal:
+    with pytest.raises(RuntimeError, match="only reads"):
         async with rebuild_module._wallets(settings) as wallets:
             await wallets.execute(text("DELETE FROM wallet.outbox_pruned"))
-    assert sqlstate(refusal.value) == READ_ONLY
