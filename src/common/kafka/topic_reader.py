@@ -16,7 +16,7 @@ from common.settings import KafkaSettings
 ResultT = TypeVar("ResultT")
 
 Expired = Literal["fail", "skip"]
-"""What a reader does when retention has taken a record that it was told to read: fail, or go on with the next one."""
+"""What a reader does when retention has deleted a record that it should read: fail, or go on with the next one."""
 
 _TIMEOUT_SECONDS: Final = 10.0
 # Below 30 s: the rebuild reads in a transaction, and PostgreSQL ends the session of one that idles for so long.
@@ -36,7 +36,7 @@ class TopicReader:
         topic_id: the topic's id, which a recreated topic does not share.
         partition_count: how many partitions the topic has.
         consumer: the client that reads.
-        expired: what to do about records that retention has taken.
+        expired: what to do about records that retention has deleted.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class TopicReader:
         while next_offset < end:
             messages, reached = await self._call(self._poll, next_offset, end)
             if self._expired == "skip" and reached - next_offset > len(messages):
-                # Offsets without messages: retention may have taken these while the reader was on its way.
+                # Offsets without messages: retention may have deleted the records in the meantime.
                 await self._offsets(partition)
             next_offset = reached
             if messages:
@@ -138,7 +138,7 @@ async def open_topic(
     Args:
         settings: the brokers and the topic's name.
         client_id: the name that the broker's logs and metrics show.
-        expired: what to do about records that retention has taken.
+        expired: what to do about records that retention has deleted.
         checks_crcs: whether the client checks that records arrived as they were written, for some processor time.
 
     Raises:

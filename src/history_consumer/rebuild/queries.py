@@ -22,7 +22,7 @@ PREPARE: Final = text("""
 
 REVISION: Final = text("SELECT string_agg(version_num, ',') FROM history.alembic_version")
 
-# For the transaction; the timeout counts anew for each lock.
+# For the transaction. The timeout applies to each lock separately.
 SET_LOCK_TIMEOUT: Final = text("""
     SELECT set_config(
         'lock_timeout', greatest(1, cast(setting::integer * cast(:deadlock_timeouts AS float) AS integer))::text, true

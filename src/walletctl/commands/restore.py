@@ -96,6 +96,5 @@ def _cells(item: dict[str, Any]) -> tuple[object, ...]:
     event = item["event"]
     amount = f"{event['amount']} {event['currency']}" if "amount" in event else None
     wallets, users = zip(*((change["wallet_id"], change["user_id"]) for change in event["wallets"]), strict=True)
-    where = f"{item['partition']}@{item['offset']}"
-    told = (event["created_at"], event["event_type"], amount)
-    return where, item["source_epoch"], *told, " → ".join(wallets), " → ".join(users)
+    record, what = f"{item['partition']}@{item['offset']}", (event["created_at"], event["event_type"], amount)
+    return record, item["source_epoch"], *what, " → ".join(wallets), " → ".join(users)

@@ -80,19 +80,18 @@ async def begin(settings: RestoreSettings | PipelineSettings, reason: str | None
         offsets = await topic.offsets()
         ends = {partition: high for partition, (_, high) in offsets.items()}
         known = await _newest_epoch(topic, offsets)
-        async with history.connect() as connection:
+        async with reader_of(history).connect() as connection:
             known = max(known, await queries.history_epoch(connection, settings.kafka_topic))
-        return await _begin(wallets, history, settings.kafka_topic, known, reason, topic.id, ends)
+        return await _begin(wallets, history, topic, known, reason, ends)
 
 
 @leased
 async def _begin(
     wallets: AsyncEngine,
     history: AsyncEngine,
-    topic_name: str,
+    topic: TopicReader,
     known: int,
     reason: str | None,
-    topic_id: str,
     ends: Mapping[int, int],
 ) -> EpochStart:
     """Start the epoch and stop the history. Every statement of both has succeeded before either is committed.
@@ -102,9 +101,9 @@ async def _begin(
     is_stopped = False
     try:
         async with wallets.begin() as wallet_connection:
-            epoch, pending = await queries.begin_epoch(wallet_connection, known, actor(), reason, topic_id, ends)
+            epoch, pending = await queries.begin_epoch(wallet_connection, known, actor(), reason, topic.id, ends)
             async with history.begin() as history_connection:
-                await queries.stop_history(history_connection, topic_name)
+                await queries.stop_history(history_connection, topic.name)
             is_stopped = True
     except Exception as error:
         if is_stopped:

@@ -33,7 +33,7 @@ _REPORTED_STEP: Final = 1000
 async def audit(settings: PipelineSettings, *, progress: Progress = no_progress) -> Report:
     """Compare everything with everything; change nothing.
 
-    Holds a transaction open on each database meanwhile, which keeps PostgreSQL from removing dead rows.
+    The audit holds a transaction open on each database. Until it ends, PostgreSQL keeps dead rows.
 
     Args:
         settings: the databases, the topic and the consumer group.

@@ -145,7 +145,7 @@ _CLAIMS: Final = f"""
             CASE WHEN jsonb_typeof(event -> 'wallets') = 'array' THEN event -> 'wallets' END
         ) WITH ORDINALITY AS change (value, position) ON true
         OFFSET 0
-    ) AS told
+    ) AS claim
 """  # noqa: S608 - constants of this module
 
 # Whether the fact is of the time in which retention has pruned: its outbox row may be missing.

@@ -47,7 +47,7 @@ async def take_snapshots(settings: PipelineSettings) -> AsyncIterator[Snapshots]
     """Take the snapshots and keep them for the block.
 
     An event is committed to the wallet database, then published, then applied to the history. So the second snapshot
-    has every event that the first has. Work that the pipeline does meanwhile never looks like a difference.
+    has every event that the first has. Live traffic never looks like a difference.
     """
     async with read_only_snapshot(settings.history_database_url, "walletctl-verify", before=KEEP_TABLES) as history:
         await history.execute(queries.PREPARE)

@@ -1,4 +1,4 @@
-"""After a restore to an earlier time, lost events are told from new ones, and the history follows the database."""
+"""After a restore to an earlier time, an epoch separates lost events from new ones, and the history follows."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -303,7 +303,7 @@ async def test_a_history_whose_rebuild_was_overtaken_by_begin_stops_at_the_next_
     await assert_verified(restored, superseded=EVENTS_A_ROUND)
 
 
-async def test_a_rebuild_that_meets_events_of_an_epoch_begun_meanwhile_gives_up_and_the_history_stays_stopped(
+async def test_a_rebuild_that_reads_events_of_a_newer_epoch_fails_and_the_history_stays_stopped(
     fresh: PipelineSettings, pipeline: Pipeline, during_a_rebuild: Any
 ) -> None:
     wallets = await pipeline.start(fresh)
@@ -423,7 +423,7 @@ async def test_an_epoch_that_is_refused_leaves_the_history_as_it_was(settings: P
     assert (await restore.begin(settings, "a drill")).epoch == 2
 
 
-async def test_an_epoch_that_is_lost_in_its_commit_says_so_and_is_begun_again(settings: PipelineSettings) -> None:
+async def test_an_epoch_whose_commit_fails_is_reported_and_can_be_started_again(settings: PipelineSettings) -> None:
     await tamper(
         settings.database_url,
         "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE ''refused''; END'",
