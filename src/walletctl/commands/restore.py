@@ -33,7 +33,7 @@ def begin(
     """Start a new source epoch on the restored database, before the API and the relays start again.
 
     The database will assign wallet versions and outbox ids again that it assigned after the restored time. The epoch
-    tells the new events from the lost ones. The history is stopped until `walletctl history rebuild` has run.
+    tells the new events from the lost ones. The history is halted until `walletctl history rebuild` has run.
     The command may be repeated, and may run late: it keeps what requests have written since the restore.
 
     Settings come from the environment: DATABASE_URL, HISTORY_DATABASE_URL, KAFKA_BOOTSTRAP_SERVERS, KAFKA_TOPIC,
@@ -43,7 +43,7 @@ def begin(
     from walletctl.settings import RestoreSettings
 
     settings = load_settings(RestoreSettings)
-    question = "Was this database restored to an earlier time? The history is stopped until it is rebuilt"
+    question = "Was this database restored to an earlier time? The history is halted until it is rebuilt"
     if not yes and not (sys.stdin.isatty() and typer.confirm(question, err=True)):
         fail("nothing was done. If the database was restored to an earlier time, add --yes", Exit.FOUND_WRONG)
     start = run(restore.begin(settings, reason))

@@ -59,7 +59,7 @@ class LossReport:
 
 
 async def begin(settings: RestoreSettings | PipelineSettings, reason: str | None) -> EpochStart:
-    """Start an epoch above every epoch that the database, the history or the topic has, and stop the history.
+    """Start an epoch above every epoch that the database, the history or the topic has, and halt the history.
 
     It may be repeated, and run while services run: each event that they write belongs to one epoch or the other.
 
@@ -70,7 +70,7 @@ async def begin(settings: RestoreSettings | PipelineSettings, reason: str | None
     Raises:
         TimeoutError: Kafka is away; nothing was done.
         sqlalchemy.exc.DBAPIError: a database is away or refuses. Nothing was done, unless the COMMIT in the wallet
-            database failed. Then the history is stopped: run it again.
+            database failed. Then the history is halted: run it again.
     """
     async with (
         open_topic(settings, "walletctl-restore", expired="fail") as topic,
@@ -94,7 +94,7 @@ async def _begin(
     reason: str | None,
     ends: Mapping[int, int],
 ) -> EpochStart:
-    """Start the epoch and stop the history. Every statement of both has succeeded before either is committed.
+    """Start the epoch and halt the history. Every statement of both has succeeded before either is committed.
 
     The history's commit comes first: no epoch may start while consumers still apply events of the old one.
     """
@@ -107,7 +107,7 @@ async def _begin(
             is_stopped = True
     except Exception as error:
         if is_stopped:
-            error.add_note("The history is stopped, and the epoch may have started: run restore begin again")
+            error.add_note("The history is halted, and the epoch may have started: run restore begin again")
         raise
     return EpochStart(epoch, pending, ends)
 
