@@ -1,4 +1,7 @@
-"""Whether the database answers right now, asked all the time, so that no request has to find out by waiting."""
+"""Health checks of the database, four times a second.
+
+A request that comes while the database is away fails at once and need not wait for its own time-out.
+"""
 
 import asyncio
 import time
@@ -22,15 +25,15 @@ TIMEOUT_SECONDS: Final = 0.6
 _REFUSED_INTERVAL_SECONDS: Final = 1.0
 _STALE_SECONDS: Final = 3.0
 
-# Away for every session. What else a server says to a new session, sessions that it has may not hear.
-_AWAY: Final = ("08", "53", "57P")
+# These mean that the database is away for every session. Other errors may only concern new sessions.
+_AWAY_STATES: Final = ("08", "53", "57P")
 
 _UNUSABLE: Final = ("away", "refuses")
 
 PING: Final = "SELECT NULL"
-"""What a health asks: a text, which says why this process can't use the database, or NULL."""
+"""The simplest health check. Its result is NULL, or a text that says why this process can't use the database."""
 
-# No table is locked for it, so a migration that holds one for a while doesn't stop the health.
+# The query locks no table, so a migration that holds a lock doesn't delay the health check.
 _USABILITY_QUERY: Final = """
     SELECT CASE
         WHEN {writes} AND current_setting('transaction_read_only') = 'on'
@@ -50,7 +53,12 @@ _USABILITY_QUERY: Final = """
 
 
 def usability_query(needed: Mapping[str, str], *, writes: bool) -> str:
-    """Return what a health asks for a process that needs these privileges (`"SELECT INSERT"`, by table)."""
+    """Return a health check for a process that needs these privileges (`"SELECT INSERT"`, by table).
+
+    Args:
+        needed: privileges by table.
+        writes: whether the process writes, so that a read-only database is of no use to it.
+    """
     rows = ", ".join(f"('{table}', '{privilege}')" for table in needed for privilege in needed[table].split())
     return _USABILITY_QUERY.format(writes=str(writes).lower(), needed=rows)
 
@@ -59,20 +67,20 @@ def usability_query(needed: Mapping[str, str], *, writes: bool) -> str:
 async def health_checks(
     engine: AsyncEngine, query: str = PING, *, writes: bool = True
 ) -> AsyncIterator["DatabaseHealth"]:
-    """Ask the engine's database on a connection of its own, four times a second, during the block.
+    """Check the engine's database during the block, four times a second, on a connection of the check's own.
 
-    Once there is no answer within 0.6 seconds the database is away, until it answers again. Then the engine's
-    connections are cut and no others made: what waits on one fails at once with an error that `is_unreachable`
-    knows, and so does what comes. Else both would wait for as long as TCP is patient where a network fell silent,
-    or a firewall forgot the connection.
+    The database is away when it hasn't answered within 0.6 seconds, until it answers again. Meanwhile the engine's
+    connections are closed and it makes no new ones, so that statements fail at once with an error that
+    `is_unreachable` knows. Without the check, a statement would wait for TCP's time-outs when the network is silent
+    or a firewall has dropped the connection.
 
-    A database that answers, but refuses, is left to those who ask it: reading may go on. Once it no longer refuses,
-    the engine's connections are replaced: a session may stay what it was when it began.
+    A database that answers but refuses doesn't stop the engine: reads may still succeed. When it no longer refuses,
+    the engine's connections are replaced, since a session may keep the restriction that it began with.
 
     Args:
-        engine: whose database.
-        query: what to ask, see `PING`.
-        writes: as of `create_engine`.
+        engine: of the database.
+        query: the health check, see `PING`.
+        writes: as for `create_engine`.
     """
     health = DatabaseHealth(engine, query, writes=writes)
     await health.check()
@@ -84,7 +92,7 @@ async def health_checks(
 
 
 class DatabaseHealth:
-    """What `health_checks` feels."""
+    """The state of a database, as the last health check found it."""
 
     def __init__(self, engine: AsyncEngine, query: str, *, writes: bool) -> None:
         self._engine = engine
@@ -95,17 +103,17 @@ class DatabaseHealth:
         self._connection: UninterruptedConnection | None = None
         self._must_reconnect = False
         self._away_error: BaseException | None = None
-        self._state = "not asked yet"
+        self._state = "not checked yet"
         self._since = self._checked_at = time.monotonic()
         event.listen(engine.sync_engine, "do_connect", self._fail_while_away)
-        # Whatever was wrong with that connection, a new session may be told the same.
+        # A new session may meet the error that ended a connection of the pool. The next check finds out.
         event.listen(engine.sync_engine, "invalidate", self._reconnect)
         event.listen(engine.sync_engine, "handle_error", self._reconnect_if_unreachable)
 
     def state(self) -> str:
-        """Return "ok", or why the database can't be used, as of the last beat."""
+        """Return "ok", or why the database can't be used, as of the last check."""
         age = time.monotonic() - self._checked_at
-        return f"not asked for {age:.1f} s" if age > _STALE_SECONDS else self._state
+        return f"not checked for {age:.1f} s" if age > _STALE_SECONDS else self._state
 
     def _fail_while_away(self, *_: Any) -> None:
         if self._away_error is not None:
@@ -118,19 +126,19 @@ class DatabaseHealth:
         self._must_reconnect = self._must_reconnect or is_unreachable(context.original_exception)
 
     async def check_forever(self) -> None:
-        """Beat for ever."""
+        """Check again and again."""
         while True:
-            # Each beat of a refused health is a login, and a line in the server's log.
+            # Each check of a database that refuses is a new login, and a line in the server's log.
             is_refused = self._state != "ok" and self._away_error is None
             await asyncio.sleep(_REFUSED_INTERVAL_SECONDS if is_refused else INTERVAL_SECONDS)
             await self.check()
 
     async def check(self) -> None:
-        """Ask once, and note what came of it."""
+        """Check once, and set the state."""
         checking = asyncio.create_task(self._query_database())
         try:
             for _ in range(2):
-                # Two halves: if this process stands still for longer than that, it uses up one of them only.
+                # In two halves: a process that is suspended for longer than that uses up only one of them.
                 await asyncio.wait({checking}, timeout=TIMEOUT_SECONDS / 2)
         finally:
             checking.cancel()
@@ -141,7 +149,7 @@ class DatabaseHealth:
             refusal = checking.result()
             self._set_state(f"refuses: {refusal}" if refusal else "ok")
         elif sqlstate(error) == TOO_MANY_CONNECTIONS:
-            # A server that has no connection left for us answers nevertheless, and those of the pool may work.
+            # The server answers though it has no connection left, and the pool's connections may work.
             self._set_state("ok")
         elif _is_away(error):
             self._set_state(f"away: {message_with_remedy(error)}", error)
@@ -151,12 +159,12 @@ class DatabaseHealth:
     async def _query_database(self) -> str | None:
         if self._connection is not None and self._keeps_connection():
             try:
-                said: str | None = await self._connection.fetchval(self._query)
+                refusal: str | None = await self._connection.fetchval(self._query)
             except (OSError, *DRIVER_ERRORS):
-                # The server, or somebody, ended this one; that says nothing of a new one.
+                # The session has ended, perhaps by an operator. A new session may work.
                 self.close()
             else:
-                return said
+                return refusal
         self.close()
         self._must_reconnect = False
         self._connection = await connect(**self._arguments, server_settings={"application_name": "health-check"})
@@ -166,7 +174,7 @@ class DatabaseHealth:
         return self._state == "ok" and not self._must_reconnect
 
     def close(self) -> None:
-        """End the health's own connection."""
+        """Close the check's own connection."""
         if self._connection is not None:
             self._connection.terminate()
         self._connection = None
@@ -183,7 +191,7 @@ class DatabaseHealth:
             replace_connections(self._engine)
 
     def _log_change(self, before: str) -> None:
-        """Log what changed, and how long it was so."""
+        """Log a change of the state, and how long the database was unusable."""
         kind, kind_before = self._state.partition(":")[0], before.partition(":")[0]
         if kind == kind_before:
             return
@@ -199,4 +207,4 @@ class DatabaseHealth:
 def _is_away(error: BaseException) -> bool:
     if isinstance(error, UnsuitableDatabaseError) or not is_unreachable(error):
         return False
-    return (sqlstate(error) or "08").startswith(_AWAY)
+    return (sqlstate(error) or "08").startswith(_AWAY_STATES)

@@ -1,4 +1,4 @@
-"""Settings of a PostgreSQL server under which a crash may take what was committed."""
+"""Settings of a PostgreSQL server under which a crash may lose committed transactions."""
 
 from collections.abc import Callable
 from typing import Any, Final
@@ -10,7 +10,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 log = structlog.get_logger()
 
-# PostgreSQL manual, section 19.5.1. `synchronous_commit` isn't among them: each session sets it.
+# PostgreSQL manual, section 19.5.1. `synchronous_commit` is missing here because each session sets it.
 _UNSAFE: Final = "SELECT name FROM pg_settings WHERE name IN ('fsync', 'full_page_writes') AND setting = 'off'"
 
 
@@ -19,9 +19,9 @@ def _log(message: str) -> None:
 
 
 def tell_unsafe_settings(engine: AsyncEngine, tell: Callable[[str], object] = _log) -> None:
-    """Look at the server's settings when the engine connects for the first time; tell of each that is unsafe.
+    """Call `tell` with a warning for each unsafe setting, when the engine first connects.
 
-    It is no error: tests and file systems that write whole pages do without.
+    An unsafe setting is no error: tests do without fsync, and file systems that write whole pages without the other.
     """
 
     def look(connection: Any, _: ConnectionPoolEntry) -> None:
@@ -31,6 +31,6 @@ def tell_unsafe_settings(engine: AsyncEngine, tell: Callable[[str], object] = _l
         cursor.close()
         connection.rollback()
         for name in names:
-            tell(f"{name} is off: a crash may take committed money. Set it to on in postgresql.conf")
+            tell(f"{name} is off: a crash may lose committed money. Set it to on in postgresql.conf")
 
     event.listen(engine.sync_engine, "first_connect", look)

@@ -1,4 +1,4 @@
-"""What PostgreSQL's errors mean here, and what an operator does about them."""
+"""Classes of PostgreSQL's errors, and the remedies that an operator has for them."""
 
 from collections.abc import Mapping
 from typing import Final
@@ -21,11 +21,11 @@ TOO_MANY_CONNECTIONS: Final = "53300"
 READ_ONLY: Final = "25006"
 
 _OLD_TABLES: Final = "tables are missing or old: run walletctl db migrate"
-# PostgreSQL manual, appendix A. Class 08 connection exception, 53 insufficient resources, 57P operator intervention;
-# 25P03 and 25P04 are sessions that the server ended for idling or running too long.
+# PostgreSQL manual, appendix A. Class 08: connection exception; 53: insufficient resources; 57P: operator intervention.
+# 25P03 and 25P04: the server ended a session that idled in a transaction, or whose transaction took too long.
 _AWAY: Final = ("08", "53", "57P", "25P03", "25P04")
 _REMEDIES: Final[Mapping[str, str]] = {
-    READ_ONLY: "the database is read-only: name the primary in the URL, or end default_transaction_read_only",
+    READ_ONLY: "the database is read-only: name the primary in the URL, or turn off default_transaction_read_only",
     "28": "the login is refused: correct the role or the password of the URL, or see LOGIN and pg_hba.conf",
     "3D000": "create that database, or name another one in the URL",
     "42501": "a privilege is missing: grant it to the role of the URL, or use the URL of a role that has it",
@@ -34,11 +34,11 @@ _REMEDIES: Final[Mapping[str, str]] = {
     "42703": _OLD_TABLES,
     "42883": _OLD_TABLES,
 }
-"""A database that refuses, whoever asks, until an operator heals it: by the beginning of the SQLSTATE, the way out."""
+"""By the beginning of the SQLSTATE: what an operator does about a database that refuses every statement."""
 _REFUSED: Final = tuple(_REMEDIES)
 
 DRIVER_ERRORS: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
-"""What asyncpg raises; an InternalClientError for a connection whose end it has heard of, but not seen."""
+"""The errors of asyncpg. It raises InternalClientError for a connection that is closing."""
 
 
 def sqlstate(error: BaseException) -> str | None:
@@ -49,7 +49,7 @@ def sqlstate(error: BaseException) -> str | None:
 
 
 def is_unreachable(error: BaseException) -> bool:
-    """Whether the server is away or full, or refuses whoever asks: waiting may help, another command won't."""
+    """Whether the database is away, at capacity or refuses every statement: only a later retry can succeed."""
     if isinstance(error, OSError | TimeoutError | PoolTimeoutError):
         return True
     state = sqlstate(error)
@@ -62,24 +62,20 @@ def is_unreachable(error: BaseException) -> bool:
 
 
 def is_refused_by_server(error: BaseException) -> bool:
-    """Whether the database answers and refuses, whoever asks: an operator has to act."""
+    """Whether the database answers and refuses every statement, until an operator applies the remedy."""
     return isinstance(error, UnsuitableDatabaseError) or (sqlstate(error) or "").startswith(_REFUSED)
 
 
 def unavailable(error: BaseException) -> Unavailable:
-    """Return what a client is told of an error that `is_unreachable`, where nothing was done."""
-    why = (
-        "The database refuses: /ready says why."
-        if is_refused_by_server(error)
-        else "The database did not answer in time."
-    )
-    return Unavailable(f"{why} Nothing was done. Ask again.")
+    """Return the problem for an error that `is_unreachable`, if nothing was done."""
+    why = "refuses the service; /ready gives the reason" if is_refused_by_server(error) else "did not answer in time"
+    return Unavailable(f"The database {why}. Nothing was done. Retry.")
 
 
 def may_succeed_again(error: BaseException) -> bool:
-    """Whether the whole transaction may succeed when it is run again: deadlock, serialization failure, stale plan.
+    """Whether a retry of the whole transaction may succeed: after a deadlock, a serialization failure or a stale plan.
 
-    A stale plan after a migration (InvalidCachedStatementError) counts: the driver has dropped its cache by then.
+    A migration makes plans stale (InvalidCachedStatementError). The driver has dropped its cache before the retry.
     """
     if sqlstate(error) in {SERIALIZATION_FAILURE, DEADLOCK_DETECTED}:
         return True
@@ -88,28 +84,28 @@ def may_succeed_again(error: BaseException) -> bool:
 
 
 def is_temporary(error: BaseException) -> bool:
-    """Whether a worker's step may succeed later: the database is away, or gave up this transaction and not the work.
+    """Whether a later retry of a worker's step may succeed.
 
-    An operator's cancel, a lock that a migration holds and a deadlock are no reason for a worker to end.
+    A database that is away, an operator's cancel, a migration's lock and a deadlock are no reason for a worker to end.
     """
     return is_unreachable(error) or may_succeed_again(error) or sqlstate(error) in {QUERY_CANCELED, LOCK_NOT_AVAILABLE}
 
 
 def remedy_for(error: BaseException) -> str | None:
-    """Return what an operator does about a database that refuses, or None where it is another error."""
+    """Return what an operator does about a database that refuses, or None for another error."""
     state = sqlstate(error) or ""
     return next((remedy for prefix, remedy in _REMEDIES.items() if state.startswith(prefix)), None)
 
 
 def message_of(error: BaseException) -> str:
-    """Return what an error says, on one line."""
+    """Return the error's message on one line."""
     cause = (error.orig if isinstance(error, DBAPIError) else None) or error
     text = " ".join(str(cause).split()) or type(cause).__name__
-    # SQLAlchemy puts the class of the driver's error before what it says.
+    # SQLAlchemy puts the class of the driver's error before its message.
     return text.split(">: ", 1)[-1] if text.startswith("<class ") else text
 
 
 def message_with_remedy(error: BaseException) -> str:
-    """Return what an error says on one line, and the way out where there is one."""
+    """Return the error's message on one line, with the remedy if there is one."""
     remedy = remedy_for(error)
     return f"{message_of(error)} ({remedy})" if remedy else message_of(error)

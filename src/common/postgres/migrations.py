@@ -1,4 +1,4 @@
-"""Bringing the schemas `wallet` and `history` to the revision that the code needs."""
+"""Migrations of the schemas `wallet` and `history`, by Alembic."""
 
 from pathlib import Path
 from typing import Final, Literal
@@ -28,17 +28,17 @@ def alembic_config(schema: Schema) -> Config:
 
 
 def head_revision(schema: Schema) -> str:
-    """Return the newest revision of the schema that this code has."""
+    """Return the newest revision of the schema's migrations."""
     head = ScriptDirectory.from_config(alembic_config(schema)).get_current_head()
     assert head is not None
     return head
 
 
 async def migrate(engine: AsyncEngine, schema: Schema, revision: str = "head") -> None:
-    """Move the schema to `revision`, up or (`"base"`) down; a second migrator waits for the first.
+    """Migrate the schema to `revision`: up, or down for `"base"`. A second migrator waits for the first.
 
     Raises:
-        sqlalchemy.exc.DBAPIError: the database is away, refuses, or a table stayed locked too long.
+        sqlalchemy.exc.DBAPIError: the database is away or refuses, or another transaction held a lock for 10 seconds.
     """
 
     def run(connection: Connection) -> None:
@@ -57,7 +57,7 @@ async def migrate(engine: AsyncEngine, schema: Schema, revision: str = "head") -
 
 
 async def current_revision(engine: AsyncEngine, schema: Schema) -> str | None:
-    """Return the revision that the schema is at, or None before the first and after a downgrade."""
+    """Return the schema's revision, or None before the first migration and after a downgrade to `"base"`."""
     async with engine.connect() as connection:
         table = await connection.scalar(text("SELECT to_regclass(:name)"), {"name": f"{schema}.alembic_version"})
         if table is None:

@@ -1,4 +1,4 @@
-"""SQL that asyncpg runs itself, on the engine's connections."""
+"""SQL that asyncpg runs itself, on connections of an engine's pool."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -14,18 +14,18 @@ from common.postgres.errors import READ_ONLY, is_unreachable, sqlstate
 
 PING: Final = text("SELECT 1")
 
-# Less than the API's batches have left, or their deadline would end it first.
+# Shorter than the time that a batch of the API has left, or the batch's deadline would interrupt the ROLLBACK.
 _ROLLBACK_SECONDS_MAX: Final = 1.0
 
 BEGIN: Final = "BEGIN ISOLATION LEVEL READ COMMITTED"
-"""Begins a transaction on a `raw_connection`, whatever the server's default is."""
+"""Begins a transaction on a `raw_connection`. It names the isolation level, since the server's default may differ."""
 
 
 class RawStatement:
     """SQL with `:names` for parameters, run by asyncpg itself.
 
-    For what runs often and little at a time: SQLAlchemy's own execution takes 0.1 to 0.2 ms of processor time,
-    asyncpg's a tenth of that (docs/decisions/0014-movements-in-one-statement-by-asyncpg.md).
+    It is for short statements that run often. SQLAlchemy takes 0.1 to 0.2 ms of processor time for each, asyncpg a
+    tenth of that (docs/decisions/0014-movements-in-one-statement-by-asyncpg.md).
     """
 
     def __init__(self, sql: str) -> None:
@@ -37,7 +37,7 @@ class RawStatement:
         """Run it and return its rows.
 
         Raises:
-            DRIVER_ERRORS, OSError: as `sqlstate` and `is_unreachable` read them.
+            DRIVER_ERRORS, OSError: `sqlstate` and `is_unreachable` tell them apart.
         """
         rows: list[asyncpg.Record] = await connection.fetch(self.sql, *[parameters[name] for name in self._names])
         return rows
@@ -45,30 +45,30 @@ class RawStatement:
 
 @asynccontextmanager
 async def raw_connection(engine: AsyncEngine) -> AsyncIterator[asyncpg.Connection]:
-    """Lend one of the engine's connections as asyncpg knows it. SQLAlchemy begins and ends no transaction on it.
+    """Lend the asyncpg connection of one of the engine's pooled connections. SQLAlchemy begins no transaction on it.
 
-    A transaction that is open at the block's end is rolled back; a connection that isn't in order then is thrown away.
+    At the end of the block an open transaction is rolled back, and a connection that isn't usable any more is closed.
     """
     async with engine.connect() as pooled:
         assert pooled.sync_connection is not None
         connection = pooled.sync_connection.connection.driver_connection
         assert connection is not None
-        # Cancelled in the middle of a statement, it may still be running.
-        is_in_order = False
+        # After a cancellation the statement may still be running.
+        is_usable = False
         try:
             yield connection
-            is_in_order = True
+            is_usable = True
         except Exception as error:
-            is_in_order = not is_unreachable(error)
+            is_usable = not is_unreachable(error)
             if sqlstate(error) == READ_ONLY:
                 replace_connections(engine)
             raise
         finally:
             is_clean = False
             try:
-                is_clean = is_in_order and await _is_rolled_back(connection)
+                is_clean = is_usable and await _is_rolled_back(connection)
             finally:
-                # Cancelled in the ROLLBACK too.
+                # A cancellation may interrupt the ROLLBACK too.
                 if not is_clean:
                     await pooled.invalidate()
 
@@ -80,7 +80,7 @@ async def _is_rolled_back(connection: asyncpg.Connection) -> bool:
         if connection.is_in_transaction():
             await connection.execute("ROLLBACK", timeout=_ROLLBACK_SECONDS_MAX)
     except BaseException as error:
-        # Whatever it was, nobody else should find it, and no time is left for SQLAlchemy to say goodbye (2 s).
+        # The pool must not lend this connection again, and closing it the regular way may take SQLAlchemy 2 s.
         connection.terminate()
         if isinstance(error, Exception):
             return False

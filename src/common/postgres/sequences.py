@@ -1,4 +1,4 @@
-"""Sequences that are behind the ids in their tables, as a cut-over to a logical replica leaves them."""
+"""Identity sequences that are behind the ids in their tables, as after a cut-over to a logical replica."""
 
 from typing import Final
 
@@ -20,13 +20,13 @@ IDENTITY_COLUMNS: Final = text("""
 
 
 async def raise_sequences(connection: AsyncConnection, schema: str) -> list[str]:
-    """Raise each identity column's sequence of the schema that is behind its column; return the tables' names.
+    """Raise each sequence of the schema that is behind its identity column, and return the names of the tables.
 
-    Keeps others from writing to such a table until the transaction ends.
+    Such a table is locked against writes until the transaction ends.
     """
     raised = []
     for table, column, sequence in (await connection.execute(IDENTITY_COLUMNS, {"schema": schema})).all():
-        # Names from the catalogue, quoted by it.
+        # The names come from the catalogue, which has quoted them.
         behind = text(
             f"SELECT (SELECT max({column}) FROM {table}) > last_value - CASE WHEN is_called THEN 0 ELSE 1 END "  # noqa: S608
             f"FROM {sequence}"
