@@ -6,14 +6,14 @@ import logging
 import os
 import re
 import sys
-from time import monotonic
-from typing import Any, Final, TextIO
+from typing import Any, TextIO
 
 import structlog
 from structlog.processors import ExceptionRenderer
 from structlog.tracebacks import ExceptionDictTransformer
-from structlog.typing import EventDict, ExcInfo, FilteringBoundLogger, Processor, WrappedLogger
+from structlog.typing import EventDict, ExcInfo, Processor, WrappedLogger
 
+from common.rate_limited_logs import RateLimiter
 from common.settings import LogSettings
 from common.visible import visible
 
@@ -21,64 +21,19 @@ from common.visible import visible
 _tracebacks_without_locals = ExceptionRenderer(ExceptionDictTransformer(show_locals=False))
 
 
-_REPETITION_SECONDS: Final = 5.0
-
-
-class Rate:
-    """Lets one of a kind through in five seconds, and counts what it doesn't."""
-
-    _KINDS_MAX: Final = 1000
-
-    def __init__(self) -> None:
-        self._passed: dict[str, tuple[float, int]] = {}
-
-    def suppressed(self, kind: str) -> int | None:
-        """Return how many of the kind were held back since the last one passed; None holds this one back too."""
-        now = monotonic()
-        passed_at, count = self._passed.get(kind, (-_REPETITION_SECONDS, 0))
-        if now - passed_at < _REPETITION_SECONDS:
-            self._passed[kind] = (passed_at, count + 1)
-            return None
-        if len(self._passed) >= self._KINDS_MAX:
-            self._passed.clear()
-        self._passed[kind] = (now, 0)
-        return count
-
-
-class BoundedLog:
-    """A logger for what each request may cause: one line in five seconds of each event and kind of error.
-
-    The line's field `suppressed` says how many like it weren't written since the one before.
-    """
-
-    def __init__(self, log: FilteringBoundLogger) -> None:
-        self._log = log
-        self._rate = Rate()
-
-    def warning(self, event: str, *, error: BaseException | None, **fields: object) -> None:
-        """Write the line as a warning, if it is due."""
-        if (count := self._rate.suppressed(f"{event} {type(error).__name__}")) is not None:
-            self._log.warning(event, error=repr(error), suppressed=count, **fields)
-
-    def defect(self, event: str, *, error: BaseException, **fields: object) -> None:
-        """Write the line as an error, with the traceback, if it is due."""
-        if (count := self._rate.suppressed(f"{event} {type(error).__name__}")) is not None:
-            self._log.error(event, exc_info=error, suppressed=count, **fields)
-
-
-class _Repetitions(logging.Filter):
+class _RepetitionFilter(logging.Filter):
     """Lets a line of a library through once in five seconds, its numbers aside: librdkafka while a broker is away."""
 
     def __init__(self, from_level: int = logging.NOTSET) -> None:
         super().__init__()
         self._from_level = from_level
-        self._rate = Rate()
+        self._limiter = RateLimiter()
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Return whether the line hasn't just been there; note in it how many like it weren't let through."""
         if record.levelno < self._from_level:
             return True
-        count = self._rate.suppressed(re.sub(r"[0-9]+", "0", record.getMessage()))
+        count = self._limiter.admit(re.sub(r"[0-9]+", "0", record.getMessage()))
         if count:
             record.suppressed = count
         return count is not None
@@ -141,8 +96,8 @@ def configure_logs(settings: LogSettings, process: str) -> None:
     root.handlers = [handler]
     root.setLevel(level)
     structlog.contextvars.bind_contextvars(process=process)
-    logging.getLogger("librdkafka").filters = [_Repetitions()]
+    logging.getLogger("librdkafka").filters = [_RepetitionFilter()]
     # What each request may cause: broken HTTP, an exception that was answered.
-    logging.getLogger("uvicorn.error").filters = [_Repetitions(logging.WARNING)]
+    logging.getLogger("uvicorn.error").filters = [_RepetitionFilter(logging.WARNING)]
     # Each request is counted in the metrics; a line for each would cost more than the request's SQL.
     logging.getLogger("uvicorn.access").setLevel(logging.WARNING)

@@ -23,15 +23,15 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from common.background import is_told_to_end
-from common.logs import BoundedLog
 from common.postgres.errors import is_unreachable, unavailable
 from common.problems import Unavailable
+from common.rate_limited_logs import RateLimitedLog
 from wallet_api import metrics
 from wallet_api.errors import IdempotencyKeyInFlight, VersionConflict, WalletBusy
 from wallet_api.transactions import OutcomeUnknown, execute
 from wallet_api.use_cases import CommandT, Outcome, UseCase
 
-log = BoundedLog(structlog.get_logger())
+log = RateLimitedLog(structlog.get_logger())
 
 _UNKNOWN: Final = "It may have been done or not. Ask again with the same key."
 

@@ -11,12 +11,12 @@ from typing import Final
 import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from common.logs import BoundedLog
 from common.postgres.errors import is_unreachable
 from common.postgres.raw_sql import raw_connection
+from common.rate_limited_logs import RateLimitedLog
 from wallet_api import queries
 
-log = BoundedLog(structlog.get_logger())
+log = RateLimitedLog(structlog.get_logger())
 
 # After a burst relays gather by themselves (outbox_relay/adaptive_batching.py), and hints only cost.
 _SHORTEST_SECONDS: Final = 0.005

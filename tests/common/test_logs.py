@@ -5,11 +5,8 @@ import subprocess
 import sys
 
 import pytest
-import structlog
-from structlog.testing import LogCapture
 
 from common import logs
-from common.logs import BoundedLog
 
 SCRIPT = r"""
 import structlog
@@ -80,63 +77,14 @@ def test_nothing_from_outside_is_logged_raw(form: str) -> None:
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The time in seconds, to be set."""
     now = [1000.0]
-    monkeypatch.setattr("common.logs.monotonic", lambda: now[0])
+    monkeypatch.setattr("common.rate_limited_logs.monotonic", lambda: now[0])
     return now
-
-
-@pytest.fixture
-def seen() -> LogCapture:
-    return LogCapture()
-
-
-@pytest.fixture
-def log(seen: LogCapture) -> BoundedLog:
-    return BoundedLog(
-        structlog.wrap_logger(None, processors=[seen], wrapper_class=structlog.make_filtering_bound_logger(0))
-    )
-
-
-def test_a_line_that_each_request_causes_is_written_once_in_five_seconds_and_counts_the_others(
-    log: BoundedLog, seen: LogCapture, clock: list[float]
-) -> None:
-    for _ in range(320):
-        log.warning("request_failed_server_away", error=OSError("away"), path="/wallets")
-        clock[0] += 1 / 16
-    assert [(entry["event"], entry["suppressed"]) for entry in seen.entries] == [
-        ("request_failed_server_away", count) for count in (0, 79, 79, 79)
-    ]
-    assert seen.entries[0]["error"] == "OSError('away')"
-    assert seen.entries[0]["path"] == "/wallets"
-
-
-def test_another_event_and_another_error_have_a_line_of_their_own(
-    log: BoundedLog, seen: LogCapture, clock: list[float]
-) -> None:
-    assert clock
-    for _ in range(3):
-        log.warning("request_failed", error=OSError())
-        log.defect("request_failed", error=ValueError())
-        log.defect("batch_lost", error=ValueError())
-    assert [(entry["event"], entry["log_level"]) for entry in seen.entries] == [
-        ("request_failed", "warning"),
-        ("request_failed", "error"),
-        ("batch_lost", "error"),
-    ]
-    assert isinstance(seen.entries[1]["exc_info"], ValueError)
-
-
-def test_the_kinds_that_are_remembered_are_bounded(log: BoundedLog, clock: list[float]) -> None:
-    assert clock
-    for number in range(3000):
-        event = f"event-{number}"
-        log.warning(event, error=None)
-    assert len(log._rate._passed) <= 1000
 
 
 def test_a_library_repeats_no_line_within_five_seconds_and_what_it_says_of_itself_is_let_through(
     clock: list[float],
 ) -> None:
-    repetitions = logs._Repetitions(logging.WARNING)
+    repetitions = logs._RepetitionFilter(logging.WARNING)
 
     def passes(level: int, text: str) -> int | None:
         record = logging.LogRecord("uvicorn.error", level, "", 0, text, None, None)

@@ -17,10 +17,10 @@ from structlog.testing import LogCapture
 
 from common import failpoints
 from common.failpoints import Failpoint
-from common.logs import BoundedLog
 from common.postgres.engine import create_engine
 from common.postgres.raw_sql import raw_connection
 from common.problems import Problem, Unavailable
+from common.rate_limited_logs import RateLimitedLog
 from wallet_api import group_commit
 from wallet_api.commands import Fund, IdempotencyClaim, Transfer
 from wallet_api.errors import (
@@ -550,7 +550,7 @@ async def test_each_request_of_a_batch_that_fails_gets_an_error_of_its_own_and_a
 ) -> None:
     seen = LogCapture()
     log = structlog.wrap_logger(None, processors=[seen], wrapper_class=structlog.make_filtering_bound_logger(0))
-    monkeypatch.setattr(group_commit, "log", BoundedLog(log))
+    monkeypatch.setattr(group_commit, "log", RateLimitedLog(log))
     monkeypatch.setattr("common.logs.monotonic", lambda: 1000.0)
     collector = collect(batches, batches)
     batches.error = ConnectionError("away")

@@ -11,7 +11,7 @@ from typing import Final, Protocol
 import structlog
 
 from common.http.metrics import http_connections_ended, http_connections_open
-from common.logs import Rate
+from common.rate_limited_logs import RateLimiter
 
 log = structlog.get_logger()
 
@@ -94,7 +94,7 @@ class Connections:
         # In the order of their accepts; a set has none.
         self._open: dict[HttpConnection, None] = {}
         self._looking = False
-        self._rate = Rate()
+        self._limiter = RateLimiter()
 
     def add(self, connection: HttpConnection) -> bool:
         """Take in a connection that waits for its first request; return False where there is no room for it."""
@@ -119,7 +119,7 @@ class Connections:
     def count_end(self, reason: str) -> None:
         """Count a connection that the server ends, and log it: a line for each reason in five seconds."""
         http_connections_ended.labels(reason).inc()
-        if (suppressed := self._rate.suppressed(reason)) is not None:
+        if (suppressed := self._limiter.admit(reason)) is not None:
             log.warning("connections_ended", reason=reason, connections=suppressed + 1)
 
     def _make_room(self) -> None:

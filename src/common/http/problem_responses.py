@@ -12,7 +12,6 @@ from starlette.responses import Response
 
 from common import problems
 from common.http.paths import path_of
-from common.logs import BoundedLog
 from common.postgres.errors import (
     DRIVER_ERRORS,
     QUERY_CANCELED,
@@ -22,8 +21,9 @@ from common.postgres.errors import (
     unavailable,
 )
 from common.problems import MEDIA_TYPE, Problem
+from common.rate_limited_logs import RateLimitedLog
 
-log = BoundedLog(structlog.get_logger())
+log = RateLimitedLog(structlog.get_logger())
 
 _BY_STATUS: Final[Mapping[int, type[Problem]]] = {
     404: problems.RouteNotFound,

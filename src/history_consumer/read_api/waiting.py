@@ -8,10 +8,10 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from common.background import is_told_to_end
-from common.logs import BoundedLog
+from common.rate_limited_logs import RateLimitedLog
 from history_consumer.read_api import page_queries
 
-log = BoundedLog(structlog.get_logger())
+log = RateLimitedLog(structlog.get_logger())
 
 
 @dataclass(slots=True, eq=False)
