@@ -1,4 +1,4 @@
-"""Settings that more than one process reads, each from the environment variable of its name in capitals."""
+"""Settings that more than one process reads. The environment variable has the setting's name in capitals."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
@@ -11,45 +11,45 @@ from common.postgres.urls import asyncpg_url
 Port = Annotated[int, Field(ge=0, le=65535)]
 
 
-class Below(NamedTuple):
-    """One setting must be less than another, or no more than it, since it is part of it."""
+class OrderRule(NamedTuple):
+    """A rule that one setting is less than another (or, with `or_equal`, no more than it)."""
 
     small: str
     large: str
     or_equal: bool = False
 
-    def fits(self, small: float, large: float) -> bool:
-        """Whether these values may stand beside each other."""
+    def is_met(self, small: float, large: float) -> bool:
+        """Whether the rule holds for these values."""
         return small < large or (self.or_equal and small == large)
 
-    def said_of(self, name: str, given: Mapping[str, Any]) -> str:
-        """Return what is wrong with the setting of that name, which is one of the two."""
+    def violation_of(self, name: str, given: Mapping[str, Any]) -> str:
+        """Return the message for the setting of that name, which is one of the two."""
         words = ("no more than", "no less than") if self.or_equal else ("less than", "more than")
         word, other = (words[0], self.large) if name == self.small else (words[1], self.small)
         return f"must be {word} {other.upper()}, which is {given[other]:g}"
 
 
 class Settings(BaseSettings):
-    """Base of every process's settings: frozen, from the environment alone, blank means unset.
+    """The base of all settings: they are frozen and come from the environment alone; a blank value means unset.
 
-    What depends on what is said in `below`, of each class beside its own fields: a pair that doesn't fit is refused
-    with a line that names both.
+    A class adds its own `order_rules` to those of its bases. A pair of values that breaks one is refused with a message
+    that names both settings.
     """
 
     model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True, use_attribute_docstrings=True)
 
-    below: ClassVar[tuple[Below, ...]] = ()
+    order_rules: ClassVar[tuple[OrderRule, ...]] = ()
 
     @field_validator("*")
     @classmethod
-    def _fits_the_others(cls, value: Any, info: ValidationInfo) -> Any:
+    def _obeys_order_rules(cls, value: Any, info: ValidationInfo) -> Any:
         name = info.field_name or ""
         given: dict[str, Any] = {**info.data, name: value}
-        for rule in (rule for kind in cls.__mro__ for rule in vars(kind).get("below", ())):
-            # Whichever of the two comes second is looked at beside the first.
+        for rule in (rule for kind in cls.__mro__ for rule in vars(kind).get("order_rules", ())):
+            # The rule is checked when the second of its two fields is validated.
             small, large = given.get(rule.small), given.get(rule.large)
-            if name in {rule.small, rule.large} and None not in {small, large} and not rule.fits(small, large):
-                raise ValueError(rule.said_of(name, given))
+            if name in {rule.small, rule.large} and None not in {small, large} and not rule.is_met(small, large):
+                raise ValueError(rule.violation_of(name, given))
         return value
 
 
@@ -57,9 +57,9 @@ class LogSettings(Settings):
     """How a process logs."""
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
-    """The least that is logged."""
+    """The lowest level that is logged."""
     log_format: Literal["json", "console"] = "json"
-    """A JSON object a line for machines, or plain lines for eyes."""
+    """`json`: one JSON object per line; `console`: lines for people."""
 
 
 def _postgresql_url(value: str) -> str:
@@ -72,23 +72,23 @@ PostgresUrl = Annotated[str, AfterValidator(_postgresql_url)]
 
 
 class WalletDatabaseSettings(Settings):
-    """Where the wallets are: all that a process needs which doesn't read the history."""
+    """The wallet database, for processes that don't read the history."""
 
     database_url: PostgresUrl
-    """Where the wallets are: `postgresql://user:password@host:5432/database`. Several hosts:
-    `postgresql://user:password@/database?host=a:5432&host=b:5432`; one that can write is taken."""
+    """The wallet database: `postgresql://user:password@host:5432/database`. With several hosts,
+    `postgresql://user:password@/database?host=a:5432&host=b:5432`, one that can write is chosen."""
 
 
 class HistoryDatabaseSettings(Settings):
-    """Where the history is: all that a process needs which doesn't read the wallets."""
+    """The history database, for processes that don't read the wallets."""
 
     database_url: PostgresUrl = ""
-    """Where the history is, if HISTORY_DATABASE_URL is unset."""
+    """The history database, if HISTORY_DATABASE_URL is unset."""
     history_database_url: PostgresUrl = ""
-    """Where the history is: `postgresql://user:password@host:5432/database`. Unset, DATABASE_URL says it."""
+    """The history database: `postgresql://user:password@host:5432/database`. The default is DATABASE_URL."""
 
     @model_validator(mode="after")
-    def _history_defaults_to_the_first(self) -> Self:
+    def _history_defaults_to_database_url(self) -> Self:
         if not (self.history_database_url or self.database_url):
             raise ValueError("HISTORY_DATABASE_URL or DATABASE_URL: one of them is required")
         if not self.history_database_url:
@@ -97,75 +97,77 @@ class HistoryDatabaseSettings(Settings):
 
 
 class DatabaseSettings(HistoryDatabaseSettings):
-    """Where both are, for commands that compare or move both."""
+    """Both databases, for commands that compare or migrate both."""
 
     database_url: PostgresUrl
-    """Where the wallets are: `postgresql://user:password@host:5432/database`."""
+    """The wallet database: `postgresql://user:password@host:5432/database`."""
 
 
 class ConnectSettings(Settings):
-    """How long a service waits for PostgreSQL."""
+    """How long a service waits for a connection to PostgreSQL."""
 
     database_connect_timeout_seconds: float = Field(5.0, gt=0, le=60)
-    """How long to wait for a new connection, of all hosts together."""
+    """The longest wait for a new connection, over all hosts."""
 
 
 class PoolSettings(Settings):
-    """How many connections a process of an API has."""
+    """How many connections to PostgreSQL an API process has."""
 
     database_pool_size: int = Field(10, ge=1, le=200)
-    """Connections of one process at most."""
+    """The most connections of one process."""
 
 
 class OperatorSettings(Settings):
-    """Who works with `walletctl`."""
+    """The operator of `walletctl`."""
 
     operator: str = ""
-    """The name that the audit and the epochs get. Unset, it is the user's name, or `uid 1234` where that has none."""
+    """The operator's name in the audit and the epochs. The default is the user's name, or `uid 1234` if it has none."""
 
 
 class ApiSettings(PoolSettings):
-    """What bounds the requests of an API process."""
+    """The bounds of an API process: its requests and the connections of its clients."""
 
     requests_max: int = Field(256, ge=1, le=100_000)
-    """Requests under way in one process at most; one more is answered 503 at once."""
+    """The most requests under way in one process. One more is answered 503 at once."""
     request_deadline_seconds: float = Field(10.0, gt=0, le=300)
-    """A request without an answer by then is cut off and answered 503."""
+    """A request that has no reply by then is ended and answered 503."""
     connections_max: int = Field(1000, ge=1, le=100_000)
-    """Connections of clients to one process at most, or as many as its limit of open files (`ulimit -n`) leaves, if
-    that is less. At the limit the one that has been idle longest is closed for a new one."""
+    """The most client connections of one process. The limit of open files (`ulimit -n`) may allow fewer. At the
+    limit, the connection that has been idle longest is closed for a new one."""
     head_deadline_seconds: float = Field(10.0, gt=0, le=300)
-    """How long the head of a request may take, from the connection's accept or the reply before it; then 408."""
+    """How long the head of a request may take, from the accept of the connection or the previous reply; then 408."""
     body_deadline_seconds: float = Field(5.0, gt=0, le=300)
     """How long the body of a request may take after its head; then 408."""
     reply_stall_seconds: float = Field(10.0, gt=0, le=300)
-    """A client that reads nothing of its reply for this long is cut off."""
+    """The connection of a client that reads nothing of its reply for this long is closed."""
     database_connect_timeout_seconds: float = Field(0.8, gt=0, le=60)
-    """How long to wait for a new connection; with the database away a client hears so within a second."""
+    """The longest wait for a new connection. While the database is away, a client gets its 503 within a second."""
 
-    # A request's waits are over before its time is, so that it is answered with what went wrong.
-    below: ClassVar[tuple[Below, ...]] = (Below("database_connect_timeout_seconds", "request_deadline_seconds"),)
+    # The waits end before the request's deadline, so that its reply tells the cause.
+    order_rules: ClassVar[tuple[OrderRule, ...]] = (
+        OrderRule("database_connect_timeout_seconds", "request_deadline_seconds"),
+    )
 
 
 class KafkaSettings(Settings):
-    """Where the broker is and what the topic is called."""
+    """The brokers and the topic."""
 
     kafka_bootstrap_servers: str = Field(min_length=1)
-    """Brokers to ask first: `host:9092,…`."""
+    """Brokers to connect to first: `host:9092,…`."""
     kafka_topic: str = Field("wallet_events", pattern=r"^[A-Za-z0-9._-]{1,249}$")
     """The topic of the events."""
 
 
 class TopicSettings(KafkaSettings):
-    """What the topic must be like."""
+    """What the topic has to provide."""
 
     kafka_topic_retention_ms: int = Field(-1, ge=-1)
-    """How long the topic keeps events, at least `OUTBOX_RETENTION_DAYS`; -1 is for ever, so that a history can be
-    built anew from it."""
+    """How long the topic keeps events, at least `OUTBOX_RETENTION_DAYS`. -1 means for ever, so that the history can be
+    rebuilt from it."""
 
 
 class PipelineSettings(DatabaseSettings, KafkaSettings):
-    """Where the whole pipeline is, for commands that compare or mend all of it: both databases and the topic."""
+    """The whole pipeline, for commands that compare or repair it: both databases and the topic."""
 
     consumer_group: str = Field("wallet-history", pattern=r"^[A-Za-z0-9._-]{1,249}$")
-    """Whose rows in `processed_offsets` say how far the history has come."""
+    """The consumer group whose rows in `processed_offsets` hold the history's position."""

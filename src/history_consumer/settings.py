@@ -6,11 +6,11 @@ from pydantic import Field
 
 from common.settings import (
     ApiSettings,
-    Below,
     ConnectSettings,
     HistoryDatabaseSettings,
     KafkaSettings,
     LogSettings,
+    OrderRule,
     Port,
     Settings,
 )
@@ -70,7 +70,7 @@ class HistoryApiSettings(ApiSettings, HistoryDatabaseSettings, LogSettings):
     history_pool_timeout_seconds: float = Field(0.8, gt=0, le=60)
     """How long a request waits for a free connection."""
 
-    below: ClassVar[tuple[Below, ...]] = (
-        Below("history_min_version_wait_seconds", "request_deadline_seconds"),
-        Below("history_pool_timeout_seconds", "request_deadline_seconds"),
+    order_rules: ClassVar[tuple[OrderRule, ...]] = (
+        OrderRule("history_min_version_wait_seconds", "request_deadline_seconds"),
+        OrderRule("history_pool_timeout_seconds", "request_deadline_seconds"),
     )

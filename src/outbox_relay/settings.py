@@ -4,7 +4,15 @@ from typing import ClassVar, Final, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from common.settings import Below, ConnectSettings, LogSettings, Port, Settings, TopicSettings, WalletDatabaseSettings
+from common.settings import (
+    ConnectSettings,
+    LogSettings,
+    OrderRule,
+    Port,
+    Settings,
+    TopicSettings,
+    WalletDatabaseSettings,
+)
 
 _DAY_MS: Final = 86_400_000
 
@@ -49,8 +57,8 @@ class RelaySettings(OutboxRetentionSettings, ConnectSettings, WalletDatabaseSett
     kafka_compression: Literal["none", "lz4", "zstd", "snappy", "gzip"] = "lz4"
     """How batches of records are compressed."""
 
-    below: ClassVar[tuple[Below, ...]] = (
-        Below("relay_poll_first_seconds", "relay_poll_longest_seconds", or_equal=True),
+    order_rules: ClassVar[tuple[OrderRule, ...]] = (
+        OrderRule("relay_poll_first_seconds", "relay_poll_longest_seconds", or_equal=True),
     )
 
     @field_validator("outbox_retention_days")

@@ -4,7 +4,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from common.settings import ApiSettings, Below, LogSettings, Port, WalletDatabaseSettings
+from common.settings import ApiSettings, LogSettings, OrderRule, Port, WalletDatabaseSettings
 
 
 class WalletApiSettings(ApiSettings, WalletDatabaseSettings, LogSettings):
@@ -33,4 +33,4 @@ class WalletApiSettings(ApiSettings, WalletDatabaseSettings, LogSettings):
     pool_timeout_seconds: float = Field(0.8, gt=0, le=60)
     """How long a request waits for a free connection."""
 
-    below: ClassVar[tuple[Below, ...]] = (Below("pool_timeout_seconds", "request_deadline_seconds"),)
+    order_rules: ClassVar[tuple[OrderRule, ...]] = (OrderRule("pool_timeout_seconds", "request_deadline_seconds"),)
