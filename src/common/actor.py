@@ -1,4 +1,4 @@
-"""Who does what an operator's command does: the name that the audit and the epochs keep."""
+"""The actor: the operator's name, which the audit and the epochs record."""
 
 import getpass
 import os
@@ -7,12 +7,12 @@ from common.settings import OperatorSettings
 
 
 def actor() -> str:
-    """Return OPERATOR, else the user's name, else `uid 1234`. It never fails: it is asked for before the first write.
+    """Return OPERATOR, else the user's name, else `uid 1234`. It never fails.
 
-    A uid needs no entry in the password database: OpenShift and Kubernetes give containers one without.
+    OpenShift and Kubernetes run containers with a uid that has no entry in the password database, and so no name.
     """
     name = OperatorSettings().operator or _user_name() or f"uid {os.getuid()}"
-    # What the environment has that isn't UTF-8 comes as lone surrogates, which PostgreSQL doesn't take.
+    # Python reads bytes of the environment that aren't UTF-8 as lone surrogates, which PostgreSQL can't store.
     return name.encode(errors="backslashreplace").decode()
 
 
@@ -20,5 +20,5 @@ def _user_name() -> str:
     try:
         return getpass.getuser()
     except (KeyError, OSError):
-        # KeyError before Python 3.13, OSError since.
+        # It is a KeyError before Python 3.13 and an OSError since then.
         return ""

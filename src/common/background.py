@@ -1,4 +1,4 @@
-"""Work beside a block, watched: a task that fails is logged, counted and run again, until the block ends."""
+"""Supervised background tasks: one that ends is logged, counted and run again, until its block ends."""
 
 import asyncio
 import time
@@ -21,15 +21,15 @@ background_failures = Counter(
 
 @asynccontextmanager
 async def in_background(task: str, work: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
-    """Run the work during the block. It is cancelled at the block's end, whatever the block or the work raised.
+    """Run the work during the block, and cancel it at the end of the block.
 
-    If it ends before, it is run again with growing pauses, up to 5 seconds: it goes on for as long as the process does.
+    Work that ends or fails earlier is run again after a pause, which grows up to 5 seconds.
 
     Args:
-        task: its name in the log and in the metric.
+        task: the name in the log and in the metric.
         work: an endless loop.
     """
-    working = asyncio.create_task(_again_and_again(task, work), name=task)
+    working = asyncio.create_task(_run_forever(task, work), name=task)
     try:
         yield
     finally:
@@ -38,12 +38,12 @@ async def in_background(task: str, work: Callable[[], Awaitable[None]]) -> Async
 
 
 def is_told_to_end() -> bool:
-    """Whether the running task was cancelled. A CancelledError may also be of something that it waited for."""
+    """Whether the running task was cancelled. A CancelledError may also come from a future that the task awaited."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
 
 
-async def _again_and_again(task: str, work: Callable[[], Awaitable[None]]) -> None:
+async def _run_forever(task: str, work: Callable[[], Awaitable[None]]) -> None:
     failures = 0
     while True:
         began_at = time.monotonic()

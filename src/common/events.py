@@ -1,7 +1,7 @@
-"""The events that leave through the outbox: the models that encode them are the contract.
+"""The events of the outbox. The models that encode them are the contract with consumers.
 
-CloudEvents 1.0 in Kafka's binary mode: attributes in `ce_*` headers, the value is the JSON of one of these
-models. The JSON Schemas and the AsyncAPI document in `docs/events/` are made from them.
+They are CloudEvents 1.0 in Kafka's binary mode: attributes are `ce_*` headers, and the value is the JSON of a model.
+`tools/event_documents.py` makes the JSON Schemas and the AsyncAPI document in `docs/events/` from the models.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,17 +16,17 @@ SOURCE: Final = "/wallet-api"
 
 SOURCE_EPOCH_HEADER: Final = "ce_sourceepoch"
 FIRST_SOURCE_EPOCH: Final = 1
-"""Also that of records without the header."""
+"""The epoch of a database that was never restored, and of records without the header."""
 
 Amount = Annotated[str, Field(pattern=r"^(0|[1-9][0-9]*)(\.[0-9]+)?$", max_length=40, examples=["30.00"])]
 CurrencyCode = Annotated[str, Field(pattern=r"^[A-Z]{3}$", examples=["EUR"])]
 
 
 class WalletChange(BaseModel):
-    """One wallet that the event touched, as it was right after.
+    """One wallet that the event touched, as it was right after the event.
 
-    `(wallet_id, version)` is unique over all events, and a wallet's versions run 1, 2, 3, ... without holes:
-    order, duplicates and gaps can be told from it.
+    `(wallet_id, version)` is unique over all events, and the versions of a wallet are 1, 2, 3, ... without gaps. With it
+    consumers order events, and detect duplicates and gaps.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -39,7 +39,7 @@ class WalletChange(BaseModel):
 
 
 class _Event(BaseModel):
-    """What all events have. Consumers ignore fields they don't know."""
+    """The fields that all events have. Consumers ignore unknown fields."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -52,7 +52,7 @@ class _Event(BaseModel):
     metadata: dict[str, Any]
 
     def encode(self) -> str:
-        """Return the JSON value that is stored in the outbox and produced as it stands."""
+        """Return the JSON value, which the outbox stores and the relay publishes unchanged."""
         return self.model_dump_json()
 
 
@@ -65,7 +65,7 @@ class _Movement(_Event):
 
 
 class WalletCreated(_Event):
-    """A wallet was made; its version is 1 and its balance zero."""
+    """A wallet was created, with version 1 and a balance of zero."""
 
     event_type: Literal["WALLET_CREATED"] = "WALLET_CREATED"
     external_id: str | None
@@ -73,14 +73,14 @@ class WalletCreated(_Event):
 
 
 class WalletFunded(_Movement):
-    """Money came in from outside."""
+    """Money was added to a wallet from outside."""
 
     event_type: Literal["WALLET_FUNDED"] = "WALLET_FUNDED"
     wallets: Annotated[list[WalletChange], Field(min_length=1, max_length=1)]
 
 
 class TransferDone(_Movement):
-    """Money went from the first wallet to the second."""
+    """Money moved from the first wallet to the second."""
 
     event_type: Literal["TRANSFER_DONE"] = "TRANSFER_DONE"
     wallets: Annotated[list[WalletChange], Field(min_length=2, max_length=2)]
@@ -98,10 +98,10 @@ _decoder: TypeAdapter[WalletCreated | WalletFunded | TransferDone] = TypeAdapter
 
 
 def decode(value: object) -> WalletCreated | WalletFunded | TransferDone:
-    """Turn a record's value, already read from JSON, into its event.
+    """Return the event of a record's value, which was parsed from JSON already.
 
     Raises:
-        pydantic.ValidationError: an unknown type, a wrong shape or a schema version from later.
+        pydantic.ValidationError: the type, the shape or the schema version is unknown.
     """
     return _decoder.validate_python(value)
 
@@ -123,8 +123,9 @@ def cloud_event_headers(
 ) -> list[tuple[str, str | bytes | None]]:
     """Return the Kafka headers of one event.
 
-    Source: CloudEvents 1.0.2, Kafka protocol binding, section 3.2 (binary content mode). `sourceepoch` is an
-    extension of ours; the `traceparent` extension goes under its own name, as W3C Trace Context has it.
+    `sourceepoch` is an extension of this system. The `traceparent` extension has no prefix, as W3C Trace Context asks.
+
+    Source: CloudEvents 1.0.2, Kafka protocol binding, section 3.2 (binary content mode).
     """
     return [
         *_CONSTANT_HEADERS,

@@ -1,16 +1,16 @@
-"""Named moments at which a process can be made to die, hang or fail, for tests.
+"""Failpoints: named moments at which a test makes a process die, hang or fail.
 
-`FAILPOINTS="relay.produced_not_settled=kill;consumer.polled=pause:2.5@3"` arms some of them when a process starts:
+`FAILPOINTS="relay.produced_not_settled=kill;consumer.polled=pause:2.5@3"` arms two of them when a process starts:
 
 | action | what happens |
 | --- | --- |
 | `kill` | the process gets SIGKILL |
-| `stop` | the process gets SIGSTOP: it hangs until somebody sends SIGCONT |
+| `stop` | the process gets SIGSTOP: it hangs until it gets SIGCONT |
 | `error` | FailpointError is raised |
-| `pause:SECONDS` | the thread sleeps, and with it the event loop: a process that is swapped out |
+| `pause:SECONDS` | the thread and its event loop sleep, as in a process that is swapped out |
 
-`@N` means at the N-th time only, counted in each process from 1; without it every time. Unset, a moment costs one
-look at an empty dictionary.
+`@N` means at the N-th hit only, counted from 1 in each process; without it, at each hit. If `FAILPOINTS` is unset, a
+hit only looks at an empty dictionary.
 """
 
 import os
@@ -28,14 +28,14 @@ NAMES: Final[Mapping[str, str]] = {
     "api.before_commit": "everything is written, the replies too; not committed",
     "api.committed": "committed; no client has a reply yet",
     "relay.claimed": "lanes are locked and their rows read; nothing is produced yet",
-    "relay.produced_not_settled": "every delivery report is there; no row is settled",
+    "relay.produced_not_settled": "every delivery report has come; no row is settled",
     "relay.settled_not_committed": "the rows are settled; not committed",
     "relay.committed": "committed; nothing is counted yet",
-    "consumer.polled": "records are in hand; nothing is written",
+    "consumer.polled": "records are read; nothing is written",
     "consumer.applied_not_committed": "rows and positions are written; not committed",
-    "consumer.committed_not_noted": "committed; Kafka has not been told",
+    "consumer.committed_not_noted": "committed; the offset is not committed to Kafka",
 }
-"""Every failpoint, and what has happened when it is reached."""
+"""Every failpoint, and the state in which it is hit."""
 
 _ENTRY: Final = re.compile(r"([a-z._]+)=(?:(kill|stop|error)|pause:(\d+(?:\.\d+)?))(?:@([1-9]\d*))?")
 
@@ -46,7 +46,7 @@ class FailpointError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Failpoint:
-    """What happens at one moment; `only_at` is the hit at which it does, None for each."""
+    """The action at one failpoint; `only_at` is the hit at which it acts, None for each hit."""
 
     action: Literal["kill", "stop", "error", "pause"]
     seconds: float = 0.0
@@ -77,7 +77,7 @@ _hits: Final = {name: count(1) for name in NAMES}
 
 
 def hit(name: str) -> None:
-    """Be at this moment: nothing happens, unless it is armed.
+    """Mark the failpoint as hit: its action happens if it is armed.
 
     Raises:
         FailpointError: the action is `error`.

@@ -1,4 +1,4 @@
-"""Identifiers: UUIDv7 for what is made, lanes for what is published in order."""
+"""Identifiers: UUIDv7 for new objects, and the lane of each aggregate."""
 
 import re
 import secrets
@@ -10,7 +10,7 @@ from uuid import UUID
 from uuid_utils import compat
 
 LANES: Final = 64
-"""How many lanes the outbox has: the most relays that can publish side by side."""
+"""How many lanes the outbox has, and so the most relays that can publish at the same time."""
 
 POSITIONS_MAX: Final = 2**14
 
@@ -20,17 +20,17 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def new_id() -> UUID:
-    """Return a UUIDv7 of now by this machine's clock (RFC 9562, section 5.7)."""
+    """Return a new UUIDv7 by this machine's clock (RFC 9562, section 5.7)."""
     return compat.uuid7()
 
 
 def parse_uuid(value: object) -> UUID:
-    """Return the UUID that a client wrote (RFC 9562, section 4: hexadecimal digits 8-4-4-4-12, of either case).
+    """Return the UUID in its text form (RFC 9562, section 4: hexadecimal digits 8-4-4-4-12, of either case).
 
-    Python's own UUID also takes braces, `urn:uuid:`, underscores, digits of other scripts and hyphens anywhere.
+    Python's own UUID also accepts braces, `urn:uuid:`, underscores, digits of other scripts and hyphens anywhere.
 
     Raises:
-        ValueError: it isn't one.
+        ValueError: the value isn't a UUID in that form.
     """
     if not isinstance(value, str) or not _UUID.fullmatch(value):
         raise ValueError("must be a UUID such as 0198c2a5-0000-7000-8000-000000000001")
@@ -40,9 +40,10 @@ def parse_uuid(value: object) -> UUID:
 def event_id_at(moment: datetime, position: int) -> UUID:
     """Return a UUIDv7 that sorts by `moment` to the microsecond, then by `position` (below 16384).
 
-    The history of a user is listed in the order of event ids. `moment` comes from the database, taken when the version
-    was read that the movement goes by, so that two API processes can't give one wallet's events ids in the wrong order,
-    whatever their own clocks say. RFC 9562, section 6.2, methods 3 (sub-millisecond precision) and 1 (counter).
+    A user's history is in the order of event ids. `moment` is the database's time when the transaction read the
+    wallet's version. So two API processes with different clocks still give a wallet's events ids in the right order.
+
+    Source: RFC 9562, section 6.2, methods 3 (sub-millisecond precision) and 1 (counter).
     """
     microseconds = (moment - _EPOCH) // timedelta(microseconds=1)
     milliseconds, rest = divmod(microseconds, 1000)
@@ -54,5 +55,5 @@ def event_id_at(moment: datetime, position: int) -> UUID:
 
 
 def lane_of(aggregate_id: UUID) -> int:
-    """Return the outbox lane, 0 to 63, in which everything of this aggregate is published in order."""
+    """Return the outbox lane, 0 to 63, in which all events of this aggregate are published in order."""
     return zlib.crc32(aggregate_id.bytes) % LANES

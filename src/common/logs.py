@@ -1,4 +1,4 @@
-"""Structured logs: a constant event name and fields, one line each, to standard error."""
+"""Structured logs on standard error: each line has a constant event name and fields."""
 
 import io
 import json
@@ -17,12 +17,12 @@ from common.rate_limited_logs import RateLimiter
 from common.settings import LogSettings
 from common.visible import visible
 
-# What a request or a connection holds is nobody's business but the client's: no local variables in the log.
+# Local variables stay out of the log: those of a request are the client's private data.
 _tracebacks_without_locals = ExceptionRenderer(ExceptionDictTransformer(show_locals=False))
 
 
 class _RepetitionFilter(logging.Filter):
-    """Lets a line of a library through once in five seconds, its numbers aside: librdkafka while a broker is away."""
+    """Admits a library's line once in five seconds. Lines that differ in numbers only count as the same line."""
 
     def __init__(self, from_level: int = logging.NOTSET) -> None:
         super().__init__()
@@ -30,7 +30,7 @@ class _RepetitionFilter(logging.Filter):
         self._limiter = RateLimiter()
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Return whether the line hasn't just been there; note in it how many like it weren't let through."""
+        """Return whether the line is admitted, and set its field `suppressed` to how many were left out."""
         if record.levelno < self._from_level:
             return True
         count = self._limiter.admit(re.sub(r"[0-9]+", "0", record.getMessage()))
@@ -40,19 +40,19 @@ class _RepetitionFilter(logging.Filter):
 
 
 def _wants_colours(stream: TextIO) -> bool:
-    """Whether to colour lines: on a terminal, unless NO_COLOR is set (no-color.org); with FORCE_COLOR anywhere."""
+    """Whether to colour lines: on a terminal or with FORCE_COLOR, but not with NO_COLOR (no-color.org)."""
     if os.environ.get("NO_COLOR"):
         return False
     return bool(os.environ.get("FORCE_COLOR")) or (stream.isatty() and os.environ.get("TERM") != "dumb")
 
 
 def _visible_values(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
-    # What isn't a string is shown by its repr, which has escapes for all of that.
+    # Other values are shown by their repr, which escapes control characters.
     return {key: visible(value) if isinstance(value, str) else value for key, value in event.items()}
 
 
 def _json(event: Any, **options: Any) -> str:
-    # DEL is all that ASCII has of what a terminal obeys and JSON leaves as it is.
+    # DEL is the only ASCII control character that JSON doesn't escape.
     return json.dumps(event, **options).replace("\x7f", "\\u007f")
 
 
@@ -63,7 +63,7 @@ def _visible_traceback(lines: TextIO, error: ExcInfo) -> None:
 
 
 def configure_logs(settings: LogSettings, process: str) -> None:
-    """Send structlog's and the standard library's records the same way; `process` goes into each line."""
+    """Configure structlog and the standard library's logging alike; each line gets the field `process`."""
     level = logging.getLevelNamesMapping()[settings.log_level.upper()]
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -97,7 +97,7 @@ def configure_logs(settings: LogSettings, process: str) -> None:
     root.setLevel(level)
     structlog.contextvars.bind_contextvars(process=process)
     logging.getLogger("librdkafka").filters = [_RepetitionFilter()]
-    # What each request may cause: broken HTTP, an exception that was answered.
+    # Each request may cause such a line: malformed HTTP, or an exception that was answered 500.
     logging.getLogger("uvicorn.error").filters = [_RepetitionFilter(logging.WARNING)]
-    # Each request is counted in the metrics; a line for each would cost more than the request's SQL.
+    # Metrics count the requests. A log line for each would cost more than the request's SQL.
     logging.getLogger("uvicorn.access").setLevel(logging.WARNING)

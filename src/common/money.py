@@ -1,4 +1,4 @@
-"""Amounts: decimal strings in major units on the wire, whole minor units everywhere else.
+"""Amounts: decimal strings in major units in HTTP and in events, whole minor units everywhere else.
 
 A currency's exponent (ISO 4217) says how many decimals an amount may have: JPY 0, EUR 2, BHD 3.
 """
@@ -9,7 +9,7 @@ from functools import cache
 from iso4217 import Currency
 
 MINOR_MAX = 2**63 - 1
-"""The most a PostgreSQL `BIGINT`, and so an amount or a balance, can hold."""
+"""The largest PostgreSQL `BIGINT`, and so the largest amount and balance."""
 
 _DECIMAL = re.compile(r"(0|[1-9][0-9]*)(?:\.([0-9]+))?")
 _LENGTH_MAX = 400
@@ -20,7 +20,7 @@ class AmountError(ValueError):
 
 
 class UnknownCurrencyError(ValueError):
-    """The code is no ISO 4217 currency that money can be kept in."""
+    """The code is no ISO 4217 currency with minor units."""
 
 
 @cache
@@ -40,7 +40,7 @@ def exponent_of(currency: str) -> int:
 
 
 def to_minor(amount: str, currency: str) -> int:
-    """Turn major units (`"50.00"`) into minor units (5000).
+    """Convert major units (`"50.00"`) to minor units (5000).
 
     Raises:
         AmountError: not a plain positive decimal, more decimals than the currency has, or more than fits.
@@ -53,7 +53,7 @@ def to_minor(amount: str, currency: str) -> int:
 
 
 def balance_to_minor(balance: str, currency: str) -> int:
-    """Turn a balance in major units into minor units: as `to_minor`, but it may be zero.
+    """Convert a balance in major units to minor units, as `to_minor` does, but accept zero.
 
     Raises:
         AmountError: not a plain decimal, more decimals than the currency has, or more than fits.
@@ -73,13 +73,13 @@ def balance_to_minor(balance: str, currency: str) -> int:
 
 
 def without_zeros(amount: str) -> str:
-    """Return a plain decimal without zeros at its end (`"50.00"` as `"50"`), and any other text as it is."""
+    """Return a plain decimal without trailing zeros (`"50.00"` as `"50"`), and any other text unchanged."""
     match = _DECIMAL.fullmatch(amount) if len(amount) <= _LENGTH_MAX else None
     return amount.rstrip("0").rstrip(".") if match and match[2] else amount
 
 
 def to_major(amount_minor: int, currency: str) -> str:
-    """Turn minor units (-5000) into a decimal string in major units (`"-50.00"`)."""
+    """Convert minor units (-5000) to a decimal string in major units (`"-50.00"`)."""
     exponent = exponent_of(currency)
     digits = str(abs(amount_minor)).rjust(exponent + 1, "0")
     sign = "-" if amount_minor < 0 else ""

@@ -1,4 +1,4 @@
-"""Pauses that end when a worker is told to stop, and grow while a server is away."""
+"""Pauses that grow while a server is away (back-off), and that end when the worker is told to stop."""
 
 import asyncio
 from contextlib import suppress
@@ -7,22 +7,22 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Pauses:
-    """Pauses that grow from `first_seconds` to at most `longest_seconds`, doubling."""
+    """Pauses that begin at `first_seconds` and double up to `longest_seconds`."""
 
     first_seconds: float
     longest_seconds: float
 
     def after(self, times: int) -> float:
-        """Return how long to pause the `times`-th time in a row, counted from 1."""
+        """Return the length in seconds of the `times`-th pause in a row, counted from 1."""
         return float(min(self.longest_seconds, self.first_seconds * 2 ** min(times - 1, 30)))
 
 
 FAILURE_PAUSES = Pauses(0.1, 5.0)
-"""How long a worker waits for a server that is away: for ever, asking at least every 5 seconds."""
+"""A worker retries a server that is away for ever, with pauses of at most 5 seconds."""
 
 
 async def pause(stop: asyncio.Event, seconds: float) -> bool:
-    """Wait that long, or until `stop`; return False: nothing says that there is work."""
+    """Wait that long, or until `stop`. Return False, since no notification of work ended the pause."""
     with suppress(TimeoutError):
         await asyncio.wait_for(stop.wait(), seconds)
     return False

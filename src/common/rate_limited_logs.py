@@ -1,4 +1,4 @@
-"""Logs of what each request may cause: one line of a kind in five seconds."""
+"""Log lines that each request may cause, limited to one of a kind in five seconds."""
 
 from time import monotonic
 from typing import Final
@@ -9,7 +9,7 @@ _INTERVAL_SECONDS: Final = 5.0
 
 
 class RateLimiter:
-    """Lets one of a kind through in five seconds, and counts what it doesn't."""
+    """Admits one event of a kind in five seconds, and counts the suppressed ones."""
 
     _KINDS_MAX: Final = 1000
 
@@ -17,7 +17,7 @@ class RateLimiter:
         self._admitted: dict[str, tuple[float, int]] = {}
 
     def admit(self, kind: str) -> int | None:
-        """Return how many of the kind were held back since the last one passed; None holds this one back too."""
+        """Return how many of the kind were suppressed since the last admitted one, or None to suppress this one too."""
         now = monotonic()
         admitted_at, count = self._admitted.get(kind, (-_INTERVAL_SECONDS, 0))
         if now - admitted_at < _INTERVAL_SECONDS:
@@ -30,9 +30,9 @@ class RateLimiter:
 
 
 class RateLimitedLog:
-    """A logger for what each request may cause: one line in five seconds of each event and kind of error.
+    """A logger that writes one line in five seconds for each event and class of error.
 
-    The line's field `suppressed` says how many like it weren't written since the one before.
+    The field `suppressed` says how many such lines were left out since the previous one.
     """
 
     def __init__(self, log: FilteringBoundLogger) -> None:
@@ -40,11 +40,11 @@ class RateLimitedLog:
         self._limiter = RateLimiter()
 
     def warning(self, event: str, *, error: BaseException | None, **fields: object) -> None:
-        """Write the line as a warning, if it is due."""
+        """Write the line as a warning, unless it is suppressed."""
         if (count := self._limiter.admit(f"{event} {type(error).__name__}")) is not None:
             self._log.warning(event, error=repr(error), suppressed=count, **fields)
 
     def defect(self, event: str, *, error: BaseException, **fields: object) -> None:
-        """Write the line as an error, with the traceback, if it is due."""
+        """Write the line as an error with the traceback, unless it is suppressed."""
         if (count := self._limiter.admit(f"{event} {type(error).__name__}")) is not None:
             self._log.error(event, exc_info=error, suppressed=count, **fields)

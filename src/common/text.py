@@ -1,24 +1,28 @@
-"""Which text PostgreSQL, JSON and a person's eye can all take."""
+"""Checks of text: what PostgreSQL can store, and which user ids people can see and clients can send."""
 
 import re
 import unicodedata
 from typing import Final
 
 USER_ID_LENGTH_MAX: Final = 64
-_NOT_VISIBLE: Final = f"must be 1 to {USER_ID_LENGTH_MAX} visible characters"
+_LENGTH_MESSAGE: Final = f"must be 1 to {USER_ID_LENGTH_MAX} visible characters"
 
-# Printable for Python, and yet nothing to see: of Unicode's Default_Ignorable_Code_Point (DerivedCoreProperties.txt)
-# what `isprintable` lets pass, and the blank of Braille.
-_UNSEEN: Final = re.compile(
+# Invisible characters that Python's `isprintable` accepts: those of Unicode's Default_Ignorable_Code_Point
+# (DerivedCoreProperties.txt), and the Braille blank.
+_INVISIBLE: Final = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180d\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
 )
-# Between slashes: the client removes it from a URL's path (RFC 3986, section 5.2.4), or a server merges the slashes.
-# Browsers take a backslash for a slash.
-_LOST_IN_PATHS: Final = {"", ".", ".."}
+# Path segments that don't survive in a URL: clients remove dot segments (RFC 3986, section 5.2.4), and servers merge
+# slashes. Browsers treat a backslash as a slash.
+_UNSTABLE_SEGMENTS: Final = {"", ".", ".."}
 
 
 def check_text(value: str) -> str:
-    """Return the text, or raise ValueError: NUL and lone surrogates can't be stored."""
+    """Return the text.
+
+    Raises:
+        ValueError: it has a NUL or a lone surrogate, which PostgreSQL can't store.
+    """
     if "\x00" in value:
         raise ValueError("must not hold NUL characters")
     try:
@@ -29,22 +33,27 @@ def check_text(value: str) -> str:
 
 
 def check_new_user_id(value: str) -> str:
-    """Return the user id, or raise ValueError: none that one can't see, tell from another, or ask for in a path.
+    """Return the user id of a new wallet. Wallets that are older than this check are read with `check_user_id`.
 
-    For wallets that are made. Those of users with other ids, from before, are read and told by `check_user_id`.
+    Raises:
+        ValueError: people can't see the id or tell it from another one, or a client can't send it in a path.
     """
     check_user_id(value)
-    if _UNSEEN.search(value):
-        raise ValueError(_NOT_VISIBLE)
+    if _INVISIBLE.search(value):
+        raise ValueError(_LENGTH_MESSAGE)
     if not unicodedata.is_normalized("NFC", value):
         raise ValueError("must be in Unicode's normalization form C")
-    if not _LOST_IN_PATHS.isdisjoint(re.split(r"[/\\]", value)):
+    if not _UNSTABLE_SEGMENTS.isdisjoint(re.split(r"[/\\]", value)):
         raise ValueError("must not be . or .., nor have these or nothing before, between or behind slashes")
     return value
 
 
 def check_user_id(value: str) -> str:
-    """Return the user id, or raise ValueError: 1 to 64 visible characters, so no spaces and no controls."""
+    """Return the user id.
+
+    Raises:
+        ValueError: it isn't 1 to 64 visible characters; spaces and control characters are not visible.
+    """
     if not 1 <= len(value) <= USER_ID_LENGTH_MAX or not value.isprintable() or " " in value:
-        raise ValueError(_NOT_VISIBLE)
+        raise ValueError(_LENGTH_MESSAGE)
     return value

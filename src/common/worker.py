@@ -1,4 +1,4 @@
-"""A worker is one step repeated until it is told to stop."""
+"""A worker repeats one step until it is told to stop."""
 
 import asyncio
 import signal
@@ -19,29 +19,29 @@ log = structlog.get_logger()
 
 @dataclass
 class Health:
-    """What a worker says on `/ready`: each dependency and `"ok"`, or what is wrong with it."""
+    """A worker's checks on `/ready`: by dependency `"ok"`, or a message that says what is wrong."""
 
     checks: dict[str, str] = field(default_factory=dict)
 
     def ok(self, *dependencies: str) -> None:
-        """Note that these answer."""
+        """Set these dependencies to `"ok"`."""
         self.checks.update(dict.fromkeys(dependencies, "ok"))
 
     def warn(self, subject: str, warning: str) -> None:
-        """Note what is wrong, though the worker works."""
+        """Set a warning, with which the worker still counts as ready."""
         self.checks[subject] = f"{WARNING}{warning}"
 
     def failed(self, dependency: str, error: BaseException | str) -> None:
-        """Note what is wrong with this one."""
+        """Set the dependency to the error's message, with which the worker counts as not ready."""
         self.checks[dependency] = str(error) or repr(error)
 
     async def __call__(self) -> dict[str, str]:
-        """Return the checks; shaped for `probe_routes`."""
+        """Return the checks, as `probe_routes` expects them."""
         return dict(self.checks)
 
 
 class TemporaryError(Exception):
-    """A step failed in a way that time may heal; `dependency` is what was away."""
+    """A step failed, and a later retry may succeed; `dependency` is the server that was away."""
 
     def __init__(self, dependency: str, error: BaseException | str) -> None:
         super().__init__(f"{dependency}: {error}")
@@ -57,16 +57,16 @@ async def repeat(
     on_failure: Callable[[str], None],
     pause_idle: Callable[[asyncio.Event, float], Awaitable[bool]] = pause,
 ) -> None:
-    """Call `step` until `stop`, at once after it did something, with growing pauses when idle.
+    """Repeat `step` until `stop`: at once if the step did something, else after a pause that grows.
 
     Args:
-        step: returns how much it did; raises TemporaryError when a server is away. Any other exception
-            ends the worker, and the supervisor starts another.
-        stop: set to finish: the step under way ends, no other begins.
-        idle: the pauses while there is nothing to do.
-        health: notes which server is away.
+        step: returns how much it did. It raises TemporaryError when a server is away. Any other exception ends the
+            worker, and the supervisor starts a new one.
+        stop: ends the worker after the step under way.
+        idle: the pauses while there is no work.
+        health: gets the error of the server that is away.
         on_failure: counts failures by dependency.
-        pause_idle: pauses while there is nothing to do, at most until `stop`; returns whether it was told of work.
+        pause_idle: waits while there is no work, at most until `stop`; returns whether it was notified of work.
     """
     idle_count = failure_count = 0
     while not stop.is_set():
@@ -76,9 +76,9 @@ async def repeat(
             failure_count += 1
             health.failed(error.dependency, error)
             on_failure(error.dependency)
-            wait_seconds = FAILURE_PAUSES.after(failure_count)
-            log.warning("step_failed", error=str(error), failures=failure_count, pause_seconds=wait_seconds)
-            await pause(stop, wait_seconds)
+            pause_seconds = FAILURE_PAUSES.after(failure_count)
+            log.warning("step_failed", error=str(error), failures=failure_count, pause_seconds=pause_seconds)
+            await pause(stop, pause_seconds)
             continue
         failure_count = 0
         idle_count = 0 if done else idle_count + 1
@@ -87,13 +87,13 @@ async def repeat(
 
 
 def run_worker(work: Coroutine[Any, Any, None]) -> None:
-    """Run a worker to its end."""
+    """Run a worker on an event loop of its own, to the worker's end."""
     tune_garbage_collector()
     uvloop.run(work)
 
 
 def stop_on_signals(stop: asyncio.Event) -> None:
-    """Let the first SIGTERM or SIGINT set `stop` (drain and leave), the second end the process at once."""
+    """Have the first SIGTERM or SIGINT set `stop` (drain and exit), and the second end the process at once."""
     loop = asyncio.get_running_loop()
 
     def on_signal(received: signal.Signals) -> None:
@@ -105,7 +105,7 @@ def stop_on_signals(stop: asyncio.Event) -> None:
         loop.add_signal_handler(number, on_signal, number)
 
 
-async def _logged(work: Awaitable[None]) -> None:
+async def _log_failure(work: Awaitable[None]) -> None:
     try:
         await work
     except Exception as error:
@@ -114,13 +114,13 @@ async def _logged(work: Awaitable[None]) -> None:
 
 
 async def serve_until_stopped(server: BackgroundServer, work: Awaitable[None]) -> None:
-    """Run a worker beside its ops server; when either ends, end the other."""
+    """Run a worker beside its ops server. When one of them ends, end the other."""
     serving = asyncio.create_task(server.serve())
     working = asyncio.ensure_future(work)
     try:
         await asyncio.wait({serving, working}, return_when=asyncio.FIRST_COMPLETED)
         if working.done():
-            await _logged(working)
+            await _log_failure(working)
         else:
             await serving
             raise RuntimeError("the ops server ended: is its port taken?")
