@@ -1,4 +1,4 @@
-"""Runs one schema's migrations on the connection that `common.postgres.migrations` hands over."""
+"""Alembic's environment: it runs the migrations of one schema on the connection of `common.postgres.migrations`."""
 
 from alembic import context
 from sqlalchemy import Connection, text

@@ -1,4 +1,4 @@
-"""The history: events per wallet, progress, offsets, dead letters."""
+"""The history: events by wallet, progress, offsets and dead letters."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""Up to which epoch of the wallet database the history is in line with it."""
+"""The source epoch with which the history agrees."""
 
 import sqlalchemy as sa
 from alembic import op

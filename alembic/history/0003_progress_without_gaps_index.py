@@ -1,4 +1,4 @@
-"""An index on what each update changes kept all updates of wallet_progress from being HOT."""
+"""Drop the index on gaps: it is on a column that each update changes, and so prevents HOT updates."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""Wallets, their ledger, the outbox and its lanes, idempotency keys."""
+"""Wallets, the ledger, the outbox with its lanes, and idempotency keys."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -39,7 +39,7 @@ CREATE TRIGGER wallet_transactions_immutable BEFORE UPDATE OR DELETE OR TRUNCATE
 
 
 def statements(script: str) -> list[str]:
-    """asyncpg prepares one statement at a time."""
+    """Split the script, since asyncpg prepares one statement at a time."""
     function, trigger = script.split("CREATE TRIGGER")
     return [function, "CREATE TRIGGER" + trigger]
 

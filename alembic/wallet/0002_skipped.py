@@ -1,4 +1,4 @@
-"""Outbox rows that an operator gave up."""
+"""Outbox rows that an operator has skipped."""
 
 import sqlalchemy as sa
 from alembic import op

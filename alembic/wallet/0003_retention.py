@@ -1,4 +1,4 @@
-"""What retention took, and where it finds old idempotency keys."""
+"""Retention: how much of the outbox was pruned, and an index for old idempotency keys."""
 
 import sqlalchemy as sa
 from alembic import op

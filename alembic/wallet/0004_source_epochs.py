@@ -1,4 +1,4 @@
-"""Epochs of the database: a new one begins when it was restored to an earlier time."""
+"""Source epochs: a new one begins after the database was restored to an earlier time."""
 
 import sqlalchemy as sa
 from alembic import op

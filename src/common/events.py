@@ -25,8 +25,8 @@ CurrencyCode = Annotated[str, Field(pattern=r"^[A-Z]{3}$", examples=["EUR"])]
 class WalletChange(BaseModel):
     """One wallet that the event touched, as it was right after the event.
 
-    `(wallet_id, version)` is unique over all events, and the versions of a wallet are 1, 2, 3, ... without gaps. With it
-    consumers order events, and detect duplicates and gaps.
+    `(wallet_id, version)` is unique over all events, and the versions of a wallet are 1, 2, 3, ... without gaps. So
+    consumers can order events, and detect duplicates and gaps.
     """
 
     model_config = ConfigDict(frozen=True)

@@ -1,7 +1,7 @@
-"""Every table, with the reason for each CHECK and index. The migrations make exactly this; a test compares.
+"""All tables, with the reason for each CHECK and index. The migrations create exactly these; a test compares the two.
 
-`wallet` is the schema of what happens (balances, ledger, outbox), `history` that of what is told about it.
-The history may live in another database, so nothing joins the two.
+The schema `wallet` has the balances, the ledger and the outbox. The schema `history` has what consumers made of the
+events. It may be in another database, so no statement joins the two.
 """
 
 from common.tables import history, wallet

@@ -1,11 +1,8 @@
-"""What all tables have in common."""
+"""The metadata, with its naming convention, and the columns of time that the tables share."""
 
-from typing import Final
+from typing import Any, Final
 
-from sqlalchemy import (
-    DateTime,
-    MetaData,
-)
+from sqlalchemy import Column, DateTime, MetaData, func
 
 metadata = MetaData(
     naming_convention={
@@ -18,3 +15,8 @@ metadata = MetaData(
 )
 
 TIMESTAMP: Final = DateTime(timezone=True)
+
+
+def now_column(name: str = "created_at") -> Column[Any]:
+    """Return a column for a time; its default is the time at which the transaction began."""
+    return Column(name, TIMESTAMP, nullable=False, server_default=func.now())

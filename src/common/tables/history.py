@@ -14,13 +14,12 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import BYTEA, JSON
 
-from common.tables.base import TIMESTAMP, metadata
-from common.tables.wallet import _created_at
+from common.tables.base import TIMESTAMP, metadata, now_column
 
 transaction_events = Table(
     "transaction_events",
     metadata,
-    # One row for each wallet an event touched. The key is what dedupes, for ever.
+    # One row for each wallet that an event touched. The primary key deduplicates the events, for ever.
     Column("wallet_id", Uuid, primary_key=True),
     Column("wallet_version", BigInteger, primary_key=True),
     Column("event_id", Uuid, nullable=False),
@@ -32,14 +31,17 @@ transaction_events = Table(
     Column("currency", Text, nullable=False),
     Column("balance_after_minor", BigInteger, nullable=False),
     Column("counterparty_wallet_id", Uuid),
-    # `json`, not `jsonb`: the event as it came, byte for byte.
+    # `json`, not `jsonb`, keeps the event byte for byte.
     Column("event_data", JSON, nullable=False),
     Column("created_at", TIMESTAMP, nullable=False),
-    _created_at("recorded_at"),
+    now_column("recorded_at"),
+    # Version 1 is the wallet's creation.
     CheckConstraint("wallet_version >= 1", "wallet_version"),
+    # An event moves money into the wallet, out of it, or not at all (NULL).
     CheckConstraint("direction IN ('in', 'out')", "direction"),
+    # The direction gives the sign.
     CheckConstraint("amount_minor > 0", "amount"),
-    # A user's history in the order of events (ids are UUIDv7), and one event touches a wallet once.
+    # Pages of a user's history, in the order of the events (their ids are UUIDv7). An event touches a wallet only once.
     Index("transaction_events_user_id_event_id_key", "user_id", "event_id", "wallet_id", unique=True),
     schema="history",
 )
@@ -47,42 +49,48 @@ transaction_events = Table(
 wallet_progress = Table(
     "wallet_progress",
     metadata,
-    # Completeness in one look: as many events as the highest version means no gap.
+    # A wallet's history is complete if it has as many events as its highest version.
     Column("wallet_id", Uuid, primary_key=True),
     Column("user_id", Text, nullable=False),
     Column("event_count", BigInteger, nullable=False),
     Column("max_version", BigInteger, nullable=False),
-    _created_at("updated_at"),
+    now_column("updated_at"),
+    # There are never more events than versions.
     CheckConstraint("event_count BETWEEN 1 AND max_version", "event_count"),
+    # Whether the histories of all of a user's wallets are complete.
     Index("wallet_progress_user_id_idx", "user_id"),
-    # No index on what an update changes, not even one for gaps: so each update is HOT, and writes no index.
+    # There is no index on the columns that an update changes, not even one on gaps. So each update is HOT.
     schema="history",
+    # Free space on each page for HOT updates.
     postgresql_with={"fillfactor": "70"},
 )
 
 processed_offsets = Table(
     "processed_offsets",
     metadata,
-    # The consumer's position, moved by compare-and-set in the transaction of the rows.
+    # The consumer's position. The transaction that writes the rows moves it, by compare-and-set.
     Column("consumer_group", Text, primary_key=True),
     Column("topic", Text, primary_key=True),
     Column("partition", Integer, primary_key=True, autoincrement=False),
     Column("next_offset", BigInteger, nullable=False),
-    # A recreated topic has another id: its offsets mean something else.
+    # A topic that was deleted and created again has a new id, and its offsets begin anew.
     Column("topic_id", Text, nullable=False),
-    # Up to which epoch of the wallet database the history is in line with it; 0: with none, until it is rebuilt.
+    # The newest source epoch with which the history agrees. 0: it agrees with none until it is rebuilt.
     Column("source_epoch", Integer, nullable=False, server_default=text("1")),
-    _created_at("updated_at"),
+    now_column("updated_at"),
+    # Kafka's offsets begin at 0.
     CheckConstraint("next_offset >= 0", "next_offset"),
+    # Epochs begin at 1; 0 has the meaning above.
     CheckConstraint("source_epoch >= 0", "source_epoch"),
     schema="history",
+    # Each batch updates a row: free space on the page keeps the updates HOT.
     postgresql_with={"fillfactor": "20"},
 )
 
 dead_letters = Table(
     "dead_letters",
     metadata,
-    # Records that could not be applied, whole, with the reason.
+    # Records that could not be applied: each whole record, with the reason.
     Column("id", BigInteger, Identity(always=True), primary_key=True),
     Column("topic", Text, nullable=False),
     Column("partition", Integer, nullable=False),
@@ -93,8 +101,8 @@ dead_letters = Table(
     Column("headers", JSON, nullable=False),
     Column("reason", Text, nullable=False),
     Column("detail", Text, nullable=False),
-    _created_at(),
-    # One record is one dead letter, however often it is read.
+    now_column(),
+    # A record is one dead letter, however often consumers read it.
     Index("dead_letters_record_key", "topic_id", "partition", "offset", unique=True),
     schema="history",
 )

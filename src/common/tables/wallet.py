@@ -1,6 +1,6 @@
 """The tables of the schema `wallet`, with the reason for each CHECK and index."""
 
-from typing import Any, Final
+from typing import Final
 
 from sqlalchemy import (
     BigInteger,
@@ -14,17 +14,11 @@ from sqlalchemy import (
     Table,
     Text,
     Uuid,
-    func,
     text,
 )
 from sqlalchemy.dialects.postgresql import BYTEA, JSON, JSONB
 
-from common.tables.base import TIMESTAMP, metadata
-
-
-def _created_at(name: str = "created_at") -> Column[Any]:
-    return Column(name, TIMESTAMP, nullable=False, server_default=func.now())
-
+from common.tables.base import TIMESTAMP, metadata, now_column
 
 wallets = Table(
     "wallets",
@@ -37,18 +31,21 @@ wallets = Table(
     Column("status", Text, nullable=False, server_default=text("'active'")),
     Column("external_id", Text),
     Column("metadata", JSONB, nullable=False, server_default=text("'{}'")),
-    _created_at(),
-    _created_at("updated_at"),
-    # The last line of defence: whatever the code does, no wallet goes below zero.
+    now_column(),
+    now_column("updated_at"),
+    # No balance is negative, whatever the code does.
     CheckConstraint("balance_minor >= 0", "balance"),
-    # Version 1 is the creation.
+    # Version 1 is the wallet's creation.
     CheckConstraint("version >= 1", "version"),
+    # The API's own limit; it also bounds the size of the indexes.
     CheckConstraint("length(user_id) BETWEEN 1 AND 64", "user_id"),
+    # The form of an ISO 4217 code.
     CheckConstraint("currency ~ '^[A-Z]{3}$'", "currency"),
+    # The states that the code knows.
     CheckConstraint("status IN ('active', 'frozen', 'closed')", "status"),
-    # A user's wallets, newest first, by keyset.
+    # Pages of a user's wallets in the order of their ids (keyset pagination).
     Index("wallets_user_id_id_idx", "user_id", "id"),
-    # A client's own name for a wallet can't be given twice.
+    # A user can't have two wallets with the same external id.
     Index(
         "wallets_user_id_external_id_key",
         "user_id",
@@ -57,18 +54,18 @@ wallets = Table(
         postgresql_where=text("external_id IS NOT NULL"),
     ),
     schema="wallet",
-    # Balances change in place: free room on each page keeps those updates off the indexes (HOT).
+    # Free space on each page lets a balance's update stay on its page and change no index (HOT).
     postgresql_with={"fillfactor": "70"},
 )
 
 wallet_transactions = Table(
     "wallet_transactions",
     metadata,
-    # The ledger. A movement's entries are numbered from 1 and sum to zero; the statement trigger
-    # `wallet_transactions_balanced` refuses anything else, `wallet_transactions_immutable` any change.
+    # The ledger. A movement's entries are numbered from 1, and their amounts sum to zero. The trigger
+    # `wallet_transactions_balanced` refuses other sums, and `wallet_transactions_immutable` refuses changes.
     Column("transaction_id", Uuid, primary_key=True),
     Column("entry", SmallInteger, primary_key=True),
-    # NULL is the currency's `world` account: where money comes from and goes to. It has no row to be hot.
+    # NULL is the currency's world account, the source of money from outside. It has no row that all funds would lock.
     Column("wallet_id", Uuid, ForeignKey("wallet.wallets.id")),
     Column("wallet_version", BigInteger),
     Column("counterparty_wallet_id", Uuid),
@@ -78,16 +75,19 @@ wallet_transactions = Table(
     Column("balance_after_minor", BigInteger),
     Column("reference", Text),
     Column("metadata", JSONB),
-    _created_at(),
+    now_column(),
+    # The kinds of movement that the code knows.
     CheckConstraint("type IN ('FUND', 'TRANSFER')", "type"),
+    # An entry of zero would move nothing.
     CheckConstraint("amount_minor <> 0", "amount"),
+    # The same rule as for the balance of the wallet.
     CheckConstraint("balance_after_minor >= 0", "balance_after"),
-    # A wallet's entry says at which version and with what balance; the world's has neither.
+    # A wallet's entry has the wallet's version and balance. The world account has neither.
     CheckConstraint(
         "(wallet_id IS NULL) = (wallet_version IS NULL) AND (wallet_id IS NULL) = (balance_after_minor IS NULL)",
         "wallet",
     ),
-    # One entry a version: two movements can never claim the same one. Also the ledger's keyset.
+    # A version has one entry, so two movements can't both make it. The index also serves the pages of the ledger.
     Index(
         "wallet_transactions_wallet_id_wallet_version_key",
         "wallet_id",
@@ -99,18 +99,18 @@ wallet_transactions = Table(
 )
 
 OUTBOX_CHANNEL: Final = "outbox"
-"""Where a NOTIFY says that there may be something to publish."""
+"""The channel of the NOTIFY that tells relays of new outbox rows."""
 
 outbox = Table(
     "outbox",
     metadata,
     Column("id", BigInteger, Identity(always=True), primary_key=True),
-    # No unique index: it is a UUIDv7 with 48 random bits, and each index here is written twice.
+    # It needs no unique index: a UUIDv7 has 48 random bits, and each row would write the index twice.
     Column("event_id", Uuid, nullable=False),
     Column("aggregate_id", Uuid, nullable=False),
     Column("lane", SmallInteger, nullable=False),
     Column("event_type", Text, nullable=False),
-    # `json`, not `jsonb`: the bytes that were encoded are the bytes that are produced.
+    # `json`, not `jsonb`: the relay publishes exactly the bytes that the API encoded.
     Column("payload", JSON, nullable=False),
     Column("headers", JSON),
     Column("created_at", TIMESTAMP, nullable=False),
@@ -121,21 +121,22 @@ outbox = Table(
     Column("last_error", Text),
     Column("parked_at", TIMESTAMP),
     Column("skipped_at", TIMESTAMP),
-    # In which epoch it was written, or last made pending: the newest of `source_epochs` by then.
+    # The newest epoch of `source_epochs` when the row was written or last became pending.
     Column("source_epoch", Integer, nullable=False, server_default=text("1")),
+    # The lanes of `outbox_lanes`.
     CheckConstraint("lane BETWEEN 0 AND 63", "lane"),
-    # Settled means all three: where it went is part of having gone.
+    # A published row has its partition and its offset, and only a published row has them.
     CheckConstraint(
         "(published_at IS NULL) = (kafka_partition IS NULL) AND (published_at IS NULL) = (kafka_offset IS NULL)",
         "settled",
     ),
+    # A row is published or parked, never both.
     CheckConstraint("published_at IS NULL OR parked_at IS NULL", "parked"),
-    # Only a parked row is ever given up. It keeps `parked_at`: so whatever looks for pending rows passes it by.
+    # Only a parked row can be skipped. It keeps `parked_at`, so that no query takes it for a pending row.
     CheckConstraint("skipped_at IS NULL OR parked_at IS NOT NULL", "skipped"),
-    # What a relay reads: pending rows of a lane in their order, and nothing else. A parked wallet's rows are
-    # out of it, however many they are.
+    # A relay reads the pending rows of a lane in order. Parked rows are not in the index and cost the relay nothing.
     Index("outbox_pending_idx", "lane", "id", postgresql_where=text("published_at IS NULL AND parked_at IS NULL")),
-    # Wallets that wait behind a parked row; all but empty. Nobody waits behind a skipped one.
+    # Whether a wallet has a parked row, behind which its later rows wait. A skipped row stops no other row.
     Index(
         "outbox_parked_idx",
         "aggregate_id",
@@ -148,15 +149,16 @@ outbox = Table(
 source_epochs = Table(
     "source_epochs",
     metadata,
-    # One row an epoch: the first is the migration's, each other one began when the database had been restored to an
-    # earlier time. It says who said so, when and why, and where the topic ended by then: what lies before that in an
-    # older epoch, and isn't in the outbox, tells of what no longer happened.
+    # One row for each epoch. The migration writes the first one. `walletctl restore begin` writes another one after the
+    # database was restored to an earlier time, with the actor, the reason and the ends of the topic at that time. A
+    # record of an older epoch before those ends that has no outbox row tells of a movement that the restore undid.
     Column("epoch", Integer, primary_key=True, autoincrement=False),
-    _created_at("began_at"),
+    now_column("began_at"),
     Column("actor", Text, nullable=False),
     Column("reason", Text),
     Column("topic_id", Text, nullable=False, server_default=text("''")),
     Column("topic_ends", JSONB, nullable=False, server_default=text("'{}'")),
+    # The first epoch is 1.
     CheckConstraint("epoch >= 1", "epoch"),
     schema="wallet",
 )
@@ -164,10 +166,11 @@ source_epochs = Table(
 outbox_lanes = Table(
     "outbox_lanes",
     metadata,
-    # 64 rows, made by the migration. The row lock is the relay's lease on the lane.
+    # The migration writes the 64 rows. A relay's lock on a row is its lease on the lane.
     Column("lane", SmallInteger, primary_key=True, autoincrement=False),
-    # A hint: every row of the lane up to this id has been published, so a scan may begin behind it.
+    # All rows of the lane up to this id are published, so a scan for pending rows may begin after it.
     Column("low_water", BigInteger, nullable=False, server_default=text("0")),
+    # `LANES` in `common/identifiers.py`.
     CheckConstraint("lane BETWEEN 0 AND 63", "lane"),
     schema="wallet",
     postgresql_with={"fillfactor": "20"},
@@ -176,9 +179,9 @@ outbox_lanes = Table(
 outbox_audit = Table(
     "outbox_audit",
     metadata,
-    # What operators did to the outbox: who, when, what and why.
+    # The operators' actions on the outbox: actor, time, action and reason.
     Column("id", BigInteger, Identity(always=True), primary_key=True),
-    _created_at(),
+    now_column(),
     Column("actor", Text, nullable=False),
     Column("action", Text, nullable=False),
     Column("selection", JSONB, nullable=False),
@@ -190,13 +193,14 @@ outbox_audit = Table(
 outbox_pruned = Table(
     "outbox_pruned",
     metadata,
-    # One row, made by the migration: what retention took. `walletctl verify` holds what is missing against it.
+    # One row, which the migration writes: how much retention has pruned. `walletctl verify` compares the gaps with it.
     Column("id", SmallInteger, primary_key=True, autoincrement=False, server_default=text("1")),
     Column("row_count", BigInteger, nullable=False, server_default=text("0")),
-    # The wallet versions that those rows told, and the latest time of them.
+    # How many wallet versions the pruned rows had, their highest id, and their latest time.
     Column("version_count", BigInteger, nullable=False, server_default=text("0")),
     Column("up_to_id", BigInteger, nullable=False, server_default=text("0")),
     Column("up_to_created_at", TIMESTAMP),
+    # There is only one row.
     CheckConstraint("id = 1", "id"),
     schema="wallet",
     postgresql_with={"fillfactor": "20"},
@@ -205,14 +209,14 @@ outbox_pruned = Table(
 idempotency_keys = Table(
     "idempotency_keys",
     metadata,
-    # Written with its reply, at the end of the transaction that began with a claim (an advisory lock) of the key.
+    # A transaction first claims the key with an advisory lock. At its end it writes the row, with the reply.
     Column("key", Text, primary_key=True),
     Column("request_hash", BYTEA, nullable=False),
     Column("reply_status", SmallInteger),
     Column("reply_headers", JSON),
     Column("reply_body", BYTEA),
-    _created_at(),
-    # Where retention finds old keys. BRIN: a few bytes for each 128 pages, and next to nothing to write.
+    now_column(),
+    # Retention finds old keys with it. BRIN takes a few bytes for each 128 pages, and is cheap to write.
     Index("idempotency_keys_created_at_idx", "created_at", postgresql_using="brin"),
     schema="wallet",
 )
