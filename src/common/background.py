@@ -14,7 +14,7 @@ log = structlog.get_logger()
 
 background_failures = Counter(
     "background_failures_total",
-    "How often a background task ended and was run again, by task.",
+    "Background tasks that ended and were run again, by task.",
     ("task",),
 )
 

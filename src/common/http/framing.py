@@ -1,4 +1,4 @@
-"""What a request's head must be that llhttp doesn't check."""
+"""Checks of a request's head that llhttp doesn't make."""
 
 import re
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ def check_fields(version: str, fields: Sequence[Field]) -> None:
     """Check the version, Host and Transfer-Encoding (RFC 9112, sections 2.3, 3.2 and 6.1).
 
     Raises:
-        BadRequest: the request is refused and the connection closed.
+        BadRequest: one of them is wrong.
     """
     if version not in {"1.1", "1.0"}:
         raise BadRequest("This server speaks HTTP/1.1.")
@@ -27,28 +27,30 @@ def check_fields(version: str, fields: Sequence[Field]) -> None:
     if len(first) < len(fields):
         host, coding = _all_of(b"host", fields), _all_of(b"transfer-encoding", fields)
     if version == "1.1" if host is None else not _is_host(host):
-        raise BadRequest("Host: send one, a name or an address with an optional port.")
+        raise BadRequest("Host: send one line, with a name or an address and an optional port.")
     if coding is not None and (coding.lower() != b"chunked" or version == "1.0"):
-        raise BadRequest("Transfer-Encoding: only chunked is known, and only to HTTP/1.1.")
+        raise BadRequest("Transfer-Encoding: send chunked only, and only with HTTP/1.1.")
 
 
 def check_size(target: bytes, fields: Sequence[Field]) -> None:
-    """Check that the head is not too large.
+    """Check the size of the head.
 
     Raises:
-        HeadersTooLarge: it is.
+        HeadersTooLarge: it is more than `HEAD_BYTES_MAX`.
     """
     if len(target) + sum(len(name) + len(value) + 4 for name, value in fields) > HEAD_BYTES_MAX:
         raise too_large()
 
 
 def too_large() -> HeadersTooLarge:
-    """Return the problem of a head past the limit."""
-    return HeadersTooLarge(f"The request line and the headers may have {HEAD_BYTES_MAX} bytes together.")
+    """Return the problem of a head that is over the limit."""
+    return HeadersTooLarge(
+        f"The request line and the headers may have {HEAD_BYTES_MAX} bytes together. Send fewer or shorter ones."
+    )
 
 
 def _all_of(wanted: bytes, fields: Sequence[Field]) -> bytes | None:
-    """Return all lines of a field as one, which is no host and no known coding if there are several."""
+    """Return all lines of a field as one value. Several lines make neither a valid host nor a known coding."""
     values = [value for name, value in fields if name == wanted]
     return b", ".join(values) if values else None
 

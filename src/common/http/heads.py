@@ -1,4 +1,4 @@
-"""What HTTP says of every request's head, for all routes alike (RFC 9110)."""
+"""Rules of HTTP for the heads of all requests (RFC 9110)."""
 
 from collections import Counter
 from collections.abc import Awaitable, Iterable
@@ -13,17 +13,17 @@ from common.problems import BadRequest
 Field = tuple[bytes, bytes]
 
 SINGLE_FIELDS: Final = frozenset({b"idempotency-key", b"content-type", b"content-length"})
-"""Fields of one value that a route reads: more than one line of them is refused."""
+"""Fields with one value that a route reads. A request with more than one line of such a field is refused."""
 LIST_FIELDS: Final = frozenset({b"if-match", b"if-none-match", b"content-encoding"})
-"""Fields that are lists and that a route reads: their lines are one list."""
+"""Fields with a list that a route reads. Their lines are joined to one list."""
 _IGNORED_IF_REPEATED: Final = frozenset({b"traceparent"})
 
 
 def one_line_each(fields: list[Field]) -> list[Field]:
-    """Return the request's fields with one line for each that a route reads, so that the first line has all of it.
+    """Return the request's fields with one line for each field that a route reads.
 
-    Lines of a list are joined (RFC 9110, section 5.3). A repeated `traceparent` is dropped, as a broken one is (Trace
-    Context, section 3.2.2).
+    The lines of a list are joined (RFC 9110, section 5.3). A repeated `traceparent` is dropped, like a malformed one
+    (Trace Context, section 3.2.2).
 
     Raises:
         BadRequest: a field of one value has more than one line (RFC 9110, section 5.3).
@@ -44,13 +44,13 @@ def _values(wanted: bytes, fields: Iterable[Field]) -> list[bytes]:
 
 
 class RequestHeads:
-    """ASGI middleware: a field has one line, and HEAD is a GET whose content the server leaves out (section 9.3.2)."""
+    """ASGI middleware: each field gets one line, and HEAD is a GET without the content (RFC 9110, section 9.3.2)."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-        """Pass the request on, or refuse it."""
+        """Pass the request to the application, or refuse it."""
         if scope["type"] != "http":
             return self.app(scope, receive, send)
         try:
@@ -62,7 +62,7 @@ class RequestHeads:
         return self.app(scope, receive, send)
 
     async def _get(self, scope: Scope, receive: Receive, send: Send) -> None:
-        # A copy: the server looks at its own when it leaves the content out.
+        # In a copy, since the server reads the method in its own scope to leave out the content.
         as_get = {**scope, "method": "GET"}
         try:
             await self.app(as_get, receive, send)

@@ -1,33 +1,33 @@
-"""Metrics that both APIs declare alike."""
+"""Metrics of HTTP servers: requests and connections."""
 
 from prometheus_client import Counter, Gauge, Histogram, disable_created_metrics
 
-# A gauge for each counter's birth says nothing that the counter doesn't.
+# Without a gauge for each counter's time of creation, which has no use here.
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
 http_request_duration_seconds = Histogram(
     "http_request_duration_seconds",
-    "Time from the request's first byte to the reply's last, by route template, method and status.",
+    "Time from the first byte of the request to the last byte of the reply, by route template, method and status.",
     ("method", "route", "status"),
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
 )
 
 http_requests_refused = Counter(
     "http_requests_refused_total",
-    "Requests answered 503 because too many were under way (overload) or time was up (deadline).",
+    "Requests answered 503: the process was at capacity (overload), or the request took too long (deadline).",
     ("reason",),
 )
 
 http_connections_open = Gauge(
     "http_connections_open",
-    "Connections that clients have to this server.",
+    "Open connections of clients to this server.",
     multiprocess_mode="livesum",
 )
 
 http_connections_ended = Counter(
     "http_connections_ended_total",
-    "Connections that the server ended, by reason: the head, the body or the reading of the reply took too long"
-    " (head-deadline, body-deadline, reply-stalled), what came was refused as HTTP (refused), or there were too many:"
-    " an idle one gave way to a new one (gave-way), or all were busy (at-capacity).",
+    "Connections that the server ended, by reason: the head or the body of a request came too late (head-deadline,"
+    " body-deadline), the client did not read its reply (reply-stalled), the request was not HTTP/1.1 (refused), a new"
+    " connection replaced an idle one (gave-way), or all connections were busy (at-capacity).",
     ("reason",),
 )

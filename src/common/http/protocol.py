@@ -1,8 +1,11 @@
-"""HTTP/1.1 on one connection: uvicorn's protocol on llhttp, made to keep to RFC 9112 where it doesn't.
+"""HTTP/1.1 on one connection: uvicorn's protocol on llhttp, stricter where RFC 9112 asks for it.
 
-What llhttp refuses stays refused. This adds: an offer to upgrade is ignored, and the request's body stays its body; the
-rules on Host, Transfer-Encoding and the version; deadlines; replies for a client that has shut down its sending side;
-problem documents. (docs/decisions/0015-http-framing.md)
+What llhttp refuses stays refused (docs/decisions/0015-http-framing.md). This module adds:
+- an offer to upgrade is ignored, and the body of its request stays a body
+- the rules on Host, Transfer-Encoding and the HTTP version
+- deadlines
+- replies to a client that has shut down its sending side
+- problem documents
 """
 
 from array import array
@@ -29,88 +32,88 @@ from common.problems import (
 _LINGER_SECONDS: Final = 1.0
 
 
-class _Trailers(list[tuple[bytes, bytes]]):
-    """Where the fields after a chunked body go: nowhere (RFC 9110, section 6.5.1)."""
+class _DiscardedFields(list[tuple[bytes, bytes]]):
+    """A list that discards the trailer fields after a chunked body (RFC 9110, section 6.5.1)."""
 
     def append(self, _: tuple[bytes, bytes]) -> None:
-        """Drop the field."""
+        """Discard the field."""
 
 
-_TRAILERS: Final = _Trailers()
+_DISCARDED: Final = _DiscardedFields()
 
 
 class HttpProtocol(HttpToolsProtocol):
-    """One connection.
+    """One connection, whose requests are answered in their order.
 
-    Requests on it are answered in their order. Once it has to end, what has come whole is answered first, then the
-    reason is told, and nothing that comes later is looked at.
+    When the connection has to end, complete requests are answered first. Then the client gets the reason. Later bytes
+    are ignored.
 
     Args:
-        connections: of this process.
+        connections: all connections of this process.
         options: uvicorn's own.
     """
 
     def __init__(self, *, connections: Connections, **options: Any) -> None:
         super().__init__(**options)
-        # Of the request whose head is coming; the trailers of one whose head has come, or before the first.
-        self.headers = _TRAILERS
+        # The fields of the head that is being parsed. After the head, fields are trailers and discarded.
+        self.headers = _DISCARDED
         self._connections = connections
         self._bounds = connections.bounds
-        # Requests whose head has come and whose reply hasn't gone.
-        self._unanswered = 0
+        # Requests whose head is complete and whose reply isn't.
+        self._unanswered_count = 0
         self._deadline: float | None = None
-        self._waits_since = 0.0
+        self._waiting_since = 0.0
         self._offers_upgrade = False
         self._head_bytes = self._segment_bytes = 0
-        self._last_words: bytes | None = None
+        self._final_reply: bytes | None = None
         self._unread_bytes = 0
         self._unread_since = 0.0
 
     # The connection
 
     def connection_made(self, transport: Any) -> None:
-        """Take the connection in, or answer 503 where there is no room for it."""
+        """Accept the connection, or answer 503 if the process is at capacity."""
         super().connection_made(transport)
         if self._connections.add(self):
             self._unread_since = self.loop.time()
-            self._wait(self._bounds.head_deadline_seconds)
+            self._await_request(self._bounds.head_deadline_seconds)
             return
-        self._last_words = b""
-        transport.write(self._document(Unavailable("The server has as many connections as it may. Retry later.")))
+        self._final_reply = b""
+        transport.write(self._encode(Unavailable("The server is at capacity. Retry later.")))
         transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the connection."""
+        """Discard the connection."""
         self._connections.discard(self)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Parse what came, unless the connection is ending."""
-        if self._last_words is not None:
+        """Parse the bytes, unless the connection is ending."""
+        if self._final_reply is not None:
             return
         self._segment_bytes = len(data)
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as offer:
-            self._go_on_without_upgrade(memoryview(data)[offer.args[0] :])
+            self._parse_without_upgrade(memoryview(data)[offer.args[0] :])
         except httptools.HttpParserError as error:
-            self._refuse(error)
+            self._refuse_unparsed(error)
         else:
-            if self.headers is not _TRAILERS:
+            if self.headers is not _DISCARDED:
                 self._head_bytes += len(data)
-                if not self._unanswered:
-                    self._deadline = self._waits_since + self._bounds.head_deadline_seconds
+                if not self._unanswered_count:
+                    self._deadline = self._waiting_since + self._bounds.head_deadline_seconds
                 if self._head_bytes > HEAD_BYTES_MAX:
-                    self._end(self._refusal(too_large()))
+                    self._refuse(too_large())
 
     def eof_received(self) -> bool:  # type: ignore[override]
-        """Answer what has come whole though the client sends no more (RFC 9112, section 9.6); return True meanwhile."""
-        if self._last_words is None:
-            self._end(b"")
-        return self._unanswered > 0
+        """Answer complete requests though the client sends no more (RFC 9112, section 9.6); return True meanwhile."""
+        if self._final_reply is None:
+            self._finish(b"")
+        return self._unanswered_count > 0
 
-    def look(self, now: float) -> None:
-        """End the connection if it is late; `now` is the event loop's time in seconds."""
+    def check(self, now: float) -> None:
+        """End the connection if a deadline has passed; `now` is the event loop's time in seconds."""
         unread_bytes = self._count_unread()
         if not unread_bytes or unread_bytes < self._unread_bytes:
             self._unread_since = now
@@ -122,65 +125,65 @@ class HttpProtocol(HttpToolsProtocol):
             self._on_deadline()
 
     def _count_unread(self) -> int:
-        """Return how much of the replies waits: 0, or what is here and with the kernel, which takes much at once."""
-        here: int = self.transport.get_write_buffer_size()
-        if not here:
+        """Return how many bytes wait for the client, with those of the kernel; 0 if the write buffer is empty."""
+        in_buffer: int = self.transport.get_write_buffer_size()
+        if not in_buffer:
             return 0
-        with_kernel = array("i", [0])
+        in_kernel = array("i", [0])
         with suppress(OSError):
-            ioctl(self.transport.get_extra_info("socket").fileno(), TIOCOUTQ, with_kernel)
-        return here + with_kernel[0]
+            ioctl(self.transport.get_extra_info("socket").fileno(), TIOCOUTQ, in_kernel)
+        return in_buffer + in_kernel[0]
 
     def idle_since(self) -> float | None:
-        """Return since when the connection waits for a request, in the event loop's seconds; None: it doesn't."""
-        if self._unanswered or self._deadline is None or self.transport.get_write_buffer_size():
+        """Return since when the connection has been idle, in the event loop's seconds, or None if it is not idle."""
+        if self._unanswered_count or self._deadline is None or self.transport.get_write_buffer_size():
             return None
-        return self._waits_since
+        return self._waiting_since
 
-    def give_way(self) -> None:
-        """Close the connection, which waits for a request."""
-        self._last_words, self._deadline = b"", None
+    def close_idle(self) -> None:
+        """Close the connection, which is idle."""
+        self._final_reply, self._deadline = b"", None
         self.transport.close()
 
     def _on_deadline(self) -> None:
-        if self._last_words is not None:
+        if self._final_reply is not None:
             self.transport.abort()
-        elif not self._unanswered:
-            is_in_head = self.headers is not _TRAILERS
+        elif not self._unanswered_count:
+            is_in_head = self.headers is not _DISCARDED
             if is_in_head or self.cycle is None:
                 self._connections.count_end("head-deadline")
-            self._end(self._document(_too_late("head", self._bounds.head_deadline_seconds)) if is_in_head else b"")
+            self._finish(self._encode(_timed_out("head", self._bounds.head_deadline_seconds)) if is_in_head else b"")
         elif self.cycle.more_body and not self.flow.read_paused:
             self._connections.count_end("body-deadline")
-            self._end(self._document(_too_late("body", self._bounds.body_deadline_seconds)))
+            self._finish(self._encode(_timed_out("body", self._bounds.body_deadline_seconds)))
 
     # The parser's callbacks
 
     def on_headers_complete(self) -> None:
-        """Begin to answer a request whose head has come and is as it must be."""
+        """Begin to answer a request whose head is complete and correct."""
         if self.parser.should_upgrade():
             self._offers_upgrade = True
             if self.parser.get_method() == b"CONNECT":
-                raise MethodNotAllowed("This server is no proxy.")
+                raise MethodNotAllowed("This server is not a proxy.")
             return
         check_fields(self.parser.get_http_version(), self.headers)
         if self._head_bytes + self._segment_bytes > HEAD_BYTES_MAX:
             check_size(self.url, self.headers)
         super().on_headers_complete()
-        self.headers = _TRAILERS
+        self.headers = _DISCARDED
         self._head_bytes = 0
-        self._unanswered += 1
+        self._unanswered_count += 1
         self._deadline = self.loop.time() + self._bounds.body_deadline_seconds
 
     def on_message_complete(self) -> None:
-        """Note that the whole request has come."""
+        """Tell the application that the request is complete."""
         if not self._offers_upgrade and not self.cycle.response_complete:
             self.cycle.more_body = False
             self.cycle.message_event.set()
 
     def on_response_complete(self) -> None:
-        """Go on with the next request, or wait for it, or end: as uvicorn does, without a timer for each reply."""
-        self._unanswered -= 1
+        """Start the next request, wait for it, or close. Uvicorn does the same, but with a timer for each reply."""
+        self._unanswered_count -= 1
         self.server_state.total_requests += 1
         if self.transport.is_closing():
             self._deadline = None
@@ -188,22 +191,24 @@ class HttpProtocol(HttpToolsProtocol):
         self.flow.resume_reading()
         if self.pipeline:
             self._start_asgi_task(*self.pipeline.pop())
-        elif self._last_words is not None:
-            self._say_last_words()
+        elif self._final_reply is not None:
+            self._send_final_reply()
         else:
-            self._wait(self.timeout_keep_alive if self.headers is _TRAILERS else self._bounds.head_deadline_seconds)
+            self._await_request(
+                self.timeout_keep_alive if self.headers is _DISCARDED else self._bounds.head_deadline_seconds
+            )
 
     # Parts
 
-    def _wait(self, seconds: float) -> None:
-        self._waits_since = self.loop.time()
-        self._deadline = self._waits_since + min(seconds, self._bounds.head_deadline_seconds)
+    def _await_request(self, seconds: float) -> None:
+        self._waiting_since = self.loop.time()
+        self._deadline = self._waiting_since + min(seconds, self._bounds.head_deadline_seconds)
 
-    def _go_on_without_upgrade(self, rest: memoryview) -> None:
-        """Parse a request again without its offer to upgrade, and then the `rest`, which is its body and what follows.
+    def _parse_without_upgrade(self, rest: memoryview) -> None:
+        """Parse the request again without its offer to upgrade, and then `rest`, the bytes after its head.
 
-        llhttp takes what follows such a request as another protocol's. A server may ignore the offer (RFC 9110,
-        section 7.8): the request is then as if it had not been made.
+        llhttp takes these bytes for another protocol. A server may ignore the offer (RFC 9110, section 7.8), and then
+        the request is the same as one without an offer.
         """
         try:
             while True:
@@ -218,53 +223,52 @@ class HttpProtocol(HttpToolsProtocol):
                 else:
                     return
         except httptools.HttpParserError as error:
-            self._refuse(error)
+            self._refuse_unparsed(error)
 
     def _head_without_upgrade(self) -> bytes:
         version = self.parser.get_http_version().encode()
         fields = [name + b": " + value for name, value in self.headers if name != b"upgrade"]
         return b"\r\n".join([self.parser.get_method() + b" " + self.url + b" HTTP/" + version, *fields, b"", b""])
 
-    def _refuse(self, error: httptools.HttpParserError) -> None:
-        """Answer what llhttp or a check of ours refused; `_end` what has come before it."""
+    def _refuse_unparsed(self, error: httptools.HttpParserError) -> None:
+        """Refuse what llhttp or one of the checks here has refused."""
         cause = error.__context__
-        self._end(self._refusal(cause if isinstance(cause, Problem) else BadRequest(f"This is not HTTP/1.1: {error}.")))
+        self._refuse(cause if isinstance(cause, Problem) else BadRequest(f"This is not HTTP/1.1: {error}."))
 
-    def _refusal(self, problem: Problem) -> bytes:
+    def _refuse(self, problem: Problem) -> None:
         self._connections.count_end("refused")
-        return self._document(problem)
+        self._finish(self._encode(problem))
 
-    def _end(self, last_words: bytes) -> None:
-        """Take no more requests: answer what has come whole, then say `last_words` and close.
+    def _finish(self, final_reply: bytes) -> None:
+        """Accept no more requests, answer the complete ones, then send `final_reply` and close.
 
-        What has come in part is dropped: it has not begun if it stands behind another, else its reader is told that
-        the client has left.
+        An incomplete request is dropped. If the application already reads it, the application gets a disconnect.
         """
-        self._last_words, self._deadline = last_words, None
+        self._final_reply, self._deadline = final_reply, None
         cycle = self.cycle
-        if self._unanswered and cycle.more_body and not cycle.response_complete:
-            self._unanswered -= 1
+        if self._unanswered_count and cycle.more_body and not cycle.response_complete:
+            self._unanswered_count -= 1
             if self.pipeline:
                 self.pipeline.popleft()
             else:
                 cycle.disconnected = True
                 cycle.message_event.set()
                 if cycle.response_started:
-                    self._last_words = b""
-        if not self._unanswered:
-            self._say_last_words()
+                    self._final_reply = b""
+        if not self._unanswered_count:
+            self._send_final_reply()
 
-    def _say_last_words(self) -> None:
-        """Write them and close in stages, so that a reset doesn't overtake them (RFC 9112, section 9.6)."""
-        if not self._last_words or self.transport.is_closing():
+    def _send_final_reply(self) -> None:
+        """Send it and close in stages, so that a TCP reset doesn't overtake it (RFC 9112, section 9.6)."""
+        if not self._final_reply or self.transport.is_closing():
             self.transport.close()
             return
-        self.transport.write(self._last_words)
+        self.transport.write(self._final_reply)
         self.transport.write_eof()
         self.flow.resume_reading()
         self._deadline = self.loop.time() + _LINGER_SECONDS
 
-    def _document(self, problem: Problem) -> bytes:
+    def _encode(self, problem: Problem) -> bytes:
         body = problem.body(quote(self.scope.get("path", "")) if self.scope else "")
         headers = {
             "content-type": MEDIA_TYPE,
@@ -279,10 +283,10 @@ class HttpProtocol(HttpToolsProtocol):
 
 def _new_parser(target: HttpProtocol) -> httptools.HttpRequestParser:
     parser = httptools.HttpRequestParser(target)
-    # As uvicorn has it: what follows a request that closes the connection is skipped.
+    # As in uvicorn: bytes after a request that closes the connection are ignored.
     parser.set_dangerous_leniencies(lenient_data_after_close=True)
     return parser
 
 
-def _too_late(what: str, seconds: float) -> RequestTimeout:
-    return RequestTimeout(f"The request's {what} did not come within {seconds:g} seconds. Send it again.")
+def _timed_out(what: str, seconds: float) -> RequestTimeout:
+    return RequestTimeout(f"The request's {what} did not arrive within {seconds:g} seconds. Send the request again.")

@@ -1,4 +1,4 @@
-"""How every HTTP server here is run: those of the APIs and the workers' ops servers."""
+"""The options of all HTTP servers: those of the APIs and the workers' ops servers."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,10 +13,10 @@ from common.http.protocol import HttpProtocol
 
 
 def server_options(bounds: ConnectionBounds, *, descriptors_kept: int = 0) -> dict[str, Any]:
-    """Return uvicorn's options that all servers share; they can be pickled for worker processes.
+    """Return the options of uvicorn that all servers share. They can be pickled for worker processes.
 
     Args:
-        bounds: of the connections; there are fewer of them where RLIMIT_NOFILE leaves no more.
+        bounds: of the connections. RLIMIT_NOFILE may allow fewer connections.
         descriptors_kept: open files that the process needs for its own connections.
 
     Raises:
@@ -37,15 +37,15 @@ def server_options(bounds: ConnectionBounds, *, descriptors_kept: int = 0) -> di
 
 
 class BackgroundServer(uvicorn.Server):
-    """A server inside a worker's own event loop, which leaves the signals to the worker."""
+    """A server in a worker's event loop. The worker handles the signals."""
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Do nothing: the worker handles the signals."""
+        """Capture no signal."""
         yield
 
 
 def background_server(app: ASGIApp, host: str, port: int, bounds: ConnectionBounds | None = None) -> BackgroundServer:
-    """Return a server of `app` for a loop that runs; without `bounds`, as an ops server has them."""
+    """Return a server of `app` for a running event loop; the default `bounds` are those of an ops server."""
     options = server_options(bounds or ConnectionBounds())
     return BackgroundServer(uvicorn.Config(app, host=host, port=port, lifespan="off", **options))
