@@ -1,4 +1,4 @@
-"""A background task goes on whatever happens to it, and ends with its block."""
+"""A background task is run again whenever it ends, until its block ends."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -18,7 +18,7 @@ Eventually = Callable[..., Awaitable[Any]]
 
 @pytest.fixture
 def seen(monkeypatch: pytest.MonkeyPatch) -> LogCapture:
-    """What is logged; tasks are run again at once."""
+    """The log's entries. Tasks are run again at once."""
     seen = LogCapture()
     log = structlog.wrap_logger(None, processors=[seen], wrapper_class=structlog.make_filtering_bound_logger(0))
     monkeypatch.setattr(background, "log", log)
@@ -66,7 +66,7 @@ async def test_a_task_that_ends_is_logged_counted_and_run_again(
     assert REGISTRY.get_sample_value("background_failures_total", {"task": name}) == 2
 
 
-async def test_a_task_ends_with_its_block_and_what_the_block_raised_comes_out(seen: LogCapture) -> None:
+async def test_a_task_ends_with_its_block_and_the_blocks_error_is_raised(seen: LogCapture) -> None:
     cleaned = asyncio.Event()
 
     async def work() -> None:

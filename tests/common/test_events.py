@@ -75,7 +75,7 @@ def test_an_encoded_event_says_its_type_and_its_schema_version(
     assert all(isinstance(change["balance_after"], str) for change in document["wallets"])
 
 
-def test_a_field_of_a_later_time_is_ignored() -> None:
+def test_an_unknown_field_is_ignored() -> None:
     assert decode({**a_funding(), "colour": "green"}) == decode(a_funding())
 
 

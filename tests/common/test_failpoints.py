@@ -40,7 +40,7 @@ def test_nothing_is_armed_by_an_empty_value() -> None:
     ["relay.claimed", "relay.claimed=", "relay.claimed=die", "relay.claimed=kill@0", "relay.claimed=pause",
      "relay.claimed=pause:-1", "relay.claimed=kill:3", "relay.claimd=kill", "relay.claimed=kill,api.locked=kill"],
 )  # fmt: skip
-def test_what_can_not_be_read_is_refused(text: str) -> None:
+def test_a_malformed_failpoint_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="FAILPOINTS"):
         parse(text)
 

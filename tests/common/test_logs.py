@@ -24,7 +24,7 @@ except ValueError:
 
 
 def logged(form: str, *, terminal: bool = False, **environment: str) -> str:
-    """Return what a process logs to a file or to a terminal."""
+    """Return what a process writes to a file or a terminal."""
     clean = {name: value for name, value in os.environ.items() if name not in {"NO_COLOR", "FORCE_COLOR"}}
     environment = {**clean, "TERM": "xterm", **environment}
     command = [sys.executable, "-c", SCRIPT.replace("FORMAT", repr(form))]
@@ -35,7 +35,7 @@ def logged(form: str, *, terminal: bool = False, **environment: str) -> str:
         child = subprocess.Popen(command, env=environment, stderr=theirs)
         os.close(theirs)
         output = b""
-        # At its end Linux says EIO.
+        # When the child has ended, Linux raises EIO.
         try:
             while chunk := os.read(ours, 65536):
                 output += chunk
@@ -66,7 +66,7 @@ def test_only_a_terminal_gets_colours_and_no_color_is_honoured(
 
 
 @pytest.mark.parametrize("form", ["json", "console"])
-def test_nothing_from_outside_is_logged_raw(form: str) -> None:
+def test_control_characters_from_outside_are_logged_as_escapes(form: str) -> None:
     lines = logged(form)
     assert not {"\x1b", "\x9b", "\x07", "\u202e", "\x7f"} & set(lines)
     assert "31m" in lines
@@ -75,13 +75,13 @@ def test_nothing_from_outside_is_logged_raw(form: str) -> None:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The time in seconds, to be set."""
+    """The clock in seconds, which the test sets."""
     now = [1000.0]
     monkeypatch.setattr("common.rate_limited_logs.monotonic", lambda: now[0])
     return now
 
 
-def test_a_library_repeats_no_line_within_five_seconds_and_what_it_says_of_itself_is_let_through(
+def test_a_librarys_warning_is_logged_once_in_five_seconds_and_its_information_always(
     clock: list[float],
 ) -> None:
     repetitions = logs._RepetitionFilter(logging.WARNING)

@@ -27,7 +27,7 @@ MINOR = st.integers(1, MINOR_MAX)
 @example("EUR", 2**53 + 1)
 @example("JPY", 1)
 @example("BHD", 1)
-def test_every_amount_of_every_currency_comes_back_as_it_went(currency: str, minor: int) -> None:
+def test_every_amount_of_every_currency_survives_the_round_trip(currency: str, minor: int) -> None:
     assert to_minor(to_major(minor, currency), currency) == minor
 
 
@@ -93,13 +93,13 @@ def test_everything_else_is_refused_as_an_amount_and_never_raises_another_error(
         assert minor == Fraction(amount) * 100
 
 
-def test_zero_is_no_amount_but_a_balance() -> None:
+def test_zero_is_a_balance_but_not_an_amount() -> None:
     with pytest.raises(AmountError, match="more than zero"):
         to_minor("0.00", "EUR")
     assert balance_to_minor("0.00", "EUR") == 0
 
 
-def test_an_amount_past_what_a_balance_holds_is_told_the_limit() -> None:
+def test_the_message_for_an_amount_past_the_limit_names_the_limit() -> None:
     with pytest.raises(AmountError, match=re.escape("at most 92233720368547758.07")):
         to_minor("92233720368547758.08", "EUR")
 
@@ -110,7 +110,7 @@ def test_the_exponent_is_that_of_iso_4217(currency: str, exponent: int) -> None:
 
 
 @pytest.mark.parametrize("code", ["", "eur", "Eur", "EURO", "EU", "€", "978", " EUR", "EUR\n", *WITHOUT_MINOR_UNITS])
-def test_what_is_no_currency_to_keep_money_in_is_refused(code: str) -> None:
+def test_a_code_that_is_no_currency_with_minor_units_is_refused(code: str) -> None:
     with pytest.raises(UnknownCurrencyError):
         exponent_of(code)
 
@@ -145,6 +145,6 @@ def test_an_amount_without_its_zeros_is_the_same_amount(currency: str, minor: in
 @example(".0")
 @example("01.0")
 @example("-1.0")
-def test_what_is_no_plain_decimal_keeps_its_zeros(text: str) -> None:
+def test_a_text_that_is_not_a_plain_decimal_keeps_its_zeros(text: str) -> None:
     if not re.fullmatch(r"(0|[1-9][0-9]*)\.[0-9]+", text):
         assert without_zeros(text) == text

@@ -7,7 +7,7 @@ from common.rate_limited_logs import RateLimitedLog
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The time in seconds, to be set."""
+    """The clock in seconds, which the test sets."""
     now = [1000.0]
     monkeypatch.setattr("common.rate_limited_logs.monotonic", lambda: now[0])
     return now
@@ -25,7 +25,7 @@ def log(seen: LogCapture) -> RateLimitedLog:
     )
 
 
-def test_a_line_that_each_request_causes_is_written_once_in_five_seconds_and_counts_the_others(
+def test_a_line_that_each_request_causes_is_written_once_in_five_seconds_with_the_count_of_the_suppressed(
     log: RateLimitedLog, seen: LogCapture, clock: list[float]
 ) -> None:
     for _ in range(320):
@@ -54,7 +54,7 @@ def test_another_event_and_another_error_have_a_line_of_their_own(
     assert isinstance(seen.entries[1]["exc_info"], ValueError)
 
 
-def test_the_kinds_that_are_remembered_are_bounded(log: RateLimitedLog, clock: list[float]) -> None:
+def test_the_number_of_remembered_kinds_is_bounded(log: RateLimitedLog, clock: list[float]) -> None:
     assert clock
     for number in range(3000):
         event = f"event-{number}"

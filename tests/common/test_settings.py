@@ -46,7 +46,7 @@ SERVERS: dict[str, Any] = {
         (HistoryApiSettings, {"history_pool_timeout_seconds": 11}, ("HISTORY_POOL_TIMEOUT", "REQUEST_DEADLINE")),
     ],
 )
-def test_settings_that_do_not_fit_each_other_are_refused_and_both_are_named(
+def test_settings_that_break_an_order_rule_are_refused_with_both_names(
     settings: Callable[..., Any], changes: dict[str, Any], names: tuple[str, str]
 ) -> None:
     with pytest.raises(ValidationError) as refused:
@@ -56,11 +56,11 @@ def test_settings_that_do_not_fit_each_other_are_refused_and_both_are_named(
 
 
 @pytest.mark.parametrize("settings", [RelaySettings, WalletApiSettings, HistoryApiSettings, ConsumerSettings])
-def test_settings_as_they_come_fit_each_other(settings: Callable[..., Any]) -> None:
+def test_the_default_settings_obey_the_order_rules(settings: Callable[..., Any]) -> None:
     settings(**SERVERS)
 
 
-def test_settings_that_are_moved_together_fit() -> None:
+def test_settings_that_are_changed_together_obey_the_order_rules() -> None:
     RelaySettings(**SERVERS, relay_poll_first_seconds=1, relay_poll_longest_seconds=1)
     RelaySettings(**SERVERS, kafka_topic_retention_ms=86_400_000, outbox_retention_days=1)
     WalletApiSettings(**SERVERS, request_deadline_seconds=90, pool_timeout_seconds=60)
@@ -72,6 +72,6 @@ def test_publishing_ends_before_postgresql_ends_the_session() -> None:
 
 
 @pytest.mark.parametrize("parameter", ["sslmode=require", "application_name=x", "statement_cache_size=0"])
-def test_a_url_with_a_parameter_that_is_not_known_is_bad_configuration_that_names_it(parameter: str) -> None:
+def test_a_url_with_an_unknown_parameter_is_refused_with_its_name(parameter: str) -> None:
     with pytest.raises(ValidationError, match=f"has the parameter {parameter.partition('=')[0]}; known are host, "):
         WalletApiSettings(database_url=f"postgresql://ada@localhost/wallet?{parameter}")

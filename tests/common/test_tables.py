@@ -1,4 +1,4 @@
-"""What the database itself refuses, whatever the code does."""
+"""What the tables' constraints and triggers refuse."""
 
 from collections.abc import AsyncIterator
 from uuid import UUID, uuid4
@@ -98,7 +98,7 @@ UPSERT = """INSERT INTO wallet.wallet_transactions SELECT * FROM wallet.wallet_t
         UPSERT,
     ],
 )
-async def test_the_ledger_refuses_every_change_aloud_even_one_of_no_rows(
+async def test_the_ledger_refuses_every_change_with_an_error_even_one_of_no_rows(
     database: asyncpg.Connection, statement: str, with_rows: bool
 ) -> None:
     if with_rows:
@@ -176,7 +176,7 @@ NEW_ID = "gen_random_uuid()"
         ),
     ],
 )
-async def test_a_row_that_cannot_be_is_refused_by_its_check(
+async def test_an_invalid_row_is_refused_by_its_check(
     database: asyncpg.Connection, statement: str, constraint: str
 ) -> None:
     with pytest.raises(asyncpg.CheckViolationError) as error:

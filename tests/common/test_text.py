@@ -12,7 +12,7 @@ ANY_TEXT = st.text(st.characters(exclude_categories=[]))
 
 
 @given(ANY_TEXT)
-def test_text_is_taken_as_it_is_or_cannot_be_stored(value: str) -> None:
+def test_text_is_accepted_unchanged_or_cannot_be_stored(value: str) -> None:
     is_storable = "\x00" not in value and not any("\ud800" <= letter <= "\udfff" for letter in value)
     try:
         assert check_text(value) == value
@@ -22,7 +22,7 @@ def test_text_is_taken_as_it_is_or_cannot_be_stored(value: str) -> None:
 
 
 @given(ANY_TEXT)
-def test_a_user_id_that_is_taken_can_be_stored_and_seen(value: str) -> None:
+def test_an_accepted_user_id_can_be_stored_and_seen(value: str) -> None:
     try:
         assert check_user_id(value) == value
     except ValueError:
@@ -35,7 +35,7 @@ def test_a_user_id_that_is_taken_can_be_stored_and_seen(value: str) -> None:
 @pytest.mark.parametrize(
     "value", ["a", "a" * 64, "ada@example.org", "a/b", "a%2Fb", "a?b#c", "..", "李", "é", "😀", "'"]
 )
-def test_visible_characters_of_any_script_make_a_user_id(value: str) -> None:
+def test_a_user_id_may_have_visible_characters_of_any_script(value: str) -> None:
     assert check_user_id(value) == value
 
 
@@ -58,7 +58,7 @@ def test_visible_characters_of_any_script_make_a_user_id(value: str) -> None:
         "\ufeff",
     ],
 )
-def test_what_nobody_sees_makes_no_user_id(value: str) -> None:
+def test_a_user_id_with_an_invisible_character_is_refused(value: str) -> None:
     with pytest.raises(ValueError, match="1 to 64 visible characters"):
         check_user_id(value)
 
@@ -69,7 +69,7 @@ PIECES = st.sampled_from(
 
 
 @given(st.lists(PIECES | ANY_TEXT, max_size=5).map("".join))
-def test_a_user_id_that_may_be_made_is_reached_by_its_path_seen_and_not_mixed_up(value: str) -> None:
+def test_a_new_user_id_can_be_requested_by_its_path_seen_and_told_from_others(value: str) -> None:
     try:
         assert check_new_user_id(value) == value
     except ValueError:
@@ -77,7 +77,7 @@ def test_a_user_id_that_may_be_made_is_reached_by_its_path_seen_and_not_mixed_up
     assert check_user_id(value) == value
     for path in (f"/users/{quote(value, safe='')}/wallets", f"/history/users/{quote(value, safe='')}"):
         assert unquote(httpx.URL(f"http://wallet.test{path}").raw_path.decode()) == unquote(path)
-    # Also where somebody leaves the slashes as they are.
+    # A client need not encode the slashes.
     assert httpx.URL(f"http://wallet.test/users/{quote(value)}").raw_path.decode() == f"/users/{quote(value)}"
     assert unicodedata.normalize("NFC", value) == value
 
@@ -110,7 +110,7 @@ def test_a_user_id_that_may_be_made_is_reached_by_its_path_seen_and_not_mixed_up
         "a b",
     ],
 )
-def test_an_id_that_clients_lose_or_eyes_cannot_tell_is_not_made(value: str) -> None:
+def test_a_new_user_id_that_paths_change_or_people_confuse_is_refused(value: str) -> None:
     with pytest.raises(ValueError, match="must"):
         check_new_user_id(value)
 
@@ -119,5 +119,5 @@ def test_an_id_that_clients_lose_or_eyes_cannot_tell_is_not_made(value: str) -> 
     "value",
     ["a", "a/b", "a.", ".a", "...", "a..b", "a\\b", "a%2Fb", "%2e", "a;b", "x/wallets", "李", "é", "😀", "?"],
 )
-def test_every_other_id_is_made(value: str) -> None:
+def test_every_other_new_user_id_is_accepted(value: str) -> None:
     assert check_new_user_id(value) == value

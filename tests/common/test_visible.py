@@ -22,20 +22,20 @@ OBEYED = [
 ]
 
 
-def test_text_stays_as_it_is() -> None:
+def test_harmless_text_stays_unchanged() -> None:
     assert visible(PLAIN) == PLAIN
     assert visible_json(json.dumps(PLAIN, ensure_ascii=False)) == json.dumps(PLAIN, ensure_ascii=False)
 
 
 @pytest.mark.parametrize("text", OBEYED, ids=ascii)
-def test_what_a_terminal_would_obey_is_seen_instead(text: str) -> None:
+def test_a_terminals_control_sequences_become_visible(text: str) -> None:
     assert visible(text).isprintable()
     document = json.dumps({"a": text}, ensure_ascii=False)
     assert visible_json(document).isprintable()
     assert json.loads(visible_json(document)) == {"a": text}
 
 
-def test_no_control_character_but_tab_and_newline_gets_through() -> None:
+def test_of_control_characters_only_tab_and_newline_stay() -> None:
     everything = "".join(map(chr, range(0x110000)))
     left = {letter for letter in visible(everything) if unicodedata.category(letter) in {"Cc", "Cs", "Zl", "Zp"}}
     assert left == {"\t", "\n"}

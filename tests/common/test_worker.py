@@ -17,7 +17,7 @@ async def ready(health: Health) -> httpx.Response:
         return await client.get("/ready")
 
 
-async def test_a_warning_is_seen_in_readiness_and_takes_nothing_out() -> None:
+async def test_a_worker_with_a_warning_is_ready_and_shows_it() -> None:
     health = Health({"database": "ok"})
     health.warn("topic", "cleanup.policy is compact")
     answer = await ready(health)
@@ -27,7 +27,7 @@ async def test_a_warning_is_seen_in_readiness_and_takes_nothing_out() -> None:
     assert (await ready(health)).status_code == 503
 
 
-async def test_a_worker_that_fails_for_good_ends_with_a_line_in_the_log(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_worker_that_fails_ends_with_a_line_in_the_log(monkeypatch: pytest.MonkeyPatch) -> None:
     async def work() -> None:
         await asyncio.sleep(0)
         raise ZeroDivisionError

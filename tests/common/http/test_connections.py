@@ -1,4 +1,4 @@
-"""How long a connection may keep a server waiting, and how many of them there may be."""
+"""The bounds of connections: how many, and how long each may keep the server waiting."""
 
 import asyncio
 import json
@@ -21,7 +21,7 @@ LARGE_BYTES = 20_000_000
 
 
 class Steered:
-    """An application whose requests wait until they are let go; `/now` and `/early` don't."""
+    """An application whose requests wait for `let_go`, except those of `/now` and `/early`."""
 
     def __init__(self) -> None:
         self.let_go = False
@@ -68,7 +68,7 @@ def small_port(request: pytest.FixtureRequest, app: Steered) -> Iterator[int]:
 
 @pytest.fixture
 def ended() -> Callable[[str], float]:
-    """How many connections servers have ended since the test began, for a reason."""
+    """How many connections servers have ended for a reason since the test began."""
 
     def count(reason: str) -> float:
         return REGISTRY.get_sample_value("http_connections_ended_total", {"reason": reason}) or 0
@@ -98,7 +98,7 @@ def trickle(client: Client) -> None:
 TIMEOUT = (408, "request-timeout")
 
 
-def test_a_connection_that_says_nothing_is_closed(port: int, ended: Callable[[str], float]) -> None:
+def test_a_connection_that_sends_nothing_is_closed(port: int, ended: Callable[[str], float]) -> None:
     with Client(port) as client:
         assert client.closed()
     assert ended("head-deadline") == 1
@@ -123,7 +123,7 @@ def test_a_head_that_does_not_end_is_answered_408(port: int, before: bytes, ende
     assert ended("head-deadline") == 1
 
 
-def test_a_head_that_comes_a_byte_at_a_time_is_bounded_all_the_same(port: int) -> None:
+def test_a_head_that_arrives_byte_by_byte_has_the_same_deadline(port: int) -> None:
     with Client(port) as client:
         client.socket.settimeout(0.05)
         began = time.monotonic()
@@ -151,7 +151,7 @@ def test_a_body_that_does_not_end_is_answered_408_and_its_request_does_not_run(
     assert (app.bodies, ended("body-deadline")) == ([], 1)
 
 
-def test_a_body_that_goes_on_after_its_answer_is_bounded(port: int) -> None:
+def test_a_body_that_goes_on_after_its_reply_has_a_deadline(port: int) -> None:
     with Client(port) as client:
         client.send(request("POST /early HTTP/1.1", ["Content-Length: 1000000"]))
         assert client.reply().body == b"/early"
@@ -159,7 +159,7 @@ def test_a_body_that_goes_on_after_its_answer_is_bounded(port: int) -> None:
             trickle(client)
 
 
-def test_an_answer_that_takes_longer_than_the_deadlines_of_the_request_is_given(port: int, app: Steered) -> None:
+def test_a_reply_may_take_longer_than_the_deadlines_of_the_request(port: int, app: Steered) -> None:
     with Client(port) as client:
         client.send(post("/wait", b"body"))
         until(lambda: app.begun == 1)
@@ -169,7 +169,9 @@ def test_an_answer_that_takes_longer_than_the_deadlines_of_the_request_is_given(
         assert client.send(post("/now")).reply().body == b"/now"
 
 
-def test_a_client_that_does_not_read_its_reply_is_cut_off(port: int, ended: Callable[[str], float]) -> None:
+def test_the_connection_of_a_client_that_does_not_read_its_reply_is_closed(
+    port: int, ended: Callable[[str], float]
+) -> None:
     with Client(port, receive_bytes=4096) as client:
         client.send(post("/large"))
         until(lambda: ended("reply-stalled") == 1)
@@ -192,7 +194,7 @@ def test_a_client_that_reads_its_reply_slowly_gets_all_of_it(port: int) -> None:
 
 
 @pytest.mark.parametrize("path", ["/now", "/wait", "/large"])
-def test_a_client_that_has_shut_down_its_sending_side_gets_its_whole_answer(port: int, app: Steered, path: str) -> None:
+def test_a_client_that_has_shut_down_its_sending_side_gets_its_whole_reply(port: int, app: Steered, path: str) -> None:
     with Client(port) as client:
         client.send(post(path, b"body")).finish()
         until(lambda: app.begun == 1)
@@ -202,7 +204,7 @@ def test_a_client_that_has_shut_down_its_sending_side_gets_its_whole_answer(port
     assert app.bodies == [b"body"]
 
 
-def test_all_requests_that_came_before_the_end_are_answered(port: int, app: Steered) -> None:
+def test_all_requests_before_the_end_of_the_input_are_answered(port: int, app: Steered) -> None:
     with Client(port) as client:
         client.send(post("/wait") + post("/now") + post("/early")).finish()
         until(lambda: app.begun == 1)
@@ -221,7 +223,9 @@ def test_all_requests_that_came_before_the_end_are_answered(port: int, app: Stee
     ids=["line", "head", "body"],
 )
 @pytest.mark.parametrize("behind", [False, True])
-def test_half_a_request_at_the_end_is_dropped(port: int, app: Steered, half: bytes, *, behind: bool) -> None:
+def test_an_incomplete_request_at_the_end_of_the_input_is_dropped(
+    port: int, app: Steered, half: bytes, *, behind: bool
+) -> None:
     with Client(port) as client:
         client.send((post("/wait", b"whole") if behind else b"") + half).finish()
         if behind:
@@ -232,7 +236,7 @@ def test_half_a_request_at_the_end_is_dropped(port: int, app: Steered, half: byt
     assert app.bodies == ([b"whole"] if behind else [])
 
 
-def test_a_client_that_is_gone_for_good_takes_nothing_along(small_port: int, app: Steered) -> None:
+def test_the_connections_of_clients_that_have_left_are_free_again(small_port: int, app: Steered) -> None:
     for _ in range(2 * FEW.connections_max):
         with Client(small_port) as client:
             client.send(post("/wait"))
@@ -242,7 +246,7 @@ def test_a_client_that_is_gone_for_good_takes_nothing_along(small_port: int, app
         assert client.send(post("/now")).reply().body == b"/now"
 
 
-def test_at_the_limit_the_connection_that_has_waited_longest_gives_way(
+def test_at_the_limit_a_new_connection_replaces_the_one_that_has_been_idle_longest(
     small_port: int, ended: Callable[[str], float]
 ) -> None:
     with ExitStack() as stack:
@@ -254,7 +258,7 @@ def test_at_the_limit_the_connection_that_has_waited_longest_gives_way(
         assert silent[-1].send(post("/now")).reply().body == b"/now"
 
 
-def test_a_connection_with_a_request_under_way_does_not_give_way_and_one_more_is_answered_503(
+def test_a_connection_with_a_request_under_way_is_not_replaced_and_a_new_one_is_answered_503(
     small_port: int, app: Steered, ended: Callable[[str], float]
 ) -> None:
     with ExitStack() as stack:
@@ -269,7 +273,7 @@ def test_a_connection_with_a_request_under_way_does_not_give_way_and_one_more_is
         assert {client.reply().body for client in busy} == {b"/wait"}
 
 
-def test_the_gauge_says_how_many_connections_are_open(port: int) -> None:
+def test_the_gauge_counts_the_open_connections(port: int) -> None:
     def gauge() -> float:
         return REGISTRY.get_sample_value("http_connections_open") or 0
 
@@ -280,13 +284,13 @@ def test_the_gauge_says_how_many_connections_are_open(port: int) -> None:
 
 
 @pytest.mark.parametrize("files_max", [256, 1024, 4096, 65_536, 1_048_576])
-def test_connections_leave_open_files_to_the_process_and_to_what_waits_to_be_accepted(files_max: int) -> None:
+def test_connections_leave_open_files_for_the_process_and_for_the_backlog(files_max: int) -> None:
     most = connections_within(files_max, 10**9, 10)
     assert most + 2 * backlog_within(files_max) + 10 < files_max
     assert most >= files_max // 2 - 74
     assert connections_within(files_max, 3, 10) == 3
 
 
-def test_a_limit_of_open_files_that_leaves_no_connections_is_refused_with_the_way_out() -> None:
+def test_a_limit_of_open_files_that_leaves_no_connection_is_refused_with_the_remedy() -> None:
     with pytest.raises(OSError, match="leave none"):
         connections_within(256, 1000, 200)

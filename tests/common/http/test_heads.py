@@ -16,15 +16,15 @@ def test_more_than_one_line_of_a_field_of_one_value_is_refused_by_its_name(name:
 
 
 @pytest.mark.parametrize("name", sorted(LIST_FIELDS))
-def test_all_lines_of_a_list_count_in_their_order(name: bytes) -> None:
+def test_the_lines_of_a_list_are_joined_in_their_order(name: bytes) -> None:
     fields = [(name, b'"1", "2"'), (b"host", b"a"), (name, b'"3"'), (name, b"")]
     assert dict(one_line_each(fields)) == {b"host": b"a", name: b'"1", "2", "3", '}
 
 
-def test_a_repeated_traceparent_is_none() -> None:
+def test_a_repeated_traceparent_is_dropped() -> None:
     assert one_line_each([(b"traceparent", b"a"), (b"host", b"a"), (b"traceparent", b"a")]) == [(b"host", b"a")]
 
 
-def test_fields_that_no_route_reads_stay_as_they_are() -> None:
+def test_fields_that_no_route_reads_stay_unchanged() -> None:
     fields: list[Field] = [(b"x", b"1"), (b"accept", b"a"), (b"x", b"2"), (b"accept", b"b")]
     assert one_line_each(fields) == fields

@@ -1,4 +1,4 @@
-"""Where a request ends: one request's bytes never run as another (RFC 9112)."""
+"""Where a request ends: the bytes of one request never run as another request (RFC 9112)."""
 
 import asyncio
 import json
@@ -15,7 +15,7 @@ CHUNKED = "Transfer-Encoding: chunked"
 
 
 class Recorder:
-    """An application that notes each request that has come whole, and answers with it."""
+    """An application that records each complete request, and answers with its path."""
 
     def __init__(self) -> None:
         self.port = 0
@@ -50,7 +50,7 @@ def running(request: pytest.FixtureRequest) -> Iterator[Recorder]:
 
 @pytest.fixture
 def server(running: Recorder) -> Recorder:
-    """The server, which has done nothing yet."""
+    """The server, with no recorded request."""
     running.ran.clear()
     running.fields.clear()
     return running
@@ -101,7 +101,7 @@ def test_requests_behind_offers_to_upgrade_without_a_body_are_answered_in_order(
         assert [client.reply().body for _ in range(count)] == [b"/%d" % number for number in range(count)]
 
 
-def test_a_client_that_waits_for_100_continue_is_told_to_go_on_though_it_offers_to_upgrade(server: Recorder) -> None:
+def test_a_client_that_offers_to_upgrade_still_gets_its_100_continue(server: Recorder) -> None:
     with Client(server.port) as client:
         client.send(request(fields=[*OFFERS[0], "Content-Length: 4", "Expect: 100-continue"]))
         assert client.reply().status == 100
@@ -179,7 +179,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("behind", ["at once", "later"])
 @pytest.mark.parametrize("case", REFUSED)
-def test_a_request_that_is_not_http_is_refused_and_nothing_behind_it_runs(
+def test_a_request_that_is_not_http_is_refused_and_no_later_request_runs(
     server: Recorder, case: str, behind: str
 ) -> None:
     with Client(server.port) as client:
@@ -189,7 +189,7 @@ def test_a_request_that_is_not_http_is_refused_and_nothing_behind_it_runs(
     assert server.ran == []
 
 
-def test_connect_is_refused_and_what_follows_it_does_not_run(server: Recorder) -> None:
+def test_connect_is_refused_and_no_later_request_runs(server: Recorder) -> None:
     with Client(server.port) as client:
         client.send(request("CONNECT a:80 HTTP/1.1") + INNER, INNER)
         assert_problem(client.reply(), 405)
@@ -209,7 +209,7 @@ TAKEN = {
 
 
 @pytest.mark.parametrize("case", TAKEN)
-def test_what_http_allows_is_taken_and_the_connection_goes_on(server: Recorder, case: str) -> None:
+def test_what_http_allows_is_accepted_and_the_connection_stays_open(server: Recorder, case: str) -> None:
     sent, body = TAKEN[case]
     with Client(server.port) as client:
         assert client.send(sent + post("/next")).reply().status == 200
@@ -220,7 +220,7 @@ def test_what_http_allows_is_taken_and_the_connection_goes_on(server: Recorder, 
 @pytest.mark.parametrize(
     "last", [request("POST /first HTTP/1.0", host=""), post("/first", b"", "Connection: close")], ids=["1.0", "close"]
 )
-def test_what_follows_a_request_that_closes_the_connection_does_not_run(server: Recorder, last: bytes) -> None:
+def test_no_request_runs_after_one_that_closes_the_connection(server: Recorder, last: bytes) -> None:
     with Client(server.port) as client:
         assert client.send(last + INNER).reply().headers["connection"] == "close"
         assert client.closed()
@@ -235,7 +235,7 @@ def test_fields_behind_a_chunked_body_are_not_the_requests_headers(server: Recor
 
 
 @pytest.mark.parametrize("bad", [b"GARBAGE\r\n\r\n", request(fields=[CHUNKED], body=b"x\r\n"), request(host="")])
-def test_requests_before_one_that_is_refused_get_their_own_answers_first(server: Recorder, bad: bytes) -> None:
+def test_requests_before_a_refused_one_get_their_replies_first(server: Recorder, bad: bytes) -> None:
     with Client(server.port) as client:
         client.send(post("/slow") + post("/second") + bad + INNER)
         assert [client.reply().body, client.reply().body] == [b"/slow", b"/second"]
@@ -254,7 +254,7 @@ def test_requests_before_one_that_is_refused_get_their_own_answers_first(server:
     ],
     ids=["one field", "many fields", "the target", "without an end"],
 )
-def test_a_head_past_the_limit_is_refused_before_its_end(server: Recorder, segments: list[bytes]) -> None:
+def test_a_head_over_the_limit_is_refused_before_its_end(server: Recorder, segments: list[bytes]) -> None:
     with Client(server.port) as client:
         client.send(*segments)
         assert_problem(client.reply(), 431)
@@ -262,6 +262,6 @@ def test_a_head_past_the_limit_is_refused_before_its_end(server: Recorder, segme
     assert server.ran == []
 
 
-def test_a_large_body_in_one_segment_with_its_head_is_no_large_head(server: Recorder) -> None:
+def test_a_large_body_in_one_segment_with_its_head_does_not_count_as_head(server: Recorder) -> None:
     with Client(server.port) as client:
         assert client.send(post("/first", b"x" * 100_000)).reply().status == 200

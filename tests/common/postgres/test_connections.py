@@ -1,4 +1,4 @@
-"""Which of several hosts is taken, and which databases are not."""
+"""Which of several hosts is chosen, and which databases are refused."""
 
 import asyncio
 import os
@@ -27,11 +27,11 @@ from walletctl.console import Exit
 Eventually = Callable[..., Awaitable[Any]]
 HOST = "127.0.0.1"
 WITHIN_SECONDS = 5.0
-"""What a process allows by default."""
+"""The default time-out of a process."""
 
 
 class Listener(asyncio.Protocol):
-    """Takes connections and says nothing, as a frozen server does; or `N` (no TLS here) and then one thing."""
+    """Accepts connections and sends nothing, as a frozen server does; or sends `N` (no TLS) and then one answer."""
 
     def __init__(self, answer: bytes = b"") -> None:
         self._answers = [b"N", answer] if answer else []
@@ -39,7 +39,7 @@ class Listener(asyncio.Protocol):
 
     @property
     def count(self) -> int:
-        """Return how many connections there were."""
+        """Return how many connections it has accepted."""
         return len(self._transports)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -74,7 +74,7 @@ async def silent() -> AsyncIterator[tuple[Listener, int]]:
 
 
 def several(url: str, *ports: int, **changes: str) -> str:
-    """Return the URL with these ports of this host before its own."""
+    """Return the URL with hosts at these ports before its own host."""
     parsed = make_url(url)
     hosts = [f"{HOST}:{port}" for port in (*ports, parsed.port)]
     parsed = parsed.set(host=None, port=None, query={"host": hosts}, **changes)
@@ -86,7 +86,7 @@ async def use(engine: AsyncEngine) -> None:
         assert await connection.fetchval("SELECT 1") == 1
 
 
-async def test_a_silent_first_host_keeps_nobody_from_the_second(
+async def test_an_engine_connects_to_the_second_host_while_the_first_is_silent(
     database_url: str, silent: tuple[Listener, int]
 ) -> None:
     listener, port = silent
@@ -118,7 +118,7 @@ async def test_a_health_check_reaches_the_second_host_while_the_first_is_silent(
     await engine.dispose()
 
 
-async def test_the_host_that_was_it_the_last_time_is_asked_first(
+async def test_the_host_that_was_chosen_last_is_tried_first(
     database_url: str, silent: tuple[Listener, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     listener, port = silent
@@ -131,7 +131,7 @@ async def test_the_host_that_was_it_the_last_time_is_asked_first(
     await engine.dispose()
 
 
-async def test_hosts_that_were_not_taken_keep_no_session(
+async def test_hosts_that_were_not_chosen_keep_no_session(
     database_url: str, database_link: Proxy, monkeypatch: pytest.MonkeyPatch, eventually: Eventually
 ) -> None:
     monkeypatch.setattr(connections, "_HEAD_START_SECONDS", 0)
@@ -148,7 +148,7 @@ async def test_hosts_that_were_not_taken_keep_no_session(
     await engine.dispose()
 
 
-async def test_where_no_host_takes_the_connection_the_error_is_the_one_that_says_most(
+async def test_if_no_host_accepts_the_connection_the_most_informative_error_is_raised(
     database_url: str, silent: tuple[Listener, int]
 ) -> None:
     started = time.monotonic()
@@ -167,10 +167,10 @@ def error_response(**fields: str) -> bytes:
     return b"E" + struct.pack("!i", len(body) + 4) + body
 
 
-async def test_a_server_that_is_too_old_is_told_by_the_version_that_is_needed() -> None:
-    """It doesn't know a parameter that each session begins with."""
-    said = 'unrecognized configuration parameter "transaction_timeout"'
-    async with listening(Listener(error_response(S="FATAL", V="FATAL", C="42704", M=said))) as port:
+async def test_the_error_for_a_server_that_is_too_old_names_the_required_version() -> None:
+    """Such a server doesn't know one of the session's parameters."""
+    message = 'unrecognized configuration parameter "transaction_timeout"'
+    async with listening(Listener(error_response(S="FATAL", V="FATAL", C="42704", M=message))) as port:
         engine = create_engine(f"postgresql://postgres@{HOST}:{port}/wallet", "tests")
         with pytest.raises(UnsuitableDatabaseError, match=r"PostgreSQL 17 or newer.*transaction_timeout") as old:
             await use(engine)
@@ -178,7 +178,9 @@ async def test_a_server_that_is_too_old_is_told_by_the_version_that_is_needed() 
         await engine.dispose()
 
 
-async def test_the_version_is_looked_at_too(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_server_that_reports_an_old_version_is_refused(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(connections, "SERVER_VERSION_MIN", 1000)
     engine = create_engine(database_url, "tests")
     with pytest.raises(UnsuitableDatabaseError, match="or newer is needed; upgrade the server: this is"):
@@ -197,7 +199,7 @@ async def foreign_url(request: pytest.FixtureRequest, postgres_url: str) -> Asyn
     await operator.close()
 
 
-async def test_a_database_of_another_encoding_is_refused_with_the_way_out(foreign_url: str) -> None:
+async def test_a_database_of_another_encoding_is_refused_with_the_remedy(foreign_url: str) -> None:
     engine = create_engine(foreign_url, "tests")
     with pytest.raises(UnsuitableDatabaseError, match=r"must be UTF8; create one with ENCODING 'UTF8'"):
         await use(engine)

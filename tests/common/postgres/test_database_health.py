@@ -1,4 +1,4 @@
-"""The database behind a network that breaks as it is told."""
+"""Health checks of a database behind a proxy that the test breaks and repairs."""
 
 import asyncio
 import time
@@ -20,8 +20,8 @@ from common.postgres.errors import is_unreachable
 from support.proxy import Proxy
 
 Eventually = Callable[..., Awaitable[Any]]
-TOLD_SECONDS_MAX = INTERVAL_SECONDS + TIMEOUT_SECONDS + 3
-"""The promise, and what a busy machine may add."""
+NOTICED_SECONDS_MAX = INTERVAL_SECONDS + TIMEOUT_SECONDS + 3
+"""The promised time, and a margin for a busy machine."""
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ async def engine(linked_database_url: str) -> AsyncIterator[AsyncEngine]:
 
 
 async def use_pool(engine: AsyncEngine) -> None:
-    """Use every connection that there may be."""
+    """Use every connection of the pool."""
     await asyncio.gather(*(sleep_in_database(engine, 0.1) for _ in range(5)))
 
 
@@ -48,17 +48,17 @@ def says(health: DatabaseHealth, state: str) -> Callable[[], Awaitable[bool]]:
     return look
 
 
-async def test_what_waits_on_a_silent_network_fails_within_a_second_and_the_pool_is_sound_afterwards(
+async def test_statements_on_a_silent_network_fail_within_a_second_and_the_pool_works_afterwards(
     engine: AsyncEngine, database_link: Proxy, eventually: Eventually
 ) -> None:
     async with health_checks(engine) as health:
         await use_pool(engine)
         database_link.silence()
         silent_at = time.monotonic()
-        # More than there are connections: some wait for one of those that wait for the network.
+        # More statements than connections, so that some wait for a connection and the others for the network.
         found = await asyncio.gather(*(sleep_in_database(engine, 0) for _ in range(8)), return_exceptions=True)
         assert all(isinstance(error, BaseException) and is_unreachable(error) for error in found), found
-        assert time.monotonic() - silent_at < TOLD_SECONDS_MAX
+        assert time.monotonic() - silent_at < NOTICED_SECONDS_MAX
         assert health.state() == "away: no answer"
         with pytest.raises(ConnectionError):
             await sleep_in_database(engine, 0)
@@ -67,7 +67,7 @@ async def test_what_waits_on_a_silent_network_fails_within_a_second_and_the_pool
         await use_pool(engine)
 
 
-async def test_nobody_meets_connections_that_a_firewall_forgot(
+async def test_connections_that_a_firewall_dropped_are_replaced_before_they_are_lent(
     engine: AsyncEngine, database_link: Proxy, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = LogCapture()
@@ -85,36 +85,36 @@ async def test_nobody_meets_connections_that_a_firewall_forgot(
         await use_pool(engine)
 
 
-async def test_a_process_that_stands_still_itself_does_not_take_the_database_for_away(
+async def test_a_process_that_is_suspended_does_not_count_the_database_as_away(
     engine: AsyncEngine, database_link: Proxy, eventually: Eventually
 ) -> None:
-    questions = 0
+    checks = 0
 
-    def stand_still(_: bytes) -> bool:
-        nonlocal questions
-        questions += 1
+    def be_suspended(_: bytes) -> bool:
+        nonlocal checks
+        checks += 1
         time.sleep(TIMEOUT_SECONDS + 0.1)
         return False
 
-    async def three_questions() -> bool:
-        return questions >= 3
+    async def three_checks() -> bool:
+        return checks >= 3
 
     async with health_checks(engine), engine.connect() as connection:
         await connection.execute(text("SELECT 2"))
-        database_link.forget_at = stand_still
-        await eventually(three_questions)
+        database_link.forget_at = be_suspended
+        await eventually(three_checks)
         database_link.forget_at = None
         await connection.execute(text("SELECT 2"))
 
 
-async def test_a_health_check_whose_own_session_was_ended_takes_another_and_disturbs_nobody(
+async def test_a_health_check_whose_session_was_ended_opens_a_new_one_and_the_pool_keeps_its_connections(
     engine: AsyncEngine, database_url: str, eventually: Eventually
 ) -> None:
     seen: set[int] = set()
     operator = await asyncpg.connect(database_url)
 
     async def three_sessions() -> bool:
-        # Only one that has answered once: a session that is ended while it is new counts as a database that is away.
+        # Only sessions that have answered: if a new session is ended, the database counts as away.
         for row in await operator.fetch(
             "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'health-check'"
             " AND state = 'idle' AND query = $1",
@@ -131,10 +131,10 @@ async def test_a_health_check_whose_own_session_was_ended_takes_another_and_dist
     await operator.close()
 
 
-async def test_a_health_check_whose_session_asyncpg_has_lost_takes_another_and_disturbs_nobody(
+async def test_a_health_check_whose_session_asyncpg_has_lost_opens_a_new_one_and_the_pool_keeps_its_connections(
     engine: AsyncEngine, database_url: str, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """asyncpg has an error of its own for a connection whose end it has heard of, but not seen."""
+    """asyncpg raises InternalClientError for a connection that is closing."""
     lost: list[int] = []
     fetchval = asyncpg.Connection.fetchval
     operator = await asyncpg.connect(database_url)
@@ -159,7 +159,7 @@ async def test_a_health_check_whose_session_asyncpg_has_lost_takes_another_and_d
     await operator.close()
 
 
-async def test_a_database_that_has_no_connection_left_for_the_health_check_is_not_away(
+async def test_a_database_without_a_free_connection_for_the_health_check_is_not_away(
     engine: AsyncEngine, database_url: str
 ) -> None:
     operator = await asyncpg.connect(database_url)
@@ -176,7 +176,7 @@ async def test_a_database_that_has_no_connection_left_for_the_health_check_is_no
                 " WHERE usename = $1 AND application_name = 'health-check'",
                 role,
             )
-            # For longer than some checks.
+            # Longer than several checks take.
             await connection.execute(text("SELECT pg_sleep(1)"))
     finally:
         await crowded.dispose()
@@ -184,7 +184,7 @@ async def test_a_database_that_has_no_connection_left_for_the_health_check_is_no
         await operator.close()
 
 
-async def test_a_database_that_refuses_is_logged_once_however_often_it_is_asked(
+async def test_a_database_that_refuses_is_logged_once_however_often_it_is_checked(
     engine: AsyncEngine, database_url: str, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = LogCapture()

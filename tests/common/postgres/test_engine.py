@@ -35,7 +35,7 @@ async def pid(engine: AsyncEngine) -> int:
         return found
 
 
-async def test_what_statements_rely_on_is_set_whatever_the_database_has_as_its_default(database_url: str) -> None:
+async def test_each_session_sets_what_statements_rely_on_whatever_the_databases_defaults_are(database_url: str) -> None:
     operator = await asyncpg.connect(database_url)
     settings = {"standard_conforming_strings": "off", "timezone": "Asia/Tokyo", "synchronous_commit": "off"}
     for name, value in settings.items():
@@ -126,10 +126,10 @@ async def test_sessions_that_were_all_ended_are_not_lent_again(database_url: str
     await engine.dispose()
 
 
-async def test_who_is_cancelled_while_an_ended_connection_is_replaced_leaves_its_place_in_the_pool(
+async def test_a_task_that_is_cancelled_while_its_connection_is_replaced_returns_its_place_in_the_pool(
     engine: AsyncEngine,
 ) -> None:
-    # At each step of the way.
+    # At each step of taking the connection.
     for steps in range(12):
         async with raw_connection(engine) as connection:
             pass
@@ -142,10 +142,10 @@ async def test_who_is_cancelled_while_an_ended_connection_is_replaced_leaves_its
         await pid(engine)
 
 
-async def test_a_transaction_ends_though_its_connection_was_forgotten_between_preparing_a_statement_and_running_it(
+async def test_a_transaction_ends_though_its_connection_was_dropped_between_preparing_a_statement_and_running_it(
     database_url: str, linked_database_url: str, database_link: Proxy
 ) -> None:
-    """Such a session isn't idle in its transaction, and would keep its locks for as long as TCP is alive."""
+    """Such a session doesn't count as idle in its transaction, so only `transaction_timeout` frees its locks."""
     engine = create_engine(
         linked_database_url, "tests", idle_in_transaction_timeout_seconds=1, transaction_timeout_seconds=2
     )

@@ -46,7 +46,7 @@ async def test_alembic_sees_no_difference_between_the_migrations_and_the_tables(
         assert await connection.run_sync(compare) == []
 
 
-async def test_the_migrations_make_exactly_what_the_tables_say_with_every_check_and_index(
+async def test_the_migrations_create_exactly_the_declared_tables_with_every_check_and_index(
     engine: AsyncEngine, empty: AsyncEngine
 ) -> None:
     async with empty.begin() as connection:
@@ -59,7 +59,7 @@ async def test_the_migrations_make_exactly_what_the_tables_say_with_every_check_
     assert len({item for item in declared if item[0] == "constraint"}) > 20
 
 
-async def test_downgrade_leaves_nothing_behind_and_upgrade_makes_everything_again(empty: AsyncEngine) -> None:
+async def test_downgrade_drops_everything_and_upgrade_creates_everything_again(empty: AsyncEngine) -> None:
     await migrate_all(empty)
     made = await objects_in(empty, *SCHEMAS)
     await migrate_all(empty, "base")
@@ -69,7 +69,7 @@ async def test_downgrade_leaves_nothing_behind_and_upgrade_makes_everything_agai
     assert await objects_in(empty, *SCHEMAS) == made
 
 
-async def test_nothing_is_ever_made_in_public(empty: AsyncEngine) -> None:
+async def test_nothing_is_ever_created_in_public(empty: AsyncEngine) -> None:
     before = await objects_in(empty, "public")
     await migrate_all(empty)
     assert await objects_in(empty, "public") == before

@@ -1,4 +1,4 @@
-"""Connections lent as asyncpg knows them."""
+"""Raw statements, and raw connections that go back to the pool."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -18,7 +18,7 @@ Eventually = Callable[..., Awaitable[Any]]
 
 @pytest.fixture
 async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
-    """Of one connection: who wants it gets the one that was used before, if it was kept."""
+    """An engine of one connection: each test step gets the same one, unless it was replaced."""
     engine = create_engine(database_url, "tests", pool_size=1, pool_timeout_seconds=2)
     yield engine
     await engine.dispose()
@@ -33,7 +33,7 @@ async def pid(engine: AsyncEngine) -> int:
 
 
 async def use(engine: AsyncEngine, *statements: str, cut_after_seconds: float | None = None) -> None:
-    """Begin a transaction, write something, run the statements, and leave it at that."""
+    """Begin a transaction, write, run the statements, and leave the transaction open."""
     async with raw_connection(engine) as connection:
         if cut_after_seconds is not None:
             asyncio.get_running_loop().call_later(cut_after_seconds, connection.terminate)
@@ -43,7 +43,7 @@ async def use(engine: AsyncEngine, *statements: str, cut_after_seconds: float | 
             await connection.execute(statement)
 
 
-async def test_a_transaction_that_is_left_open_is_rolled_back_and_the_connection_is_kept(engine: AsyncEngine) -> None:
+async def test_an_open_transaction_is_rolled_back_and_the_connection_is_kept(engine: AsyncEngine) -> None:
     before = await pid(engine)
     await use(engine)
     assert await pid(engine) == before
@@ -59,14 +59,14 @@ async def test_a_transaction_that_fails_is_rolled_back_and_the_connection_is_kep
     assert await pid(engine) == before
 
 
-async def test_a_connection_that_is_cancelled_in_the_middle_of_a_statement_is_thrown_away(engine: AsyncEngine) -> None:
+async def test_a_connection_whose_statement_was_cancelled_is_replaced(engine: AsyncEngine) -> None:
     before = await pid(engine)
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(use(engine, "SELECT pg_sleep(60)"), 0.5)
     assert await pid(engine) != before
 
 
-async def test_a_connection_that_was_cut_is_thrown_away_and_the_error_says_so(engine: AsyncEngine) -> None:
+async def test_a_connection_that_broke_is_replaced_and_the_error_says_so(engine: AsyncEngine) -> None:
     before = await pid(engine)
     with pytest.raises(asyncpg.ConnectionDoesNotExistError):
         await use(engine, "SELECT pg_sleep(60)", cut_after_seconds=0.5)
@@ -76,10 +76,9 @@ async def test_a_connection_that_was_cut_is_thrown_away_and_the_error_says_so(en
 @pytest.mark.parametrize(
     "error", [asyncpg.AdminShutdownError(), asyncpg.InternalClientError(), asyncpg.InterfaceError(""), OSError()]
 )
-async def test_an_error_that_says_that_the_server_is_away_costs_the_connection(
+async def test_after_an_error_of_a_server_that_is_away_the_connection_is_replaced(
     engine: AsyncEngine, error: Exception
 ) -> None:
-    """Whoever took it next would find out again."""
 
     async def fail() -> None:
         async with raw_connection(engine):
@@ -92,7 +91,7 @@ async def test_an_error_that_says_that_the_server_is_away_costs_the_connection(
     assert await pid(engine) != before
 
 
-async def test_a_connection_whose_rollback_is_cancelled_is_thrown_away(
+async def test_a_connection_whose_rollback_was_cancelled_is_replaced(
     linked_database_url: str, database_link: Proxy, eventually: Eventually
 ) -> None:
     engine = create_engine(linked_database_url, "tests", pool_size=1, pool_timeout_seconds=2)
@@ -111,7 +110,7 @@ async def test_a_connection_whose_rollback_is_cancelled_is_thrown_away(
     await engine.dispose()
 
 
-async def test_a_statement_takes_its_parameters_by_name_each_once(engine: AsyncEngine) -> None:
+async def test_a_statement_sends_each_named_parameter_once(engine: AsyncEngine) -> None:
     statement = RawStatement("SELECT cast(:b AS int) - cast(:a AS int) AS difference, cast(:b AS int) AS b")
     assert statement.sql.count("$1") == 2
     async with raw_connection(engine) as connection:
