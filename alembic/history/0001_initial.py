@@ -11,6 +11,13 @@ depends_on = None
 
 
 def upgrade() -> None:
+    create_dead_letters()
+    create_processed_offsets()
+    create_transaction_events()
+    create_wallet_progress()
+
+
+def create_dead_letters() -> None:
     op.create_table(
         "dead_letters",
         sa.Column("id", sa.BigInteger(), sa.Identity(always=True), nullable=False),
@@ -34,6 +41,9 @@ def upgrade() -> None:
         unique=True,
         schema="history",
     )
+
+
+def create_processed_offsets() -> None:
     op.create_table(
         "processed_offsets",
         sa.Column("consumer_group", sa.Text(), nullable=False),
@@ -47,6 +57,9 @@ def upgrade() -> None:
         schema="history",
         postgresql_with={"fillfactor": "20"},
     )
+
+
+def create_transaction_events() -> None:
     op.create_table(
         "transaction_events",
         sa.Column("wallet_id", sa.Uuid(), nullable=False),
@@ -76,6 +89,9 @@ def upgrade() -> None:
         unique=True,
         schema="history",
     )
+
+
+def create_wallet_progress() -> None:
     op.create_table(
         "wallet_progress",
         sa.Column("wallet_id", sa.Uuid(), nullable=False),

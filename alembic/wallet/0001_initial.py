@@ -45,6 +45,17 @@ def statements(script: str) -> list[str]:
 
 
 def upgrade() -> None:
+    create_idempotency_keys()
+    create_outbox()
+    create_outbox_audit_and_lanes()
+    create_wallets()
+    create_ledger()
+    op.execute("INSERT INTO wallet.outbox_lanes (lane) SELECT generate_series(0, 63)")
+    for statement in statements(BALANCED) + statements(IMMUTABLE):
+        op.execute(statement)
+
+
+def create_idempotency_keys() -> None:
     op.create_table(
         "idempotency_keys",
         sa.Column("key", sa.Text(), nullable=False),
@@ -56,6 +67,9 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("key", name=op.f("idempotency_keys_pkey")),
         schema="wallet",
     )
+
+
+def create_outbox() -> None:
     op.create_table(
         "outbox",
         sa.Column("id", sa.BigInteger(), sa.Identity(always=True), nullable=False),
@@ -97,6 +111,9 @@ def upgrade() -> None:
         schema="wallet",
         postgresql_where=sa.text("published_at IS NULL AND parked_at IS NULL"),
     )
+
+
+def create_outbox_audit_and_lanes() -> None:
     op.create_table(
         "outbox_audit",
         sa.Column("id", sa.BigInteger(), sa.Identity(always=True), nullable=False),
@@ -118,6 +135,9 @@ def upgrade() -> None:
         schema="wallet",
         postgresql_with={"fillfactor": "20"},
     )
+
+
+def create_wallets() -> None:
     op.create_table(
         "wallets",
         sa.Column("id", sa.Uuid(), nullable=False),
@@ -153,6 +173,9 @@ def upgrade() -> None:
         postgresql_where=sa.text("external_id IS NOT NULL"),
     )
     op.create_index("wallets_user_id_id_idx", "wallets", ["user_id", "id"], unique=False, schema="wallet")
+
+
+def create_ledger() -> None:
     op.create_table(
         "wallet_transactions",
         sa.Column("transaction_id", sa.Uuid(), nullable=False),
@@ -186,9 +209,6 @@ def upgrade() -> None:
         schema="wallet",
         postgresql_where=sa.text("wallet_id IS NOT NULL"),
     )
-    op.execute("INSERT INTO wallet.outbox_lanes (lane) SELECT generate_series(0, 63)")
-    for statement in statements(BALANCED) + statements(IMMUTABLE):
-        op.execute(statement)
 
 
 def downgrade() -> None:

@@ -99,7 +99,7 @@ async def test_requests_that_fail_while_the_database_is_away_leave_a_line_and_no
     open_client: OpenClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = LogCapture()
-    monkeypatch.setattr("common.logs.monotonic", lambda: 1000.0)
+    monkeypatch.setattr("common.rate_limited_logs.monotonic", lambda: 1000.0)
     log = structlog.wrap_logger(None, processors=[seen], wrapper_class=structlog.make_filtering_bound_logger(0))
     for module in (common.http.problem_responses, wallet_api.group_commit, wallet_api.relay_notifier):
         monkeypatch.setattr(module, "log", RateLimitedLog(log))

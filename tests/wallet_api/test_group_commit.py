@@ -551,7 +551,7 @@ async def test_each_request_of_a_batch_that_fails_gets_an_error_of_its_own_and_a
     seen = LogCapture()
     log = structlog.wrap_logger(None, processors=[seen], wrapper_class=structlog.make_filtering_bound_logger(0))
     monkeypatch.setattr(group_commit, "log", RateLimitedLog(log))
-    monkeypatch.setattr("common.logs.monotonic", lambda: 1000.0)
+    monkeypatch.setattr("common.rate_limited_logs.monotonic", lambda: 1000.0)
     collector = collect(batches, batches)
     batches.error = ConnectionError("away")
     tasks: list[asyncio.Task[Outcome]] = []
