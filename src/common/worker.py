@@ -19,7 +19,7 @@ log = structlog.get_logger()
 
 @dataclass
 class Health:
-    """A worker's checks on `/ready`: by dependency `"ok"`, or a message that says what is wrong."""
+    """A worker's checks for `/ready`: each dependency is `"ok"`, or has a message that says what is wrong."""
 
     checks: dict[str, str] = field(default_factory=dict)
 

@@ -101,14 +101,14 @@ class DatabaseHealth:
         if not writes:
             self._arguments.setdefault("target_session_attrs", "any")
         self._connection: UninterruptedConnection | None = None
-        self._must_reconnect = False
+        self._is_stale = False
         self._away_error: BaseException | None = None
         self._state = "not checked yet"
         self._since = self._checked_at = time.monotonic()
         event.listen(engine.sync_engine, "do_connect", self._fail_while_away)
         # A new session may meet the error that ended a connection of the pool. The next check finds out.
-        event.listen(engine.sync_engine, "invalidate", self._reconnect)
-        event.listen(engine.sync_engine, "handle_error", self._reconnect_if_unreachable)
+        event.listen(engine.sync_engine, "invalidate", self._mark_stale)
+        event.listen(engine.sync_engine, "handle_error", self._mark_stale_if_unreachable)
 
     def state(self) -> str:
         """Return "ok", or why the database can't be used, as of the last check."""
@@ -119,11 +119,11 @@ class DatabaseHealth:
         if self._away_error is not None:
             raise ConnectionError("the database is away") from self._away_error
 
-    def _reconnect(self, *_: Any) -> None:
-        self._must_reconnect = True
+    def _mark_stale(self, *_: Any) -> None:
+        self._is_stale = True
 
-    def _reconnect_if_unreachable(self, context: ExceptionContext) -> None:
-        self._must_reconnect = self._must_reconnect or is_unreachable(context.original_exception)
+    def _mark_stale_if_unreachable(self, context: ExceptionContext) -> None:
+        self._is_stale = self._is_stale or is_unreachable(context.original_exception)
 
     async def check_forever(self) -> None:
         """Check again and again."""
@@ -157,7 +157,7 @@ class DatabaseHealth:
             self._set_state(f"refuses: {message_with_remedy(error)}")
 
     async def _query_database(self) -> str | None:
-        if self._connection is not None and self._keeps_connection():
+        if self._connection is not None and self._may_keep_connection():
             try:
                 refusal: str | None = await self._connection.fetchval(self._query)
             except (OSError, *DRIVER_ERRORS):
@@ -166,12 +166,12 @@ class DatabaseHealth:
             else:
                 return refusal
         self.close()
-        self._must_reconnect = False
+        self._is_stale = False
         self._connection = await connect(**self._arguments, server_settings={"application_name": "health-check"})
         return await self._connection.fetchval(self._query)  # type: ignore[no-any-return]
 
-    def _keeps_connection(self) -> bool:
-        return self._state == "ok" and not self._must_reconnect
+    def _may_keep_connection(self) -> bool:
+        return self._state == "ok" and not self._is_stale
 
     def close(self) -> None:
         """Close the check's own connection."""

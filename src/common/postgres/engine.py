@@ -68,7 +68,7 @@ def create_engine(
         "idle_in_transaction_session_timeout": idle_in_transaction_timeout_seconds,
         "transaction_timeout": transaction_timeout_seconds,
     }
-    # A commit is durable whatever the server's default is: a 2xx reply is a promise.
+    # Each session sets it, since the server's default may differ, and a 2xx reply promises a durable commit.
     settings = {"application_name": application, "synchronous_commit": "on" if durable else "off"}
     settings |= {name: str(round(seconds * 1000)) for name, seconds in timeouts.items()}
     engine = create_async_engine(
@@ -140,8 +140,8 @@ def _replace_when_read_only(context: ExceptionContext) -> RuntimeError | None:
     if sqlstate(context.original_exception) != READ_ONLY:
         return None
     if context.connection is not None and context.connection.get_execution_options().get(_READ_ONLY_OPTION):
-        # Not the database's refusal, which time or an operator heals: a defect in this process.
+        # The database doesn't refuse by itself, so neither time nor an operator helps. This is a defect in the process.
         return RuntimeError("a statement that writes ran on an engine that only reads")
-    # The session was read-only from its beginning, as are the others in the pool. New sessions may not be.
+    # The sessions of the pool were read-only from their beginning. New sessions may be able to write.
     context.is_disconnect = True
     return None

@@ -33,7 +33,7 @@ wallets = Table(
     Column("metadata", JSONB, nullable=False, server_default=text("'{}'")),
     now_column(),
     now_column("updated_at"),
-    # No balance is negative, whatever the code does.
+    # A defect in the code can't make a balance negative.
     CheckConstraint("balance_minor >= 0", "balance"),
     # Version 1 is the wallet's creation.
     CheckConstraint("version >= 1", "version"),
@@ -149,9 +149,9 @@ outbox = Table(
 source_epochs = Table(
     "source_epochs",
     metadata,
-    # One row for each epoch. The migration writes the first one. `walletctl restore begin` writes another one after the
-    # database was restored to an earlier time, with the actor, the reason and the ends of the topic at that time. A
-    # record of an older epoch before those ends that has no outbox row tells of a movement that the restore undid.
+    # One row for each epoch; the migration writes the first one. When the database was restored to an earlier time,
+    # `walletctl restore begin` writes another one, with the actor, the reason and the ends of the topic at that time.
+    # A record of an older epoch before those ends that has no outbox row tells of a movement that the restore undid.
     Column("epoch", Integer, primary_key=True, autoincrement=False),
     now_column("began_at"),
     Column("actor", Text, nullable=False),

@@ -55,7 +55,7 @@ async def test_statements_on_a_silent_network_fail_within_a_second_and_the_pool_
         await use_pool(engine)
         database_link.silence()
         silent_at = time.monotonic()
-        # More statements than connections, so that some wait for a connection and the others for the network.
+        # More statements than connections, so that some wait for a connection and some for the network.
         found = await asyncio.gather(*(sleep_in_database(engine, 0) for _ in range(8)), return_exceptions=True)
         assert all(isinstance(error, BaseException) and is_unreachable(error) for error in found), found
         assert time.monotonic() - silent_at < NOTICED_SECONDS_MAX
