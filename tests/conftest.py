@@ -11,7 +11,6 @@ from contextlib import suppress
 from typing import Any
 from uuid import uuid4
 
-import asyncpg
 import pytest
 from confluent_kafka.admin import AdminClient
 from hypothesis import HealthCheck, settings
@@ -21,8 +20,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from common.kafka.clients import admin_client
 from common.kafka.topics import ensure_topic
 from common.postgres.engine import create_engine
-from common.postgres.migrations import SCHEMAS, migrate
 from support.acceptance_pipeline import free_port
+from support.databases import Databases, migrate_all, run_sql, with_database
 from support.outboxes import Outbox
 from support.proxy import HOST, Proxy
 from walletctl.stack.environment import SETTINGS
@@ -92,59 +91,44 @@ def session_timeout_seconds() -> float:
     return 6.0 if os.environ.get("TEST_KAFKA_BOOTSTRAP_SERVERS") else 2.0
 
 
-def _run_sql(url: str, *statements: str) -> None:
-    async def run() -> None:
-        connection = await asyncpg.connect(url)
-        try:
-            for statement in statements:
-                await connection.execute(statement)
-        finally:
-            await connection.close()
-
-    asyncio.run(run())
-
-
-def _with_database(url: str, name: str) -> str:
-    return make_url(url).set(database=name).render_as_string(hide_password=False)
-
-
-async def _migrate(url: str) -> None:
-    engine = create_engine(url, "tests")
-    for schema in SCHEMAS:
-        await migrate(engine, schema)
-    await engine.dispose()
-
-
 @pytest.fixture(scope="session")
 def template(postgres_url: str) -> Iterator[str]:
     """The name of a migrated database to clone."""
     name = f"template_{uuid4().hex}"
-    _run_sql(postgres_url, f'CREATE DATABASE "{name}"')
-    asyncio.run(_migrate(_with_database(postgres_url, name)))
+    asyncio.run(run_sql(postgres_url, f'CREATE DATABASE "{name}"'))
+    asyncio.run(migrate_all(with_database(postgres_url, name)))
     yield name
-    _run_sql(postgres_url, f'DROP DATABASE "{name}" WITH (FORCE)')
+    asyncio.run(run_sql(postgres_url, f'DROP DATABASE "{name}" WITH (FORCE)'))
+
+
+@pytest.fixture(scope="session")
+def databases(postgres_url: str, template: str) -> Iterator[Databases]:
+    """Makes the tests' databases."""
+    databases = Databases(postgres_url, template)
+    yield databases
+    databases.close()
 
 
 @pytest.fixture
-def new_database(postgres_url: str) -> Iterator[Callable[[str | None], str]]:
+def new_database(databases: Databases) -> Iterator[Callable[[str | None], str]]:
     """Make databases, empty or cloned from a template; they go with the test."""
-    names: list[str] = []
+    urls: list[str] = []
 
     def make(template: str | None) -> str:
-        name = f"test_{uuid4().hex}"
-        _run_sql(postgres_url, f'CREATE DATABASE "{name}"' + (f' TEMPLATE "{template}"' if template else ""))
-        names.append(name)
-        return _with_database(postgres_url, name)
+        urls.append(databases.make(template))
+        return urls[-1]
 
     yield make
-    for name in names:
-        _run_sql(postgres_url, f'DROP DATABASE "{name}" WITH (FORCE)')
+    for url in urls:
+        databases.drop(url)
 
 
 @pytest.fixture
-def database_url(new_database: Callable[[str | None], str], template: str) -> str:
+def database_url(databases: Databases) -> Iterator[str]:
     """A fresh, migrated database."""
-    return new_database(template)
+    url = databases.clone()
+    yield url
+    databases.drop(url)
 
 
 @pytest.fixture

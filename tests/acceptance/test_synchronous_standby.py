@@ -6,12 +6,12 @@ import re
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import asyncpg
 import psutil
@@ -24,18 +24,18 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from common.identifiers import new_id
 from common.postgres.connections import OUTCOME_UNKNOWN, is_outcome_unknown
 from common.postgres.engine import create_engine
-from common.postgres.migrations import SCHEMAS, migrate
 from common.postgres.raw_sql import raw_connection
 from common.worker import Health, TemporaryError
-from faults.cluster import Server
 from history_consumer.consumer.consumer import HistoryConsumer
 from history_consumer.settings import ConsumerSettings
 from outbox_relay.adaptive_batching import AdaptiveBatching
 from outbox_relay.publisher import Publisher
 from outbox_relay.relay import Relay
 from outbox_relay.settings import RelaySettings
+from support.databases import migrate_all, run_sql, with_database
 from support.history_events import AnyEvent, Topic, Wallet
 from support.outboxes import Outbox
+from tools.servers import running
 from wallet_api.app import create_app
 from wallet_api.settings import WalletApiSettings
 from walletctl.stack.launch import run_step
@@ -49,20 +49,23 @@ Eventually = Callable[..., Awaitable[Any]]
 CANCELLED = "canceling (the )?wait for synchronous replication"
 # Past client_connection_check_interval, and past the timeouts that these tests give their sessions.
 WATCHED_SECONDS = 3.5
-WAITING = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
+WAITING = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND datname = current_database()"
 
 
 @dataclass
 class Pair:
-    """A primary, its synchronous standby, and an engine on the primary."""
+    """A primary, its synchronous standby, a database of the test's own on both, and an engine on the primary's."""
 
     primary: Postgres
-    standby: Server
-    standby_port: int
+    standby: Postgres
+    standby_pid: int
+    url: str
     engine: AsyncEngine
+    log_begin: int
+    """Where the test's own lines begin in the primary's log."""
 
     async def ask(self, statement: str) -> Any:
-        connection = await asyncpg.connect(self.primary.url)
+        connection = await asyncpg.connect(self.url)
         try:
             return await connection.fetchval(statement)
         finally:
@@ -70,12 +73,11 @@ class Pair:
 
     @property
     def cancelled(self) -> bool:
-        return re.search(CANCELLED, self.primary.log_file.read_text()) is not None
+        return re.search(CANCELLED, self.primary.log_file.read_text()[self.log_begin :]) is not None
 
     def freeze(self, number: signal.Signals = signal.SIGSTOP) -> None:
         """Stop the standby, all its processes (SIGCONT: let them go on)."""
-        assert self.standby.child is not None
-        server = psutil.Process(self.standby.child.pid)
+        server = psutil.Process(self.standby_pid)
         for process in [server, *server.children(recursive=True)]:
             os.kill(process.pid, number)
 
@@ -96,42 +98,36 @@ class Pair:
         assert not self.cancelled
 
 
-@pytest.fixture
-async def pair(tmp_path: Path, eventually: Eventually) -> AsyncIterator[Pair]:
+@pytest.fixture(scope="module")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Postgres, Postgres, int]]:
+    """A primary with a migrated database, its synchronous standby, and the standby's process id."""
+    directory = tmp_path_factory.mktemp("pair")
     with closing(PortReservations()) as reservations:
         ports = reservations.choose(["primary", "standby"], {})
         settings = {"fsync": "off", "shared_buffers": "32MB"}
-        primary = Postgres(tmp_path / "primary", ports["primary"], tmp_path / "primary.log", settings)
+        primary = Postgres(directory / "primary", ports["primary"], directory / "primary.log", settings)
         primary.prepare()
-        servers = [Server(primary.launch, PostgresProbe(primary.url), primary.log_file)]
-        servers[0].start()
-        engine = create_engine(primary.url, "tests", statement_timeout_seconds=0.5, transaction_timeout_seconds=1)
-        try:
-            await servers[0].ready()
-            servers.append(copied(primary, tmp_path / "standby", ports["standby"]))
-            servers[1].start()
-            await servers[1].ready()
-            await migrated(primary.url)
-            pair = Pair(primary, servers[1], ports["standby"], engine)
-            await pair.ask("ALTER SYSTEM SET synchronous_standby_names = 'standby'")
-            await pair.ask("SELECT pg_reload_conf()")
-            await eventually(lambda: pair.ask("SELECT sync_state = 'sync' FROM pg_stat_replication"))
-            yield pair
-            pair.freeze(signal.SIGCONT)
-        finally:
-            await engine.dispose()
-            for server in reversed(servers):
-                await server.end(signal.SIGQUIT)
+        with running(primary.launch(), primary.log_file, PostgresProbe(primary.url), signal.SIGQUIT):
+            standby = copied(primary, directory / "standby", ports["standby"])
+            probe = PostgresProbe(standby.url)
+            with running(standby.launch(), standby.log_file, probe, signal.SIGQUIT) as process:
+                asyncio.run(prepared(primary.url))
+                yield primary, standby, process.pid
 
 
-async def migrated(url: str) -> None:
-    engine = create_engine(url, "tests")
-    for schema in SCHEMAS:
-        await migrate(engine, schema)
-    await engine.dispose()
+async def prepared(url: str) -> None:
+    """Migrate the database, and let commits wait for the standby."""
+    await migrate_all(url)
+    connection = await asyncpg.connect(url)
+    await connection.execute("ALTER SYSTEM SET synchronous_standby_names = 'standby'")
+    await connection.execute("SELECT pg_reload_conf()")
+    async with asyncio.timeout(20):
+        while not await connection.fetchval("SELECT sync_state = 'sync' FROM pg_stat_replication"):
+            await asyncio.sleep(0.02)
+    await connection.close()
 
 
-def copied(primary: Postgres, data_dir: Path, port: int) -> Server:
+def copied(primary: Postgres, data_dir: Path, port: int) -> Postgres:
     command = [binaries() / "pg_basebackup", f"--dbname={primary.url}", "--checkpoint=fast", "--no-sync"]
     run_step("pg_basebackup", primary._as_server([*map(str, command), f"--pgdata={data_dir}"], signal.SIGTERM))
     place = f"host=127.0.0.1 port={primary.port} user=postgres application_name=standby"
@@ -139,12 +135,27 @@ def copied(primary: Postgres, data_dir: Path, port: int) -> Server:
     standby = Postgres(data_dir, port, data_dir.with_suffix(".log"), settings)
     (data_dir / "standby.signal").touch()
     standby.prepare()
-    return Server(standby.launch, PostgresProbe(standby.url), standby.log_file)
+    return standby
+
+
+@pytest.fixture
+async def pair(servers: tuple[Postgres, Postgres, int]) -> AsyncIterator[Pair]:
+    primary, standby, standby_pid = servers
+    name = f"test_{uuid4().hex}"
+    await run_sql(with_database(primary.url, "postgres"), f'CREATE DATABASE "{name}" TEMPLATE wallet')
+    url = with_database(primary.url, name)
+    engine = create_engine(url, "tests", statement_timeout_seconds=0.5, transaction_timeout_seconds=1)
+    pair = Pair(primary, standby, standby_pid, url, engine, len(primary.log_file.read_text()))
+    try:
+        yield pair
+    finally:
+        pair.freeze(signal.SIGCONT)
+        await engine.dispose()
 
 
 @asynccontextmanager
 async def wallet_api(pair: Pair, **settings: Any) -> AsyncIterator[AsyncClient]:
-    app = create_app(WalletApiSettings(database_url=pair.primary.url, log_level="warning", **settings))
+    app = create_app(WalletApiSettings(database_url=pair.url, log_level="warning", **settings))
     async with (
         app.router.lifespan_context(app),
         AsyncClient(transport=ASGITransport(app), base_url="http://wallet.test") as client,
@@ -219,7 +230,7 @@ async def test_of_several_hosts_the_one_that_is_wanted_is_taken_and_left_out_one
         await engine.dispose()
         return sum(found)
 
-    both = (pair.standby_port, pair.primary.port)
+    both = (pair.standby.port, pair.primary.port)
     for ports in (both, both[::-1]):
         assert await standbys({}, *ports) == 0
         assert await standbys({"target_session_attrs": "primary"}, *ports) == 0
@@ -246,10 +257,8 @@ async def test_no_timeout_of_the_session_ends_a_commit(pair: Pair, eventually: E
 async def test_what_a_relay_settles_is_not_visible_before_it_is_replicated(
     pair: Pair, eventually: Eventually, kafka_bootstrap_servers: str, topic: str
 ) -> None:
-    settings = RelaySettings(
-        database_url=pair.primary.url, kafka_bootstrap_servers=kafka_bootstrap_servers, kafka_topic=topic
-    )
-    engine = create_engine(pair.primary.url, "outbox-relay")
+    settings = RelaySettings(database_url=pair.url, kafka_bootstrap_servers=kafka_bootstrap_servers, kafka_topic=topic)
+    engine = create_engine(pair.url, "outbox-relay")
     relay = Relay(settings, engine, Publisher(settings), Health(), AdaptiveBatching(0, settings.relay_batch_rows))
     await Outbox(pair.engine).write(new_id(), 3)
     pair.freeze()
@@ -267,13 +276,13 @@ async def test_what_a_consumer_applies_is_not_visible_before_it_is_replicated_an
     pair: Pair, eventually: Eventually, kafka_bootstrap_servers: str, topic: str
 ) -> None:
     settings = ConsumerSettings(
-        database_url=pair.primary.url,
+        database_url=pair.url,
         kafka_bootstrap_servers=kafka_bootstrap_servers,
         kafka_topic=topic,
         consumer_group=f"history-{topic}",
         consumer_transaction_timeout_seconds=1,
     )
-    engine = create_engine(pair.primary.url, "history-consumer")
+    engine = create_engine(pair.url, "history-consumer")
     consumer = HistoryConsumer(settings, engine, Health())
 
     async def has_stepped() -> bool:
@@ -318,7 +327,7 @@ async def test_an_operators_command_that_is_interrupted_in_its_commit_says_that_
     pair.freeze()
     command = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "walletctl", "outbox", "park", str(row_id), "--reason", "test"),
-        env={**os.environ, "DATABASE_URL": pair.primary.url},
+        env={**os.environ, "DATABASE_URL": pair.url},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
         # What a shell starts in the background ignores Ctrl-C, and so do its children.
