@@ -14,15 +14,14 @@ import pytest
 from httpx import ASGITransport, AsyncClient
 from sqlalchemy.engine import make_url
 
-from common.postgres.engine import create_engine
-from common.postgres.migrations import SCHEMAS, migrate
 from common.worker import Health
-from faults.cluster import Server
 from history_consumer.read_api.app import create_app as create_history_app
 from history_consumer.run import consume
 from history_consumer.settings import ConsumerSettings, HistoryApiSettings
 from outbox_relay.run import relay_until
 from outbox_relay.settings import RelaySettings
+from support.databases import migrate_all
+from support.servers import Server
 from wallet_api.app import create_app
 from wallet_api.settings import WalletApiSettings
 from walletctl.stack.ports import PortReservations
@@ -161,10 +160,7 @@ async def test_after_a_password_was_rotated_there_and_back_the_wallet_api_heals_
         server.start()
         try:
             await server.ready()
-            engine = create_engine(postgres.url, "tests")
-            for schema in SCHEMAS:
-                await migrate(engine, schema)
-            await engine.dispose()
+            await migrate_all(postgres.url)
             async with database_with_role(postgres.url) as database:
                 settings = WalletApiSettings(database_url=database.url, log_level="error")
                 rotated = [f"ALTER ROLE {{role}} PASSWORD '{password}'" for password in ("second", "first")]

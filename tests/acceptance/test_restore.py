@@ -14,11 +14,10 @@ from typing import Any
 import asyncpg
 import pytest
 
-from common.postgres.engine import create_engine
-from common.postgres.migrations import SCHEMAS, migrate
-from faults.cluster import Server
 from support.acceptance_pipeline import Pipeline
 from support.acceptance_traffic import create_wallets, transfer_in_a_ring, wait_until_complete
+from support.databases import migrate_all
+from support.servers import Server
 from walletctl.stack.launch import run_step
 from walletctl.stack.ports import PortReservations
 from walletctl.stack.postgres import Postgres, binaries
@@ -94,10 +93,7 @@ async def site(tmp_path: Path) -> AsyncIterator[Site]:
         site.server.start()
         try:
             await site.server.ready()
-            engine = create_engine(site.url, "tests")
-            for schema in SCHEMAS:
-                await migrate(engine, schema)
-            await engine.dispose()
+            await migrate_all(site.url)
             yield site
         finally:
             await site.server.end(signal.SIGQUIT)

@@ -13,6 +13,7 @@ from benchmarks import queries
 from benchmarks.load import pgbench
 from common.identifiers import lane_of
 from common.settings import PipelineSettings
+from support.databases import run_sql
 from wallet_api.app import create_app
 from wallet_api.idempotency import request_hash
 from wallet_api.settings import WalletApiSettings
@@ -38,15 +39,6 @@ async def shapes(url: str, query: str, where: Callable[[asyncpg.Record], bool] =
     connection = await asyncpg.connect(url)
     try:
         return {shape(row) for row in await connection.fetch(query) if where(row)}
-    finally:
-        await connection.close()
-
-
-async def execute(url: str, *statements: str) -> None:
-    connection = await asyncpg.connect(url)
-    try:
-        for statement in statements:
-            await connection.execute(statement)
     finally:
         await connection.close()
 
@@ -77,7 +69,7 @@ async def written_by_api(another_url: str) -> str:
 @pytest.fixture
 async def bench_url(database_url: str) -> str:
     """A database with the benchmark's wallets, of which each has sent once."""
-    await execute(
+    await run_sql(
         database_url,
         queries.BENCH_SCHEMA,
         f"CALL bench.make_wallets({WALLETS}, {BALANCE_MINOR})",

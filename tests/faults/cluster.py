@@ -3,7 +3,7 @@
 import asyncio
 import signal
 import subprocess
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,15 +13,14 @@ import psutil
 
 from common.kafka.clients import admin_client
 from common.kafka.topics import ensure_topic
-from common.postgres.engine import create_engine
-from common.postgres.migrations import SCHEMAS, migrate
 from support.acceptance_pipeline import COMMANDS, Process
+from support.databases import migrate_all
 from support.proxy import HOST, Proxy
+from support.servers import Server
 from walletctl.stack.kafka import Kafka
-from walletctl.stack.launch import Launch, open_log, spawn
 from walletctl.stack.ports import PortReservations
 from walletctl.stack.postgres import Postgres
-from walletctl.stack.readiness import KafkaProbe, PostgresProbe, Probe
+from walletctl.stack.readiness import KafkaProbe, PostgresProbe
 
 TOPIC = "wallet_events"
 GROUP = "wallet-history"
@@ -29,44 +28,9 @@ PARTITIONS = 4
 ROLE = "pipeline"
 """The processes' own role, which owns the database and is no superuser."""
 PASSWORD = "first"
-READY_SECONDS_MAX = 90.0
 _KEPT_EVERY_SECONDS = 0.5
 _MEMORY_MAX = 500_000_000
 _FILES_MAX = 300
-
-
-@dataclass
-class Server:
-    """A server that can be ended in any way and started again on the same data and port."""
-
-    launch: Callable[[], Launch]
-    probe: Probe
-    log_file: Path
-    child: "subprocess.Popen[bytes] | None" = None
-
-    def start(self) -> None:
-        """Start it. Its life hangs on this thread: call it in the main one."""
-        with open_log(self.log_file) as log:
-            self.child = spawn(self.launch(), log)
-
-    def send(self, number: signal.Signals) -> None:
-        """Send it a signal."""
-        assert self.child is not None
-        self.child.send_signal(number)
-
-    async def end(self, number: signal.Signals) -> None:
-        """Send it a signal that ends it, and wait for the end."""
-        self.send(number)
-        assert self.child is not None
-        await asyncio.to_thread(self.child.wait, 60)
-
-    async def ready(self) -> None:
-        """Wait until it answers; start it again where it gave up (what it left behind may not be gone yet)."""
-        async with asyncio.timeout(READY_SECONDS_MAX):
-            while not await self.probe.ready():
-                if self.child is None or self.child.poll() is not None:
-                    self.start()
-                await asyncio.sleep(0.1)
 
 
 @dataclass
@@ -242,10 +206,7 @@ async def _start(cluster: Cluster, postgres: Postgres, kafka: Kafka) -> None:
     cluster.kafka.start()
     await asyncio.gather(cluster.postgres.ready(), cluster.kafka.ready())
     await _make_role(cluster)
-    engine = create_engine(cluster.environment["DATABASE_URL"], "tests")
-    for schema in SCHEMAS:
-        await migrate(engine, schema)
-    await engine.dispose()
+    await migrate_all(cluster.environment["DATABASE_URL"])
     await ensure_topic(admin_client(kafka.bootstrap_servers), TOPIC, PARTITIONS, {})
     for role in COMMANDS:
         cluster.add(role)

@@ -18,13 +18,14 @@ from common.failpoints import NAMES
 from common.identifiers import lane_of, new_id
 from faults.api_faults import API_FAULTS
 from faults.clock_faults import CLOCK_FAULTS
-from faults.cluster import Cluster, Server
+from faults.cluster import Cluster
 from faults.database_faults import DATABASE_FAULTS
 from faults.field import Act, Fault, Field, session
 from faults.silence_faults import SILENCE_FAULTS
 from faults.topic_faults import CONSUMER_FAULTS, TOPIC_FAULTS
 from support.acceptance_pipeline import Process
 from support.proxy import Proxy
+from support.servers import Server
 from walletctl.stack.readiness import HttpProbe
 
 ZOMBIE_SECONDS: Final = 18.0

@@ -15,6 +15,7 @@ from alembic.util import CommandError
 from confluent_kafka import KafkaError, KafkaException
 from sqlalchemy.engine import make_url
 
+from support.databases import run_sql
 from walletctl.console import Exit
 from walletctl.failures import explain
 
@@ -38,15 +39,7 @@ def run(*arguments: str, cwd: Path | None = None, **environment: str) -> tuple[i
 
 
 def execute(url: str, *statements: str) -> None:
-    async def work() -> None:
-        connection = await asyncpg.connect(url)
-        try:
-            for statement in statements:
-                await connection.execute(statement)
-        finally:
-            await connection.close()
-
-    asyncio.run(work())
+    asyncio.run(run_sql(url, *statements))
 
 
 @pytest.fixture
