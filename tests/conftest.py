@@ -20,9 +20,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from common.kafka.clients import admin_client
 from common.kafka.topics import ensure_topic
 from common.postgres.engine import create_engine
-from support.acceptance_pipeline import free_port
 from support.databases import Databases, migrate_all, run_sql, with_database
 from support.outboxes import Outbox
+from support.ports import free_port
 from support.proxy import HOST, Proxy
 from walletctl.stack.environment import SETTINGS
 

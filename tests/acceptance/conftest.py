@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from support.acceptance_pipeline import COMMANDS, Pipeline
+from support.processes import COMMANDS, Pipeline
 
 
 @pytest.fixture

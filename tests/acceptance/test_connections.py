@@ -13,7 +13,8 @@ from typing import Any
 import httpx
 import pytest
 
-from support.acceptance_pipeline import COMMANDS, free_port
+from support.ports import free_port
+from support.processes import COMMANDS
 
 FILES_MAX = 1024
 SILENT = 1100

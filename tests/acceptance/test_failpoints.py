@@ -9,8 +9,8 @@ import httpx
 import pytest
 
 from common.failpoints import NAMES
-from support.acceptance_pipeline import Pipeline, Process
-from support.acceptance_traffic import (
+from support.processes import Pipeline, Process
+from support.traffic import (
     Transfer,
     assert_verified,
     create_wallets,

@@ -9,8 +9,8 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from support.acceptance_pipeline import Pipeline
-from support.acceptance_traffic import assert_verified, create_wallets, transfer_in_a_ring, wait_until_complete
+from support.processes import Pipeline
+from support.traffic import assert_verified, create_wallets, transfer_in_a_ring, wait_until_complete
 
 
 async def test_every_movement_reaches_the_history_exactly_once_and_in_order(pipeline: Pipeline) -> None:

@@ -14,10 +14,10 @@ from typing import Any
 import asyncpg
 import pytest
 
-from support.acceptance_pipeline import Pipeline
-from support.acceptance_traffic import create_wallets, transfer_in_a_ring, wait_until_complete
 from support.databases import migrate_all
+from support.processes import Pipeline
 from support.servers import Server
+from support.traffic import create_wallets, transfer_in_a_ring, wait_until_complete
 from walletctl.stack.launch import run_step
 from walletctl.stack.ports import PortReservations
 from walletctl.stack.postgres import Postgres, binaries

@@ -17,7 +17,7 @@ from faults.cluster import GROUP, TOPIC, Cluster
 from faults.driver import Driver
 from faults.field import Field, session
 from history_consumer.consumer.records import headers_of
-from support.acceptance_pipeline import Process
+from support.processes import Process
 from walletctl.stack.readiness import HttpProbe
 from walletctl.verify.audit import TOPIC as OUTBOX_AND_TOPIC
 from walletctl.verify.audit import audit

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from faults.field import Act, Fault, Field
-from support.acceptance_pipeline import COMMANDS
+from support.processes import COMMANDS
 
 OFFSETS: Final = ("+3600", "-3600")
 """Seconds, as libfaketime reads them from its file."""

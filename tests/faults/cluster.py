@@ -13,8 +13,8 @@ import psutil
 
 from common.kafka.clients import admin_client
 from common.kafka.topics import ensure_topic
-from support.acceptance_pipeline import COMMANDS, Process
 from support.databases import migrate_all
+from support.processes import COMMANDS, Process
 from support.proxy import HOST, Proxy
 from support.servers import Server
 from walletctl.stack.kafka import Kafka

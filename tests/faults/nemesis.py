@@ -23,7 +23,7 @@ from faults.database_faults import DATABASE_FAULTS
 from faults.field import Act, Fault, Field, session
 from faults.silence_faults import SILENCE_FAULTS
 from faults.topic_faults import CONSUMER_FAULTS, TOPIC_FAULTS
-from support.acceptance_pipeline import Process
+from support.processes import Process
 from support.proxy import Proxy
 from support.servers import Server
 from walletctl.stack.readiness import HttpProbe

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import psutil
 
 from faults.field import Act, Fault, Field
-from support.acceptance_pipeline import COMMANDS, Process
+from support.processes import COMMANDS, Process
 from support.proxy import HOST
 from walletctl.stack.readiness import HttpProbe
 

@@ -12,7 +12,7 @@ import pytest
 from faults import clock_faults
 from faults.checkers import bank_violations, fallen
 from faults.nemesis import PROCESS_FAULTS, SERVER_FAULTS, draw_schedule
-from support.acceptance_pipeline import free_port
+from support.ports import free_port
 from support.proxy import HOST, Proxy
 
 

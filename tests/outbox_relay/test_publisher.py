@@ -20,8 +20,8 @@ from common.worker import TemporaryError
 from outbox_relay.publisher import Publisher
 from outbox_relay.relay import Relay
 from outbox_relay.run import HUNG_TRANSACTION_SECONDS
-from support.acceptance_pipeline import free_port
 from support.outboxes import Outbox
+from support.ports import free_port
 from support.proxy import HOST, Proxy
 from support.relay_pipeline import RelayPipeline
 from tools.servers import running

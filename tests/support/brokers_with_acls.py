@@ -19,7 +19,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # the stubs l
 )
 
 from common.kafka.clients import client_config
-from support.acceptance_pipeline import free_port
+from support.ports import free_port
 from tools.servers import running
 from walletctl.stack.kafka import Kafka
 from walletctl.stack.ports import HOST

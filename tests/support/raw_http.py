@@ -15,6 +15,7 @@ from starlette.types import ASGIApp
 
 from common.http.connections import ConnectionBounds
 from common.http.server import background_server
+from support.ports import free_port
 
 
 @dataclass(frozen=True)
@@ -89,9 +90,7 @@ class Client:
 @contextmanager
 def serving(app: ASGIApp, bounds: ConnectionBounds | None = None, *, loop: str = "uvloop") -> Iterator[int]:
     """Serve `app` in a thread with the event loop of that name, as every server here is configured; give the port."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
+    port = free_port()
     server = background_server(app, "127.0.0.1", port, bounds or ConnectionBounds())
     factory = uvloop.new_event_loop if loop == "uvloop" else asyncio.new_event_loop
 

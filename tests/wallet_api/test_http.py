@@ -12,7 +12,7 @@ from common.http.heads import LIST_FIELDS, SINGLE_FIELDS
 from common.http.server import background_server
 from history_consumer.read_api.app import create_app as create_history
 from history_consumer.settings import HistoryApiSettings
-from support.acceptance_pipeline import free_port
+from support.ports import free_port
 from support.raw_http import Client, post, request
 from wallet_api.app import create_app
 from wallet_api.settings import WalletApiSettings

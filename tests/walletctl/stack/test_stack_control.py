@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from support.acceptance_pipeline import free_port
+from support.ports import free_port
 from walletctl.stack.control import present_state
 from walletctl.stack.errors import NotRunningError
 from walletctl.stack.state import ProcessState, StackState, Status, stack_lock, write_state

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable
@@ -12,19 +11,14 @@ from typing import Any
 
 import httpx
 
+from support.ports import free_port
+
 COMMANDS = {
     "wallet-api": ("api", "serve"),
     "outbox-relay": ("relay", "run"),
     "history-consumer": ("consumer", "run"),
     "history-api": ("history", "serve"),
 }
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @dataclass

@@ -7,7 +7,7 @@ from uuid import uuid4
 import httpx
 
 from common.settings import PipelineSettings
-from support.acceptance_pipeline import Pipeline
+from support.processes import Pipeline
 from walletctl.verify.audit import audit
 
 
