@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from support.ports import free_port
-from support.processes import COMMANDS
+from support.processes import COMMANDS, http_client
 
 FILES_MAX = 1024
 SILENT = 1100
@@ -69,7 +69,7 @@ async def test_more_silent_connections_than_open_files_leave_the_probes_and_the_
     name: str, tmp_path: Path, eventually: Callable[..., Awaitable[Any]]
 ) -> None:
     async def answer(path: str) -> httpx.Response | None:
-        async with httpx.AsyncClient(base_url=url) as client:
+        async with http_client(url) as client:
             try:
                 return await client.get(path)
             except httpx.TransportError:

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from common.failpoints import NAMES
-from support.processes import Pipeline, Process
+from support.processes import Pipeline, Process, http_client
 from support.traffic import (
     Transfer,
     assert_verified,
@@ -33,8 +33,7 @@ async def test_nothing_is_lost_or_doubled_when_a_process_dies_at_any_of_its_fail
         wallets = await create_wallets(api, 8)
         process.stop()
         names = [name for name in NAMES if name.startswith(prefix)]
-        answered = sum([await _die_at(pipeline, process, name, wallets) for name in names])
-        process.start()
+        answered = await _die_at_each(pipeline, process, names, wallets)
         await pipeline.ready(process)
         answered += await transfer_in_a_ring(api, wallets, 2)
         found = [(await api.get(f"/wallets/{wallet}")).json() for wallet in wallets]
@@ -45,27 +44,27 @@ async def test_nothing_is_lost_or_doubled_when_a_process_dies_at_any_of_its_fail
     await assert_verified(pipeline)
 
 
-async def _die_at(pipeline: Pipeline, process: Process, name: str, wallets: list[str]) -> int:
-    """Let the process die at its second visit of the failpoint, under traffic; then run without.
+async def _die_at_each(pipeline: Pipeline, process: Process, names: list[str], wallets: list[str]) -> int:
+    """Let the process die at its second visit of each failpoint, under traffic, and come back.
 
     Returns how many transfers were answered.
     """
-    process.start(FAILPOINTS=f"{name}=kill@2")
-    dead = asyncio.Event()
+    survived = asyncio.Event()
 
     async def traffic() -> int:
         answered = 0
         async with pipeline.client("wallet-api") as api:
-            while not dead.is_set():
+            while not survived.is_set():
                 answered += await transfer_in_a_ring(api, wallets, 1)
         return answered
 
     async with asyncio.TaskGroup() as tasks:
         busy = tasks.create_task(traffic())
-        await _until_killed(pipeline, process)
+        for name in names:
+            process.start(FAILPOINTS=f"{name}=kill@2")
+            await _until_killed(pipeline, process)
         process.start()
-        dead.set()
-    process.stop()
+        survived.set()
     return busy.result()
 
 
@@ -120,7 +119,7 @@ async def _die_full(pipeline: Pipeline, process: Process, name: str, wallets: li
     first = Transfer(wallets[0], wallets[1])
     holder, watcher = [await asyncpg.connect(pipeline.environment["DATABASE_URL"]) for _ in range(2)]
     limits = httpx.Limits(max_connections=None)
-    async with httpx.AsyncClient(base_url=process.url, timeout=60, limits=limits) as api:
+    async with http_client(process.url, timeout=60, limits=limits) as api:
         async with holder.transaction():
             # The first batch waits for this lock, and the queue fills up behind it.
             await holder.execute("SELECT FROM wallet.wallets FOR UPDATE")

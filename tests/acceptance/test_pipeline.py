@@ -4,12 +4,11 @@ import asyncio
 import signal
 from decimal import Decimal
 
-import httpx
 import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from support.processes import Pipeline
+from support.processes import Pipeline, http_client
 from support.traffic import assert_verified, create_wallets, transfer_in_a_ring, wait_until_complete
 
 
@@ -102,10 +101,10 @@ async def test_a_stopped_relay_leaves_at_once_with_everything_settled_that_it_se
 
 async def test_metrics_of_several_api_workers_add_up(pipeline: Pipeline) -> None:
     process = await pipeline.add("wallet-api", WALLET_API_WORKERS="2")
-    async with httpx.AsyncClient(base_url=process.url) as api:
+    async with http_client(process.url) as api:
         for _ in range(20):
             # A connection of its own each time, so that both workers get some.
-            async with httpx.AsyncClient(base_url=process.url) as one:
+            async with http_client(process.url) as one:
                 body = {"user_id": "ada", "currency": "EUR"}
                 (await one.post("/wallets", json=body)).raise_for_status()
         metrics = (await api.get("/metrics")).text

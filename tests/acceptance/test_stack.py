@@ -11,10 +11,10 @@ from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import psutil
 import pytest
 
+from support.processes import http_client
 from walletctl.console import Exit
 from walletctl.stack.launch import LOG_BYTES_MAX
 from walletctl.stack.state import StackState, read_state
@@ -242,7 +242,7 @@ def test_ctrl_c_stops_a_stack_that_is_still_starting(stack: Stack) -> None:
 
 
 async def create_wallet(stack: Stack) -> str:
-    async with httpx.AsyncClient(base_url=stack.environment()["WALLET_API_URL"], timeout=20) as api:
+    async with http_client(stack.environment()["WALLET_API_URL"], timeout=20) as api:
         reply = await api.post("/wallets", json={"user_id": "someone", "currency": "EUR"})
     wallet_id = reply.raise_for_status().json()["id"]
     assert isinstance(wallet_id, str)
@@ -252,7 +252,7 @@ async def create_wallet(stack: Stack) -> str:
 async def history_of(stack: Stack, wallet_id: str) -> list[int]:
     # Waits for the pipeline: at most 2 s a request, so some of them.
     parameters = {"min_version": 1}
-    async with httpx.AsyncClient(base_url=stack.environment()["HISTORY_API_URL"], timeout=20) as api:
+    async with http_client(stack.environment()["HISTORY_API_URL"], timeout=20) as api:
         for _ in range(10):
             reply = await api.get(f"/history/wallets/{wallet_id}", params=parameters)
             if reply.status_code == 200:
@@ -261,7 +261,7 @@ async def history_of(stack: Stack, wallet_id: str) -> list[int]:
 
 
 async def get_wallet(stack: Stack, wallet_id: str) -> int:
-    async with httpx.AsyncClient(base_url=stack.environment()["WALLET_API_URL"], timeout=20) as api:
+    async with http_client(stack.environment()["WALLET_API_URL"], timeout=20) as api:
         return (await api.get(f"/wallets/{wallet_id}")).status_code
 
 

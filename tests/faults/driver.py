@@ -10,6 +10,8 @@ from typing import Any, Literal
 
 import httpx
 
+from support.processes import http_client
+
 _PATIENCE_SECONDS = 4.0
 _SETTLE_SECONDS_MAX = 60.0
 _DECIDED_REFUSALS = {422}
@@ -82,7 +84,7 @@ class Driver:
     ) -> list[Operation]:
         """Ask so much at once, beside the other clients; each hangs up when its patience, in seconds, ends."""
         asked = [self._fund(rng.choice(self.wallets), 1) for _ in range(count)]
-        async with httpx.AsyncClient(base_url=self.url, timeout=None, trust_env=False) as client:
+        async with http_client(self.url, timeout=None) as client:
             await asyncio.gather(*(self._ask(client, operation, patience()) for operation in asked))
         self._left += [operation for operation in asked if operation.outcome == "unknown"]
         return asked
@@ -98,7 +100,7 @@ class Driver:
         return sum(done.amount_minor for done in self.operations if done.kind == "fund" and done.outcome != "refused")
 
     def _client(self) -> httpx.AsyncClient:
-        return httpx.AsyncClient(base_url=self.url, timeout=_PATIENCE_SECONDS, trust_env=False)
+        return http_client(self.url, timeout=_PATIENCE_SECONDS)
 
     async def _be_client(self, rng: random.Random, stop: asyncio.Event) -> None:
         unknown: list[Operation] = []

@@ -23,7 +23,7 @@ from faults.database_faults import DATABASE_FAULTS
 from faults.field import Act, Fault, Field, session
 from faults.silence_faults import SILENCE_FAULTS
 from faults.topic_faults import CONSUMER_FAULTS, TOPIC_FAULTS
-from support.processes import Process
+from support.processes import Process, http_client
 from support.proxy import Proxy
 from support.servers import Server
 from walletctl.stack.readiness import HttpProbe
@@ -75,8 +75,8 @@ async def is_ready(process: Process) -> bool:
 async def holds_a_partition(consumer: Process) -> bool:
     """Whether it reads one."""
     with suppress(httpx.HTTPError):
-        async with httpx.AsyncClient(trust_env=False) as client:
-            return "\nhistory_partitions_held 0.0" not in (await client.get(f"{consumer.url}/metrics")).text
+        async with http_client(consumer.url) as client:
+            return "\nhistory_partitions_held 0.0" not in (await client.get("/metrics")).text
     return False
 
 

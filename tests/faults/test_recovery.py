@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from faults.attack import attacked
@@ -15,6 +14,7 @@ from faults.checkers import wait_until_drained
 from faults.cluster import Cluster, running_cluster
 from faults.driver import Driver
 from faults.field import Field
+from support.processes import http_client
 from support.proxy import HOST
 
 _RECOVERED_SECONDS_MAX = 25.0
@@ -77,8 +77,8 @@ async def test_relay_and_consumer_go_on_after_their_broker_told_them_that_there_
         consumer = cluster.first("history-consumer")
 
         async def consumer_misses_it() -> bool:
-            async with httpx.AsyncClient(trust_env=False) as client:
-                return bool((await client.get(f"{consumer.url}/ready")).json()["checks"]["kafka"] != "ok")
+            async with http_client(consumer.url) as client:
+                return bool((await client.get("/ready")).json()["checks"]["kafka"] != "ok")
 
         await _make_traffic(cluster, 1)
         await _drained(cluster)

@@ -21,6 +21,7 @@ from common.kafka.topics import ensure_topic
 from faults.attack import attacked
 from faults.cluster import PARTITIONS, TOPIC, running_cluster
 from faults.field import Field, session
+from support.processes import http_client
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(400)]
 
@@ -99,8 +100,8 @@ async def moved(on: Field, eventually: Eventually, more: int, statement: str) ->
 async def halts(on: Field) -> bool:
     """Whether the consumer says that it stands still, and the way out."""
     try:
-        async with httpx.AsyncClient(trust_env=False) as client:
-            reply = await client.get(f"{on.cluster.first('history-consumer').url}/ready")
+        async with http_client(on.cluster.first("history-consumer").url) as client:
+            reply = await client.get("/ready")
     except httpx.HTTPError:
         return False
     said = reply.json()["checks"]["kafka"]
@@ -112,8 +113,8 @@ async def halts_or_misses(on: Field) -> bool:
     if await halts(on):
         return True
     try:
-        async with httpx.AsyncClient(trust_env=False) as client:
-            metrics = (await client.get(f"{on.cluster.first('history-consumer').url}/metrics")).text
+        async with http_client(on.cluster.first("history-consumer").url) as client:
+            metrics = (await client.get("/metrics")).text
     except httpx.HTTPError:
         return False
     return re.search(r"^history_old_gaps [1-9]", metrics, re.MULTILINE) is not None

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import ssl
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable
@@ -12,6 +13,7 @@ from typing import Any
 import httpx
 
 from support.ports import free_port
+from walletctl.stack.readiness import HttpProbe
 
 COMMANDS = {
     "wallet-api": ("api", "serve"),
@@ -19,6 +21,15 @@ COMMANDS = {
     "history-consumer": ("consumer", "run"),
     "history-api": ("history", "serve"),
 }
+
+
+# The processes speak plain HTTP; loading certificates would take 25 ms of processor time for each client.
+_NO_CERTIFICATES = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+
+
+def http_client(url: str, **options: Any) -> httpx.AsyncClient:
+    """Return a client of a process; the options are httpx's."""
+    return httpx.AsyncClient(base_url=url, trust_env=False, verify=_NO_CERTIFICATES, **options)
 
 
 @dataclass
@@ -77,15 +88,12 @@ class Pipeline:
 
     async def ready(self, process: Process) -> None:
         """Wait until the process says that it is ready."""
+        probe = HttpProbe(f"{process.url}/ready")
 
         async def answers() -> bool:
             assert process.child is not None
             assert process.child.poll() is None, process.log_file.read_text()
-            try:
-                async with httpx.AsyncClient() as client:
-                    return (await client.get(f"{process.url}/ready")).status_code == 200
-            except httpx.TransportError:
-                return False
+            return await probe.ready()
 
         await self.eventually(answers, 40)
 
@@ -93,4 +101,4 @@ class Pipeline:
         return [process for process in self.processes if process.name == name]
 
     def client(self, name: str) -> httpx.AsyncClient:
-        return httpx.AsyncClient(base_url=self.of(name)[0].url, timeout=20)
+        return http_client(self.of(name)[0].url, timeout=20)

@@ -10,6 +10,9 @@ from common.settings import PipelineSettings
 from support.processes import Pipeline
 from walletctl.verify.audit import audit
 
+PAUSE_SECONDS = 0.05
+"""Before a request is sent again; without it, clients of a process that is starting would take its processor."""
+
 
 async def create_wallets(api: httpx.AsyncClient, count: int) -> list[str]:
     bodies = [{"user_id": f"user-{number % 3}", "currency": "EUR"} for number in range(count)]
@@ -41,6 +44,7 @@ class Transfer:
         """Ask until it's answered 200: where a reply is lost or time was up, again with the same key."""
         while (reply := await self.ask(api)) is None or reply.status_code != 200:
             assert reply is None or reply.status_code in {409, 503}, reply.text
+            await asyncio.sleep(PAUSE_SECONDS)
         return reply
 
 
