@@ -7,7 +7,6 @@ Where the servers come from: `TEST_DATABASE_URL` and `TEST_KAFKA_BOOTSTRAP_SERVE
 import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import suppress
 from typing import Any
 from uuid import uuid4
 
@@ -18,15 +17,13 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from common.kafka.clients import admin_client
-from common.kafka.topics import ensure_topic
 from common.postgres.engine import create_engine
 from support.databases import Databases, migrate_all, run_sql, with_database
 from support.outboxes import Outbox
 from support.ports import free_port
 from support.proxy import HOST, Proxy
+from support.topics import fresh_topic
 from walletctl.stack.environment import SETTINGS
-
-TOPIC_PARTITIONS = 3
 
 settings.register_profile(
     "default", deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
@@ -174,15 +171,11 @@ def kafka_admin(kafka_bootstrap_servers: str) -> AdminClient:
 @pytest.fixture
 def topic(kafka_admin: AdminClient) -> Iterator[str]:
     """A fresh topic with three partitions."""
-    name = f"wallet_events_{uuid4().hex}"
-    asyncio.run(ensure_topic(kafka_admin, name, TOPIC_PARTITIONS, {}))
-    yield name
-    for future in kafka_admin.delete_topics([name]).values():
-        with suppress(Exception):
-            future.result()
+    with fresh_topic(kafka_admin) as name:
+        yield name
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def eventually() -> Callable[..., Awaitable[Any]]:
     """Wait until a condition holds, with a deadline; returns what it returned."""
 

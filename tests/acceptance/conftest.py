@@ -1,52 +1,75 @@
-"""The four processes on the test's own database and topic."""
+"""The four processes, on a database and a topic of their own: those of a module's tests, one after the other."""
 
 import asyncio
 import signal
 import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
+from confluent_kafka.admin import AdminClient
 
-from support.processes import COMMANDS, Pipeline
+from support.databases import Databases
+from support.processes import COMMANDS, Pipeline, Process
+from support.topics import fresh_topic
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def service_environment(
-    database_url: str, kafka_bootstrap_servers: str, topic: str, session_timeout_seconds: float
-) -> dict[str, str]:
-    return {
-        "DATABASE_URL": database_url,
-        "KAFKA_BOOTSTRAP_SERVERS": kafka_bootstrap_servers,
-        "KAFKA_TOPIC": topic,
-        "CONSUMER_GROUP": f"group-{topic}",
-        # A killed consumer's partitions shall not be kept for it for long.
-        "CONSUMER_SESSION_TIMEOUT_SECONDS": str(session_timeout_seconds),
-    }
+    databases: Databases, kafka_bootstrap_servers: str, kafka_admin: AdminClient, session_timeout_seconds: float
+) -> Iterator[dict[str, str]]:
+    url = databases.clone()
+    with fresh_topic(kafka_admin) as topic:
+        yield {
+            "DATABASE_URL": url,
+            "KAFKA_BOOTSTRAP_SERVERS": kafka_bootstrap_servers,
+            "KAFKA_TOPIC": topic,
+            "CONSUMER_GROUP": f"group-{topic}",
+            # A killed consumer's partitions shall not be kept for it for long.
+            "CONSUMER_SESSION_TIMEOUT_SECONDS": str(session_timeout_seconds),
+        }
+    databases.drop(url)
 
 
-@pytest.fixture
-async def pipeline(
-    service_environment: dict[str, str], tmp_path: Path, eventually: Callable[..., Awaitable[Any]]
-) -> AsyncIterator[Pipeline]:
+@pytest.fixture(scope="module")
+def running_pipeline(
+    service_environment: dict[str, str],
+    tmp_path_factory: pytest.TempPathFactory,
+    eventually: Callable[..., Awaitable[Any]],
+) -> Iterator[Pipeline]:
     """One of each process."""
-    pipeline = Pipeline(service_environment, tmp_path, eventually)
-    try:
+    pipeline = Pipeline(service_environment, tmp_path_factory.mktemp("pipeline"), eventually)
+
+    async def start() -> None:
         await asyncio.gather(*map(pipeline.add, COMMANDS))
+
+    try:
+        asyncio.run(start())
         yield pipeline
     finally:
-        for process in _running(pipeline):
-            process.send_signal(signal.SIGTERM)
-        for process in _running(pipeline):
-            try:
-                process.wait(20)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+        _stop(pipeline.processes)
 
 
-def _running(pipeline: Pipeline) -> "Iterator[subprocess.Popen[bytes]]":
-    for process in pipeline.processes:
-        if process.child is not None and process.child.poll() is None:
-            yield process.child
+@pytest.fixture
+async def pipeline(running_pipeline: Pipeline) -> AsyncIterator[Pipeline]:
+    """One of each process, all of them ready; what the test starts besides ends with it."""
+    for process in running_pipeline.processes:
+        if not process.is_running:
+            process.start()
+    await asyncio.gather(*map(running_pipeline.ready, running_pipeline.processes))
+    yield running_pipeline
+    _stop(running_pipeline.processes[len(COMMANDS) :])
+    del running_pipeline.processes[len(COMMANDS) :]
+
+
+def _stop(processes: list[Process]) -> None:
+    """End the processes, those that do not listen too."""
+    running = [process.child for process in processes if process.child and process.is_running]
+    for child in running:
+        child.send_signal(signal.SIGTERM)
+    for child in running:
+        try:
+            child.wait(20)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()

@@ -5,7 +5,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,38 +80,30 @@ class Site:
         await eventually(is_itself)
 
 
-@pytest.fixture
-async def site(tmp_path: Path) -> AsyncIterator[Site]:
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    directory = tmp_path_factory.mktemp("site")
     with closing(PortReservations()) as reservations:
         (port,) = reservations.choose(["restored"], {}).values()
-        archive = tmp_path / "archive"
+        archive = directory / "archive"
         archive.mkdir()
         settings = {"fsync": "off", "archive_mode": "on", "archive_command": f"cp %p {archive}/%f"}
-        postgres = Postgres(tmp_path / "postgres", port, tmp_path / "postgres.log", settings)
+        postgres = Postgres(directory / "postgres", port, directory / "postgres.log", settings)
         postgres.prepare()
-        site = Site(tmp_path, postgres, Server(postgres.launch, PostgresProbe(postgres.url), postgres.log_file))
+        site = Site(directory, postgres, Server(postgres.launch, PostgresProbe(postgres.url), postgres.log_file))
         site.server.start()
         try:
-            await site.server.ready()
-            await migrate_all(site.url)
+            asyncio.run(site.server.ready())
+            asyncio.run(migrate_all(site.url))
             yield site
         finally:
-            await site.server.end(signal.SIGQUIT)
+            asyncio.run(site.server.end(signal.SIGQUIT))
 
 
-@pytest.fixture
-def service_environment(
-    site: Site, kafka_bootstrap_servers: str, topic: str, session_timeout_seconds: float
-) -> dict[str, str]:
+@pytest.fixture(scope="module")
+def service_environment(service_environment: dict[str, str], site: Site) -> dict[str, str]:
     """The wallets and their history in one database: the history loses its end together with them."""
-    return {
-        "DATABASE_URL": site.url,
-        "KAFKA_BOOTSTRAP_SERVERS": kafka_bootstrap_servers,
-        "KAFKA_TOPIC": topic,
-        "CONSUMER_GROUP": f"group-{topic}",
-        "CONSUMER_SESSION_TIMEOUT_SECONDS": str(session_timeout_seconds),
-        "CONSUMER_CHECK_SECONDS": "0.5",
-    }
+    return {**service_environment, "DATABASE_URL": site.url, "CONSUMER_CHECK_SECONDS": "0.5"}
 
 
 async def walletctl(pipeline: Pipeline, *arguments: str) -> tuple[int, Any]:

@@ -42,6 +42,11 @@ class Process:
     url: str
     child: "subprocess.Popen[bytes] | None" = None
 
+    @property
+    def is_running(self) -> bool:
+        """Whether it was started and has not ended."""
+        return self.child is not None and self.child.poll() is None
+
     def start(self, **environment: str) -> None:
         with self.log_file.open("ab") as log:
             self.child = subprocess.Popen(
