@@ -1,7 +1,7 @@
-"""Fixtures for all tests: real servers, a fresh database and a fresh topic for each test.
+"""Fixtures for all tests: real servers, and a fresh database and a fresh topic for each test.
 
-Where the servers come from: `TEST_DATABASE_URL` and `TEST_KAFKA_BOOTSTRAP_SERVERS` if set, containers if
-`TEST_BACKEND=containers`, else PostgreSQL and Kafka of the local stack.
+The tests use the servers of `TEST_DATABASE_URL` and `TEST_KAFKA_BOOTSTRAP_SERVERS` where these are set. With
+`TEST_BACKEND=containers` they start containers, otherwise PostgreSQL and Kafka of the local stack.
 """
 
 import asyncio
@@ -32,18 +32,18 @@ settings.load_profile("default")
 
 
 def _configures(name: str) -> bool:
-    """Whether a variable, in capitals, would configure the processes under test, or how they reach their servers."""
+    """Whether a variable, in capitals, configures the processes under test, or how they reach their servers."""
     return name in SETTINGS or name == "PROMETHEUS_MULTIPROC_DIR" or name.startswith(("PG", "FAKETIME"))
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Keep the tests to themselves: nothing of the caller's environment configures what they test."""
+    """Remove from the environment every variable that would configure the processes under test."""
     del config
     for name in [name for name in os.environ if _configures(name.upper())]:
         del os.environ[name]
-    # The servers are on this machine, whatever proxy leads to the registry that their jars come from.
+    # The servers are on this machine: clients reach them without the proxy that downloads may need.
     os.environ["no_proxy"] = os.environ["NO_PROXY"] = f"127.0.0.1,localhost,{os.environ.get('no_proxy', '')}"
-    # Brokers here live for seconds: to optimise their code costs more than half of their processor time.
+    # These brokers run for seconds: optimising their code would take more than half of their processor time.
     os.environ.setdefault("WALLET_STACK_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1")
 
 
@@ -60,7 +60,7 @@ def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     else:
         from tools.servers import postgres_server
 
-        # Nothing here survives the tests, so nothing has to survive a power cut.
+        # The data are deleted after the tests, so they need not survive a power failure.
         with postgres_server(tmp_path_factory.mktemp("postgres"), settings={"fsync": "off"}) as url:
             yield url
 
@@ -84,7 +84,7 @@ def kafka_bootstrap_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 @pytest.fixture(scope="session")
 def session_timeout_seconds() -> float:
-    """How long a consumer that died keeps its partitions: the least that the broker allows without much ado."""
+    """Seconds that a killed consumer keeps its partitions: the least that the broker allows by its configuration."""
     return 6.0 if os.environ.get("TEST_KAFKA_BOOTSTRAP_SERVERS") else 2.0
 
 
@@ -108,7 +108,7 @@ def databases(postgres_url: str, template: str) -> Iterator[Databases]:
 
 @pytest.fixture
 def new_database(databases: Databases) -> Iterator[Callable[[str | None], str]]:
-    """Make databases, empty or cloned from a template; they go with the test."""
+    """Make databases, empty or cloned from a template. They are dropped after the test."""
     urls: list[str] = []
 
     def make(template: str | None) -> str:
@@ -130,14 +130,14 @@ def database_url(databases: Databases) -> Iterator[str]:
 
 @pytest.fixture
 async def database_link(database_url: str) -> AsyncIterator[Proxy]:
-    """A network before the fresh database, which breaks as it is told."""
+    """A network in front of the fresh database, which the test can slow down, silence or break."""
     async with Proxy(free_port(), make_url(database_url).port or 5432) as link:
         yield link
 
 
 @pytest.fixture
 def linked_database_url(database_url: str, database_link: Proxy) -> str:
-    """The fresh database behind that network."""
+    """The URL of the fresh database behind that network."""
     url = make_url(database_url).set(host=HOST, port=database_link.port)
     return url.render_as_string(hide_password=False)
 
@@ -158,7 +158,7 @@ async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
 
 @pytest.fixture
 def outbox(engine: AsyncEngine) -> Outbox:
-    """The outbox of the fresh database, to write to and read from."""
+    """The outbox of the fresh database."""
     return Outbox(engine)
 
 
@@ -177,7 +177,7 @@ def topic(kafka_admin: AdminClient) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def eventually() -> Callable[..., Awaitable[Any]]:
-    """Wait until a condition holds, with a deadline; returns what it returned."""
+    """Wait until a condition holds, and return its value. Past the deadline, raise TimeoutError."""
 
     async def wait(condition: Callable[[], Awaitable[Any]], seconds: float = 20.0) -> Any:
         async with asyncio.timeout(seconds):

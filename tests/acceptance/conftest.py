@@ -1,4 +1,4 @@
-"""The four processes, on a database and a topic of their own: those of a module's tests, one after the other."""
+"""The four processes on a database and a topic that the tests of one module share."""
 
 import asyncio
 import signal
@@ -25,7 +25,7 @@ def service_environment(
             "KAFKA_BOOTSTRAP_SERVERS": kafka_bootstrap_servers,
             "KAFKA_TOPIC": topic,
             "CONSUMER_GROUP": f"group-{topic}",
-            # A killed consumer's partitions shall not be kept for it for long.
+            # A killed consumer keeps its partitions for this long.
             "CONSUMER_SESSION_TIMEOUT_SECONDS": str(session_timeout_seconds),
         }
     databases.drop(url)
@@ -52,7 +52,7 @@ def running_pipeline(
 
 @pytest.fixture
 async def pipeline(running_pipeline: Pipeline) -> AsyncIterator[Pipeline]:
-    """One of each process, all of them ready; what the test starts besides ends with it."""
+    """One of each process, all of them ready. Processes that the test adds end with it."""
     for process in running_pipeline.processes:
         if not process.is_running:
             process.start()
@@ -63,7 +63,7 @@ async def pipeline(running_pipeline: Pipeline) -> AsyncIterator[Pipeline]:
 
 
 def _stop(processes: list[Process]) -> None:
-    """End the processes, those that do not listen too."""
+    """End the processes; kill those that do not end on SIGTERM."""
     running = [process.child for process in processes if process.child and process.is_running]
     for child in running:
         child.send_signal(signal.SIGTERM)

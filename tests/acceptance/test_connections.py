@@ -1,4 +1,4 @@
-"""A stranger's silent connections take no process's open files."""
+"""Silent connections do not use up a process's open files."""
 
 import asyncio
 import os
@@ -22,7 +22,7 @@ SILENT = 1100
 
 @pytest.fixture
 def many_files() -> None:
-    """Let the test have the other ends of all these connections open."""
+    """Raise the limit of open files, so that the test can hold the other ends."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = 2 * SILENT
     if soft != resource.RLIM_INFINITY and soft < wanted:
@@ -33,7 +33,7 @@ def many_files() -> None:
 
 @contextmanager
 def process(name: str, log_file: Path) -> Iterator[str]:
-    """Start it with few open files, and no other server there; give its address."""
+    """Start the process with few open files and without its servers; yield its address."""
     port, nowhere = str(free_port()), f"127.0.0.1:{free_port()}"
     environment = {
         "DATABASE_URL": f"postgresql://postgres@{nowhere}/wallet",

@@ -1,4 +1,4 @@
-"""Each process dies at each of its failpoints, comes back, and every promise holds."""
+"""Each process is killed at each of its failpoints and started again, and every promise holds."""
 
 import asyncio
 import signal
@@ -38,14 +38,14 @@ async def test_nothing_is_lost_or_doubled_when_a_process_dies_at_any_of_its_fail
         answered += await transfer_in_a_ring(api, wallets, 2)
         found = [(await api.get(f"/wallets/{wallet}")).json() for wallet in wallets]
     assert sum(Decimal(wallet["balance"]) for wallet in found) == 800
-    # Created, funded, and one more for each side of each transfer: what was answered was done, once.
+    # Created, funded, and one version for each side of each transfer: every answered transfer was done once.
     assert sum(wallet["version"] for wallet in found) == 16 + 2 * answered
     await wait_until_complete(pipeline, wallets)
     await assert_verified(pipeline)
 
 
 async def _die_at_each(pipeline: Pipeline, process: Process, names: list[str], wallets: list[str]) -> int:
-    """Let the process die at its second visit of each failpoint, under traffic, and come back.
+    """Let the process die at its second visit of each failpoint, under traffic, and start it again.
 
     Returns how many transfers were answered.
     """
@@ -137,7 +137,7 @@ async def _die_full(pipeline: Pipeline, process: Process, name: str, wallets: li
         await pipeline.ready(process)
         again = await asyncio.gather(*(transfer.ask_until_done(api) for transfer in [first, *transfers]))
     await asyncio.gather(holder.close(), watcher.close())
-    # What was answered: the first, and the refusals. All others lost their connection.
+    # The first transfer and the refused ones got a reply. All other connections broke.
     assert [reply.status_code for reply in replies if reply].count(503) == _REFUSED
     assert sum(reply is None for reply in replies) >= _QUEUE
     for before, after in zip(replies, again, strict=True):

@@ -1,4 +1,4 @@
-"""The promises, with real processes."""
+"""The pipeline's promises, with real processes."""
 
 import asyncio
 import signal
@@ -81,7 +81,7 @@ async def test_two_relays_and_two_consumers_break_no_promise_while_they_come_and
 
 
 async def _event_count(pipeline: Pipeline) -> int:
-    """Return how many events the outbox has, of which no two are the same."""
+    """Return how many events the outbox has, each of which is there once."""
     connection = await asyncpg.connect(pipeline.environment["DATABASE_URL"])
     count, distinct = await connection.fetchrow("SELECT count(*), count(DISTINCT event_id) FROM wallet.outbox")
     await connection.close()

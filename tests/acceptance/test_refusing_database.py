@@ -1,4 +1,4 @@
-"""A database that answers and says no: processes wait, say what is wrong, and go on by themselves afterwards."""
+"""A database that refuses: the processes wait, report the cause, and continue by themselves afterwards."""
 
 import asyncio
 import signal
@@ -32,7 +32,7 @@ pytestmark = pytest.mark.timeout(120)
 
 Eventually = Callable[..., Awaitable[Any]]
 HEALED_SECONDS_MAX = 15.0
-"""Seconds by the promise; and what a busy machine may add."""
+"""The promised seconds, and a margin for a busy machine."""
 
 END_SESSIONS = """
     SELECT count(pg_terminate_backend(pid, 5000)) FROM pg_stat_activity
@@ -65,7 +65,7 @@ REFUSALS = {
 
 @dataclass
 class Database:
-    """A migrated database, a role on it that is no superuser, and an operator's connection."""
+    """A migrated database, its role without superuser rights, and an operator's connection."""
 
     url: str
     role: str
@@ -129,7 +129,7 @@ async def assert_refused_and_healed(
 
     await eventually(all_are_served)
     await database.do(statement)
-    # As a failover does; new sessions are told.
+    # As a failover does. New sessions are refused.
     await database.do(END_SESSIONS)
     await eventually(is_refused)
     await database.do(undo)
@@ -149,7 +149,7 @@ async def test_while_the_database_refuses_the_wallet_api_says_503_and_why_and_he
 async def test_after_a_password_was_rotated_there_and_back_the_wallet_api_heals_by_itself(
     tmp_path: Path, eventually: Eventually
 ) -> None:
-    """On a server of its own: the others trust everybody."""
+    """On a server of its own, because the other tests' server asks for no password."""
     with closing(PortReservations()) as reservations:
         (port,) = reservations.choose(["refusing"], {}).values()
         postgres = Postgres(tmp_path / "postgres", port, tmp_path / "postgres.log", {"fsync": "off"})

@@ -1,4 +1,4 @@
-"""The drill of docs/restore.md: backup, traffic, a restore to an earlier time, and everything agrees again."""
+"""The drill of docs/restore.md: backup, traffic, a restore to an earlier time, and a verified pipeline."""
 
 import asyncio
 import json
@@ -30,7 +30,7 @@ RESTORE_POINT = "before_the_accident"
 
 @dataclass
 class Site:
-    """A PostgreSQL that archives its log, and what is needed to bring it back."""
+    """A PostgreSQL that archives its log, its backup and its archive."""
 
     directory: Path
     postgres: Postgres
@@ -53,7 +53,7 @@ class Site:
         run_step("pg_basebackup", self.postgres._as_server(list(map(str, command)), signal.SIGTERM))
 
     async def restore(self, eventually: Callable[..., Awaitable[Any]]) -> None:
-        """Let the server crash, and come back from backup and archive as it was at the restore point."""
+        """Let the server crash, and restore it from backup and archive as it was at the restore point."""
         segment = await self.ask("SELECT pg_walfile_name(pg_switch_wal())")
 
         async def is_archived() -> bool:
@@ -102,7 +102,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 
 @pytest.fixture(scope="module")
 def service_environment(service_environment: dict[str, str], site: Site) -> dict[str, str]:
-    """The wallets and their history in one database: the history loses its end together with them."""
+    """The wallets and their history in one database: the restore sets back both."""
     return {**service_environment, "DATABASE_URL": site.url, "CONSUMER_CHECK_SECONDS": "0.5"}
 
 
@@ -123,7 +123,7 @@ async def test_after_a_restore_to_an_earlier_time_everything_agrees_and_what_is_
 ) -> None:
     async with pipeline.client("wallet-api") as api:
         wallets = await create_wallets(api, 6)
-        # A relay that has just met its broker may take a second; the database shall know of published events.
+        # A relay may take a second to connect to its broker; the backup must contain published events.
         await eventually(lambda: site.ask("SELECT bool_and(published_at IS NOT NULL) FROM wallet.outbox"))
         await asyncio.to_thread(site.back_up)
         await transfer_in_a_ring(api, wallets, 5)
@@ -146,13 +146,13 @@ async def test_after_a_restore_to_an_earlier_time_everything_agrees_and_what_is_
         process.start()
         await pipeline.ready(process)
     async with pipeline.client("wallet-api") as api:
-        # The versions that were lost are given again, to other events.
+        # Other events get the versions that were lost.
         await transfer_in_a_ring(api, wallets, 3)
         assert (await api.get(f"/wallets/{later[0]}")).status_code == 404
         done, rebuilt = await walletctl(pipeline, "history", "rebuild", "--yes")
         assert (done, rebuilt["source"], rebuilt["missing"]) == (0, "outbox", 0)
         await transfer_in_a_ring(api, wallets, 3)
-    # The consumer was never stopped, and goes on by itself.
+    # The consumer was not stopped, and continues by itself.
     await wait_until_complete(pipeline, wallets)
     agrees, report = await walletctl(pipeline, "verify")
     assert agrees == 0, report["differences"]

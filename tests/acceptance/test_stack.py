@@ -1,4 +1,4 @@
-"""`walletctl stack`, with everything real, as a user types it."""
+"""`walletctl stack` as a user runs it, with real servers and processes."""
 
 import asyncio
 import json
@@ -46,7 +46,7 @@ class Stack:
             [sys.executable, "-m", "walletctl", "stack", command, "--data-dir", str(self.data_dir), *options],
             capture_output=True,
             text=True,
-            # What a killed stack's consumers left behind shall not be waited for.
+            # A killed stack's consumers keep their partitions for this long.
             env={**os.environ, "CONSUMER_SESSION_TIMEOUT_SECONDS": "2", **environment},
             timeout=200,
             check=False,
@@ -182,7 +182,7 @@ def test_a_stack_of_any_name_starts_and_starts_again_whatever_stands_in_the_envi
 def test_a_name_that_can_not_be_written_down_is_refused_in_one_line(tmp_path: Path, name: str) -> None:
     done = Stack(tmp_path / name).run("up", "--detach")
     assert done.returncode in {Exit.FOUND_WRONG, Exit.USAGE}
-    # Of --data-dir, or of an argument with such letters.
+    # The error is of --data-dir, or of an argument with such characters.
     assert done.stderr.startswith("error: ")
     assert "Traceback" not in done.stderr
     assert len(done.stderr.splitlines()) == 1
@@ -250,7 +250,7 @@ async def create_wallet(stack: Stack) -> str:
 
 
 async def history_of(stack: Stack, wallet_id: str) -> list[int]:
-    # Waits for the pipeline: at most 2 s a request, so some of them.
+    # A request waits for the pipeline for 2 s at most, so several are sent.
     parameters = {"min_version": 1}
     async with http_client(stack.environment()["HISTORY_API_URL"], timeout=20) as api:
         for _ in range(10):

@@ -1,4 +1,4 @@
-"""Two PostgreSQL, the second a synchronous standby: what is visible is replicated, whoever gave up waiting for it."""
+"""A primary and its synchronous standby: a visible commit is replicated, even if its client gave up waiting."""
 
 import asyncio
 import os
@@ -76,7 +76,7 @@ class Pair:
         return re.search(CANCELLED, self.primary.log_file.read_text()[self.log_begin :]) is not None
 
     def freeze(self, number: signal.Signals = signal.SIGSTOP) -> None:
-        """Stop the standby, all its processes (SIGCONT: let them go on)."""
+        """Stop all processes of the standby, or resume them (SIGCONT)."""
         server = psutil.Process(self.standby_pid)
         for process in [server, *server.children(recursive=True)]:
             os.kill(process.pid, number)
@@ -86,7 +86,7 @@ class Pair:
         await eventually(lambda: self.ask(WAITING), 60)
 
     async def assert_invisible_then_visible(self, eventually: Eventually, visible: str) -> None:
-        """While the standby is frozen nothing is to be seen, then it is: `visible` is a statement for true or false."""
+        """Check that `visible`, a statement, is false while the standby is frozen, and becomes true afterwards."""
         until = time.monotonic() + WATCHED_SECONDS
         while time.monotonic() < until:
             assert not await self.ask(visible)
@@ -194,7 +194,7 @@ async def test_a_transfer_that_waits_for_a_frozen_standby_is_unknown_and_not_vis
         await pair.until_waiting(eventually)
         if given_up_by == "deadline":
             assert (await waiting).status_code == 503
-            # No traffic should come while no commit ends, and each leaves a session behind.
+            # While no commit ends, each request leaves a session behind: the API must not be ready.
             await eventually(lambda: says_ready(api, is_ready=False))
     answer = await waiting
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
@@ -207,7 +207,7 @@ async def test_a_transfer_that_waits_for_a_frozen_standby_is_unknown_and_not_vis
 
 
 async def test_a_transfer_that_an_operator_stopped_waiting_for_is_unknown(pair: Pair, eventually: Eventually) -> None:
-    """It is visible, and may be lost in a failover: a client that hears 200 would take it for done."""
+    """The transfer is visible, but a failover may lose it: a reply of 200 would be wrong."""
     async with wallet_api(pair, statement_timeout_seconds=60) as api:
         sender, receiver = await new_wallets(api)
         pair.freeze()
@@ -306,7 +306,7 @@ async def test_what_a_consumer_applies_is_not_visible_before_it_is_replicated_an
 
     await eventually(gave_up)
     await pair.assert_invisible_then_visible(eventually, "SELECT EXISTS (SELECT FROM history.transaction_events)")
-    # The first look settles the doubt; nothing is left to do then.
+    # The first step finds the commit; nothing is left to do then.
     await eventually(has_stepped)
     assert await pair.ask("SELECT sum(next_offset) FROM history.processed_offsets") == len(events)
     assert await pair.ask("SELECT count(*) FROM history.transaction_events") == len(events)
@@ -330,7 +330,7 @@ async def test_an_operators_command_that_is_interrupted_in_its_commit_says_that_
         env={**os.environ, "DATABASE_URL": pair.url},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
-        # What a shell starts in the background ignores Ctrl-C, and so do its children.
+        # A shell's background job ignores Ctrl-C, and so do its children.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     await pair.until_waiting(eventually)

@@ -1,4 +1,4 @@
-"""What clients and other sessions do to the API: hang up in crowds, and leave it no connection."""
+"""Clients that hang up, and sessions that leave the API no connection."""
 
 import random
 from typing import Final
@@ -9,14 +9,14 @@ _CROWD: Final = 60
 
 
 async def _hang_up(on: Field, fault: Fault) -> None:
-    """Crowds of clients that hang up in the middle of a request."""
+    """Many clients that hang up in the middle of a request."""
     rng = random.Random(fault.choice)
     for _ in range(3):
         await on.driver.crowd(rng, _CROWD, lambda: rng.uniform(0.001, 0.05))
 
 
 async def _exhaust_pool(on: Field, fault: Fault) -> None:
-    """Every wallet is locked, so every connection of the pool waits: the API says so within its clients' patience."""
+    """Every wallet is locked, so every connection of the pool waits: the API answers before its clients give up."""
     async with session(on) as connection, connection.transaction():
         await connection.execute("SET LOCAL lock_timeout = '5s'")
         await connection.execute("SELECT FROM wallet.wallets ORDER BY id FOR UPDATE")

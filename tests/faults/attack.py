@@ -1,4 +1,4 @@
-"""Clients that go on asking while things go wrong, and the judgement afterwards."""
+"""Clients that send requests during faults, and the checks afterwards."""
 
 import asyncio
 import json
@@ -15,7 +15,7 @@ from faults.field import Field
 
 @asynccontextmanager
 async def attacked(cluster: Cluster, seed: int) -> AsyncIterator[Field]:
-    """Let clients ask for the block, in which things go wrong; heal; let everything drain; judge.
+    """Run clients during the block, in which faults happen; then heal, wait until the backlog drained, and check.
 
     Raises:
         AssertionError: a promise was broken.

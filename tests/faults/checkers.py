@@ -1,4 +1,4 @@
-"""What must be true during the faults and after them."""
+"""What must hold during the faults and after them."""
 
 import asyncio
 from collections import defaultdict
@@ -37,7 +37,7 @@ _BANK = """
         (SELECT count(*) FROM pg_stat_activity WHERE application_name <> '') AS sessions,
         (SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()) AS deadlocks
 """
-"""One statement, so one snapshot: what a reader can see at this moment."""
+"""One statement, so one snapshot."""
 
 _POSITIONS = "SELECT partition, topic_id, next_offset FROM history.processed_offsets"
 
@@ -49,7 +49,7 @@ _BACKLOG = """
 
 
 async def watch(on: Field, stop: asyncio.Event) -> int:
-    """Read the bank's total and the positions again and again while everything breaks; return how often."""
+    """Read the balances and the positions repeatedly during the faults; return how often."""
     reads, driver, positions = 0, on.driver, dict[tuple[int, str], int]()
     while not stop.is_set():
         at_least = driver.funded_at_least
@@ -70,7 +70,7 @@ async def watch(on: Field, stop: asyncio.Event) -> int:
 
 
 def fallen(before: dict[tuple[int, str], int], now: dict[tuple[int, str], int]) -> list[str]:
-    """Say which positions are lower than before, by partition and topic id, or gone."""
+    """Return which positions are lower than before, by partition and topic id, or missing."""
     return [
         f"position of partition {key[0]} of topic {key[1]}: {now.get(key)} after {position}"
         for key, position in before.items()
@@ -79,7 +79,7 @@ def fallen(before: dict[tuple[int, str], int], now: dict[tuple[int, str], int]) 
 
 
 def bank_violations(row: Any, at_least: int, at_most: int) -> list[str]:
-    """Say what is wrong with the bank at one moment, given what clients know and what they only asked for."""
+    """Return what is wrong with the balances, given the sums that clients know of and that they asked for."""
     found = []
     if not row["balances"] == row["came_in"] == row["entries"]:
         found.append(f"bank: balances {row['balances']}, came in {row['came_in']}, entries {row['entries']}")
@@ -95,7 +95,7 @@ def bank_violations(row: Any, at_least: int, at_most: int) -> list[str]:
 
 
 async def wait_until_drained(on: Field) -> list[str]:
-    """Wait until everything that happened is in the history; note how many seconds it took, or say what is left."""
+    """Wait until the history has every event; note how many seconds it took, or return what is left."""
     loop = asyncio.get_running_loop()
     start = loop.time()
     async with session(on) as connection:
@@ -110,7 +110,7 @@ async def wait_until_drained(on: Field) -> list[str]:
 
 
 async def wait_until_ready(on: Field) -> list[str]:
-    """Wait until every process says that it is ready; say which doesn't, and why."""
+    """Wait until every process is ready; return which one is not, and why."""
     return [line for line in await asyncio.gather(*map(_becomes_ready, on.cluster.processes)) if line]
 
 
@@ -125,7 +125,7 @@ async def _becomes_ready(process: Process) -> str:
 
 
 async def check(on: Field) -> list[str]:
-    """Return everything that is wrong after the faults; changes nothing but poison and litter, which it takes away."""
+    """Return every difference after the faults. Deletes poisoned rows and dead letters, so that the audit is clean."""
     cluster, driver = on.cluster, on.driver
     messages = await asyncio.to_thread(records.read, cluster)
     async with session(on) as connection:
@@ -148,7 +148,7 @@ async def check(on: Field) -> list[str]:
 
 
 async def _differences(cluster: Cluster, litter: Collection[Place]) -> list[str]:
-    """Return what the audit finds, but for the litter, which it must find."""
+    """Return the differences that the audit finds, except the foreign records, which it must find."""
     report = await audit(
         PipelineSettings(
             database_url=cluster.database_url,
@@ -163,7 +163,7 @@ async def _differences(cluster: Cluster, litter: Collection[Place]) -> list[str]
 
 
 async def _check_operations(connection: asyncpg.Connection, driver: Driver) -> list[str]:
-    """Compare what clients were told with what is there: one effect for each ok, none for each refusal."""
+    """Compare replies with the database: one effect for each success, none for each refusal."""
     moved = {row["reference"]: row for row in await connection.fetch(
         "SELECT reference, count(DISTINCT transaction_id) AS times, min(transaction_id::text) AS id"
         " FROM wallet.wallet_transactions WHERE reference IS NOT NULL GROUP BY reference"
@@ -186,11 +186,11 @@ async def _check_operations(connection: asyncpg.Connection, driver: Driver) -> l
         elif is_there and moved[operation.key]["id"].encode() not in operation.reply:
             found.append(f"{where}: was told of another transaction than {moved[operation.key]['id']}")
     strangers = (moved.keys() | made.keys()) - {operation.key for operation in driver.operations}
-    return found + [f"nobody asked for {key}" for key in strangers]
+    return found + [f"no client sent {key}" for key in strangers]
 
 
 async def _check_poison(connection: asyncpg.Connection, on: Field) -> list[str]:
-    """The poisoned wallets are parked, whole, and no other is; then take them away, so that the audit is clean."""
+    """All rows of the poisoned wallets are parked, and no others. Deletes them, so that the audit is clean."""
     parked = await connection.fetch(
         "DELETE FROM wallet.outbox WHERE parked_at IS NOT NULL OR event_type = 'POISON'"
         " RETURNING aggregate_id, parked_at"
@@ -221,18 +221,18 @@ async def _check_versions(connection: asyncpg.Connection) -> list[str]:
 
 
 async def _check_litter(connection: asyncpg.Connection, litter: dict[Place, str]) -> list[str]:
-    """Each piece of litter is put aside for its reason, and nothing else is; then take it away for the audit."""
+    """Each foreign record is a dead letter for its reason, and no other record is. Deletes the dead letters."""
     rows = await connection.fetch('DELETE FROM history.dead_letters RETURNING partition, "offset", reason')
     aside = {(row["partition"], row["offset"]): row["reason"] for row in rows}
     return [
-        f"record {place} was put aside for {aside.get(place)}, expected for {litter.get(place)}"
+        f"record {place} is a dead letter for {aside.get(place)}, expected for {litter.get(place)}"
         for place in aside.keys() | litter.keys()
         if aside.get(place) != litter.get(place)
     ]
 
 
 async def _check_sessions(connection: asyncpg.Connection) -> list[str]:
-    """Nobody left a transaction open."""
+    """No session has left a transaction open."""
     rows = await connection.fetch("""
         SELECT application_name, state, query FROM pg_stat_activity
         WHERE application_name <> '' AND state <> 'active' AND xact_start < now() - interval '5 s'
@@ -241,7 +241,7 @@ async def _check_sessions(connection: asyncpg.Connection) -> list[str]:
 
 
 async def _check_committed(connection: asyncpg.Connection, cluster: Cluster) -> list[str]:
-    """What Kafka shows of the group is never ahead of what is in the history."""
+    """The group's offsets in Kafka are never ahead of the history's positions."""
     admin = admin_client(cluster.environment["KAFKA_BOOTSTRAP_SERVERS"])
     (future,) = admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(GROUP)]).values()
     committed = (await asyncio.wrap_future(future)).topic_partitions
@@ -254,9 +254,9 @@ async def _check_committed(connection: asyncpg.Connection, cluster: Cluster) -> 
 
 
 def _check_topic(on: Field, messages: list[Message], rows: list[Any]) -> list[str]:
-    """Every outbox row is in the topic, nothing else is, and what relays wrote first is in order for each wallet.
+    """The topic has every outbox row, nothing else, and the first record of each event in the wallet's order.
 
-    Only what an operator replayed may follow what came later.
+    Only events that an operator replayed may follow later ones.
     """
     known = {row["event_id"]: row for row in rows}
     seen = {_event_id(message) for message in messages}
@@ -278,7 +278,7 @@ def _place(message: Message) -> Place:
 
 
 def _reason(message: Message) -> str | None:
-    """Return why the record is to be put aside: nothing for an event delivered again, None for a relay's own."""
+    """Return the reason for a dead letter: empty for an event delivered again, None for a relay's own record."""
     found = dict(headers_of(message)).get(records.INJECTED)
     return None if found is None else bytes(found).decode()
 

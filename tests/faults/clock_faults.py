@@ -1,4 +1,4 @@
-"""The clock that a process sees, moved by an hour while it runs (libfaketime; time that only passes is not moved)."""
+"""The clock of a process jumps by an hour while it runs (libfaketime). Its monotonic clock does not."""
 
 import asyncio
 import importlib.util
@@ -17,7 +17,7 @@ OFFSETS: Final = ("+3600", "-3600")
 
 def library() -> Path | None:
     """Return libfaketime, or None where the wheel has none for this machine."""
-    # Found without importing it: the package does more at import than we need.
+    # Found without importing the package, whose import has side effects.
     spec = importlib.util.find_spec("libfaketime")
     if spec is None or spec.origin is None or (platform.system(), platform.machine()) != ("Linux", "x86_64"):
         return None
@@ -26,7 +26,7 @@ def library() -> Path | None:
 
 
 def environment(preloaded: Path, clock: Path) -> dict[str, str]:
-    """Return what lets a process see the clock that the file sets, at most a second later."""
+    """Return the variables by which a process uses the file's clock, at most a second later."""
     return {
         "LD_PRELOAD": str(preloaded),
         "FAKETIME_TIMESTAMP_FILE": str(clock),
@@ -36,7 +36,7 @@ def environment(preloaded: Path, clock: Path) -> dict[str, str]:
 
 
 async def _move_clock(on: Field, fault: Fault) -> None:
-    """A process whose clock jumps an hour ahead and back, or the other way round, while it works."""
+    """A process whose clock jumps an hour ahead and back, or back and ahead, while it works."""
     rng, preloaded = random.Random(fault.choice), library()
     assert preloaded is not None
     process = on.cluster.first(rng.choice(list(COMMANDS)))

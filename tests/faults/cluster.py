@@ -1,4 +1,4 @@
-"""Everything the fault suite attacks: PostgreSQL, Kafka, a network before each, and the four processes."""
+"""What the fault suite runs: PostgreSQL, Kafka, a network in front of each, and the four processes."""
 
 import asyncio
 import signal
@@ -35,7 +35,7 @@ _FILES_MAX = 300
 
 @dataclass
 class Cluster:
-    """What runs, how it is reached, and what was seen of it."""
+    """The servers and processes, their addresses, and what the supervisor noted of them."""
 
     directory: Path
     postgres: Server
@@ -43,21 +43,21 @@ class Cluster:
     postgres_link: Proxy
     kafka_link: Proxy
     database_url: str
-    """Past the proxy."""
+    """Of PostgreSQL itself, past the proxy."""
     environment: dict[str, str]
     ports: PortReservations
-    """No client's own port may be taken for a server that is down just now."""
+    """Keeps the ports of servers that are down from being used by clients."""
     processes: list[Process] = field(default_factory=list)
     down: set[int] = field(default_factory=set)
-    """Processes (by id) that are down because somebody wants them to be."""
+    """Processes (by id) that a fault has ended and will start again."""
     endings: list[str] = field(default_factory=list)
-    """Processes that ended by themselves, and how."""
+    """Processes that ended without being told to, and how."""
     memory_bytes_max: dict[str, int] = field(default_factory=dict)
     files_max: dict[str, int] = field(default_factory=dict)
     """Open files, sockets among them."""
 
     def add(self, role: str, **environment: str) -> Process:
-        """Start one more process; it is kept running."""
+        """Start one more process; the supervisor keeps it running."""
         port = str(self.ports.choose([role + "-process"], {})[role + "-process"])
         ports = dict.fromkeys(("WALLET_API_PORT", "HISTORY_API_PORT", "RELAY_OPS_PORT", "CONSUMER_OPS_PORT"), port)
         log_file = self.directory / "logs" / f"{role}-{len(self.processes)}.log"
@@ -84,16 +84,16 @@ class Cluster:
         self.down.discard(id(process))
 
     async def remove(self, process: Process) -> None:
-        """Let a process leave, as on a deployment."""
+        """End a process for good, as on a deployment."""
         await self.end(process, signal.SIGTERM)
         self.processes.remove(process)
 
     def first(self, role: str) -> Process:
-        """Return the process of that role that is always there."""
+        """Return the first process of that role."""
         return next(process for process in self.processes if process.name == role)
 
     async def keep(self) -> None:
-        """Do for ever what a supervisor does; note what a monitoring would."""
+        """Supervise the processes until cancelled: start again those that ended, note memory and open files."""
         while True:
             for process in self.processes:
                 child = process.child
@@ -110,14 +110,14 @@ class Cluster:
             await asyncio.sleep(_KEPT_EVERY_SECONDS)
 
     def excesses(self) -> list[str]:
-        """Say which processes took more memory or files than they may."""
+        """Return which processes used more memory or open files than allowed."""
         return [
             *(f"{name} used {used / 1e6:.0f} MB" for name, used in self.memory_bytes_max.items() if used > _MEMORY_MAX),
             *(f"{name} had {count} files open" for name, count in self.files_max.items() if count > _FILES_MAX),
         ]
 
     async def heal(self) -> None:
-        """End every fault: all servers and all processes run, all links pass."""
+        """End every fault: start all servers and processes, let all links pass."""
         for link in (self.postgres_link, self.kafka_link):
             link.heal()
         for server in (self.postgres, self.kafka):
@@ -145,7 +145,7 @@ async def running_cluster(
     postgres_settings: Mapping[str, str] | None = None,
     **environment: str,
 ) -> AsyncIterator[Cluster]:
-    """Run everything for the block. PostgreSQL syncs, so that what it promised survives its being killed.
+    """Run everything for the block. PostgreSQL uses fsync, so that commits survive a kill.
 
     Args:
         directory: for all files, but those of a server that has a disk of its own.
@@ -179,10 +179,10 @@ async def running_cluster(
                     "CONSUMER_GROUP": GROUP,
                     "KAFKA_TOPIC_PARTITIONS": str(PARTITIONS),
                     "CONSUMER_SESSION_TIMEOUT_SECONDS": "6",
-                    # The low water is to rise all the time, and a backlog is to be many transactions.
+                    # Small steps let the low water rise all the time; small batches make a backlog many transactions.
                     "RELAY_LOW_WATER_STEP": "1",
                     "CONSUMER_BATCH_RECORDS": "20",
-                    # Fewer than those that say nothing.
+                    # Fewer than the silent connections that a fault opens.
                     "CONNECTIONS_MAX": "120",
                     **environment,
                 },

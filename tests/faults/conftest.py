@@ -8,8 +8,8 @@ import pytest
 from faults.nemesis import PROCESS_FAULTS, SERVER_FAULTS
 
 SHORT_SECONDS = 25.0
-# The short run always plays the same schedule, so that what fails there is the change; `make faults` draws one.
-# This one has many kinds of faults at its beginning, which all that it has time for.
+# The short run always has the same schedule, so that a failure is due to a change. `make faults` draws one.
+# This schedule begins with many kinds of faults; the short run ends soon.
 SHORT_SEED = 9213
 
 
@@ -31,13 +31,13 @@ def _default_seed() -> int:
 
 @pytest.fixture
 def fault_seconds() -> float:
-    """How long things go wrong: FAULTS_SECONDS, else the short run that is part of `make test`."""
+    """How long faults happen: FAULTS_SECONDS, otherwise the short run that is part of `make test`."""
     return float(os.environ.get("FAULTS_SECONDS") or SHORT_SECONDS)
 
 
 @pytest.fixture
 def fault_names() -> list[str]:
-    """Which faults there are: those of FAULTS_ONLY, its names parted by commas, or all."""
+    """The faults of the run: those of FAULTS_ONLY, separated by commas, or all if it is empty."""
     names = [name.strip() for name in os.environ.get("FAULTS_ONLY", "").split(",") if name.strip()]
     if unknown := set(names) - {*PROCESS_FAULTS, *SERVER_FAULTS}:
         raise pytest.UsageError(

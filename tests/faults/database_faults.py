@@ -1,4 +1,4 @@
-"""A database that answers and says no: it only reads, or lets nobody in whom it knew."""
+"""A database that refuses: it is read-only, or it rejects the processes' login."""
 
 import asyncio
 from collections.abc import AsyncIterator, Collection
@@ -20,12 +20,12 @@ _RELOAD: Final = "SELECT pg_reload_conf()"
 _END_SESSIONS: Final = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name <> ''"
 
 _READ_ONLY: Final = (
-    # Sessions that are there hear of it and of its end; a reload takes a moment.
+    # Existing sessions see both changes, a moment after the reload.
     (
         ("ALTER SYSTEM SET default_transaction_read_only = on", _RELOAD),
         ("ALTER SYSTEM RESET default_transaction_read_only", _RELOAD),
     ),
-    # Only new sessions hear of it, and they go on reading only when it has ended.
+    # Only new sessions see it, and they stay read-only after it has ended.
     (
         ("ALTER DATABASE wallet SET default_transaction_read_only = on", _END_SESSIONS),
         ("ALTER DATABASE wallet RESET default_transaction_read_only",),
@@ -43,7 +43,7 @@ _LOCKED_OUT: Final = (
 
 
 async def _only_read(on: Field, fault: Fault) -> None:
-    """A primary that only reads for a while, as one that was demoted."""
+    """A primary that is read-only for a while, as after a demotion."""
     begin, end = _READ_ONLY[fault.choice % len(_READ_ONLY)]
     async with _changed(on.cluster, begin, end):
         await _until_told(on, begin[0], _WRITERS)
@@ -51,7 +51,7 @@ async def _only_read(on: Field, fault: Fault) -> None:
 
 
 async def _lock_out(on: Field, fault: Fault) -> None:
-    """A password that was rotated, a role that may not log in, a database that it may not enter."""
+    """A password that was rotated, a role without LOGIN, or a role without CONNECT."""
     begin, end = _LOCKED_OUT[fault.choice % len(_LOCKED_OUT)]
     async with _changed(on.cluster, begin, end):
         await _until_told(on, begin[0], _ALL)
@@ -60,7 +60,7 @@ async def _lock_out(on: Field, fault: Fault) -> None:
 
 @asynccontextmanager
 async def _changed(cluster: Cluster, begin: Collection[str], end: Collection[str]) -> AsyncIterator[None]:
-    """Carry out statements, and those that put things right at the end, whatever happens."""
+    """Run statements before the block, and those that undo them after it, even if the block fails."""
     try:
         await _carry_out(cluster, begin)
         yield
@@ -85,7 +85,7 @@ async def _is_carried_out(cluster: Cluster, statements: Collection[str]) -> bool
 
 
 async def _until_told(on: Field, what: str, roles: Collection[str]) -> None:
-    """Wait until `/ready` of each has said that it isn't ready; who doesn't say so breaks a promise."""
+    """Wait until each process reports that it is not ready. A process that does not, breaks a promise."""
 
     async def told(role: str) -> None:
         url = f"{on.cluster.first(role).url}/ready"

@@ -1,4 +1,4 @@
-"""Clients that keep asking, and remember what they were told."""
+"""Clients that repeat their requests until the outcome is known, and remember every reply."""
 
 import asyncio
 import random
@@ -20,7 +20,7 @@ _AGAIN = {409, 429, 503}
 
 @dataclass
 class Operation:
-    """One request, however often it is sent, and the only answer it may ever get."""
+    """One request, which may be sent several times, and its only allowed reply."""
 
     kind: Literal["create", "fund", "transfer"]
     path: str
@@ -59,7 +59,7 @@ class Driver:
     _left: list[Operation] = field(default_factory=list)
 
     async def prepare(self) -> None:
-        """Make the wallets and give each 100.00, while nothing is broken."""
+        """Make the wallets and fund each with 100.00, before the faults begin."""
         async with self._client() as client:
             for _ in range(self.wallets_count):
                 await self._ask_until_known(client, self._create())
@@ -68,10 +68,10 @@ class Driver:
                 await self._ask_until_known(client, self._fund(wallet, 10_000))
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Ask until `stop`, then until everything is known.
+        """Send requests until `stop`, then until every outcome is known.
 
         Raises:
-            TimeoutError: something is still unknown long after the faults have ended.
+            TimeoutError: an outcome is still unknown long after the faults have ended.
         """
         async with asyncio.TaskGroup() as tasks:
             for number in range(self.clients):
@@ -82,7 +82,7 @@ class Driver:
     async def crowd(
         self, rng: random.Random, count: int, patience: Callable[[], float | None] = lambda: None
     ) -> list[Operation]:
-        """Ask so much at once, beside the other clients; each hangs up when its patience, in seconds, ends."""
+        """Send so many requests at once; each client hangs up when its patience, in seconds, ends."""
         asked = [self._fund(rng.choice(self.wallets), 1) for _ in range(count)]
         async with http_client(self.url, timeout=None) as client:
             await asyncio.gather(*(self._ask(client, operation, patience()) for operation in asked))
@@ -91,7 +91,7 @@ class Driver:
 
     @property
     def funded_at_least(self) -> int:
-        """Minor units that are in the bank for certain."""
+        """Minor units that the wallets have for certain."""
         return sum(done.amount_minor for done in self.operations if done.kind == "fund" and done.outcome == "ok")
 
     @property
@@ -132,7 +132,7 @@ class Driver:
         wallet, other = rng.sample(self.wallets, 2)
         if drawn < 0.3:
             return self._fund(wallet, rng.randint(1, 500))
-        # Some ask for more than anybody has.
+        # Some ask for more than any wallet has.
         return self._transfer(wallet, other, rng.randint(1, 2000) if rng.random() < 0.9 else 10_000_000)
 
     def _create(self) -> Operation:
@@ -206,7 +206,7 @@ class Driver:
         self.seen_versions[wallet] = max(version, self.seen_versions.get(wallet, 0))
 
     async def _read(self, client: httpx.AsyncClient, wallet: str) -> None:
-        """Read a wallet: never older than what was known before the question, never below zero."""
+        """Read a wallet: its version is at least the one known before, and its balance is not negative."""
         known = self.seen_versions.get(wallet, 0)
         try:
             async with asyncio.timeout(2 * _PATIENCE_SECONDS):

@@ -1,4 +1,4 @@
-"""Where the nemesis works, what it does there, and what it leaves behind for the checkers."""
+"""What a fault is, and what it works on."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -13,13 +13,13 @@ from faults.driver import Driver
 
 @dataclass(frozen=True)
 class Fault:
-    """One thing that goes wrong.
+    """One fault of a schedule.
 
     Attributes:
         name: of `PROCESS_FAULTS` or `SERVER_FAULTS`.
-        seconds: how long it lasts, where it lasts.
-        pause_seconds: what passes before it.
-        choice: draws whatever else it needs.
+        seconds: how long it lasts, if it lasts.
+        pause_seconds: the pause before it.
+        choice: the seed of its random choices.
     """
 
     name: str
@@ -33,14 +33,14 @@ class Fault:
 
 @dataclass
 class Field:
-    """Where the nemesis works, and what it leaves behind for the checkers."""
+    """The cluster and its clients, and what the faults did to them, for the checkers."""
 
     cluster: Cluster
     driver: Driver
     poisoned: list[UUID] = field(default_factory=list)
     done: list[str] = field(default_factory=list)
     repaired: bool = False
-    """An operator puts records or positions elsewhere."""
+    """Whether an operator has replayed events or rebuilt the history."""
     drained_seconds: float = 0.0
 
 
@@ -56,7 +56,7 @@ async def session(on: Field) -> AsyncIterator[asyncpg.Connection]:
 
 @asynccontextmanager
 async def administration(cluster: Cluster) -> AsyncIterator[asyncpg.Connection]:
-    """Open a superuser's session past the proxy, which may write whatever the server's default is."""
+    """Open a superuser's session past the proxy, which may write even if the server is read-only."""
     connection = await asyncpg.connect(cluster.database_url, server_settings={"default_transaction_read_only": "off"})
     try:
         yield connection

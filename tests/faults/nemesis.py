@@ -1,4 +1,4 @@
-"""What goes wrong, and when: a schedule drawn from a seed, and the hands that carry it out."""
+"""The faults, and a schedule of them that is drawn from a seed."""
 
 import asyncio
 import json
@@ -55,7 +55,7 @@ async def _die_at_failpoint(on: Field, fault: Fault) -> None:
 
 
 async def _freeze(on: Field, fault: Fault, role: str) -> None:
-    """A zombie: frozen for longer than every timeout while another does its work, then awake again."""
+    """A zombie: frozen for longer than every timeout while another process does its work, then resumed."""
     process = on.cluster.first(role)
     other = on.cluster.add(role)
     assert process.child is not None
@@ -68,12 +68,12 @@ async def _freeze(on: Field, fault: Fault, role: str) -> None:
 
 
 async def is_ready(process: Process) -> bool:
-    """Whether it says that it is ready."""
+    """Whether the process is ready."""
     return await HttpProbe(f"{process.url}/ready").ready()
 
 
 async def holds_a_partition(consumer: Process) -> bool:
-    """Whether it reads one."""
+    """Whether the consumer has a partition."""
     with suppress(httpx.HTTPError):
         async with http_client(consumer.url) as client:
             return "\nhistory_partitions_held 0.0" not in (await client.get("/metrics")).text
@@ -81,7 +81,7 @@ async def holds_a_partition(consumer: Process) -> bool:
 
 
 async def _storm(on: Field, fault: Fault, role: str) -> None:
-    """More of them, coming and going: every one makes the group share out its partitions anew."""
+    """More processes that come and go: each one makes the group rebalance."""
     rng = random.Random(fault.choice)
     is_at_work = holds_a_partition if role == "history-consumer" else is_ready
     for _ in range(2):
@@ -131,7 +131,7 @@ async def _pause_server(fault: Fault, server: Server) -> None:
 
 
 async def _end_backends(on: Field, fault: Fault) -> None:
-    """End a random half of all sessions, some times over."""
+    """End a random half of all sessions, four times."""
     rng = random.Random(fault.choice)
     for _ in range(4):
         async with session(on) as connection:
@@ -144,7 +144,7 @@ async def _end_backends(on: Field, fault: Fault) -> None:
 
 
 async def _crash_backend(on: Field, fault: Fault) -> None:
-    """Kill one backend: PostgreSQL ends all the others and recovers."""
+    """Kill one backend: PostgreSQL ends all other backends and recovers."""
     async with session(on) as connection:
         pids = [row["pid"] for row in await connection.fetch(
             "SELECT pid FROM pg_stat_activity WHERE application_name IN ('wallet-api', 'outbox-relay')"
@@ -157,7 +157,7 @@ async def _crash_backend(on: Field, fault: Fault) -> None:
 
 
 async def _hold_locks(on: Field, fault: Fault) -> None:
-    """Sessions that hold wallets, lanes and positions, as a forgotten psql does."""
+    """A session that locks wallets, lanes and positions, as a forgotten psql does."""
     async with session(on) as connection:
         transaction = connection.transaction()
         await transaction.start()
@@ -168,7 +168,7 @@ async def _hold_locks(on: Field, fault: Fault) -> None:
 
 
 async def _poison(on: Field, fault: Fault) -> None:
-    """An event that no broker takes, in a lane that it shares with others; more of its wallet behind it."""
+    """An event that the broker refuses, and later events of its wallet, in a lane shared with other wallets."""
     rng = random.Random(fault.choice)
     wallet = UUID(int=rng.getrandbits(128), version=4)
     async with session(on) as connection, connection.transaction():
@@ -198,7 +198,7 @@ async def _break(fault: Fault, link: Proxy) -> None:
 
 
 async def _cut(fault: Fault, link: Proxy) -> None:
-    """Connections that break in the middle of something."""
+    """Connections that break in the middle of a message."""
     link.reset()
     rng = random.Random(fault.choice)
     for _ in range(6):
@@ -215,7 +215,7 @@ async def _silence(fault: Fault, link: Proxy) -> None:
 
 
 async def _forget(fault: Fault, link: Proxy) -> None:
-    """A firewall that lost its state: connections of before get no answer any more, and no end."""
+    """A firewall that lost its state: existing connections get no answer and are not closed."""
     link.silence()
     await asyncio.sleep(fault.seconds)
     link.heal(forget=True)
@@ -259,13 +259,13 @@ def draw_schedule(seed: int, faults: dict[str, Act], count: int) -> list[Fault]:
     return schedule[:count]
 
 
-async def torment(on: Field, seed: int, seconds: float, only: Collection[str] = ()) -> None:
-    """Carry out two schedules at once, one on processes, one on servers and links, for about so long.
+async def run_schedules(on: Field, seed: int, seconds: float, only: Collection[str] = ()) -> None:
+    """Run two schedules at once, one of processes, one of servers and links, for about so long.
 
-    A fault under way is carried through to its end.
+    A fault under way runs to its end.
 
     Args:
-        on: what is attacked.
+        on: the cluster and its clients.
         seed: of the schedules.
         seconds: how long.
         only: the names of the faults to choose from; all, if it is empty.
@@ -283,7 +283,7 @@ async def torment(on: Field, seed: int, seconds: float, only: Collection[str] = 
             try:
                 await faults[fault.name](on, fault)
             except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, KafkaException) as error:
-                # What it works through may be away by another fault.
+                # The server that it needs may be away by another fault.
                 print(f"        {fault.name} could not be carried out: {error!r}", flush=True)
 
     async with asyncio.TaskGroup() as tasks:

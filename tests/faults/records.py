@@ -1,4 +1,4 @@
-"""The topic as a plain client sees it: read from anywhere, written to past the relay."""
+"""Reads and writes the topic with plain clients, without the relay."""
 
 from collections.abc import Callable, Iterable
 from typing import Final, NamedTuple
@@ -9,7 +9,7 @@ from common.kafka.clients import client_config, reader_config
 from faults.cluster import TOPIC, Cluster
 
 INJECTED: Final = "injected"
-"""The header of what no relay wrote: why it is to be put aside, nothing for an event that is there already."""
+"""The header of a foreign record: the reason for its dead letter, or empty for an event delivered again."""
 
 TRANSACTION_SECONDS: Final = 15.0
 _TIMEOUT_SECONDS: Final = 10.0
@@ -17,7 +17,7 @@ _MORE_SECONDS: Final = 0.1
 
 
 class Record(NamedTuple):
-    """A record to write; `reason` is why it is to be put aside."""
+    """A record to write; `reason` is that of its dead letter."""
 
     partition: int
     key: bytes | None
@@ -72,16 +72,16 @@ def read(
 
 
 def _some(consumer: Consumer, most: int) -> list[Message]:
-    """Return what there is, `most` at most: fewer records than offsets may be left, for some hold a marker."""
+    """Return at most `most` records. There may be fewer records than offsets, because some offsets hold a marker."""
     first = consumer.consume(1, timeout=_TIMEOUT_SECONDS)
     return [*first, *consumer.consume(most - 1, timeout=_MORE_SECONDS)] if first and most > 1 else first
 
 
 class Stranger:
-    """A producer that writes in transactions, as relays never do.
+    """A foreign producer that writes in transactions, which a relay never does.
 
-    A transaction that it leaves open the broker aborts after `TRANSACTION_SECONDS`. What ends one leaves a marker in
-    each partition that it wrote to: an offset without a record.
+    The broker aborts an open transaction after `TRANSACTION_SECONDS`. A commit or an abort leaves one marker in each
+    partition written to: an offset without a record.
     """
 
     def __init__(self, cluster: Cluster, name: str) -> None:
@@ -98,20 +98,20 @@ class Stranger:
                 },
             )
         )
-        # Ends what its namesake left open.
+        # Aborts what an earlier producer of this name left open.
         self._producer.init_transactions(_TIMEOUT_SECONDS)
 
     def begin(self, records: Iterable[Record]) -> None:
         """Begin a transaction and write.
 
         Raises:
-            KafkaException: not all are there for certain.
+            KafkaException: the broker has not confirmed all of them.
         """
         self._producer.begin_transaction()
         _produce(self._producer, records)
 
     def end(self, *, commit: bool) -> None:
-        """Commit or abort, unless the broker was quicker."""
+        """Commit or abort, unless the broker has aborted already."""
         end = self._producer.commit_transaction if commit else self._producer.abort_transaction
         try:
             end(_TIMEOUT_SECONDS)
@@ -121,10 +121,10 @@ class Stranger:
 
 
 def write(cluster: Cluster, records: Iterable[Record]) -> None:
-    """Write records past the relay, each where it says, in this order for each partition.
+    """Write records, each to its partition, in this order within a partition.
 
     Raises:
-        KafkaException: not all are there for certain.
+        KafkaException: the broker has not confirmed all of them.
     """
     producer = Producer(
         client_config(

@@ -1,4 +1,4 @@
-"""Connections to every process that say nothing, or begin a request and never end it."""
+"""Silent connections to every process, and requests that are never finished."""
 
 import asyncio
 import random
@@ -16,7 +16,7 @@ from support.proxy import HOST
 from walletctl.stack.readiness import HttpProbe
 
 CONNECTIONS: Final = 150
-"""To each process: more than it takes at once."""
+"""To each process: more than its limit."""
 CLOSED_SECONDS_MAX: Final = 20.0
 """A process closes such a connection after 10 s."""
 FILES_MIN: Final = 4096
@@ -29,7 +29,7 @@ _BEGINNINGS: Final = (
 
 
 async def _say_nothing(on: Field, fault: Fault) -> None:
-    """Crowds of connections that say nothing more: each process closes them, and answers others meanwhile."""
+    """Many silent connections: each process closes them, and answers other requests meanwhile."""
     rng = random.Random(fault.choice)
     _allow_files()
     crowds = [_crowd(on.cluster.first(role), rng.choices(_BEGINNINGS, k=CONNECTIONS)) for role in COMMANDS]
@@ -44,7 +44,7 @@ def _allow_files() -> None:
 
 
 async def _crowd(process: Process, beginnings: Sequence[bytes]) -> list[str]:
-    """Open the connections, wait until they are closed, say what is wrong with that; nothing if it was disturbed."""
+    """Open the connections and wait until they are closed; return what is wrong, or nothing if a fault interfered."""
     port, child, lives, undisturbed = urlsplit(process.url).port, process.child, False, True
     assert port is not None
     made: list[int] = []
@@ -59,7 +59,7 @@ async def _crowd(process: Process, beginnings: Sequence[bytes]) -> list[str]:
         for task in waiting:
             task.cancel()
         await asyncio.gather(*waiting, return_exceptions=True)
-    # One that was just started again doesn't listen yet, and has no connections that say nothing.
+    # A process that was just started does not listen yet, and has no silent connections.
     if not undisturbed or not made:
         return []
     found = [] if lives else [f"{process.name} did not answer /live beside connections that say nothing"]
@@ -69,7 +69,7 @@ async def _crowd(process: Process, beginnings: Sequence[bytes]) -> list[str]:
 
 
 def _works(process: Process) -> bool:
-    """Whether it runs, and isn't frozen."""
+    """Whether the process runs and is not frozen."""
     assert process.child is not None
     with suppress(psutil.NoSuchProcess):
         return psutil.Process(process.child.pid).status() not in {psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE}

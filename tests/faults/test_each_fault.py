@@ -1,4 +1,4 @@
-"""Faults that the short run may not reach, each alone: it can be carried out, every promise holds, no process ends."""
+"""Single faults that the short run may not reach: every promise holds, and no process ends."""
 
 import asyncio
 from pathlib import Path
@@ -13,7 +13,7 @@ from faults.nemesis import PROCESS_FAULTS, SERVER_FAULTS
 
 SECONDS = 1.0
 CHOICES = {"only read": 2, "lock out": 3, "transact": 3, "say nothing": 1, "acknowledge slowly": 2}
-"""How often each comes: in each of its ways, where it has more than one."""
+"""How often each fault happens: once in each of its variants."""
 
 
 @pytest.mark.faults
@@ -23,7 +23,7 @@ async def test_every_promise_holds_when_one_thing_goes_wrong(tmp_path: Path, nam
     act = {**PROCESS_FAULTS, **SERVER_FAULTS}[name]
     async with running_cluster(tmp_path) as cluster:
         async with attacked(cluster, seed=1) as on:
-            # Processes that are just starting are another fault's concern.
+            # Processes that are starting are the subject of another fault.
             await asyncio.wait_for(wait_until_ready(on), 60)
             for choice in range(CHOICES[name]):
                 on.done.append(name)

@@ -1,4 +1,4 @@
-"""Everything goes wrong at once, and every promise holds."""
+"""Many faults at once, and every promise holds."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import pytest
 
 from faults.attack import attacked
 from faults.cluster import running_cluster
-from faults.nemesis import torment
+from faults.nemesis import run_schedules
 
 
 @pytest.mark.timeout(1000)
@@ -15,4 +15,4 @@ async def test_every_promise_holds_whatever_goes_wrong(
 ) -> None:
     print(f"FAULTS_SEED={seed} FAULTS_SECONDS={fault_seconds:.0f}", flush=True)
     async with running_cluster(tmp_path) as cluster, attacked(cluster, seed) as on:
-        await torment(on, seed, fault_seconds, fault_names)
+        await run_schedules(on, seed, fault_seconds, fault_names)

@@ -1,4 +1,4 @@
-"""A disk fills up: what needs it says so and waits, and when there is room again everything goes on."""
+"""A full disk: the processes report it and wait, and continue when the disk has room again."""
 
 import signal
 import subprocess
@@ -38,7 +38,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def fill(disk: Path) -> Path:
-    """Leave not a byte; return the file that has it all."""
+    """Fill the disk; return the file that fills it."""
     filler = disk / "filler"
     with filler.open("wb", buffering=0) as file, suppress(OSError):
         while True:
@@ -75,12 +75,12 @@ async def test_while_postgres_has_no_disk_the_api_says_503_and_everything_goes_o
 
 
 async def panic(on: Field) -> None:
-    """Ask for one log segment after the other, until PostgreSQL gives up for want of room (PANIC)."""
+    """Switch log segments until PostgreSQL ends, because the disk is full (PANIC)."""
     with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
         async with session(on) as connection:
             for _ in range(_DISK_BYTES // 16_000_000 + 1):
                 await connection.execute("SELECT pg_logical_emit_message(false, '', ''), pg_switch_wal()")
-            pytest.fail("PostgreSQL found room for all its segments")
+            pytest.fail("PostgreSQL wrote all segments, although the disk is full")
     assert "PANIC" in on.cluster.postgres.log_file.read_text()
 
 

@@ -1,4 +1,4 @@
-"""The suite's own parts: a network that breaks as it is told, a schedule that replays, a checker that notices."""
+"""The suite's own parts: the proxy, the schedule and the checkers."""
 
 import asyncio
 import os
@@ -18,7 +18,7 @@ from support.proxy import HOST, Proxy
 
 @pytest.fixture
 async def proxy() -> AsyncIterator[Proxy]:
-    """A proxy before a server that says everything back."""
+    """A proxy in front of an echo server."""
 
     async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await reader.read(1000):
@@ -33,7 +33,7 @@ async def proxy() -> AsyncIterator[Proxy]:
 
 
 async def say(proxy: Proxy, words: bytes, seconds: float = 0.3) -> bytes:
-    """Return what comes back, nothing if nothing comes in time."""
+    """Return the echo, or nothing if it does not arrive in time."""
     reader, writer = await asyncio.open_connection(HOST, proxy.port)
     writer.write(words)
     try:

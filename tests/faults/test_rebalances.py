@@ -1,4 +1,4 @@
-"""The group shares its partitions out again and again, under each of Kafka's two group protocols."""
+"""Repeated rebalances, under each of Kafka's two group protocols."""
 
 import asyncio
 import random

@@ -1,4 +1,4 @@
-"""One fault at a time, where the suite found that a process does not recover by itself."""
+"""Single faults after which a process once did not recover by itself."""
 
 import asyncio
 import signal
@@ -29,7 +29,7 @@ _RECOVERED_SECONDS_MAX = 25.0
 async def test_all_go_on_after_a_firewall_forgot_the_database_connections_and_the_one_a_consumer_was_joining_on(
     tmp_path: Path, eventually: Callable[..., Awaitable[Any]], protocol: str, api_key: int
 ) -> None:
-    """Both at once, since each is a wait of a quarter of a minute: for relay and database, for consumer and broker."""
+    """Both faults at once, because each takes a quarter of a minute."""
     async with running_cluster(tmp_path) as cluster:
         await _forget_the_join(cluster, protocol, api_key)
         async with attacked(cluster, 1) as on:
@@ -56,7 +56,7 @@ async def _forget_the_database(on: Field, eventually: Callable[..., Awaitable[An
         return answers["200"] > 100
 
     async def recovered() -> bool:
-        """Whether for a second clients are told what they want to know, and none that the database is away."""
+        """Whether for a second clients get 200, and none gets 503."""
         before = answers.copy()
         await asyncio.sleep(1)
         return answers["503"] == before["503"] and answers["200"] > before["200"]
@@ -83,7 +83,7 @@ async def test_relay_and_consumer_go_on_after_their_broker_told_them_that_there_
         await _make_traffic(cluster, 1)
         await _drained(cluster)
         await _unregister_broker(cluster.kafka_link.target_port)
-        # Whoever connects asks for the brokers.
+        # Clients that connect ask for the brokers.
         cluster.kafka_link.reset()
         await eventually(consumer_misses_it, 40)
         await cluster.kafka.end(signal.SIGKILL)
@@ -103,7 +103,7 @@ async def _make_traffic(cluster: Cluster, seed: int) -> None:
 
 
 async def _unregister_broker(port: int) -> None:
-    """Take the lone broker out of its cluster's metadata; it runs on, and registers when it is started again."""
+    """Remove the only broker from its cluster's metadata. It runs on, and registers at its next start."""
     api_key, version, correlation_id, broker_id = 64, 0, 1, 1
     request = struct.pack(">hhihxix", api_key, version, correlation_id, 0, broker_id)
     reader, writer = await asyncio.open_connection(HOST, port)

@@ -1,4 +1,4 @@
-"""Kafka loses what it had: that is an alarm which names the way out, and an operator takes it."""
+"""Kafka loses records: an alarm names the remedy, and an operator applies it."""
 
 import asyncio
 import json
@@ -47,7 +47,7 @@ async def delete_unread_records(on: Field, eventually: Eventually) -> None:
 
 
 async def truncate_topic(on: Field, eventually: Eventually) -> None:
-    """As when the power fails: Kafka answers before its records are on the disk."""
+    """As in a power failure: Kafka confirms records before they are on the disk."""
     kafka, log = on.cluster.kafka, on.cluster.directory / "kafka/log"
     on_disk = {file: file.stat().st_size for file in log.glob(f"{TOPIC}-*/*.log")}
     assert len(on_disk) == PARTITIONS
@@ -59,7 +59,7 @@ async def truncate_topic(on: Field, eventually: Eventually) -> None:
 
 
 async def put_disk_back(on: Field, eventually: Eventually) -> None:
-    """The broker forgets even which leaders it had; clients remember later ones and wait for these."""
+    """The broker loses its leader epochs too; clients remember later ones and wait for them."""
     kafka, disk, copy = on.cluster.kafka, on.cluster.directory / "kafka", on.cluster.directory / "kafka-before"
     await kafka.end(signal.SIGKILL)
     await asyncio.to_thread(shutil.copytree, disk, copy)
@@ -98,7 +98,7 @@ async def moved(on: Field, eventually: Eventually, more: int, statement: str) ->
 
 
 async def halts(on: Field) -> bool:
-    """Whether the consumer says that it stands still, and the way out."""
+    """Whether the consumer reports that a partition is halted, and the remedy."""
     try:
         async with http_client(on.cluster.first("history-consumer").url) as client:
             reply = await client.get("/ready")
@@ -109,7 +109,7 @@ async def halts(on: Field) -> bool:
 
 
 async def halts_or_misses(on: Field) -> bool:
-    """Whether it stands still, or says that versions are missing: where relays wrote on before it looked."""
+    """Whether the consumer is halted, or reports missing versions: relays may have written before it looked."""
     if await halts(on):
         return True
     try:
@@ -121,7 +121,7 @@ async def halts_or_misses(on: Field) -> bool:
 
 
 async def walletctl(on: Field, *arguments: str) -> Any:
-    """Do what an operator types; return its JSON."""
+    """Run an operator's command; return its JSON."""
     done = await asyncio.to_thread(
         subprocess.run,
         [sys.executable, "-m", "walletctl", *arguments, "--json"],
@@ -150,13 +150,13 @@ async def test_lost_records_are_an_alarm_until_the_history_is_rebuilt_and_all_is
     lose: Callable[[Field, Eventually], Awaitable[None]],
     alarm: Callable[[Field], Awaitable[bool]],
 ) -> None:
-    # While the broker is away no consumer loses its partitions: it goes on with the client that it has.
+    # No consumer loses its partitions while the broker is away: it continues with the same client.
     async with (
         running_cluster(tmp_path, CONSUMER_SESSION_TIMEOUT_SECONDS="60") as cluster,
         attacked(cluster, seed) as on,
     ):
         await published(on, eventually, 200)
-        # What was never read isn't missed: the history would begin with the topic as it is then.
+        # A history that has read nothing would begin with the topic as it is then.
         await applied(on, eventually, 100)
         await lose(on, eventually)
         await eventually(lambda: alarm(on), 120)

@@ -1,4 +1,4 @@
-"""What is in the topic and no relay wrote: garbage, forgeries, and events once more and in the wrong order."""
+"""Foreign records in the topic: garbage, forgeries, and events again and in the wrong order."""
 
 import asyncio
 import json
@@ -23,10 +23,10 @@ _ANY_EVENT: Final = "SELECT event_data FROM history.transaction_events ORDER BY 
 
 
 async def _litter(on: Field, fault: Fault) -> None:
-    """Records that are no events, and one that claims what another event has: each is to be put aside, alone."""
+    """Records that are no events, and a conflicting event: each becomes a dead letter, and no other record does."""
     rng = random.Random(fault.choice)
     async with session(on) as connection:
-        # Only what the history has can be claimed a second time.
+        # Only a version that the history has can conflict.
         while (told := await connection.fetchval(_ANY_EVENT)) is None:
             await asyncio.sleep(0.1)
     forged = json.loads(told)
@@ -47,7 +47,7 @@ async def _litter(on: Field, fault: Fault) -> None:
 
 
 async def _deliver_again(on: Field, fault: Fault) -> None:
-    """Events that the topic has, old and new, once more: shuffled, and half of them in another partition."""
+    """Events of the topic again, old and new: shuffled, and half of them in another partition."""
     rng = random.Random(fault.choice)
     old = await asyncio.to_thread(records.read, on.cluster, rng.randint, _EVENTS_MAX)
     new = await asyncio.to_thread(records.read, on.cluster, _latest)
@@ -58,7 +58,7 @@ async def _deliver_again(on: Field, fault: Fault) -> None:
 
 
 async def _deliver_out_of_order(on: Field, fault: Fault) -> None:
-    """While the consumer is frozen, what it will find is written once more, latest first, in other partitions."""
+    """While the consumer is frozen, its next events are written again, latest first, to other partitions."""
     rng = random.Random(fault.choice)
     consumer = on.cluster.first("history-consumer").child
     assert consumer is not None
@@ -75,7 +75,7 @@ async def _deliver_out_of_order(on: Field, fault: Fault) -> None:
 
 
 async def _transact(on: Field, fault: Fault) -> None:
-    """A stranger's transactions, of poison or of nothing: some committed, some aborted, one open all the while."""
+    """Foreign transactions of poison or of nothing: some committed, some aborted, one open all the time."""
     rng = random.Random(fault.choice)
     lingering, passing = [await asyncio.to_thread(records.Stranger, on.cluster, f"stranger-{n}") for n in range(2)]
     await asyncio.to_thread(lingering.begin, _poison_everywhere(rng))
@@ -85,7 +85,7 @@ async def _transact(on: Field, fault: Fault) -> None:
         await asyncio.sleep(fault.seconds / 4)
     if rng.random() < 0.5:
         await asyncio.to_thread(lingering.end, commit=False)
-    # Else the broker ends it.
+    # Otherwise the broker aborts it.
 
 
 def _poison_everywhere(rng: random.Random) -> list[Record]:
@@ -99,7 +99,7 @@ def _poison_everywhere(rng: random.Random) -> list[Record]:
 
 _SMALL_BYTES: Final = 5000
 _SETTLED_SECONDS_MAX: Final = 45.0
-"""Three times as long as PostgreSQL lets a relay's session idle: one may have been frozen meanwhile."""
+"""Three times the limit of a relay's idle session: a relay may have been frozen meanwhile."""
 _PENDING: Final = "SELECT array_agg(id) FROM wallet.outbox WHERE published_at IS NULL AND parked_at IS NULL"
 _STILL_PENDING: Final = (
     "SELECT count(*) FROM wallet.outbox WHERE id = ANY ($1) AND published_at IS NULL AND parked_at IS NULL"
@@ -107,7 +107,7 @@ _STILL_PENDING: Final = (
 
 
 async def _acknowledge_slowly(on: Field, fault: Fault) -> None:
-    """A backlog meets a broker that answers late, and takes events one by one and not by the hundred."""
+    """A backlog, and a broker that answers late and accepts events one by one only."""
     link = on.cluster.kafka_link
     link.silence()
     await asyncio.sleep(3 + fault.seconds)
@@ -122,7 +122,7 @@ async def _acknowledge_slowly(on: Field, fault: Fault) -> None:
 
 
 async def _until_settled(on: Field) -> None:
-    """Wait until what is pending now is published or parked; a relay that begins again and again is stuck."""
+    """Wait until the rows that are pending now are published or parked; a relay that only retries is stuck."""
     async with session(on) as connection:
         pending = await connection.fetchval(_PENDING) or []
         left = len(pending)
@@ -136,7 +136,7 @@ async def _until_settled(on: Field) -> None:
 
 
 async def _take_at_most(on: Field, batch_bytes: int | None) -> None:
-    """Set the topic's `max.message.bytes`, or put it back."""
+    """Set the topic's `max.message.bytes`, or reset it."""
     change = AlterConfigOpType.DELETE if batch_bytes is None else AlterConfigOpType.SET
     entry = ConfigEntry("max.message.bytes", str(batch_bytes or ""), incremental_operation=change)
     topic = ConfigResource(ConfigResource.Type.TOPIC, TOPIC, incremental_configs=[entry])
@@ -150,7 +150,7 @@ def _latest(low: int, high: int) -> int:
 
 
 def _events(messages: list[Message]) -> list[Message]:
-    """Return those that a relay wrote."""
+    """Return the records that a relay wrote."""
     return [message for message in messages if INJECTED not in dict(headers_of(message))]
 
 

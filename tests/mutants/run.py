@@ -1,8 +1,8 @@
-"""`make mutants`: known-bad variants of this system, each of which its tests must catch.
+"""`make mutants`: variants of this system with a known defect, each of which the tests must catch.
 
-A mutant is a patch whose head says what is wrong with it and, a line each, `Caught by: TEST` or `Caught by the fault
-suite: FAULT, FAULT`. It is applied to a copy of the tree; each of these must pass without it and fail with it, the
-fault suite by what its checkers say.
+A mutant is a patch. Its head says what is wrong, and has lines `Caught by: TEST` or `Caught by the fault suite: FAULT,
+FAULT`. The runner applies it to a copy of the tree. Each test must pass without the patch and fail with it. The fault
+suite must fail by a difference that its checkers found.
 """
 
 import os
@@ -28,11 +28,11 @@ _SEED = 1
 
 @dataclass(frozen=True)
 class Catcher:
-    """Tests that must notice.
+    """Tests that must fail on a mutant.
 
     Attributes:
         tests: as pytest takes them.
-        faults: what goes wrong meanwhile, where the tests are the fault suite.
+        faults: the names of the faults, where the tests are the fault suite.
     """
 
     tests: tuple[str, ...]
@@ -42,7 +42,7 @@ class Catcher:
         return " ".join(self.tests) + (f" ({', '.join(sorted(self.faults))})" if self.faults else "")
 
     def run(self, tree: Path, servers: dict[str, str], log: Path) -> int:
-        """Run them on the copy; return pytest's exit code, or another one where a failure isn't a checker's word."""
+        """Run the tests on the copy; return pytest's exit code, negated for a failure that no checker found."""
         environment = {**os.environ, **servers, "PYTHONPATH": f"{tree / 'src'}"}
         if self.faults:
             seconds = _SUITE_SECONDS * max(1, len(self.faults) // 3)
@@ -63,7 +63,7 @@ class Catcher:
 
 
 def catchers_of(patch: Path) -> list[Catcher]:
-    """Return what must catch the mutant."""
+    """Return the tests that must catch the mutant."""
     tests, suite = re.findall(r"^Caught by: (.+)$", text := patch.read_text(), re.MULTILINE), None
     if found := re.search(r"^Caught by the fault suite: (.+)$", text, re.MULTILINE):
         suite = Catcher((_SUITE,), frozenset(found[1].split(", ")))
@@ -71,7 +71,7 @@ def catchers_of(patch: Path) -> list[Catcher]:
 
 
 def copied(into: Path) -> Path:
-    """Copy what the tests need."""
+    """Copy the files that the tests need."""
     tree = into / "tree"
     shutil.rmtree(tree, ignore_errors=True)
     tree.mkdir()
@@ -87,13 +87,13 @@ def apply(patch: Path, tree: Path) -> None:
     """Apply the patch.
 
     Raises:
-        subprocess.CalledProcessError: it doesn't fit any more: make it anew.
+        subprocess.CalledProcessError: the patch no longer applies: make it again.
     """
     subprocess.run(["git", "apply", str(patch)], cwd=tree, check=True)
 
 
 def main(names: list[str]) -> int:
-    """Try the mutants of these names, or all; return 0 if each was caught."""
+    """Run the mutants of these names, or all; return 0 if each was caught."""
     patches = [patch for patch in sorted(MUTANTS.glob("*.patch")) if not names or patch.stem in names]
     escaped = []
     with ExitStack() as stack:
@@ -111,7 +111,7 @@ def main(names: list[str]) -> int:
             log = directory / "without.log"
             if catcher.run(copied(directory), servers, log) != _PASSED:
                 print(log.read_text()[-3000:])
-                print(f"without any mutant this doesn't pass: {catcher}")
+                print(f"fails without a mutant: {catcher}")
                 return 1
             print(f"passes without a mutant: {catcher}", flush=True)
         for patch in patches:

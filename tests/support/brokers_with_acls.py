@@ -1,6 +1,6 @@
-"""A broker that asks who may do what: for tests of clients that lack a permission.
+"""A broker with access control lists, for tests of clients that lack a permission.
 
-Clients of the plain listener are `User:ANONYMOUS`, and may do what was allowed. `admin` is a super-user, by SASL.
+Clients of the plain listener are `User:ANONYMOUS` and may do what a test allowed. `admin` is a super-user, by SASL.
 """
 
 from collections.abc import Iterator
@@ -56,11 +56,11 @@ class _KafkaWithAcls(Kafka):
 
 @dataclass(frozen=True)
 class BrokerWithAcls:
-    """What a test does with it.
+    """A running broker.
 
     Args:
-        bootstrap_servers: for the clients under test, who may do nothing at first.
-        admin: may do everything.
+        bootstrap_servers: for the clients under test, which may do nothing at first.
+        admin: a client that may do everything.
     """
 
     bootstrap_servers: str

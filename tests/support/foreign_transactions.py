@@ -1,4 +1,4 @@
-"""A stranger who writes to the topic in transactions, as relays never do."""
+"""A foreign producer that writes to the topic in transactions, which a relay never does."""
 
 from typing import Self
 from uuid import uuid4
@@ -7,11 +7,11 @@ from confluent_kafka import KafkaError, Message, Producer
 
 _TIMEOUT_SECONDS = 20.0
 _TRANSACTION_TIMEOUT_MS = 300_000
-"""How long the broker lets an open transaction stand: beyond any test."""
+"""The broker aborts a transaction that is open for longer than this: longer than any test."""
 
 
 class Stranger:
-    """Writes to partitions of the topic, and ends its transactions as it is told; what is open at the end is aborted.
+    """A producer of transactions. It aborts the transaction that is open when its block ends.
 
     A commit or an abort leaves one marker in each partition written to: an offset without a record.
     """
@@ -30,7 +30,7 @@ class Stranger:
         self._producer.init_transactions(_TIMEOUT_SECONDS)
 
     def write(self, *values: bytes, partition: int = 0) -> list[int]:
-        """Write to one partition, in the open transaction or a new one; return the offsets once they are there."""
+        """Write to one partition, in the open transaction or a new one; return the confirmed offsets."""
         offsets: list[int] = []
 
         def note(error: KafkaError | None, message: Message) -> None:
@@ -46,12 +46,12 @@ class Stranger:
         return offsets
 
     def commit(self) -> None:
-        """Commit what is open."""
+        """Commit the open transaction."""
         self._producer.commit_transaction(_TIMEOUT_SECONDS)
         self._is_open = False
 
     def abort(self) -> None:
-        """Abort what is open."""
+        """Abort the open transaction."""
         self._producer.abort_transaction(_TIMEOUT_SECONDS)
         self._is_open = False
 

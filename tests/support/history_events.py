@@ -1,4 +1,4 @@
-"""Events of made-up wallets, in the order in which their versions run."""
+"""Events of invented wallets, in the order of their versions."""
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -90,7 +90,7 @@ class Topic:
     name: str
 
     def produce(self, *values: AnyEvent | bytes | None, partition: int = 0, source_epoch: bytes = b"") -> None:
-        """Produce the values to one partition, in order, and wait until they are there."""
+        """Produce the values to one partition, in order, and wait until the broker has confirmed them."""
         headers = [*HEADERS, *([("ce_sourceepoch", source_epoch)] if source_epoch else [])]
         producer = Producer({"bootstrap.servers": self.bootstrap_servers, "enable.idempotence": True})
         for value in values:

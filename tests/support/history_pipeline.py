@@ -20,7 +20,7 @@ class HistoryPipeline:
     rows: Callable[..., Awaitable[list[Any]]]
 
     async def position(self, partition: int = 0) -> int:
-        """Return the offset at which the history goes on in the partition; -1 if it has none."""
+        """Return the partition's stored position; -1 if it has none."""
         found = await self.rows(
             "SELECT next_offset FROM history.processed_offsets WHERE topic = :topic AND partition = :partition",
             topic=self.topic.name,

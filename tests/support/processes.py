@@ -1,4 +1,4 @@
-"""The four processes, real ones, which tests start, kill and start again."""
+"""The four processes of the pipeline, as tests start them, end them and start them again."""
 
 import os
 import signal
@@ -64,7 +64,7 @@ class Process:
 
 @dataclass
 class Pipeline:
-    """All processes, and how to reach them."""
+    """The processes that run, and clients of their HTTP servers."""
 
     environment: dict[str, str]
     directory: Path

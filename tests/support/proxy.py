@@ -1,4 +1,4 @@
-"""A TCP proxy between a service and a server: a network that can be slow, break, fall silent or cut in the middle."""
+"""A TCP proxy between a service and a server: a network that a test can slow down, silence, break or cut."""
 
 import asyncio
 import socket
@@ -23,7 +23,7 @@ class _Link:
     forgotten: bool = False
 
     def reset(self) -> None:
-        """End it the hard way (RST)."""
+        """Reset it (RST)."""
         for writer in (self.client, self.server):
             found = writer.get_extra_info("socket")
             if found is not None:
@@ -46,11 +46,11 @@ class Proxy:
     delay_seconds: float = 0.0
     """How long each piece waits."""
     answer_delay_seconds: float = 0.0
-    """How long each piece of the server's waits besides."""
+    """How long each piece from the server waits in addition."""
     cut_after_bytes: int | None = None
     """New connections are reset after so many bytes, counted both ways."""
     forget_at: Callable[[bytes], bool] | None = None
-    """Says of a piece that a client sends whether its connection is forgotten with it; the first yes is the last."""
+    """Given a piece that a client sent: whether its connection is forgotten now. The first true is the last call."""
     _links: set[_Link] = field(default_factory=set)
     _tasks: set["asyncio.Task[None]"] = field(default_factory=set)
     _open: asyncio.Event = field(default_factory=asyncio.Event)
@@ -76,14 +76,14 @@ class Proxy:
             link.reset()
 
     def silence(self) -> None:
-        """Let nothing through any more, and say nothing: a blackhole. New connections are taken and starve."""
+        """Let nothing through (a blackhole). New connections are accepted and get no answer."""
         self._open.clear()
 
     def heal(self, *, forget: bool = False) -> None:
         """Let everything through again.
 
         Args:
-            forget: connections of before stay silent for ever, as when a firewall lost its state.
+            forget: existing connections stay silent for ever, as when a firewall lost its state.
         """
         if forget:
             for link in self._links:

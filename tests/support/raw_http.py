@@ -1,4 +1,4 @@
-"""HTTP/1.1 byte by byte: a server as production has it, and a client that says exactly what it is told."""
+"""HTTP/1.1 byte by byte: a server as in production, and a client that sends exactly the given bytes."""
 
 import asyncio
 import socket
@@ -20,7 +20,7 @@ from support.ports import free_port
 
 @dataclass(frozen=True)
 class Reply:
-    """What came back."""
+    """A response."""
 
     status: int
     headers: dict[str, str]
@@ -48,7 +48,7 @@ class Client:
         self.socket.close()
 
     def send(self, *segments: bytes, pause_seconds: float = 0.005) -> Self:
-        """Send each as a segment of its own: what a server reads at once is up to the network all the same."""
+        """Send each as a segment of its own. The network may still join them."""
         for number, segment in enumerate(segments):
             if number:
                 time.sleep(pause_seconds)
@@ -74,7 +74,7 @@ class Client:
         return Reply(int(status.split()[1]), headers, body)
 
     def closed(self) -> bool:
-        """Whether the server closes the connection, and says nothing before that."""
+        """Whether the server closes the connection without sending anything before."""
         try:
             rest = self.socket.recv(1)
         except ConnectionResetError:
@@ -89,7 +89,7 @@ class Client:
 
 @contextmanager
 def serving(app: ASGIApp, bounds: ConnectionBounds | None = None, *, loop: str = "uvloop") -> Iterator[int]:
-    """Serve `app` in a thread with the event loop of that name, as every server here is configured; give the port."""
+    """Serve `app` in a thread, on the event loop of that name, as the services are configured; yield the port."""
     port = free_port()
     server = background_server(app, "127.0.0.1", port, bounds or ConnectionBounds())
     factory = uvloop.new_event_loop if loop == "uvloop" else asyncio.new_event_loop

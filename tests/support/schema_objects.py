@@ -1,4 +1,4 @@
-"""What a schema consists of."""
+"""The objects of a schema."""
 
 from sqlalchemy import text
 

@@ -23,7 +23,7 @@ class Server:
     child: "subprocess.Popen[bytes] | None" = None
 
     def start(self) -> None:
-        """Start it. Its life hangs on this thread: call it in the main one."""
+        """Start it, in the main thread: the server ends with the thread that started it."""
         with open_log(self.log_file) as log:
             self.child = spawn(self.launch(), log)
 
@@ -39,7 +39,7 @@ class Server:
         await asyncio.to_thread(self.child.wait, 60)
 
     async def ready(self) -> None:
-        """Wait until it answers; start it again where it gave up (what it left behind may not be gone yet)."""
+        """Wait until it answers. Start it again if it ended: its last run may still hold files or the port."""
         async with asyncio.timeout(READY_SECONDS_MAX):
             while not await self.probe.ready():
                 if self.child is None or self.child.poll() is not None:

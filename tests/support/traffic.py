@@ -1,4 +1,4 @@
-"""What the acceptance tests do with the pipeline, and how they look at what came of it."""
+"""Requests to a running pipeline, and checks that their effects have arrived."""
 
 import asyncio
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ from support.processes import Pipeline
 from walletctl.verify.audit import audit
 
 PAUSE_SECONDS = 0.05
-"""Before a request is sent again; without it, clients of a process that is starting would take its processor."""
+"""Before a request is sent again, so that the retries leave the processor to a process that is starting."""
 
 
 async def create_wallets(api: httpx.AsyncClient, count: int) -> list[str]:
@@ -33,7 +33,7 @@ class Transfer:
     key: str = field(default_factory=lambda: str(uuid4()))
 
     async def ask(self, api: httpx.AsyncClient) -> httpx.Response | None:
-        """Ask for it once; None where the connection broke."""
+        """Send it once; return None if the connection broke."""
         body = {"to_wallet_id": self.receiver, "amount": "0.01"}
         try:
             return await api.post(f"/wallets/{self.sender}/transfer", json=body, headers={"Idempotency-Key": self.key})
@@ -41,7 +41,7 @@ class Transfer:
             return None
 
     async def ask_until_done(self, api: httpx.AsyncClient) -> httpx.Response:
-        """Ask until it's answered 200: where a reply is lost or time was up, again with the same key."""
+        """Send it until the reply is 200, each time with the same key."""
         while (reply := await self.ask(api)) is None or reply.status_code != 200:
             assert reply is None or reply.status_code in {409, 503}, reply.text
             await asyncio.sleep(PAUSE_SECONDS)
@@ -49,15 +49,12 @@ class Transfer:
 
 
 def ring(wallets: list[str]) -> list[Transfer]:
-    """Return a transfer of each wallet to the next: each sends one and gets one."""
+    """Return a transfer from each wallet to the next one: each wallet sends one and receives one."""
     return [Transfer(*pair) for pair in zip(wallets, wallets[1:] + wallets[:1], strict=True)]
 
 
 async def transfer_in_a_ring(api: httpx.AsyncClient, wallets: list[str], rounds: int) -> int:
-    """Each wallet sends to the next and gets from the one before; a lost reply is asked for again.
-
-    Returns how many transfers were made: all, in the end.
-    """
+    """Let each wallet send to the next one, so many rounds; return how many transfers were made."""
     for _ in range(rounds):
         await asyncio.gather(*(transfer.ask_until_done(api) for transfer in ring(wallets)))
     return rounds * len(wallets)
