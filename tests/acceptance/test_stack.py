@@ -72,6 +72,9 @@ class Stack:
         assert state is not None
         return state
 
+    def url(self, name: str) -> str:
+        return next(process.url for process in self.state().processes if process.name == name and process.url)
+
     def pids(self) -> list[int]:
         return [process.pid for process in self.state().processes if process.pid]
 
@@ -165,6 +168,7 @@ def test_a_stack_of_any_name_starts_and_starts_again_whatever_stands_in_the_envi
 
     try:
         run("up", "--detach", "--relays=1", "--consumers=1")
+        assert strange.environment()["WALLET_API_URL"] == strange.url("wallet-api")
         wallet = asyncio.run(create_wallet(strange))
         assert asyncio.run(history_of(strange, wallet)) == [1]
         run("status")
@@ -242,7 +246,7 @@ def test_ctrl_c_stops_a_stack_that_is_still_starting(stack: Stack) -> None:
 
 
 async def create_wallet(stack: Stack) -> str:
-    async with http_client(stack.environment()["WALLET_API_URL"], timeout=20) as api:
+    async with http_client(stack.url("wallet-api"), timeout=20) as api:
         reply = await api.post("/wallets", json={"user_id": "someone", "currency": "EUR"})
     wallet_id = reply.raise_for_status().json()["id"]
     assert isinstance(wallet_id, str)
@@ -252,7 +256,7 @@ async def create_wallet(stack: Stack) -> str:
 async def history_of(stack: Stack, wallet_id: str) -> list[int]:
     # A request waits for the pipeline for 2 s at most, so several are sent.
     parameters = {"min_version": 1}
-    async with http_client(stack.environment()["HISTORY_API_URL"], timeout=20) as api:
+    async with http_client(stack.url("history-api"), timeout=20) as api:
         for _ in range(10):
             reply = await api.get(f"/history/wallets/{wallet_id}", params=parameters)
             if reply.status_code == 200:
@@ -261,7 +265,7 @@ async def history_of(stack: Stack, wallet_id: str) -> list[int]:
 
 
 async def get_wallet(stack: Stack, wallet_id: str) -> int:
-    async with http_client(stack.environment()["WALLET_API_URL"], timeout=20) as api:
+    async with http_client(stack.url("wallet-api"), timeout=20) as api:
         return (await api.get(f"/wallets/{wallet_id}")).status_code
 
 
