@@ -6,7 +6,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from common.identifiers import LANES
-from outbox_relay.leases import LOCK_LANES_OF
+from outbox_relay.leases import lock_lanes
 from outbox_relay.queries import HIGHEST_ID
 
 # One at a time, whoever it is; the others find nothing left to do.
@@ -79,7 +79,7 @@ class Ids(NamedTuple):
 async def lock(connection: AsyncConnection) -> None:
     """Take the leases of all lanes, and keep the wallets from writing, until the transaction ends."""
     await connection.execute(LOCK)
-    await connection.execute(LOCK_LANES_OF, {"lanes": list(range(LANES))})
+    await lock_lanes(connection, range(LANES))
     await connection.execute(LOCK_OUTBOX)
 
 

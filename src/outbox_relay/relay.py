@@ -105,7 +105,7 @@ class Relay:
                 await connection.execute(BEGIN)
                 safe_id = await self._look(connection)
                 lanes_max = self._settings.relay_lanes_per_batch if self._pace.is_behind else LANES
-                low_waters = await leases.lock_lanes(connection, min(lanes_max, self._rows_max))
+                low_waters = await leases.claim_lanes(connection, min(lanes_max, self._rows_max))
                 if not low_waters:
                     metrics.oldest_pending_seconds.set(0)
                     return {}

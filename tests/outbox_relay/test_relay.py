@@ -134,7 +134,9 @@ async def test_under_an_old_snapshot_a_claim_does_not_read_past_what_was_publish
 
     async def blocks_read() -> int:
         async with raw_connection(pipeline.engine) as connection:
-            found = await connection.fetchval(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {leases.LOCK_LANES.sql}", LANES)
+            found = await connection.fetchval(
+                f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {leases.CLAIM_LANES.sql}", LANES
+            )
         return int(found[0]["Plan"]["Shared Hit Blocks"]) + int(found[0]["Plan"]["Shared Read Blocks"])
 
     async with pipeline.engine.connect() as reader:
@@ -304,9 +306,9 @@ async def test_a_zombie_cannot_settle(pipeline: RelayPipeline) -> None:
     async with raw_connection(pipeline.engine) as zombie, raw_connection(pipeline.engine) as other:
         await zombie.execute("SET idle_in_transaction_session_timeout = '100ms'")
         await zombie.execute("BEGIN")
-        assert len(await leases.lock_lanes(zombie, LANES)) == 1
+        assert len(await leases.claim_lanes(zombie, LANES)) == 1
         async with asyncio.timeout(10):
-            while not await leases.lock_lanes(other, LANES):
+            while not await leases.claim_lanes(other, LANES):
                 await asyncio.sleep(0.02)
         with pytest.raises((asyncpg.PostgresError, asyncpg.InterfaceError)):
-            await leases.lock_lanes(zombie, LANES)
+            await leases.claim_lanes(zombie, LANES)

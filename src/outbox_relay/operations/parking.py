@@ -8,8 +8,8 @@ import orjson
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from common.actor import actor
+from outbox_relay.leases import lock_lanes, retry_while_leased
 from outbox_relay.operations import parking_queries, queries
-from outbox_relay.operations.replay import leased
 
 _CHUNK_ROWS_MAX: Final = 1000
 
@@ -18,7 +18,7 @@ class RowStateError(Exception):
     """The row isn't there, or not in the state that this is for."""
 
 
-@leased
+@retry_while_leased
 async def park(engine: AsyncEngine, row_id: int, reason: str) -> None:
     """Set a pending row aside; the relays then park the wallet's later rows, and nobody else's.
 
@@ -32,7 +32,7 @@ async def park(engine: AsyncEngine, row_id: int, reason: str) -> None:
         await _audit(connection, "park", {"id": row_id}, 1, reason)
 
 
-@leased
+@retry_while_leased
 async def skip(engine: AsyncEngine, row_id: int, reason: str) -> None:
     """Give a parked row up for good: it is never published, and later ones no longer wait behind it.
 
@@ -91,10 +91,10 @@ async def retry(engine: AsyncEngine, wallet_id: UUID | None, reason: str | None 
                 break
 
 
-@leased
+@retry_while_leased
 async def _unpark(engine: AsyncEngine, wallet_id: UUID, lane: int, after_id: int) -> list[int]:
     async with engine.begin() as connection:
-        await parking_queries.lock_lane(connection, lane)
+        await lock_lanes(connection, [lane])
         return await parking_queries.unpark(connection, wallet_id, lane, after_id, _CHUNK_ROWS_MAX)
 
 
@@ -107,7 +107,7 @@ async def _find(connection: AsyncConnection, row_id: int) -> tuple[UUID, int]:
 
 async def _lock_lane_of(connection: AsyncConnection, row_id: int) -> None:
     _, lane = await _find(connection, row_id)
-    await parking_queries.lock_lane(connection, lane)
+    await lock_lanes(connection, [lane])
 
 
 async def _audit(

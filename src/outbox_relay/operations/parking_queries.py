@@ -1,4 +1,4 @@
-"""The SQL of parked rows: setting aside, releasing and giving up. Under the leases of the lanes (`LOCK_LANES_OF`)."""
+"""The SQL of parking: park, retry, skip. The caller holds the leases of the lanes (`leases.lock_lanes`)."""
 
 from typing import Any, Final
 from uuid import UUID
@@ -6,7 +6,6 @@ from uuid import UUID
 from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from outbox_relay.leases import LOCK_LANES_OF
 from outbox_relay.operations.queries import LOWER_LOW_WATER
 
 FIND_ROW: Final = text("SELECT aggregate_id, lane FROM wallet.outbox WHERE id = :id")
@@ -48,11 +47,6 @@ async def find_row(connection: AsyncConnection, row_id: int) -> Row[Any] | None:
 async def parked_wallets(connection: AsyncConnection, wallet_id: UUID | None) -> list[Row[Any]]:
     """Return wallets that have parked rows (`aggregate_id`, `lane`, `row_count`): this one or all."""
     return list((await connection.execute(PARKED_WALLETS, {"wallet_id": wallet_id})).all())
-
-
-async def lock_lane(connection: AsyncConnection, lane: int) -> None:
-    """Take the lane's lease: no relay is in the middle of it until the transaction ends."""
-    await connection.execute(LOCK_LANES_OF, {"lanes": [lane]})
 
 
 async def park_row(connection: AsyncConnection, row_id: int, reason: str) -> bool:

@@ -7,7 +7,7 @@ from uuid import UUID
 from sqlalchemy import RowMapping, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from outbox_relay.leases import LOCK_LANES_OF
+from outbox_relay.leases import lock_lanes
 from outbox_relay.queries import HIGHEST_ID
 
 # What operators ask. A selection's empty filters match everything.
@@ -121,7 +121,7 @@ async def make_pending(
     if not rows:
         return []
     ids, lanes = [row.id for row in rows], sorted({row.lane for row in rows})
-    await connection.execute(LOCK_LANES_OF, {"lanes": lanes})
+    await lock_lanes(connection, lanes)
     await connection.execute(UNPUBLISH, {"ids": ids})
     await connection.execute(LOWER_LOW_WATER, {"lanes": lanes, "low_water": ids[0] - 1})
     return ids

@@ -9,24 +9,13 @@ from typing import Any, Final
 from uuid import UUID
 
 import orjson
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
-from tenacity import retry, retry_if_exception, stop_after_attempt, wait_random
 
 from common.actor import actor
-from common.postgres.errors import LOCK_NOT_AVAILABLE, sqlstate
+from outbox_relay.leases import retry_while_leased
 from outbox_relay.operations import queries
 
 _CHUNK_ROWS_MAX: Final = 1000
-
-leased = retry(
-    # A relay has the lane's lease just now; it is never for long.
-    retry=retry_if_exception(lambda error: isinstance(error, DBAPIError) and sqlstate(error) == LOCK_NOT_AVAILABLE),
-    stop=stop_after_attempt(20),
-    wait=wait_random(0, 0.2),
-    reraise=True,
-)
-"""Run a transaction that takes lanes' leases again if a relay kept one for too long."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +79,7 @@ async def replay(
             await asyncio.sleep(max(0.0, len(ids) / rate_per_second - (time.monotonic() - started)))
 
 
-@leased
+@retry_while_leased
 async def _make_pending(engine: AsyncEngine, selection: dict[str, Any], after_id: int, limit: int) -> list[int]:
     async with engine.begin() as connection:
         return await queries.make_pending(connection, selection, after_id, limit)

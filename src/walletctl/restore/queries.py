@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from common.identifiers import LANES
 from history_consumer.projection import HistoryRow
-from outbox_relay.leases import LOCK_LANES_OF
+from outbox_relay.leases import lock_lanes
 
 # Keeps requests from writing events until the transaction ends. A relay holds no lane: the leases are taken first.
 LOCK_OUTBOX: Final = text("LOCK TABLE wallet.outbox IN SHARE ROW EXCLUSIVE MODE")
@@ -67,7 +67,7 @@ async def begin_epoch(
 
     Takes the leases of all lanes, and keeps requests from writing events, until the transaction ends.
     """
-    await connection.execute(LOCK_LANES_OF, {"lanes": list(range(LANES))})
+    await lock_lanes(connection, range(LANES))
     await connection.execute(LOCK_OUTBOX)
     parameters = {
         "known": known,

@@ -16,7 +16,7 @@ from common.postgres.engine import operator_engine, reader_of
 from common.settings import PipelineSettings
 from history_consumer.consumer.records import Poison, Record
 from history_consumer.rebuild.topic_records import topic_records
-from outbox_relay.operations.replay import leased
+from outbox_relay.leases import retry_while_leased
 from walletctl.console import progress_bar
 from walletctl.restore import queries
 from walletctl.settings import LostSettings, RestoreSettings
@@ -85,7 +85,7 @@ async def begin(settings: RestoreSettings | PipelineSettings, reason: str | None
         return await _begin(wallets, history, topic, known, reason, ends)
 
 
-@leased
+@retry_while_leased
 async def _begin(
     wallets: AsyncEngine,
     history: AsyncEngine,
