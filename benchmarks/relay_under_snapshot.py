@@ -77,8 +77,8 @@ async def run(url: str, servers: str, events: int, round_rows: int) -> float:
     engine = create_engine(url, "benchmark", statement_timeout_seconds=0, idle_in_transaction_timeout_seconds=0)
     await migrate(engine, "wallet")
     await ensure_topic(admin_client(servers), settings.kafka_topic, settings.kafka_topic_partitions, {})
-    pace = AdaptiveBatching(settings.relay_gather_seconds, settings.relay_batch_rows)
-    relays = [Relay(settings, engine, Publisher(settings), Health(), pace) for _ in range(settings.relay_tasks)]
+    batching = AdaptiveBatching(settings.relay_gather_seconds, settings.relay_batch_rows)
+    relays = [Relay(settings, engine, Publisher(settings), Health(), batching) for _ in range(settings.relay_tasks)]
     # Round one warms up: the producers' first record waits for a producer id.
     found = (await rates(engine, relays, events + round_rows, round_rows))[1:]
     await engine.dispose()

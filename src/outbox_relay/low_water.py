@@ -1,7 +1,7 @@
 """How far a lane's scan may skip: a hint that must never strand a row. Pure.
 
 An id can be handed out early and committed late, so "everything up to 100 is published" can be true now and
-false in a moment. It stays true once every transaction that might have taken an id up to 100 has ended.
+false in a snapshot. It stays true once every transaction that might have taken an id up to 100 has ended.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ from outbox_relay.outcomes import Retry, Row, RowOutcome
 
 
 @dataclass(frozen=True, slots=True)
-class Moment:
+class IdSnapshot:
     """A look at the database: first the last id handed out, then, later, the snapshot's bounds.
 
     `highest_id` is the highest of which anything was left before: if the sequence is behind that, by `behind`, new
@@ -40,17 +40,17 @@ class SafeHorizon:
 
     def __init__(self) -> None:
         self.safe_id = 0
-        self._awaited: Moment | None = None
+        self._awaited: IdSnapshot | None = None
 
-    def observe(self, moment: Moment) -> int:
+    def observe(self, snapshot: IdSnapshot) -> int:
         """Take a new look; return the safe id. Ids that have gone back begin anew: the database was restored."""
-        if moment.last_id < max(self.safe_id, self._awaited.last_id if self._awaited else 0):
+        if snapshot.last_id < max(self.safe_id, self._awaited.last_id if self._awaited else 0):
             self.safe_id, self._awaited = 0, None
-        if self._awaited is not None and moment.xmin >= self._awaited.xmax:
+        if self._awaited is not None and snapshot.xmin >= self._awaited.xmax:
             self.safe_id = max(self.safe_id, self._awaited.last_id)
             self._awaited = None
         if self._awaited is None:
-            self._awaited = moment
+            self._awaited = snapshot
         return self.safe_id
 
 

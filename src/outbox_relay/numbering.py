@@ -18,13 +18,13 @@ from outbox_relay import metrics, numbering_queries
 
 log = structlog.get_logger()
 
-LOOKS: Final = Pauses(60.0, 60.0)
+CHECK_PAUSES: Final = Pauses(60.0, 60.0)
 """How often a relay looks for rows where no relay looks."""
 
-CHECK: Final = "outbox_ids"
+HEALTH_CHECK: Final = "outbox_ids"
 """Under this name `/ready` says that the ids are not in order."""
 
-_LOOK_SECONDS_MAX: Final = 5.0
+_CHECK_SECONDS_MAX: Final = 5.0
 _INSUFFICIENT_PRIVILEGE: Final = "42501"
 
 
@@ -36,7 +36,7 @@ class RenumberingResult:
     moved: int
 
 
-async def heal(engine: AsyncEngine) -> RenumberingResult:
+async def renumber(engine: AsyncEngine) -> RenumberingResult:
     """Raise the sequence above all ids, and give rows that are misplaced new ones; nothing to do is nothing done.
 
     Safe at any time. Holds all lanes' leases and keeps the wallets from writing meanwhile, for some milliseconds as a
@@ -64,7 +64,7 @@ class Numbering:
         """Look whether a pending row lies below its lane's low water, and heal; return 0: no more until next time."""
         try:
             async with self._engine.begin() as connection:
-                is_stranded = await numbering_queries.is_any_stranded(connection, _LOOK_SECONDS_MAX)
+                is_stranded = await numbering_queries.is_any_stranded(connection, _CHECK_SECONDS_MAX)
         except Exception as error:
             if sqlstate(error) == QUERY_CANCELED:
                 log.warning("outbox_ids_not_checked", error=str(error))
@@ -73,26 +73,26 @@ class Numbering:
                 raise TemporaryError("database", message_with_remedy(error)) from error
             raise
         if is_stranded:
-            await self.heal()
+            await self.renumber()
         return 0
 
-    async def heal(self) -> None:
+    async def renumber(self) -> None:
         """Put the ids in order.
 
         Raises:
             TemporaryError: the database is away or busy, or a relay may not do this: the message says who may.
         """
         try:
-            healed = await heal(self._engine)
+            result = await renumber(self._engine)
         except Exception as error:
             if isinstance(error, DBAPIError) and sqlstate(error) == _INSUFFICIENT_PRIVILEGE:
                 what = "new outbox ids are below old ones, and this relay may not mend it: walletctl db migrate"
-                raise TemporaryError(CHECK, f"{what} ({error.orig})") from error
+                raise TemporaryError(HEALTH_CHECK, f"{what} ({error.orig})") from error
             if is_temporary(error):
                 raise TemporaryError("database", message_with_remedy(error)) from error
             raise
-        if healed.behind or healed.moved:
-            log.error("outbox_ids_put_in_order", behind=healed.behind, rows_moved=healed.moved)
-        metrics.rows_moved.inc(healed.moved)
+        if result.behind or result.moved:
+            log.error("outbox_ids_put_in_order", behind=result.behind, rows_moved=result.moved)
+        metrics.rows_moved.inc(result.moved)
         metrics.sequence_behind.set(0)
-        self._health.ok(CHECK)
+        self._health.ok(HEALTH_CHECK)

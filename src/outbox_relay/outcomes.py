@@ -39,10 +39,10 @@ class Parked:
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """Leave the row pending; `is_away`: because the broker doesn't answer, and not for lack of time."""
+    """Leave the row pending; `is_broker_away`: because the broker doesn't answer, and not for lack of time."""
 
     error: str
-    is_away: bool = True
+    is_broker_away: bool = True
 
 
 RowOutcome = Published | Parked | Retry
@@ -81,12 +81,12 @@ def decide_outcomes(rows: Sequence[Row], reports: Mapping[int, Report]) -> dict[
     if len(published) == len(rows) and not any(row.waits for row in rows):
         return published
     outcomes: dict[int, RowOutcome] = {}
-    held_up: dict[Hashable, RowOutcome] = {}
+    blocked: dict[Hashable, RowOutcome] = {}
     for row in rows:
-        outcome = held_up.get(row.aggregate_id) or _decide(row, reports.get(row.id))
+        outcome = blocked.get(row.aggregate_id) or _decide(row, reports.get(row.id))
         outcomes[row.id] = outcome
-        if row.aggregate_id not in held_up and not isinstance(outcome, Published):
-            held_up[row.aggregate_id] = _behind(row, outcome)
+        if row.aggregate_id not in blocked and not isinstance(outcome, Published):
+            blocked[row.aggregate_id] = _behind(row, outcome)
     return outcomes
 
 
@@ -101,7 +101,7 @@ def _decide(row: Row, report: Report | None) -> RowOutcome:
         case Undelivered(error):
             return Retry(error)
         case None:
-            return Retry("there was no time left to send it", is_away=False)
+            return Retry("there was no time left to send it", is_broker_away=False)
 
 
 def _behind(row: Row, outcome: RowOutcome) -> RowOutcome:

@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 import asyncpg
 
 from common.postgres.raw_sql import RawStatement
-from outbox_relay.low_water import Moment
+from outbox_relay.low_water import IdSnapshot
 from outbox_relay.outcomes import Parked, Published
 
 READ_PENDING: Final = RawStatement("""
@@ -135,8 +135,8 @@ async def raise_low_waters(connection: asyncpg.Connection, low_waters: Mapping[i
     await RAISE_LOW_WATER.fetch(connection, lanes=list(low_waters), low_waters=list(low_waters.values()))
 
 
-async def look(connection: asyncpg.Connection) -> Moment:
+async def read_id_snapshot(connection: asyncpg.Connection) -> IdSnapshot:
     """Return the last and the highest outbox id handed out, and the bounds of a snapshot taken after reading it."""
     ((last_id, highest_id),) = await LAST_ID.fetch(connection)
     ((xmin, xmax),) = await SNAPSHOT.fetch(connection)
-    return Moment(last_id, xmin, xmax, highest_id)
+    return IdSnapshot(last_id, xmin, xmax, highest_id)

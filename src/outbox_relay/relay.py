@@ -30,7 +30,7 @@ from outbox_relay.settings import RelaySettings
 
 log = structlog.get_logger()
 
-_LOOK_INTERVAL_SECONDS: Final = 0.5
+_SNAPSHOT_INTERVAL_SECONDS: Final = 0.5
 # What waits longer waits on a connection that a firewall forgot: nobody ends it but we.
 _DATABASE_SECONDS_MAX: Final = 15.0
 
@@ -43,17 +43,22 @@ class Relay:
     """One batch at a time: as many of these as there are batches in flight."""
 
     def __init__(
-        self, settings: RelaySettings, engine: AsyncEngine, publisher: Publisher, health: Health, pace: AdaptiveBatching
+        self,
+        settings: RelaySettings,
+        engine: AsyncEngine,
+        publisher: Publisher,
+        health: Health,
+        batching: AdaptiveBatching,
     ) -> None:
         self._settings = settings
         self._engine = engine
         self._publisher = publisher
         self._health = health
-        self._pace = pace
+        self._batching = batching
         self._horizon = SafeHorizon()
         self._numbering = Numbering(engine, health)
-        self._next_look = 0.0
-        self._broker_away = False
+        self._next_snapshot = 0.0
+        self._is_broker_away = False
         # Halved while there isn't time for all: one row there is always time for.
         self._rows_max = settings.relay_batch_rows
 
@@ -63,17 +68,17 @@ class Relay:
         Raises:
             TemporaryError: PostgreSQL or Kafka is away. What was settled stays settled; the rest is pending.
         """
-        was_away = self._broker_away
+        was_away = self._is_broker_away
         if was_away:
-            await self._wait_for_broker()
-        await self._pace.wait()
+            await self._ping_broker()
+        await self._batching.wait()
         try:
             outcomes = await self._claim_publish_settle()
             # That the broker answers isn't enough: it may answer and take nothing.
             broker_is_fine = outcomes or (was_away and not await self._is_anything_pending())
         except SequenceBehindError:
             # Nothing is claimed: what has a new id would go out before what is older.
-            await self._numbering.heal()
+            await self._numbering.renumber()
             return 1
         except Exception as error:
             if is_temporary(error):
@@ -83,16 +88,16 @@ class Relay:
         count = self._account(outcomes)
         if broker_is_fine:
             self._health.ok("kafka")
-        self._pace.note(count)
+        self._batching.note(count)
         return count
 
-    async def _wait_for_broker(self) -> None:
+    async def _ping_broker(self) -> None:
         """Ask before claiming: while the broker is away no transaction stays open."""
         try:
             await asyncio.to_thread(self._publisher.ping)
         except BrokerAwayError as error:
             raise TemporaryError("kafka", error) from error
-        self._broker_away = False
+        self._is_broker_away = False
 
     async def _is_anything_pending(self) -> bool:
         """Ask whether another of the tasks may have rows in hand that the broker refuses."""
@@ -103,8 +108,8 @@ class Relay:
         async with asyncio.timeout(_DATABASE_SECONDS_MAX) as deadline:
             async with raw_connection(self._engine) as connection:
                 await connection.execute(BEGIN)
-                safe_id = await self._look(connection)
-                lanes_max = self._settings.relay_lanes_per_batch if self._pace.is_behind else LANES
+                safe_id = await self._read_safe_id(connection)
+                lanes_max = self._settings.relay_lanes_per_batch if self._batching.is_behind else LANES
                 low_waters = await leases.claim_lanes(connection, min(lanes_max, self._rows_max))
                 if not low_waters:
                     metrics.oldest_pending_seconds.set(0)
@@ -136,17 +141,17 @@ class Relay:
         failpoints.hit("relay.committed")
         return outcomes
 
-    async def _look(self, connection: asyncpg.Connection) -> int:
+    async def _read_safe_id(self, connection: asyncpg.Connection) -> int:
         """Return the safe id; before the claim, so that what it covers is in the claim's snapshot."""
         now = time.monotonic()
-        if now >= self._next_look:
-            self._next_look = now + _LOOK_INTERVAL_SECONDS
-            moment = await queries.look(connection)
-            metrics.sequence_behind.set(moment.behind)
-            if moment.behind:
-                self._next_look = now
+        if now >= self._next_snapshot:
+            self._next_snapshot = now + _SNAPSHOT_INTERVAL_SECONDS
+            snapshot = await queries.read_id_snapshot(connection)
+            metrics.sequence_behind.set(snapshot.behind)
+            if snapshot.behind:
+                self._next_snapshot = now
                 raise SequenceBehindError
-            self._horizon.observe(moment)
+            self._horizon.observe(snapshot)
         return self._horizon.safe_id
 
     async def _publish(self, rows: list[PendingRow]) -> dict[int, RowOutcome]:
@@ -160,10 +165,10 @@ class Relay:
         for kind, count in Counter(map(type, outcomes.values())).items():
             metrics.rows.labels(kind.__name__.lower()).inc(count)
         retries = [outcome for outcome in outcomes.values() if isinstance(outcome, Retry)]
-        self._note_time_left(not any(not retry.is_away for retry in retries))
-        away = next((retry for retry in retries if retry.is_away), None)
+        self._note_time_left(not any(not retry.is_broker_away for retry in retries))
+        away = next((retry for retry in retries if retry.is_broker_away), None)
         if away is not None:
-            self._broker_away = True
+            self._is_broker_away = True
             raise TemporaryError("kafka", away.error)
         return len(outcomes) - len(retries)
 

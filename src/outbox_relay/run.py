@@ -11,15 +11,15 @@ from common.pauses import Pauses, pause
 from common.postgres.durability import tell_unsafe_settings
 from common.postgres.engine import create_engine
 from common.worker import Health, repeat, serve_until_stopped, stop_on_signals
-from outbox_relay import metrics, retention, topic
+from outbox_relay import metrics, numbering, retention, topic
 from outbox_relay.adaptive_batching import AdaptiveBatching
-from outbox_relay.numbering import LOOKS, Numbering
+from outbox_relay.numbering import Numbering
 from outbox_relay.outbox_listener import OutboxListener
 from outbox_relay.publisher import Publisher
 from outbox_relay.relay import Relay
 from outbox_relay.retention import OutboxRetention, RetentionAges
 from outbox_relay.settings import RelaySettings
-from outbox_relay.topic import TopicWatch, prepare_topic
+from outbox_relay.topic import TopicMonitor, prepare_topic
 
 log = structlog.get_logger()
 
@@ -58,21 +58,20 @@ async def relay_until(stop: asyncio.Event, settings: RelaySettings, health: Heal
     )
     tell_unsafe_settings(engine)
     idle = Pauses(settings.relay_poll_first_seconds, settings.relay_poll_longest_seconds)
-    pace = AdaptiveBatching(settings.relay_gather_seconds, settings.relay_batch_rows)
+    batching = AdaptiveBatching(settings.relay_gather_seconds, settings.relay_batch_rows)
     log.info("started", tasks=settings.relay_tasks, topic=settings.kafka_topic)
-    wake_up = OutboxListener(engine)
+    listener = OutboxListener(engine)
     publishers = [Publisher(settings) for _ in range(settings.relay_tasks)]
     try:
         # A task that fails for good ends the others, and the process.
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(wake_up.run(stop))
+            tasks.create_task(listener.run(stop))
             for publisher in publishers:
-                relay = Relay(settings, engine, publisher, health, pace)
-                tasks.create_task(_repeat(relay.run_once, stop, idle, health, wake_up.pause))
-            watch = TopicWatch(settings, health, publishers)
-            tasks.create_task(_repeat(watch.run_once, stop, topic.LOOKS, health))
-            numbering = Numbering(engine, health)
-            tasks.create_task(_repeat(numbering.run_once, stop, LOOKS, health))
+                relay = Relay(settings, engine, publisher, health, batching)
+                tasks.create_task(_repeat(relay.run_once, stop, idle, health, listener.pause))
+            monitor = TopicMonitor(settings, health, publishers)
+            tasks.create_task(_repeat(monitor.run_once, stop, topic.CHECK_PAUSES, health))
+            tasks.create_task(_repeat(Numbering(engine, health).run_once, stop, numbering.CHECK_PAUSES, health))
             ages = RetentionAges(settings.outbox_retention_days, settings.idempotency_retention_days)
             tasks.create_task(_repeat(OutboxRetention(engine, ages).run_once, stop, retention.PAUSES, health))
     finally:

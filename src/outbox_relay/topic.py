@@ -25,7 +25,7 @@ from outbox_relay.settings import RelaySettings
 
 log = structlog.get_logger()
 
-LOOKS: Final = Pauses(60.0, 60.0)
+CHECK_PAUSES: Final = Pauses(60.0, 60.0)
 """How often a relay looks at the topic's settings."""
 
 _NOT_ALLOWED: Final = (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.CLUSTER_AUTHORIZATION_FAILED)
@@ -43,7 +43,7 @@ async def prepare_topic(stop: asyncio.Event, settings: RelaySettings, health: He
     failures = 0
     while not stop.is_set():
         try:
-            await _have_topic(settings)
+            await _require_topic(settings)
         except (KafkaException, TopicNotReadyError) as error:
             failures += 1
             health.failed("kafka", error)
@@ -56,7 +56,7 @@ async def prepare_topic(stop: asyncio.Event, settings: RelaySettings, health: He
     return False
 
 
-async def _have_topic(settings: RelaySettings) -> None:
+async def _require_topic(settings: RelaySettings) -> None:
     topic, partitions = settings.kafka_topic, settings.kafka_topic_partitions
     by_hand = f"kafka-topics.sh --create --topic {topic} --partitions {partitions}, with the settings of docs/topic.md"
     try:
@@ -100,7 +100,7 @@ _find_new = retry(
 )(find_topic)
 
 
-class TopicWatch:
+class TopicMonitor:
     """Looks at the topic's settings, says what is wrong, and keeps batches within what the topic takes.
 
     A wrong setting is a warning in `/ready` and not a failure: a relay that is taken out for it publishes nothing, and
@@ -111,7 +111,7 @@ class TopicWatch:
         self._settings = settings
         self._health = health
         self._publishers = publishers
-        self._said = ""
+        self._last_warning = ""
 
     async def run_once(self) -> int:
         """Look once; return 0: there is nothing more to do until the next time."""
@@ -119,21 +119,21 @@ class TopicWatch:
         try:
             found = await find_topic(self._settings.kafka_bootstrap_servers, topic)
         except (KafkaException, TopicMissingError) as error:
-            self._say(f"the settings of topic {topic} could not be checked: {error}", dict.fromkeys(CHECKED, -1))
+            self._report(f"the settings of topic {topic} could not be checked: {error}", dict.fromkeys(CHECKED, -1))
             return 0
         for publisher in self._publishers:
             publisher.batch_bytes_max = min(BATCH_BYTES_MAX, int(found.settings["max.message.bytes"]))
         wrong = wrong_settings(found, self._settings.kafka_topic_retention_ms)
-        self._say(settings_warning(topic, wrong) if wrong else "", {name: int(name in wrong) for name in CHECKED})
+        self._report(settings_warning(topic, wrong) if wrong else "", {name: int(name in wrong) for name in CHECKED})
         return 0
 
-    def _say(self, warning: str, figures: dict[str, int]) -> None:
+    def _report(self, warning: str, figures: dict[str, int]) -> None:
         for name, figure in figures.items():
             metrics.topic_setting_wrong.labels(name).set(figure)
         if warning:
             self._health.warn("topic", warning)
         else:
             self._health.ok("topic")
-        if warning and warning != self._said:
+        if warning and warning != self._last_warning:
             log.warning("topic_settings", warning=warning)
-        self._said = warning
+        self._last_warning = warning

@@ -26,11 +26,11 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 def pause_after(clock: Clock, rows: int, every_seconds: float) -> float:
     """How long a relay pauses that has had such batches for a while, with pauses of 40 ms."""
-    pace = AdaptiveBatching(0.04, BATCH_ROWS)
+    batching = AdaptiveBatching(0.04, BATCH_ROWS)
     for _ in range(1000):
         clock.seconds += every_seconds
-        pace.note(rows)
-    return pace.pause_seconds
+        batching.note(rows)
+    return batching.pause_seconds
 
 
 @pytest.mark.parametrize(
@@ -48,54 +48,54 @@ def test_while_much_comes_it_gathers(clock: Clock, rows: int, every_seconds: flo
 
 
 def test_two_tasks_that_end_together_count_as_what_they_did(clock: Clock) -> None:
-    pace = AdaptiveBatching(0.04, BATCH_ROWS)
+    batching = AdaptiveBatching(0.04, BATCH_ROWS)
     for _ in range(100):
         clock.seconds += 0.02
-        pace.note(0)
+        batching.note(0)
         clock.seconds += 0.00001
-        pace.note(60)
-    assert pace.pause_seconds == pytest.approx(0.04)
+        batching.note(60)
+    assert batching.pause_seconds == pytest.approx(0.04)
 
 
 def test_what_came_late_behind_a_hiccup_makes_nobody_wait(clock: Clock) -> None:
-    pace = AdaptiveBatching(0.04, BATCH_ROWS)
+    batching = AdaptiveBatching(0.04, BATCH_ROWS)
     for _ in range(1000):
         clock.seconds += 0.006
-        pace.note(3)
+        batching.note(3)
     clock.seconds += 0.2
     for _ in range(50):
-        pace.note(2)
+        batching.note(2)
         clock.seconds += 0.001
-        assert pace.pause_seconds == 0
+        assert batching.pause_seconds == 0
 
 
 def test_a_full_batch_ends_the_pause_for_all_tasks(clock: Clock) -> None:
-    pace = AdaptiveBatching(0.04, BATCH_ROWS)
+    batching = AdaptiveBatching(0.04, BATCH_ROWS)
     clock.seconds += 0.3
-    pace.note(900)
-    assert pace.pause_seconds > 0
-    assert not pace.is_behind
-    pace.note(BATCH_ROWS)
-    assert pace.pause_seconds == 0
-    assert pace.is_behind
+    batching.note(900)
+    assert batching.pause_seconds > 0
+    assert not batching.is_behind
+    batching.note(BATCH_ROWS)
+    assert batching.pause_seconds == 0
+    assert batching.is_behind
 
 
 def test_a_backlog_is_soon_forgotten(clock: Clock) -> None:
-    pace = AdaptiveBatching(0.04, BATCH_ROWS)
+    batching = AdaptiveBatching(0.04, BATCH_ROWS)
     for _ in range(1000):
         clock.seconds += 0.04
-        pace.note(BATCH_ROWS)
+        batching.note(BATCH_ROWS)
     for _ in range(200):
         clock.seconds += 0.005
-        pace.note(2)
-    assert pace.pause_seconds == 0
+        batching.note(2)
+    assert batching.pause_seconds == 0
 
 
 async def test_the_pause_ends_by_itself() -> None:
-    pace = AdaptiveBatching(0.01, BATCH_ROWS)
-    pace.note(0)
-    while not pace.pause_seconds:
+    batching = AdaptiveBatching(0.01, BATCH_ROWS)
+    batching.note(0)
+    while not batching.pause_seconds:
         await asyncio.sleep(0.001)
-        pace.note(200)
-    await asyncio.wait_for(pace.wait(), 20)
-    assert pace.pause_seconds == 0
+        batching.note(200)
+    await asyncio.wait_for(batching.wait(), 20)
+    assert batching.pause_seconds == 0

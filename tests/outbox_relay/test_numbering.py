@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from common.postgres.engine import create_engine
 from common.postgres.sequences import raise_sequences
 from common.worker import Health, TemporaryError
-from outbox_relay.numbering import CHECK, Numbering, heal
+from outbox_relay.numbering import HEALTH_CHECK, Numbering, renumber
 from outbox_relay.operations import inspection
 from support.outboxes import Outbox, drain
 from support.relay_pipeline import RelayPipeline
@@ -54,7 +54,7 @@ async def test_events_below_the_low_water_of_a_sequence_that_went_back_are_publi
     assert (await pipeline.rows())[-1]["id"] == rows[-1]["id"] + 1
     status = await inspection.status(pipeline.engine)
     assert (status["stranded"], status["sequence_behind"]) == (0, 0)
-    assert relay._health.checks[CHECK] == "ok"
+    assert relay._health.checks[HEALTH_CHECK] == "ok"
 
 
 async def test_events_with_ids_below_pending_ones_are_published_behind_them(pipeline: RelayPipeline) -> None:
@@ -127,7 +127,7 @@ async def test_healing_strands_no_row_and_keeps_each_wallets_order(
     for _ in range(min(free, 10)):
         await outbox.write(draw.choice(wallets))
     before = {row["event_id"]: {**row, "id": 0} for row in await outbox.rows()}
-    await heal(engine)
+    await renumber(engine)
     rows = await outbox.rows()
     assert {row["event_id"]: {**row, "id": 0} for row in rows} == before
     assert (await inspection.status(engine))["stranded"] == 0
@@ -188,7 +188,7 @@ async def test_a_relay_that_may_not_set_the_sequence_waits_and_says_who_may(
     limited = create_engine(database_url.replace("postgres@", f"{role}:x@"), "tests")
     try:
         with pytest.raises(TemporaryError, match="walletctl db migrate"):
-            await Numbering(limited, Health()).heal()
+            await Numbering(limited, Health()).renumber()
     finally:
         await limited.dispose()
         await run(engine, f"DROP OWNED BY {role}", f"DROP ROLE {role}")

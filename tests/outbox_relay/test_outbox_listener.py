@@ -28,9 +28,9 @@ async def stranger(database_url: str) -> AsyncIterator[asyncpg.Connection]:
 async def listener(engine: AsyncEngine) -> AsyncIterator[OutboxListener]:
     """Listens, or tries to."""
     stop = asyncio.Event()
-    wake_up = OutboxListener(engine)
-    running = asyncio.create_task(wake_up.run(stop))
-    yield wake_up
+    made = OutboxListener(engine)
+    running = asyncio.create_task(made.run(stop))
+    yield made
     stop.set()
     await asyncio.wait_for(running, 20)
 

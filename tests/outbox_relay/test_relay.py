@@ -98,11 +98,11 @@ async def test_a_row_that_commits_late_with_a_lower_id_is_published(
             await pipeline.write(same_lane, 1000)
             await drain(relay)
 
-            async def looked_again(before: float = relay._next_look) -> bool:
+            async def read_again(before: float = relay._next_snapshot) -> bool:
                 await relay.run_once()
-                return relay._next_look > before
+                return relay._next_snapshot > before
 
-            await eventually(looked_again)
+            await eventually(read_again)
     assert await drain(relay) == 1
     assert all(row["published_at"] for row in await pipeline.rows())
 

@@ -18,7 +18,7 @@ from common.worker import Health
 from outbox_relay.publisher import Publisher
 from outbox_relay.run import relay_until
 from outbox_relay.settings import RelaySettings
-from outbox_relay.topic import TopicWatch, prepare_topic
+from outbox_relay.topic import TopicMonitor, prepare_topic
 from support.brokers_with_acls import BrokerWithAcls, broker_with_acls
 from support.outboxes import Outbox
 
@@ -63,10 +63,10 @@ async def test_a_topic_that_would_forget_is_a_warning_and_the_events_go_out(
     seen = LogCapture()
     monkeypatch.setattr(outbox_relay.topic, "log", structlog.wrap_logger(None, processors=[seen]))
     health, publisher = Health(), Publisher(relay_settings)
-    watch = TopicWatch(relay_settings, health, [publisher])
+    monitor = TopicMonitor(relay_settings, health, [publisher])
     await set_settings(kafka_bootstrap_servers, topic, {"cleanup.policy": "compact", "max.message.bytes": "5000"})
-    await watch.run_once()
-    await watch.run_once()
+    await monitor.run_once()
+    await monitor.run_once()
     assert [entry["event"] for entry in seen.entries] == ["topic_settings"]
     said = health.checks["topic"]
     assert said.startswith("warning: ")
@@ -75,7 +75,7 @@ async def test_a_topic_that_would_forget_is_a_warning_and_the_events_go_out(
     assert (wrong_by_metric("cleanup.policy"), wrong_by_metric("retention.bytes")) == (1, 0)
     assert publisher.batch_bytes_max == 5000
     await set_settings(kafka_bootstrap_servers, topic, needed_settings(-1))
-    await watch.run_once()
+    await monitor.run_once()
     assert (health.checks["topic"], wrong_by_metric("cleanup.policy")) == ("ok", 0)
     assert publisher.batch_bytes_max == 1_000_000
 

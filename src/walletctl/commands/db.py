@@ -33,7 +33,7 @@ def migrate_all() -> None:
 
     DATABASE_URL names the database. HISTORY_DATABASE_URL names another one for the history, if you want one.
     """
-    from outbox_relay.numbering import heal
+    from outbox_relay.numbering import renumber
 
     urls = _urls()
 
@@ -43,7 +43,7 @@ def migrate_all() -> None:
                 tell_unsafe_settings(engine, _warn)
                 await migrate(engine, schema)
                 if schema == "wallet":
-                    await heal(engine)
+                    await renumber(engine)
                 async with engine.begin() as connection:
                     await raise_sequences(connection, schema)
 
