@@ -2,7 +2,8 @@
 
 import asyncio
 import signal
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +14,7 @@ from common.garbage_collector import tune_garbage_collector
 from common.http.probes import WARNING
 from common.http.server import BackgroundServer
 from common.pauses import FAILURE_PAUSES, Pauses, pause
+from common.postgres.errors import is_temporary, message_with_remedy
 
 log = structlog.get_logger()
 
@@ -46,6 +48,17 @@ class TemporaryError(Exception):
     def __init__(self, dependency: str, error: BaseException | str) -> None:
         super().__init__(f"{dependency}: {error}")
         self.dependency = dependency
+
+
+@contextmanager
+def database_errors() -> Iterator[None]:
+    """Turn an error of PostgreSQL that may pass into TemporaryError; any other error stays what it is."""
+    try:
+        yield
+    except Exception as error:
+        if is_temporary(error):
+            raise TemporaryError("database", message_with_remedy(error)) from error
+        raise
 
 
 async def repeat(

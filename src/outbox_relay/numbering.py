@@ -1,7 +1,7 @@
-"""Outbox ids rise, or else: what a sequence that went back has done is found and undone.
+"""Puts outbox ids in order again after their sequence went back.
 
-A low water is a hint about ids, and an order by ids is an order of events, only as long as each new id is above all
-before it. After a cut-over to a logical replica, or from a dump restored in parts, the sequence may be behind.
+Low waters and the order of publishing rely on ids that rise. After a cut-over to a logical replica, or after restoring
+a dump in parts, the sequence may be behind ids that were handed out before.
 """
 
 from dataclasses import dataclass
@@ -12,17 +12,17 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from common.pauses import Pauses
-from common.postgres.errors import QUERY_CANCELED, is_temporary, message_with_remedy, sqlstate
-from common.worker import Health, TemporaryError
+from common.postgres.errors import QUERY_CANCELED, sqlstate
+from common.worker import Health, TemporaryError, database_errors
 from outbox_relay import metrics, numbering_queries
 
 log = structlog.get_logger()
 
 CHECK_PAUSES: Final = Pauses(60.0, 60.0)
-"""How often a relay looks for rows where no relay looks."""
+"""How often a relay looks for stranded rows: pending rows below their lane's low water."""
 
 HEALTH_CHECK: Final = "outbox_ids"
-"""Under this name `/ready` says that the ids are not in order."""
+"""The name under which `/ready` says that ids are not in order."""
 
 _CHECK_SECONDS_MAX: Final = 5.0
 _INSUFFICIENT_PRIVILEGE: Final = "42501"
@@ -30,17 +30,17 @@ _INSUFFICIENT_PRIVILEGE: Final = "42501"
 
 @dataclass(frozen=True)
 class RenumberingResult:
-    """What was put right: by how many ids the sequence was behind, and how many rows have new ids."""
+    """By how many ids the sequence was behind, and how many rows got new ids."""
 
     behind: int
     moved: int
 
 
 async def renumber(engine: AsyncEngine) -> RenumberingResult:
-    """Raise the sequence above all ids, and give rows that are misplaced new ones; nothing to do is nothing done.
+    """Raise the sequence above all ids, and give misplaced rows new ones. Does nothing where ids are in order.
 
-    Safe at any time. Holds all lanes' leases and keeps the wallets from writing meanwhile, for some milliseconds as a
-    rule. Needs the right to set the sequence, which its owner has.
+    Safe at any time. For some milliseconds it holds all lanes' leases and blocks the API's writes. The role must be
+    allowed to set the sequence, as its owner is.
     """
     async with engine.begin() as connection:
         await numbering_queries.lock(connection)
@@ -54,45 +54,53 @@ async def renumber(engine: AsyncEngine) -> RenumberingResult:
 
 
 class Numbering:
-    """Puts ids in order when a relay finds that they aren't, and says so."""
+    """A relay's check of the ids: it renumbers rows where needed, and reports it."""
 
     def __init__(self, engine: AsyncEngine, health: Health) -> None:
         self._engine = engine
         self._health = health
 
     async def run_once(self) -> int:
-        """Look whether a pending row lies below its lane's low water, and heal; return 0: no more until next time."""
-        try:
-            async with self._engine.begin() as connection:
-                is_stranded = await numbering_queries.is_any_stranded(connection, _CHECK_SECONDS_MAX)
-        except Exception as error:
-            if sqlstate(error) == QUERY_CANCELED:
-                log.warning("outbox_ids_not_checked", error=str(error))
-                return 0
-            if is_temporary(error):
-                raise TemporaryError("database", message_with_remedy(error)) from error
-            raise
+        """Renumber if a row is stranded; return 0: nothing more to do until the next check.
+
+        Raises:
+            TemporaryError: as `renumber` does.
+        """
+        with database_errors():
+            is_stranded = await self._is_any_stranded()
         if is_stranded:
             await self.renumber()
         return 0
+
+    async def _is_any_stranded(self) -> bool:
+        try:
+            async with self._engine.begin() as connection:
+                return await numbering_queries.is_any_stranded(connection, _CHECK_SECONDS_MAX)
+        except DBAPIError as error:
+            if sqlstate(error) != QUERY_CANCELED:
+                raise
+            log.warning("outbox_ids_not_checked", error=str(error))
+            return False
 
     async def renumber(self) -> None:
         """Put the ids in order.
 
         Raises:
-            TemporaryError: the database is away or busy, or a relay may not do this: the message says who may.
+            TemporaryError: the database is away or busy, or this relay's role lacks the privilege.
         """
-        try:
-            result = await renumber(self._engine)
-        except Exception as error:
-            if isinstance(error, DBAPIError) and sqlstate(error) == _INSUFFICIENT_PRIVILEGE:
-                what = "new outbox ids are below old ones, and this relay may not mend it: walletctl db migrate"
-                raise TemporaryError(HEALTH_CHECK, f"{what} ({error.orig})") from error
-            if is_temporary(error):
-                raise TemporaryError("database", message_with_remedy(error)) from error
-            raise
+        with database_errors():
+            result = await self._renumber()
         if result.behind or result.moved:
             log.error("outbox_ids_put_in_order", behind=result.behind, rows_moved=result.moved)
         metrics.rows_moved.inc(result.moved)
         metrics.sequence_behind.set(0)
         self._health.ok(HEALTH_CHECK)
+
+    async def _renumber(self) -> RenumberingResult:
+        try:
+            return await renumber(self._engine)
+        except DBAPIError as error:
+            if sqlstate(error) != _INSUFFICIENT_PRIVILEGE:
+                raise
+            problem = "new outbox ids are below old ones, and this relay's role may not raise the sequence"
+            raise TemporaryError(HEALTH_CHECK, f"{problem}: run walletctl db migrate ({error.orig})") from error

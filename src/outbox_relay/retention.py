@@ -1,6 +1,9 @@
-"""Retention: published outbox rows and answered idempotency keys leave when they are old enough, in chunks.
+"""Retention: deletes old published outbox rows and old idempotency keys, in chunks.
 
-Pending, parked and skipped rows never leave. (A skipped one is all that says why the history has a hole.)
+The wallet API writes the keys, but the relay prunes them: it is the only long-lived worker on the wallet database. One
+advisory lock lets one relay at a time prune both tables in one pass.
+
+Pending, parked and skipped rows are never deleted. (Only the skipped row tells why the history has a gap.)
 """
 
 import asyncio
@@ -15,15 +18,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from common.actor import actor
 from common.pauses import Pauses
-from common.postgres.errors import is_temporary, message_with_remedy
-from common.worker import TemporaryError
+from common.worker import database_errors
 from outbox_relay import metrics, retention_queries
 from outbox_relay.operations import queries
 
 log = structlog.get_logger()
 
 PAUSES: Final = Pauses(1.0, 60.0)
-"""How often a relay looks for old rows while there are none."""
+"""How long a relay pauses when it found nothing to prune."""
 
 _CHUNK_ROWS_MAX: Final = 1000
 _CHUNK_PAUSE_SECONDS: Final = 0.1
@@ -33,7 +35,7 @@ _DAY_SECONDS: Final = 86_400
 
 @dataclass(frozen=True)
 class RetentionAges:
-    """How old outbox rows and idempotency keys become."""
+    """The ages, in days, at which outbox rows and idempotency keys are deleted."""
 
     outbox_days: float
     keys_days: float
@@ -41,7 +43,7 @@ class RetentionAges:
 
 @dataclass(frozen=True, slots=True)
 class PruneResult:
-    """What one chunk took, and whether there may be more behind it."""
+    """How many rows and keys one chunk deleted, and whether more may follow."""
 
     rows: int
     keys: int
@@ -49,7 +51,7 @@ class PruneResult:
 
 
 class OutboxRetention:
-    """A relay's pruner: one chunk at a time, beside the batches. Any number may run; one of them works."""
+    """A relay's pruner: one chunk at a time, beside the batches. Of all relays' pruners, one works at a time."""
 
     def __init__(self, engine: AsyncEngine, ages: RetentionAges) -> None:
         self._engine = engine
@@ -61,17 +63,13 @@ class OutboxRetention:
         """Prune one chunk; return 1 if there may be more to do now, else 0.
 
         Raises:
-            TemporaryError: PostgreSQL is away, or too busy for this: the batches go on.
+            TemporaryError: PostgreSQL is away, or too busy to prune. Batches are published all the same.
         """
-        try:
+        with database_errors():
             pruned = await self._prune()
-        except Exception as error:
-            if is_temporary(error):
-                raise TemporaryError("database", message_with_remedy(error)) from error
-            raise
         if not pruned.more:
             return 0
-        # The wallets come first: at most 10 chunks a second.
+        # At most 10 chunks a second, so that pruning doesn't slow the API.
         await asyncio.sleep(_CHUNK_PAUSE_SECONDS)
         return 1
 
@@ -85,7 +83,7 @@ class OutboxRetention:
         return pruned
 
     def _rewind(self) -> None:
-        """Go on behind what was looked at; begin anew each hour, for rows that have been finished since."""
+        """Start again from the lowest id once an hour: rows that were passed over may have been published since."""
         now = time.monotonic()
         if now >= self._rewind_at:
             self._after_id, self._rewind_at = 0, now + _REWIND_SECONDS
@@ -97,7 +95,7 @@ async def _prune_chunk(connection: AsyncConnection, ages: RetentionAges, after_i
     chunk = await retention_queries.prune_outbox(connection, outbox_before, after_id, _CHUNK_ROWS_MAX)
     keys = await retention_queries.prune_keys(connection, keys_before, _CHUNK_ROWS_MAX)
     more = not chunk.at_end or keys == _CHUNK_ROWS_MAX
-    return PruneResult(chunk.row_count, keys, more), chunk.looked_up_to_id
+    return PruneResult(chunk.row_count, keys, more), chunk.scanned_up_to_id
 
 
 def _account(pruned: PruneResult) -> None:
@@ -108,7 +106,7 @@ def _account(pruned: PruneResult) -> None:
 
 
 async def count_prunable(engine: AsyncEngine, ages: RetentionAges) -> tuple[int, int]:
-    """Return how many outbox rows and how many idempotency keys are old enough to leave."""
+    """Return how many outbox rows and how many idempotency keys are old enough to be deleted."""
     async with engine.connect() as connection:
         outbox_before = await retention_queries.before(connection, ages.outbox_days * _DAY_SECONDS)
         keys_before = await retention_queries.before(connection, ages.keys_days * _DAY_SECONDS)
@@ -116,16 +114,15 @@ async def count_prunable(engine: AsyncEngine, ages: RetentionAges) -> tuple[int,
 
 
 async def prune(engine: AsyncEngine, ages: RetentionAges, reason: str | None = None) -> AsyncIterator[PruneResult]:
-    """Do at once, by hand, what the relays do in time; leaves an audit row. Can be stopped at any time.
+    """Prune now what the relays would prune in time. Writes an audit row; may be stopped between chunks.
 
     Yields:
-        What each chunk took, committed.
+        The result of each chunk, which is committed.
     """
     rows, keys = await count_prunable(engine, ages)
     async with engine.begin() as connection:
         selection = {"outbox_days": ages.outbox_days, "keys_days": ages.keys_days, "keys": keys}
-        said = orjson.dumps(selection).decode()
-        await queries.audit(connection, actor(), "prune", said, rows, reason)
+        await queries.audit(connection, actor(), "prune", orjson.dumps(selection).decode(), rows, reason)
     after_id = 0
     more = True
     while more:

@@ -1,4 +1,4 @@
-"""The SQL of retention. Nothing here waits for a row's lock: what is locked stays until the next pass."""
+"""The SQL of retention. It never waits for a row's lock: a locked row stays until the next pass."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -7,15 +7,15 @@ from typing import Final
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-# One pruner at a time, whoever it is: a relay passes by, an operator's command waits.
+# One pruner at a time: while another prunes, a relay does nothing, and an operator's command waits.
 _LOCK: Final = "hashtextextended('wallet outbox retention', 0)"
 TRY_LOCK: Final = text(f"SELECT pg_try_advisory_xact_lock({_LOCK})")
 LOCK: Final = text(f"SELECT pg_advisory_xact_lock({_LOCK})")
 
 BEFORE: Final = text("SELECT statement_timestamp() - make_interval(secs => :age_seconds)")
 
-# Ids rise with created_at, so the primary key leads to the oldest rows: no other index is needed. Each row is
-# judged again under its lock: a replay may have made it pending meanwhile.
+# Ids rise with created_at, so the primary key leads to the oldest rows, and no other index is needed. Each row is
+# checked again under its lock, because a replay may have made it pending meanwhile.
 PRUNE_OUTBOX: Final = text("""
     WITH chunk AS MATERIALIZED (
         SELECT id, created_at >= :before AS young FROM wallet.outbox WHERE id > :after_id ORDER BY id LIMIT :limit
@@ -42,7 +42,7 @@ PRUNE_OUTBOX: Final = text("""
         ) AS taken
     )
     SELECT (SELECT count(*) FROM pruned) AS row_count, count(*) < :limit OR bool_or(young) AS at_end,
-        coalesce(min(id) FILTER (WHERE young) - 1, max(id), :after_id) AS looked_up_to_id
+        coalesce(min(id) FILTER (WHERE young) - 1, max(id), :after_id) AS scanned_up_to_id
     FROM chunk
 """)
 
@@ -62,40 +62,40 @@ COUNT_PRUNABLE: Final = text("""
 
 @dataclass(frozen=True, slots=True)
 class OutboxChunk:
-    """What became of a chunk: rows deleted, whether all behind it is too young, and where to go on."""
+    """How many rows of a chunk were deleted, whether all later rows are too young, and up to which id it scanned."""
 
     row_count: int
     at_end: bool
-    looked_up_to_id: int
+    scanned_up_to_id: int
 
 
 async def lock(connection: AsyncConnection, *, wait: bool) -> bool:
-    """Be the only pruner until the transaction ends; return whether that is so."""
+    """Become the only pruner until the transaction ends; return False if another one prunes."""
     return await connection.scalar(LOCK if wait else TRY_LOCK) is not False
 
 
 async def before(connection: AsyncConnection, age_seconds: float) -> datetime:
-    """Return the moment that long ago, by the database's clock."""
-    moment: datetime = (await connection.execute(BEFORE, {"age_seconds": age_seconds})).scalar_one()
-    return moment
+    """Return the time that many seconds ago, by the database's clock."""
+    time: datetime = (await connection.execute(BEFORE, {"age_seconds": age_seconds})).scalar_one()
+    return time
 
 
 async def prune_outbox(connection: AsyncConnection, older_than: datetime, after_id: int, limit: int) -> OutboxChunk:
-    """Delete what was written and published before that moment, of the next rows behind `after_id`."""
+    """Of the next rows after `after_id`, delete those that were written and published before `older_than`."""
     parameters = {"before": older_than, "after_id": after_id, "limit": limit}
     row = (await connection.execute(PRUNE_OUTBOX, parameters)).one()
-    return OutboxChunk(row.row_count, row.at_end is not False, row.looked_up_to_id)
+    return OutboxChunk(row.row_count, row.at_end is not False, row.scanned_up_to_id)
 
 
 async def prune_keys(connection: AsyncConnection, older_than: datetime, limit: int) -> int:
-    """Delete keys from before that moment; return how many."""
+    """Delete keys that were written before `older_than`; return how many."""
     return (await connection.execute(PRUNE_KEYS, {"before": older_than, "limit": limit})).rowcount
 
 
 async def count_prunable(
     connection: AsyncConnection, outbox_older_than: datetime, keys_older_than: datetime
 ) -> tuple[int, int]:
-    """Return how many outbox rows and how many keys may go. Reads both tables."""
+    """Return how many outbox rows and how many keys are old enough. Scans both tables."""
     parameters = {"outbox_before": outbox_older_than, "keys_before": keys_older_than}
     rows, keys = (await connection.execute(COUNT_PRUNABLE, parameters)).one()
     return rows, keys

@@ -12,6 +12,7 @@ from sqlalchemy import text
 from common.identifiers import LANES, lane_of
 from common.kafka.topics import set_settings
 from common.postgres.engine import create_engine
+from common.postgres.errors import DRIVER_ERRORS
 from common.postgres.raw_sql import raw_connection
 from common.worker import TemporaryError
 from outbox_relay import leases, publisher, queries
@@ -310,5 +311,5 @@ async def test_a_zombie_cannot_settle(pipeline: RelayPipeline) -> None:
         async with asyncio.timeout(10):
             while not await leases.claim_lanes(other, LANES):
                 await asyncio.sleep(0.02)
-        with pytest.raises((asyncpg.PostgresError, asyncpg.InterfaceError)):
+        with pytest.raises(DRIVER_ERRORS):
             await leases.claim_lanes(zombie, LANES)
