@@ -1,7 +1,7 @@
-"""How far a lane's scan may skip: a hint that must never strand a row. Pure.
+"""The low water of a lane: the id above which a relay starts to read. It must never strand a row. Pure.
 
-An id can be handed out early and committed late, so "everything up to 100 is published" can be true now and
-false in a snapshot. It stays true once every transaction that might have taken an id up to 100 has ended.
+A transaction may take an id early and commit late. So "all rows up to 100 are published" can be true now and false a
+moment later. It stays true once every transaction that may have taken an id up to 100 has ended.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,10 +13,13 @@ from outbox_relay.outcomes import Retry, Row, RowOutcome
 
 @dataclass(frozen=True, slots=True)
 class IdSnapshot:
-    """A look at the database: first the last id handed out, then, later, the snapshot's bounds.
+    """The state of outbox ids: the sequence's last id, then the bounds of a snapshot that was taken after reading it.
 
-    `highest_id` is the highest of which anything was left before: if the sequence is behind that, by `behind`, new
-    ids are below old ones. An unknown `last_id` is 0, and not behind.
+    Attributes:
+        last_id: the last id that the sequence handed out; 0 is unknown.
+        xmin: every transaction with a lower transaction id has ended.
+        xmax: no transaction with this transaction id or a higher one had begun.
+        highest_id: the highest id of which the tables have a trace.
     """
 
     last_id: int
@@ -26,16 +29,16 @@ class IdSnapshot:
 
     @property
     def behind(self) -> int:
-        """Return by how many ids the sequence is behind."""
+        """By how many ids the sequence is behind the highest id; 0 if the last id is unknown."""
         return max(0, self.highest_id - self.last_id) if self.last_id else 0
 
 
 class SafeHorizon:
-    """Follows the id up to which no row can still turn up.
+    """The safe id: no row with that id or a lower one can still appear.
 
-    Every transaction takes its transaction id before its first outbox id (it has locked or written a wallet by
-    then). So all that might hold an id up to `last_id` have a transaction id below the `xmax` of a
-    snapshot taken after it, and have ended when some later snapshot's `xmin` has reached that `xmax`.
+    A transaction takes its transaction id before its first outbox id, because it has locked or written a wallet by
+    then. So each transaction that may hold an id up to `last_id` is below the `xmax` of a snapshot taken after it.
+    All of them have ended when a later snapshot's `xmin` reaches that `xmax`.
     """
 
     def __init__(self) -> None:
@@ -43,7 +46,7 @@ class SafeHorizon:
         self._awaited: IdSnapshot | None = None
 
     def observe(self, snapshot: IdSnapshot) -> int:
-        """Take a new look; return the safe id. Ids that have gone back begin anew: the database was restored."""
+        """Take a new snapshot into account; return the safe id. Where ids went back (a restore), it starts from 0."""
         if snapshot.last_id < max(self.safe_id, self._awaited.last_id if self._awaited else 0):
             self.safe_id, self._awaited = 0, None
         if self._awaited is not None and snapshot.xmin >= self._awaited.xmax:
@@ -55,11 +58,11 @@ class SafeHorizon:
 
 
 class LaneRow(Row, Protocol):
-    """A row that knows its lane."""
+    """An outbox row with its lane."""
 
     @property
     def lane(self) -> int:
-        """Where it is published in order."""
+        """The lane in which it is published in order."""
 
 
 def raised_low_waters(
@@ -71,15 +74,15 @@ def raised_low_waters(
     lane_rows_max: int,
     step: int,
 ) -> dict[int, int]:
-    """Return the lanes whose low water may rise, and to which id.
+    """Return the new low water of each lane whose low water may rise.
 
     Args:
-        low_waters: of the claimed lanes, as they are.
-        rows: what was read of them, ascending by id.
-        outcomes: by row id.
-        safe_id: no row up to it could have been missed by that reading.
-        lane_rows_max: a lane with so many rows read may have more.
-        step: smaller rises aren't worth the write.
+        low_waters: the present low water of each claimed lane.
+        rows: the rows that were read from these lanes, ascending by id.
+        outcomes: the outcome of each row, by its id.
+        safe_id: every row up to it was visible to that read.
+        lane_rows_max: a lane from which so many rows were read may have more.
+        step: a low water rises by at least so many ids, because each rise is a write.
     """
     by_lane: dict[int, list[LaneRow]] = {lane: [] for lane in low_waters}
     for row in rows:

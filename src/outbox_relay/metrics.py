@@ -4,7 +4,9 @@ from prometheus_client import Counter, Gauge, Histogram
 
 rows = Counter("outbox_relay_rows_total", "Outbox rows by outcome: published, parked or retry.", ("outcome",))
 
-failures = Counter("outbox_relay_failures_total", "Steps that failed, by what was away.", ("dependency",))
+failures = Counter(
+    "outbox_relay_failures_total", "Steps that failed, by the dependency that was away.", ("dependency",)
+)
 
 publish_seconds = Histogram(
     "outbox_relay_publish_seconds",
@@ -13,25 +15,27 @@ publish_seconds = Histogram(
 )
 
 oldest_pending_seconds = Gauge(
-    "outbox_relay_oldest_pending_seconds", "Age of the oldest row in the last batch; 0 when nothing was pending."
+    "outbox_relay_oldest_pending_seconds", "Age of the oldest row in the last batch; 0 when no row was pending."
 )
 
 topic_setting_wrong = Gauge(
     "outbox_relay_topic_setting_wrong",
-    "Alarm: 1 where a setting of the topic may lose events, 0 where not, -1 where it could not be checked.",
+    "Alarm: 1 if a setting of the topic may lose events, 0 if not, -1 if it could not be checked.",
     ("setting",),
 )
 
 pruned = Counter(
-    "outbox_relay_pruned_total", "Rows that retention took, by table: outbox, idempotency_keys.", ("table",)
+    "outbox_relay_pruned_total", "Rows that retention deleted, by table: outbox, idempotency_keys.", ("table",)
 )
 
 sequence_behind = Gauge(
-    "outbox_relay_sequence_behind", "Alarm: by how many ids the outbox's sequence is behind ids that were handed out."
+    "outbox_relay_sequence_behind",
+    "Alarm: by how many ids the outbox's sequence is behind the highest id that was handed out.",
 )
 
 rows_moved = Counter(
-    "outbox_relay_rows_moved_total", "Pending rows that got a new id, because theirs was given twice or too low."
+    "outbox_relay_rows_moved_total",
+    "Pending rows that got a new id, because their id was handed out twice or is below the low water.",
 )
 
 low_water_raises = Counter("outbox_relay_low_water_raises_total", "Lanes whose low water rose.")

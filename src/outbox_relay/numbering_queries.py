@@ -1,4 +1,4 @@
-"""The SQL of outbox ids: are they handed out above all that were, and if not, put right."""
+"""The SQL of outbox ids: find rows whose ids are too low, and renumber them."""
 
 from typing import Final, NamedTuple
 
@@ -9,15 +9,15 @@ from common.identifiers import LANES
 from outbox_relay.leases import lock_lanes
 from outbox_relay.queries import HIGHEST_ID
 
-# One at a time, whoever it is; the others find nothing left to do.
+# One session renumbers at a time; the next one finds nothing left to do.
 LOCK: Final = text("SELECT pg_advisory_xact_lock(hashtextextended('wallet outbox numbering', 0))")
 
-# Nobody writes an event meanwhile, so nobody takes an id; and no relay is in the middle of one.
+# No transaction writes an event meanwhile, so none takes an id.
 LOCK_OUTBOX: Final = text("LOCK TABLE wallet.outbox IN SHARE ROW EXCLUSIVE MODE")
 
 IDS: Final = text(f"SELECT last_value - CASE WHEN is_called THEN 0 ELSE 1 END, {HIGHEST_ID} FROM wallet.outbox_id_seq")  # noqa: S608
 
-# Reads past the dead index entries that the low water is there to skip.
+# Reads the dead index entries that the low water lets relays skip: it may be slow.
 ANY_STRANDED: Final = text("""
     SELECT EXISTS (
         SELECT FROM wallet.outbox_lanes AS lanes
@@ -30,8 +30,8 @@ ANY_STRANDED: Final = text("""
     )
 """)
 
-# Every unpublished row of a wallet moves that has one with an id that was handed out twice, or where no relay looks:
-# in the order of their times, which is that of the wallet's versions. So what was written last is published last.
+# A row is misplaced if its id was handed out twice, or is below the low water. All unpublished rows of its wallet move,
+# in the order of their times, which is that of the wallet's versions: the row written last is published last.
 MOVE_MISPLACED: Final = text("""
     WITH misplaced AS (
         SELECT DISTINCT found.lane, found.aggregate_id
@@ -70,36 +70,36 @@ SET_STATEMENT_TIMEOUT: Final = text("SELECT set_config('statement_timeout', :mil
 
 
 class Ids(NamedTuple):
-    """The last id that the sequence handed out, and the highest of which anything is left."""
+    """The last id that the sequence handed out, and the highest id of which the tables have a trace."""
 
     last_id: int
     highest_id: int
 
 
 async def lock(connection: AsyncConnection) -> None:
-    """Take the leases of all lanes, and keep the wallets from writing, until the transaction ends."""
+    """Lock all lanes and block the API's writes until the transaction ends."""
     await connection.execute(LOCK)
     await lock_lanes(connection, range(LANES))
     await connection.execute(LOCK_OUTBOX)
 
 
 async def ids(connection: AsyncConnection) -> Ids:
-    """Return where the sequence is, and where it must be at least."""
+    """Return the sequence's last id, and the id that it must be at least."""
     return Ids(*(await connection.execute(IDS)).one())
 
 
 async def is_any_stranded(connection: AsyncConnection, seconds_max: float) -> bool:
-    """Return whether a pending row lies where no relay looks; PostgreSQL cancels it after so long."""
+    """Return whether a pending row is below its lane's low water; PostgreSQL cancels the query after `seconds_max`."""
     await connection.execute(SET_STATEMENT_TIMEOUT, {"milliseconds": str(round(seconds_max * 1000))})
     return bool(await connection.scalar(ANY_STRANDED))
 
 
 async def move_misplaced(connection: AsyncConnection, reused_id: int, above_id: int) -> int:
-    """Give misplaced rows ids above that one; return how many. Up to `reused_id` ids may have been given twice."""
+    """Give misplaced rows ids above `above_id`; return how many. Ids up to `reused_id` may have been given twice."""
     parameters = {"reused_id": reused_id, "above_id": above_id}
     return int((await connection.execute(MOVE_MISPLACED, parameters)).scalar_one())
 
 
 async def set_sequence(connection: AsyncConnection, last_id: int) -> None:
-    """Let the next id be the one after that."""
+    """Set the sequence, so that the next id is the one after `last_id`."""
     await connection.execute(SET_SEQUENCE, {"last_id": last_id})

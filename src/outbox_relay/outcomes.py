@@ -1,4 +1,4 @@
-"""What becomes of each row of a batch, given what the broker said. Pure."""
+"""Decides the outcome of each row of a batch from the broker's reports. Pure."""
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from typing import NamedTuple, Protocol
 
 
 class Published(NamedTuple):
-    """The broker has it, at this partition and offset: settle the row."""
+    """The broker has the record at this partition and offset: settle the row."""
 
     partition: int
     offset: int
@@ -14,14 +14,14 @@ class Published(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """The broker will never take it: too large, invalid."""
+    """The broker will never take the record: it is too large or invalid."""
 
     error: str
 
 
 @dataclass(frozen=True, slots=True)
 class Undelivered:
-    """It may be there or not: asking again may help."""
+    """It is unknown whether the broker has the record: sending it again may help."""
 
     error: str
 
@@ -31,7 +31,7 @@ Report = Published | Refused | Undelivered
 
 @dataclass(frozen=True, slots=True)
 class Parked:
-    """Set the row aside until an operator decides."""
+    """Park the row until an operator retries or skips it."""
 
     error: str
     attempts: int
@@ -39,7 +39,7 @@ class Parked:
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """Leave the row pending; `is_broker_away`: because the broker doesn't answer, and not for lack of time."""
+    """Leave the row pending: the broker didn't answer (`is_broker_away`), or there was no time to send it."""
 
     error: str
     is_broker_away: bool = True
@@ -49,7 +49,7 @@ RowOutcome = Published | Parked | Retry
 
 
 class Row(Protocol):
-    """What of an outbox row matters here."""
+    """The part of an outbox row that the decision needs."""
 
     @property
     def id(self) -> int:
@@ -57,7 +57,7 @@ class Row(Protocol):
 
     @property
     def aggregate_id(self) -> Hashable:
-        """Whose order is kept."""
+        """The wallet, whose rows stay in order."""
 
     @property
     def waits(self) -> bool:
@@ -67,13 +67,13 @@ class Row(Protocol):
 def decide_outcomes(rows: Sequence[Row], reports: Mapping[int, Report]) -> dict[int, RowOutcome]:
     """Return the outcome of each row by its id.
 
-    An aggregate's rows stay in order: behind a row that is parked the later ones are parked too, and behind
-    one that has to be tried again they are tried again, even where the broker has them already. (They were
-    delivered out of turn; sent once more they follow in turn, and consumers drop what they have.)
+    An aggregate's rows stay in order. After a parked row, its later rows are parked too. After a row that is retried,
+    its later rows are retried too, even those that the broker has: they were delivered out of order. Sent again they
+    are in order, and consumers drop the duplicates.
 
     Args:
         rows: a batch, ascending by id.
-        reports: by row id, for the rows that were sent.
+        reports: the report of each row that was sent, by row id.
     """
     published: dict[int, RowOutcome] = {
         row_id: report for row_id, report in reports.items() if isinstance(report, Published)

@@ -1,4 +1,4 @@
-"""Sending a batch to Kafka and waiting for every delivery report."""
+"""Sends a batch to Kafka and waits for every delivery report."""
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -39,40 +39,13 @@ class BrokerAwayError(Exception):
 
 
 class Publisher:
-    """One idempotent producer for one batch at a time. Blocking: call it from a thread."""
+    """One idempotent producer for one batch at a time. Its methods block: call them from a thread."""
 
     def __init__(self, settings: RelaySettings) -> None:
         self._settings = settings
         self.batch_bytes_max = BATCH_BYTES_MAX
-        """May be set at any time, from any thread."""
+        """The largest batch of records. May be set at any time, from any thread."""
         self._producer = self._new_producer()
-
-    def _new_producer(self) -> Producer:
-        self._is_spent, self._batch_bytes = False, self.batch_bytes_max
-        self._why = "no delivery report in time"
-        config = client_config(
-            self._settings.kafka_bootstrap_servers,
-            "outbox-relay",
-            **{
-                "enable.idempotence": True,
-                "acks": "all",
-                "compression.type": self._settings.kafka_compression,
-                # Keys go where the Java client would put them.
-                "partitioner": "murmur2_random",
-                "delivery.timeout.ms": round(self._settings.relay_delivery_timeout_seconds * 1000),
-                # flush() sends at once; until then a batch may fill.
-                "linger.ms": 50,
-                # What fits the topic uncompressed fits it compressed: only a record too large by itself is refused.
-                "batch.size": self._batch_bytes,
-                "queue.buffering.max.messages": 100_000,
-                "error_cb": self._on_error,
-            },
-        )
-        return Producer(config)
-
-    def _on_error(self, error: KafkaError) -> None:
-        self._why = str(error)
-        log.warning("kafka_error", error=str(error))
 
     def ping(self) -> None:
         """Ask the broker for the topic.
@@ -90,15 +63,15 @@ class Publisher:
             raise BrokerAwayError(f"topic {topic}: {found.error}")
 
     def publish(self, rows: Sequence[PendingRow]) -> dict[int, Report]:
-        """Send the rows in order, wait for all reports, and return them by row id.
+        """Send the rows in order, wait for their delivery reports, and return these by row id.
 
-        A broker refuses a whole batch of records for one bad record in it. What it refuses is sent again in halves,
-        until each bad record is refused alone: k bad ones among n rows cost about k·log n sends. Later rows of the same
-        aggregate go along, so that an aggregate's last records are in order. Behind a row that is refused for good
-        the aggregate's later rows are not sent, and have no report.
+        A broker refuses a whole batch of records for one bad record in it. Refused rows are sent again in halves, until
+        each bad record is refused alone: k bad ones among n rows cost about k·log n sends. With a refused row go the
+        later rows of its aggregate, so that the aggregate's last records are in order. After a row is refused for
+        good, the later rows of its aggregate are not sent and have no report.
 
-        Returns within the delivery timeout and `PUBLISH_MARGIN_SECONDS`. What there was no time for has no report
-        either. What was sent, and of which the broker said nothing, is Undelivered, and never sent later.
+        Returns within the delivery timeout and `PUBLISH_MARGIN_SECONDS`. Rows for which there was no time have no
+        report either. A row that was sent without an answer from the broker is Undelivered, and never sent later.
         """
         self._replace_if_spent()
         deadline = time.monotonic() + self._settings.relay_delivery_timeout_seconds + _FLUSH_MARGIN_SECONDS
@@ -109,20 +82,50 @@ class Publisher:
             group = [row for row in groups.pop() if row.aggregate_id not in refused]
             delivered = self._send(group, refused, reports, deadline)
             suspects = _refused_and_behind(group, delivered) if len(group) > 1 else []
-            reports |= delivered
             for row in suspects:
-                del reports[row.id]
+                del delivered[row.id]
+            reports |= delivered
             refused |= {row.aggregate_id for row in group if isinstance(reports.get(row.id), Refused)}
-            middle = (len(suspects) + 1) // 2
-            groups += [half for half in (suspects[middle:], suspects[:middle]) if half]
+            groups += reversed(_halves(suspects))
         if self._is_spent or _has_undelivered(reports):
             self._empty()
         return reports
 
+    def close(self) -> None:
+        """Discard what is still in flight, within 2 seconds. Rows that were not settled are pending."""
+        self._empty()
+
+    def _new_producer(self) -> Producer:
+        self._is_spent, self._batch_bytes = False, self.batch_bytes_max
+        self._why = "no delivery report in time"
+        config = client_config(
+            self._settings.kafka_bootstrap_servers,
+            "outbox-relay",
+            **{
+                "enable.idempotence": True,
+                "acks": "all",
+                "compression.type": self._settings.kafka_compression,
+                # The Java client's partitioner.
+                "partitioner": "murmur2_random",
+                "delivery.timeout.ms": round(self._settings.relay_delivery_timeout_seconds * 1000),
+                # Until flush(), which sends at once, a batch may fill.
+                "linger.ms": 50,
+                # A batch that the topic takes uncompressed it takes compressed: only single records can be too large.
+                "batch.size": self._batch_bytes,
+                "queue.buffering.max.messages": 100_000,
+                "error_cb": self._on_error,
+            },
+        )
+        return Producer(config)
+
+    def _on_error(self, error: KafkaError) -> None:
+        self._why = str(error)
+        log.warning("kafka_error", error=str(error))
+
     def _send(
         self, rows: Sequence[PendingRow], refused: set[str], reports: dict[int, Report], deadline: float
     ) -> dict[int, Report]:
-        """Send rows together; return the broker's reports, and put what the producer says itself into the others."""
+        """Send rows together; return the broker's reports. Add the client's own to `reports` and `refused`."""
         delivered: dict[int, Report] = {}
         sent: list[PendingRow] = []
         for row in rows:
@@ -136,35 +139,35 @@ class Publisher:
             if isinstance(refusal, Undelivered):
                 break
             refused.add(row.aggregate_id)
-        with self._fatal_told():
+        with self._fatal_errors_noted():
             self._producer.flush(max(0.0, deadline - time.monotonic()))
         return {row.id: delivered.get(row.id) or Undelivered(self._why) for row in sent}
 
     @contextmanager
-    def _fatal_told(self) -> Iterator[None]:
-        """Note that the producer is of no use any more; what has no report from it is Undelivered."""
+    def _fatal_errors_noted(self) -> Iterator[None]:
+        """After a fatal error, mark the producer as spent; rows without its report are Undelivered."""
         try:
             yield
         except (KafkaException, SystemError) as error:
-            # The client sets a fatal error in the middle of a call that then returns, which Python calls a SystemError.
+            # confluent-kafka sets the error inside a call that returns a result: Python raises a SystemError for that.
             self._is_spent, self._why = True, str(error.__cause__ or error)
             log.warning("producer_failed", error=self._why)
 
     def _produce(self, row: PendingRow, delivered: dict[int, Report], deadline: float) -> Report | None:
-        """Queue the row; return why it couldn't be."""
+        """Queue the row; return None, or why it could not be queued."""
         extensions = orjson.loads(row.headers) if row.headers else {}
         headers = cloud_event_headers(
             row.event_id, row.event_type, row.aggregate_id, row.created_at, row.source_epoch, extensions
         )
-        on_delivery = partial(_report, delivered, row.id)
+        on_delivery = partial(_note_report, delivered, row.id)
         while not self._is_spent and time.monotonic() < deadline:
             try:
                 self._producer.produce(
                     self._settings.kafka_topic, row.payload, row.aggregate_id, on_delivery=on_delivery, headers=headers
                 )
             except BufferError:
-                # The local queue is full: the same row again once there is room.
-                with self._fatal_told():
+                # The local queue is full: wait until it has room for this row.
+                with self._fatal_errors_noted():
                     self._producer.poll(0.1)
                 continue
             except KafkaException as error:
@@ -173,15 +176,11 @@ class Publisher:
         return Undelivered(self._why)
 
     def _empty(self) -> None:
-        """Forget all that the producer still holds. The next one takes its place later: to end one may take long."""
+        """Discard all that the producer holds. It is replaced at its next use: ending a producer may take long."""
         self._is_spent = True
         self._producer.purge(in_queue=True, in_flight=True, blocking=True)
-        with self._fatal_told():
+        with self._fatal_errors_noted():
             self._producer.flush(_FLUSH_MARGIN_SECONDS)
-
-    def close(self) -> None:
-        """Give up what is still in hand, within 2 seconds; what was not settled is pending."""
-        self._empty()
 
     def _replace_if_spent(self) -> None:
         if self._is_spent or self._batch_bytes != self.batch_bytes_max:
@@ -193,18 +192,23 @@ def _has_undelivered(reports: Mapping[int, Report]) -> bool:
 
 
 def _refused_and_behind(rows: Sequence[PendingRow], delivered: Mapping[int, Report]) -> list[PendingRow]:
-    """Return what was refused with its neighbours, and the later rows of the same aggregates."""
+    """Return the refused rows, and with each the later delivered rows of its aggregate."""
     aggregates: set[str] = set()
-    found = []
+    suspects = []
     for row in rows:
         if isinstance(delivered.get(row.id), Refused):
             aggregates.add(row.aggregate_id)
         if row.aggregate_id in aggregates and row.id in delivered:
-            found.append(row)
-    return found
+            suspects.append(row)
+    return suspects
 
 
-def _report(reports: dict[int, Report], row_id: int, error: KafkaError | None, message: Message) -> None:
+def _halves(rows: Sequence[PendingRow]) -> list[Sequence[PendingRow]]:
+    middle = (len(rows) + 1) // 2
+    return [half for half in (rows[:middle], rows[middle:]) if half]
+
+
+def _note_report(reports: dict[int, Report], row_id: int, error: KafkaError | None, message: Message) -> None:
     if error is not None:
         reports[row_id] = _report_of(error)
         return

@@ -1,4 +1,4 @@
-"""The relay's SQL."""
+"""The SQL of a batch: read, settle, park, raise low waters."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -16,7 +16,7 @@ READ_PENDING: Final = RawStatement("""
     CROSS JOIN LATERAL (
         SELECT id, lane, event_id::text, aggregate_id::text, event_type, payload::text, headers::text, created_at,
             source_epoch,
-            -- Once for all rows: as a rule nothing is parked.
+            -- The first EXISTS is evaluated once: mostly no row is parked, and the second is skipped.
             EXISTS (SELECT FROM wallet.outbox AS parked WHERE parked_at IS NOT NULL AND skipped_at IS NULL)
             AND EXISTS (
                 SELECT FROM wallet.outbox AS parked
@@ -67,10 +67,10 @@ HIGHEST_ID: Final = """greatest(
     (SELECT max(id) FROM wallet.outbox), (SELECT max(low_water) FROM wallet.outbox_lanes),
     (SELECT up_to_id FROM wallet.outbox_pruned), 0
 )"""
-"""The highest id that was ever handed out, by all that is left of it."""
+"""The highest id that was handed out, as far as the tables have a trace of it."""
 
-# One statement: its snapshot is older than what it reads of the sequence, so a sequence in order is never behind.
-# Unknown, where nothing was taken from it yet or this role may not see it, is 0.
+# One statement, whose snapshot is older than the sequence's value that it reads: a sequence in order is never behind.
+# 0 is unknown: no id was taken yet, or this role may not read the sequence.
 LAST_ID: Final = RawStatement(f"SELECT coalesce(pg_sequence_last_value('wallet.outbox_id_seq'), 0), {HIGHEST_ID}")
 SNAPSHOT: Final = RawStatement("""
     SELECT pg_snapshot_xmin(snapshot)::text::bigint, pg_snapshot_xmax(snapshot)::text::bigint
@@ -79,7 +79,7 @@ SNAPSHOT: Final = RawStatement("""
 
 
 class PendingRow(NamedTuple):
-    """A pending row, in the order of READ_PENDING's columns. Its texts go from here to the producer as they are."""
+    """A pending row, in the order of READ_PENDING's columns. Its texts are produced as they are."""
 
     id: int
     lane: int
@@ -100,18 +100,18 @@ async def read_pending(
     rows = await READ_PENDING.fetch(
         connection, lanes=list(low_waters), low_waters=list(low_waters.values()), lane_rows_max=lane_rows_max
     )
-    # Half a microsecond a row; field by field, with UUIDs and bytes, it was four.
+    # 0.5 microseconds a row; with UUIDs and bytes, field by field, it was 4.
     return list(map(PendingRow._make, rows))
 
 
 async def is_anything_pending(connection: asyncpg.Connection) -> bool:
-    """Return whether there are pending rows, whoever holds their lanes."""
+    """Return whether there are pending rows, in free lanes or leased ones."""
     ((found,),) = await ANY_PENDING.fetch(connection)
     return bool(found)
 
 
 async def settle(connection: asyncpg.Connection, published: Mapping[int, Published]) -> None:
-    """Write where each row went."""
+    """Write the partition and offset of each published row."""
     await SETTLE.fetch(
         connection,
         ids=list(published),
@@ -121,7 +121,7 @@ async def settle(connection: asyncpg.Connection, published: Mapping[int, Publish
 
 
 async def park(connection: asyncpg.Connection, parked: Mapping[int, Parked]) -> None:
-    """Set rows aside, with the reason."""
+    """Park rows, each with its reason."""
     await PARK.fetch(
         connection,
         ids=list(parked),
@@ -131,12 +131,12 @@ async def park(connection: asyncpg.Connection, parked: Mapping[int, Parked]) -> 
 
 
 async def raise_low_waters(connection: asyncpg.Connection, low_waters: Mapping[int, int]) -> None:
-    """Write the low water of each lane."""
+    """Raise the low water of each lane."""
     await RAISE_LOW_WATER.fetch(connection, lanes=list(low_waters), low_waters=list(low_waters.values()))
 
 
 async def read_id_snapshot(connection: asyncpg.Connection) -> IdSnapshot:
-    """Return the last and the highest outbox id handed out, and the bounds of a snapshot taken after reading it."""
+    """Return the last and the highest outbox id, and the bounds of a snapshot that is taken after reading them."""
     ((last_id, highest_id),) = await LAST_ID.fetch(connection)
     ((xmin, xmax),) = await SNAPSHOT.fetch(connection)
     return IdSnapshot(last_id, xmin, xmax, highest_id)

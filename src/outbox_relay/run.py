@@ -24,11 +24,11 @@ from outbox_relay.topic import TopicMonitor, prepare_topic
 log = structlog.get_logger()
 
 HUNG_TRANSACTION_SECONDS = 15.0
-"""PostgreSQL ends a relay's session that has idled in its transaction this long: a frozen relay's lanes are free."""
+"""PostgreSQL ends a relay's session that idles in its transaction for so long: that frees a frozen relay's lanes."""
 
 
 async def run(settings: RelaySettings) -> None:
-    """Relay until SIGTERM or SIGINT: then the batches in flight are delivered and settled, and no other begun.
+    """Relay until SIGTERM or SIGINT. Then the batches in flight are delivered and settled, and no other begins.
 
     Raises:
         RuntimeError: the ops port is taken.
@@ -43,17 +43,17 @@ async def run(settings: RelaySettings) -> None:
 
 
 async def relay_until(stop: asyncio.Event, settings: RelaySettings, health: Health) -> None:
-    """Make the topic, then relay, and prune what is old, until `stop`."""
+    """Prepare the topic; then relay and prune until `stop`."""
     if not await prepare_topic(stop, settings, health):
         return
     engine = create_engine(
         settings.database_url,
         "outbox-relay",
-        # Each task its own; and those that listen, prune and look after ids.
+        # A connection for each task, and for the listener, the pruner and the numbering.
         pool_size=settings.relay_tasks + 3,
         connect_timeout_seconds=settings.database_connect_timeout_seconds,
         idle_in_transaction_timeout_seconds=HUNG_TRANSACTION_SECONDS,
-        # Past all that a batch may take: claiming, publishing, settling.
+        # Longer than claiming, publishing and settling may take together.
         transaction_timeout_seconds=3 * HUNG_TRANSACTION_SECONDS + settings.relay_delivery_timeout_seconds,
     )
     tell_unsafe_settings(engine)

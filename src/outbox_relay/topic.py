@@ -1,4 +1,4 @@
-"""The relay's topic: made if it is missing, and looked at from time to time. docs/topic.md has what it needs."""
+"""The relay's topic: created if it is missing, and monitored. docs/topic.md says which settings it needs."""
 
 import asyncio
 from collections.abc import Collection
@@ -26,19 +26,19 @@ from outbox_relay.settings import RelaySettings
 log = structlog.get_logger()
 
 CHECK_PAUSES: Final = Pauses(60.0, 60.0)
-"""How often a relay looks at the topic's settings."""
+"""How often a relay checks the topic's settings."""
 
 _NOT_ALLOWED: Final = (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.CLUSTER_AUTHORIZATION_FAILED)
 
 
 class TopicNotReadyError(Exception):
-    """Somebody else has to do something about the topic."""
+    """The relay can't use the topic until an operator acts; the message says how."""
 
 
 async def prepare_topic(stop: asyncio.Event, settings: RelaySettings, health: Health) -> bool:
-    """Return when the topic is there, however long that takes; False if `stop` came first.
+    """Wait until the topic exists, and create it if it is missing; return False if `stop` came first.
 
-    It is looked for first and made only if it is missing: a relay that may not create topics needs nothing but one.
+    The relay asks for the topic first, so that it needs no right to create topics where the topic exists.
     """
     failures = 0
     while not stop.is_set():
@@ -65,7 +65,7 @@ async def _require_topic(settings: RelaySettings) -> None:
         if not settings.kafka_topic_create:
             raise TopicNotReadyError(f"topic {topic} is missing, and KAFKA_TOPIC_CREATE is off: {by_hand}") from None
         try:
-            await _make_topic(settings)
+            await _create_topic(settings)
         except KafkaException as error:
             if error.args[0].code() not in _NOT_ALLOWED:
                 raise
@@ -78,33 +78,33 @@ async def _require_topic(settings: RelaySettings) -> None:
         raise TopicNotReadyError(what) from error
 
 
-async def _make_topic(settings: RelaySettings) -> None:
+async def _create_topic(settings: RelaySettings) -> None:
     servers, topic = settings.kafka_bootstrap_servers, settings.kafka_topic
     needed = needed_settings(settings.kafka_topic_retention_ms)
     if not await ensure_topic(admin_client(servers), topic, settings.kafka_topic_partitions, needed):
         return
     log.info("topic_created", topic=topic, partitions=settings.kafka_topic_partitions, settings=needed)
     try:
-        # How many replicas the broker gives it is known only now.
+        # min.insync.replicas depends on the number of replicas, which the broker has chosen.
         wrong = wrong_settings(await _find_new(servers, topic), settings.kafka_topic_retention_ms)
         if wrong:
             await set_settings(servers, topic, {name: setting.wanted for name, setting in wrong.items()})
     except (KafkaException, TopicMissingError) as error:
-        # The looks that follow tell what is wrong with it.
+        # The topic monitor reports what is wrong with it.
         log.warning("topic_settings_not_set", topic=topic, error=str(error))
 
 
-# Brokers hear of a new topic one by one.
+# Brokers learn of a new topic one after the other.
 _find_new = retry(
     retry=retry_if_exception_type(TopicMissingError), stop=stop_after_delay(10), wait=wait_fixed(0.1), reraise=True
 )(find_topic)
 
 
 class TopicMonitor:
-    """Looks at the topic's settings, says what is wrong, and keeps batches within what the topic takes.
+    """Checks the topic's settings, reports wrong ones, and limits batches to the size that the topic takes.
 
-    A wrong setting is a warning in `/ready` and not a failure: a relay that is taken out for it publishes nothing, and
-    the events that would be lost some day are late today.
+    A wrong setting is a warning in `/ready`, not a failure. If the relay were stopped for it, all events would be late
+    now, because some may be lost later.
     """
 
     def __init__(self, settings: RelaySettings, health: Health, publishers: Collection[Publisher]) -> None:
@@ -114,7 +114,7 @@ class TopicMonitor:
         self._last_warning = ""
 
     async def run_once(self) -> int:
-        """Look once; return 0: there is nothing more to do until the next time."""
+        """Check the settings once; return 0: nothing more to do until the next check."""
         topic = self._settings.kafka_topic
         try:
             found = await find_topic(self._settings.kafka_bootstrap_servers, topic)
