@@ -1,4 +1,4 @@
-"""What operators see of the outbox."""
+"""Inspection: what operators ask about the outbox."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -15,22 +15,22 @@ State = Literal["all", "pending", "parked", "skipped", "published"]
 
 
 async def status(engine: AsyncEngine) -> RowMapping:
-    """Return pending, parked, parked_wallets, oldest_pending_seconds, last_id, lowest_low_water, stranded, …."""
+    """Return the counts and ages of the whole outbox, by the names of the STATUS query's columns."""
     async with engine.connect() as connection:
         return await queries.status(connection)
 
 
 async def list_rows(engine: AsyncEngine, state: State, selection: Selection, limit: int) -> Sequence[RowMapping]:
-    """Return selected rows, newest first, without payload."""
+    """Return selected rows without their payload, newest first."""
     async with engine.connect() as connection:
         return await queries.list_rows(connection, state, asdict(selection), limit)
 
 
 async def show_row(engine: AsyncEngine, name: str) -> RowMapping | None:
-    """Return one row by its outbox id or its event id.
+    """Return one row by its outbox id or its event id; None if there is none.
 
     Raises:
-        ValueError: it is neither.
+        ValueError: `name` is neither a number nor a UUID.
     """
     row_id, event_id = (int(name), None) if name.isascii() and name.isdigit() else (None, UUID(name))
     if row_id is not None and row_id >= 2**63:

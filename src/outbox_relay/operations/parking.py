@@ -1,4 +1,4 @@
-"""What operators do with rows that are set aside: park, retry, skip. Each leaves an audit row."""
+"""Parking: operators park, retry and skip rows. Each action writes an audit row."""
 
 from collections.abc import AsyncIterator
 from typing import Any, Final
@@ -15,15 +15,15 @@ _CHUNK_ROWS_MAX: Final = 1000
 
 
 class RowStateError(Exception):
-    """The row isn't there, or not in the state that this is for."""
+    """The row doesn't exist, or is not in the state that the action needs."""
 
 
 @retry_while_leased
 async def park(engine: AsyncEngine, row_id: int, reason: str) -> None:
-    """Set a pending row aside; the relays then park the wallet's later rows, and nobody else's.
+    """Park a pending row. The relays then park the wallet's later rows, and no other wallet's.
 
     Raises:
-        RowStateError: it isn't pending.
+        RowStateError: the row isn't pending.
     """
     async with engine.begin() as connection:
         await _lock_lane_of(connection, row_id)
@@ -34,13 +34,13 @@ async def park(engine: AsyncEngine, row_id: int, reason: str) -> None:
 
 @retry_while_leased
 async def skip(engine: AsyncEngine, row_id: int, reason: str) -> None:
-    """Give a parked row up for good: it is never published, and later ones no longer wait behind it.
+    """Skip a parked row: it is never published, and the wallet's later rows no longer wait for it.
 
-    They stay parked until they are retried. The history of each wallet that the event touched has a hole there
-    for ever, and says so.
+    The later rows stay parked until they are retried. The history of each wallet that the event touched keeps a gap
+    for ever, and reports it.
 
     Raises:
-        RowStateError: it isn't parked.
+        RowStateError: the row isn't parked.
     """
     async with engine.begin() as connection:
         await _lock_lane_of(connection, row_id)
@@ -53,27 +53,27 @@ async def wallet_of(engine: AsyncEngine, row_id: int) -> UUID:
     """Return the wallet of a row.
 
     Raises:
-        RowStateError: there is no such row.
+        RowStateError: the row doesn't exist.
     """
     async with engine.connect() as connection:
         return (await _find(connection, row_id))[0]
 
 
 async def count_parked(engine: AsyncEngine, wallet_id: UUID | None) -> tuple[int, int]:
-    """Return how many rows are parked, and of how many wallets: this one or all."""
+    """Return how many rows are parked, and of how many wallets; of all wallets if `wallet_id` is None."""
     async with engine.connect() as connection:
         wallets = await parking_queries.parked_wallets(connection, wallet_id)
     return sum(wallet.row_count for wallet in wallets), len(wallets)
 
 
 async def retry(engine: AsyncEngine, wallet_id: UUID | None, reason: str | None = None) -> AsyncIterator[list[int]]:
-    """Make all parked rows of this wallet, or of every wallet, pending again, in their order and in chunks.
+    """Make all parked rows of a wallet pending again, in their order and in chunks; of all wallets if None is given.
 
-    Rows that the relays park meanwhile, behind those whose turn is still to come, are released too. What is
-    poison still is parked again, and what follows it.
+    Rows that the relays park meanwhile are retried too. A row that the broker still refuses is parked again, with the
+    wallet's later rows.
 
     Yields:
-        The ids of each chunk, committed.
+        The ids of each chunk, which is committed.
     """
     async with engine.begin() as connection:
         wallets = await parking_queries.parked_wallets(connection, wallet_id)
@@ -87,7 +87,7 @@ async def retry(engine: AsyncEngine, wallet_id: UUID | None, reason: str | None 
                 after_id = ids[-1]
                 yield ids
             if len(ids) < _CHUNK_ROWS_MAX:
-                # Read under the lease: no relay has parked another behind these.
+                # The lease was held: no relay can have parked another row of this wallet meanwhile.
                 break
 
 

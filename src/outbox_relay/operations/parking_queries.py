@@ -22,7 +22,7 @@ PARK_ROW: Final = text("""
     WHERE id = :id AND published_at IS NULL AND parked_at IS NULL
 """)
 
-# In id order, and never more than the limit: what is still parked is behind what was released.
+# In the order of ids: the rows that are still parked come after those that were unparked.
 UNPARK: Final = text("""
     UPDATE wallet.outbox SET parked_at = NULL
     WHERE id IN (
@@ -45,17 +45,17 @@ async def find_row(connection: AsyncConnection, row_id: int) -> Row[Any] | None:
 
 
 async def parked_wallets(connection: AsyncConnection, wallet_id: UUID | None) -> list[Row[Any]]:
-    """Return wallets that have parked rows (`aggregate_id`, `lane`, `row_count`): this one or all."""
+    """Return wallets with parked rows (`aggregate_id`, `lane`, `row_count`); all if `wallet_id` is None."""
     return list((await connection.execute(PARKED_WALLETS, {"wallet_id": wallet_id})).all())
 
 
 async def park_row(connection: AsyncConnection, row_id: int, reason: str) -> bool:
-    """Set a pending row aside; return whether it was pending."""
+    """Park a pending row; return whether it was pending."""
     return (await connection.execute(PARK_ROW, {"id": row_id, "reason": reason})).rowcount == 1
 
 
 async def unpark(connection: AsyncConnection, wallet_id: UUID, lane: int, after_id: int, limit: int) -> list[int]:
-    """Make the wallet's next parked rows pending again, where the relays look; return their ids, ascending."""
+    """Make the wallet's next parked rows pending again, above the low water; return their ids, ascending."""
     parameters = {"wallet_id": wallet_id, "after_id": after_id, "limit": limit}
     ids = sorted((await connection.execute(UNPARK, parameters)).scalars())
     if ids:
@@ -64,5 +64,5 @@ async def unpark(connection: AsyncConnection, wallet_id: UUID, lane: int, after_
 
 
 async def skip_row(connection: AsyncConnection, row_id: int) -> bool:
-    """Give a parked row up; return whether it was parked."""
+    """Skip a parked row; return whether it was parked."""
     return (await connection.execute(SKIP_ROW, {"id": row_id})).rowcount == 1

@@ -1,4 +1,4 @@
-"""The SQL of operators: what is in the outbox, replay, audit."""
+"""The SQL of inspection, replay and audit. parking_queries.py has that of parking."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from outbox_relay.leases import lock_lanes
 from outbox_relay.queries import HIGHEST_ID
 
-# What operators ask. A selection's empty filters match everything.
+# A filter that is NULL matches every row.
 _SELECTED: Final = """
     (cast(:from_id AS bigint) IS NULL OR id >= :from_id) AND (cast(:to_id AS bigint) IS NULL OR id <= :to_id)
     AND (cast(:wallet_id AS uuid) IS NULL OR aggregate_id = :wallet_id)
@@ -67,7 +67,7 @@ NEXT_REPLAYABLE: Final = text(f"""
     ORDER BY id LIMIT :limit
 """)  # noqa: S608
 
-# In the epoch of now: whoever has been told that the database was restored takes nothing of an older one.
+# In the present epoch: after a restore, consumers take no events of older epochs.
 UNPUBLISH: Final = text("""
     UPDATE wallet.outbox SET published_at = NULL, kafka_partition = NULL, kafka_offset = NULL,
         source_epoch = (SELECT max(epoch) FROM wallet.source_epochs)
@@ -98,7 +98,7 @@ async def list_rows(
 
 
 async def show_row(connection: AsyncConnection, row_id: int | None, event_id: UUID | None) -> RowMapping | None:
-    """Return one row, whole."""
+    """Return one row with its payload and headers."""
     return (await connection.execute(SHOW_ROW, {"id": row_id, "event_id": event_id})).mappings().one_or_none()
 
 
@@ -113,8 +113,7 @@ async def make_pending(
 ) -> list[int]:
     """Make the next published rows of the selection pending again; return their ids, ascending.
 
-    Holds the leases of their lanes meanwhile, so that no relay is in the middle of one, and lowers the low
-    water behind which a relay would not look.
+    Locks their lanes, so that no relay publishes from them meanwhile, and lowers the lanes' low waters below the rows.
     """
     parameters = {**selection, "after_id": after_id, "limit": limit}
     rows = (await connection.execute(NEXT_REPLAYABLE, parameters)).all()
@@ -130,7 +129,7 @@ async def make_pending(
 async def audit(
     connection: AsyncConnection, actor: str, action: str, selection: str, row_count: int, reason: str | None
 ) -> None:
-    """Write down what an operator does."""
+    """Record an operator's action."""
     parameters = {
         "actor": actor,
         "action": action,

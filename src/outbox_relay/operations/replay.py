@@ -1,4 +1,4 @@
-"""Replay: published rows are made pending again, in order, and the relays do the rest."""
+"""Replay: makes published rows pending again, in order; the relays publish them."""
 
 import asyncio
 import time
@@ -20,7 +20,7 @@ _CHUNK_ROWS_MAX: Final = 1000
 
 @dataclass(frozen=True)
 class Selection:
-    """Which outbox rows; what is None doesn't matter. Ids are inclusive, `created_to` is not."""
+    """A selection of outbox rows. A filter that is None matches every row. Ids are inclusive, `created_to` is not."""
 
     from_id: int | None = None
     to_id: int | None = None
@@ -30,7 +30,7 @@ class Selection:
     created_to: datetime | None = None
 
     def is_empty(self) -> bool:
-        """Whether it selects everything."""
+        """Whether it selects every row."""
         return all(value is None for value in asdict(self).values())
 
 
@@ -47,25 +47,25 @@ async def replay(
     rate_per_second: float | None = None,
     reason: str | None = None,
 ) -> AsyncIterator[list[int]]:
-    """Publish selected rows once more: make them pending again, in order, and let the relays do the rest.
+    """Make selected published rows pending again, in order, so that the relays publish them again.
 
-    Safe at any time: consumers drop what they have. Only rows that exist at the start are replayed. A replay
-    that was interrupted goes on with `from_id` set behind the last id it reported.
+    Safe at any time: consumers drop duplicates. Only rows that exist at the start are replayed. To continue an
+    interrupted replay, set `from_id` to the last reported id plus one.
 
     Args:
         engine: the wallet database.
-        selection: which rows.
-        rate_per_second: rows a second at most.
+        selection: the rows to replay.
+        rate_per_second: the most rows a second.
         reason: why, for the audit.
 
     Yields:
-        The ids of each chunk, committed.
+        The ids of each chunk, which is committed.
     """
     count, _, highest = await count_replayable(engine, selection)
     bounded: dict[str, Any] = {**asdict(selection), "to_id": min(highest, selection.to_id or highest)}
     async with engine.begin() as connection:
-        said = orjson.dumps({key: value for key, value in asdict(selection).items() if value is not None})
-        await queries.audit(connection, actor(), "replay", said.decode(), count, reason)
+        filters = orjson.dumps({key: value for key, value in asdict(selection).items() if value is not None})
+        await queries.audit(connection, actor(), "replay", filters.decode(), count, reason)
     chunk_rows = _CHUNK_ROWS_MAX if rate_per_second is None else max(1, min(_CHUNK_ROWS_MAX, int(rate_per_second)))
     after_id = 0
     while True:
