@@ -1,4 +1,4 @@
-"""The events as documents: JSON Schemas and AsyncAPI 3, made from the models that encode them.
+"""Makes the events' JSON Schemas and AsyncAPI 3 document from the models that encode the events.
 
 `make docs` writes them to `docs/events/`; a test compares.
 """
@@ -20,7 +20,7 @@ def event_type_of(model: type[Any]) -> str:
 
 
 def documents() -> dict[str, dict[str, Any]]:
-    """Return each document by its file name."""
+    """Return the documents by file name."""
     schemas = {f"{event_type_of(model)}.schema.json": _schema(model) for model in EVENT_MODELS}
     return {**schemas, "asyncapi.json": _asyncapi()}
 
@@ -32,20 +32,28 @@ def _schema(model: type[Any]) -> dict[str, Any]:
 def _headers(event_type: str) -> dict[str, Any]:
     properties: dict[str, Any] = {
         "ce_specversion": {"type": "string", "const": "1.0"},
-        "ce_id": {"type": "string", "format": "uuid", "description": "The event's id; the same each time it is sent."},
+        "ce_id": {
+            "type": "string",
+            "format": "uuid",
+            "description": "The event's id; it stays the same if the event is sent again.",
+        },
         "ce_source": {"type": "string", "const": SOURCE},
         "ce_type": {"type": "string", "const": event_type},
-        "ce_subject": {"type": "string", "format": "uuid", "description": "The wallet that acted; the record's key."},
+        "ce_subject": {
+            "type": "string",
+            "format": "uuid",
+            "description": "The wallet that acted; also the record's key.",
+        },
         "ce_time": {"type": "string", "format": "date-time"},
         "ce_sourceepoch": {
             "type": "string",
             "pattern": "^[1-9][0-9]*$",
-            "description": "Rises when the wallet database was restored to an earlier time: of what was published in "
-            "a lower epoch before that, some may not have happened, and its wallets' versions are used again. "
-            "Older records lack it, which means 1.",
+            "description": "Rises when the wallet database was restored to an earlier time. Events of lower epochs may "
+            "then be missing from the database, and their wallets' versions are used again. A record without this "
+            "header is of epoch 1.",
         },
         "content-type": {"type": "string", "const": "application/json"},
-        "traceparent": {"type": "string", "description": "W3C Trace Context of the request, if it had one."},
+        "traceparent": {"type": "string", "description": "W3C Trace Context of the request, if the request had one."},
     }
     return {
         "type": "object",
@@ -92,7 +100,7 @@ def _asyncapi() -> dict[str, Any]:
 
 
 def main() -> None:
-    """Write the documents into the folder that is named on the command line."""
+    """Write the documents into the directory that the command line names."""
     folder = Path(sys.argv[1])
     folder.mkdir(parents=True, exist_ok=True)
     for name, document in documents().items():

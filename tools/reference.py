@@ -1,4 +1,4 @@
-"""The reference pages: settings, metrics and commands, made from the code. `make docs` writes them, a test compares."""
+"""Makes the reference pages (settings, metrics, commands) from the code. `make docs` writes them, a test compares."""
 
 import importlib
 import sys
@@ -40,7 +40,7 @@ def pages() -> dict[str, str]:
 
 
 def settings_page() -> str:
-    """Return the settings of each process."""
+    """Return the page of each process's settings."""
     from history_consumer.settings import ConsumerSettings, HistoryApiSettings
     from outbox_relay.settings import RelaySettings
     from wallet_api.settings import WalletApiSettings
@@ -58,20 +58,20 @@ def settings_page() -> str:
         "it starts, with one line that names it.",
     ]
     for command, settings in processes.items():
-        lines += ["", f"## `{command}`", "", "| variable | default | what it is |", "| --- | --- | --- |"]
+        lines += ["", f"## `{command}`", "", "| variable | default | meaning |", "| --- | --- | --- |"]
         lines += [_setting_line(name, settings) for name in settings.model_fields]
     lines += ["", "## Commands", "", "Each command reads these variables and no others. The history's URL is"]
     lines += ["HISTORY_DATABASE_URL or, if that is unset, DATABASE_URL."]
     lines += ["", "| command | variables |", "| --- | --- |"]
     lines += [f"| `walletctl {command}` | {_read_by(command)} |" for command in settings_of_commands()]
     described = [settings for group in settings_of_commands().values() for settings in group]
-    lines += ["", "| variable | default | what it is |", "| --- | --- | --- |"]
+    lines += ["", "| variable | default | meaning |", "| --- | --- | --- |"]
     lines += sorted({_setting_line(name, settings) for settings in described for name in settings.model_fields})
     return "\n".join(lines) + "\n"
 
 
 def settings_of_commands() -> dict[str, tuple[type[Settings], ...]]:
-    """Return what each command that isn't a service reads from the environment."""
+    """Return the settings classes of each command that isn't a service."""
     from common.settings import PipelineSettings
     from history_consumer import settings as history
     from outbox_relay import settings as outbox
@@ -121,7 +121,7 @@ def _setting_line(name: str, settings: type[Settings]) -> str:
 
 
 def metrics_page() -> str:
-    """Return the metrics of all processes."""
+    """Return the page of all processes' metrics."""
     for module in _METRICS_MODULES:
         importlib.import_module(module)
     ours = {
@@ -135,7 +135,7 @@ def metrics_page() -> str:
         "Each process has Prometheus metrics at `/metrics`. Counters end in `_total` there. With several API workers",
         "they are the sum of all workers. [troubleshooting.md](troubleshooting.md#metrics) explains the alarms.",
         "",
-        "| metric | kind | what it says |",
+        "| metric | kind | meaning |",
         "| --- | --- | --- |",
         *(f"| `{name}` | {kind} | {text} |" for name, (kind, text) in sorted(ours.items())),
     ]
@@ -143,7 +143,7 @@ def metrics_page() -> str:
 
 
 def commands_page() -> str:
-    """Return every command with its arguments and options."""
+    """Return the page of every command, with its arguments and options."""
     from walletctl.cli import app
 
     root = typer.main.get_command(app)
@@ -175,7 +175,7 @@ def _parameter_line(parameter: Any) -> str | None:
 
 
 def main() -> None:
-    """Write the pages into the folder that is named on the command line."""
+    """Write the pages into the directory that the command line names."""
     for name, page in pages().items():
         (Path(sys.argv[1]) / name).write_text(page)
 

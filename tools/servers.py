@@ -1,4 +1,4 @@
-"""One server alone, for tests: blocking context managers around PostgreSQL and Kafka."""
+"""Single servers for tests and benchmarks: blocking context managers around PostgreSQL and Kafka."""
 
 import asyncio
 import os
@@ -24,19 +24,19 @@ PAUSE_SECONDS = 0.02
 
 @contextmanager
 def postgres_server(directory: Path, settings: Mapping[str, str] | None = None) -> Iterator[str]:
-    """Run a PostgreSQL with its data in `directory`/postgres, on a free port, until the block ends.
+    """Run a PostgreSQL with its data in `directory`/postgres, on a free port, for the duration of the block.
 
-    Start it from a thread that outlives the block: the server stops when that thread ends.
+    Call it in a thread that outlives the block: the server stops when that thread ends.
 
     Args:
-        directory: made if need be; data in it from an earlier run is used again.
-        settings: postgresql.conf settings, such as `{"fsync": "off"}` for tests that lose no power.
+        directory: created if it is missing; the data of an earlier run is used again.
+        settings: postgresql.conf settings, such as `{"fsync": "off"}` for tests.
 
     Yields:
         The URL `postgresql://postgres@127.0.0.1:PORT/wallet`.
 
     Raises:
-        StackError: it did not start.
+        StackError: the server did not start.
     """
     log_file = directory.resolve() / "logs" / "postgres.log"
     with _reserved("test-postgres") as (port,):
@@ -48,19 +48,19 @@ def postgres_server(directory: Path, settings: Mapping[str, str] | None = None) 
 
 @contextmanager
 def kafka_server(directory: Path, advertised: str | None = None) -> Iterator[str]:
-    """Run a Kafka broker with its data in `directory`/kafka, on free ports, until the block ends.
+    """Run a Kafka broker with its data in `directory`/kafka, on free ports, for the duration of the block.
 
-    Start it from a thread that outlives the block: the broker stops when that thread ends.
+    Call it in a thread that outlives the block: the broker stops when that thread ends.
 
     Args:
-        directory: made if need be; data in it from an earlier run is used again.
-        advertised: `host:port` told to clients in place of the broker's own.
+        directory: created if it is missing; the data of an earlier run is used again.
+        advertised: the `host:port` that clients are told instead of the broker's own.
 
     Yields:
         The `bootstrap.servers` of the broker.
 
     Raises:
-        StackError: it did not start.
+        StackError: the server did not start.
     """
     log_file = directory.resolve() / "logs" / "kafka.log"
     with _reserved("test-kafka", "test-kafka-controller") as (port, controller_port):
@@ -83,12 +83,12 @@ def _reserved(*names: str) -> Iterator[list[int]]:
 def running(
     start: Launch, log_file: Path, probe: Probe, stop_signal: signal.Signals
 ) -> Iterator["subprocess.Popen[bytes]"]:
-    """Run a process for as long as the block: ready when it begins, ended when it ends.
+    """Run a process for the duration of the block: ready when it begins, ended when it ends.
 
-    Start it from a thread that outlives the block: the process is told to stop when that thread ends.
+    Call it in a thread that outlives the block: the process is told to stop when that thread ends.
 
     Raises:
-        StackError: it did not start.
+        StackError: the server did not start.
     """
     with open_log(log_file) as log:
         process = spawn(start, log)
@@ -101,14 +101,14 @@ def running(
 
 def _wait_until_ready(process: "subprocess.Popen[bytes]", probe: Probe, log_file: Path) -> None:
     deadline = time.monotonic() + READY_SECONDS_MAX
-    # A thread, because the caller's may have an event loop running already.
+    # In a thread, because the caller's may run an event loop.
     with ThreadPoolExecutor(1) as thread:
         while (problem := thread.submit(asyncio.run, probe.problem()).result()) is not None:
             if process.poll() is not None:
-                raise StackError(f"{log_file.stem} ended at its start, see {log_file}", log_file)
+                raise StackError(f"{log_file.stem} ended at its start: see {log_file}", log_file)
             if time.monotonic() > deadline:
                 late = f"was not ready within {READY_SECONDS_MAX:.0f} s ({problem})"
-                raise StackError(f"{log_file.stem} {late}, see {log_file}", log_file)
+                raise StackError(f"{log_file.stem} {late}: see {log_file}", log_file)
             time.sleep(PAUSE_SECONDS)
 
 

@@ -1,4 +1,4 @@
-"""`walletctl`, the one command line."""
+"""The command line `walletctl`."""
 
 import importlib
 import os
@@ -14,21 +14,21 @@ from common.visible import visible
 from walletctl.console import Exit, print_error
 from walletctl.streams import sturdy_streams
 
-_SHOWN_LETTERS_MAX: Final = 200
+_SHOWN_CHARACTERS_MAX: Final = 200
 
 _GROUPS: Final = ("stack", "api", "relay", "consumer", "history", "outbox", "db", "restore", "verify")
 
 
 class _LazyGroup(TyperGroup):
-    """Imports a command when it is asked for: a service starts without the imports of all the others."""
+    """Imports a command's module only when that command runs, so that each service starts fast."""
 
     def list_commands(self, ctx: Any) -> list[str]:
-        """Return the names in the order in which a newcomer needs them."""
+        """Return the command groups in the order in which a newcomer needs them."""
         del ctx
         return list(_GROUPS)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """Return the command or group of that name, or None."""
+        """Return the command or group with this name, or None."""
         del ctx
         if cmd_name not in _GROUPS:
             return None
@@ -55,19 +55,19 @@ def walletctl() -> None:
 
 
 def main() -> None:
-    """Run the command line. What goes wrong at a server or on this machine ends in one line and an exit code."""
-    # A directory of somebody else's metrics: `serve` makes its own.
+    """Run the command line. A failure of a server or of this machine ends in one line and an exit code."""
+    # The variable names another program's directory; `serve` makes its own.
     os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
-    with _exits_well(), sturdy_streams():
+    with _failures_explained(), sturdy_streams():
         for number, argument in enumerate(sys.argv[1:], 1):
             if (shown := visible(argument)) != argument:
-                print_error(f"argument {number} has control characters, or isn't text: {shown[:_SHOWN_LETTERS_MAX]}")
+                print_error(f"argument {number} has control characters or isn't text: {shown[:_SHOWN_CHARACTERS_MAX]}")
                 sys.exit(Exit.USAGE)
         app()
 
 
 @contextmanager
-def _exits_well() -> Iterator[None]:
+def _failures_explained() -> Iterator[None]:
     try:
         yield
     except Exception as error:

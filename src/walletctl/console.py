@@ -1,4 +1,4 @@
-"""What every command shares: tables for eyes, JSON for scripts, one-line errors and exit codes."""
+"""The output of every command: tables for people, JSON for scripts, one-line errors and exit codes."""
 
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -25,14 +25,14 @@ from common.visible import visible, visible_json
 
 
 class _VisibleConsole(Console):
-    """Prints no character of a string that a terminal would obey: what came from outside may be in it."""
+    """Escapes the control characters of strings, because a string may hold data of clients."""
 
     def print(self, *objects: Any, **options: Any) -> None:
-        """Print as rich does, strings made visible."""
+        """Print as rich does, with control characters escaped."""
         super().print(*(visible(item) if isinstance(item, str) else item for item in objects), **options)
 
 
-# ":smile:" in a user's id is no emoji.
+# A user's id may hold ":smile:", which must not become an emoji.
 out = _VisibleConsole(emoji=False)
 err = _VisibleConsole(stderr=True, emoji=False)
 
@@ -42,15 +42,15 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for scripts
 
 
 class Exit(IntEnum):
-    """What `walletctl` exits with."""
+    """The exit codes of `walletctl`."""
 
     OK = 0
     FOUND_WRONG = 1
-    """What was looked at isn't as it should be, or what was asked for isn't there."""
+    """A check found something wrong, or the requested object doesn't exist."""
     USAGE = 2
-    """Arguments, settings, grants or this machine (a full disk, a file) must be put right first."""
+    """Arguments, settings, grants or this machine (a full disk, a file) must be corrected first."""
     UNREACHABLE = 3
-    """A server is away, busy, read-only or without tables: the same may succeed later."""
+    """A server is away, busy, read-only or without tables: the same command may succeed later."""
 
 
 def print_error(message: str) -> None:
@@ -65,7 +65,7 @@ def fail(message: str, code: Exit) -> NoReturn:
 
 
 def load_settings(settings: Callable[[], SettingsT]) -> SettingsT:
-    """Build a settings class from the environment; bad configuration ends the process with one line."""
+    """Read settings from the environment; an invalid one ends the process with one line and exit code 2."""
     try:
         return settings()
     except ValidationError as error:
@@ -73,7 +73,7 @@ def load_settings(settings: Callable[[], SettingsT]) -> SettingsT:
             ": ".join([*(str(part).upper() for part in item["loc"]), item["msg"].removeprefix("Value error, ")])
             for item in error.errors()
         )
-        fail(f"bad configuration: {problems} (set it in the environment)", Exit.USAGE)
+        fail(f"invalid settings: {problems} (correct them in the environment)", Exit.USAGE)
 
 
 def print_json(value: object) -> None:
@@ -85,7 +85,7 @@ def print_json(value: object) -> None:
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Print rows under `columns`; a cell that is None shows as a dash."""
+    """Print rows under `columns`; a cell that is None is shown as a dash."""
     table = Table(title=Text(visible(title)), title_justify="left", header_style="bold")
     for column in columns:
         table.add_column(column, overflow="fold")
@@ -95,16 +95,16 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[obje
 
 
 def print_fields(title: str, fields: Mapping[str, Any]) -> None:
-    """Print one thing as a two-column table."""
+    """Print one object as a table of fields and values."""
     print_table(title, ("field", "value"), fields.items())
 
 
 @contextmanager
 def progress_bar(description: str, total: float | None) -> Iterator[Callable[[float], None]]:
-    """Show progress on standard error, and nothing when that isn't a terminal.
+    """Show progress on standard error if that is a terminal.
 
     Yields:
-        A function that takes how much more has been done.
+        A function that takes the number of further steps that are done.
     """
     columns = (
         TextColumn("{task.description}"),

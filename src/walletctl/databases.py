@@ -1,4 +1,4 @@
-"""The databases as an operator's command opens them: briefly, with its own name."""
+"""Runs an operator's command on a database, under the command's own application name."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
@@ -35,8 +35,8 @@ def _run(url: str, work: Callable[[AsyncEngine], Awaitable[ResultT]]) -> ResultT
 def run(work: Coroutine[Any, Any, ResultT]) -> ResultT:
     """Run a command's work on databases.
 
-    A COMMIT that Ctrl-C or the end of its connection interrupts ends the process with one line and exit code 3; a
-    database that can't keep the promises, with one line and exit code 2.
+    If Ctrl-C or a lost connection interrupts a COMMIT, the process ends with one line and exit code 3. A database that
+    doesn't meet the requirements ends it with one line and exit code 2.
     """
     try:
         return asyncio.run(work)
@@ -45,4 +45,4 @@ def run(work: Coroutine[Any, Any, ResultT]) -> ResultT:
     except (Exception, KeyboardInterrupt) as error:
         if not is_outcome_unknown(error):
             raise
-        fail(f"{OUTCOME_UNKNOWN}. Look whether it was done, or run the command again", Exit.UNREACHABLE)
+        fail(f"{OUTCOME_UNKNOWN}. Check whether it was done, or run the command again", Exit.UNREACHABLE)

@@ -1,4 +1,4 @@
-"""Settings of commands that need more than a database's URL. A command's settings are what it reads, and no more."""
+"""Settings of the commands that need more than a database's URL. A command's class has only what it reads."""
 
 from common.settings import (
     DatabaseSettings,
@@ -11,15 +11,15 @@ from common.settings import (
 
 
 class LostSettings(WalletDatabaseSettings, KafkaSettings):
-    """What `restore lost` compares."""
+    """What `restore lost` reads."""
 
 
 class RestoreSettings(DatabaseSettings, KafkaSettings, OperatorSettings):
-    """What `restore begin` changes, and what it looks at first."""
+    """What `restore begin` reads."""
 
 
 class StatusSettings(HistoryDatabaseSettings, TopicSettings):
-    """What `history status` looks at: the broker only if it is named."""
+    """What `history status` reads; it asks the brokers only if they are named."""
 
     kafka_bootstrap_servers: str = ""
-    """Brokers to ask for the lag and the topic's settings: `host:9092,…`. Unset, neither is shown."""
+    """Brokers to ask for the lag and the topic's settings: `host:9092,…`. If unset, neither is shown."""

@@ -1,9 +1,9 @@
-"""Standard output and error as the command line uses them: whatever is at their other end, the command's result counts.
+"""Standard output and standard error of the command line: the exit code tells the command's result, not the stream's.
 
-- Where the reader is gone (`| head`), what is written goes nowhere: nothing is wrong with the command.
-- What the terminal's encoding hasn't got is written as an escape.
-- Any other failure of standard output, a full disk say, is an OSError that names it. Of standard error there is none:
-  it would have to be told there.
+- If the reader is gone (`| head`), output is discarded, and the command goes on.
+- A character that the terminal's encoding lacks is written as an escape sequence.
+- Any other failure of standard output, such as a full disk, is an OSError that names the stream. A failure of standard
+  error is ignored: there is nowhere to report it.
 """
 
 import io
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 class _Pipe(io.FileIO):
     def __init__(self, descriptor: int, name: str, *, forgiving: bool) -> None:
         super().__init__(descriptor, "w", closefd=False)
-        self._where = name
+        self._name = name
         self._forgiving = forgiving
 
     def write(self, data: "ReadableBuffer", /) -> int:
@@ -31,15 +31,15 @@ class _Pipe(io.FileIO):
         except OSError as error:
             if self._forgiving:
                 return memoryview(data).nbytes
-            raise OSError(error.errno, error.strerror, self._where) from error
+            raise OSError(error.errno, error.strerror, self._name) from error
 
 
 @contextmanager
 def sturdy_streams() -> Iterator[None]:
-    """Let `sys.stdout` and `sys.stderr` be so for the block.
+    """Replace `sys.stdout` and `sys.stderr` by such streams for the block.
 
     Raises:
-        OSError: what the block left to write can't be written.
+        OSError: buffered output can't be written.
     """
     before = sys.stdout, sys.stderr
     sys.stdout = _sturdy(before[0], "standard output", forgiving=False)
@@ -48,7 +48,7 @@ def sturdy_streams() -> Iterator[None]:
         try:
             yield
         finally:
-            # A command that ends, by SystemExit as a rule, has told what it found only when this is written.
+            # A command mostly ends by SystemExit. Its output counts as reported only when it is written.
             sys.stdout.flush()
     finally:
         sys.stdout, sys.stderr = before
@@ -56,10 +56,10 @@ def sturdy_streams() -> Iterator[None]:
 
 def _sturdy(stream: Any, name: str, *, forgiving: bool) -> IO[str]:
     if stream is None:
-        # Closed before we began: `>&-`.
+        # The caller closed it: `>&-`.
         return open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123 - as long as the process
     stream.flush()
-    # Standard error a line at a time, standard output only where somebody waits in front of it.
+    # Standard error is flushed line by line, standard output only on a terminal.
     by_line = forgiving or stream.isatty()
     raw = _Pipe(stream.fileno(), name, forgiving=forgiving)
     return io.TextIOWrapper(

@@ -121,7 +121,7 @@ def test_a_working_directory_that_is_gone_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("error", "said", "code"),
     [
-        (OSError(errno.ENOSPC, "No space left on device"), "make room", Exit.USAGE),
+        (OSError(errno.ENOSPC, "No space left on device"), "free disk space", Exit.USAGE),
         (PermissionError(errno.EACCES, "Permission denied", "/x"), "/x: Permission denied", Exit.USAGE),
         (FileNotFoundError(errno.ENOENT, "No such file or directory", "/x"), "/x: No such file", Exit.USAGE),
         (ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused"), "a server is away", Exit.UNREACHABLE),
@@ -131,8 +131,8 @@ def test_a_working_directory_that_is_gone_is_named(tmp_path: Path) -> None:
         (ExceptionGroup("two", [ConnectionResetError(), TimeoutError()]), "a server is away", Exit.UNREACHABLE),
         (CommandError("Can't locate revision identified by 'x'"), "of another version", Exit.USAGE),
         (asyncpg.InvalidPasswordError("no"), "the password of the URL", Exit.USAGE),
-        (asyncpg.QueryCanceledError("no"), "run it again later", Exit.UNREACHABLE),
-        (asyncpg.LockNotAvailableError("no"), "run it again later", Exit.UNREACHABLE),
+        (asyncpg.QueryCanceledError("no"), "run the command again later", Exit.UNREACHABLE),
+        (asyncpg.LockNotAvailableError("no"), "run the command again later", Exit.UNREACHABLE),
         (asyncpg.DiskFullError("no"), "PostgreSQL's disk is full", Exit.UNREACHABLE),
         (asyncpg.CannotConnectNowError("starting up"), "is away or going down", Exit.UNREACHABLE),
         (asyncpg.CheckViolationError("no"), "SQLSTATE 23514", Exit.USAGE),

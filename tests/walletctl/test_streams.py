@@ -95,4 +95,4 @@ def test_an_argument_that_a_terminal_would_obey_is_refused_before_anything_is_do
 def test_an_argument_that_is_not_text_is_refused() -> None:
     done = subprocess.run([*COMMAND, "outbox", "list", "--type", b"\xff"], capture_output=True, env={}, check=False)
     assert done.returncode == Exit.USAGE
-    assert "argument 4 has control characters, or isn't text" in done.stderr.decode()
+    assert "argument 4 has control characters or isn't text" in done.stderr.decode()

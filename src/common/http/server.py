@@ -1,5 +1,7 @@
 """The options of all HTTP servers: those of the APIs and the workers' ops servers."""
 
+import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -10,6 +12,7 @@ from starlette.types import ASGIApp
 
 from common.http.connections import ConnectionBounds, Connections, backlog_within, connections_within, descriptors_max
 from common.http.protocol import HttpProtocol
+from common.settings import ApiSettings
 
 
 def server_options(bounds: ConnectionBounds, *, descriptors_kept: int = 0) -> dict[str, Any]:
@@ -49,3 +52,35 @@ def background_server(app: ASGIApp, host: str, port: int, bounds: ConnectionBoun
     """Return a server of `app` for a running event loop; the default `bounds` are those of an ops server."""
     options = server_options(bounds or ConnectionBounds())
     return BackgroundServer(uvicorn.Config(app, host=host, port=port, lifespan="off", **options))
+
+
+def serve(
+    factory: str, host: str, port: int, settings: ApiSettings, *, workers: int = 1, descriptors_kept: int = 0
+) -> None:
+    """Serve the application that `factory` (`"module:function"`) makes, until SIGTERM or SIGINT.
+
+    Args:
+        factory: imported in each worker process.
+        host: the address to listen on.
+        port: the port to listen on.
+        settings: the bounds of connections.
+        workers: processes. `/metrics` of each adds up the metrics of all, which they write to a temporary directory.
+        descriptors_kept: open files that each process needs for its database connections.
+
+    Raises:
+        OSError: RLIMIT_NOFILE is too low.
+    """
+    bounds = ConnectionBounds(
+        settings.connections_max,
+        settings.head_deadline_seconds,
+        settings.body_deadline_seconds,
+        settings.reply_stall_seconds,
+    )
+    options = server_options(bounds, descriptors_kept=descriptors_kept)
+    options |= {"host": host, "port": port, "workers": workers, "loop": "uvloop", "timeout_graceful_shutdown": 10}
+    if workers == 1:
+        uvicorn.run(factory, factory=True, **options)
+        return
+    with tempfile.TemporaryDirectory(prefix="wallet-metrics-") as directory:
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = directory
+        uvicorn.run(factory, factory=True, **options)

@@ -2,7 +2,7 @@
 
 import typer
 
-from walletctl.api_server import serve
+from common.http.server import serve
 from walletctl.console import load_settings
 
 app = typer.Typer(help="The wallet API.", no_args_is_help=True)
@@ -10,7 +10,7 @@ app = typer.Typer(help="The wallet API.", no_args_is_help=True)
 
 @app.command("serve", epilog="Example:  DATABASE_URL=postgresql://postgres@127.0.0.1:5432/wallet walletctl api serve")
 def serve_api() -> None:
-    """Serve wallets over HTTP until SIGTERM.
+    """Serve the wallet API over HTTP until SIGTERM.
 
     Settings come from the environment: DATABASE_URL, WALLET_API_HOST, WALLET_API_PORT, WALLET_API_WORKERS, …
     """

@@ -29,9 +29,9 @@ from walletctl.console import (
     progress_bar,
 )
 from walletctl.databases import with_wallet_database
-from walletctl.moments import MOMENT_HELP, moment
+from walletctl.times import TIME_HELP, parse_time
 
-app = typer.Typer(help="The outbox: look at it, replay from it, park and release.", no_args_is_help=True)
+app = typer.Typer(help="The outbox: inspect, replay, park, retry, skip and prune its rows.", no_args_is_help=True)
 app.command(epilog="Example:  walletctl outbox prune --older-than-days 30 --dry-run")(prune)
 
 ResultT = TypeVar("ResultT")
@@ -39,16 +39,17 @@ ResultT = TypeVar("ResultT")
 _UNASKED_ROWS_MAX: Final = 1000
 _ID_MAX: Final = 2**63 - 1
 
-FromId = Annotated[int | None, typer.Option(help="From this outbox id on.", min=1, max=_ID_MAX)]
-ToId = Annotated[int | None, typer.Option(help="Up to this outbox id.", min=1, max=_ID_MAX)]
-Wallet = Annotated[UUID | None, typer.Option(help="Of this wallet: the one that acted.")]
-EventType = Annotated[str | None, typer.Option("--type", help="Of this type, such as TRANSFER_DONE.")]
+FromId = Annotated[int | None, typer.Option(help="Rows from this outbox id on.", min=1, max=_ID_MAX)]
+ToId = Annotated[int | None, typer.Option(help="Rows up to this outbox id.", min=1, max=_ID_MAX)]
+Wallet = Annotated[UUID | None, typer.Option(help="Rows of this wallet, the one that acted.")]
+EventType = Annotated[str | None, typer.Option("--type", help="Rows of this event type, such as TRANSFER_DONE.")]
 Since = Annotated[
     datetime | None,
-    typer.Option("--from", help=f"Written at this time or later: {MOMENT_HELP}.", parser=moment, metavar="TIME"),
+    typer.Option("--from", help=f"Rows written at this time or later: {TIME_HELP}.", parser=parse_time, metavar="TIME"),
 ]
 Until = Annotated[
-    datetime | None, typer.Option("--to", help="Written before this time; as --from.", parser=moment, metavar="TIME")
+    datetime | None,
+    typer.Option("--to", help="Rows written before this time; written as --from.", parser=parse_time, metavar="TIME"),
 ]
 
 
@@ -65,7 +66,7 @@ def _selection(
 
 @app.command(epilog="Example:  walletctl outbox status --json")
 def status(as_json: JsonOption = False) -> None:
-    """Show how much is pending and parked; exit 1 if anything is parked, or ids are out of order."""
+    """Count pending and parked rows; exit 1 if a row is parked, or ids are out of order."""
     found = dict(with_wallet_database(inspection.status))
     if as_json:
         print_json(found)
@@ -73,7 +74,8 @@ def status(as_json: JsonOption = False) -> None:
         print_fields("Outbox", found)
     if found["stranded"] or found["sequence_behind"]:
         err.print(
-            "New outbox ids are below old ones: a relay mends it within a minute if it may, else: walletctl db migrate",
+            "New outbox ids are below old ones. A relay with the privilege corrects it within a minute; else run "
+            "walletctl db migrate",
             soft_wrap=True,
         )
     if found["parked"]:
@@ -84,23 +86,23 @@ def status(as_json: JsonOption = False) -> None:
 
 @app.command("list", epilog="Example:  walletctl outbox list --state pending --limit 20")
 def list_rows(
-    state: Annotated[State, typer.Option(help="Which rows.")] = "all",
+    state: Annotated[State, typer.Option(help="Rows in this state.")] = "all",
     from_id: FromId = None,
     to_id: ToId = None,
     wallet: Wallet = None,
     event_type: EventType = None,
     since: Since = None,
     until: Until = None,
-    limit: Annotated[int, typer.Option(min=1, max=10_000)] = 20,
+    limit: Annotated[int, typer.Option(help="The most rows to list.", min=1, max=10_000)] = 20,
     as_json: JsonOption = False,
 ) -> None:
-    """List outbox rows, newest first, without their payload."""
+    """List outbox rows without their payload, newest first."""
     selection = _selection(from_id, to_id, wallet, event_type, since, until)
     rows = with_wallet_database(lambda engine: inspection.list_rows(engine, state, selection, limit))
     if as_json:
         print_json({"items": [dict(row) for row in rows]})
         return
-    columns = ("id", "event_type", "wallet_id", "created_at", "published_at", "at", "last_error")
+    columns = ("id", "event_type", "wallet_id", "created_at", "published_at", "partition@offset", "last_error")
     print_table(f"Outbox ({state})", columns, [_cells(row) for row in rows])
 
 
@@ -121,13 +123,13 @@ def _cells(row: RowMapping) -> tuple[object, ...]:
 def show(
     name: Annotated[str, typer.Argument(help="An outbox id or an event id.", metavar="ID")], as_json: JsonOption = False
 ) -> None:
-    """Show one outbox row, whole; exit 1 if there is none."""
+    """Show one outbox row with its payload; exit 1 if it doesn't exist."""
     try:
         row = with_wallet_database(lambda engine: inspection.show_row(engine, name))
     except ValueError:
         fail(f"{name} is neither an outbox id (a number) nor an event id (a UUID)", Exit.USAGE)
     if row is None:
-        fail(f"there is no outbox row {name}", Exit.FOUND_WRONG)
+        fail(f"outbox row {name} doesn't exist", Exit.FOUND_WRONG)
     if as_json:
         print_json(dict(row))
     else:
@@ -146,25 +148,25 @@ def replay(
     since: Since = None,
     until: Until = None,
     everything: Annotated[bool, typer.Option("--all", help="All published rows.")] = False,
-    rate: Annotated[float | None, typer.Option(help="Rows a second at most.", min=0.1, max=1_000_000)] = None,
-    reason: Annotated[str | None, typer.Option(help="Why; goes into the audit.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be replayed.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Go on even with more than 1,000 rows.")] = False,
+    rate: Annotated[float | None, typer.Option(help="The most rows a second.", min=0.1, max=1_000_000)] = None,
+    reason: Annotated[str | None, typer.Option(help="The reason, for the audit table.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count the rows.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Replay even more than 1,000 rows.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Publish events once more, in their order. Always safe: consumers drop what they have.
+    """Publish events again, in their order. Safe at any time: consumers drop duplicates.
 
-    If more than 1,000 match, it only says so, as with --dry-run, unless you add --yes.
-    Give at least one of the filters, or --all. After Ctrl-C, go on with the --from-id that is printed.
+    Give at least one filter, or --all. If more than 1,000 rows match, it only counts them, as with --dry-run, unless
+    you add --yes. After Ctrl-C, continue with the --from-id that is printed.
     """
     selection = _selection(from_id, to_id, wallet, event_type, since, until)
     if selection.is_empty() and not everything:
-        fail("say which events: --from-id, --to-id, --wallet, --type, --from, --to, or --all", Exit.USAGE)
+        fail("name the events: --from-id, --to-id, --wallet, --type, --from, --to, or --all", Exit.USAGE)
     count, lowest, highest = with_wallet_database(lambda engine: replaying.count_replayable(engine, selection))
     if dry_run or (count > _UNASKED_ROWS_MAX and not yes):
         _report(as_json, matched=count, replayed=0, first_id=lowest, last_id=highest)
         if not dry_run:
-            fail(f"{count:,} rows match: that is many. Nothing was done. Add --yes to replay them", Exit.FOUND_WRONG)
+            fail(f"{count:,} rows match, and none was replayed. Add --yes to replay them", Exit.FOUND_WRONG)
         return
     progress = {"replayed": 0, "next_id": lowest}
 
@@ -179,7 +181,7 @@ def replay(
         with_wallet_database(work)
     except KeyboardInterrupt:
         fail(
-            f"stopped after {progress['replayed']:,} of {count:,}. Go on with --from-id {progress['next_id']}",
+            f"stopped after {progress['replayed']:,} of {count:,}. Continue with --from-id {progress['next_id']}",
             Exit.FOUND_WRONG,
         )
     _report(as_json, matched=count, replayed=progress["replayed"], first_id=lowest, last_id=highest)
@@ -195,28 +197,28 @@ def _report(as_json: bool, **fields: int) -> None:
 
 
 RowId = Annotated[int, typer.Argument(help="An outbox id.", metavar="ID", min=1, max=_ID_MAX)]
-Why = Annotated[str, typer.Option(help="Why; goes into the audit.")]
+Why = Annotated[str, typer.Option(help="The reason, for the audit table.")]
 
 
 @app.command(epilog="Example:  walletctl outbox park 4711 --reason 'consumers cannot read it'")
 def park(row_id: RowId, reason: Why, as_json: JsonOption = False) -> None:
-    """Set one pending event aside, and with it the wallet's later ones; nobody else's. Exit 1 if it isn't pending."""
+    """Park a pending event, and with it the wallet's later events. Exit 1 if the event isn't pending."""
     _change(lambda engine: parking.park(engine, row_id, reason))
-    _say(as_json, f"Outbox row {row_id} is parked; so will be what follows it in its wallet.", parked=row_id)
+    _print_done(as_json, f"Outbox row {row_id} is parked. The relays park the wallet's later rows.", parked=row_id)
 
 
 @app.command(epilog="Example:  walletctl outbox skip 4711 --reason 'test data, see ticket 12'")
 def skip(row_id: RowId, reason: Why, as_json: JsonOption = False) -> None:
-    """Give one parked event up for good. Exit 1 if it isn't parked.
+    """Skip a parked event: it is never published. Exit 1 if the event isn't parked.
 
-    It is never published, and the history of each wallet that it touched has a hole there for ever. Then release
-    the later ones with outbox retry.
+    The history of each wallet that the event touched keeps a gap for ever. The wallet's later events stay parked until
+    you run outbox retry.
     """
     wallet = _change(lambda engine: parking.wallet_of(engine, row_id))
     _change(lambda engine: parking.skip(engine, row_id, reason))
-    _say(
+    _print_done(
         as_json,
-        f"Outbox row {row_id} is given up. Release what waits behind it: walletctl outbox retry --wallet {wallet}",
+        f"Outbox row {row_id} is skipped. Publish the wallet's later rows: walletctl outbox retry --wallet {wallet}",
         skipped=row_id,
         wallet_id=wallet,
     )
@@ -228,39 +230,42 @@ def skip(row_id: RowId, reason: Why, as_json: JsonOption = False) -> None:
 )
 def retry(
     row_id: Annotated[
-        int | None, typer.Argument(help="An outbox id: its wallet.", metavar="[ID]", min=1, max=_ID_MAX)
+        int | None,
+        typer.Argument(
+            help="The outbox id of a row, for all parked rows of its wallet.", metavar="[ID]", min=1, max=_ID_MAX
+        ),
     ] = None,
-    wallet: Annotated[UUID | None, typer.Option(help="This wallet.")] = None,
-    everything: Annotated[bool, typer.Option("--all", help="Every wallet that has parked events.")] = False,
-    reason: Annotated[str | None, typer.Option(help="Why; goes into the audit.")] = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Don't ask before releasing all.")] = False,
+    wallet: Annotated[UUID | None, typer.Option(help="All parked rows of this wallet.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="All parked rows of every wallet.")] = False,
+    reason: Annotated[str | None, typer.Option(help="The reason, for the audit table.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Don't ask for confirmation of --all.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Publish a wallet's parked events, all of them in their order. Exit 1 if there are none.
+    """Publish all parked events of a wallet, in their order. Exit 1 if no event is parked.
 
-    Do it when the cause is gone: what still can't be published is parked again, and what follows it.
+    Remove the cause first. An event that still can't be published is parked again, with the wallet's later events.
     """
     if [row_id is not None, wallet is not None, everything].count(True) != 1:
-        fail("say which: an outbox id, --wallet, or --all", Exit.USAGE)
+        fail("name the rows: an outbox id, --wallet, or --all", Exit.USAGE)
     if row_id is not None:
         wallet = _change(lambda engine: parking.wallet_of(engine, row_id))
     rows, wallets = with_wallet_database(lambda engine: parking.count_parked(engine, wallet))
     if not rows:
-        fail("nothing is parked there", Exit.FOUND_WRONG)
-    if everything and not yes and not _confirmed(f"Release {rows:,} parked events of {wallets:,} wallets?"):
-        fail(f"{rows:,} events of {wallets:,} wallets are parked. Nothing was done. Add --yes", Exit.FOUND_WRONG)
-    released = 0
+        fail("no row is parked", Exit.FOUND_WRONG)
+    if everything and not yes and not _confirmed(f"Retry {rows:,} parked events of {wallets:,} wallets?"):
+        fail(f"{rows:,} events of {wallets:,} wallets are parked, and none was retried. Add --yes", Exit.FOUND_WRONG)
+    retried = 0
 
     async def work(engine: AsyncEngine) -> None:
-        nonlocal released
-        with progress_bar("releasing", rows) as advance:
+        nonlocal retried
+        with progress_bar("retrying", rows) as advance:
             async for ids in parking.retry(engine, wallet, reason):
-                released += len(ids)
+                retried += len(ids)
                 advance(len(ids))
 
     with_wallet_database(work)
-    message = f"{released:,} parked events of {wallets:,} wallets are pending again: the relays publish them now."
-    _say(as_json, message, released=released, wallets=wallets)
+    message = f"{retried:,} parked events of {wallets:,} wallets are pending again: the relays publish them now."
+    _print_done(as_json, message, released=retried, wallets=wallets)
 
 
 def _confirmed(question: str) -> bool:
@@ -274,7 +279,7 @@ def _change(work: Callable[[AsyncEngine], Awaitable[ResultT]]) -> ResultT:
         fail(str(error), Exit.FOUND_WRONG)
 
 
-def _say(as_json: bool, message: str, **fields: object) -> None:
+def _print_done(as_json: bool, message: str, **fields: object) -> None:
     if as_json:
         print_json(fields)
     else:

@@ -9,7 +9,7 @@ app = typer.Typer(help="The outbox relay.", no_args_is_help=True)
 
 @app.command(epilog="Example:  DATABASE_URL=postgresql://… KAFKA_BOOTSTRAP_SERVERS=127.0.0.1:9092 walletctl relay run")
 def run() -> None:
-    """Publish outbox rows to Kafka until SIGTERM. Any number of relays may run.
+    """Publish outbox rows to Kafka until SIGTERM. Any number of relays may run at the same time.
 
     Settings come from the environment: DATABASE_URL, KAFKA_BOOTSTRAP_SERVERS, KAFKA_TOPIC, RELAY_OPS_PORT, …
     """

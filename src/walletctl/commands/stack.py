@@ -35,7 +35,7 @@ DataDirOption = Annotated[
     typer.Option(
         "--data-dir",
         envvar="WALLET_STACK_DIR",
-        help="Where the stack keeps data, logs and state. It names the stack: others run beside it.",
+        help="The directory of data, logs and state. Stacks in other directories can run at the same time.",
         file_okay=False,
         resolve_path=True,
         callback=_named,
@@ -49,18 +49,20 @@ DEFAULT_DATA_DIR = Path(".wallet-stack")
     "  ·  walletctl stack up --detach --ephemeral --data-dir /tmp/trial"
 )
 def up(
-    detach: Annotated[bool, typer.Option("--detach", "-d", help="Come back when all is ready.")] = False,
-    relays: Annotated[int, typer.Option(help="How many outbox relays.", min=0, max=64)] = 1,
-    consumers: Annotated[int, typer.Option(help="How many history consumers.", min=0, max=64)] = 1,
-    api_workers: Annotated[int, typer.Option(help="Worker processes of wallet-api.", min=1, max=64)] = 1,
-    ephemeral: Annotated[bool, typer.Option("--ephemeral", help="Delete the data at the end.")] = False,
+    detach: Annotated[
+        bool, typer.Option("--detach", "-d", help="Run the stack in the background; return when it is ready.")
+    ] = False,
+    relays: Annotated[int, typer.Option(help="The number of outbox relays.", min=0, max=64)] = 1,
+    consumers: Annotated[int, typer.Option(help="The number of history consumers.", min=0, max=64)] = 1,
+    api_workers: Annotated[int, typer.Option(help="The number of wallet-api's worker processes.", min=1, max=64)] = 1,
+    ephemeral: Annotated[bool, typer.Option("--ephemeral", help="Delete the data when the stack stops.")] = False,
     data_dir: DataDirOption = DEFAULT_DATA_DIR,
 ) -> None:
-    """Start everything, and start again what dies, until Ctrl-C or `walletctl stack down`.
+    """Start the stack and restart processes that end, until Ctrl-C or `walletctl stack down`.
 
-    The settings of the services in your environment, such as KAFKA_TOPIC or RELAY_BATCH_ROWS, reach them; other
-    variables, such as PGSSLMODE or JAVA_TOOL_OPTIONS, do not. Options for Kafka's JVM: WALLET_STACK_JAVA_OPTIONS.
-    The usual ports are used where they are free: `walletctl stack env` says which ones are.
+    The services get their settings from your environment, such as KAFKA_TOPIC or RELAY_BATCH_ROWS. Other variables,
+    such as PGSSLMODE or JAVA_TOOL_OPTIONS, are not passed on. WALLET_STACK_JAVA_OPTIONS has options for Kafka's JVM.
+    The stack uses the usual ports if they are free: `walletctl stack env` prints the addresses.
     """
     from walletctl.stack.specs import StackOptions
 
@@ -74,18 +76,18 @@ def up(
 
 @app.command(epilog="Example:  walletctl stack down --data-dir /tmp/trial")
 def down(data_dir: DataDirOption = DEFAULT_DATA_DIR) -> None:
-    """Stop the stack, or what a killed one left behind; the data stays unless it was ephemeral."""
+    """Stop the stack, or the processes that a killed stack left. The data is kept, unless the stack was ephemeral."""
     from walletctl.stack import control
 
     with _one_line_errors(), err.status(f"stopping the stack on {escape(str(data_dir))}"):
         ran = control.stop(data_dir)
-    said = "stopped the stack on" if ran else "no stack runs on"
-    err.print(f"{said} {data_dir}", highlight=False, markup=False, soft_wrap=True)
+    result = "stopped the stack on" if ran else "no stack runs on"
+    err.print(f"{result} {data_dir}", highlight=False, markup=False, soft_wrap=True)
 
 
 @app.command(epilog="Example:  walletctl stack status --json | jq '.processes[] | select(.state != \"ready\")'")
 def status(as_json: JsonOption = False, data_dir: DataDirOption = DEFAULT_DATA_DIR) -> None:
-    """Ask the processes how they are; exit 1 if one isn't ready or the stack doesn't run."""
+    """Show the state of each process; exit 1 if one isn't ready, or no stack runs."""
     from walletctl.stack import control
     from walletctl.stack.errors import NotRunningError
     from walletctl.stack.show import print_status
@@ -118,7 +120,7 @@ def env(data_dir: DataDirOption = DEFAULT_DATA_DIR) -> None:
 
 @app.command(epilog="Example:  walletctl stack reset --yes --data-dir /tmp/trial")
 def reset(
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Don't ask for confirmation.")] = False,
     data_dir: DataDirOption = DEFAULT_DATA_DIR,
 ) -> None:
     """Delete the data, logs and state of a stopped stack."""
@@ -127,7 +129,7 @@ def reset(
     with _one_line_errors():
         found = data.owned_by_a_stack(data_dir)
         if not found:
-            err.print(f"{data_dir} holds no stack's data", highlight=False, markup=False, soft_wrap=True)
+            err.print(f"{data_dir} has no data of a stack", highlight=False, markup=False, soft_wrap=True)
             return
         if not yes:
             typer.confirm(f"Delete {', '.join(found)} in {data_dir}?", abort=True, err=True)
@@ -137,9 +139,9 @@ def reset(
 
 @app.command(epilog="Example:  walletctl stack demo --json | jq .verify.ok")
 def demo(as_json: JsonOption = False) -> None:
-    """Run the whole pipeline once on a stack of its own, with thousands of requests, and check its promises.
+    """Run the whole pipeline on a temporary stack, with thousands of requests, and check what it promises.
 
-    Exit 1 if a promise was broken; the output says which.
+    Exit 1 if a check failed; the output names the check.
     """
     from walletctl.demo.demo import run_demo
 
@@ -150,7 +152,7 @@ def demo(as_json: JsonOption = False) -> None:
 
 @contextmanager
 def _one_line_errors() -> Iterator[None]:
-    """Turn what is wrong with the stack into one line, the end of the log that says why, and exit code 1."""
+    """Turn an error of the stack into one line, the end of the failed process's log, and exit code 1."""
     from walletctl.stack.control import tail
     from walletctl.stack.errors import StackError
 
@@ -181,28 +183,28 @@ def _up_detached(options: "StackOptions") -> None:
 async def _up(options: "StackOptions") -> None:
     from walletctl.stack.show import Progress
 
-    hurry = asyncio.Event()
-    _stop_on_signals(hurry)
+    force = asyncio.Event()
+    _stop_on_signals(force)
     with Progress("starting") as progress:
         try:
-            await _run(options, progress, hurry)
+            await _run(options, progress, force)
         except asyncio.CancelledError:
             err.print(f"stopped the stack on {options.data_dir}", highlight=False, markup=False, soft_wrap=True)
 
 
-async def _run(options: "StackOptions", progress: "Progress", hurry: asyncio.Event) -> None:
+async def _run(options: "StackOptions", progress: "Progress", force: asyncio.Event) -> None:
     from walletctl.stack.show import print_next_steps, print_status
     from walletctl.stack.supervisor import running_stack
 
-    async with running_stack(options, progress.changed, hurry=hurry) as stack:
+    async with running_stack(options, progress.changed, force=force) as stack:
         progress.done()
         print_status(stack.state)
         print_next_steps(options.data_dir, detached=False)
-        await stack.watch()
+        await stack.wait()
 
 
-def _stop_on_signals(hurry: asyncio.Event) -> None:
-    """Let the first signal stop the stack in order, the second kill it."""
+def _stop_on_signals(force: asyncio.Event) -> None:
+    """Stop the stack in order at the first signal, kill it at the second."""
     main = asyncio.current_task()
     loop = asyncio.get_running_loop()
     received: list[signal.Signals] = []
@@ -210,9 +212,9 @@ def _stop_on_signals(hurry: asyncio.Event) -> None:
     def on_signal(number: signal.Signals) -> None:
         received.append(number)
         if len(received) > 1 or main is None:
-            hurry.set()
+            force.set()
             return
-        err.print("stopping … (once more to kill)", highlight=False)
+        err.print("stopping … (press Ctrl-C again to kill)", highlight=False)
         main.cancel()
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):

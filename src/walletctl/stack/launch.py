@@ -1,4 +1,4 @@
-"""How the stack's processes are started: who they run as, and that they never outlive their parent."""
+"""Starts the stack's processes: as which user, and so that they never outlive their parent."""
 
 import os
 import shutil
@@ -21,13 +21,13 @@ LOG_BYTES_MAX = 20_000_000
 
 @dataclass(frozen=True)
 class Launch:
-    """A command and the circumstances it is started in.
+    """A command, with the environment, user and directory to start it in.
 
     Attributes:
         command: the program and its arguments.
         env: variables set on top of `base_environment`.
-        user: uid (and gid) to switch to, for want of setpriv; None stays as it is.
-        directory: where it runs; None stays where the caller is.
+        user: uid (and gid) to switch to where there is no setpriv; None keeps the caller's.
+        directory: the working directory; None keeps the caller's.
     """
 
     command: Sequence[str]
@@ -36,13 +36,13 @@ class Launch:
     directory: Path | None = None
 
     def environment(self) -> dict[str, str]:
-        """Return the whole environment of the process."""
+        """Return the complete environment of the process."""
         return {**base_environment(), **self.env}
 
 
 @cache
 def setpriv() -> str | None:
-    """Return util-linux's setpriv, or None where there is none that knows the options used here."""
+    """Return util-linux's setpriv; None if it is missing or lacks an option that is used here."""
     path = shutil.which("setpriv")
     if path is None:
         return None
@@ -60,15 +60,15 @@ def launch(
 ) -> Launch:
     """Return how to start `command` so that it gets a signal when the *thread* that started it ends.
 
-    Without setpriv (not Linux) nothing is sent: the next `stack up` finds such leftovers by their pids.
+    Without setpriv (not Linux) it gets no signal: the next `stack up` finds the process by its pid.
 
     Args:
         command: the program and its arguments.
-        on_parent_death: the signal that asks this program to stop (Linux, prctl(2) PR_SET_PDEATHSIG).
+        on_parent_death: the signal that it gets (Linux, prctl(2) PR_SET_PDEATHSIG).
         env: variables to set on top of `base_environment`.
-        user: uid to run as, for a caller who is root. It keeps root's right to pass through directories
-            of mode 0700 (CAP_DAC_OVERRIDE), so that neither a clone in /root nor a mktemp -d needs a chmod.
-        directory: where it runs, if not where the caller is.
+        user: uid to run as, if the caller is root. It keeps root's right to enter directories of mode 0700
+            (CAP_DAC_OVERRIDE), so that neither a clone in /root nor a mktemp -d needs a chmod.
+        directory: the working directory, if it isn't the caller's.
     """
     path = setpriv()
     if path is None:
@@ -77,20 +77,20 @@ def launch(
     if user is not None:
         options += ["--reuid", str(user), "--regid", str(user), "--clear-groups"]
         options += ["--inh-caps", "+dac_override", "--ambient-caps", "+dac_override"]
-        # access(2), by which initdb looks at its programs, leaves capabilities out of account otherwise.
+        # Without it, access(2) ignores capabilities, and initdb uses access(2) to find its programs.
         options += ["--securebits", "+no_setuid_fixup"]
     return Launch([path, *options, "--", *command], env or {}, directory=directory)
 
 
-def circumstances(start: Launch) -> dict[str, Any]:
-    """Return the keywords of subprocess.Popen that start it: in a session of its own, out of Ctrl-C's reach."""
+def popen_keywords(start: Launch) -> dict[str, Any]:
+    """Return the keywords of subprocess.Popen that start it, in its own session, where Ctrl-C doesn't reach it."""
     other_user = start.user is not None
     return {
         "env": start.environment(),
         "user": start.user,
         "group": start.user,
         "extra_groups": () if other_user else None,
-        # Another user may not be allowed into the working directory.
+        # The other user may lack access to the working directory.
         "cwd": start.directory or ("/" if other_user else None),
         "start_new_session": True,
     }
@@ -98,23 +98,23 @@ def circumstances(start: Launch) -> dict[str, Any]:
 
 def spawn(start: Launch, log: IO[bytes]) -> "subprocess.Popen[bytes]":
     """Start a process that writes to `log`."""
-    return subprocess.Popen(start.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, **circumstances(start))
+    return subprocess.Popen(start.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, **popen_keywords(start))
 
 
 def run_step(title: str, start: Launch, *, stdin: str = "", timeout_seconds: float = STEP_SECONDS_MAX) -> str:
-    """Run one step of the preparation to its end.
+    """Run one step of the preparation and wait for its end.
 
     Args:
-        title: what the step does, for the error.
+        title: the step's name, for errors.
         start: the command.
-        stdin: what it reads.
-        timeout_seconds: when to give up.
+        stdin: its standard input.
+        timeout_seconds: its time limit.
 
     Returns:
-        What it wrote to standard output.
+        Its standard output.
 
     Raises:
-        StackError: it failed or took too long; repeats its last words.
+        StackError: it failed, or took too long; the message has its last lines.
     """
     try:
         done: subprocess.CompletedProcess[str] = subprocess.run(
@@ -125,37 +125,37 @@ def run_step(title: str, start: Launch, *, stdin: str = "", timeout_seconds: flo
             errors="replace",
             timeout=timeout_seconds,
             check=False,
-            **circumstances(start),
+            **popen_keywords(start),
         )
     except subprocess.TimeoutExpired as error:
         raise StackError(f"{title} did not end within {timeout_seconds:.0f} s") from error
     except OSError as error:
         raise StackError(f"{title} could not start: {error}") from error
     if done.returncode != 0:
-        raise StackError(f"{title} failed: {_last_words(done.stderr or done.stdout)}")
+        raise StackError(f"{title} failed: {_last_lines(done.stderr or done.stdout)}")
     return done.stdout
 
 
-def _last_words(text: str) -> str:
-    """Return the last two lines in one; those of a Java stack trace say little."""
+def _last_lines(text: str) -> str:
+    """Return the last two lines, joined; lines of a Java stack trace are left out."""
     lines = [line.strip() for line in text.splitlines()]
     telling = [line for line in lines if line and not line.startswith("at ")]
-    return "; ".join(telling[-2:]) or "it said nothing"
+    return "; ".join(telling[-2:]) or "it wrote no output"
 
 
 def open_log(log_file: Path) -> IO[bytes]:
-    """Open a process's log for appending, making its directory."""
+    """Open a process's log for appending; create its directory."""
     log_file.parent.mkdir(parents=True, exist_ok=True)
     return log_file.open("ab")
 
 
 def bound_log(log_file: Path) -> None:
-    """Move what a log says to `NAME.log.1`, over what was there, once it is larger than 20 MB.
+    """Once a log is larger than 20 MB, copy it over `NAME.log.1` and truncate it.
 
-    Whoever has it open goes on appending to it; what is written between the copy and the cut is lost.
+    The process that has it open goes on appending. Lines written between the copy and the truncation are lost.
     """
     if log_file.stat().st_size > LOG_BYTES_MAX:
-        # A full disk is no reason to fill it further.
+        # The log is truncated even if the disk is too full for the copy.
         with suppress(OSError):
             shutil.copyfile(log_file, log_file.with_name(f"{log_file.name}.1"))
         os.truncate(log_file, 0)

@@ -1,4 +1,4 @@
-"""Processes of a stack whose supervisor was killed: found by pid and birth, never by name."""
+"""Stops processes that a killed supervisor left behind: found by pid and creation time, never by name."""
 
 import os
 import time
@@ -18,8 +18,8 @@ PAUSE_SECONDS = 0.02
 
 
 def birth(pid: int) -> float | None:
-    """Return when a process began, Unix time in seconds; None if there is none."""
-    # Imported late because it's an extra, and only the stack needs it.
+    """Return when a process was created, in Unix time; None if it doesn't exist."""
+    # Imported late, because it is an extra that only the stack needs.
     import psutil
 
     try:
@@ -29,10 +29,10 @@ def birth(pid: int) -> float | None:
 
 
 def stop_leftovers(processes: Sequence[ProcessState]) -> list[str]:
-    """Stop those of `processes` that still run, the last first, and wait until they are gone.
+    """Stop those of `processes` that still run, the last first, and wait for their end.
 
     Returns:
-        The names of those that ran.
+        The names of the processes that ran.
     """
     found = [(state, process) for state in reversed(processes) if (process := _survivor(state))]
     for state, process in found:
@@ -42,7 +42,7 @@ def stop_leftovers(processes: Sequence[ProcessState]) -> list[str]:
 
 
 def _survivor(state: ProcessState) -> "psutil.Process | None":
-    """Return the very process that the state speaks of, not one that has got its pid since."""
+    """Return the process of this state, if it still runs; another process may have its pid by now."""
     import psutil
 
     if state.pid is None or state.created is None:
@@ -66,14 +66,14 @@ def _wait(processes: "list[psutil.Process]") -> None:
     if _all_gone(processes, GRACE_SECONDS):
         return
     for process in (process for process in processes if not _is_gone(process)):
-        # Each leads a session of its own: its workers go with it.
+        # Each leads its own session: its workers are killed with it.
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, SIGKILL)
     _all_gone(processes, GRACE_SECONDS)
 
 
 def wait_until_gone(pid: int, timeout_seconds: float) -> bool:
-    """Wait for a process that isn't a child to end; return whether it did."""
+    """Wait for the end of a process that isn't a child; return whether it ended in time."""
     import psutil
 
     try:
@@ -92,7 +92,7 @@ def _all_gone(processes: "Iterable[psutil.Process]", timeout_seconds: float) -> 
 
 
 def _is_gone(process: "psutil.Process") -> bool:
-    """Whether it has ended; in a container nobody may ever reap it (psutil's own waiting waits for that)."""
+    """Return whether it has ended. A zombie counts: in a container it may never be reaped, and psutil would wait."""
     import psutil
 
     try:

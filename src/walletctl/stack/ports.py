@@ -1,4 +1,4 @@
-"""Which ports a stack listens on: those of last time, else the usual ones, else any free ones."""
+"""Chooses the ports of a stack: those of its last run, else the usual ones, else any free ones."""
 
 import random
 import socket
@@ -18,16 +18,16 @@ USUAL_PORTS = {
     "history-api": 8001,
 }
 
-# Below Linux's ephemeral ports: one of those may become some client's own port while its server restarts.
+# Below Linux's ephemeral ports: a client may be given one of those while the server restarts.
 FREE_PORTS = range(20_000, 30_000)
 TRIES_MAX = 200
 
 
 class PortReservations:
-    """The ports of one stack, kept from other stacks on this machine until it is closed.
+    """The ports of one stack, reserved against other stacks on this machine until `close`.
 
-    A port is reserved by binding an abstract Unix socket named after it (unix(7), Linux), which ends with the
-    process: two stacks that start at once can't choose the same port, nor one whose server is restarting.
+    A port is reserved by binding an abstract Unix socket named after it (unix(7), Linux), which ends with the process.
+    So no other stack chooses that port, neither at the same time nor while its server restarts.
     """
 
     def __init__(self) -> None:
@@ -37,16 +37,16 @@ class PortReservations:
         """Return a port for each name.
 
         Args:
-            names: what listens: keys of `USUAL_PORTS`, or others, which get any free port.
-            last_time: the ports of the last run.
+            names: keys of `USUAL_PORTS`, or other names, which get any free port.
+            last_time: the ports of the last run, by name.
 
         Raises:
-            StackError: no free port was found.
+            StackError: there is no free port.
         """
         return {name: self._choose(name, last_time.get(name)) for name in names}
 
     def close(self) -> None:
-        """Let others have the ports."""
+        """End the reservations."""
         for held in self._held:
             held.close()
         self._held.clear()
@@ -55,7 +55,7 @@ class PortReservations:
         for port in _candidates(name, last_time):
             if is_free(port) and self._reserve(port):
                 return port
-        raise StackError(f"no free port was found for {name}")
+        raise StackError(f"no free port was found for {name}: end servers on 127.0.0.1")
 
     def _reserve(self, port: int) -> bool:
         if sys.platform != "linux":
@@ -70,9 +70,9 @@ class PortReservations:
 
 
 def is_free(port: int) -> bool:
-    """Return whether a server could listen there now."""
+    """Return whether a server could listen on this port now."""
     with socket.socket() as probe:
-        # As servers do: connections of the last server in TIME_WAIT don't count.
+        # Servers set it too: connections in TIME_WAIT don't block the port.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((HOST, port))

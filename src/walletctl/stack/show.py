@@ -1,4 +1,4 @@
-"""How a stack looks on a terminal, and in the log of a detached one."""
+"""Shows a stack on a terminal, and in the log of a detached one."""
 
 import time
 from contextlib import AbstractContextManager
@@ -14,7 +14,7 @@ from walletctl.stack.state import StackState, Status
 
 
 class Progress(AbstractContextManager["Progress"]):
-    """Prints a line for each change on standard error, with a spinner on a terminal until `done`."""
+    """Prints a line on standard error for each change; on a terminal, with a spinner until `done`."""
 
     def __init__(self, title: str) -> None:
         self._title = title
@@ -37,13 +37,13 @@ class Progress(AbstractContextManager["Progress"]):
         self.done()
 
     def done(self) -> None:
-        """Note that all is ready: from now on the lines carry the time of day."""
+        """End the start: from now on, lines begin with the time of day."""
         self._starting = False
         if self._spinner:
             self._spinner.stop()
 
     def changed(self, name: str, status: Status, detail: str = "") -> None:
-        """Show a process's new status, if it is worth a line."""
+        """Print a process's new status if it is ready, or if there are details."""
         before, self._known[name] = self._known.get(name), status
         if detail or (status is Status.READY and before is not Status.READY):
             err.print(f"{self._when()}  {name:<20} {escape(detail) or status}", highlight=False, soft_wrap=True)
@@ -51,7 +51,7 @@ class Progress(AbstractContextManager["Progress"]):
             self._spinner.update(f"{self._title} {', '.join(self._pending())}")
 
     def seen(self, state: StackState) -> None:
-        """Show what has changed since the last look at a stack that another process runs."""
+        """Print the changes since the last call, of a stack that another process runs."""
         for process in state.processes:
             if self._known.get(process.name) is not process.state:
                 self.changed(process.name, process.state)
@@ -66,13 +66,13 @@ class Progress(AbstractContextManager["Progress"]):
 
 
 def print_status(state: StackState) -> None:
-    """Print the table of the processes."""
+    """Print a table of the processes."""
     rows = [(process.name, process.state, process.pid, process.restarts, process.url) for process in state.processes]
-    print_table("Local stack", ("process", "state", "pid", "restarts", "where"), rows)
+    print_table("Local stack", ("process", "state", "pid", "restarts", "address"), rows)
 
 
 def print_next_steps(data_dir: Path, *, detached: bool) -> None:
-    """Say what to do with a stack that is ready."""
+    """Print how to use and how to stop a stack that is ready."""
     named = option(data_dir)
     stop = f"walletctl stack down {named}" if detached else "Ctrl-C"
     lines = [

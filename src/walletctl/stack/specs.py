@@ -1,4 +1,4 @@
-"""Which processes a stack has, with what settings: a pure function of the options and the ports."""
+"""The processes of a stack, with their settings: a pure function of the options and the ports."""
 
 import sys
 from collections.abc import Callable, Mapping
@@ -17,21 +17,21 @@ REPLICAS_MAX = 64
 PORT_NAMES = ("postgres", "kafka", "kafka-controller", "wallet-api", "history-api")
 
 STOP_ORDER = ("wallet-api", "history-api"), ("outbox-relay",), ("history-consumer",), ("kafka",), ("postgres",)
-"""Roles, group by group: what takes requests first, what others need last."""
+"""Groups of roles: those that take requests stop first, those that other processes need stop last."""
 
 
 @dataclass(frozen=True)
 class StackOptions:
-    """What `stack up` was asked for.
+    """The options of `stack up`.
 
     Attributes:
-        data_dir: where data, logs and state are kept; names the stack.
-        relays: how many outbox relays.
-        consumers: how many history consumers.
-        api_workers: worker processes of wallet-api.
-        ephemeral: delete the data before the start and after the stop.
-        postgres_settings: postgresql.conf settings on top of the usual ones.
-        env: environment of the four services on top of the stack's.
+        data_dir: the directory of data, logs and state; it identifies the stack.
+        relays: the number of outbox relays.
+        consumers: the number of history consumers.
+        api_workers: the number of wallet-api's worker processes.
+        ephemeral: delete the data before the start and after the end.
+        postgres_settings: postgresql.conf settings on top of the stack's.
+        env: variables of the four services on top of the stack's.
     """
 
     data_dir: Path
@@ -48,12 +48,12 @@ class ProcessSpec:
     """One process to keep running.
 
     Attributes:
-        role: what it does: `outbox-relay` for `outbox-relay-1` and its like.
+        role: its kind: `outbox-relay` for `outbox-relay-1` and so on.
         name: unique in the stack.
-        launch: returns how to start it, asked anew at every start.
+        launch: returns how to start it; called at every start.
         probe: tells when it is ready.
-        url: where it answers.
-        stop_signal: what asks it to stop.
+        url: the address at which it answers.
+        stop_signal: the signal that asks it to stop.
     """
 
     role: str
@@ -65,17 +65,17 @@ class ProcessSpec:
 
 
 def port_names(options: StackOptions) -> list[str]:
-    """Return the names of all the ports that the stack listens on."""
+    """Return the names of all ports of the stack."""
     return [*PORT_NAMES, *_replicas("outbox-relay", options.relays), *_consumers(options)]
 
 
 def log_file(data_dir: Path, name: str) -> Path:
-    """Return where the process of that name writes its log."""
+    """Return the log of the process with this name."""
     return data_dir / "logs" / f"{name}.log"
 
 
 def shared_environment(ports: Mapping[str, int]) -> dict[str, str]:
-    """Return what the services and the migrations are given: the caller's settings, and where the servers are."""
+    """Return the variables of the services and migrations: the caller's settings and the servers' addresses."""
     database_url = f"postgresql://postgres@{HOST}:{ports['postgres']}/wallet"
     return {
         **service_environment(),
@@ -87,7 +87,7 @@ def shared_environment(ports: Mapping[str, int]) -> dict[str, str]:
 
 
 def client_environment(ports: Mapping[str, int]) -> dict[str, str]:
-    """Return what `stack env` prints: where a client of the stack finds everything."""
+    """Return the variables that `stack env` prints: the addresses for a client of the stack."""
     servers = shared_environment(ports)
     return {
         "WALLET_API_URL": f"http://{HOST}:{ports['wallet-api']}",
@@ -98,12 +98,12 @@ def client_environment(ports: Mapping[str, int]) -> dict[str, str]:
 
 
 def walletctl(*arguments: str) -> list[str]:
-    """Return the command that runs this very walletctl; what lies in the working directory isn't imported."""
+    """Return the command that runs this very walletctl. It imports nothing from the working directory."""
     return [sys.executable, "-P", "-m", "walletctl", *arguments]
 
 
 def process_specs(options: StackOptions, ports: Mapping[str, int]) -> list[ProcessSpec]:
-    """Return the services of the stack, in the order of their start."""
+    """Return the services of the stack, in the order in which they start."""
 
     def service(role: str, name: str, arguments: str, **own: str) -> ProcessSpec:
         url = f"http://{HOST}:{ports[name]}"

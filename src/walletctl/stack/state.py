@@ -1,4 +1,4 @@
-"""What a stack writes down for the other commands: `stack.json`, and the lock that only one supervisor holds."""
+"""The state of a stack for other commands: `stack.json`, and the lock that one supervisor holds."""
 
 import fcntl
 import os
@@ -19,12 +19,12 @@ LOCK_SECONDS_MAX = 0.5
 
 
 class Status(StrEnum):
-    """Where a process is in its life."""
+    """The status of a process."""
 
     STARTING = "starting"
     READY = "ready"
     UNREADY = "unready"
-    """It was ready, and says now that it isn't, or says nothing."""
+    """It was ready, and is not ready now, or doesn't answer."""
     RESTARTING = "restarting"
     STOPPED = "stopped"
 
@@ -34,11 +34,11 @@ class ProcessState(BaseModel):
 
     Attributes:
         name: such as `outbox-relay-1`.
-        pid: None while there is no process.
-        created: when the process began, Unix time in seconds: with the pid it names one process for ever.
+        pid: None while the process doesn't run.
+        created: when the process was created, in Unix time. With the pid it identifies one process for ever.
         state: see `Status`.
-        restarts: how often it was started again since the stack's start.
-        url: where it answers, if anywhere.
+        restarts: how often it was restarted since the stack's start.
+        url: the address at which it answers, if it has one.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -51,13 +51,13 @@ class ProcessState(BaseModel):
     url: str | None = None
 
     def public(self) -> dict[str, str | int | None]:
-        """Return what `stack status --json` shows of it."""
+        """Return the fields that `stack status --json` shows."""
         shown = self.model_dump(mode="json", exclude={"created"})
         return {key: value for key, value in shown.items() if key != "url" or value is not None}
 
 
 class StackState(BaseModel):
-    """The whole stack, as last written by its supervisor: which processes run, and whether they became ready."""
+    """The state of a stack, as its supervisor last wrote it."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -69,15 +69,15 @@ class StackState(BaseModel):
 
     @property
     def ready(self) -> bool:
-        """Whether every process is."""
+        """Whether every process is ready."""
         return bool(self.processes) and all(process.state is Status.READY for process in self.processes)
 
 
 def read_state(data_dir: Path) -> StackState | None:
-    """Return what the last supervisor wrote, None if there was none.
+    """Return the state that the last supervisor wrote, None if there is none.
 
     Raises:
-        StackError: the file isn't one that this program wrote.
+        StackError: the file can't be read, or this program didn't write it.
     """
     file = data_dir / STATE_FILE
     try:
@@ -86,11 +86,11 @@ def read_state(data_dir: Path) -> StackState | None:
         return None
     except (ValidationError, OSError) as error:
         reason = str(error).splitlines()[0]
-        raise StackError(f"{file} can't be read: {reason}") from error
+        raise StackError(f"{file} can't be read: {reason}. Name another --data-dir") from error
 
 
 def write_state(data_dir: Path, state: StackState) -> None:
-    """Replace the state file in one step."""
+    """Replace the state file atomically."""
     with tempfile.NamedTemporaryFile("w", dir=data_dir, prefix=f"{STATE_FILE}.", delete=False) as file:
         file.write(state.model_dump_json(indent=2))
     os.replace(file.name, data_dir / STATE_FILE)  # noqa: PTH105 - `file.name` is a string
@@ -98,13 +98,13 @@ def write_state(data_dir: Path, state: StackState) -> None:
 
 @contextmanager
 def stack_lock(data_dir: Path) -> Iterator[None]:
-    """Hold the data directory's lock; the kernel lets go of it when the process ends, however it ends.
+    """Hold the data directory's lock. The kernel releases it when the process ends, even if it is killed.
 
     Raises:
         AlreadyRunningError: another process holds it.
     """
     data_dir.mkdir(parents=True, exist_ok=True)
-    # `lock_holder` looks by locking for an instant: hence a second try.
+    # Retried, because `lock_holder` takes the lock for an instant.
     again = Retrying(
         retry=retry_if_exception_type(AlreadyRunningError),
         stop=stop_after_delay(LOCK_SECONDS_MAX),
@@ -125,7 +125,7 @@ def _lock(data_dir: Path) -> int:
     descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # An ephemeral stack deletes the file while it holds it: the lock must be the one others see.
+        # An ephemeral stack deletes the file while it holds the lock: the lock must be on the present file.
         if os.stat(file).st_ino != os.fstat(descriptor).st_ino:  # noqa: PTH116 - beside fstat
             raise FileNotFoundError(file)
     except (BlockingIOError, FileNotFoundError) as error:
@@ -138,7 +138,7 @@ def _lock(data_dir: Path) -> int:
 
 
 def lock_holder(data_dir: Path) -> int | None:
-    """Return the pid of the supervisor that holds the data directory, None if none does."""
+    """Return the pid of the supervisor that holds the data directory's lock, None if it is free."""
     try:
         descriptor = os.open(data_dir / LOCK_FILE, os.O_RDONLY)
     except FileNotFoundError:

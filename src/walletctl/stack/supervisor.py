@@ -1,4 +1,4 @@
-"""The supervisor: starts the servers, migrates, starts the services, keeps all running, stops in order."""
+"""The supervisor: starts the servers, migrates, starts the services, keeps them running, stops them in order."""
 
 import asyncio
 import importlib.util
@@ -50,15 +50,15 @@ Services = Callable[[StackOptions, Mapping[str, int]], list[ProcessSpec]]
 
 
 class Supervisor:
-    """Runs one stack whose data directory it has to itself.
+    """Runs one stack, whose data directory it has locked.
 
     Args:
-        options: what to run.
-        ports: where each listens, by the names of `port_names`.
-        report: told of every change of a process.
+        options: those of `stack up`.
+        ports: the port of each name of `port_names`.
+        report: called at every change of a process.
         services: returns the services to run.
-        migrate: the command that runs to its end when PostgreSQL is ready.
-        hurry: once set, what is being stopped is killed.
+        migrate: the command that migrates the database when PostgreSQL is ready.
+        force: set to kill the processes that are being stopped.
     """
 
     def __init__(
@@ -68,11 +68,11 @@ class Supervisor:
         report: Report,
         services: Services,
         migrate: Sequence[str],
-        hurry: asyncio.Event,
+        force: asyncio.Event,
     ) -> None:
         self.options = options
         self.ports = dict(ports)
-        self._hurry = hurry
+        self._force = force
         self._report = report
         self._migrate_command = migrate
         directory = options.data_dir
@@ -88,12 +88,12 @@ class Supervisor:
 
     @property
     def environment(self) -> dict[str, str]:
-        """Where clients find everything: WALLET_API_URL, HISTORY_API_URL, DATABASE_URL, KAFKA_BOOTSTRAP_SERVERS."""
+        """The addresses for clients: WALLET_API_URL, HISTORY_API_URL, DATABASE_URL, KAFKA_BOOTSTRAP_SERVERS."""
         return client_environment(self.ports)
 
     @property
     def state(self) -> StackState:
-        """What all the processes are doing now."""
+        """The present state of all processes."""
         return StackState(
             supervisor_pid=os.getpid(),
             ephemeral=self.options.ephemeral,
@@ -103,10 +103,10 @@ class Supervisor:
         )
 
     async def start(self) -> None:
-        """Start everything and wait until all is ready.
+        """Start all processes and wait until they are ready.
 
         Raises:
-            StackError: something isn't in time, or keeps ending.
+            StackError: a process isn't ready in time, or keeps ending.
         """
         self._write()
         self._bounding_logs = asyncio.create_task(self._bound_logs())
@@ -114,20 +114,20 @@ class Supervisor:
         services = [process for process in self._processes if process.spec.role not in ("postgres", "kafka")]
         await _together(*(process.start(READY_SECONDS_MAX) for process in services))
 
-    async def watch(self) -> None:
-        """Wait for ever; the processes are kept running meanwhile.
+    async def wait(self) -> None:
+        """Keep the processes running, for ever.
 
         Raises:
-            Exception: the supervisor itself is at fault.
+            Exception: a defect of the supervisor.
         """
         beside = [] if self._bounding_logs is None else [self._bounding_logs]
-        await asyncio.gather(*(process.watch() for process in self._processes), *beside)
+        await asyncio.gather(*(process.wait() for process in self._processes), *beside)
 
     async def stop(self) -> None:
-        """Stop everything, those that depend on others first."""
+        """Stop all processes in the order of `STOP_ORDER`."""
         for roles in STOP_ORDER:
             group = [process for process in self._processes if process.spec.role in roles]
-            await asyncio.gather(*(process.stop(GRACE_SECONDS, self._hurry) for process in group))
+            await asyncio.gather(*(process.stop(GRACE_SECONDS, self._force) for process in group))
         if self._bounding_logs is not None:
             self._bounding_logs.cancel()
             await asyncio.gather(self._bounding_logs, return_exceptions=True)
@@ -198,22 +198,22 @@ async def running_stack(
     report: Report | None = None,
     services: Services = process_specs,
     migrate: Sequence[str] | None = None,
-    hurry: asyncio.Event | None = None,
+    force: asyncio.Event | None = None,
 ) -> AsyncIterator[Supervisor]:
-    """Run a stack for as long as the block: ready when it begins, stopped when it ends.
+    """Run a stack for the duration of the block: ready when it begins, stopped when it ends.
 
     Args:
-        options: what to run, and where.
-        report: told of every change of a process.
-        services: returns the services; others than the real ones in tests.
-        migrate: the command that migrates, `walletctl db migrate` if None.
-        hurry: set it while the stack stops to have it killed.
+        options: those of `stack up`.
+        report: called at every change of a process.
+        services: returns the services to run; tests give others.
+        migrate: the command that migrates the database, `walletctl db migrate` if None.
+        force: set while the stack stops, to kill its processes.
 
     Yields:
-        The supervisor: its `environment` says where everything is.
+        The supervisor, whose `environment` has the addresses.
 
     Raises:
-        StackError: the stack can't be had; says why in one line.
+        StackError: the stack can't start; the message says why in one line.
     """
     require_packages()
     directory = options.data_dir
@@ -225,7 +225,7 @@ async def running_stack(
             data.delete_servers_data(directory)
         ports = reservations.choose(port_names(options), last.ports if last else {})
         command = migrate or walletctl("db", "migrate")
-        supervisor = Supervisor(options, ports, report or _silent, services, command, hurry or asyncio.Event())
+        supervisor = Supervisor(options, ports, report or _silent, services, command, force or asyncio.Event())
         try:
             await supervisor.start()
             yield supervisor
@@ -239,7 +239,7 @@ def require_packages() -> None:
     """Check that the extra `local` is installed.
 
     Raises:
-        MissingPackageError: names the first package that isn't.
+        MissingPackageError: a package is missing.
     """
     for module, package in LOCAL_PACKAGES.items():
         if importlib.util.find_spec(module) is None:
@@ -247,11 +247,11 @@ def require_packages() -> None:
 
 
 def _silent(_name: str, _status: Status, _detail: str) -> None:
-    """Report nothing."""
+    """Ignore a report."""
 
 
 async def _together(*work: Coroutine[Any, Any, None]) -> None:
-    """Do all at once; the first that fails ends the others and is raised alone."""
+    """Run all concurrently. The first failure cancels the others and is raised alone."""
     try:
         async with asyncio.TaskGroup() as group:
             for one in work:
@@ -261,7 +261,7 @@ async def _together(*work: Coroutine[Any, Any, None]) -> None:
 
 
 async def _ended(process: Process, timeout_seconds: float) -> int:
-    """Wait for a process to end and return its exit code; kill it when the wait is cancelled or too long."""
+    """Wait for a process's end and return its exit code; kill it if the wait is cancelled or takes too long."""
     try:
         async with asyncio.timeout(timeout_seconds):
             return await process.wait()

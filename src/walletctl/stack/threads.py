@@ -1,4 +1,4 @@
-"""Blocking work beside the event loop that nobody has to wait for when the program is told to stop."""
+"""Blocking work in daemon threads, which don't delay the end of the program."""
 
 import asyncio
 import threading
@@ -12,10 +12,10 @@ T = TypeVar("T")
 
 
 async def in_daemon_thread(work: Callable[[], T]) -> T:
-    """Run `work` in a thread and return its result.
+    """Run `work` in a daemon thread and return its result.
 
-    A caller who is cancelled waits for short work to end. It isn't held up, as with `asyncio.to_thread`, by a
-    thread that waits, say, for a download: that ends with the process, and its child with the thread.
+    A cancelled caller waits 5 seconds for the work to end. After that the thread ends with the process, and the
+    thread's child process with it. With `asyncio.to_thread` the process would wait for the end of a download.
     """
     loop = asyncio.get_running_loop()
     settled: asyncio.Future[Callable[[], T]] = loop.create_future()
@@ -26,7 +26,7 @@ async def in_daemon_thread(work: Callable[[], T]) -> T:
 
     def run() -> None:
         outcome = _outcome(work)
-        # The loop may have ended meanwhile: then nobody waits.
+        # The loop may have ended: then no caller waits.
         with suppress(RuntimeError):
             loop.call_soon_threadsafe(settle, outcome)
 
@@ -40,7 +40,7 @@ async def in_daemon_thread(work: Callable[[], T]) -> T:
 
 
 def _outcome(work: Callable[[], T]) -> Callable[[], T]:
-    """Do the work; return what gives its result, or raises its error, to the one who waits."""
+    """Do the work; return a function that returns its result or raises its error."""
     try:
         value = work()
     except Exception as error:  # noqa: BLE001 - raised again where it is awaited

@@ -175,7 +175,7 @@ async def test_what_is_not_in_the_right_state_is_refused_and_leaves_no_audit(pip
     await drain(pipeline.new_relay())
     with pytest.raises(RowStateError, match="not pending"):
         await parking.park(pipeline.engine, row["id"], "no")
-    with pytest.raises(RowStateError, match="no outbox row"):
+    with pytest.raises(RowStateError, match="doesn't exist"):
         await parking.park(pipeline.engine, 4711, "no")
     assert await audits(pipeline.engine) == []
 

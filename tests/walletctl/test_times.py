@@ -12,7 +12,7 @@ from sqlalchemy import text
 
 from support.outboxes import Outbox
 from walletctl.console import Exit
-from walletctl.moments import moment
+from walletctl.times import parse_time
 
 
 @pytest.mark.parametrize(
@@ -28,18 +28,18 @@ from walletctl.moments import moment
         ("9999-12-31T23:59:59.999999", datetime(9999, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC)),
     ],
 )
-def test_a_moment_keeps_its_offset_and_is_utc_without_one(said: str, meant: datetime) -> None:
-    assert moment(said) == meant
-    assert moment(said).tzinfo is UTC
+def test_a_time_keeps_its_offset_and_is_utc_without_one(said: str, meant: datetime) -> None:
+    assert parse_time(said) == meant
+    assert parse_time(said).tzinfo is UTC
 
 
 @pytest.mark.parametrize(
     "said",
     ["", "yesterday", "2026-13-01", "2026-11-25T25:00", "0001-01-01T00:00+01:00", "9999-12-31T23:00-02:00", "1e9"],
 )
-def test_what_is_no_moment_is_refused_with_its_name(said: str) -> None:
+def test_what_is_no_time_is_refused_with_its_name(said: str) -> None:
     with pytest.raises(typer.BadParameter, match=re.escape(repr(said))):
-        moment(said)
+        parse_time(said)
 
 
 @pytest.mark.parametrize("command", [["list"], ["replay", "--dry-run"]], ids=" ".join)
