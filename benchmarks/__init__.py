@@ -1,1 +1,1 @@
-"""`make bench`: this system beside its peers, measured in one run. docs/performance.md says how and why."""
+"""`make bench`: measures this system and its peers in one run. docs/performance.md says how and why."""

@@ -29,23 +29,29 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions
     "  ·  WALLET_API_WORKERS=1 RELAY_TASKS=4 python -m benchmarks --size quick"
 )
 def bench(
-    size: Annotated[str, typer.Option(help=f"How much of everything: {', '.join(PLANS)}.")] = "normal",
+    size: Annotated[str, typer.Option(help=f"The size of the run: {', '.join(PLANS)}.")] = "normal",
     only: Annotated[
-        list[str] | None, typer.Option(help=f"Measure this alone; may be repeated: {', '.join(MEASURES)}.")
+        list[str] | None, typer.Option(help=f"Run only this measure; may be repeated: {', '.join(MEASURES)}.")
     ] = None,
     api_processes: Annotated[
-        int, typer.Option(envvar="WALLET_API_WORKERS", help="Processes of our API, and of the ORM app.", min=1, max=64)
+        int,
+        typer.Option(
+            envvar="WALLET_API_WORKERS", help="The number of processes of our API, and of the ORM app.", min=1, max=64
+        ),
     ] = 2,
-    keep: Annotated[bool, typer.Option("--keep", help="Leave the servers' data and logs, and say where.")] = False,
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Keep the servers' data and logs, and print their directory.")
+    ] = False,
     file: Annotated[
-        Path, typer.Option("--results", help="Where the results are kept, as JSON; table and plots beside it.")
+        Path,
+        typer.Option("--results", help="The file of the results, as JSON; the table and plots are written beside it."),
     ] = RESULTS / "latest.json",
     as_json: JsonOption = False,
 ) -> None:
-    """Measure this system beside its peers, on servers of its own, and hold it against the targets.
+    """Measure this system and its peers on temporary servers, and compare the results with the targets.
 
-    Variables of your environment, such as RELAY_BATCH_ROWS, reach the processes that are measured. Lines that are
-    not measured now stay as they are in the results. Exit 1 if a target was missed or a measure failed.
+    The measured processes inherit your environment's variables, such as RELAY_BATCH_ROWS. Lines that this run doesn't
+    measure stay in the results. Exit 1 if a target was missed or a measure failed.
     """
     plan, chosen = _plan(size), _chosen(only)
     try:
@@ -60,7 +66,7 @@ def bench(
         print_json(found)
     else:
         columns = ("what", "ours", "peer", "ratio", "target", "")
-        print_table("Measured", columns, map(results.short_cells, found["lines"]))
+        print_table("Results", columns, map(results.short_cells, found["lines"]))
     for name, reason in found["failures"].items():
         print_error(f"{name}: {reason}")
     if found["failures"] or not all(line["met"] for line in found["lines"]):
@@ -81,7 +87,7 @@ def _chosen(only: list[str] | None) -> list[str]:
 
 
 def _measure(servers: lab.Lab, plan: Plan, chosen: list[str], file: Path, run: Mapping[str, Any]) -> None:
-    """Run the measures, keeping the results of each as soon as it is done, or why it failed."""
+    """Run the measures; write the results, or the failure, of each as soon as it ends."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as progress:
         task = progress.add_task("", total=len(chosen))
@@ -90,15 +96,17 @@ def _measure(servers: lab.Lab, plan: Plan, chosen: list[str], file: Path, run: M
             findings, failure, started = Findings(), None, time.monotonic()
             try:
                 MEASURES[name](servers, plan, findings)
-            except Exception as error:  # noqa: BLE001 - one measure's failure is told, and the others still run
+            except Exception as error:  # noqa: BLE001 - a failure is reported, and the other measures run
                 failure = f"{type(error).__name__}: {error}"
             found = results.merged(results.read(file), name, findings, run, failure)
             results.write(file, found)
             plots.draw(found["plots"], file.parent)
-            said = [f"{line['name']} {' / '.join(results.cells(line)[1:4])}" for line in findings.lines.values()]
-            told = "; ".join([*said, *filter(None, [failure])])
+            shown = [f"{line['name']} {' / '.join(results.cells(line)[1:4])}" for line in findings.lines.values()]
+            summary = "; ".join([*shown, *filter(None, [failure])])
             seconds = time.monotonic() - started
-            progress.console.print(f"{name} ({seconds:.0f} s): {told}", highlight=False, markup=False, soft_wrap=True)
+            progress.console.print(
+                f"{name} ({seconds:.0f} s): {summary}", highlight=False, markup=False, soft_wrap=True
+            )
             progress.advance(task)
 
 
@@ -116,7 +124,7 @@ def _directory(*, keep: bool) -> Iterator[Path]:
 
 
 def _about(servers: lab.Lab, plan: Plan) -> dict[str, Any]:
-    """Return what is to be known of a run."""
+    """Return a run's conditions."""
     settings = dict(tuple(row) for row in queries.fetch(servers.postgres_url, queries.SETTINGS))
     return {
         "started_at": f"{datetime.now(UTC):%F %T} UTC",

@@ -1,4 +1,4 @@
-"""The servers of a run, and places on them: a database and a topic of its own for each measurement."""
+"""The servers of a run. Each measurement has its own place on them: a database and a topic."""
 
 import asyncio
 import os
@@ -26,7 +26,7 @@ from walletctl.stack.specs import walletctl
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 
-# What every promise rests on is on; the rest lets the benchmark look without disturbing.
+# The first three keep commits durable; the others let the benchmark measure without disturbing.
 POSTGRES_SETTINGS: Final = {
     "fsync": "on",
     "synchronous_commit": "on",
@@ -35,7 +35,7 @@ POSTGRES_SETTINGS: Final = {
     "shared_preload_libraries": "pg_stat_statements",
     "pg_stat_statements.track": "none",
 }
-# The broker stamps records when it appends them: when an event was in Kafka is nobody's claim.
+# The broker's own timestamps tell when an event was in Kafka.
 TOPIC_CONFIG: Final = {"retention.ms": "-1", "message.timestamp.type": "LogAppendTime"}
 
 COMMANDS: Final = {
@@ -48,7 +48,7 @@ _PORTS: Final = ("WALLET_API_PORT", "HISTORY_API_PORT", "RELAY_OPS_PORT", "CONSU
 
 @dataclass(frozen=True)
 class Service:
-    """A process under test: its pid and where it answers."""
+    """A process under test, by its pid and its address."""
 
     pid: int
     url: str
@@ -59,10 +59,10 @@ class Lab:
     """The servers of one run.
 
     Attributes:
-        directory: where data and logs are.
-        postgres_url: the maintenance database.
+        directory: the directory of data and logs.
+        postgres_url: the URL of the maintenance database.
         kafka_servers: `bootstrap.servers`.
-        api_processes: of our API, and of the peer's.
+        api_processes: the number of processes of our API, and of the peer's.
     """
 
     directory: Path
@@ -74,7 +74,7 @@ class Lab:
     _templates: dict[tuple[int, int], str] = field(default_factory=dict)
 
     def template(self, wallets: int, rounds: int = 0) -> str:
-        """Return the name of a database with so many wallets and so many transfers of each, all pending."""
+        """Return the name of a database with so many wallets, each with so many transfers, all pending."""
         key = (wallets, rounds)
         if key not in self._templates:
             self._templates[key] = f"wallets_{wallets}_{rounds}"
@@ -99,9 +99,9 @@ class Lab:
 
     @contextmanager
     def place(self, template: str) -> Iterator[Place]:
-        """A fresh copy of a template and a fresh topic; the copy goes with the block.
+        """A fresh copy of a template, and a fresh topic; the copy exists during the block.
 
-        Copied by files: that is quick, and begins with a checkpoint, so that none comes soon.
+        FILE_COPY is fast. It begins with a checkpoint, so that none disturbs the measurement soon.
         """
         name = f"place_{next(self._numbers)}"
         queries.run(self.postgres_url, f'CREATE DATABASE "{name}" TEMPLATE "{template}" STRATEGY FILE_COPY')
@@ -113,7 +113,7 @@ class Lab:
 
     @contextmanager
     def service(self, place: Place, role: str, **environment: str) -> Iterator[Service]:
-        """Run a process of ours on the place until the block ends; it is ready when the block begins."""
+        """Run one of our services on the place during the block; it is ready when the block begins."""
         own = {"WALLET_API_WORKERS": str(self.api_processes), **place.environment, **environment}
         with self.process(role, walletctl(*COMMANDS[role]), own) as service:
             yield service
@@ -122,7 +122,7 @@ class Lab:
     def process(
         self, name: str, command: Sequence[str], environment: Mapping[str, str], probe: Probe | None = None
     ) -> Iterator[Service]:
-        """Run a process that listens on `$PORT`, and answers `/ready` unless there is another probe."""
+        """Run a process that listens on `$PORT`; it answers `/ready`, unless another probe is given."""
         number = f"{name}-{next(self._numbers)}"
         port = str(self.ports.choose([number], {})[number])
         url = f"http://{HOST}:{port}"
@@ -137,13 +137,13 @@ class Lab:
 
 
 def _python_path() -> str:
-    """Where the services find this tree's packages, and the peers."""
+    """Return the PYTHONPATH with which services find this tree's packages, and the peers."""
     return os.pathsep.join([str(ROOT / "src"), str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
 
 
 @contextmanager
 def opened(directory: Path, api_processes: int) -> Iterator[Lab]:
-    """Start PostgreSQL and Kafka with their data in the directory; they end with the block."""
+    """Run PostgreSQL and Kafka, with their data in the directory, during the block."""
     reservations = PortReservations()
     try:
         with (

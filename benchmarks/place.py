@@ -1,4 +1,4 @@
-"""Where one measurement takes place: a database and a topic of its own."""
+"""The place of one measurement: its database and its topic."""
 
 import os
 import subprocess
@@ -24,7 +24,7 @@ READ_SECONDS_MAX: Final = 20.0
 
 
 class PromiseBrokenError(Exception):
-    """What was measured isn't what was promised: the figures are worth nothing."""
+    """The measured system broke a promise: the figures are invalid."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Place:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What tells a service of ours to work here."""
+        """The environment of a service that works on this place."""
         return {
             "DATABASE_URL": self.url,
             "HISTORY_DATABASE_URL": self.url,
@@ -50,20 +50,20 @@ class Place:
         return admin_client(self.kafka_servers)
 
     def drain(self) -> None:
-        """Wait until nothing is pending.
+        """Wait until no row is pending.
 
         Raises:
-            TimeoutError: something still is.
+            TimeoutError: rows are still pending.
         """
         self._wait(queries.PENDING, lambda pending: pending == 0)
 
     def catch_up(self) -> None:
-        """Wait until all of the topic is applied.
+        """Wait until every record of the topic is applied.
 
         Raises:
-            TimeoutError: something still isn't.
+            TimeoutError: records are still not applied.
         """
-        # A request that nobody waits for any more may still bring another record meanwhile.
+        # A request whose client has gone may still add a record meanwhile.
         records = self.record_count()
         self._wait(queries.NEXT_OFFSETS, lambda position: position >= records)
 
@@ -71,7 +71,7 @@ class Place:
         """Wait until the topic has so many records.
 
         Raises:
-            TimeoutError: it hasn't got them.
+            TimeoutError: it has fewer.
         """
         deadline = time.monotonic() + WAIT_SECONDS_MAX
         while (found := self.record_count()) < records:
@@ -80,7 +80,7 @@ class Place:
             time.sleep(PAUSE_SECONDS)
 
     def _wait(self, query: str, is_over: Callable[[int], bool]) -> None:
-        queries.watch(
+        queries.poll(
             self.url,
             query,
             is_over,
@@ -89,7 +89,7 @@ class Place:
         )
 
     def verify(self) -> None:
-        """Prove that nothing of what happened here broke a promise.
+        """Check with `walletctl verify` that no promise was broken.
 
         Raises:
             PromiseBrokenError: `walletctl verify` found a difference.
@@ -101,22 +101,22 @@ class Place:
         if not report.get("ok"):
             raise PromiseBrokenError(str(report.get("differences") or done.stderr.decode()[-2000:]))
 
-    # A topic that was just made has no leaders yet.
+    # A new topic has no leaders yet.
     @retry(retry=retry_if_exception_type(KafkaException), stop=stop_after_delay(10), wait=wait_fixed(0.1), reraise=True)
     def record_count(self) -> int:
-        """Return how many records the topic has."""
+        """Return the number of the topic's records."""
         latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
         asked = {TopicPartition(self.topic, number): latest for number in range(PARTITIONS)}
         return sum(future.result().offset for future in self._admin.list_offsets(asked).values())
 
     def records(self) -> Iterator[tuple[float, bytes]]:
-        """Yield every record: when the broker appended it, in seconds, and its value.
+        """Yield each record's append time, in seconds, and its value.
 
-        The broker's clock has whole milliseconds: half of one is added, for what was cut off on the average.
+        The broker's timestamps are cut to whole milliseconds: the average of what is cut off, half of one, is added.
 
         Raises:
             KafkaException: the broker failed.
-            TimeoutError: it doesn't answer.
+            TimeoutError: the broker didn't answer.
         """
         left = self.record_count()
         consumer = Consumer({"bootstrap.servers": self.kafka_servers, "group.id": "bench", "enable.auto.commit": False})

@@ -1,13 +1,13 @@
-"""How much of everything a run does."""
+"""The sizes of a run."""
 
 from dataclasses import dataclass
 from typing import Final
 
 WALLETS: Final = 10_000
-"""Wallets that a load is spread over."""
+"""The number of wallets over which a load is spread."""
 
 BALANCE_MINOR: Final = 100_000_000
-"""What each wallet has at first: more than any run moves out of one."""
+"""The first balance of each wallet: more than any run moves out of one."""
 
 
 @dataclass(frozen=True)
@@ -15,18 +15,18 @@ class Plan:
     """The size of a run.
 
     Attributes:
-        name: of the size.
+        name: the size's name.
         rounds: how often each load is measured.
-        load_seconds: one round of a load over HTTP or by pgbench.
-        warmup_seconds: the same load before the first round.
-        connections: measured once each, for the plot, beside the 64 and 128 of the targets.
+        load_seconds: the length of one round of a load over HTTP or by pgbench.
+        warmup_seconds: the length of the same load before the first round.
+        connections: numbers of connections that are measured once each, for the plot, beside the targets' 64 and 128.
         backlog_rounds: how often each backlog is drained.
-        drain_events: the backlog of a relay, and of a consumer.
-        paced_seconds: one round of a load at a fixed rate.
-        grown_wallets: wallets of the grown database, and events that are pending in it.
-        grown_rounds: transfers of each of them; each makes two ledger rows.
-        memory_requests: transfers over HTTP before the API's memory is judged.
-        memory_events: events before the relay's and the consumer's is.
+        drain_events: the backlog of a relay, and of a consumer, in events.
+        paced_seconds: the length of one round of a load at a fixed rate.
+        grown_wallets: the wallets of the grown database, and its pending events.
+        grown_rounds: transfers of each of these wallets; each transfer writes two ledger rows.
+        memory_requests: transfers over HTTP before the API's memory is measured.
+        memory_events: events before the relay's and the consumer's memory is measured.
     """
 
     name: str

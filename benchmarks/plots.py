@@ -1,4 +1,4 @@
-"""The plots, as SVG, made from the results' JSON alone."""
+"""Draws the plots, as SVG, from the results' JSON alone."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,7 @@ import leather
 
 Curves = Mapping[str, Sequence[Sequence[float]]]
 
-# By the name of the plot: title and x.
+# The title, and the name of the x axis, of each plot.
 TITLES: Final = {
     "throughput": ("Transfers a second over HTTP", "connections"),
     "drain": ("Events of a backlog that are in Kafka", "seconds since the first"),
@@ -39,7 +39,7 @@ def _lines(chart: Any, curves: Curves, x_name: str) -> None:
 
 
 def _latency(chart: Any, curves: Curves, x_name: str) -> None:
-    """Each nine further is as far on the x axis, each factor of ten as far on the y axis."""
+    """Draw latencies by percentile: the x axis counts nines (p90, p99, …), and the y axis is logarithmic."""
     for colour, (label, points) in zip(_COLOURS, curves.items(), strict=False):
         line = [(_nines(percent), math.log10(milliseconds)) for percent, milliseconds in points]
         chart.add_line(line, name=label, stroke_color=colour)

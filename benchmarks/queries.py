@@ -1,4 +1,4 @@
-"""The benchmark's SQL, and how it is run: one connection a call, away from what is measured."""
+"""The benchmark's SQL, and functions that run it, each with its own connection."""
 
 import asyncio
 import time
@@ -24,14 +24,14 @@ SETTINGS: Final = """
 
 NOW: Final = "SELECT clock_timestamp()"
 
-# When each transfer was committed. The ledger's row is never written again, so its xmin is the transfer's own.
+# The commit time of each transfer. A ledger row is never updated, so its xmin is the transfer's transaction.
 COMMITTED: Final = """
     SELECT transaction_id, created_at,
         extract(epoch FROM pg_xact_commit_timestamp(xmin))::float8 AS committed_at
     FROM wallet.wallet_transactions WHERE entry = 1 AND type = 'TRANSFER' AND created_at > $1
 """
 
-# Between the commits of the two transactions.
+# The seconds from the transfer's commit to the commit of its history rows.
 VISIBLE_SECONDS: Final = """
     SELECT extract(epoch FROM
         pg_xact_commit_timestamp(events.xmin) - pg_xact_commit_timestamp(entries.xmin)
@@ -41,9 +41,9 @@ VISIBLE_SECONDS: Final = """
     WHERE entries.type = 'TRANSFER' AND entries.created_at > $1
 """
 
-# A backlog for Debezium's slot, which sees only what is inserted after it was made: in transactions of a
-# thousand rows, that a decoder need not write to disk.
-SET_ASIDE: Final = "CREATE TABLE bench.backlog AS SELECT * FROM wallet.outbox ORDER BY id"
+# A backlog for Debezium's slot, which sees only rows that are inserted after the slot was created. Transactions of a
+# thousand rows are small enough for the decoder's memory.
+COPY_BACKLOG: Final = "CREATE TABLE bench.backlog AS SELECT * FROM wallet.outbox ORDER BY id"
 EMPTY_OUTBOX: Final = "TRUNCATE wallet.outbox"
 REFILL_OUTBOX: Final = """
 DO $$
@@ -58,7 +58,7 @@ BEGIN
 END $$
 """
 MAKE_SLOT: Final = "SELECT pg_create_logical_replication_slot($1::text, 'pgoutput')"
-# True as soon as there was no slot to drop any more.
+# True when there is no slot left to drop.
 DROP_SLOT: Final = """
     WITH dropped AS MATERIALIZED (
         SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = 'bench' AND NOT active
@@ -68,7 +68,7 @@ DROP_SLOT: Final = """
 SLOT_IS_ACTIVE: Final = "SELECT coalesce(bool_or(active), false) FROM pg_replication_slots WHERE slot_name = $1"
 MAKE_PUBLICATION: Final = "CREATE PUBLICATION bench FOR TABLE wallet.outbox"
 
-# The relay's reads of what is pending, whatever their statements are, and what they read.
+# The rows and the time of the relay's reads of pending rows, recognised without knowing its statements.
 TRACK_STATEMENTS: Final = """
 DO $$ BEGIN
     EXECUTE format('ALTER DATABASE %I SET pg_stat_statements.track = top', current_database());
@@ -91,7 +91,7 @@ async def _connected(url: str) -> AsyncIterator[asyncpg.Connection]:
 
 
 def run(url: str, *statements: str) -> None:
-    """Run statements, each in a transaction of its own unless it ends its own; no timeouts."""
+    """Run statements, each in its own transaction, unless the statement commits itself. Without timeouts."""
 
     async def go() -> None:
         async with _connected(url) as connection:
@@ -103,7 +103,7 @@ def run(url: str, *statements: str) -> None:
 
 @contextmanager
 def held(url: str, statement: str) -> Iterator[None]:
-    """Keep the locks of a statement until the block ends."""
+    """Hold the locks of a statement during the block."""
     with asyncio.Runner() as runner:
         connection = runner.run(asyncpg.connect(url))
         try:
@@ -135,10 +135,10 @@ async def fetch_value(url: str, query: str, *arguments: Any) -> Any:
         return await connection.fetchval(query, *arguments)
 
 
-def watch(
+def poll(
     url: str, query: str, is_over: Callable[[Any], bool], *, pause_seconds: float, timeout_seconds: float
 ) -> list[tuple[float, Any]]:
-    """Ask again and again until the value says that it is over; return when what was answered.
+    """Run the query repeatedly until `is_over` of its value; return each value with its time.
 
     Raises:
         TimeoutError: it isn't over in time.

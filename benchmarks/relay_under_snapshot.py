@@ -1,7 +1,7 @@
-"""Does the relay slow down while somebody holds an old snapshot, so that vacuum can remove nothing?
+"""Measures whether the relay slows down while a session holds an old snapshot, under which vacuum removes nothing.
 
-Holds a REPEATABLE READ reader open while events pass, in rounds: write a round's events, then time the relay
-draining them. Prints the rate of each round, and the ratio of the last rounds to the first.
+A REPEATABLE READ session stays open while events pass, in rounds: write a round's events, then time how long the relay
+drains them. Prints the rate of each round, and the ratio of the last rounds to the first.
 
     .venv/bin/python benchmarks/relay_under_snapshot.py --events 1000000
 """
@@ -42,7 +42,7 @@ WRITE = text("""
 
 
 async def drain(relays: list[Relay]) -> int:
-    """Run the relays side by side until nothing is pending; return how many rows left the queue."""
+    """Run the relays concurrently until no row is pending; return how many rows left the queue."""
 
     async def one(relay: Relay) -> int:
         total = 0
@@ -54,7 +54,7 @@ async def drain(relays: list[Relay]) -> int:
 
 
 async def rates(engine: AsyncEngine, relays: list[Relay], events: int, round_rows: int) -> list[float]:
-    """Return the relay's rate in each round, in events a second, with an old snapshot held open."""
+    """Return the relay's rate in each round, in events a second, while a session holds an old snapshot."""
     found = []
     async with engine.connect() as reader:
         await reader.execution_options(isolation_level="REPEATABLE READ")
@@ -79,7 +79,7 @@ async def run(url: str, servers: str, events: int, round_rows: int) -> float:
     await ensure_topic(admin_client(servers), settings.kafka_topic, settings.kafka_topic_partitions, {})
     batching = AdaptiveBatching(settings.relay_gather_seconds, settings.relay_batch_rows)
     relays = [Relay(settings, engine, Publisher(settings), Health(), batching) for _ in range(settings.relay_tasks)]
-    # Round one warms up: the producers' first record waits for a producer id.
+    # The first round warms up: a producer's first record waits for its producer id.
     found = (await rates(engine, relays, events + round_rows, round_rows))[1:]
     await engine.dispose()
     first, last = median(found[:ROUNDS_COMPARED]), median(found[-ROUNDS_COMPARED:])
@@ -88,7 +88,7 @@ async def run(url: str, servers: str, events: int, round_rows: int) -> float:
 
 
 def main() -> int:
-    """Run it on servers of its own; return 1 if the ratio falls short."""
+    """Run the benchmark on temporary servers; return 1 if the ratio is too low."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--events", type=int, default=1_000_000)
     parser.add_argument("--round-rows", type=int, default=50_000)

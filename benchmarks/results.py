@@ -1,4 +1,4 @@
-"""The results: lines that are held against targets, kept as JSON and shown as Markdown."""
+"""The results: lines, each compared with its target, as JSON and as Markdown."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,23 +20,23 @@ Curve = list[tuple[float, float]]
 
 @dataclass
 class Findings:
-    """What one measure found.
+    """The findings of one measure.
 
     Attributes:
-        lines: by the name of their target.
-        plots: by the name of the plot, curves by what they show.
+        lines: the lines, by the name of their target.
+        plots: the curves of each plot, by their label.
     """
 
     lines: dict[str, Json] = field(default_factory=dict)
     plots: dict[str, dict[str, Curve]] = field(default_factory=dict)
 
     def compare(self, name: str, ours: Sequence[float], peer: Sequence[float], note: str = "") -> None:
-        """Add a line of which the ratio to the peer is judged, each pair of samples taken side by side."""
+        """Add a line whose ratio to the peer is compared with the target; samples are paired."""
         found = ratios(ours, peer)
         self.lines[name] = _line(TARGETS[name], ours, peer, found, note)
 
     def judge(self, name: str, ours: Sequence[float], note: str = "") -> None:
-        """Add a line of which the value itself is judged."""
+        """Add a line whose value is compared with the target."""
         self.lines[name] = _line(TARGETS[name], ours, None, None, note)
 
     def curve(self, plot: str, label: str, points: Iterable[tuple[float, float]]) -> None:
@@ -71,14 +71,14 @@ def _line(
 def merged(
     before: Mapping[str, Any], measure: str, findings: Findings, run: Mapping[str, Any], failure: str | None = None
 ) -> Json:
-    """Return the results with new lines and curves in place of those of the same name.
+    """Return the results, in which new lines and curves replace those of the same name.
 
     Args:
-        before: the results so far, or nothing.
-        measure: that was made now.
-        findings: what it found.
-        run: what is to be known of this run; each line keeps that of its own.
-        failure: why the measure failed, if it did; it stays until the measure is made again.
+        before: the results so far, or an empty mapping.
+        measure: the name of the new measure.
+        findings: its findings.
+        run: this run's conditions; each line keeps those of its own run.
+        failure: why the measure failed, if it did; kept until the measure is run again.
     """
     new = {name: {**line, "run": dict(run)} for name, line in findings.lines.items()}
     lines = {line["name"]: line for line in before.get("lines", ())} | new
@@ -94,20 +94,20 @@ def merged(
 
 
 def read(file: Path) -> Json:
-    """Return the results of an earlier run, or nothing where there was none."""
+    """Return the results of an earlier run; empty if there is none."""
     found: Json = orjson.loads(file.read_bytes()) if file.exists() else {}
     return found
 
 
 def write(file: Path, results: Mapping[str, Any]) -> None:
-    """Keep the results as JSON, and beside it as Markdown."""
+    """Write the results as JSON, and as Markdown beside it."""
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_bytes(orjson.dumps(results, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
     file.with_suffix(".md").write_text(markdown(results))
 
 
 def markdown(results: Mapping[str, Any]) -> str:
-    """Return the table, and under it what failed, what the runs were, and what else is to be said of a line."""
+    """Return the table, followed by failures, the runs' conditions and the lines' notes."""
     head = ("what", "ours", "peer", "ratio (lowest to highest)", "target", "")
     rows = [head, tuple("---" for _ in head), *(cells(line) for line in results["lines"])]
     table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
@@ -119,7 +119,7 @@ def markdown(results: Mapping[str, Any]) -> str:
 
 
 def cells(line: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return a line as text: what, ours, the peer's, their ratio, the target, whether it is met."""
+    """Return a line as text: what is measured, ours, the peer's, the ratio, the target, and whether it is met."""
     unit = line["unit"]
     compared = line["ratio"] is not None
     ours = f"{figure(line['ours'])} {unit}"
@@ -137,7 +137,7 @@ def cells(line: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def short_cells(line: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return what `cells` does, for a terminal: the unit once, and no spread."""
+    """Return a line as `cells` does, shorter, for a terminal: the unit once, and no spread."""
     peer, ratio = ("-" if line[name] is None else figure(line[name]) for name in ("peer", "ratio"))
     bound = f"{'≥' if line['target_is'] == 'at least' else '≤'} {figure(line['target'])}"
     what = f"{line['what']} ({line['unit']})"
@@ -145,7 +145,7 @@ def short_cells(line: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def figure(value: float) -> str:
-    """Return the number with three figures at least, and thousands apart."""
+    """Return the number with at least three figures, and with separated thousands."""
     if abs(value) >= 100:  # noqa: PLR2004 - three figures
         return f"{value:,.0f}"
     return f"{value:.3g}"

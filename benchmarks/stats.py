@@ -1,22 +1,22 @@
-"""What is told of repeated measurements."""
+"""Statistics of repeated measurements."""
 
 from collections.abc import Sequence
 
 
 def ratios(ours: Sequence[float], peer: Sequence[float]) -> list[float]:
-    """Return the quotient of each pair: what was measured side by side is compared with one another.
+    """Return the quotient of each pair of samples, which were measured one after the other.
 
     Raises:
-        ValueError: not as many of one as of the other.
+        ValueError: the numbers of samples differ.
     """
     return [one / other for one, other in zip(ours, peer, strict=True)]
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
-    """Return the smallest value that at least `percent` of all don't exceed (nearest rank).
+    """Return the smallest value that at least `percent` of the values don't exceed (nearest rank).
 
     Raises:
-        ValueError: there are no values, or `percent` isn't in 0 to 100.
+        ValueError: there are no values, or `percent` isn't from 0 to 100.
     """
     if not values or not 0 <= percent <= 100:  # noqa: PLR2004 - percent
         raise ValueError("a percentile needs values, and a percent from 0 to 100")
@@ -26,5 +26,5 @@ def percentile(values: Sequence[float], percent: float) -> float:
 
 
 def spread(samples: Sequence[float]) -> tuple[float, float]:
-    """Return the lowest and the highest."""
+    """Return the lowest and the highest sample."""
     return min(samples), max(samples)

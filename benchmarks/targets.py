@@ -1,4 +1,4 @@
-"""What `make bench` measures and what must be reached, in the order of the report."""
+"""The lines of `make bench` and their targets, in the order of the report."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -9,11 +9,11 @@ class Target:
     """One line of the report.
 
     Attributes:
-        name: constant; the key in the JSON.
-        what: what is measured, and against which peer if there is one.
-        unit: of ours and the peer's.
-        bound: what the ratio, or the value where there is no peer, is held against.
-        at_least: whether more is better; else `bound` is the most that is allowed.
+        name: the line's key in the JSON; it never changes.
+        what: what is measured, and the peer, if there is one.
+        unit: the unit of our value and the peer's.
+        bound: the bound of the ratio, or of the value if there is no peer.
+        at_least: whether `bound` is the least allowed; else it is the most.
     """
 
     name: str
@@ -23,7 +23,7 @@ class Target:
     at_least: bool = True
 
     def met_by(self, value: float) -> bool:
-        """Whether this is good enough."""
+        """Return whether this value meets the target."""
         return value >= self.bound if self.at_least else value <= self.bound
 
 

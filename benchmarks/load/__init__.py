@@ -1,1 +1,1 @@
-"""The generators of load: wrk over HTTP, pgbench beside it."""
+"""The load generators: wrk for HTTP, pgbench for the database alone."""

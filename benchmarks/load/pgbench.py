@@ -1,4 +1,4 @@
-"""pgbench: what the database alone can do with the same rows."""
+"""pgbench: the rate that the database alone reaches with the same rows."""
 
 import re
 import subprocess
@@ -19,11 +19,11 @@ def start(
     """Start transfers.
 
     Args:
-        url: of the database.
+        url: the database's URL.
         script: `BY_STATEMENTS` or `BY_FUNCTION`.
-        clients: connections.
-        wallets: how many there are.
-        senders: how many of them send; 1 makes it hot.
+        clients: the number of connections.
+        wallets: the number of wallets.
+        senders: the number of wallets that send; 1 is a hot wallet.
         limit: `("-T", seconds)`, or `("-t", transfers of each client)`.
     """
     command = [str(binaries() / "pgbench"), *f"-n -M prepared -c {clients} -j {min(clients, 2)}".split()]
@@ -33,14 +33,14 @@ def start(
 
 
 def finish(process: "subprocess.Popen[str]") -> float:
-    """Wait for its end; return the transfers a second.
+    """Wait for pgbench's end; return the transfers a second.
 
     Raises:
-        LoadError: it failed, or a transfer did.
+        LoadError: pgbench or a transfer failed.
     """
-    said, complained = process.communicate()
-    rate = re.search(r"^tps = ([0-9.]+)", said, re.MULTILINE)
-    failed = re.search(r"^number of failed transactions: (\d+)", said, re.MULTILINE)
+    output, errors = process.communicate()
+    rate = re.search(r"^tps = ([0-9.]+)", output, re.MULTILINE)
+    failed = re.search(r"^number of failed transactions: (\d+)", output, re.MULTILINE)
     if process.returncode or not rate or not failed or int(failed[1]):
-        raise LoadError(f"pgbench failed: {(complained or said).strip()[-1000:]}")
+        raise LoadError(f"pgbench failed: {(errors or output).strip()[-1000:]}")
     return float(rate[1])

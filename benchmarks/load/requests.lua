@@ -1,4 +1,4 @@
--- wrk's requests: POSTs that move a cent, each with an Idempotency-Key of its own, on random wallets.
+-- wrk's requests: POSTs that move a cent between random wallets, each with its own Idempotency-Key.
 --
 --   wrk … -s requests.lua URL -- OPERATION WALLETS HOT RATE SEED
 --
@@ -6,9 +6,9 @@
 -- WALLETS    a file with one wallet id a line
 -- HOT        all for any wallet; one: only the first wallet sends, or is funded
 -- RATE       requests a second on a schedule that waits for no reply; 0: as fast as replies come
--- SEED       a number; another one gives other keys
+-- SEED       a number; another number gives other keys
 --
--- Prints one line of JSON behind "RESULT ".
+-- Prints one line of JSON after "RESULT ".
 local ffi = require("ffi")
 ffi.cdef [[
     struct bench_time { long seconds; long nanoseconds; };
@@ -38,7 +38,7 @@ function init(arguments)
         table.insert(ids, id)
     end
     math.randomseed(tonumber(arguments[5]))
-    -- wrk calls delay() only where there is one.
+    -- wrk calls delay() only if it is defined.
     if rate == 0 then
         delay = nil
     end

@@ -1,4 +1,4 @@
-"""Two sides of a comparison, asked in turn."""
+"""The two sides of a comparison, loaded in turn."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -12,19 +12,19 @@ from benchmarks.place import Place, PromiseBrokenError
 from benchmarks.plan import Plan
 
 Side = Callable[[float], float]
-"""Puts a load on one side for so many seconds, and returns what was done in a second."""
+"""Loads one side for so many seconds; returns its rate a second."""
 
 
 @dataclass
 class HttpSide:
-    """A server under load by wrk; remembers all its answers.
+    """A server under load by wrk, with all its answers.
 
     Attributes:
-        url: of the server.
-        load: what to ask for.
-        connections: kept open.
-        rate: requests a second on a schedule; 0 asks as fast as replies come.
-        settle: called after each load, so that what it left to do burdens nobody else.
+        url: the server's URL.
+        load: the requests.
+        connections: the number of connections.
+        rate: requests a second on a schedule; 0 sends the next as soon as a reply comes.
+        settle: called after each load, to finish its work before the next load.
     """
 
     url: str
@@ -35,7 +35,7 @@ class HttpSide:
     answers: list[Answers] = field(default_factory=list)
 
     def __call__(self, seconds: float) -> float:
-        """Ask."""
+        """Load the server for so many seconds."""
         self.answers.append(wrk.send(self.url, self.load, self.connections, seconds, self.rate))
         self.settle()
         return self.answers[-1].rate
@@ -52,7 +52,7 @@ class PgbenchSide:
     senders: int
 
     def __call__(self, seconds: float) -> float:
-        """Transfer as fast as it goes."""
+        """Transfer for so many seconds, as fast as possible."""
         started = pgbench.start(
             self.url,
             self.script,
@@ -65,16 +65,16 @@ class PgbenchSide:
 
 
 def in_turn(plan: Plan, ours: Side, peer: Side) -> tuple[list[float], list[float]]:
-    """Warm both up, then measure one after the other, round by round; return the rates of each.
+    """Warm both sides up, then measure them in turn, round by round; return the rates of each.
 
     Raises:
-        LoadError: in some round nothing was done.
+        LoadError: a round had a rate of 0.
     """
     for side in (ours, peer):
         side(plan.warmup_seconds)
     rounds = [(ours(plan.load_seconds), peer(plan.load_seconds)) for _ in range(plan.rounds)]
     if not all(rate for pair in rounds for rate in pair):
-        raise LoadError(f"nothing was done in some round; ours and the peer's, a second: {rounds}")
+        raise LoadError(f"nothing was done in a round; our rates and the peer's: {rounds}")
     return [pair[0] for pair in rounds], [pair[1] for pair in rounds]
 
 
@@ -97,6 +97,6 @@ def check_answers(place: Place, sides: Sequence[HttpSide], movements_before: int
 
 
 def refusals(side: HttpSide) -> str:
-    """Say which other replies there were, for the line's note."""
+    """Return the counts of replies other than 200, for the line's note."""
     total = sum((Counter(answers.refused) for answers in side.answers), Counter[str]())
     return ", ".join(f"{count} replies with {status}" for status, count in sorted(total.items()))

@@ -1,7 +1,7 @@
-"""HTTP load by wrk: as fast as replies come, or on a schedule that waits for none.
+"""HTTP load by wrk: as fast as replies come, or on a schedule that waits for no reply.
 
-On a schedule each request has its own time, and another connection takes it when one is still waiting for its
-reply: so a server that stalls is asked on all the same, and its stall is seen (no coordinated omission).
+On a schedule each request has its own time. If a connection still waits for its reply, another one sends the request.
+So a server that stalls still gets requests, and the stall is measured (no coordinated omission).
 """
 
 import shutil
@@ -17,7 +17,7 @@ import orjson
 
 SCRIPT: Final = Path(__file__).with_name("requests.lua")
 RATE_KEPT_MIN: Final = 0.95
-"""A schedule is kept if that much of it was answered."""
+"""The share of a schedule that must be answered."""
 
 _seeds = count(1)
 
@@ -25,21 +25,21 @@ Operation = Literal["transfer", "fund"]
 
 
 class MissingGeneratorError(Exception):
-    """There is no wrk on this machine."""
+    """wrk isn't installed."""
 
 
 class LoadError(Exception):
-    """The load was not what it should have been: its figures are worth nothing."""
+    """The load failed: its figures are invalid."""
 
 
 @dataclass(frozen=True)
 class Load:
-    """What to ask for.
+    """The requests of a load.
 
     Attributes:
         operation: the route.
-        ids: the wallets, one of which is drawn for each request.
-        hot: only the first one sends, or is funded.
+        ids: the file of wallets, one of which is drawn for each request.
+        hot: whether only the first wallet sends, or is funded.
     """
 
     operation: Operation
@@ -49,14 +49,14 @@ class Load:
 
 @dataclass(frozen=True)
 class Answers:
-    """What came of it.
+    """The replies to a load.
 
     Attributes:
-        seconds: how long it was.
-        done: replies with 200.
-        refused: other replies, by status.
-        latency_ms: by percentile.
-        late_ms_max: how long a request waited for a free connection at most, when its time had come.
+        seconds: the load's length.
+        done: the number of replies with 200.
+        refused: the numbers of other replies, by status.
+        latency_ms: the latency, by percentile.
+        late_ms_max: the longest time that a due request waited for a free connection.
     """
 
     seconds: float
@@ -67,39 +67,39 @@ class Answers:
 
     @property
     def rate(self) -> float:
-        """What was done in a second."""
+        """Replies with 200 a second."""
         return self.done / self.seconds
 
 
 def require_wrk() -> None:
-    """Check that there is a wrk.
+    """Check that wrk is installed.
 
     Raises:
-        MissingGeneratorError: says how to get it.
+        MissingGeneratorError: it isn't; the message says how to install it.
     """
     if shutil.which("wrk") is None:
         raise MissingGeneratorError(
-            "wrk sends the HTTP load and isn't there: install it by the system's package manager"
-            " (apt-get install wrk, dnf install wrk, brew install wrk), and try again"
+            "wrk, which sends the HTTP load, isn't installed. Install it with the system's package manager"
+            " (apt-get install wrk, dnf install wrk, brew install wrk) and run this again"
         )
 
 
 def ids_file(directory: Path, ids: Sequence[Any]) -> Path:
-    """Write wallet ids for a load."""
+    """Write a load's wallet ids to a file in `directory`."""
     with tempfile.NamedTemporaryFile("w", dir=directory, suffix=".ids", delete=False) as file:
         file.writelines(f"{wallet_id}\n" for wallet_id in ids)
     return Path(file.name)
 
 
 def send(url: str, load: Load, connections: int, seconds: float, rate: float = 0) -> Answers:
-    """Send requests for so long.
+    """Send requests for so many seconds.
 
     Args:
-        url: of the server.
-        load: what to ask for.
-        connections: kept open.
-        seconds: rounded to whole ones.
-        rate: requests a second; 0 sends the next as soon as a reply is there.
+        url: the server's URL.
+        load: the requests.
+        connections: the number of connections.
+        seconds: rounded to whole seconds.
+        rate: requests a second; 0 sends the next as soon as a reply comes.
 
     Raises:
         LoadError: connections broke, or the schedule wasn't kept.
@@ -113,12 +113,12 @@ def send(url: str, load: Load, connections: int, seconds: float, rate: float = 0
     answers = read(result[0].removeprefix("RESULT "))
     if rate and answers.rate < rate * RATE_KEPT_MIN:
         refused = f"; refused: {answers.refused}" if answers.refused else ""
-        raise LoadError(f"{rate:,.0f} transfers a second were to be done, {answers.rate:,.0f} were{refused}")
+        raise LoadError(f"{rate:,.0f} transfers a second were scheduled, {answers.rate:,.0f} were done{refused}")
     return answers
 
 
 def read(line: str) -> Answers:
-    """Return what wrk's script printed.
+    """Parse the line that wrk's script printed.
 
     Raises:
         LoadError: connections broke.

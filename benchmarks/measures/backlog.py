@@ -1,4 +1,4 @@
-"""Backlogs: how fast a relay drains one, and a consumer."""
+"""How fast a relay and a consumer drain a backlog."""
 
 import subprocess
 import time
@@ -35,7 +35,7 @@ def relays_beside_debezium(lab: Lab, plan: Plan, findings: Findings) -> None:
 
 
 def consumer_beside_copy(lab: Lab, plan: Plan, findings: Findings) -> None:
-    """A consumer applies a whole topic; psql copies the rows that came of it into empty tables."""
+    """A consumer applies a whole topic; psql copies the resulting rows into empty tables."""
     ours, peer = [], []
     for _ in range(plan.backlog_rounds):
         with lab.place(backlog(lab, plan)) as place:
@@ -50,15 +50,15 @@ def consumer_beside_copy(lab: Lab, plan: Plan, findings: Findings) -> None:
 
 
 def backlog(lab: Lab, plan: Plan) -> str:
-    """Return the template with the plan's backlog pending."""
+    """Return the template whose pending rows are the plan's backlog."""
     return lab.template(WALLETS, plan.drain_events // WALLETS)
 
 
 def _drained_by_relays(lab: Lab, plan: Plan, relays: int) -> Curve:
     with lab.place(backlog(lab, plan)) as place:
         pending = queries.value(place.url, queries.PENDING)
-        with drains.watched(place, pending) as curve, ExitStack() as services:
-            # Nobody begins before all have started.
+        with drains.recorded(place, pending) as curve, ExitStack() as services:
+            # No relay begins before all have started.
             with queries.held(place.url, queries.LANES):
                 for _ in range(relays):
                     services.enter_context(lab.service(place, "relay"))
@@ -70,17 +70,17 @@ def _drained_by_relays(lab: Lab, plan: Plan, relays: int) -> Curve:
 
 def _drained_by_debezium(lab: Lab, plan: Plan) -> Curve:
     with lab.place(backlog(lab, plan)) as place:
-        queries.run(place.url, queries.SET_ASIDE, queries.EMPTY_OUTBOX)
+        queries.run(place.url, queries.COPY_BACKLOG, queries.EMPTY_OUTBOX)
         with debezium.slot(place):
             queries.run(place.url, queries.REFILL_OUTBOX, "VACUUM ANALYZE wallet.outbox", "CHECKPOINT")
             pending = queries.value(place.url, queries.PENDING)
-            with drains.watched(place, pending) as curve, debezium.running(lab, place):
+            with drains.recorded(place, pending) as curve, debezium.running(lab, place):
                 return curve.result()
 
 
 def _consumed(lab: Lab, place: Place, events: int) -> Curve:
     with lab.service(place, "consumer"):
-        seen = queries.watch(
+        seen = queries.poll(
             place.url,
             queries.NEXT_OFFSETS,
             lambda position: position >= events,

@@ -1,4 +1,4 @@
-"""What a consumer wrote, as files for `COPY`."""
+"""The rows that a consumer wrote, as files for `COPY`."""
 
 import subprocess
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ TABLES: Final = ("history.transaction_events", "history.wallet_progress")
 
 @contextmanager
 def copied_out(place: Place, directory: Path) -> Iterator[dict[str, Path]]:
-    """Copy the history out, in the order in which it was written; the files go with the block."""
+    """Copy the history to files, in the order in which it was written; the files exist during the block."""
     files = {table: directory / f"{place.topic}-{table}.csv" for table in TABLES}
     for table, file in files.items():
         copy = f"\\copy (SELECT * FROM {table} ORDER BY ctid) TO '{file}' (FORMAT csv)"  # noqa: S608 - constants

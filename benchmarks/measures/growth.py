@@ -1,4 +1,4 @@
-"""What it costs when there is much: a grown database beside a small one."""
+"""A grown database beside a small one."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +14,7 @@ from benchmarks.results import Findings
 
 
 def grown_beside_small(lab: Lab, plan: Plan, findings: Findings) -> None:
-    """Transfers, and the relay's claims, where there are many wallets, a long ledger and a backlog."""
+    """Transfers and the relay's claims, with many wallets, a long ledger and a backlog."""
     with _grown(lab, plan) as grown:
         ledger_rows = 2 * queries.value(grown.url, queries.MOVEMENTS)
         pending = queries.value(grown.url, queries.PENDING)
@@ -30,7 +30,7 @@ def grown_beside_small(lab: Lab, plan: Plan, findings: Findings) -> None:
 
 @contextmanager
 def _grown(lab: Lab, plan: Plan) -> Iterator[Place]:
-    """Make it as it would have come: all rounds of transfers but the last are published."""
+    """Make a grown database as use would: all rounds of transfers but the last are published."""
     count, rounds = plan.grown_wallets, plan.grown_rounds
     with lab.place(lab.template(count)) as place:
         make = f"CALL bench.make_rounds({count}, {BALANCE_MINOR}, {{}}, {{}})"
@@ -51,7 +51,7 @@ def _compare_transfers(lab: Lab, plan: Plan, findings: Findings, grown: Place, n
 
 
 def _rows_claimed_a_second(lab: Lab, place: Place) -> float:
-    """Drain with a relay; return the rows it read a second of PostgreSQL's time for reading them."""
+    """Drain with a relay; return how many rows it read in a second of PostgreSQL's time."""
     queries.run(place.url, queries.TRACK_STATEMENTS)
     with lab.service(place, "relay"):
         place.drain()

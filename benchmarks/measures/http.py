@@ -19,13 +19,13 @@ from benchmarks.results import Findings
 
 CONNECTIONS: Final = (64, 128)
 
-# With which pgbench was fastest on two cores, of 4, 8, 16, 32 and 64: a hot wallet's lock is better not fought for.
+# Of 4, 8, 16, 32 and 64 clients, pgbench was fastest with these on two cores.
 SPREAD_CLIENTS: Final = 32
 HOT_CLIENTS: Final = 8
 
 
 def transfers_beside_orm(lab: Lab, plan: Plan, findings: Findings) -> None:
-    """Spread over all wallets; both sides publish: our relay runs beside, the peer produces itself."""
+    """Transfers spread over all wallets. Both sides publish: our relay runs, and the peer produces itself."""
     with _ours_and_orm(lab) as (ours, peer):
         for connections in sorted({*plan.connections, *CONNECTIONS}):
             side = ours.side(connections)
@@ -38,7 +38,7 @@ def transfers_beside_orm(lab: Lab, plan: Plan, findings: Findings) -> None:
 
 
 def funds_beside_orm(lab: Lab, plan: Plan, findings: Findings) -> None:
-    """All funds of one wallet, optimistic on both sides."""
+    """Funds of one wallet, optimistic on both sides."""
     with _ours_and_orm(lab) as (ours, peer):
         side = ours.side(CONNECTIONS[0], "fund")
         samples = in_turn(plan, side, peer.side(CONNECTIONS[0], "fund"))
@@ -46,7 +46,7 @@ def funds_beside_orm(lab: Lab, plan: Plan, findings: Findings) -> None:
 
 
 def transfers_beside_pgbench(lab: Lab, plan: Plan, findings: Findings) -> None:
-    """Spread over all wallets; neither side publishes while it is measured."""
+    """Transfers spread over all wallets. Neither side publishes meanwhile."""
     with _ours_and_pgbench(lab) as (ours, url):
         peer = PgbenchSide(url, pgbench.BY_STATEMENTS, SPREAD_CLIENTS, WALLETS, senders=WALLETS)
         for connections in CONNECTIONS:
@@ -55,7 +55,7 @@ def transfers_beside_pgbench(lab: Lab, plan: Plan, findings: Findings) -> None:
 
 
 def hot_transfers_beside_pgbench(lab: Lab, plan: Plan, findings: Findings) -> None:
-    """All out of one wallet; the peer does each in one call."""
+    """Transfers out of one wallet. The peer does each transfer in one call."""
     with _ours_and_pgbench(lab) as (ours, url):
         peer = PgbenchSide(url, pgbench.BY_FUNCTION, HOT_CLIENTS, WALLETS, senders=1)
         side = ours.side(CONNECTIONS[0], hot=True)
@@ -64,13 +64,13 @@ def hot_transfers_beside_pgbench(lab: Lab, plan: Plan, findings: Findings) -> No
 
 @dataclass
 class Server:
-    """A server to load, and all that was asked of it.
+    """A server under load, with all its loads.
 
     Attributes:
-        service: the server.
-        ids: the file of its wallets.
+        service: the server's process.
+        ids: the file of its wallets' ids.
         settle: called after each load.
-        sides: what asked it.
+        sides: its loads.
     """
 
     service: Service
@@ -81,7 +81,7 @@ class Server:
     def side(
         self, connections: int, operation: wrk.Operation = "transfer", *, hot: bool = False, rate: float = 0
     ) -> HttpSide:
-        """Return one more side of it; funds are always of the hot wallet."""
+        """Return another load on this server; funds are always of the hot wallet."""
         load = Load(operation, self.ids, hot or operation == "fund")
         side = HttpSide(self.service.url, load, connections, rate, self.settle)
         self.sides.append(side)
@@ -90,7 +90,7 @@ class Server:
 
 @contextmanager
 def our_api(lab: Lab, place: Place, wallets: int = WALLETS) -> Iterator[Server]:
-    """Run our API until the block ends; then what it answered is compared with the ledger."""
+    """Run our API during the block; then compare its replies with the ledger."""
     before = queries.value(place.url, queries.MOVEMENTS)
     ids = wrk.ids_file(lab.directory, [row[0] for row in queries.fetch(place.url, queries.WALLET_IDS, wallets)])
     with lab.service(place, "api") as service:
@@ -121,5 +121,5 @@ def _ours_and_pgbench(lab: Lab) -> Iterator[tuple[Server, str]]:
         with our_api(lab, place) as ours:
             yield ours, peer_place.url
         place.verify()
-        # The peer's rows are as good as ours: so the same work was done.
+        # The peer's rows pass the same check, so it did the same work.
         peer_place.verify()

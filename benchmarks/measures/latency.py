@@ -1,4 +1,4 @@
-"""How long things take at a steady rate."""
+"""Latencies at a steady rate."""
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
@@ -18,12 +18,12 @@ from benchmarks.stats import percentile
 
 RATE: Final = 500
 PACED_CONNECTIONS: Final = 256
-"""So many replies may be late before the schedule slips."""
+"""So many replies may be outstanding before a request must wait."""
 
 PERCENTS: Final = (50.0, 75.0, 90.0, 95.0, 99.0, 99.9)
 
 Windows = list[list[float]]
-"""Latencies in milliseconds, of one round after the other."""
+"""Latencies in milliseconds, round by round."""
 
 
 def relay_beside_debezium(lab: Lab, plan: Plan, findings: Findings) -> None:
@@ -56,7 +56,7 @@ def history_visible(lab: Lab, plan: Plan, findings: Findings) -> None:
 
 
 def api_at_half_rate(lab: Lab, plan: Plan, findings: Findings) -> None:
-    """The reply's time on a schedule of half of what the API reaches, beside its relay."""
+    """The latency of replies on a schedule of half the API's top rate, while its relay runs."""
     with lab.place(lab.template(WALLETS)) as place:
         with lab.service(place, "relay"), our_api(lab, place) as api:
             place.drain()
@@ -77,7 +77,7 @@ def api_at_half_rate(lab: Lab, plan: Plan, findings: Findings) -> None:
 def _commit_to_kafka_ms(
     lab: Lab, plan: Plan, publishing: Callable[[Lab, Place], AbstractContextManager[None]]
 ) -> Windows:
-    """Transfer over HTTP in rounds while somebody publishes; the first round warms up."""
+    """Transfer over HTTP in rounds while `publishing` publishes; the first round warms up."""
     with lab.place(lab.template(WALLETS)) as place:
         with publishing(lab, place), our_api(lab, place) as api:
             pending = place.record_count()

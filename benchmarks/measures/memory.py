@@ -1,4 +1,4 @@
-"""Resident memory, and that it stays where it is."""
+"""Resident memory, and its growth."""
 
 import threading
 from collections.abc import Iterator
@@ -16,14 +16,14 @@ from benchmarks.results import Findings
 PAUSE_SECONDS: Final = 0.25
 MIB: Final = 2**20
 REQUESTS_A_SECOND_MIN: Final = 1000
-"""Where the API is slower, its memory is judged after fewer requests."""
+"""If the API is slower, its memory is measured after fewer requests."""
 
 Samples = dict[str, list[float]]
-"""Resident memory of a service's largest process, in MiB, in the order of time."""
+"""Resident memory of a service's largest process, in MiB, in time order."""
 
 
 def memory_after(lab: Lab, plan: Plan, findings: Findings) -> None:
-    """The API after many requests; relay and consumer after many events."""
+    """The API's memory after many requests; the relay's and the consumer's after many events."""
     with lab.place(lab.template(WALLETS)) as place:
         with lab.service(place, "relay"), our_api(lab, place) as api, _sampled({"api": api.service}) as samples:
             side, done, left_seconds = api.side(CONNECTIONS[0]), 0, plan.memory_requests / REQUESTS_A_SECOND_MIN

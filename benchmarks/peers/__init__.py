@@ -1,1 +1,1 @@
-"""What this system is measured against."""
+"""The peers with which this system is compared."""

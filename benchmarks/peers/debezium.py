@@ -1,7 +1,7 @@
-"""Debezium: change data capture of the same outbox table, as its documentation has it.
+"""Debezium: change data capture of the same outbox table, configured as its documentation says.
 
-Kafka Connect, standalone, with Debezium's PostgreSQL connector and its outbox event router; queue, batch and
-poll interval are set for speed. Source: debezium.io, "PostgreSQL connector" and "Outbox Event Router", 3.4.
+Kafka Connect runs standalone, with Debezium's PostgreSQL connector and its outbox event router. Queue, batch and poll
+interval are set for speed. Source: debezium.io, "PostgreSQL connector" and "Outbox Event Router", 3.4.
 """
 
 from collections.abc import Iterator, Mapping
@@ -21,7 +21,7 @@ from walletctl.stack.readiness import Probe
 
 VERSION: Final = "3.4.0.Final"
 SLOT: Final = "bench"
-# Kafka's own are named since Debezium would bring others in.
+# Kafka's own jars are named, because Debezium would bring in other versions.
 ENDPOINT: Final = "+".join(
     (
         f"io.debezium:debezium-connector-postgres:{VERSION}",
@@ -29,7 +29,7 @@ ENDPOINT: Final = "+".join(
             f"org.apache.kafka:{name}:{KAFKA_VERSION}"
             for name in ("connect-runtime", "connect-api", "connect-transforms", "connect-json", "kafka-clients")
         ),
-        # What Connect's REST server is built against; an older one is nearer to the root, so it would be taken.
+        # The version for which Connect's REST server is built; Maven would choose an older one, nearer to the root.
         "jakarta.ws.rs:jakarta.ws.rs-api:3.1.0",
         "org.apache.logging.log4j:log4j-slf4j-impl:2.24.3",
         "org.apache.logging.log4j:log4j-core:2.24.3",
@@ -39,30 +39,30 @@ ENDPOINT: Final = "+".join(
 
 @dataclass(frozen=True)
 class SlotProbe(Probe):
-    """Ready when the connector streams from its slot."""
+    """Ready if the connector streams from its slot."""
 
     url: str
 
     async def problem(self) -> str | None:
-        """Ask PostgreSQL."""
+        """Ask PostgreSQL whether the slot is active."""
         active = await queries.fetch_value(self.url, queries.SLOT_IS_ACTIVE, SLOT)
-        return None if active else f"nobody reads the slot {SLOT}"
+        return None if active else f"no connector reads the slot {SLOT}"
 
 
 @contextmanager
 def slot(place: Place) -> Iterator[None]:
-    """Make the slot and the publication; what is written from now on is captured. The slot goes with the block."""
+    """Create the publication and the slot, which captures rows written from now on. The slot is dropped at the end."""
     queries.run(place.url, queries.MAKE_PUBLICATION)
     queries.value(place.url, queries.MAKE_SLOT, SLOT)
     try:
         yield
     finally:
-        queries.watch(place.url, queries.DROP_SLOT, bool, pause_seconds=0.1, timeout_seconds=30)
+        queries.poll(place.url, queries.DROP_SLOT, bool, pause_seconds=0.1, timeout_seconds=30)
 
 
 @contextmanager
 def running(lab: Lab, place: Place) -> Iterator[None]:
-    """Run Kafka Connect with the connector until the block ends."""
+    """Run Kafka Connect with the connector during the block."""
     directory = lab.directory / f"debezium-{place.topic}"
     directory.mkdir()
     files = {

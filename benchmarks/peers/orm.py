@@ -1,4 +1,4 @@
-"""Starting the ORM app on tables of its own."""
+"""Runs the ORM app on its own tables."""
 
 import asyncio
 import sys
@@ -22,7 +22,7 @@ _FILL = text("""
 
 @contextmanager
 def running(lab: Lab, place: Place) -> Iterator[Service]:
-    """Run it, with the wallets of the place and as many processes as our API, until the block ends."""
+    """Run the app during the block, with the place's wallets and as many processes as our API."""
     asyncio.run(_make_tables(place))
     command = [
         *(sys.executable, "-m", "uvicorn", "benchmarks.peers.orm_app:app", "--port", "$PORT"),

@@ -1,8 +1,8 @@
-"""The usual way: FastAPI and SQLAlchemy's ORM, a transaction a request, then an awaited produce to Kafka.
+"""The usual way: FastAPI and SQLAlchemy's ORM, one transaction for each request, then an awaited produce to Kafka.
 
-What tutorials teach, done well: async sessions, wallets locked in the order of their ids, an optimistic version
-for funds, one producer with acks=all whose delivery report is awaited. It keeps few of our promises: no
-idempotency, no ledger that balances, and an event that is lost when the process dies after the commit.
+It does well what tutorials teach: async sessions, wallets locked in the order of ids, an optimistic version for funds,
+one producer with acks=all whose delivery report is awaited. It promises less: no idempotency, no balanced ledger, and
+an event is lost if the process dies after the commit.
 """
 
 import asyncio
@@ -28,13 +28,13 @@ ATTEMPTS_MAX = 40
 
 
 class Base(DeclarativeBase):
-    """The peer's own tables."""
+    """The base of the peer's tables."""
 
     __table_args__ = {"schema": "orm"}  # noqa: RUF012 - SQLAlchemy's way
 
 
 class Wallet(Base):
-    """A wallet; writing it when its version has changed since it was read fails."""
+    """A wallet. A write fails if its version has changed since it was read."""
 
     __tablename__ = "wallets"
 
@@ -49,7 +49,7 @@ class Wallet(Base):
 
 
 class Transaction(Base):
-    """What happened to a wallet."""
+    """A movement of a wallet's money."""
 
     __tablename__ = "transactions"
 
@@ -63,19 +63,19 @@ class Transaction(Base):
 
 
 class FundBody(BaseModel):
-    """Money to bring in."""
+    """The body of a fund."""
 
     amount: Decimal = Field(gt=0, decimal_places=2)
 
 
 class TransferBody(FundBody):
-    """Money to send."""
+    """The body of a transfer."""
 
     to_wallet_id: uuid.UUID
 
 
 class TransactionOut(BaseModel):
-    """The answer."""
+    """The reply."""
 
     model_config = ConfigDict(from_attributes=True)
 
@@ -105,7 +105,7 @@ class EventProducer:
             self._producer.poll(0.1)
 
     async def send(self, key: uuid.UUID, value: str) -> None:
-        """Produce, and wait until the broker has it."""
+        """Produce, and wait for the delivery report."""
         loop = asyncio.get_running_loop()
         delivered: asyncio.Future[None] = loop.create_future()
 
@@ -122,7 +122,7 @@ class EventProducer:
         await delivered
 
     def close(self) -> None:
-        """Stop."""
+        """Flush and stop."""
         self._producer.flush(10)
         self._stopped.set()
         self._thread.join()
@@ -130,7 +130,7 @@ class EventProducer:
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-    """Open the database and the producer."""
+    """Open the database and the producer, and close them at the end."""
     url = os.environ["DATABASE_URL"].replace("postgresql://", "postgresql+asyncpg://")
     engine = create_async_engine(url, pool_size=POOL_SIZE, max_overflow=0)
     app.state.sessions = async_sessionmaker(engine, expire_on_commit=False)
@@ -144,7 +144,7 @@ app = FastAPI(lifespan=lifespan)
 
 
 async def open_session(request: Request) -> AsyncIterator[AsyncSession]:
-    """One session a request."""
+    """Open one session for each request."""
     async with request.app.state.sessions() as session:
         yield session
 
@@ -159,13 +159,13 @@ def event(transaction: Transaction) -> str:
 
 @app.get("/ready")
 async def ready() -> dict[str, str]:
-    """Say that it runs."""
+    """Return that the app runs."""
     return {"status": "ready"}
 
 
 @app.post("/wallets/{wallet_id}/transfer", response_model=TransactionOut)
 async def transfer(request: Request, wallet_id: uuid.UUID, body: TransferBody, session: Session) -> Any:
-    """Move money under locks."""
+    """Move money between locked wallets."""
     async with session.begin():
         locked = await session.scalars(
             select(Wallet).where(Wallet.id.in_([wallet_id, body.to_wallet_id])).order_by(Wallet.id).with_for_update()
@@ -199,7 +199,7 @@ async def transfer(request: Request, wallet_id: uuid.UUID, body: TransferBody, s
 
 @app.post("/wallets/{wallet_id}/fund", response_model=TransactionOut)
 async def fund(request: Request, wallet_id: uuid.UUID, body: FundBody, session: Session) -> Any:
-    """Bring money in, optimistically: lose the race, read again."""
+    """Add money optimistically: after a lost race, read again."""
     for _ in range(ATTEMPTS_MAX):
         try:
             async with session.begin():

@@ -1,4 +1,4 @@
--- pgbench: a transfer as an application sends it, statement by statement, with the rows that the wallet API writes.
+-- pgbench: a transfer as an application sends it, statement by statement, with the same rows as the wallet API.
 -- Variables: senders (1 for a hot wallet), wallets.
 \set sender random(1, :senders)
 \set step random(1, :wallets - 1)
@@ -8,7 +8,7 @@
 BEGIN;
 SELECT pg_try_advisory_xact_lock(hashtextextended(wanted.key, 1)), stored.reply_body
 FROM (VALUES (bench.key(:high, :low))) AS wanted (key) LEFT JOIN wallet.idempotency_keys AS stored USING (key);
--- Made here, since pgbench makes no UUIDs: what an application would make itself.
+-- An application would make these values itself; pgbench can't make UUIDs.
 SELECT uuidv7() AS transaction_id, uuidv7() AS event_id, clock_timestamp() AS created_at,
     max(user_id) FILTER (WHERE id = bench.wallet_id(:sender)) AS sender_user,
     max(balance_minor) FILTER (WHERE id = bench.wallet_id(:sender)) - 1 AS sender_balance,

@@ -1,12 +1,12 @@
--- What the benchmark's loads share: wallets that can be named by number, rows as the wallet API writes them, and
--- ways to make many at once. Everything stands in a schema of its own, beside the schemas under test.
+-- What the benchmark's loads share: numbered wallets, rows as the wallet API writes them, and procedures that make many
+-- at once. All of it is in its own schema, beside the schemas under test.
 CREATE SCHEMA bench;
 
--- Wallet 1, 2, 3, …: a fixed id each, which every load can work out, spread over the indexes as random ones are.
+-- The id of wallet 1, 2, 3, …: every load can compute it, and ids are spread over the indexes as random ones are.
 CREATE FUNCTION bench.wallet_id(number bigint) RETURNS uuid IMMUTABLE PARALLEL SAFE LANGUAGE sql
 RETURN md5('wallet-' || number)::uuid;
 
--- An Idempotency-Key, from what pgbench can draw at random.
+-- An Idempotency-Key, from random numbers, which pgbench can draw.
 CREATE FUNCTION bench.key(high bigint, low bigint) RETURNS text IMMUTABLE PARALLEL SAFE LANGUAGE sql
 RETURN to_hex(high) || '-' || to_hex(low);
 
@@ -26,7 +26,7 @@ IMMUTABLE PARALLEL SAFE LANGUAGE sql
 RETURN '{"wallet_id":"' || id || '","user_id":"' || user_id || '","version":' || version || ',"balance_after":"'
     || bench.major(balance) || '","direction":' || coalesce('"' || direction || '"', 'null') || '}';
 
--- The first and the last fields of every event (`common.events`); in between stand those of its type.
+-- The first and the last fields of every event (`common.events`), with the fields of its type between them.
 CREATE FUNCTION bench.event(
     event_id uuid, at timestamptz, before text, event_type text, after text, changes text
 ) RETURNS json STABLE PARALLEL SAFE LANGUAGE sql
@@ -86,8 +86,8 @@ BEGIN
     ORDER BY number, version;
 END $$;
 
--- In one round each wallet sends one cent to the next one, in the order of their numbers: all but the first have
--- received theirs before, and after the round each has two versions more and the balance that it had.
+-- In one round each wallet sends one cent to the next one, in the order of numbers. All but the first have received a cent
+-- before. After the round each wallet has two more versions, and its balance is unchanged.
 CREATE PROCEDURE bench.make_transfers(count bigint, balance bigint, round bigint) LANGUAGE plpgsql AS $$
 BEGIN
     CREATE TEMP TABLE made ON COMMIT DROP AS
@@ -121,7 +121,7 @@ BEGIN
     FROM made ORDER BY number;
 END $$;
 
--- Rounds `first` to `rounds` - 1, a transaction each, and what they leave of the wallets.
+-- Makes rounds `first` to `rounds` - 1, a transaction each, and updates the wallets.
 CREATE PROCEDURE bench.make_rounds(count bigint, balance bigint, first bigint, rounds bigint) LANGUAGE plpgsql AS $$
 BEGIN
     FOR round IN first .. rounds - 1 LOOP
@@ -131,7 +131,7 @@ BEGIN
     END LOOP;
 END $$;
 
--- A transfer of one cent in one call: the limit of what a database alone can do, a transaction a transfer.
+-- A transfer of one cent in one call and one transaction: the most that the database alone can do.
 CREATE FUNCTION bench.transfer(sender uuid, receiver uuid, key text) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
     source wallet.wallets;
