@@ -101,7 +101,7 @@ async def _unpark(engine: AsyncEngine, wallet_id: UUID, lane: int, after_id: int
 async def _find(connection: AsyncConnection, row_id: int) -> tuple[UUID, int]:
     row = await parking_queries.find_row(connection, row_id)
     if row is None:
-        raise RowStateError(f"there is no outbox row {row_id}")
+        raise RowStateError(f"outbox row {row_id} doesn't exist")
     return row.aggregate_id, row.lane
 
 
