@@ -1,4 +1,4 @@
-"""A relay on the test's own database and topic, and a reader of the topic."""
+"""Relays on the test's own database and topic, and a reader of the topic."""
 
 from collections.abc import Callable, Iterator
 from uuid import uuid4
@@ -29,7 +29,7 @@ def relay_settings(database_url: str, kafka_bootstrap_servers: str, topic: str) 
 
 @pytest.fixture
 def new_relay(relay_settings: RelaySettings, engine: AsyncEngine) -> Callable[..., Relay]:
-    """Make relays; keyword arguments change their settings."""
+    """Return a function that makes relays; its keyword arguments change their settings."""
 
     def make(**changes: object) -> Relay:
         settings = relay_settings.model_copy(update=changes)
@@ -40,7 +40,7 @@ def new_relay(relay_settings: RelaySettings, engine: AsyncEngine) -> Callable[..
 
 @pytest.fixture
 def read_topic(kafka_bootstrap_servers: str, topic: str) -> Iterator[Callable[[], list[Message]]]:
-    """Read the whole topic, partition by partition, each in its order."""
+    """Return a function that reads the whole topic, partition by partition, each in its order."""
     consumer = Consumer(
         {
             "bootstrap.servers": kafka_bootstrap_servers,
@@ -48,7 +48,7 @@ def read_topic(kafka_bootstrap_servers: str, topic: str) -> Iterator[Callable[[]
             "enable.partition.eof": True,
             "enable.auto.commit": False,
             "auto.offset.reset": "earliest",
-            # A fetch that waits for more records would hold up the next reading.
+            # A fetch that waits for more records would delay the next read.
             "fetch.wait.max.ms": 10,
         }
     )

@@ -9,7 +9,7 @@ BATCH_ROWS = 2000
 
 
 class Clock:
-    """Stands still, but for what it is set ahead."""
+    """A clock that moves only when a test sets it."""
 
     seconds = 0.0
 
@@ -25,7 +25,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 def pause_after(clock: Clock, rows: int, every_seconds: float) -> float:
-    """How long a relay pauses that has had such batches for a while, with pauses of 40 ms."""
+    """Return the pause, of 40 ms at most, after many such batches."""
     batching = AdaptiveBatching(0.04, BATCH_ROWS)
     for _ in range(1000):
         clock.seconds += every_seconds
@@ -38,16 +38,18 @@ def pause_after(clock: Clock, rows: int, every_seconds: float) -> float:
     [(0, 0.005), (1, 0.1), (3, 0.005), (20, 0.04), (BATCH_ROWS, 0.04)],
     ids=["nothing", "little", "500 a second", "500 a second, seldom", "a backlog"],
 )
-def test_nothing_waits_while_little_comes_and_while_much_is_left(clock: Clock, rows: int, every_seconds: float) -> None:
+def test_there_is_no_pause_while_few_rows_come_or_a_backlog_is_left(
+    clock: Clock, rows: int, every_seconds: float
+) -> None:
     assert pause_after(clock, rows, every_seconds) == 0
 
 
 @pytest.mark.parametrize(("rows", "every_seconds"), [(6, 0.005), (44, 0.04), (80, 0.01)])
-def test_while_much_comes_it_gathers(clock: Clock, rows: int, every_seconds: float) -> None:
+def test_there_is_a_pause_while_many_rows_come(clock: Clock, rows: int, every_seconds: float) -> None:
     assert pause_after(clock, rows, every_seconds) == pytest.approx(0.04)
 
 
-def test_two_tasks_that_end_together_count_as_what_they_did(clock: Clock) -> None:
+def test_batches_that_end_together_are_counted_together(clock: Clock) -> None:
     batching = AdaptiveBatching(0.04, BATCH_ROWS)
     for _ in range(100):
         clock.seconds += 0.02
@@ -57,7 +59,7 @@ def test_two_tasks_that_end_together_count_as_what_they_did(clock: Clock) -> Non
     assert batching.pause_seconds == pytest.approx(0.04)
 
 
-def test_what_came_late_behind_a_hiccup_makes_nobody_wait(clock: Clock) -> None:
+def test_rows_that_come_late_after_a_delay_cause_no_pause(clock: Clock) -> None:
     batching = AdaptiveBatching(0.04, BATCH_ROWS)
     for _ in range(1000):
         clock.seconds += 0.006
@@ -80,7 +82,7 @@ def test_a_full_batch_ends_the_pause_for_all_tasks(clock: Clock) -> None:
     assert batching.is_behind
 
 
-def test_a_backlog_is_soon_forgotten(clock: Clock) -> None:
+def test_after_a_backlog_the_pauses_end_soon(clock: Clock) -> None:
     batching = AdaptiveBatching(0.04, BATCH_ROWS)
     for _ in range(1000):
         clock.seconds += 0.04

@@ -42,7 +42,7 @@ def test_ids_that_went_back_before_any_was_safe_are_noticed_too() -> None:
 
 @st.composite
 def schedules(draw: st.DrawFn) -> list[tuple[str, int]]:
-    """Transactions that take a transaction id, then an outbox id, then end, among looks."""
+    """Transactions that take a transaction id, then an outbox id, then end, with snapshots between them."""
     events: list[tuple[str, int]] = []
     for number in range(draw(st.integers(1, 8))):
         events += [("begin", number), ("take", number), ("end", number)]
@@ -52,8 +52,8 @@ def schedules(draw: st.DrawFn) -> list[tuple[str, int]]:
     for key, position, (kind, number) in keyed:
         begun[number] = max(begun.get(number, 0), key)
         ordered.append((begun[number], position, (kind, number)))
-    looks = [(draw(st.integers(0, 50)), 10_000 + i, ("look", i)) for i in range(draw(st.integers(1, 8)))]
-    return [event for *_, event in sorted(ordered + looks)]
+    snapshots = [(draw(st.integers(0, 50)), 10_000 + i, ("snapshot", i)) for i in range(draw(st.integers(1, 8)))]
+    return [event for *_, event in sorted(ordered + snapshots)]
 
 
 @given(schedules())

@@ -1,4 +1,4 @@
-"""Outbox ids that don't rise: what a cut-over to a logical replica, or a dump restored in parts, leaves."""
+"""Outbox ids that don't rise, as after a cut-over to a logical replica, or after a dump restored in parts."""
 
 import asyncio
 from collections import defaultdict
@@ -26,7 +26,7 @@ async def run(engine: AsyncEngine, *statements: str) -> None:
 
 
 async def set_back(engine: AsyncEngine, next_id: int = 1) -> None:
-    """Let the sequence begin anew, as on a logical replica, to which sequences are not replicated."""
+    """Reset the sequence, as on a logical replica, to which sequences are not replicated."""
     await run(engine, f"SELECT setval('wallet.outbox_id_seq', {next_id}, false)")
 
 
@@ -58,7 +58,7 @@ async def test_events_below_the_low_water_of_a_sequence_that_went_back_are_publi
 
 
 async def test_events_with_ids_below_pending_ones_are_published_behind_them(pipeline: RelayPipeline) -> None:
-    """A wallet's later event that has the lower id: by ids alone it would go out first."""
+    """A wallet's later event has the lower id: in the order of ids it would be published first."""
     wallet, other = uuid4(), uuid4()
     await pipeline.write(other, 5)
     await drain(pipeline.new_relay())
@@ -102,7 +102,7 @@ async def test_a_row_below_the_low_water_of_a_sequence_that_has_caught_up_is_fou
 
 
 @pytest.mark.parametrize("seed", range(8))
-async def test_healing_strands_no_row_and_keeps_each_wallets_order(
+async def test_renumbering_strands_no_row_and_keeps_each_wallets_order(
     outbox: Outbox, engine: AsyncEngine, seed: int
 ) -> None:
     draw = Random(seed)
@@ -137,7 +137,7 @@ async def test_healing_strands_no_row_and_keeps_each_wallets_order(
     assert (await outbox.rows())[-1]["created_at"] == max(row["created_at"] for row in await outbox.rows())
 
 
-async def test_healing_beside_writers_and_relays_loses_nothing_and_keeps_the_order(pipeline: RelayPipeline) -> None:
+async def test_renumbering_beside_writers_and_relays_loses_no_row_and_keeps_the_order(pipeline: RelayPipeline) -> None:
     wallets = [uuid4() for _ in range(6)]
     await pipeline.write(wallets[0], 500)
     await drain(pipeline.new_relay())
@@ -154,7 +154,7 @@ async def test_healing_beside_writers_and_relays_loses_nothing_and_keeps_the_ord
         for relay in relays:
             await relay.run_once()
     await writing
-    # A relay looks at the sequence each half second: until then what was written is where no relay looks.
+    # A relay reads the sequence every half second. Until then rows may be below the low water.
     async with asyncio.timeout(20):
         while any(row["published_at"] is None for row in await pipeline.rows()):
             await relays[0].run_once()
@@ -173,7 +173,7 @@ async def test_healing_beside_writers_and_relays_loses_nothing_and_keeps_the_ord
         assert len(times) == 40
 
 
-async def test_a_relay_that_may_not_set_the_sequence_waits_and_says_who_may(
+async def test_a_relay_that_may_not_set_the_sequence_waits_and_says_what_to_run(
     outbox: Outbox, engine: AsyncEngine, database_url: str
 ) -> None:
     await outbox.write(uuid4(), 3)

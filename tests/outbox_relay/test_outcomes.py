@@ -48,7 +48,7 @@ def test_only_delivered_rows_are_published_and_where_the_broker_said(
 
 
 @given(batches)
-def test_nothing_of_a_wallet_is_published_behind_a_row_that_is_not(
+def test_no_row_of_a_wallet_is_published_after_one_that_is_not(
     batch: list[tuple[UUID, bool, Report | None]],
 ) -> None:
     rows, outcomes = decide(batch)
@@ -58,7 +58,7 @@ def test_nothing_of_a_wallet_is_published_behind_a_row_that_is_not(
 
 
 @given(batches)
-def test_a_wallet_is_not_held_up_by_another(batch: list[tuple[UUID, bool, Report | None]]) -> None:
+def test_the_outcomes_of_a_wallet_do_not_depend_on_other_wallets(batch: list[tuple[UUID, bool, Report | None]]) -> None:
     rows, outcomes = decide(batch)
     for wallet in WALLETS:
         own = [row for row in rows if row.aggregate_id == wallet]

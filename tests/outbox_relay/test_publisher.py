@@ -1,4 +1,4 @@
-"""What a broker refuses, and a broker that is slow: a real one behind a network that delays."""
+"""Records that a broker refuses, and a slow broker: a real one behind a network that delays."""
 
 import asyncio
 import threading
@@ -34,7 +34,7 @@ POISON = f'{{"too": "{"".join(str(number) for number in range(3000))}"}}'
 
 @pytest.fixture(scope="module")
 def broker_link() -> Iterator[Proxy]:
-    """The only way to this module's broker; in a thread, since clients block."""
+    """The only connection to this module's broker, in a thread, because clients block."""
     link, loop = Proxy(free_port(), free_port()), asyncio.new_event_loop()
     stop = asyncio.Event()
 
@@ -72,14 +72,14 @@ def kafka_admin(kafka_bootstrap_servers: str) -> AdminClient:
 
 @pytest.fixture
 def small_topic(kafka_bootstrap_servers: str, topic: str) -> str:
-    """The topic takes no batch of more than 2,000 bytes."""
+    """A topic that refuses batches of more than 2,000 bytes."""
     asyncio.run(set_settings(kafka_bootstrap_servers, topic, {"max.message.bytes": str(MESSAGE_BYTES_MAX)}))
     return topic
 
 
 @pytest.fixture
 def slow(broker_link: Proxy) -> Iterator[Callable[[float], None]]:
-    """Let each piece to and from the broker take so long."""
+    """Return a function that delays each packet to and from the broker."""
 
     def slow_down(seconds: float) -> None:
         broker_link.delay_seconds = seconds
@@ -89,7 +89,7 @@ def slow(broker_link: Proxy) -> Iterator[Callable[[float], None]]:
 
 
 async def timed_drain(relay: Relay, outbox: Outbox, runs_max: int) -> None:
-    """Run until nothing is pending; each run ends before PostgreSQL would end its session."""
+    """Run until no row is pending; each run must end before PostgreSQL would end its session."""
     for _ in range(runs_max):
         started = time.monotonic()
         with suppress(TemporaryError):
@@ -112,7 +112,7 @@ def last_event_ids(messages: list[Message], wallet: UUID) -> list[str]:
     return list(found)
 
 
-async def test_what_a_slow_broker_refuses_is_told_apart_in_time(
+async def test_rows_that_a_slow_broker_refuses_are_found_in_time(
     pipeline: RelayPipeline, small_topic: str, slow: Callable[[float], None]
 ) -> None:
     del small_topic
@@ -156,17 +156,17 @@ async def test_a_relay_that_knows_what_the_topic_takes_has_only_bad_records_refu
     assert sends == [301, 1]
 
 
-async def test_a_broker_for_which_a_batch_is_too_much_gets_smaller_ones(
+async def test_a_broker_that_is_too_slow_for_a_batch_gets_smaller_ones(
     pipeline: RelayPipeline, small_topic: str, slow: Callable[[float], None]
 ) -> None:
-    """There isn't time for so many halves that one of them is a single row."""
+    """There isn't enough time to halve the batch down to single rows."""
     del small_topic
     relay, wallet = pipeline.new_relay(relay_delivery_timeout_seconds=1), uuid4()
     await pipeline.write(wallet)
-    # Connections stand.
+    # The first batch opens the connections.
     await relay.run_once()
     for _ in range(6):
-        # No two of them go together.
+        # Two such records don't fit into one batch.
         await pipeline.write(wallet, 1, f'"{token_hex(750)}"')
     slow(0.3)
     await timed_drain(relay, pipeline, 30)

@@ -89,7 +89,7 @@ async def test_a_wallets_events_stay_in_order_with_four_relays_at_once(pipeline:
 async def test_a_row_that_commits_late_with_a_lower_id_is_published(
     pipeline: RelayPipeline, eventually: Callable[..., Awaitable[Any]]
 ) -> None:
-    """The low water must not strand it, however many later rows have been published meanwhile."""
+    """The low water must not strand the row, however many later rows were published meanwhile."""
     relay = pipeline.new_relay()
     late = uuid4()
     same_lane = next(wallet for wallet in iter(uuid4, None) if lane_of(wallet) == lane_of(late))
@@ -125,41 +125,6 @@ async def test_the_low_water_rises_behind_published_rows_and_nothing_is_stranded
 
     await eventually(risen)
     assert all(row["published_at"] for row in await pipeline.rows())
-
-
-async def test_under_an_old_snapshot_a_claim_does_not_read_past_what_was_published(
-    pipeline: RelayPipeline, eventually: Callable[..., Awaitable[Any]]
-) -> None:
-    """Vacuum can remove nothing; only the low water keeps the dead index entries out of the way."""
-    relay, wallet = pipeline.new_relay(), uuid4()
-
-    async def blocks_read() -> int:
-        async with raw_connection(pipeline.engine) as connection:
-            found = await connection.fetchval(
-                f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {leases.CLAIM_LANES.sql}", LANES
-            )
-        return int(found[0]["Plan"]["Shared Hit Blocks"]) + int(found[0]["Plan"]["Shared Read Blocks"])
-
-    async with pipeline.engine.connect() as reader:
-        await reader.execution_options(isolation_level="REPEATABLE READ")
-        await reader.execute(text("SELECT count(*) FROM wallet.outbox"))
-
-        at_first = await blocks_read()
-
-        async def low_water_is_near() -> bool:
-            await pipeline.write(wallet, 1000)
-            await drain(relay)
-            async with pipeline.engine.connect() as connection:
-                query = text(
-                    "SELECT max(low_water) > max(id) - 3000 AND max(id) > 8000 FROM wallet.outbox, wallet.outbox_lanes"
-                )
-                return bool(await connection.scalar(query))
-
-        await eventually(low_water_is_near, 60)
-        more_with_low_water = await blocks_read() - at_first
-        async with pipeline.engine.begin() as connection:
-            await connection.execute(text("UPDATE wallet.outbox_lanes SET low_water = 0"))
-        assert await blocks_read() - at_first > 2 * more_with_low_water
 
 
 async def test_a_relay_that_dies_after_producing_loses_its_lease_and_the_next_one_publishes_again(
@@ -225,7 +190,7 @@ async def test_a_poison_row_parks_its_wallet_and_nobody_else(pipeline: RelayPipe
 async def test_a_clock_that_is_wrong_parks_nothing(
     pipeline: RelayPipeline, kafka_bootstrap_servers: str, topic: str, eventually: Callable[..., Awaitable[Any]]
 ) -> None:
-    """A broker refuses records by their time: all of them, and only until the clocks agree."""
+    """A broker may refuse records by their timestamps: all records, until the clocks agree."""
     relay = pipeline.new_relay()
 
     async def refused() -> bool:
@@ -275,7 +240,7 @@ async def test_a_producer_that_fails_for_good_is_replaced_and_its_rows_stay_pend
     pipeline: RelayPipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Failed:
-        """As confluent-kafka is after a fatal error: the call that was under way ends so."""
+        """Behaves as confluent-kafka after a fatal error: flush raises a SystemError."""
 
         def __getattr__(self, name: str) -> object:
             def call(*_: object, **__: object) -> int:
@@ -302,7 +267,7 @@ async def test_while_the_database_is_away_a_step_fails_as_temporary(pipeline: Re
 
 
 async def test_a_zombie_cannot_settle(pipeline: RelayPipeline) -> None:
-    """A frozen relay's session is ended by PostgreSQL; what it does when it wakes up has no effect."""
+    """PostgreSQL ends the session of a frozen relay; after it wakes up, the relay can change nothing."""
     await pipeline.write(uuid4())
     async with raw_connection(pipeline.engine) as zombie, raw_connection(pipeline.engine) as other:
         await zombie.execute("SET idle_in_transaction_session_timeout = '100ms'")

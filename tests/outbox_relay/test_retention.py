@@ -1,4 +1,4 @@
-"""What is finished and old leaves; nothing else ever does."""
+"""Retention deletes old published rows and old keys, and no other rows."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -29,19 +29,19 @@ async def sql(engine: AsyncEngine, *statements: str) -> None:
 
 
 async def prune(engine: AsyncEngine) -> list[tuple[int, int]]:
-    """Prune until a relay would pause; return rows and keys that left of each chunk."""
-    worker, before, found = OutboxRetention(engine, WEEK), taken(), []
+    """Prune until a relay would pause; return how many rows and keys each chunk deleted."""
+    worker, before, found = OutboxRetention(engine, WEEK), counted(), []
     while True:
         more = await worker.run_once()
-        now = taken()
+        now = counted()
         found.append((now[0] - before[0], now[1] - before[1]))
         before = now
         if not more:
             return found
 
 
-def taken() -> tuple[int, int]:
-    """What the metric says."""
+def counted() -> tuple[int, int]:
+    """Return the metric's values: deleted rows and deleted keys."""
     rows, keys = (
         int(REGISTRY.get_sample_value("outbox_relay_pruned_total", {"table": table}) or 0)
         for table in ("outbox", "idempotency_keys")
@@ -54,7 +54,9 @@ async def scalar(engine: AsyncEngine, query: str) -> Any:
         return await connection.scalar(text(query))
 
 
-async def test_only_what_was_written_and_published_long_ago_leaves(outbox: Outbox, engine: AsyncEngine) -> None:
+async def test_only_rows_that_were_written_and_published_long_ago_are_deleted(
+    outbox: Outbox, engine: AsyncEngine
+) -> None:
     await outbox.write(uuid4(), 7, '{"wallets": [{}, {}]}')
     old, published, late, pending, parked, skipped, young = [row["id"] for row in await outbox.rows()]
     await sql(
@@ -74,7 +76,7 @@ async def test_only_what_was_written_and_published_long_ago_leaves(outbox: Outbo
     assert timedelta(days=7.9) < datetime.now(UTC) - noted["up_to_created_at"] < timedelta(days=8.1)
 
 
-async def test_old_rows_leave_in_chunks_past_rows_that_stay(
+async def test_old_rows_are_deleted_in_chunks_past_rows_that_are_kept(
     outbox: Outbox, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(retention, "_CHUNK_ROWS_MAX", 10)
@@ -92,7 +94,7 @@ async def test_old_rows_leave_in_chunks_past_rows_that_stay(
     assert await prune(engine) == [(0, 0), (0, 0), (0, 0)]
 
 
-async def test_a_row_that_is_published_after_the_pruner_has_passed_leaves_after_the_hourly_rewind(
+async def test_a_row_that_is_published_after_the_pruner_passed_it_is_deleted_after_the_hourly_rewind(
     pipeline: RelayPipeline,
 ) -> None:
     await pipeline.write(uuid4(), 2)
@@ -108,7 +110,7 @@ async def test_a_row_that_is_published_after_the_pruner_has_passed_leaves_after_
     assert await pipeline.rows() == []
 
 
-async def test_a_row_that_a_replay_has_in_hand_stays(pipeline: RelayPipeline) -> None:
+async def test_a_row_that_a_replay_has_locked_is_kept(pipeline: RelayPipeline) -> None:
     await pipeline.write(uuid4(), 3)
     await drain(pipeline.new_relay())
     await sql(
@@ -125,7 +127,7 @@ async def test_a_row_that_a_replay_has_in_hand_stays(pipeline: RelayPipeline) ->
     assert await drain(pipeline.new_relay()) == 1
 
 
-async def test_old_keys_leave_and_young_ones_stay(engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_old_keys_are_deleted_and_young_ones_kept(engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retention, "_CHUNK_ROWS_MAX", 10)
     await sql(
         engine,
@@ -139,7 +141,7 @@ async def test_old_keys_leave_and_young_ones_stay(engine: AsyncEngine, monkeypat
     assert await scalar(engine, "SELECT count(*) FROM wallet.idempotency_keys") == 6
 
 
-async def test_one_pruner_works_at_a_time_and_the_others_pass_by(outbox: Outbox, engine: AsyncEngine) -> None:
+async def test_one_pruner_works_at_a_time_and_the_others_do_nothing(outbox: Outbox, engine: AsyncEngine) -> None:
     await outbox.write(uuid4(), 2)
     await sql(engine, f"UPDATE wallet.outbox SET created_at = '2020-01-01', {PUBLISHED}")
     await sql(engine, "UPDATE wallet.outbox SET published_at = created_at")
@@ -149,7 +151,7 @@ async def test_one_pruner_works_at_a_time_and_the_others_pass_by(outbox: Outbox,
     assert await prune(engine) == [(2, 0)]
 
 
-async def test_pruning_by_hand_leaves_an_audit_row(outbox: Outbox, engine: AsyncEngine) -> None:
+async def test_pruning_by_hand_writes_an_audit_row(outbox: Outbox, engine: AsyncEngine) -> None:
     await outbox.write(uuid4(), 3)
     await sql(engine, f"UPDATE wallet.outbox SET {PUBLISHED}")
     await sql(engine, "UPDATE wallet.outbox SET created_at = '2020-01-01', published_at = '2020-01-01'")

@@ -1,4 +1,4 @@
-"""A whole relay: its tasks outlive what operators do to their sessions, and nothing is left open at its end."""
+"""A whole relay: its tasks outlive cancelled and ended sessions, and no session stays open at its end."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -45,7 +45,7 @@ async def test_cancelled_statements_and_ended_sessions_end_no_task(
     async with relaying(relay_settings) as task:
         for how in ("pg_cancel_backend", "pg_terminate_backend", "pg_cancel_backend"):
             async with engine.begin() as holder:
-                # All that a relay does waits for this.
+                # Every task of the relay waits for this lock.
                 await holder.execute(text("LOCK TABLE wallet.outbox, wallet.outbox_lanes IN ACCESS EXCLUSIVE MODE"))
 
                 async def some_wait() -> bool:

@@ -1,4 +1,4 @@
-"""The relay's topic: made with what it needs, looked at, and what a relay says that may not make or see it."""
+"""The relay's topic: created with its settings, monitored; and what a relay reports that may not create or see it."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
@@ -34,7 +34,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrokerWithAcls
 
 @pytest.fixture
 def guarded_settings(relay_settings: RelaySettings, guarded: BrokerWithAcls) -> RelaySettings:
-    """Of a relay on that broker; its topic isn't there, and it may do nothing yet."""
+    """The settings of a relay on that broker. Its topic is missing, and it has no rights yet."""
     changes = {
         "kafka_bootstrap_servers": guarded.bootstrap_servers,
         "kafka_topic": f"guarded_{uuid4().hex}",
@@ -47,7 +47,7 @@ def wrong_by_metric(setting: str) -> float | None:
     return REGISTRY.get_sample_value("outbox_relay_topic_setting_wrong", {"setting": setting})
 
 
-async def test_a_topic_is_made_with_what_it_needs_whatever_the_brokers_defaults(
+async def test_a_topic_is_created_with_the_settings_it_needs_whatever_the_brokers_defaults(
     relay_settings: RelaySettings, kafka_bootstrap_servers: str
 ) -> None:
     settings = relay_settings.model_copy(update={"kafka_topic": f"fresh_{uuid4().hex}"})
@@ -57,7 +57,7 @@ async def test_a_topic_is_made_with_what_it_needs_whatever_the_brokers_defaults(
     assert wrong_settings(found, -1) == {}
 
 
-async def test_a_topic_that_would_forget_is_a_warning_and_the_events_go_out(
+async def test_a_topic_that_may_lose_events_is_a_warning_and_events_are_published(
     relay_settings: RelaySettings, kafka_bootstrap_servers: str, topic: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = LogCapture()
@@ -80,7 +80,7 @@ async def test_a_topic_that_would_forget_is_a_warning_and_the_events_go_out(
     assert publisher.batch_bytes_max == 1_000_000
 
 
-async def test_a_relay_that_may_do_all_but_create_uses_the_topic_that_is_there(
+async def test_a_relay_without_the_right_to_create_topics_uses_the_existing_one(
     guarded: BrokerWithAcls,
     guarded_settings: RelaySettings,
     outbox: Outbox,
@@ -99,11 +99,11 @@ async def test_a_relay_that_may_do_all_but_create_uses_the_topic_that_is_there(
 
         await eventually(published)
 
-        async def looked() -> bool:
+        async def checked() -> bool:
             return "topic" in health.checks
 
-        await eventually(looked)
-        # Not even the settings may be seen: that is said, and is no failure.
+        await eventually(checked)
+        # The relay may not even read the settings, which is a warning, not a failure.
         assert "could not be checked" in health.checks["topic"]
         assert wrong_by_metric("cleanup.policy") == -1
         assert (health.checks["kafka"], health.checks["database"]) == ("ok", "ok")
@@ -112,7 +112,7 @@ async def test_a_relay_that_may_do_all_but_create_uses_the_topic_that_is_there(
         await relaying
 
 
-async def test_a_missing_topic_that_may_not_be_created_is_waited_for_and_readiness_says_who_has_to_make_it(
+async def test_a_relay_waits_for_a_missing_topic_that_it_may_not_create_and_readiness_says_how_to_create_it(
     guarded: BrokerWithAcls, guarded_settings: RelaySettings, eventually: Eventually
 ) -> None:
     topic = guarded_settings.kafka_topic
@@ -133,7 +133,7 @@ async def test_a_missing_topic_that_may_not_be_created_is_waited_for_and_readine
     assert health.checks["kafka"] == "ok"
 
 
-async def test_a_missing_topic_is_waited_for_where_relays_are_not_to_make_it(
+async def test_a_relay_waits_for_a_missing_topic_if_topic_creation_is_off(
     relay_settings: RelaySettings, eventually: Eventually
 ) -> None:
     settings = relay_settings.model_copy(update={"kafka_topic": f"no_{uuid4().hex}", "kafka_topic_create": False})
@@ -154,7 +154,7 @@ async def test_a_relay_that_may_not_write_is_not_ready_all_the_time(
     outbox: Outbox,
     eventually: Eventually,
 ) -> None:
-    """The broker answers; that it takes nothing is what counts."""
+    """The broker answers, but refuses every record: the relay isn't ready."""
     topic = guarded_settings.kafka_topic
     await ensure_topic(guarded.admin, topic, 3, needed_settings(-1))
     guarded.allow(ResourceType.TOPIC, topic, AclOperation.DESCRIBE)
@@ -174,10 +174,10 @@ async def test_a_relay_that_may_not_write_is_not_ready_all_the_time(
         assert "ok" not in states
         guarded.allow(ResourceType.TOPIC, topic, AclOperation.WRITE)
 
-        async def healed() -> bool:
+        async def recovered() -> bool:
             return health.checks["kafka"] == "ok" and all(row["published_at"] for row in await outbox.rows())
 
-        await eventually(healed)
+        await eventually(recovered)
     finally:
         stop.set()
         await relaying

@@ -1,4 +1,4 @@
-"""Each option of each command with the extremes of its type, by what Typer itself says of the command line."""
+"""Each option of each command is tried with extreme values of its type; Typer lists the options."""
 
 import asyncio
 import io
@@ -24,9 +24,9 @@ TEXTS = ["", " ", "'; DROP TABLE x", "%s{0}[red]", "ö" * 100_000, "a\0b", "\udc
 UUIDS = ["", "x", "0" * 32, "{" + "0" * 32 + "}", "urn:uuid:" + "0" * 32, "f" * 10_000]
 TIMES = ["", "x", "0001-01-01", "9999-12-31T23:59:59.999999", "0001-01-01T00:00+14:00", "2026-W01", "1" * 5000]
 
-# They serve until they are stopped, or start servers, whose tests are elsewhere.
+# These serve until they are stopped, or start servers. Other tests run them.
 SERVING = {"api serve", "relay run", "consumer run", "history serve", "stack up", "stack demo"}
-# What a command must be given beside the option that is tried. Nothing here writes: what would has a dry run.
+# Arguments that a command needs beside the option that is tried. None lets a command write.
 BESIDE = {
     "outbox park": {"row_id": ["1"], "reason": ["--reason", "x"]},
     "outbox skip": {"row_id": ["1"], "reason": ["--reason", "x"]},
@@ -54,7 +54,7 @@ def commands(path: str, command: object) -> Iterator[tuple[str, TyperCommand]]:
 
 
 def extremes(parameter: Any) -> list[str]:
-    """Return what to try for a parameter: what its type can't be, and the ends of what it can."""
+    """Return the values to try for a parameter: invalid ones, and the limits of its type."""
     if parameter.metavar == "TIME":
         return TIMES
     by_type = {int: INTEGERS, float: FLOATS, UUID: UUIDS, bool: []}
@@ -73,7 +73,7 @@ def attempts() -> Iterator[tuple[str, list[str]]]:
             for value in extremes(parameter):
                 is_argument = isinstance(parameter, TyperArgument)
                 tried = [*given, "--", value] if is_argument else [*given, f"{parameter.opts[0]}={value}"]
-                # Those that serve are only tried with what they must refuse.
+                # A serving command is only tried with values that it must refuse.
                 if path not in SERVING or value == "a\0b" or (value == "-1" and extremes(parameter) is INTEGERS):
                     yield path, [*path.split(), *tried]
 

@@ -1,4 +1,4 @@
-"""What goes wrong at a server or on this machine: one line with what it was and the way out, and the right code."""
+"""A failure of a server or of this machine is one line, with the cause and the way out, and the right exit code."""
 
 import asyncio
 import errno
@@ -23,7 +23,7 @@ Run = Callable[..., tuple[int, str]]
 
 
 def run(*arguments: str, cwd: Path | None = None, **environment: str) -> tuple[int, str]:
-    """Run a command; return its exit code and the one line that it wrote to standard error, warnings aside."""
+    """Run a command; return its exit code and its one line on standard error, apart from warnings."""
     done = subprocess.run(
         [sys.executable, "-m", "walletctl", *arguments],
         env=environment,
@@ -33,7 +33,7 @@ def run(*arguments: str, cwd: Path | None = None, **environment: str) -> tuple[i
         stderr=subprocess.PIPE,
         check=False,
     )
-    # A migration warns of the tests' server, which doesn't wait for its disk.
+    # A migration warns of the tests' server, which runs without fsync.
     (line,) = (line for line in done.stderr.decode().splitlines() if not line.startswith("warning: "))
     return done.returncode, line
 
@@ -44,7 +44,7 @@ def execute(url: str, *statements: str) -> None:
 
 @pytest.fixture
 def role(postgres_url: str, database_url: str) -> Iterator[str]:
-    """A role that may connect, and nothing else; it goes with the test."""
+    """A role that may only connect; it is dropped after the test."""
     name = f"role_{uuid4().hex}"
     execute(postgres_url, f"CREATE ROLE {name} LOGIN PASSWORD 'right'")
     yield name
@@ -64,7 +64,7 @@ def test_a_missing_grant_is_named(database_url: str, role: str) -> None:
 
 
 @pytest.mark.parametrize("command", [["outbox", "status"], ["history", "status"], ["db", "migrate"]], ids=" ".join)
-def test_a_missing_role_is_no_server_that_is_away(database_url: str, command: list[str]) -> None:
+def test_a_missing_role_is_not_reported_as_a_server_that_is_away(database_url: str, command: list[str]) -> None:
     code, line = run(*command, DATABASE_URL=as_role(database_url, "nobody_of_that_name"))
     assert code == Exit.USAGE
     assert 'role "nobody_of_that_name"' in line or "password authentication failed" in line
@@ -92,7 +92,7 @@ def test_missing_tables_say_to_migrate(empty_database_url: str, command: list[st
     assert "walletctl db migrate" in line
 
 
-def test_a_server_that_takes_no_writes_is_named(database_url: str) -> None:
+def test_a_read_only_server_is_named(database_url: str) -> None:
     name = make_url(database_url).database
     execute(database_url, f"ALTER DATABASE \"{name}\" SET default_transaction_read_only = 'on'")
     code, line = run("outbox", "prune", DATABASE_URL=database_url)

@@ -1,4 +1,4 @@
-"""A process's settings are what it reads, and the reference says so."""
+"""A process has only settings that it reads, and the reference lists them."""
 
 import ast
 import re
@@ -26,7 +26,7 @@ VARIABLES = re.compile(r"\b[A-Z]+(?:_[A-Z]+)+\b|\bOPERATOR\b")
 
 
 def read_by(*entries: str) -> set[str]:
-    """Return every attribute that is read in modules that a process imports, from its entries on."""
+    """Return every attribute that the modules read which a process imports, starting with `entries`."""
     seen: set[str] = set()
     read: set[str] = set()
     waiting = list(entries)
@@ -38,7 +38,7 @@ def read_by(*entries: str) -> set[str]:
         seen.add(module)
         tree = ast.parse(file.read_text())
         for node in ast.walk(tree):
-            # The command line's modules hold other commands, too, with settings of their own.
+            # The command line's modules also have other commands, with other settings.
             if isinstance(node, ast.ImportFrom) and node.module and not module.startswith("walletctl."):
                 waiting += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
         read |= {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
@@ -48,7 +48,7 @@ def read_by(*entries: str) -> set[str]:
 @pytest.mark.parametrize("process", PROCESSES)
 def test_a_process_has_no_setting_that_it_ignores(process: type[Settings]) -> None:
     read = read_by(*PROCESSES[process])
-    # This one is read by the class itself, where the history's own URL is unset.
+    # The class itself reads this one, if the history's own URL is unset.
     fallback = {"database_url"} if issubclass(process, HistoryDatabaseSettings) else set()
     assert set(process.model_fields) - read - fallback == set()
 
@@ -79,7 +79,7 @@ def test_either_url_is_enough_where_only_the_history_is_read(
 def test_a_command_asks_for_what_it_reads_by_name_and_for_nothing_else(
     command: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Without a variable each command ends at once: so what it names is what it can't do without."""
+    """Without variables each command ends at once and names the variables that it requires."""
     needed = {
         name.upper()
         for settings in settings_of_commands()[command]

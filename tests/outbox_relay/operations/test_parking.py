@@ -1,4 +1,4 @@
-"""Parking, releasing and giving up: a wallet's order holds through all of it."""
+"""Park, retry and skip: a wallet's order holds through all three."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -37,14 +37,14 @@ async def audits(engine: AsyncEngine) -> list[RowMapping]:
 
 
 async def order_in_topic(pipeline: RelayPipeline, wallet: UUID) -> list[int]:
-    """The outbox ids of the wallet's records, in the topic's order."""
+    """Return the outbox ids of the wallet's records, in the topic's order."""
     ids = {str(row["event_id"]).encode(): row["id"] for row in await pipeline.rows()}
     own = [message for message in pipeline.read_topic() if message.key() == str(wallet).encode()]
     return [ids[dict(message.headers() or [])["ce_id"]] for message in own]  # type: ignore[index]
 
 
 async def poisoned_wallet(outbox: Outbox, relay: Relay) -> tuple[UUID, list[int]]:
-    """A wallet whose second of five events is poison; all after the first are parked. Returns the ids."""
+    """Return a wallet and its five row ids: the second event is poison, and all after the first are parked."""
     wallet = uuid4()
     await outbox.write(wallet)
     await outbox.write(wallet, 1, POISON)
@@ -82,7 +82,9 @@ async def test_a_retry_before_the_cause_is_gone_parks_the_wallet_again_and_publi
     assert await order_in_topic(pipeline, wallet) == ids[:1]
 
 
-async def test_behind_a_skipped_event_the_later_ones_go_out_in_order_and_it_never_does(pipeline: RelayPipeline) -> None:
+async def test_after_a_skip_the_later_events_are_published_in_order_and_the_skipped_one_never(
+    pipeline: RelayPipeline,
+) -> None:
     relay = pipeline.new_relay()
     wallet, ids = await poisoned_wallet(pipeline, relay)
     await sql(pipeline.engine, "UPDATE wallet.outbox SET payload = '{}' WHERE id = :id", id=ids[1])
@@ -112,7 +114,7 @@ async def test_behind_a_skipped_event_the_later_ones_go_out_in_order_and_it_neve
     ]
 
 
-async def test_released_rows_below_the_low_water_are_found(pipeline: RelayPipeline) -> None:
+async def test_retried_rows_below_the_low_water_are_published(pipeline: RelayPipeline) -> None:
     relay = pipeline.new_relay()
     wallet, ids = await poisoned_wallet(pipeline, relay)
     await sql(pipeline.engine, "UPDATE wallet.outbox SET payload = '{}' WHERE id = :id", id=ids[1])
@@ -121,7 +123,7 @@ async def test_released_rows_below_the_low_water_are_found(pipeline: RelayPipeli
     assert await drain(relay) == 4
 
 
-async def test_an_operator_parks_a_pending_event_and_with_it_the_later_ones_of_its_wallet_alone(
+async def test_an_operator_parks_a_pending_event_and_with_it_only_the_later_ones_of_its_wallet(
     pipeline: RelayPipeline,
 ) -> None:
     wallet, other, relay = uuid4(), uuid4(), pipeline.new_relay()
@@ -139,10 +141,10 @@ async def test_an_operator_parks_a_pending_event_and_with_it_the_later_ones_of_i
     assert await order_in_topic(pipeline, wallet) == ids[:3]
 
 
-async def test_rows_that_are_parked_while_a_retry_is_under_way_are_released_by_it(
+async def test_rows_that_are_parked_during_a_retry_are_retried_by_it(
     pipeline: RelayPipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Else they would wait behind nobody, for ever."""
+    """Otherwise they would stay parked for ever, behind no parked row."""
     monkeypatch.setattr(parking, "_CHUNK_ROWS_MAX", 2)
     relay = pipeline.new_relay()
     wallet, ids = await poisoned_wallet(pipeline, relay)
@@ -158,7 +160,7 @@ async def test_rows_that_are_parked_while_a_retry_is_under_way_are_released_by_i
     assert await order_in_topic(pipeline, wallet) == [*ids, late["id"]]
 
 
-async def test_all_wallets_are_released_at_once(pipeline: RelayPipeline) -> None:
+async def test_a_retry_without_a_wallet_is_of_all_wallets(pipeline: RelayPipeline) -> None:
     for _ in range(3):
         await pipeline.write(uuid4(), 2)
     await sql(pipeline.engine, "UPDATE wallet.outbox SET parked_at = now()")
@@ -167,7 +169,7 @@ async def test_all_wallets_are_released_at_once(pipeline: RelayPipeline) -> None
     assert await drain(pipeline.new_relay()) == 6
 
 
-async def test_what_is_not_in_the_right_state_is_refused_and_leaves_no_audit(pipeline: RelayPipeline) -> None:
+async def test_a_row_in_another_state_is_refused_and_no_audit_row_is_written(pipeline: RelayPipeline) -> None:
     await pipeline.write(uuid4())
     (row,) = await pipeline.rows()
     with pytest.raises(RowStateError, match="not parked"):
@@ -186,7 +188,7 @@ async def repeat(work: Callable[[], Awaitable[object]], done: asyncio.Event) -> 
 
 
 async def write_parked(engine: AsyncEngine, wallet: UUID) -> None:
-    """Two events, of which the first is parked before any relay sees it."""
+    """Write two events, of which the first is parked before a relay sees it."""
     async with engine.begin() as connection:
         await write_rows(connection, wallet, 2)
         first = text("SELECT max(id) - 1 FROM wallet.outbox WHERE aggregate_id = :wallet")
@@ -194,10 +196,10 @@ async def write_parked(engine: AsyncEngine, wallet: UUID) -> None:
         await connection.execute(text("UPDATE wallet.outbox SET parked_at = now() WHERE id = :id"), {"id": row_id})
 
 
-async def test_a_wallet_keeps_its_order_while_relays_writers_and_operators_are_all_at_it(
+async def test_a_wallet_keeps_its_order_while_relays_writers_and_operators_work_at_the_same_time(
     pipeline: RelayPipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Parked and released over and over, in small chunks: all events go out, each wallet's in its order."""
+    """Rows are parked and retried repeatedly, in small chunks. All are published, each wallet's in order."""
     monkeypatch.setattr(parking, "_CHUNK_ROWS_MAX", 3)
     wallets, done = [uuid4() for _ in range(3)], asyncio.Event()
     relays = [pipeline.new_relay(relay_batch_rows=20) for _ in range(2)]
@@ -222,7 +224,7 @@ async def test_a_wallet_keeps_its_order_while_relays_writers_and_operators_are_a
         assert await order_in_topic(pipeline, wallet) == own
 
 
-async def test_while_a_relay_has_the_lane_nobody_parks_skips_or_releases_in_it(
+async def test_while_a_relay_holds_the_lane_no_operator_parks_skips_or_retries_in_it(
     outbox: Outbox, engine: AsyncEngine, database_url: str
 ) -> None:
     wallet = uuid4()

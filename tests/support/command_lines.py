@@ -1,0 +1,55 @@
+"""The command line, run as its script runs it."""
+
+import json
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from common.settings import PipelineSettings
+from walletctl.cli import main
+
+
+@dataclass
+class Done:
+    """How a command ended: its exit code and its output."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+WalletCtl = Callable[..., Done]
+
+
+@pytest.fixture
+def walletctl(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> WalletCtl:
+    """Run a command, in a thread, because the test may run an event loop."""
+
+    def run(*arguments: str, **environment: str) -> Done:
+        with monkeypatch.context() as patch, ThreadPoolExecutor(1) as thread:
+            patch.setattr(sys, "argv", ["walletctl", *arguments])
+            for name, value in environment.items():
+                patch.setenv(name, value)
+            capfd.readouterr()
+            error = thread.submit(main).exception()
+        assert isinstance(error, SystemExit), error
+        output = capfd.readouterr()
+        return Done(int(error.code or 0), output.out, output.err)
+
+    return run
+
+
+def environment(settings: PipelineSettings) -> dict[str, str]:
+    return {
+        "DATABASE_URL": settings.database_url,
+        "KAFKA_BOOTSTRAP_SERVERS": settings.kafka_bootstrap_servers,
+        "KAFKA_TOPIC": settings.kafka_topic,
+    }
+
+
+def printed(done: Done) -> Any:
+    return json.loads(done.stdout)
