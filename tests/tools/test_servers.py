@@ -131,7 +131,7 @@ def test_without_setpriv_root_runs_postgres_as_another_user_or_says_what_to_do(
     try:
         assert server.launch().user == 65534
     except StackError as error:
-        assert "install setpriv" in str(error)  # noqa: PT017 - which one depends on where the clone is
+        assert "Install setpriv" in str(error)  # noqa: PT017 - which one depends on where the clone is
 
 
 @pytest.mark.skipif(setpriv() is None, reason="needs setpriv")

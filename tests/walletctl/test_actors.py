@@ -1,4 +1,4 @@
-"""Operators' commands under a user without a name, as OpenShift and Kubernetes have them: done whole, or not at all."""
+"""Operators' commands under a user without a name, as in OpenShift and Kubernetes: done wholly, or not at all."""
 
 import os
 import subprocess
@@ -14,7 +14,7 @@ from support.pipelines import tamper
 from walletctl.console import Exit
 
 NAMELESS_UID = 12_345
-# The real user is one without a name. The effective one stays: another could not read what is installed here.
+# Only the real user has no name. The effective user stays, because another could not read the installed packages.
 AS_NAMELESS = f"""
 import os
 os.setresuid({NAMELESS_UID}, 0, 0)
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.skipif(os.getuid() != 0, reason="only root may become a
 
 
 def run(settings: PipelineSettings, *arguments: str, **environment: str) -> "subprocess.CompletedProcess[bytes]":
-    """Run a command as a user whom the password database doesn't know."""
+    """Run a command as a user who is missing from the password database."""
     environment |= {
         "DATABASE_URL": settings.database_url,
         "HISTORY_DATABASE_URL": settings.history_database_url,

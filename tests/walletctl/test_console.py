@@ -1,4 +1,4 @@
-"""Nothing that came from outside reaches a terminal raw (CWE-150), or as rich's markup."""
+"""Data of clients reaches a terminal only escaped (CWE-150), and never as rich's markup."""
 
 import json
 import os
@@ -28,7 +28,7 @@ PRINTS: dict[str, Callable[[], None]] = {
 
 
 @pytest.mark.parametrize("how", PRINTS)
-def test_whatever_prints_it_shows_it_as_escapes(
+def test_every_way_of_printing_shows_escapes(
     how: str, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "400")
@@ -38,7 +38,7 @@ def test_whatever_prints_it_shows_it_as_escapes(
     assert not RAW & set(said)
 
 
-def test_json_says_the_same_in_escapes(capfd: pytest.CaptureFixture[str]) -> None:
+def test_json_shows_the_same_text_as_escapes(capfd: pytest.CaptureFixture[str]) -> None:
     console.print_json({EVIL: [EVIL]})
     said = capfd.readouterr().out
     assert not RAW & set(said)
@@ -57,10 +57,10 @@ def test_json_says_the_same_in_escapes(capfd: pytest.CaptureFixture[str]) -> Non
     ],
     ids=" ".join,
 )
-async def test_a_record_does_not_command_the_operators_terminal(
+async def test_a_record_does_not_control_the_operators_terminal(
     database_url: str, outbox: Outbox, command: list[str]
 ) -> None:
-    """On a real terminal, where rich writes sequences of its own: none of the record's is among them."""
+    """On a real terminal rich writes its own escape sequences; the record's must not be among them."""
     payload = json.dumps({"user_id": EVIL}, ensure_ascii=False)
     await outbox.write(uuid4(), 1, payload)
     async with outbox.engine.begin() as connection:
@@ -91,7 +91,7 @@ def printed_on_a_terminal(command: list[str], database_url: str) -> str:
         )
         os.close(theirs)
         output = b""
-        # At its end Linux says EIO.
+        # At the end Linux raises EIO.
         try:
             while chunk := os.read(ours, 65536):
                 output += chunk

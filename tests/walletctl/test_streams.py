@@ -1,4 +1,4 @@
-"""The command line's output: a reader that goes, a full disk, a terminal without UTF-8. Real processes."""
+"""The command line's output, in real processes: a reader that has gone, a full disk, a terminal without UTF-8."""
 
 import os
 import subprocess
@@ -14,7 +14,7 @@ NEEDS_FULL = pytest.mark.skipif(not Path("/dev/full").exists(), reason="this sys
 
 
 def run_without_a_reader(*arguments: str, **environment: str) -> tuple[int, str]:
-    """Run a command whose standard output is a pipe that nobody reads any more."""
+    """Run a command whose standard output is a pipe without a reader."""
     reading, writing = os.pipe()
     os.close(reading)
     try:
@@ -27,15 +27,15 @@ def run_without_a_reader(*arguments: str, **environment: str) -> tuple[int, str]
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["outbox", "list", "--help"], ["db", "status"]], ids=" ".join)
-def test_a_reader_that_goes_early_is_no_error(database_url: str, arguments: list[str]) -> None:
+def test_a_reader_that_has_gone_is_no_error(database_url: str, arguments: list[str]) -> None:
     assert run_without_a_reader(*arguments, DATABASE_URL=database_url) == (Exit.OK, "")
 
 
 @pytest.mark.parametrize("form", [[], ["--json"]], ids=["table", "json"])
-def test_what_a_command_found_counts_though_nobody_reads_it(
+def test_the_exit_code_tells_the_result_even_without_a_reader(
     database_url: str, empty_database_url: str, form: list[str]
 ) -> None:
-    """As `verify | head` does: 1 says that something differs, and only that."""
+    """As with `verify | head`: exit code 1 means that there is a difference, and nothing else."""
     status = ["db", "status", *form]
     assert run_without_a_reader(*status, DATABASE_URL=database_url) == (Exit.OK, "")
     assert run_without_a_reader(*status, DATABASE_URL=empty_database_url) == (Exit.FOUND_WRONG, "")
@@ -43,9 +43,7 @@ def test_what_a_command_found_counts_though_nobody_reads_it(
 
 @NEEDS_FULL
 @pytest.mark.parametrize("arguments", [["--help"], ["db", "status"], ["db", "status", "--json"]], ids=" ".join)
-def test_a_full_disk_is_one_line_that_names_it_and_no_server_that_is_away(
-    database_url: str, arguments: list[str]
-) -> None:
+def test_a_full_disk_is_one_line_that_names_the_stream_and_no_server(database_url: str, arguments: list[str]) -> None:
     with Path("/dev/full").open("wb") as full:
         done = subprocess.run(
             [*COMMAND, *arguments],
@@ -81,10 +79,10 @@ def test_a_terminal_without_utf_8_shows_escapes(encoding: str, arguments: list[s
     [([], "\x1b[31m"), (["outbox", "list", "--type"], "a\x9bb"), (["outbox", "show"], "\u202ea")],
     ids=ascii,
 )
-def test_an_argument_that_a_terminal_would_obey_is_refused_before_anything_is_done(
+def test_an_argument_with_control_characters_is_refused_before_the_command_runs(
     before: list[str], argument: str
 ) -> None:
-    """Error messages quote arguments, and the audit keeps them."""
+    """Error messages quote arguments, and the audit table keeps them."""
     done = subprocess.run([*COMMAND, *before, argument], capture_output=True, env={"LC_ALL": "C.UTF-8"}, check=False)
     assert done.returncode == Exit.USAGE
     assert not set(argument) & {"\x1b", "\x9b", "\x7f", "\u202e"} & set(done.stderr.decode())

@@ -25,7 +25,7 @@ REFUSED_PAUSE_SECONDS = 1.0
 EARLY_ENDS_MAX = 3
 """If a process ends this often before it is ready for the first time, the start of the stack fails."""
 
-Report = Callable[[str, Status, str], None]
+OnStatus = Callable[[str, Status, str], None]
 """Called at every change with the process's name, its new status, and details or an empty text."""
 
 
@@ -38,7 +38,7 @@ class ManagedProcess:
         report: called at every change of its status.
     """
 
-    def __init__(self, spec: ProcessSpec, log_file: Path, report: Report) -> None:
+    def __init__(self, spec: ProcessSpec, log_file: Path, report: OnStatus) -> None:
         self.spec = spec
         self.log_file = log_file
         self._report = report

@@ -17,7 +17,7 @@ from walletctl.stack.launch import bound_log, launch
 from walletctl.stack.leftovers import stop_leftovers
 from walletctl.stack.ports import PortReservations
 from walletctl.stack.postgres import Postgres
-from walletctl.stack.process import ManagedProcess, Report, ending_of, start_process
+from walletctl.stack.process import ManagedProcess, OnStatus, ending_of, start_process
 from walletctl.stack.readiness import probe_of
 from walletctl.stack.specs import (
     STOP_ORDER,
@@ -65,7 +65,7 @@ class Supervisor:
         self,
         options: StackOptions,
         ports: Mapping[str, int],
-        report: Report,
+        report: OnStatus,
         services: Services,
         migrate: Sequence[str],
         force: asyncio.Event,
@@ -195,7 +195,7 @@ class Supervisor:
 @asynccontextmanager
 async def running_stack(
     options: StackOptions,
-    report: Report | None = None,
+    report: OnStatus | None = None,
     services: Services = process_specs,
     migrate: Sequence[str] | None = None,
     force: asyncio.Event | None = None,

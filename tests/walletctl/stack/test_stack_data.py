@@ -48,14 +48,14 @@ def test_data_that_no_stack_made_is_not_touched(tmp_path: Path) -> None:
     assert data.owned_by_a_stack(tmp_path) == []
 
 
-def test_an_ephemeral_stack_does_not_delete_data_that_was_to_be_kept(tmp_path: Path) -> None:
+def test_an_ephemeral_stack_does_not_delete_kept_data(tmp_path: Path) -> None:
     state = make_stack(tmp_path, ephemeral=False)
     data.check_usable(tmp_path, state, ephemeral=False)
     with pytest.raises(StackError, match="stack reset"):
         data.check_usable(tmp_path, state, ephemeral=True)
 
 
-def test_an_ephemeral_stack_takes_over_what_another_left(tmp_path: Path) -> None:
+def test_an_ephemeral_stack_takes_over_the_data_of_another(tmp_path: Path) -> None:
     state = make_stack(tmp_path, ephemeral=True)
     data.check_usable(tmp_path, state, ephemeral=True)
     data.delete_servers_data(tmp_path)

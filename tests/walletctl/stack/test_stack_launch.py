@@ -12,7 +12,7 @@ from walletctl.stack.launch import NOBODY_UID, bound_log, launch, open_log, run_
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root runs anything as another user")
 @pytest.mark.skipif(setpriv() is None, reason="needs setpriv")
 def test_another_user_reaches_programs_below_directories_that_only_root_may_enter(tmp_path: Path) -> None:
-    """As initdb looks for postgres beside itself: with access(2), which asks for the real user's rights."""
+    """initdb looks for postgres with access(2), which checks the real user's rights."""
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o700)
     program = shutil.copy(shutil.which("true") or "/bin/true", closed / "program")
@@ -23,7 +23,7 @@ def test_another_user_reaches_programs_below_directories_that_only_root_may_ente
     run_step("look", launch([python, "-c", look], on_parent_death=signal.SIGKILL, user=NOBODY_UID))
 
 
-def test_a_log_that_grew_too_large_is_set_aside_once_and_its_writer_goes_on(
+def test_a_log_that_grew_too_large_is_copied_and_truncated_and_its_writer_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(launching, "LOG_BYTES_MAX", 10)

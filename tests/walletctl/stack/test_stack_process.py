@@ -34,7 +34,7 @@ WITH_A_WORKER = f"{START_A_WORKER}; {SLEEP}"
 
 
 class FileProbe(Probe):
-    """Ready when the process has written to its log, or at once without one."""
+    """Ready if the process has written to its log; without a log, at once."""
 
     def __init__(self, log_file: Path | None = None) -> None:
         self._log_file = log_file
@@ -81,7 +81,7 @@ async def test_a_process_that_dies_is_started_again_and_counted(tmp_path: Path, 
     assert process.state.pid is None
 
 
-async def test_a_process_that_never_lives_to_be_ready_fails_the_start(tmp_path: Path) -> None:
+async def test_a_process_that_ends_before_it_is_ready_fails_the_start(tmp_path: Path) -> None:
     process, _ = managed(tmp_path, "raise SystemExit('no such port')")
     process.spec = ProcessSpec("fake", "fake-1", process.spec.launch, NeverReady(), "")
     with pytest.raises(StackError, match="fake-1 keeps ending") as caught:
@@ -117,7 +117,7 @@ async def test_a_server_that_refuses_the_stack_fails_the_start_at_once(tmp_path:
     await stop(process)
 
 
-async def test_a_process_deaf_to_its_signal_is_killed_after_the_grace(tmp_path: Path) -> None:
+async def test_a_process_that_ignores_its_signal_is_killed_after_the_grace_period(tmp_path: Path) -> None:
     process, _ = managed(tmp_path, IGNORE_SIGTERM, wait_for_output=True)
     await process.start(10)
     pid = process.state.pid
@@ -126,7 +126,7 @@ async def test_a_process_deaf_to_its_signal_is_killed_after_the_grace(tmp_path: 
     assert not psutil.pid_exists(pid)
 
 
-async def test_the_workers_of_a_killed_process_go_with_it(tmp_path: Path, eventually: Eventually) -> None:
+async def test_the_workers_of_a_killed_process_are_killed_with_it(tmp_path: Path, eventually: Eventually) -> None:
     process, _ = managed(tmp_path, WITH_A_WORKER, wait_for_output=True)
     await process.start(10)
     worker = psutil.Process(int(process.log_file.read_text().split()[0]))
@@ -159,7 +159,7 @@ async def test_leftovers_are_stopped_only_if_they_are_the_very_same_process(tmp_
     state = process.state
     assert state.pid is not None
     assert state.created == birth(state.pid)
-    # Another process got this pid since, or so it seems.
+    # By its creation time, this is another process with the same pid.
     stranger = ProcessState(name="fake-1", pid=state.pid, created=(state.created or 0) - 60)
     assert await asyncio.to_thread(stop_leftovers, [stranger, ProcessState(name="fake-2")]) == []
     assert psutil.pid_exists(state.pid)
@@ -168,14 +168,14 @@ async def test_leftovers_are_stopped_only_if_they_are_the_very_same_process(tmp_
 
 
 def test_a_leftover_is_stopped() -> None:
-    # Its parent has ended, as a killed supervisor has.
+    # Its parent has ended, as after the supervisor was killed.
     done = subprocess.run([sys.executable, "-c", START_A_WORKER], stdout=subprocess.PIPE, check=True)
     pid = int(done.stdout)
     assert stop_leftovers([ProcessState(name="relay", pid=pid, created=birth(pid))]) == ["relay"]
     assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
 
 
-def test_a_process_that_has_ended_is_gone_though_nobody_reaps_it() -> None:
+def test_a_process_that_has_ended_is_gone_even_if_no_parent_reaps_it() -> None:
     with subprocess.Popen(
         [sys.executable, "-c", START_A_WORKER + f"; worker.kill(); {SLEEP}"], stdout=subprocess.PIPE
     ) as parent:

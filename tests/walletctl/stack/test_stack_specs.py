@@ -51,7 +51,7 @@ def test_no_two_processes_share_a_port() -> None:
         ("history-api", ["history", "serve"], "HISTORY_API_PORT"),
     ],
 )
-def test_a_service_is_this_walletctl_told_where_to_listen(name: str, arguments: list[str], variable: str) -> None:
+def test_a_service_runs_this_walletctl_with_its_address(name: str, arguments: list[str], variable: str) -> None:
     specs, ports = specs_of()
     start = specs[name].launch()
     assert list(start.command)[-6:] == [sys.executable, "-P", "-m", "walletctl", *arguments]
@@ -120,7 +120,7 @@ def test_no_other_variable_of_the_user_reaches_a_process(monkeypatch: pytest.Mon
     assert client_environment(ports)["DATABASE_URL"].startswith("postgresql://postgres@127.0.0.1:")
 
 
-def test_jars_are_fetched_by_the_way_that_the_user_has_to_the_registry(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_jars_are_downloaded_through_the_users_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("https_proxy", "http://192.0.2.1:3128")
     monkeypatch.setenv("SSL_CERT_FILE", "/authorities.pem")
     environment = download_environment()
@@ -128,7 +128,7 @@ def test_jars_are_fetched_by_the_way_that_the_user_has_to_the_registry(monkeypat
     assert environment["SSL_CERT_FILE"] == "/authorities.pem"
 
 
-def test_every_role_has_its_place_in_the_order_of_stopping() -> None:
+def test_every_role_is_in_the_order_of_stopping() -> None:
     specs, _ = specs_of()
     roles = [role for group in STOP_ORDER for role in group]
     assert sorted(roles) == sorted({spec.role for spec in specs.values()} | {"postgres", "kafka"})
