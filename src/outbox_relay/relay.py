@@ -77,14 +77,13 @@ class Relay:
         await self._batching.wait()
         with database_errors():
             outcomes = await self._claim_publish_settle()
-            # A broker that answers a ping may still refuse every record.
-            is_broker_ok = outcomes or (was_broker_away and not await self._is_anything_pending())
         if outcomes is None:
             await self._numbering.renumber()
             return 1
         self._health.ok("database")
         count = self._account(outcomes)
-        if is_broker_ok:
+        # A broker that answers a ping may still refuse every record.
+        if outcomes or (was_broker_away and not await self._is_anything_pending()):
             self._health.ok("kafka")
         self._batching.note(count)
         return count
@@ -99,8 +98,9 @@ class Relay:
 
     async def _is_anything_pending(self) -> bool:
         """Return whether another task may be publishing rows that the broker refuses."""
-        async with asyncio.timeout(_DATABASE_SECONDS_MAX), raw_connection(self._engine) as connection:
-            return await queries.is_anything_pending(connection)
+        with database_errors():
+            async with asyncio.timeout(_DATABASE_SECONDS_MAX), raw_connection(self._engine) as connection:
+                return await queries.is_anything_pending(connection)
 
     async def _claim_publish_settle(self) -> Mapping[int, RowOutcome] | None:
         """Run one batch in one transaction; return the outcomes by row id.
