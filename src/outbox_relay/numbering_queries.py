@@ -30,8 +30,8 @@ ANY_STRANDED: Final = text("""
     )
 """)
 
-# A row is misplaced if its id was handed out twice, or is below the low water. All unpublished rows of its wallet move,
-# in the order of their times, which is that of the wallet's versions: the row written last is published last.
+# A row is misplaced if its id was handed out twice, or is below the low water. All unpublished rows of its wallet move.
+# They keep the order of their times, which is that of the wallet's versions: the row written last is published last.
 MOVE_MISPLACED: Final = text("""
     WITH misplaced AS (
         SELECT DISTINCT found.lane, found.aggregate_id

@@ -63,7 +63,7 @@ class OutboxRetention:
         """Prune one chunk; return 1 if there may be more to do now, else 0.
 
         Raises:
-            TemporaryError: PostgreSQL is away, or too busy to prune. Batches are published all the same.
+            TemporaryError: PostgreSQL is away, or too busy to prune. Publishing goes on.
         """
         with database_errors():
             pruned = await self._prune()

@@ -58,7 +58,9 @@ async def prepare_topic(stop: asyncio.Event, settings: RelaySettings, health: He
 
 async def _require_topic(settings: RelaySettings) -> None:
     topic, partitions = settings.kafka_topic, settings.kafka_topic_partitions
-    by_hand = f"kafka-topics.sh --create --topic {topic} --partitions {partitions}, with the settings of docs/topic.md"
+    by_hand = (
+        f"run kafka-topics.sh --create --topic {topic} --partitions {partitions}, with the settings of docs/topic.md"
+    )
     try:
         await describe_topic(settings.kafka_bootstrap_servers, topic)
     except TopicMissingError:
@@ -69,12 +71,12 @@ async def _require_topic(settings: RelaySettings) -> None:
         except KafkaException as error:
             if error.args[0].code() not in _NOT_ALLOWED:
                 raise
-            what = f"topic {topic} is missing, and this relay may not create it: {by_hand}, or allow it CREATE"
+            what = f"topic {topic} is missing, and this relay may not create it: {by_hand}, or grant the relay CREATE"
             raise TopicNotReadyError(what) from error
     except KafkaException as error:
         if error.args[0].code() not in _NOT_ALLOWED:
             raise
-        what = f"topic {topic} is missing, or this relay may not use it: allow it DESCRIBE and WRITE of the topic"
+        what = f"topic {topic} is missing, or this relay may not use it: grant it DESCRIBE and WRITE on the topic"
         raise TopicNotReadyError(what) from error
 
 

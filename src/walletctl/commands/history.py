@@ -100,9 +100,8 @@ def rebuild(
 def status(as_json: JsonOption = False) -> None:
     """Show positions, lag, gaps and dead letters; exit 1 for a gap, a dead letter, or a history that must be rebuilt.
 
-    With KAFKA_BOOTSTRAP_SERVERS in the environment, it also shows the lag and checks the topic's settings: exit 1 if
-    events may be lost, or may expire before KAFKA_TOPIC_RETENTION_MS. A gap may close by itself while events are in
-    flight.
+    With KAFKA_BOOTSTRAP_SERVERS in the environment, it also shows the lag and checks the topic's settings. Exit 1 if
+    events may be lost, or may expire before KAFKA_TOPIC_RETENTION_MS. A gap may close while events are in flight.
     """
     settings = load_settings(StatusSettings)
     servers = settings.kafka_bootstrap_servers
