@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 import structlog
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from common.http.probes import ops_server
 from common.logs import configure_logs
@@ -46,16 +47,7 @@ async def relay_until(stop: asyncio.Event, settings: RelaySettings, health: Heal
     """Prepare the topic; then relay and prune until `stop`."""
     if not await prepare_topic(stop, settings, health):
         return
-    engine = create_engine(
-        settings.database_url,
-        "outbox-relay",
-        # A connection for each task, and for the listener, the pruner and the numbering.
-        pool_size=settings.relay_tasks + 3,
-        connect_timeout_seconds=settings.database_connect_timeout_seconds,
-        idle_in_transaction_timeout_seconds=HUNG_TRANSACTION_SECONDS,
-        # Longer than claiming, publishing and settling may take together.
-        transaction_timeout_seconds=3 * HUNG_TRANSACTION_SECONDS + settings.relay_delivery_timeout_seconds,
-    )
+    engine = _create_engine(settings)
     tell_unsafe_settings(engine)
     idle = Pauses(settings.relay_poll_first_seconds, settings.relay_poll_longest_seconds)
     batching = AdaptiveBatching(settings.relay_gather_seconds, settings.relay_batch_rows)
@@ -78,6 +70,19 @@ async def relay_until(stop: asyncio.Event, settings: RelaySettings, health: Heal
         closing = [asyncio.to_thread(publisher.close) for publisher in publishers]
         ended = await asyncio.gather(*closing, engine.dispose(), return_exceptions=True)
         log.info("closed", errors=[repr(error) for error in ended if error is not None])
+
+
+def _create_engine(settings: RelaySettings) -> AsyncEngine:
+    return create_engine(
+        settings.database_url,
+        "outbox-relay",
+        # A connection for each task, and for the listener, the pruner and the numbering.
+        pool_size=settings.relay_tasks + 3,
+        connect_timeout_seconds=settings.database_connect_timeout_seconds,
+        idle_in_transaction_timeout_seconds=HUNG_TRANSACTION_SECONDS,
+        # Longer than claiming, publishing and settling may take together.
+        transaction_timeout_seconds=3 * HUNG_TRANSACTION_SECONDS + settings.relay_delivery_timeout_seconds,
+    )
 
 
 async def _repeat(
