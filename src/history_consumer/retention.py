@@ -10,8 +10,8 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from common.pauses import Pauses
+from common.worker import database_errors
 from history_consumer import dead_letter_queries, metrics
-from history_consumer.consumer.failures import database_errors
 
 log = structlog.get_logger()
 

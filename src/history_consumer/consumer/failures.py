@@ -6,11 +6,9 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import Final
 
 from confluent_kafka import KafkaError, KafkaException
-from sqlalchemy.exc import SQLAlchemyError
 
 from common.kafka.topics import TopicMissingError
-from common.postgres.errors import DRIVER_ERRORS, is_temporary, message_with_remedy
-from common.worker import TemporaryError
+from common.worker import TemporaryError, database_errors
 from history_consumer.consumer.positions import Position
 
 # After these librdkafka retries, or joins again, by itself. Any other error ends the membership: the next one shows
@@ -49,17 +47,6 @@ async def database_deadline(seconds: float) -> AsyncIterator[None]:
     with database_errors():
         async with asyncio.timeout(seconds):
             yield
-
-
-@contextmanager
-def database_errors() -> Iterator[None]:
-    """Turn database errors that time may heal into TemporaryError; other errors pass."""
-    try:
-        yield
-    except (SQLAlchemyError, OSError, TimeoutError, *DRIVER_ERRORS) as error:
-        if is_temporary(error):
-            raise TemporaryError("database", message_with_remedy(error)) from error
-        raise
 
 
 @contextmanager
