@@ -198,7 +198,7 @@ def test_a_command_that_an_error_proposes_can_be_typed(tmp_path: Path) -> None:
     assert done.returncode == 0
     assert "it's [/] $HOME" in done.stderr
     done = Stack(tmp_path / "it's [/] $HOME").run("env")
-    proposed = done.stderr.partition("start one: ")[2]
+    proposed = done.stderr.partition("Start one: ")[2]
     assert shlex.split(proposed)[-1] == str(tmp_path / "it's [/] $HOME")
 
 
