@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 
@@ -67,3 +67,7 @@ class Transfer(MoneyCommand):
     """Send money to another wallet."""
 
     to_wallet_id: UUID
+
+
+CommandT = TypeVar("CommandT", bound=Command)
+MoneyT = TypeVar("MoneyT", bound=MoneyCommand)

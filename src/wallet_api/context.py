@@ -12,13 +12,14 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from common.postgres.engine import reader_of
 from wallet_api.commands import CreateWallet, Fund, Transfer
 from wallet_api.group_commit import Bounds, GroupCommit
+from wallet_api.retries import CommandRetry
 from wallet_api.settings import WalletApiSettings
 from wallet_api.use_cases import create_wallets, fund, transfer
 
 
 @dataclass(frozen=True)
 class WalletApiContext:
-    """What a request needs: its settings, an engine that only reads, and the collectors that write."""
+    """What a request needs: the settings, a read-only engine (autocommit), and a group commit for each operation."""
 
     settings: WalletApiSettings
     reader: AsyncEngine
@@ -27,27 +28,26 @@ class WalletApiContext:
     transfers: GroupCommit[Transfer]
 
     async def close(self) -> None:
-        """Give up what is under way."""
+        """Abandon the batches in progress."""
         await asyncio.gather(self.creations.close(), self.funds.close(), self.transfers.close())
 
 
 def make_context(
     settings: WalletApiSettings, engine: AsyncEngine, on_commit: Callable[[int], None]
 ) -> WalletApiContext:
-    """Return the context of an application with that engine; `on_commit` is told of each transaction's commands."""
+    """Return the context of an application; `on_commit` is called after each transaction with its commands' number."""
     bounds = Bounds(
         batch_commands=settings.batch_commands_max,
         queue_commands=settings.queue_commands_max,
-        race_attempts=settings.fund_attempts_max,
-        lock_timeout_seconds=settings.lock_timeout_seconds,
         transaction_timeout_seconds=settings.statement_timeout_seconds,
     )
+    retry = CommandRetry(settings.fund_attempts_max, settings.lock_timeout_seconds)
     return WalletApiContext(
         settings,
         reader_of(engine),
-        GroupCommit("create", engine, create_wallets, create_wallets, bounds, on_commit),
-        GroupCommit("fund", engine, fund, partial(fund, skip_locked=True), bounds, on_commit),
-        GroupCommit("transfer", engine, transfer, partial(transfer, skip_locked=True), bounds, on_commit),
+        GroupCommit("create", engine, create_wallets, create_wallets, bounds, retry, on_commit),
+        GroupCommit("fund", engine, fund, partial(fund, skip_locked=True), bounds, retry, on_commit),
+        GroupCommit("transfer", engine, transfer, partial(transfer, skip_locked=True), bounds, retry, on_commit),
     )
 
 

@@ -70,6 +70,9 @@ class VersionConflict(Problem):
     title = "The wallet changed in between, too often"
     retry_after_seconds = 1
 
+    def __init__(self, wallet_id: UUID) -> None:
+        super().__init__(f"Wallet {wallet_id} changed during each attempt. Retry with the same idempotency key.")
+
 
 class WalletBusy(Problem):
     """Others held the wallet's lock for too long."""
@@ -79,6 +82,9 @@ class WalletBusy(Problem):
     title = "The wallet is locked by other requests"
     retry_after_seconds = 1
 
+    def __init__(self) -> None:
+        super().__init__("Another transaction has locked the wallet. Retry with the same idempotency key.")
+
 
 class IdempotencyKeyInFlight(Problem):
     """The first request with this key is still under way."""
@@ -87,6 +93,9 @@ class IdempotencyKeyInFlight(Problem):
     code = "idempotency-key-in-flight"
     title = "A request with this idempotency key is under way"
     retry_after_seconds = 1
+
+    def __init__(self) -> None:
+        super().__init__("Idempotency-Key: the first request with this key has no reply yet. Retry with the same key.")
 
 
 class VersionMismatch(Problem):

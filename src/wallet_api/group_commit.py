@@ -1,19 +1,18 @@
-"""Group commit: requests that arrive together share one transaction.
+"""Group commit: concurrent requests share one transaction; a failing request does not fail the other requests.
 
-A batch is what has gathered while the last one was on its way, and, behind one of several commands, in two
-milliseconds more. One request alone waits for nothing, and the more there are the more share the round trips, the
-locks and the flush of one commit. (PostgreSQL groups only the flush: manual, section 28.5, `commit_delay`.)
+While one batch runs, the next batch gathers. Behind a batch of several commands it gathers for two milliseconds more.
+A single request waits for nothing. The more requests there are, the more of them share the round trips, the locks and
+the flush of one commit. (PostgreSQL groups only the flush: manual, section 28.5, `commit_delay`.)
 
-Nobody pays for a neighbour:
+What keeps the requests of a batch apart:
 
-- a refused command is an outcome like any other;
-- wallets and keys that others hold are passed over; who wants them asks again with the next batches;
-- a batch that fails before its commit is run again in halves, until what made it fail is alone;
-- a client that leaves is left out, or its command goes on without it.
+- a refused command has a reply like any other command;
+- a command whose wallet or key another transaction has locked is skipped, and retried in a later batch;
+- a batch that fails before its commit is run again in halves, until the command that made it fail is alone;
+- a command whose client disconnects before its batch is left out; later it goes on without the client.
 """
 
 import asyncio
-import random
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,59 +22,62 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from common.background import is_told_to_end
-from common.postgres.errors import is_unreachable, unavailable
+from common.postgres.errors import LOCK_NOT_AVAILABLE, is_unreachable, sqlstate, unavailable
 from common.problems import Unavailable
 from common.rate_limited_logs import RateLimitedLog
 from wallet_api import metrics
+from wallet_api.commands import CommandT
 from wallet_api.errors import IdempotencyKeyInFlight, VersionConflict, WalletBusy
+from wallet_api.replies import Reply, problem_reply
+from wallet_api.retries import CommandRetry
 from wallet_api.transactions import OutcomeUnknown, execute
-from wallet_api.use_cases import CommandT, Outcome, UseCase
+from wallet_api.use_cases import UseCase
 
 log = RateLimitedLog(structlog.get_logger())
 
-_UNKNOWN: Final = "It may have been done or not. Ask again with the same key."
+_UNKNOWN: Final = "The outcome is unknown. Retry with the same idempotency key."
 
-_RACE_PAUSE_FIRST_SECONDS: Final = 0.001
-_RACE_PAUSE_LONGEST_SECONDS: Final = 0.05
-_LOCK_PAUSE_SECONDS: Final = 0.03
-# After one batch has waited for a lock in vain, later ones don't, for so long.
-_PASSING_OVER_SECONDS: Final = 2.0
-# Those who were just answered ask again in this time, and share a batch instead of two. A few don't wait for others.
+# After a batch has timed out on a lock, batches skip locked wallets for so long.
+_SKIP_LOCKED_SECONDS: Final = 2.0
+# Clients that were just answered ask again within this time, and share one batch instead of two. After a few commands
+# the next batch starts at once.
 _GATHER_SECONDS: Final = 0.002
 _MANY_COMMANDS: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """What bounds a collector.
+    """The bounds of a group commit.
 
     Args:
         batch_commands: commands in a transaction at most.
-        queue_commands: commands that wait at most; one more is refused.
-        race_attempts: how often a command may lose the race for its wallet's version.
-        lock_timeout_seconds: how long a command asks again for what others hold.
-        transaction_timeout_seconds: a transaction that takes longer is given up.
+        queue_commands: commands in the queue at most; one more is refused.
+        transaction_timeout_seconds: a transaction that takes longer is abandoned.
     """
 
     batch_commands: int
     queue_commands: int
-    race_attempts: int
-    lock_timeout_seconds: float
     transaction_timeout_seconds: float
 
 
 @dataclass(slots=True, eq=False)
-class _Waiting(Generic[CommandT]):
+class _Submission(Generic[CommandT]):
+    """A command between its submission and its reply. `submitted_at` is the event loop's time, in seconds."""
+
     command: CommandT
-    outcome: asyncio.Future[Outcome]
-    locks_until: float
-    """The event loop's time until which it asks again for locks."""
-    attempts: int = 1
+    reply: asyncio.Future[Reply]
+    submitted_at: float
+    version_attempts: int = 0
+
+    def answer(self, reply: Reply) -> None:
+        """Return the reply from `submit`."""
+        if not self.reply.done():
+            self.reply.set_result(reply)
 
     def fail(self, error: Exception) -> None:
-        """Raise the error where the outcome is waited for. It is that one's alone: each raise adds to its traceback."""
-        if not self.outcome.done():
-            self.outcome.set_exception(error)
+        """Raise the error from `submit`. Each submission needs its own: each raise adds to the error's traceback."""
+        if not self.reply.done():
+            self.reply.set_exception(error)
 
 
 class GroupCommit(Generic[CommandT]):
@@ -83,11 +85,12 @@ class GroupCommit(Generic[CommandT]):
 
     Args:
         operation: the name under which they are counted.
-        engine: of the wallet's database; its `lock_timeout` is how long a batch waits for a lock.
+        engine: of the wallet database; its `lock_timeout` is how long a batch waits for a lock.
         use_case: what a batch runs.
-        passing_over: the same, but what others hold is not waited for: such a command's outcome is WalletBusy.
-        bounds: of batch, queue and waits.
-        on_commit: called after each transaction, with how many commands were in it.
+        skipping: the same, but a command whose wallet is locked gets wallet-busy without a wait.
+        bounds: of batch, queue and transaction.
+        retry: when a command is put into a later batch.
+        on_commit: called after each transaction, with the number of its commands.
     """
 
     def __init__(
@@ -95,51 +98,51 @@ class GroupCommit(Generic[CommandT]):
         operation: str,
         engine: AsyncEngine,
         use_case: UseCase[CommandT],
-        passing_over: UseCase[CommandT],
+        skipping: UseCase[CommandT],
         bounds: Bounds,
+        retry: CommandRetry,
         on_commit: Callable[[int], None],
     ) -> None:
         self._engine = engine
         self._use_case = use_case
-        self._passing_over = passing_over
+        self._skipping = skipping
         self._bounds = bounds
+        self._retry = retry
         self._on_commit = on_commit
-        self._queue: deque[_Waiting[CommandT]] = deque()
-        self._unanswered: set[_Waiting[CommandT]] = set()
+        self._queue: deque[_Submission[CommandT]] = deque()
+        self._unanswered: set[_Submission[CommandT]] = set()
         self._draining: asyncio.Task[None] | None = None
-        self._pass_over_until = 0.0
+        self._skip_locked_until = 0.0
         self._batch_commands = metrics.batch_commands.labels(operation)
 
-    async def submit(self, command: CommandT) -> Outcome:
-        """Run the command with others, and return its outcome after the commit.
+    async def submit(self, command: CommandT) -> Reply:
+        """Run the command in a batch, and return its reply after the commit.
 
         Raises:
-            Unavailable: the queue is full or the database is away, and nothing was done; or nobody knows whether it was
-                done.
-            Exception: any other means that nothing was done: a Problem, an asyncpg or a DBAPIError where the
-                database refuses.
+            Unavailable: the queue is full or the database is away, and nothing was done; or the outcome is unknown.
+            Exception: any other means that nothing was done: an asyncpg or a DBAPIError where the database refuses.
         """
         if len(self._queue) >= self._bounds.queue_commands:
-            raise Unavailable("The server has all that it can do at once. Ask again later.")
+            raise Unavailable("The server is at capacity. Retry later.")
         loop = asyncio.get_running_loop()
-        waiting = _Waiting(command, loop.create_future(), loop.time() + self._bounds.lock_timeout_seconds)
-        self._unanswered.add(waiting)
+        submission = _Submission(command, loop.create_future(), loop.time())
+        self._unanswered.add(submission)
         try:
-            self._enqueue(waiting)
-            return await waiting.outcome
+            self._enqueue(submission)
+            return await submission.reply
         finally:
-            self._unanswered.discard(waiting)
+            self._unanswered.discard(submission)
 
     async def close(self) -> None:
-        """Give up what is under way and answer everybody who still waits."""
+        """Abandon the batch in progress and fail all commands without a reply."""
         if self._draining:
             self._draining.cancel()
             await asyncio.wait({self._draining})
-        for waiting in self._unanswered:
-            waiting.fail(Unavailable("The server is going down. Ask again with the same key."))
+        for submission in self._unanswered:
+            submission.fail(Unavailable("The server is shutting down. Retry with the same idempotency key."))
 
-    def _enqueue(self, waiting: _Waiting[CommandT]) -> None:
-        self._queue.append(waiting)
+    def _enqueue(self, submission: _Submission[CommandT]) -> None:
+        self._queue.append(submission)
         if self._draining is None or self._draining.done():
             self._draining = asyncio.create_task(self._drain())
 
@@ -150,81 +153,88 @@ class GroupCommit(Generic[CommandT]):
             except (Exception, asyncio.CancelledError) as error:
                 if is_told_to_end():
                     raise
-                # A defect. It is not to end what answers all the others.
+                # A defect. It must not end the task that answers all later commands.
                 log.defect("batch_lost", error=error, commands=len(batch))
-                for waiting in batch:
-                    waiting.fail(Unavailable(_UNKNOWN))
+                for submission in batch:
+                    submission.fail(Unavailable(_UNKNOWN))
             if len(batch) >= _MANY_COMMANDS:
                 await asyncio.sleep(_GATHER_SECONDS)
 
-    def _next_batch(self) -> list[_Waiting[CommandT]]:
-        """Take the next batch off the queue; of one idempotency key only the first, since the next waits for it."""
-        batch: list[_Waiting[CommandT]] = []
+    def _next_batch(self) -> list[_Submission[CommandT]]:
+        """Take the next batch off the queue; of one idempotency key only the first command, since the next waits."""
+        batch: list[_Submission[CommandT]] = []
         keys: set[str] = set()
-        later: list[_Waiting[CommandT]] = []
+        later: list[_Submission[CommandT]] = []
         while self._queue and len(batch) < self._bounds.batch_commands:
-            waiting = self._queue.popleft()
-            claim = waiting.command.claim
-            if waiting.outcome.done():
+            submission = self._queue.popleft()
+            claim = submission.command.claim
+            if submission.reply.done():
                 continue
             if claim and claim.key in keys:
-                later.append(waiting)
+                later.append(submission)
                 continue
             if claim:
                 keys.add(claim.key)
-            batch.append(waiting)
+            batch.append(submission)
         self._queue.extendleft(reversed(later))
         return batch
 
-    async def _run(self, batch: Sequence[_Waiting[CommandT]]) -> None:
+    async def _run(self, batch: Sequence[_Submission[CommandT]]) -> None:
         self._batch_commands.observe(len(batch))
         try:
-            outcomes = await self._execute([waiting.command for waiting in batch])
+            replies = await self._execute([submission.command for submission in batch])
         except OutcomeUnknown as unknown:
             log.warning("commit_unconfirmed", error=unknown.__cause__, commands=len(batch))
-            for waiting in batch:
-                waiting.fail(Unavailable(_UNKNOWN))
-        except Exception as error:  # noqa: BLE001 - each of them goes to those who wait
+            for submission in batch:
+                submission.fail(Unavailable(_UNKNOWN))
+        except Exception as error:  # noqa: BLE001 - each submission gets it
             if is_unreachable(error):
                 log.warning("batch_failed_server_away", error=error, commands=len(batch))
-                for waiting in batch:
-                    waiting.fail(unavailable(error))
+                for submission in batch:
+                    submission.fail(unavailable(error))
             elif len(batch) > 1:
                 half = len(batch) // 2
                 await self._run(batch[:half])
                 await self._run(batch[half:])
+            elif sqlstate(error) == LOCK_NOT_AVAILABLE:
+                batch[0].answer(_lock_timeout_reply(error, batch[0].command.path))
             else:
                 batch[0].fail(error)
         else:
-            for waiting, outcome in zip(batch, outcomes, strict=True):
-                self._settle(waiting, outcome)
+            for submission, reply in zip(batch, replies, strict=True):
+                self._answer_or_retry(submission, reply)
 
-    async def _execute(self, commands: Sequence[CommandT]) -> list[Outcome]:
+    async def _execute(self, commands: Sequence[CommandT]) -> list[Reply]:
         clock = asyncio.get_running_loop().time
-        if clock() >= self._pass_over_until:
+        if clock() >= self._skip_locked_until:
             try:
                 return await self._execute_as(self._use_case, commands)
-            except WalletBusy:
-                self._pass_over_until = clock() + _PASSING_OVER_SECONDS
-        return await self._execute_as(self._passing_over, commands)
+            except Exception as error:
+                if sqlstate(error) != LOCK_NOT_AVAILABLE:
+                    raise
+                self._skip_locked_until = clock() + _SKIP_LOCKED_SECONDS
+        return await self._execute_as(self._skipping, commands)
 
-    async def _execute_as(self, use_case: UseCase[CommandT], commands: Sequence[CommandT]) -> list[Outcome]:
-        outcomes = await execute(self._engine, use_case, commands, self._bounds.transaction_timeout_seconds)
+    async def _execute_as(self, use_case: UseCase[CommandT], commands: Sequence[CommandT]) -> list[Reply]:
+        replies = await execute(self._engine, use_case, commands, self._bounds.transaction_timeout_seconds)
         self._on_commit(len(commands))
-        return outcomes
+        return replies
 
-    def _settle(self, waiting: _Waiting[CommandT], outcome: Outcome) -> None:
-        if waiting.outcome.done():
+    def _answer_or_retry(self, submission: _Submission[CommandT], reply: Reply) -> None:
+        if submission.reply.done():
             return
         loop = asyncio.get_running_loop()
-        if isinstance(outcome, VersionConflict) and waiting.attempts < self._bounds.race_attempts:
-            longest = min(_RACE_PAUSE_FIRST_SECONDS * 2**waiting.attempts, _RACE_PAUSE_LONGEST_SECONDS)
-            pause_seconds = random.uniform(0, longest)  # noqa: S311
-            waiting.attempts += 1
-        elif isinstance(outcome, WalletBusy | IdempotencyKeyInFlight) and loop.time() < waiting.locks_until:
-            pause_seconds = _LOCK_PAUSE_SECONDS
+        submission.version_attempts += reply.outcome == VersionConflict.code
+        age_seconds = loop.time() - submission.submitted_at
+        pause_seconds = self._retry.pause_seconds(reply.outcome, submission.version_attempts, age_seconds)
+        if pause_seconds is None:
+            submission.answer(reply)
         else:
-            waiting.outcome.set_result(outcome)
-            return
-        metrics.transaction_retries.labels(outcome.code).inc()
-        loop.call_later(pause_seconds, self._enqueue, waiting)
+            metrics.transaction_retries.labels(reply.outcome).inc()
+            loop.call_later(pause_seconds, self._enqueue, submission)
+
+
+def _lock_timeout_reply(error: Exception, path: str) -> Reply:
+    # One statement writes wallets and keys; PostgreSQL's CONTEXT alone tells at which of them it waited.
+    is_key = "idempotency_keys" in (getattr(error, "context", None) or "")
+    return problem_reply(IdempotencyKeyInFlight() if is_key else WalletBusy(), path)

@@ -1,35 +1,35 @@
-"""Idempotency keys: one request, one effect, one answer.
+"""Idempotency keys: one request, one effect, one reply.
 
-A key is claimed first, before any wallet is locked, and written last, with its reply, in one transaction: so a
-request that failed leaves no key behind. Nobody waits for a claim, so nobody waits in a circle. (The
-`Idempotency-Key` header: IETF draft-ietf-httpapi-idempotency-key-header.)
+A transaction claims a key first, before it locks any wallet, and writes it last, with its reply. So a request that
+failed leaves no key behind. No transaction waits for a claim, so claims can't deadlock. (The `Idempotency-Key` header:
+IETF draft-ietf-httpapi-idempotency-key-header.)
 """
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, Final
 
 import asyncpg
 import orjson
 
+from common import failpoints
 from common.money import without_zeros
-from common.problems import MEDIA_TYPE, Problem
 from wallet_api import queries
-from wallet_api.commands import Command, IdempotencyClaim
+from wallet_api.commands import CommandT
 from wallet_api.errors import IdempotencyKeyInFlight, IdempotencyKeyReused
+from wallet_api.queries import KeyRow
 from wallet_api.replies import Reply
+from wallet_api.slots import Slot
 
-CommandT = TypeVar("CommandT", bound=Command)
-
-REPLAYED = {"Idempotent-Replayed": "true"}
+_REPLAYED: Final = {"Idempotent-Replayed": "true"}
 
 
 def request_hash(method: str, path: str, body: Mapping[str, Any]) -> bytes:
-    """Return what tells one request from another: SHA-256 of method, path and body as they were understood.
+    """Return what tells one request from another: SHA-256 of method, path and body as the server understood them.
 
-    So how the client spelled them doesn't count: the case of ids, the order of keys, defaults given or left out, an
-    amount as a number or a string, with or without zeros at its end. `metadata` is kept as it came, and so `1.0` isn't
-    `1` in it. Headers aren't part of the request: one that is repeated with another `If-Match` gets the first answer.
+    The client's spelling doesn't count: the case of ids, the order of keys, defaults given or left out, an amount as a
+    number or a string, with or without zeros at its end. `metadata` is kept as it came, and so `1.0` isn't `1` in it.
+    Headers aren't part of the request: a request repeated with another `If-Match` gets the first reply.
     """
     amount = body.get("amount")
     understood = {**body, "amount": without_zeros(amount)} if isinstance(amount, str) else body
@@ -37,56 +37,43 @@ def request_hash(method: str, path: str, body: Mapping[str, Any]) -> bytes:
     return hashlib.sha256(b"\n".join((method.encode(), path.encode(), canonical))).digest()
 
 
-async def claim(connection: asyncpg.Connection, commands: Sequence[Command]) -> dict[str, Reply | Problem]:
-    """Claim the commands' keys, and return the answers of those that are already answered, or claimed by others.
+async def claim(connection: asyncpg.Connection, slots: Sequence[Slot[CommandT]]) -> list[Slot[CommandT]]:
+    """Claim the commands' keys; answer commands whose key has a reply or is claimed elsewhere; return all other slots.
 
     Raises:
-        ValueError: two commands have the same key; the caller asks for them one after the other.
+        ValueError: two commands have the same key; the caller puts them into different batches.
     """
-    claims = {command.claim.key: command.claim for command in commands if command.claim}
-    if not claims:
-        return {}
-    if len(claims) < sum(command.claim is not None for command in commands):
+    claimed = {slot.command.claim.key: slot for slot in slots if slot.command.claim}
+    if len(claimed) < sum(slot.command.claim is not None for slot in slots):
         raise ValueError("the idempotency keys of one list must differ")
-    found = await queries.claim_keys(connection, claims)
-    return {key: _answer(claims[key], stored) for key, (is_ours, stored) in found.items() if stored or not is_ours}
+    found = await queries.claim_keys(connection, claimed) if claimed else {}
+    for key, (is_claimed, row) in found.items():
+        if row:
+            _replay(claimed[key], row)
+        elif not is_claimed:
+            claimed[key].refuse(IdempotencyKeyInFlight())
+    failpoints.hit("api.claimed")
+    return [slot for slot in slots if not slot.reply]
 
 
-def _answer(claim: IdempotencyClaim, stored: tuple[bytes, Reply] | None) -> Reply | Problem:
-    if stored is None:
-        return in_flight()
-    digest, reply = stored
-    if digest != claim.request_hash:
-        return IdempotencyKeyReused("Idempotency-Key: this key belongs to another request. Take a new key.")
-    return Reply(reply.status, reply.body, {**reply.headers, **REPLAYED})
+def _replay(slot: Slot[CommandT], row: KeyRow) -> None:
+    assert slot.command.claim is not None
+    if row.request_hash == slot.command.claim.request_hash:
+        slot.reply = Reply(row.status, row.body, {**row.headers, **_REPLAYED}, "replayed")
+    else:
+        slot.refuse(IdempotencyKeyReused("Idempotency-Key: this key belongs to another request. Send a new key."))
 
 
-def decided(
-    commands: Sequence[CommandT], outcomes: Sequence[Reply | Problem]
-) -> list[tuple[CommandT, IdempotencyClaim, Reply]]:
-    """Return the replies to be stored: of each command that has a key and is decided."""
+def decided_keys(slots: Sequence[Slot[CommandT]]) -> list[tuple[CommandT, KeyRow]]:
+    """Return the rows to be written: of each command that has a key and is decided."""
     return [
-        (command, command.claim, reply)
-        for command, outcome in zip(commands, outcomes, strict=True)
-        if command.claim and (reply := decided_reply(command, outcome))
+        (slot.command, KeyRow(claim.key, claim.request_hash, reply.status, reply.headers, reply.body))
+        for slot in slots
+        if (claim := slot.command.claim) and (reply := slot.reply) and reply.is_decided
     ]
 
 
-def in_flight() -> IdempotencyKeyInFlight:
-    """Return the problem that somebody else's request with this key isn't answered yet."""
-    return IdempotencyKeyInFlight("The first request with this key has no answer yet. Ask again with it.")
-
-
-async def store(connection: asyncpg.Connection, replies: Sequence[tuple[Command, IdempotencyClaim, Reply]]) -> None:
-    """Write the replies of decided commands under their keys, where nothing else is to be written with them."""
-    if replies:
-        await queries.insert_replies(connection, [(claim, reply) for _, claim, reply in replies])
-
-
-def decided_reply(command: Command, outcome: Reply | Problem) -> Reply | None:
-    """Return the outcome as a reply to be given again, or None where asking again may end otherwise."""
-    if isinstance(outcome, Reply):
-        return outcome
-    if outcome.decided:
-        return Reply(outcome.status, outcome.body(command.path), {"Content-Type": MEDIA_TYPE})
-    return None
+async def store(connection: asyncpg.Connection, slots: Sequence[Slot[CommandT]]) -> None:
+    """Write the keys of decided commands, where nothing else is written with them."""
+    if keys := decided_keys(slots):
+        await queries.insert_keys(connection, [row for _, row in keys])

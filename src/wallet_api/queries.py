@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 import asyncpg
@@ -10,8 +10,7 @@ import orjson
 
 from common.postgres.raw_sql import RawStatement
 from common.tables.wallet import OUTBOX_CHANNEL
-from wallet_api.commands import CreateWallet, IdempotencyClaim
-from wallet_api.replies import Reply
+from wallet_api.commands import CreateWallet
 from wallet_api.wallet import Movement, Wallet, entries_of
 
 _WALLET: Final = "id, user_id, currency, balance_minor, version, status"
@@ -48,17 +47,17 @@ _INSERT_OUTBOX: Final = """
 INSERT_OUTBOX: Final = RawStatement(_INSERT_OUTBOX.format(only="true"))
 
 # Whoever committed one between this transaction's look and its claim makes it fail: run again, it looks again.
-_INSERT_REPLIES: Final = """
+_INSERT_KEYS: Final = """
     INSERT INTO wallet.idempotency_keys (key, request_hash, reply_status, reply_headers, reply_body)
     SELECT key, request_hash, status, headers::json, body
     FROM unnest(
         cast(:keys AS text[]), cast(:hashes AS bytea[]), cast(:statuses AS smallint[]), cast(:reply_headers AS text[]),
-        cast(:bodies AS bytea[]), cast(:reply_wallet_ids AS uuid[])
+        cast(:bodies AS bytea[]), cast(:key_wallet_ids AS uuid[])
     ) AS row (key, request_hash, status, headers, body, wallet_id)
     WHERE {only}
     ORDER BY key
 """
-INSERT_REPLIES: Final = RawStatement(_INSERT_REPLIES.format(only="true"))
+INSERT_KEYS: Final = RawStatement(_INSERT_KEYS.format(only="true"))
 
 # All that movements write, in one round trip. Wallets by compare-and-set: the inner SELECT takes the row locks in the
 # order of ids, as LOCK_WALLETS does, and after waiting for one sees the row as it is by then. What isn't at the version
@@ -100,8 +99,8 @@ _RECORD: Final = f"""
         WHERE acting_wallet_id NOT IN (SELECT id FROM lost)
     ), events AS (
         {_INSERT_OUTBOX.format(only="aggregate_id NOT IN (SELECT id FROM lost)")}
-    ), replies AS (
-        {_INSERT_REPLIES.format(only="wallet_id NOT IN (SELECT id FROM lost)")}
+    ), keys AS (
+        {_INSERT_KEYS.format(only="wallet_id NOT IN (SELECT id FROM lost)")}
     )
     SELECT id FROM lost
 """  # noqa: S608
@@ -140,26 +139,41 @@ NOTIFY_RELAYS: Final = f"NOTIFY {OUTBOX_CHANNEL}"
 _NOTIFY_SECONDS_MAX: Final = 5.0
 
 
-async def read_wallets(
-    connection: asyncpg.Connection, ids: Collection[UUID]
-) -> tuple[dict[UUID, Wallet], datetime | None]:
-    """Return the wallets, read without a lock, and a time after they became what they are."""
-    return _wallets(await READ_WALLETS.fetch(connection, ids=list(ids)))
+class LoadedWallets(NamedTuple):
+    """Wallets by their ids, and a time after each of them became what it is; None where there is no wallet."""
+
+    by_id: dict[UUID, Wallet]
+    loaded_at: datetime | None
+
+
+class KeyRow(NamedTuple):
+    """A row of `idempotency_keys`: the hash of the key's request and the reply to it."""
+
+    key: str
+    request_hash: bytes
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+async def read_wallets(connection: asyncpg.Connection, ids: Collection[UUID]) -> LoadedWallets:
+    """Return the wallets, read without a lock."""
+    return _loaded(await READ_WALLETS.fetch(connection, ids=list(ids)))
 
 
 async def lock_wallets(
     connection: asyncpg.Connection, ids: Collection[UUID], *, skip_locked: bool = False
-) -> tuple[dict[UUID, Wallet], datetime | None]:
-    """Return the wallets, locked until the transaction ends, and, if there are any, a time under the locks.
+) -> LoadedWallets:
+    """Return the wallets, locked until the transaction ends.
 
-    With `skip_locked` those that others hold are left out.
+    With `skip_locked` wallets that another transaction has locked are left out.
     """
-    return _wallets(await LOCK_WALLETS[skip_locked].fetch(connection, ids=list(ids)))
+    return _loaded(await LOCK_WALLETS[skip_locked].fetch(connection, ids=list(ids)))
 
 
-def _wallets(rows: Sequence[asyncpg.Record]) -> tuple[dict[UUID, Wallet], datetime | None]:
+def _loaded(rows: Sequence[asyncpg.Record]) -> LoadedWallets:
     wallets = {row[0]: Wallet(*row[:-1]) for row in rows}
-    return wallets, max((row[-1] for row in rows), default=None)
+    return LoadedWallets(wallets, max((row[-1] for row in rows), default=None))
 
 
 async def record(
@@ -168,25 +182,25 @@ async def record(
     changed: Collection[Wallet],
     movements: Sequence[Movement],
     events: Sequence[Mapping[str, Any]],
-    replies: Sequence[tuple[UUID, IdempotencyClaim, Reply]],
+    keys: Sequence[tuple[UUID, KeyRow]],
     created_at: datetime,
     *,
     skip_locked: bool,
 ) -> set[UUID]:
-    """Write wallets that are still at the version at which they were read, and what follows from it.
+    """Write wallets that are still at the version at which they were read, and all that follows from them.
 
     Args:
         connection: the transaction.
         read: the wallets as they were read.
-        changed: as they are now.
-        movements: whose entries are written.
+        changed: the wallets as they are to be.
+        movements: their entries are written.
         events: outbox rows, in this order.
-        replies: with the wallet that each is about.
-        created_at: when all of it happened.
-        skip_locked: wallets that others hold count as lost.
+        keys: idempotency keys with their replies, each with the wallet that acted.
+        created_at: the time of all that is written.
+        skip_locked: a wallet that another transaction has locked counts as changed.
 
     Returns:
-        The wallets that were no longer as they were read. Nothing of what is about them was written.
+        The wallets that another transaction changed since they were read. Nothing about them was written.
     """
     entries = [
         (movement, number, entry)
@@ -212,7 +226,7 @@ async def record(
         "references": [wallet and movement.command.reference for movement, _, wallet in sides],
         "metadata": [wallet and _json(movement.command.metadata) for movement, _, wallet in sides],
         **_outbox_parameters(events, created_at),
-        **_reply_parameters(replies),
+        **_key_parameters(keys),
     }
     return {row[0] for row in await RECORD[skip_locked].fetch(connection, **parameters)}
 
@@ -257,33 +271,31 @@ async def find_external_id(connection: asyncpg.Connection, user_id: str, externa
     return rows[0][0] if rows else None
 
 
-async def claim_keys(
-    connection: asyncpg.Connection, keys: Collection[str]
-) -> dict[str, tuple[bool, tuple[bytes, Reply] | None]]:
-    """Claim the keys until the transaction ends; return of each whether it is ours, and its request hash and reply.
+async def claim_keys(connection: asyncpg.Connection, keys: Collection[str]) -> dict[str, tuple[bool, KeyRow | None]]:
+    """Claim the keys until the transaction ends; return for each key whether it is claimed, and its row if it has one.
 
-    What others have claimed is not ours. What was answered already has a reply.
+    A key that another transaction has claimed is not claimed.
     """
     rows = await CLAIM_KEYS.fetch(connection, keys=list(keys))
     return {
-        key: (is_ours, None if digest is None else (digest, Reply(status, body, orjson.loads(headers))))
-        for key, is_ours, digest, status, headers, body in rows
+        key: (is_claimed, None if digest is None else KeyRow(key, digest, status, orjson.loads(headers), body))
+        for key, is_claimed, digest, status, headers, body in rows
     }
 
 
-async def insert_replies(connection: asyncpg.Connection, replies: Sequence[tuple[IdempotencyClaim, Reply]]) -> None:
-    """Write the reply of each claim."""
-    await INSERT_REPLIES.fetch(connection, **_reply_parameters([(None, *reply) for reply in replies]))
+async def insert_keys(connection: asyncpg.Connection, keys: Sequence[KeyRow]) -> None:
+    """Write the keys with their replies."""
+    await INSERT_KEYS.fetch(connection, **_key_parameters([(None, row) for row in keys]))
 
 
-def _reply_parameters(replies: Sequence[tuple[UUID | None, IdempotencyClaim, Reply]]) -> dict[str, Any]:
+def _key_parameters(keys: Sequence[tuple[UUID | None, KeyRow]]) -> dict[str, Any]:
     return {
-        "keys": [claim.key for _, claim, _ in replies],
-        "hashes": [claim.request_hash for _, claim, _ in replies],
-        "statuses": [reply.status for _, _, reply in replies],
-        "reply_headers": [_json(reply.headers) for _, _, reply in replies],
-        "bodies": [reply.body for _, _, reply in replies],
-        "reply_wallet_ids": [wallet_id for wallet_id, _, _ in replies],
+        "keys": [row.key for _, row in keys],
+        "hashes": [row.request_hash for _, row in keys],
+        "statuses": [row.status for _, row in keys],
+        "reply_headers": [_json(row.headers) for _, row in keys],
+        "bodies": [row.body for _, row in keys],
+        "key_wallet_ids": [wallet_id for wallet_id, _ in keys],
     }
 
 

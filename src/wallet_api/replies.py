@@ -1,9 +1,9 @@
 """The JSON that goes out, and the models that document it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Final, Literal
 from uuid import UUID
 
 import orjson
@@ -11,18 +11,32 @@ from pydantic import BaseModel, Field
 from sqlalchemy import RowMapping
 
 from common.money import to_major
+from common.problems import MEDIA_TYPE, Problem
 from wallet_api.wallet import Movement, Wallet
 
 JSON = "application/json"
 
 
+DONE: Final = "done"
+
+
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """An answer, encoded: what is sent is what is stored under the idempotency key."""
+    """An encoded reply: the same bytes are sent and stored under the idempotency key.
+
+    Attributes:
+        status: of HTTP.
+        body: JSON.
+        headers: but for a Content-Type of JSON.
+        outcome: `done`, `replayed` or the code of the problem.
+        is_decided: whether a repeated request with the same idempotency key gets this reply again.
+    """
 
     status: int
     body: bytes
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str]
+    outcome: str = DONE
+    is_decided: bool = True
 
 
 class WalletOut(BaseModel):
@@ -157,3 +171,9 @@ def money_reply(movement: Movement, created_at: datetime) -> Reply:
         "created_at": timestamp(created_at),
     }
     return Reply(200, orjson.dumps(body), {"ETag": etag(wallet.version)})
+
+
+def problem_reply(problem: Problem, path: str) -> Reply:
+    """Return the reply to the request for `path` that the problem refuses."""
+    headers = {"Content-Type": MEDIA_TYPE, **problem.headers()}
+    return Reply(problem.status, problem.body(path), headers, problem.code, problem.decided)

@@ -20,12 +20,10 @@ from common.http.pagination import (
 )
 from common.http.paths import path_of, path_user_id
 from common.identifiers import parse_uuid
-from common.problems import Problem
 from wallet_api import metrics, read_queries
 from wallet_api.commands import CreateWallet, Fund, Transfer
 from wallet_api.context import WalletApiContext, context_of
 from wallet_api.errors import WalletNotFound
-from wallet_api.idempotency import REPLAYED
 from wallet_api.openapi import LIST_ERRORS, READ_ERRORS, post_documentation
 from wallet_api.replies import (
     JSON,
@@ -50,7 +48,6 @@ from wallet_api.requests import (
     read_if_match,
     read_traceparent,
 )
-from wallet_api.use_cases import Outcome
 
 router = APIRouter(tags=["wallets"])
 hot_router = APIRouter(tags=["wallets"])
@@ -203,18 +200,9 @@ def _money(request: Request, context: WalletApiContext, key: str | None, body: F
     return {**common, "amount": body.amount, "currency": body.currency, "reference": body.reference}
 
 
-def _respond(operation: str, outcome: Outcome) -> Response:
-    if isinstance(outcome, Problem):
-        metrics.operations.labels(operation, outcome.code).inc()
-        raise outcome
-    replayed = outcome.headers.keys() >= REPLAYED.keys()
-    metrics.operations.labels(operation, "replayed" if replayed else "done").inc()
-    return _response(outcome)
-
-
-def _response(reply: Reply) -> Response:
-    headers = {"Content-Type": JSON, **reply.headers}
-    return Response(reply.body, status_code=reply.status, headers=headers)
+def _respond(operation: str, reply: Reply) -> Response:
+    metrics.operations.labels(operation, reply.outcome).inc()
+    return Response(reply.body, reply.status, {"Content-Type": JSON, **reply.headers})
 
 
 def _page(request: Request, items: list[Mapping[str, Any]], last: str | int | None, digest: bytes) -> Response:

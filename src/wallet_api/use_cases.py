@@ -1,11 +1,9 @@
-"""The use cases: claim, lock, decide, write, for a list of commands in one transaction.
+"""The use cases: claim, load, decide, write and reply, for a batch of commands in one transaction.
 
-A refused command leaves the others alone. One request is a list of one.
+Each phase is a function over the batch's slots. A refused command leaves the other commands alone.
 """
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from datetime import datetime
-from itertools import compress
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol, TypeVar
 from uuid import UUID
 
@@ -13,155 +11,151 @@ import asyncpg
 
 from common import failpoints
 from common.identifiers import new_id
-from common.postgres.errors import LOCK_NOT_AVAILABLE, sqlstate
 from common.problems import Problem
 from wallet_api import idempotency, outbox, queries
-from wallet_api.commands import Command, CreateWallet, Fund, MoneyCommand, Transfer
+from wallet_api.commands import Command, CreateWallet, Fund, MoneyT, Transfer
 from wallet_api.errors import ExternalIdTaken, VersionConflict, WalletBusy
+from wallet_api.queries import LoadedWallets
 from wallet_api.replies import Reply, money_reply, wallet_reply
+from wallet_api.slots import Slot, replies_of
 from wallet_api.wallet import Movement, Wallet, decide_fund, decide_transfer
 
-Outcome = Reply | Problem
-
-
-CommandT = TypeVar("CommandT", bound=Command)
 CommandT_contra = TypeVar("CommandT_contra", bound=Command, contravariant=True)
-MoneyT = TypeVar("MoneyT", bound=MoneyCommand)
 
 
 class UseCase(Protocol[CommandT_contra]):
-    """A list of commands in, an outcome for each out, inside the caller's transaction."""
+    """A list of commands in, the reply to each out, inside the caller's transaction."""
 
-    async def __call__(self, connection: asyncpg.Connection, commands: Sequence[CommandT_contra], /) -> list[Outcome]:
+    async def __call__(self, connection: asyncpg.Connection, commands: Sequence[CommandT_contra], /) -> list[Reply]:
         """Run it."""
 
 
-async def fund(connection: asyncpg.Connection, commands: Sequence[Fund], *, skip_locked: bool = False) -> list[Outcome]:
-    """Fund wallets, locking optimistically: a command whose wallet changed in between gets VersionConflict.
+async def fund(connection: asyncpg.Connection, commands: Sequence[Fund], *, skip_locked: bool = False) -> list[Reply]:
+    """Fund wallets with optimistic locks: read without a lock, written only at the version that was read.
 
-    With `skip_locked` it gets WalletBusy, and so do those whose wallets others hold, without a wait.
+    A command whose wallet changed in between gets version-conflict. With `skip_locked` it gets wallet-busy, and so
+    does a command whose wallet another transaction has locked, without a wait.
 
     Raises:
-        WalletBusy: a lock was not to be had in time; nothing of the list was done.
+        asyncpg.LockNotAvailableError: a lock timed out; nothing of the list was done.
     """
-
-    async def undecided(fresh: Sequence[Fund]) -> list[Outcome]:
-        wallets, now = await queries.read_wallets(connection, {command.wallet_id for command in fresh})
+    slots = [Slot(command) for command in commands]
+    if fresh := await idempotency.claim(connection, slots):
+        loaded = await queries.read_wallets(connection, {slot.command.wallet_id for slot in fresh})
         failpoints.hit("api.locked")
-        return await _move(connection, wallets, now, fresh, decide_fund, skip_locked=skip_locked)
-
-    return await _answer(connection, commands, undecided)
+        _decide(fresh, loaded, decide_fund)
+        await _write(connection, fresh, loaded, skip_locked=skip_locked)
+    return replies_of(slots)
 
 
 async def transfer(
     connection: asyncpg.Connection, commands: Sequence[Transfer], *, skip_locked: bool = False
-) -> list[Outcome]:
-    """Transfer between wallets, locking pessimistically: all wallets of the list, in the order of their ids.
+) -> list[Reply]:
+    """Transfer between wallets with pessimistic locks: all wallets of the list, in the order of their ids.
 
-    With `skip_locked` commands whose wallets others hold get WalletBusy, without a wait.
+    With `skip_locked` a command one of whose wallets another transaction has locked gets wallet-busy, without a wait.
 
     Raises:
-        WalletBusy: a lock was not to be had in time; nothing of the list was done.
+        asyncpg.LockNotAvailableError: a lock timed out; nothing of the list was done.
     """
-
-    async def undecided(fresh: Sequence[Transfer]) -> list[Outcome]:
-        ids = {command.wallet_id for command in fresh} | {command.to_wallet_id for command in fresh}
-        wallets, now = await queries.lock_wallets(connection, ids, skip_locked=skip_locked)
+    slots = [Slot(command) for command in commands]
+    if fresh := await idempotency.claim(connection, slots):
+        loaded = await _lock(connection, fresh, skip_locked=skip_locked)
         failpoints.hit("api.locked")
-        missing = ids - wallets.keys() if skip_locked else ()
-        busy, _ = await queries.read_wallets(connection, missing) if missing else ({}, None)
-        is_free = [busy.keys().isdisjoint({command.wallet_id, command.to_wallet_id}) for command in fresh]
-        free = list(compress(fresh, is_free))
-        outcomes = iter(await _move(connection, wallets, now, free, decide_transfer, skip_locked=skip_locked))
-        return [next(outcomes) if free else _busy() for free in is_free]
-
-    return await _answer(connection, commands, undecided)
+        _decide(fresh, loaded, decide_transfer)
+        await _write(connection, fresh, loaded, skip_locked=skip_locked)
+    return replies_of(slots)
 
 
-async def create_wallets(connection: asyncpg.Connection, commands: Sequence[CreateWallet]) -> list[Outcome]:
-    """Make wallets. Each one's creation is its version 1 and its first event."""
-
-    async def undecided(fresh: Sequence[CreateWallet]) -> list[Outcome]:
-        made = [(new_id(), command) for command in fresh]
-        inserted = await queries.insert_wallets(connection, made)
-        wallets = [
-            (Wallet(wallet_id, command.user_id, command.currency, 0, 1, "active"), command)
-            for wallet_id, command in made
-            if wallet_id in inserted
-        ]
-        if wallets:
-            created_at = inserted[wallets[0][0].id]
-            await queries.insert_outbox(connection, outbox.creation_rows(wallets, created_at), created_at)
-            replies = {
-                wallet.id: wallet_reply(wallet, command.external_id, command.metadata, created_at)
-                for wallet, command in wallets
-            }
-        else:
-            replies = {}
-        outcomes: list[Outcome] = [
-            replies.get(wallet_id) or await _taken(connection, command) for wallet_id, command in made
-        ]
-        await idempotency.store(connection, idempotency.decided(fresh, outcomes))
-        return outcomes
-
-    return await _answer(connection, commands, undecided)
+async def create_wallets(connection: asyncpg.Connection, commands: Sequence[CreateWallet]) -> list[Reply]:
+    """Create wallets. The creation of a wallet is its version 1 and its first event."""
+    slots = [Slot(command) for command in commands]
+    if fresh := await idempotency.claim(connection, slots):
+        await _insert(connection, fresh)
+        for slot in fresh:
+            if not slot.reply:
+                slot.refuse(await _taken(connection, slot.command))
+        await idempotency.store(connection, fresh)
+    return replies_of(slots)
 
 
-async def _answer(
-    connection: asyncpg.Connection,
-    commands: Sequence[CommandT],
-    undecided: Callable[[Sequence[CommandT]], Awaitable[list[Outcome]]],
-) -> list[Outcome]:
-    answered = await idempotency.claim(connection, commands)
-    failpoints.hit("api.claimed")
-    known = [answered.get(command.claim.key) if command.claim else None for command in commands]
-    fresh = [command for command, answer in zip(commands, known, strict=True) if answer is None]
-    outcomes = await _bounded(undecided(fresh)) if fresh else []
-    decided = iter(outcomes)
-    return [answer or next(decided) for answer in known]
+async def _lock(connection: asyncpg.Connection, slots: Sequence[Slot[Transfer]], *, skip_locked: bool) -> LoadedWallets:
+    """Lock the wallets of the slots and return them; refuse commands whose wallets were skipped."""
+    ids = {wallet_id for slot in slots for wallet_id in (slot.command.wallet_id, slot.command.to_wallet_id)}
+    loaded = await queries.lock_wallets(connection, ids, skip_locked=skip_locked)
+    absent = ids - loaded.by_id.keys() if skip_locked else set()
+    # A wallet that doesn't exist is absent too, and not busy.
+    busy = (await queries.read_wallets(connection, absent)).by_id if absent else {}
+    for slot in slots:
+        if not busy.keys().isdisjoint({slot.command.wallet_id, slot.command.to_wallet_id}):
+            slot.refuse(WalletBusy())
+    return loaded
 
 
-async def _move(
-    connection: asyncpg.Connection,
-    read: Mapping[UUID, Wallet],
-    now: datetime | None,
-    commands: Sequence[MoneyT],
-    decide: Callable[[Mapping[UUID, Wallet], MoneyT], Movement],
-    *,
-    skip_locked: bool,
-) -> list[Outcome]:
-    wallets = dict(read)
-    movements: list[Movement] = []
-    outcomes: list[Outcome] = []
-    for command in commands:
-        try:
-            movement = decide(wallets, command)
-        except Problem as problem:
-            outcomes.append(problem)
+def _decide(
+    slots: Sequence[Slot[MoneyT]],
+    loaded: LoadedWallets,
+    decide: Callable[[Mapping[UUID, Wallet], MoneyT], Movement | Problem],
+) -> None:
+    """Decide each command, on the wallets as the commands before it leave them."""
+    wallets = dict(loaded.by_id)
+    for slot in slots:
+        if slot.reply:
             continue
-        assert now is not None
-        movements.append(movement)
-        outcomes.append(money_reply(movement, now))
-        wallets |= {wallet.id: wallet for wallet in (movement.wallet, movement.receiver) if wallet}
-    replies = idempotency.decided(commands, outcomes)
-    if now is None or not movements:
-        await idempotency.store(connection, replies)
-        return outcomes
+        decision = decide(wallets, slot.command)
+        if isinstance(decision, Problem):
+            slot.refuse(decision)
+            continue
+        assert loaded.loaded_at is not None
+        slot.movement = decision
+        slot.reply = money_reply(decision, loaded.loaded_at)
+        wallets.update({wallet.id: wallet for wallet in decision.wallets})
+
+
+async def _write(
+    connection: asyncpg.Connection, slots: Sequence[Slot[MoneyT]], loaded: LoadedWallets, *, skip_locked: bool
+) -> None:
+    """Write what was decided; refuse commands whose wallet changed since it was loaded."""
+    movements = [slot.movement for slot in slots if slot.movement]
+    if not movements:
+        await idempotency.store(connection, slots)
+        return
+    assert loaded.loaded_at is not None
+    changed = {wallet.id: wallet for movement in movements for wallet in movement.wallets}
     lost = await queries.record(
         connection,
-        read,
-        [wallet for wallet_id, wallet in wallets.items() if wallet is not read[wallet_id]],
+        loaded.by_id,
+        changed.values(),
         movements,
-        outbox.movement_rows(movements, now),
-        [(command.wallet_id, claim, reply) for command, claim, reply in replies],
-        now,
+        outbox.movement_rows(movements, loaded.loaded_at),
+        [(command.wallet_id, row) for command, row in idempotency.decided_keys(slots)],
+        loaded.loaded_at,
         skip_locked=skip_locked,
     )
-    return [
-        # A refusal too: it may rest on a movement earlier in the list, which then wasn't made.
-        (_busy() if skip_locked else _conflict(command)) if command.wallet_id in lost else outcome
-        for command, outcome in zip(commands, outcomes, strict=True)
+    for slot in slots:
+        # A refusal too: it may rest on a movement earlier in the list, which wasn't written.
+        if slot.command.wallet_id in lost:
+            slot.refuse(WalletBusy() if skip_locked else VersionConflict(slot.command.wallet_id))
+
+
+async def _insert(connection: asyncpg.Connection, slots: Sequence[Slot[CreateWallet]]) -> None:
+    """Write the wallets whose external ids are free, and answer their commands."""
+    wallets = {new_id(): slot for slot in slots}
+    inserted = await queries.insert_wallets(
+        connection, [(wallet_id, slot.command) for wallet_id, slot in wallets.items()]
+    )
+    created = [
+        (Wallet(wallet_id, slot.command.user_id, slot.command.currency, 0, 1, "active"), slot)
+        for wallet_id, slot in wallets.items()
+        if wallet_id in inserted
     ]
+    if not created:
+        return
+    created_at = inserted[created[0][0].id]
+    rows = outbox.creation_rows([(wallet, slot.command) for wallet, slot in created], created_at)
+    await queries.insert_outbox(connection, rows, created_at)
+    for wallet, slot in created:
+        slot.reply = wallet_reply(wallet, slot.command.external_id, slot.command.metadata, created_at)
 
 
 async def _taken(connection: asyncpg.Connection, command: CreateWallet) -> ExternalIdTaken:
@@ -170,22 +164,3 @@ async def _taken(connection: asyncpg.Connection, command: CreateWallet) -> Exter
         f"external_id: {command.user_id} already has the wallet {found} under {command.external_id}.",
         extensions={"wallet_id": str(found)},
     )
-
-
-def _busy() -> WalletBusy:
-    return WalletBusy("The lock was not to be had in time. Ask again with the same key.")
-
-
-def _conflict(command: MoneyCommand) -> VersionConflict:
-    return VersionConflict(f"Wallet {command.wallet_id} changed each time. Ask again with the same key.")
-
-
-async def _bounded(outcomes: Awaitable[list[Outcome]]) -> list[Outcome]:
-    try:
-        return await outcomes
-    except asyncpg.PostgresError as error:
-        if sqlstate(error) == LOCK_NOT_AVAILABLE:
-            # The reply is written in one statement with everything else; where it waited is all that tells them apart.
-            is_key = "idempotency_keys" in (error.context or "")
-            raise (idempotency.in_flight() if is_key else _busy()) from error
-        raise

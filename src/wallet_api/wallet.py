@@ -7,7 +7,7 @@ from uuid import UUID
 
 from common.identifiers import new_id
 from common.money import MINOR_MAX, AmountError, to_major, to_minor
-from common.problems import ValidationProblem
+from common.problems import Problem, ValidationProblem
 from wallet_api.commands import Fund, MoneyCommand, Transfer
 from wallet_api.errors import (
     BalanceLimitExceeded,
@@ -66,6 +66,11 @@ class Movement:
     wallet: Wallet
     receiver: Wallet | None
 
+    @property
+    def wallets(self) -> tuple[Wallet, ...]:
+        """The wallets that it changes, the acting wallet first."""
+        return (self.wallet,) if self.receiver is None else (self.wallet, self.receiver)
+
 
 @dataclass(frozen=True, slots=True)
 class Entry:
@@ -89,15 +94,29 @@ def entries_of(movement: Movement) -> tuple[Entry, Entry]:
     )
 
 
-def decide_fund(wallets: Mapping[UUID, Wallet], command: Fund) -> Movement:
-    """Return what funding does, or raise the Problem for which it is refused."""
+def decide_fund(wallets: Mapping[UUID, Wallet], command: Fund) -> Movement | Problem:
+    """Return what funding does, or the Problem for which it is refused."""
+    try:
+        return _fund(wallets, command)
+    except Problem as refusal:
+        return refusal
+
+
+def decide_transfer(wallets: Mapping[UUID, Wallet], command: Transfer) -> Movement | Problem:
+    """Return what the transfer does, or the Problem for which it is refused."""
+    try:
+        return _transfer(wallets, command)
+    except Problem as refusal:
+        return refusal
+
+
+def _fund(wallets: Mapping[UUID, Wallet], command: Fund) -> Movement:
     wallet = _acting_wallet(wallets, command)
     amount_minor = _amount_minor(wallet, command)
     return Movement(new_id(), "FUND", command, amount_minor, wallet.moved(amount_minor), None)
 
 
-def decide_transfer(wallets: Mapping[UUID, Wallet], command: Transfer) -> Movement:
-    """Return what the transfer does, or raise the Problem for which it is refused."""
+def _transfer(wallets: Mapping[UUID, Wallet], command: Transfer) -> Movement:
     if command.to_wallet_id == command.wallet_id:
         raise SameWallet("to_wallet_id: must be another wallet than the one that sends.")
     sender = _acting_wallet(wallets, command)

@@ -23,7 +23,6 @@ from outbox_relay.publisher import Publisher
 from outbox_relay.relay import Relay
 from outbox_relay.settings import RelaySettings
 from wallet_api.commands import CreateWallet, Fund, Transfer
-from wallet_api.replies import Reply
 from wallet_api.transactions import execute
 from wallet_api.use_cases import create_wallets, fund, transfer
 
@@ -40,8 +39,7 @@ async def new_wallets(engine: AsyncEngine) -> Wallets:
         )
         for name, code in CURRENCIES.items()
     ]
-    outcomes = await execute(engine, create_wallets, commands)
-    replies = [outcome for outcome in outcomes if isinstance(outcome, Reply)]
+    replies = await execute(engine, create_wallets, commands)
     return dict(zip(CURRENCIES, (UUID(orjson.loads(reply.body)["id"]) for reply in replies), strict=True))
 
 

@@ -19,7 +19,7 @@ from common import failpoints
 from common.failpoints import Failpoint
 from common.postgres.engine import create_engine
 from common.postgres.raw_sql import raw_connection
-from common.problems import Problem, Unavailable
+from common.problems import Unavailable
 from common.rate_limited_logs import RateLimitedLog
 from wallet_api import group_commit
 from wallet_api.commands import Fund, IdempotencyClaim, Transfer
@@ -31,8 +31,9 @@ from wallet_api.errors import (
     WalletNotFound,
 )
 from wallet_api.group_commit import Bounds, GroupCommit
-from wallet_api.replies import Reply
-from wallet_api.use_cases import Outcome, fund, transfer
+from wallet_api.replies import DONE, Reply, problem_reply
+from wallet_api.retries import CommandRetry
+from wallet_api.use_cases import fund, transfer
 
 Json = dict[str, Any]
 NewWallet = Callable[..., Awaitable[Json]]
@@ -45,8 +46,6 @@ COMMON: Json = {"path": "/x", "traceparent": None, "metadata": {}, "currency": N
 PATIENT: Json = {
     "batch_commands": 128,
     "queue_commands": 512,
-    "race_attempts": 1000,
-    "lock_timeout_seconds": 60,
     "transaction_timeout_seconds": 90,
 }
 
@@ -60,23 +59,22 @@ def a_transfer(sender: UUID, receiver: UUID, amount: str = "1") -> Transfer:
     return Transfer(**COMMON, claim=None, wallet_id=sender, to_wallet_id=receiver, amount=amount, if_match=None)
 
 
-def version_of(outcome: Outcome) -> int:
-    assert isinstance(outcome, Reply), outcome
-    version: int = json.loads(outcome.body)["version"]
+def version_of(reply: Reply) -> int:
+    version: int = json.loads(reply.body)["version"]
     return version
 
 
 class Batches:
     """A use case that notes which batches it is given, and may be held up or made to fail."""
 
-    def __init__(self, use_case: Callable[..., Awaitable[list[Outcome]]]) -> None:
+    def __init__(self, use_case: Callable[..., Awaitable[list[Reply]]]) -> None:
         self.use_case = use_case
         self.seen: list[list[Any]] = []
         self.open = asyncio.Event()
         self.open.set()
         self.error: BaseException | None = None
 
-    async def __call__(self, connection: asyncpg.Connection, commands: Sequence[Any]) -> list[Outcome]:
+    async def __call__(self, connection: asyncpg.Connection, commands: Sequence[Any]) -> list[Reply]:
         self.seen.append(list(commands))
         await self.open.wait()
         if self.error:
@@ -102,9 +100,18 @@ async def collect(database_url: str) -> AsyncIterator[Collect]:
     engine = create_engine(database_url, "wallet-api", lock_timeout_seconds=0.1)
     collectors: list[GroupCommit[Any]] = []
 
-    def make(use_case: Any = fund, passing_over: Any = None, **bounds: float) -> GroupCommit[Any]:
-        passing_over = passing_over or partial(fund, skip_locked=True)
-        collector = GroupCommit("fund", engine, use_case, passing_over, Bounds(**{**PATIENT, **bounds}), lambda _: None)
+    def make(
+        use_case: Any = fund,
+        skipping: Any = None,
+        version_attempts_max: int = 1000,
+        busy_seconds_max: float = 60,
+        **bounds: float,
+    ) -> GroupCommit[Any]:
+        skipping = skipping or partial(fund, skip_locked=True)
+        retry = CommandRetry(version_attempts_max, busy_seconds_max)
+        collector = GroupCommit(
+            "fund", engine, use_case, skipping, Bounds(**{**PATIENT, **bounds}), retry, lambda _: None
+        )
         collectors.append(collector)
         return collector
 
@@ -128,7 +135,7 @@ async def holder(database_url: str) -> AsyncIterator[asyncpg.Connection]:
     await connection.close()
 
 
-async def submitted(collector: GroupCommit[Any], commands: Sequence[Any]) -> list[asyncio.Task[Outcome]]:
+async def submitted(collector: GroupCommit[Any], commands: Sequence[Any]) -> list[asyncio.Task[Reply]]:
     """Submit the commands at once: all are in the queue, or in a batch, when this returns."""
     tasks = [asyncio.create_task(collector.submit(command)) for command in commands]
     await asyncio.sleep(0)
@@ -195,7 +202,7 @@ async def test_a_refused_command_leaves_those_beside_it_alone(
     outcomes = await within(asyncio.gather(*await submitted(collector, commands)))
     assert batches.sizes == [4]
     assert [version_of(outcomes[0]), version_of(outcomes[3])] == [3, 3]
-    assert [type(outcomes[1]), type(outcomes[2])] == [InsufficientFunds, WalletNotFound]
+    assert [outcomes[1].outcome, outcomes[2].outcome] == [InsufficientFunds.code, WalletNotFound.code]
     await assert_promises_kept()
 
 
@@ -258,7 +265,7 @@ async def test_a_wallet_that_a_stranger_holds_holds_up_only_those_who_want_it(
         for _ in range(3):
             others = await submitted(collector, [a_command(wallet) for wallet in wallets[1:4]])
             outcomes = await within(asyncio.gather(*others))
-            assert not [outcome for outcome in outcomes if isinstance(outcome, Problem)]
+            assert {outcome.outcome for outcome in outcomes} == {DONE}
         assert not held[0].done()
         assert (await versions(sql))[wallets[0]] == 2
     assert version_of(await within(held[0])) == 3
@@ -268,14 +275,14 @@ async def test_a_wallet_that_a_stranger_holds_holds_up_only_those_who_want_it(
 async def test_those_who_want_a_held_wallet_are_told_so_when_their_time_is_up(
     collect: Collect, wallets: list[UUID], holder: asyncpg.Connection, sql: Sql
 ) -> None:
-    collector, clock = collect(lock_timeout_seconds=0.5), asyncio.get_running_loop().time
+    collector, clock = collect(busy_seconds_max=0.5), asyncio.get_running_loop().time
     async with holder.transaction():
         await holder.execute(LOCK, wallets[0])
         asked_at = clock()
         tasks = await submitted(collector, [a_fund(wallets[0])] * 20 + [a_fund(wallets[1])])
         outcomes = await within(asyncio.gather(*tasks))
         assert clock() - asked_at >= 0.5
-    assert {type(outcome) for outcome in outcomes[:20]} == {WalletBusy}
+    assert {outcome.outcome for outcome in outcomes[:20]} == {WalletBusy.code}
     assert version_of(outcomes[20]) == 3
     assert await versions(sql) == {wallet: 3 if wallet == wallets[1] else 2 for wallet in wallets}
 
@@ -287,7 +294,7 @@ async def test_one_batch_waits_for_a_held_lock_and_the_next_ones_do_not(
     holder: asyncpg.Connection,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(group_commit, "_PASSING_OVER_SECONDS", 600)
+    monkeypatch.setattr(group_commit, "_SKIP_LOCKED_SECONDS", 600)
     collector = collect(batches)
     async with holder.transaction():
         await holder.execute(LOCK, wallets[0])
@@ -320,11 +327,9 @@ async def test_a_key_that_a_hung_request_has_claimed_holds_up_only_its_own(
             outcomes = await within(asyncio.gather(*await submitted(collector, others)))
             assert [version_of(outcome) for outcome in outcomes] == [3 + number] * 4
         assert not same.done()
-        assert collector._pass_over_until == 0, "somebody ran into a lock"
+        assert collector._skip_locked_until == 0, "somebody ran into a lock"
         await hung.execute(end)
     outcome = await within(same)
-    assert isinstance(outcome, Reply)
-    assert isinstance(first, Reply)
     assert (outcome.body == first.body) == (end == "commit")
     assert outcome.headers.get("Idempotent-Replayed") == ("true" if end == "commit" else None)
     assert (await versions(sql))[wallets[0]] == 3
@@ -342,8 +347,7 @@ async def test_a_key_that_somebody_else_writes_holds_up_only_its_own(
         )
         done = await within(asyncio.gather(*tasks[:5]))
         assert [version_of(outcome) for outcome in done] == [3] * 5
-        with pytest.raises(IdempotencyKeyInFlight):
-            await within(tasks[5])
+        assert (await within(tasks[5])).outcome == IdempotencyKeyInFlight.code
     assert await versions(sql) == dict.fromkeys(wallets, 3)
 
 
@@ -353,7 +357,7 @@ async def test_one_key_many_times_at_once_has_one_effect_and_is_replayed_to_the_
     commands = [a_fund(wallets[0], "k")] * 4 + [a_fund(wallets[1], "other")]
     outcomes = await within(asyncio.gather(*await submitted(collect(batches), commands)))
     assert batches.sizes == [2, 1, 1, 1]
-    replies = [outcome for outcome in outcomes[:4] if isinstance(outcome, Reply)]
+    replies = outcomes[:4]
     assert len({reply.body for reply in replies}) == 1
     assert [reply.headers.get("Idempotent-Replayed") for reply in replies] == [None, "true", "true", "true"]
     assert await versions(sql) == {wallet: 3 if wallet in wallets[:2] else 2 for wallet in wallets}
@@ -528,7 +532,9 @@ async def test_a_transaction_that_takes_too_long_is_given_up_and_not_run_again(
 
 
 @pytest.mark.parametrize(
-    "error", [RuntimeError("a defect"), TimeoutError(), OSError("away"), WalletBusy("a table is locked")], ids=repr
+    "error",
+    [RuntimeError("a defect"), TimeoutError(), OSError("away"), asyncpg.LockNotAvailableError("a table is locked")],
+    ids=repr,
 )
 async def test_a_collector_goes_on_after_any_failure(
     collect: Collect, batches: Batches, wallets: list[UUID], sql: Sql, error: Exception
@@ -537,8 +543,11 @@ async def test_a_collector_goes_on_after_any_failure(
     batches.error = error
     tasks = await submitted(collector, [a_fund(wallet) for wallet in wallets])
     await within(asyncio.wait(tasks))
-    is_away = isinstance(error, OSError | TimeoutError)
-    assert {type(task.exception()) for task in tasks} == {Unavailable if is_away else type(error)}
+    if isinstance(error, asyncpg.LockNotAvailableError):
+        assert {task.result().outcome for task in tasks} == {WalletBusy.code}
+    else:
+        is_away = isinstance(error, OSError | TimeoutError)
+        assert {type(task.exception()) for task in tasks} == {Unavailable if is_away else type(error)}
     assert await versions(sql) == dict.fromkeys(wallets, 2)
     batches.error = None
     outcomes = await within(asyncio.gather(*await submitted(collector, [a_fund(wallet) for wallet in wallets])))
@@ -554,7 +563,7 @@ async def test_each_request_of_a_batch_that_fails_gets_an_error_of_its_own_and_a
     monkeypatch.setattr("common.rate_limited_logs.monotonic", lambda: 1000.0)
     collector = collect(batches, batches)
     batches.error = ConnectionError("away")
-    tasks: list[asyncio.Task[Outcome]] = []
+    tasks: list[asyncio.Task[Reply]] = []
     for _ in range(3):
         batch = await submitted(collector, [a_fund(wallets[0])] * 128)
         await within(asyncio.wait(batch))
@@ -577,7 +586,7 @@ async def test_a_cancellation_from_within_a_batch_answers_it_and_those_behind_it
     with monkeypatch.context() as patched:
         patched.setattr(batches, "use_case", fund)
         batches.open.set()
-        with pytest.raises(Unavailable, match="may have been done"):
+        with pytest.raises(Unavailable, match="outcome is unknown"):
             await within(lost[0])
         batches.error = None
     assert [version_of(outcome) for outcome in await within(asyncio.gather(*behind))] == [3] * 5
@@ -586,12 +595,12 @@ async def test_a_cancellation_from_within_a_batch_answers_it_and_those_behind_it
 async def test_a_command_that_loses_the_race_each_time_is_tried_as_often_as_it_may(
     collect: Collect, wallets: list[UUID]
 ) -> None:
-    async def lost(_: asyncpg.Connection, commands: Sequence[Fund]) -> list[Outcome]:
-        return [VersionConflict("changed") for _ in commands]
+    async def lost(_: asyncpg.Connection, commands: Sequence[Fund]) -> list[Reply]:
+        return [problem_reply(VersionConflict(command.wallet_id), command.path) for command in commands]
 
     batches = Batches(lost)
-    outcome = await within(collect(batches, race_attempts=7).submit(a_fund(wallets[0])))
-    assert isinstance(outcome, VersionConflict)
+    outcome = await within(collect(batches, version_attempts_max=7).submit(a_fund(wallets[0])))
+    assert outcome.outcome == VersionConflict.code
     assert batches.sizes == [1] * 7
 
 

@@ -17,13 +17,12 @@ from common import failpoints
 from common.failpoints import Failpoint, FailpointError
 from common.postgres import raw_sql
 from common.postgres.engine import create_engine
-from common.problems import Problem
 from support.proxy import Proxy
 from wallet_api.commands import CreateWallet
 from wallet_api.errors import WalletBusy
-from wallet_api.replies import Reply
+from wallet_api.replies import DONE, Reply, problem_reply
 from wallet_api.transactions import OutcomeUnknown, execute
-from wallet_api.use_cases import Outcome, create_wallets
+from wallet_api.use_cases import create_wallets
 
 Json = dict[str, Any]
 NewWallet = Callable[..., Awaitable[Json]]
@@ -308,15 +307,15 @@ async def test_what_decided_nothing_has_an_outcome_though_its_rollback_gets_no_a
     """Nor does it use up the time of the others: there is a deadline."""
     monkeypatch.setattr(raw_sql, "_ROLLBACK_SECONDS_MAX", 0.1)
 
-    async def refuse(_: asyncpg.Connection, commands: Sequence[CreateWallet]) -> list[Outcome]:
-        return [WalletBusy("others have it") for _ in commands]
+    async def refuse(_: asyncpg.Connection, commands: Sequence[CreateWallet]) -> list[Reply]:
+        return [problem_reply(WalletBusy(), command.path) for command in commands]
 
     engine = create_engine(linked_database_url, "tests", pool_size=1)
     await execute(engine, create_wallets, [CREATE])
     database_link.forget_at = lambda piece: b"ROLLBACK" in piece
-    (outcome,) = await execute(engine, refuse, [CREATE], timeout_seconds=2)
-    assert isinstance(outcome, Problem)
+    (reply,) = await execute(engine, refuse, [CREATE], timeout_seconds=2)
+    assert reply.outcome == WalletBusy.code
     assert database_link.forget_at is None
-    (outcome,) = await execute(engine, create_wallets, [CREATE])
-    assert isinstance(outcome, Reply)
+    (reply,) = await execute(engine, create_wallets, [CREATE])
+    assert reply.outcome == DONE
     await engine.dispose()

@@ -1,0 +1,36 @@
+"""A batch's slots: each has one command and, once a phase of the batch has answered it, the reply."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Generic
+
+from common.problems import Problem
+from wallet_api.commands import CommandT
+from wallet_api.replies import Reply, problem_reply
+from wallet_api.wallet import Movement
+
+
+@dataclass(slots=True, eq=False)
+class Slot(Generic[CommandT]):
+    """One command of a batch.
+
+    Attributes:
+        command: what is asked.
+        movement: of money, if that was decided.
+        reply: None until the command is answered.
+    """
+
+    command: CommandT
+    movement: Movement | None = None
+    reply: Reply | None = None
+
+    def refuse(self, problem: Problem) -> None:
+        """Answer the command with the problem."""
+        self.reply = problem_reply(problem, self.command.path)
+
+
+def replies_of(slots: Sequence[Slot[CommandT]]) -> list[Reply]:
+    """Return the reply of each slot; all are answered."""
+    replies = [slot.reply for slot in slots if slot.reply]
+    assert len(replies) == len(slots)
+    return replies
