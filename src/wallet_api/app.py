@@ -40,9 +40,9 @@ def create_app(settings: WalletApiSettings | None = None) -> FastAPI:
             pool_timeout_seconds=settings.pool_timeout_seconds,
             connect_timeout_seconds=settings.database_connect_timeout_seconds,
             statement_timeout_seconds=settings.statement_timeout_seconds,
-            lock_timeout_seconds=min(settings.batch_lock_timeout_seconds, settings.lock_timeout_seconds),
+            lock_timeout_seconds=settings.batch_lock_timeout_seconds,
             idle_in_transaction_timeout_seconds=_HUNG_TRANSACTION_SECONDS,
-            transaction_timeout_seconds=settings.statement_timeout_seconds + _HUNG_TRANSACTION_SECONDS,
+            transaction_timeout_seconds=settings.transaction_timeout_seconds + _HUNG_TRANSACTION_SECONDS,
         )
         tell_unsafe_settings(engine)
         hints = create_engine(

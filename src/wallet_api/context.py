@@ -39,9 +39,9 @@ def make_context(
     bounds = Bounds(
         batch_commands=settings.batch_commands_max,
         queue_commands=settings.queue_commands_max,
-        transaction_timeout_seconds=settings.statement_timeout_seconds,
+        transaction_timeout_seconds=settings.transaction_timeout_seconds,
     )
-    retry = CommandRetry(settings.fund_attempts_max, settings.lock_timeout_seconds)
+    retry = CommandRetry(settings.version_attempts_max, settings.busy_retry_seconds)
     return WalletApiContext(
         settings,
         reader_of(engine),

@@ -18,18 +18,22 @@ class WalletApiSettings(ApiSettings, WalletDatabaseSettings, LogSettings):
     """Processes behind the port; their metrics add up."""
     idempotency_key_required: bool = False
     """Whether a POST without `Idempotency-Key` is refused."""
-    fund_attempts_max: int = Field(40, ge=1, le=1000)
-    """How often a fund reads again after losing the race for the wallet's version."""
     batch_commands_max: int = Field(128, ge=1, le=4096)
     """Requests that may share one transaction."""
     queue_commands_max: int = Field(512, ge=1, le=100_000)
-    """Requests of one kind that wait for the transaction before theirs; one more is answered 503 at once."""
-    lock_timeout_seconds: float = Field(2.0, gt=0, le=60)
-    """How long a request asks again for a wallet that others hold, or for the answer of the first one with its key."""
+    """Requests of one kind in the queue for a transaction; one more is answered 503 at once."""
+    version_attempts_max: int = Field(40, ge=1, le=1000)
+    """How often a request is tried whose wallet changes between the read and the write; then 409 version-conflict."""
+    busy_retry_seconds: float = Field(2.0, gt=0, le=60)
+    """How long a request is retried whose wallet or idempotency key another transaction has locked; then 409
+    wallet-busy or idempotency-key-in-flight."""
     batch_lock_timeout_seconds: float = Field(0.25, gt=0, le=60)
-    """How long a transaction waits for a lock, before it is run again without those that want it."""
+    """PostgreSQL's `lock_timeout`: after it a batch is run again without the requests whose wallets are locked."""
     statement_timeout_seconds: float = Field(5.0, gt=0, le=300)
-    """PostgreSQL cancels a statement after this."""
+    """PostgreSQL's `statement_timeout`: it cancels a statement that takes longer; the answer is 503."""
+    transaction_timeout_seconds: float = Field(5.0, gt=0, le=300)
+    """A transaction that takes longer, its retries included, is abandoned; the answer is 503. PostgreSQL ends the
+    session of a transaction that goes on for 5 seconds longer: it may be of a process that hangs."""
     pool_timeout_seconds: float = Field(0.8, gt=0, le=60)
     """How long a request waits for a free connection."""
 

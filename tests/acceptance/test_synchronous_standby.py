@@ -185,11 +185,11 @@ def transferred(wallet_id: str) -> str:
 async def test_a_transfer_that_waits_for_a_frozen_standby_is_unknown_and_not_visible_before_it_is_replicated(
     pair: Pair, eventually: Eventually, given_up_by: str
 ) -> None:
-    async with wallet_api(pair, statement_timeout_seconds=60) as patient:
+    async with wallet_api(pair, statement_timeout_seconds=60, transaction_timeout_seconds=60) as patient:
         sender, receiver = await new_wallets(patient)
     path, body = f"/wallets/{sender}/transfer", {"to_wallet_id": receiver, "amount": "3"}
     pair.freeze()
-    async with wallet_api(pair, statement_timeout_seconds=3 if given_up_by == "deadline" else 60) as api:
+    async with wallet_api(pair, transaction_timeout_seconds=3 if given_up_by == "deadline" else 60) as api:
         waiting = asyncio.create_task(api.post(path, json=body, headers={"Idempotency-Key": "rent"}))
         await pair.until_waiting(eventually)
         if given_up_by == "deadline":
@@ -208,7 +208,7 @@ async def test_a_transfer_that_waits_for_a_frozen_standby_is_unknown_and_not_vis
 
 async def test_a_transfer_that_an_operator_stopped_waiting_for_is_unknown(pair: Pair, eventually: Eventually) -> None:
     """The transfer is visible, but a failover may lose it: a reply of 200 would be wrong."""
-    async with wallet_api(pair, statement_timeout_seconds=60) as api:
+    async with wallet_api(pair, statement_timeout_seconds=60, transaction_timeout_seconds=60) as api:
         sender, receiver = await new_wallets(api)
         pair.freeze()
         body = {"to_wallet_id": receiver, "amount": "3"}

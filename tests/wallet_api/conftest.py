@@ -62,7 +62,12 @@ def new_wallet(client: httpx.AsyncClient) -> Callable[..., Awaitable[Json]]:
 @pytest.fixture
 def patient() -> dict[str, float]:
     """Settings of an API that waits for locks for as long as a test holds them."""
-    return {"lock_timeout_seconds": 60, "batch_lock_timeout_seconds": 60, "statement_timeout_seconds": 90}
+    return {
+        "busy_retry_seconds": 60,
+        "batch_lock_timeout_seconds": 60,
+        "statement_timeout_seconds": 90,
+        "transaction_timeout_seconds": 90,
+    }
 
 
 @pytest.fixture

@@ -167,7 +167,7 @@ async def test_a_statement_that_takes_too_long_is_answered_503(
 ) -> None:
     wallet = await new_wallet(balance="1")
     holder = await asyncpg.connect(database_url)
-    async with open_client(statement_timeout_seconds=0.2, lock_timeout_seconds=10) as hasty, holder.transaction():
+    async with open_client(statement_timeout_seconds=0.2, busy_retry_seconds=10) as hasty, holder.transaction():
         await holder.execute("SELECT FROM wallet.wallets FOR UPDATE")
         for path, body in [("fund", {}), ("transfer", {"to_wallet_id": str(uuid4())})]:
             answer = await hasty.post(f"/wallets/{wallet['id']}/{path}", json={"amount": "1", **body})
@@ -194,7 +194,7 @@ async def test_a_server_that_is_full_refuses_at_once_and_goes_on_answering_probe
 ) -> None:
     wallet = await new_wallet()
     holder = await asyncpg.connect(database_url)
-    async with open_client(requests_max=2, lock_timeout_seconds=10) as small:
+    async with open_client(requests_max=2, busy_retry_seconds=10) as small:
         async with holder.transaction():
             await holder.execute("SELECT FROM wallet.wallets FOR UPDATE")
             path = f"/wallets/{wallet['id']}/fund"
@@ -229,9 +229,10 @@ async def test_a_request_past_its_deadline_is_cut_off_and_its_key_tells_what_cam
     holder = await asyncpg.connect(database_url)
     async with open_client(
         request_deadline_seconds=1,
-        lock_timeout_seconds=60,
+        busy_retry_seconds=60,
         batch_lock_timeout_seconds=batch_lock_timeout_seconds,
         statement_timeout_seconds=90,
+        transaction_timeout_seconds=90,
     ) as hasty:
         async with holder.transaction():
             await holder.execute("SELECT FROM wallet.wallets FOR UPDATE")

@@ -253,7 +253,7 @@ async def test_a_busy_wallet_is_not_remembered(
     if act == "transfer":
         body["to_wallet_id"] = bob["id"]
     holder = await asyncpg.connect(database_url)
-    async with open_client(lock_timeout_seconds=0.1) as hasty:
+    async with open_client(busy_retry_seconds=0.1) as hasty:
         async with holder.transaction():
             await holder.execute("SELECT FROM wallet.wallets FOR UPDATE")
             refused = await hasty.post(path, json=body, headers=keyed())
@@ -274,8 +274,13 @@ async def test_twenty_requests_at_once_with_one_key_have_one_effect_and_one_answ
 ) -> None:
     path, body = requests[name]
     before = await counts(sql)
-    settings = {"lock_timeout_seconds": 30, "statement_timeout_seconds": 60, "request_deadline_seconds": 60}
-    settings["pool_timeout_seconds"] = 30
+    settings = {
+        "busy_retry_seconds": 30,
+        "statement_timeout_seconds": 60,
+        "transaction_timeout_seconds": 60,
+        "request_deadline_seconds": 60,
+        "pool_timeout_seconds": 30,
+    }
     async with open_client(**settings) as one, open_client(**settings) as other:
         answers = await asyncio.gather(
             *(each.post(path, json=body, headers=keyed()) for each in [one, other] for _ in range(10))
@@ -293,7 +298,7 @@ async def test_a_key_in_flight_for_too_long_is_told_to_come_again_and_then_answe
 ) -> None:
     path, body = f"/wallets/{(await new_wallet())['id']}/fund", {"amount": "1"}
     holder = await asyncpg.connect(database_url)
-    async with open_client(lock_timeout_seconds=0.1) as hasty:
+    async with open_client(busy_retry_seconds=0.1) as hasty:
         claiming = holder.transaction()
         await claiming.start()
         await holder.execute("INSERT INTO wallet.idempotency_keys (key, request_hash) VALUES ('k', '')")

@@ -36,12 +36,13 @@ Retries = Callable[[str], float]
 
 # These tests are about what is true in the end: on a busy machine it may take a while.
 PATIENT = {
-    "lock_timeout_seconds": 60,
+    "busy_retry_seconds": 60,
     "batch_lock_timeout_seconds": 60,
     "statement_timeout_seconds": 90,
+    "transaction_timeout_seconds": 90,
     "pool_timeout_seconds": 60,
     "request_deadline_seconds": 120,
-    "fund_attempts_max": 1000,
+    "version_attempts_max": 1000,
 }
 
 CREATE = CreateWallet(
@@ -159,7 +160,7 @@ async def test_only_one_of_many_with_the_same_if_match_gets_through(
 
 
 @pytest.mark.parametrize("act", ["fund", "transfer"])
-async def test_a_wallet_that_others_hold_is_busy_after_the_lock_timeout_and_not_before(
+async def test_a_wallet_that_others_hold_is_busy_after_the_time_for_retries_and_not_before(
     open_client: OpenClient,
     new_wallet: NewWallet,
     database_url: str,
@@ -168,7 +169,7 @@ async def test_a_wallet_that_others_hold_is_busy_after_the_lock_timeout_and_not_
 ) -> None:
     ada, bob = await new_wallet("ada", balance="5"), await new_wallet("bob")
     holder, clock = await asyncpg.connect(database_url), asyncio.get_running_loop().time
-    async with open_client(lock_timeout_seconds=0.3) as api, holder.transaction():
+    async with open_client(busy_retry_seconds=0.3) as api, holder.transaction():
         await holder.execute("SELECT FROM wallet.wallets WHERE id = $1 FOR UPDATE", UUID(ada["id"]))
         asked_at = clock()
         answer = await (fund(api, ada) if act == "fund" else transfer(api, bob, ada))
@@ -194,7 +195,7 @@ async def test_a_fund_that_loses_the_race_looks_again_as_often_as_it_may(
 ) -> None:
     wallet = await new_wallet()
     holder = await asyncpg.connect(database_url)
-    async with open_client(**{**PATIENT, "fund_attempts_max": attempts_max}) as api:
+    async with open_client(**{**PATIENT, "version_attempts_max": attempts_max}) as api:
         async with holder.transaction():
             await holder.execute("UPDATE wallet.wallets SET version = version + 1")
             asked = asyncio.create_task(fund(api, wallet, **headers))
