@@ -1,20 +1,29 @@
 """What the routes get from the application."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import cast
+from typing import Final, cast
 
 from fastapi import Request
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from common.postgres.engine import reader_of
+from common.background import in_background
+from common.postgres.database_health import DatabaseHealth, health_checks
+from common.postgres.durability import tell_unsafe_settings
+from common.postgres.engine import create_engine, reader_of
+from wallet_api import read_queries
 from wallet_api.commands import CreateWallet, Fund, Transfer
 from wallet_api.group_commit import Bounds, GroupCommit
+from wallet_api.relay_notifier import RelayNotifier
 from wallet_api.retries import CommandRetry
 from wallet_api.settings import WalletApiSettings
 from wallet_api.use_cases import create_wallets, fund, transfer
+
+# A process that hangs in the middle of a batch holds the locks of all its wallets: PostgreSQL ends its session then.
+_HUNG_TRANSACTION_SECONDS: Final = 5.0
 
 
 @dataclass(frozen=True)
@@ -32,10 +41,46 @@ class WalletApiContext:
         await asyncio.gather(self.creations.close(), self.funds.close(), self.transfers.close())
 
 
+@asynccontextmanager
+async def open_context(settings: WalletApiSettings) -> AsyncIterator[tuple[WalletApiContext, DatabaseHealth]]:
+    """Lend the context, and the health of its database."""
+    async with AsyncExitStack() as stack:
+        engine = _create_engine(settings)
+        stack.push_async_callback(engine.dispose)
+        tell_unsafe_settings(engine)
+        notifying = create_engine(
+            settings.database_url,
+            "wallet-api-hints",
+            pool_size=1,
+            connect_timeout_seconds=settings.database_connect_timeout_seconds,
+            durable=False,
+        )
+        stack.push_async_callback(notifying.dispose)
+        notifier = RelayNotifier(notifying)
+        await stack.enter_async_context(in_background("wake_up", notifier.run))
+        context = make_context(settings, engine, notifier.note_commit)
+        stack.push_async_callback(context.close)
+        yield context, await stack.enter_async_context(health_checks(engine, read_queries.USABLE))
+
+
+def _create_engine(settings: WalletApiSettings) -> AsyncEngine:
+    return create_engine(
+        settings.database_url,
+        "wallet-api",
+        pool_size=settings.database_pool_size,
+        pool_timeout_seconds=settings.pool_timeout_seconds,
+        connect_timeout_seconds=settings.database_connect_timeout_seconds,
+        statement_timeout_seconds=settings.statement_timeout_seconds,
+        lock_timeout_seconds=settings.batch_lock_timeout_seconds,
+        idle_in_transaction_timeout_seconds=_HUNG_TRANSACTION_SECONDS,
+        transaction_timeout_seconds=settings.transaction_timeout_seconds + _HUNG_TRANSACTION_SECONDS,
+    )
+
+
 def make_context(
     settings: WalletApiSettings, engine: AsyncEngine, on_commit: Callable[[int], None]
 ) -> WalletApiContext:
-    """Return the context of an application; `on_commit` is called after each transaction with its commands' number."""
+    """Return the context; `on_commit` is called after each transaction, with the number of its commands."""
     bounds = Bounds(
         batch_commands=settings.batch_commands_max,
         queue_commands=settings.queue_commands_max,
@@ -51,6 +96,6 @@ def make_context(
     )
 
 
-async def context_of(request: Request) -> WalletApiContext:
-    """Return the application's context; a FastAPI dependency."""
+def context_of(request: Request) -> WalletApiContext:
+    """Return the application's context."""
     return cast("WalletApiContext", request.app.state.context)

@@ -10,6 +10,7 @@ import orjson
 from pydantic import BaseModel, Field
 from sqlalchemy import RowMapping
 
+from common.moments import timestamp
 from common.money import to_major
 from common.problems import MEDIA_TYPE, Problem
 from wallet_api.wallet import Movement, Wallet
@@ -96,11 +97,6 @@ class EntryList(BaseModel):
 def etag(version: int) -> str:
     """Return the strong entity tag of a wallet at that version (RFC 9110, section 8.8.3)."""
     return f'"{version}"'
-
-
-def timestamp(moment: datetime) -> str:
-    """Return RFC 3339 in UTC, to the microsecond."""
-    return moment.isoformat().replace("+00:00", "Z")
 
 
 def wallet_json(row: RowMapping) -> dict[str, Any]:

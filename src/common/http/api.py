@@ -1,38 +1,38 @@
-"""How both APIs are put together: problem documents for every error, metrics, probes."""
+"""How both APIs are put together: context, problem documents for every error, metrics, probes."""
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 from fastapi import APIRouter, FastAPI
-from fastapi.routing import APIRoute
-from starlette.routing import BaseRoute
+from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from common.http.fast_path import DirectRoutes, Reader
+from common.http.fast_path import FastPath
 from common.http.heads import RequestHeads
 from common.http.openapi import only_problem_documents
-from common.http.probes import Checks, probe_routes
+from common.http.probes import probe_routes
 from common.http.problem_responses import EXCEPTION_HANDLERS
 from common.http.request_bounds import RequestBounds
 from common.http.request_metrics import RequestMetrics
+from common.postgres.database_health import DatabaseHealth
 from common.settings import ApiSettings
+
+Opened = AbstractAsyncContextManager[tuple[Any, DatabaseHealth]]
+"""Lends the routes' context and the health of its database while the application runs."""
 
 
 class _Api(FastAPI):
-    """FastAPI, and in front of it our middleware and the direct routes."""
+    """FastAPI behind our middleware and the fast path."""
 
-    def __init__(
-        self, settings: ApiSettings, direct: Sequence[BaseRoute], readers: Mapping[str, Reader], **options: Any
-    ) -> None:
+    def __init__(self, settings: ApiSettings, fast_routes: Iterable[Route], **options: Any) -> None:
         super().__init__(**options)
         self._settings = settings
-        self._direct = [route for route in direct if isinstance(route, APIRoute)]
-        self._readers = readers
+        self._fast_routes = fast_routes
 
     def build_middleware_stack(self) -> ASGIApp:
         app = super().build_middleware_stack()
-        app = DirectRoutes(app, self._direct, self._readers, EXCEPTION_HANDLERS)
+        app = FastPath(app, self._fast_routes, EXCEPTION_HANDLERS)
         app = RequestBounds(app, self._settings.requests_max, self._settings.request_deadline_seconds)
         return RequestMetrics(RequestHeads(app))
 
@@ -40,22 +40,34 @@ class _Api(FastAPI):
 def create_api(
     title: str,
     summary: str,
-    routers: Sequence[APIRouter],
-    lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]],
-    checks: Checks,
     settings: ApiSettings,
-    *,
-    direct: Sequence[BaseRoute] = (),
-    readers: Mapping[str, Reader] | None = None,
+    open_context: Callable[[], Opened],
+    routers: Sequence[APIRouter],
+    fast_routes: Iterable[Route] = (),
 ) -> FastAPI:
-    """Return an application of these routes with `/live`, `/ready`, `/metrics`, `/docs` and `/openapi.json`.
+    """Return an application with `/live`, `/ready`, `/metrics`, `/docs` and `/openapi.json`.
 
-    Those of them that are `direct` are answered so: `readers` give their endpoints' parameters.
+    Args:
+        title: of the OpenAPI document.
+        summary: of the OpenAPI document.
+        settings: bounds of the requests.
+        open_context: opens `app.state.context`, for the routes.
+        routers: the documented routes.
+        fast_routes: those of them that are answered in front of FastAPI.
     """
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with open_context() as (app.state.context, app.state.database_health):
+            yield
+
+    async def checks() -> dict[str, str]:
+        # Asked on a connection of its own: load on the requests' pool must not make this process unready.
+        return {"database": app.state.database_health.state()}
+
     app = _Api(
         settings,
-        direct,
-        readers or {},
+        fast_routes,
         title=title,
         summary=summary,
         version="1",

@@ -1,23 +1,32 @@
-"""Keyset pages: opaque cursors that say where the last page ended, and of which list."""
+"""Keyset pages: an opaque cursor says where the last page ended, and of which list."""
 
 import base64
 import binascii
 import hashlib
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, TypeVar
+from dataclasses import dataclass
+from typing import Annotated, Any, Final, Literal
 from urllib.parse import quote, urlencode
 
 import orjson
+from fastapi import Depends, Query, Request
 
 from common.problems import ValidationProblem
-
-ValueT = TypeVar("ValueT")
 
 PAGE_LIMIT_DEFAULT: Final = 50
 PAGE_LIMIT_MAX: Final = 100
 
 _DIGEST_BYTES: Final = 6
-_NOT_OF_THIS_LIST: Final = "is not a next_cursor of this list with these filters and in this order"
+_NOT_OF_THIS_LIST: Final = "must be a next_cursor of this list with these filters and in this order"
+
+Order = Literal["asc", "desc"]
+_Cursor = Annotated[
+    str | None,
+    Query(
+        description="`next_cursor` of the page before: of the same list, order and filters. `limit` may change.",
+        max_length=1024,
+    ),
+]
 
 
 def list_digest(*parts: object) -> bytes:
@@ -25,9 +34,10 @@ def list_digest(*parts: object) -> bytes:
     return hashlib.sha256(orjson.dumps(parts)).digest()[:_DIGEST_BYTES]
 
 
-def encode_cursor(keyset: Sequence[str | int], digest: bytes) -> str:
+def encode_cursor(keyset: Sequence[object], digest: bytes) -> str:
     """Turn the sort key of a page's last row into a cursor of the list with this `list_digest`."""
-    return base64.urlsafe_b64encode(digest + orjson.dumps(list(keyset))).decode().rstrip("=")
+    # `str`, for the UUIDs as asyncpg makes them.
+    return base64.urlsafe_b64encode(digest + orjson.dumps(list(keyset), default=str)).decode().rstrip("=")
 
 
 def decode_cursor(cursor: str, kinds: Sequence[type], digest: bytes) -> list[Any]:
@@ -49,17 +59,67 @@ def decode_cursor(cursor: str, kinds: Sequence[type], digest: bytes) -> list[Any
     return values
 
 
-def first_keyset(order: str, lowest: ValueT, highest: ValueT) -> ValueT:
-    """Return the sort key from which the first page goes on, in the order `asc` or `desc`."""
-    return lowest if order == "asc" else highest
-
-
 def next_link(raw_path: bytes, query: Mapping[str, Sequence[str]], cursor: str) -> str:
     """Return a `Link` header (RFC 8288) to the next page.
 
     Args:
-        raw_path: as it came, so that a slash that belongs to an id stays apart from one that doesn't.
+        raw_path: as the client sent it, so that a slash in an id stays apart from a slash between segments.
         query: of this page; a list where a parameter is repeated.
         cursor: where the next page begins.
     """
     return f'<{quote(raw_path, safe="/%")}?{urlencode({**query, "cursor": cursor}, doseq=True)}>; rel="next"'
+
+
+@dataclass(frozen=True, slots=True)
+class PageRequest:
+    """The page that a request asks for: at most `limit` rows in the order, behind the cursor if there is one."""
+
+    request: Request
+    limit: int
+    cursor: str | None
+    order: Order
+
+    def start(self, digest: bytes, lowest: list[Any], highest: list[Any]) -> list[Any]:
+        """Return the sort key behind which the page begins.
+
+        Args:
+            digest: of the list.
+            lowest: a sort key before every row's.
+            highest: a sort key behind every row's.
+
+        Raises:
+            ValidationProblem: the cursor isn't of this list.
+        """
+        if self.cursor:
+            return decode_cursor(self.cursor, [type(value) for value in lowest], digest)
+        return lowest if self.order == "asc" else highest
+
+    def next(
+        self, digest: bytes, rows: Sequence[Mapping[Any, Any]], names: Sequence[str]
+    ) -> tuple[str | None, dict[str, str]]:
+        """Return the next page's cursor and the headers that link to it; None and no header on the last page.
+
+        Args:
+            digest: of the list.
+            rows: of this page, and one more if there is a next page.
+            names: of the columns of the sort key.
+        """
+        if len(rows) <= self.limit:
+            return None, {}
+        last = rows[self.limit - 1]
+        cursor = encode_cursor([last[name] for name in names], digest)
+        query = {name: self.request.query_params.getlist(name) for name in self.request.query_params}
+        return cursor, {"Link": next_link(self.request.scope["raw_path"], query, cursor)}
+
+
+async def _page_request(
+    request: Request,
+    limit: Annotated[int, Query(ge=1, le=PAGE_LIMIT_MAX)] = PAGE_LIMIT_DEFAULT,
+    cursor: _Cursor = None,
+    order: Annotated[Order, Query(description="`desc`: newest first")] = "desc",
+) -> PageRequest:
+    return PageRequest(request, limit, cursor, order)
+
+
+PageOf = Annotated[PageRequest, Depends(_page_request)]
+"""A page's query parameters; a FastAPI parameter."""

@@ -1,24 +1,50 @@
 """What the routes get from the application."""
 
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import cast
 
 from fastapi import Request
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from common.postgres.database_health import DatabaseHealth, health_checks
+from common.postgres.engine import create_engine
+from history_consumer.read_api import page_queries
 from history_consumer.read_api.waiting import VersionWatch
 from history_consumer.settings import HistoryApiSettings
 
 
 @dataclass(frozen=True)
 class HistoryApiContext:
-    """What a request needs: its settings, an engine that only reads (autocommit), and what waits for versions."""
+    """What a request needs: the settings, a read-only engine (autocommit), and the watch for versions."""
 
     settings: HistoryApiSettings
     reader: AsyncEngine
     versions: VersionWatch
 
 
-async def context_of(request: Request) -> HistoryApiContext:
-    """Return the application's context; a FastAPI dependency."""
+@asynccontextmanager
+async def open_context(settings: HistoryApiSettings) -> AsyncIterator[tuple[HistoryApiContext, DatabaseHealth]]:
+    """Lend the context, and the health of its database."""
+    async with AsyncExitStack() as stack:
+        engine = create_engine(
+            settings.history_database_url,
+            "history-api",
+            pool_size=settings.database_pool_size,
+            pool_timeout_seconds=settings.history_pool_timeout_seconds,
+            connect_timeout_seconds=settings.database_connect_timeout_seconds,
+            statement_timeout_seconds=settings.history_statement_timeout_seconds,
+            writes=False,
+        )
+        stack.push_async_callback(engine.dispose)
+        reader = engine.execution_options(isolation_level="AUTOCOMMIT")
+        versions = VersionWatch(reader, settings.history_min_version_poll_seconds)
+        stack.push_async_callback(versions.close)
+        health = await stack.enter_async_context(health_checks(engine, page_queries.USABLE, writes=False))
+        yield HistoryApiContext(settings, reader, versions), health
+
+
+def context_of(request: Request) -> HistoryApiContext:
+    """Return the application's context."""
     return cast("HistoryApiContext", request.app.state.context)

@@ -3,12 +3,13 @@
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final, Literal
+from typing import Any, Final
 from uuid import UUID
 
 from sqlalchemy import RowMapping, TextClause, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from common.http.pagination import Order
 from common.postgres.database_health import usability_query
 
 USABLE: Final = usability_query(
@@ -16,8 +17,6 @@ USABLE: Final = usability_query(
     writes=False,
 )
 """What the history API asks the database all the time."""
-
-Order = Literal["asc", "desc"]
 
 # `event_data` as text: the driver would parse it, and it goes out as it is.
 _COLUMNS: Final = """

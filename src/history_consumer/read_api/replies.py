@@ -8,6 +8,7 @@ import orjson
 from pydantic import BaseModel, Field
 from sqlalchemy import RowMapping
 
+from common.moments import timestamp
 from common.money import to_major
 from history_consumer.projection import Direction, EventType
 from history_consumer.read_api.page_queries import Page
@@ -54,11 +55,6 @@ class HistoryPage(BaseModel):
         description="How many events the history has of this wallet or user, whatever the filters, in the same look as"
         " the page. If it is the same on the first and the last page, the pages have all that there was.",
     )
-
-
-def timestamp(moment: datetime) -> str:
-    """Return RFC 3339 in UTC, to the microsecond."""
-    return moment.isoformat().replace("+00:00", "Z")
 
 
 def item_json(row: RowMapping) -> dict[str, Any]:
