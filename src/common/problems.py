@@ -1,4 +1,4 @@
-"""Errors that a client sees: RFC 9457 problem details. Pure, so that the money rules may raise them.
+"""Errors that a client sees: RFC 9457 problem details. Pure, so that the money rules can return them.
 
 Problem
 ├── ValidationProblem          422 validation-error
@@ -26,7 +26,7 @@ class Problem(Exception):  # noqa: N818 - RFC 9457's own word
     """Base of all: its leaves know their status, their stable `code` and their title.
 
     Args:
-        detail: a sentence about this occurrence, for a person; says what to do next where it can.
+        detail: names the field and the way out, for a person.
         errors: `{"field", "message"}` for each field that is wrong.
         extensions: further members of the document.
     """
@@ -36,7 +36,7 @@ class Problem(Exception):  # noqa: N818 - RFC 9457's own word
     title: ClassVar[str]
     retry_after_seconds: ClassVar[int | None] = None
     decided: ClassVar[bool] = False
-    """Whether a repeated request with the same idempotency key gets this answer again."""
+    """Whether a repeated request with the same idempotency key gets this reply again."""
 
     def __init__(
         self,
@@ -78,11 +78,11 @@ class Problem(Exception):  # noqa: N818 - RFC 9457's own word
 
 
 class ValidationProblem(Problem):
-    """The request is well formed but something in it can't be."""
+    """The request is well formed, and a field, a header, the path or the query has an invalid value."""
 
     status = 422
     code = "validation-error"
-    title = "The request is not valid"
+    title = "Validation error"
     decided = True
 
     @classmethod
@@ -92,7 +92,7 @@ class ValidationProblem(Problem):
 
     @classmethod
     def of_errors(cls, errors: Iterable[Mapping[str, Any]]) -> "ValidationProblem":
-        """Return the problem of all that pydantic found, in its `loc` and `msg`."""
+        """Return the problem of the errors that pydantic found, each with its `loc` and `msg`."""
         fields = [
             {
                 "field": ".".join(str(part) for part in error["loc"] if part not in {"path", "query", "header"})
@@ -105,31 +105,31 @@ class ValidationProblem(Problem):
 
 
 class BadRequest(Problem):
-    """Not JSON, or not HTTP as it should be."""
+    """The body is not JSON, or the request is not valid HTTP."""
 
     status = 400
     code = "bad-request"
-    title = "The request can't be read"
+    title = "Bad request"
 
 
 class RouteNotFound(Problem):
-    """No such path."""
+    """The path does not exist."""
 
     status = 404
     code = "not-found"
-    title = "There is nothing at this path"
+    title = "Not found"
 
 
 class MethodNotAllowed(Problem):
-    """The path is there, the method is not."""
+    """The path exists, and does not support this method."""
 
     status = 405
     code = "method-not-allowed"
-    title = "This path doesn't know this method"
+    title = "Method not allowed"
 
 
 class RequestTimeout(Problem):
-    """The rest of the request did not come in time (RFC 9110, section 15.5.9)."""
+    """The rest of the request did not arrive in time (RFC 9110, section 15.5.9)."""
 
     status = 408
     code = "request-timeout"
@@ -137,11 +137,11 @@ class RequestTimeout(Problem):
 
 
 class ContentTooLarge(Problem):
-    """The body is past the limit."""
+    """The body is larger than the limit."""
 
     status = 413
     code = "content-too-large"
-    title = "The body is too large"
+    title = "Content too large"
 
 
 class UnsupportedMediaType(Problem):
@@ -149,7 +149,7 @@ class UnsupportedMediaType(Problem):
 
     status = 415
     code = "unsupported-media-type"
-    title = "The body must be application/json"
+    title = "Unsupported media type"
 
 
 class UnsupportedContentEncoding(Problem):
@@ -160,12 +160,12 @@ class UnsupportedContentEncoding(Problem):
     title = "Unsupported content encoding"
 
     def headers(self) -> dict[str, str]:
-        """Return the encodings that are taken: none."""
+        """Return the encodings that are supported: none."""
         return {"Accept-Encoding": "identity"}
 
 
 class HeadersTooLarge(Problem):
-    """The request line and the headers are past the limit (RFC 6585, section 5)."""
+    """The request line and the headers are larger than the limit (RFC 6585, section 5)."""
 
     status = 431
     code = "headers-too-large"
@@ -173,17 +173,17 @@ class HeadersTooLarge(Problem):
 
 
 class InternalError(Problem):
-    """A defect of ours; the log has the cause."""
+    """A defect of the server; its log has the cause."""
 
     status = 500
     code = "internal-error"
-    title = "Something went wrong on the server"
+    title = "Internal server error"
 
 
 class Unavailable(Problem):
-    """Something this needs is away; nothing is known to have been done. Ask again later with the same key."""
+    """The database is unavailable, the server is at capacity, or the outcome of a commit is unknown."""
 
     status = 503
     code = "unavailable"
-    title = "The service can't answer right now"
+    title = "Service unavailable"
     retry_after_seconds = 1

@@ -1,4 +1,4 @@
-"""What a money request can be refused for.
+"""The problems for which the wallet API refuses a request.
 
     Problem
     ├── WalletNotFound             404 wallet-not-found
@@ -16,7 +16,7 @@
     ├── IdempotencyKeyReused       422 idempotency-key-reused
     └── IdempotencyKeyRequired     422 idempotency-key-required
 
-A decided one is stored under the request's idempotency key: asking again gets the same answer.
+A decided problem is stored under the request's idempotency key: a repeated request gets the same reply.
 """
 
 from uuid import UUID
@@ -25,61 +25,66 @@ from common.problems import Problem
 
 
 class WalletNotFound(Problem):
-    """No such wallet."""
+    """The wallet does not exist."""
 
     status = 404
     code = "wallet-not-found"
-    title = "There is no such wallet"
+    title = "Wallet not found"
 
     def __init__(self, wallet_id: UUID, field: str = "wallet_id") -> None:
-        super().__init__(f"{field}: there is no wallet {wallet_id}.", extensions={"wallet_id": str(wallet_id)})
+        super().__init__(
+            f"{field}: wallet {wallet_id} does not exist. Check the id.",
+            extensions={"wallet_id": str(wallet_id)},
+        )
 
 
 class WalletFrozen(Problem):
-    """The wallet takes part in nothing until it is released."""
+    """The wallet neither sends nor receives money until it is released."""
 
     status = 409
     code = "wallet-frozen"
-    title = "The wallet is frozen"
+    title = "Wallet frozen"
     decided = True
 
 
 class WalletClosed(Problem):
-    """The wallet takes part in nothing any more."""
+    """The wallet neither sends nor receives money any more."""
 
     status = 409
     code = "wallet-closed"
-    title = "The wallet is closed"
+    title = "Wallet closed"
     decided = True
 
 
 class ExternalIdTaken(Problem):
-    """The user has a wallet of this external id."""
+    """The user has another wallet with this external id."""
 
     status = 409
     code = "external-id-taken"
-    title = "The user already has a wallet with this external_id"
+    title = "External id taken"
     decided = True
 
 
 class VersionConflict(Problem):
-    """Others changed the wallet each time this request tried to."""
+    """Other requests changed the wallet during each attempt of this request."""
 
     status = 409
     code = "version-conflict"
-    title = "The wallet changed in between, too often"
+    title = "Version conflict"
     retry_after_seconds = 1
 
     def __init__(self, wallet_id: UUID) -> None:
-        super().__init__(f"Wallet {wallet_id} changed during each attempt. Retry with the same idempotency key.")
+        super().__init__(
+            f"wallet_id: wallet {wallet_id} changed during each attempt. Retry with the same idempotency key."
+        )
 
 
 class WalletBusy(Problem):
-    """Others held the wallet's lock for too long."""
+    """Another transaction has locked the wallet for longer than this request is retried."""
 
     status = 409
     code = "wallet-busy"
-    title = "The wallet is locked by other requests"
+    title = "Wallet busy"
     retry_after_seconds = 1
 
     def __init__(self) -> None:
@@ -87,11 +92,11 @@ class WalletBusy(Problem):
 
 
 class IdempotencyKeyInFlight(Problem):
-    """The first request with this key is still under way."""
+    """The first request with this key has no reply yet."""
 
     status = 409
     code = "idempotency-key-in-flight"
-    title = "A request with this idempotency key is under way"
+    title = "Idempotency key in flight"
     retry_after_seconds = 1
 
     def __init__(self) -> None:
@@ -103,42 +108,42 @@ class VersionMismatch(Problem):
 
     status = 412
     code = "version-mismatch"
-    title = "The wallet is not at the version that If-Match names"
+    title = "Version mismatch"
 
 
 class InsufficientFunds(Problem):
-    """The sender hasn't got that much."""
+    """The balance of the sender is less than the amount."""
 
     status = 422
     code = "insufficient-funds"
-    title = "The wallet has not got that much"
+    title = "Insufficient funds"
     decided = True
 
 
 class BalanceLimitExceeded(Problem):
-    """The balance would be more than can be stored."""
+    """The balance would be more than a wallet can hold."""
 
     status = 422
     code = "balance-limit-exceeded"
-    title = "The balance would be more than a wallet can hold"
+    title = "Balance limit exceeded"
     decided = True
 
 
 class CurrencyMismatch(Problem):
-    """The currencies differ."""
+    """The request, the sender and the receiver do not have one currency."""
 
     status = 422
     code = "currency-mismatch"
-    title = "The currencies differ"
+    title = "Currency mismatch"
     decided = True
 
 
 class SameWallet(Problem):
-    """A transfer needs two wallets."""
+    """The sender and the receiver are one wallet."""
 
     status = 422
     code = "same-wallet"
-    title = "A wallet can't transfer to itself"
+    title = "Same wallet"
     decided = True
 
 
@@ -147,12 +152,12 @@ class IdempotencyKeyReused(Problem):
 
     status = 422
     code = "idempotency-key-reused"
-    title = "The idempotency key was used for another request"
+    title = "Idempotency key reused"
 
 
 class IdempotencyKeyRequired(Problem):
-    """This server takes no money request without a key."""
+    """This server requires an idempotency key with each POST."""
 
     status = 422
     code = "idempotency-key-required"
-    title = "The Idempotency-Key header is required"
+    title = "Idempotency key required"

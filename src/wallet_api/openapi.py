@@ -1,4 +1,4 @@
-"""What the OpenAPI document says beyond what FastAPI sees: bodies that are read by hand, and errors."""
+"""What the OpenAPI document says beyond FastAPI's signatures: bodies that the endpoints read, and errors."""
 
 from http import HTTPStatus
 from typing import Any, Final
@@ -6,14 +6,15 @@ from typing import Any, Final
 from pydantic import BaseModel
 
 from common.http.openapi import problem_documentation
+from wallet_api.errors import InsufficientFunds
 
 _PROBLEM_EXAMPLE: Final = {
-    "type": "urn:wallet:problem:insufficient-funds",
-    "title": "The wallet has not got that much",
-    "status": 422,
-    "detail": "amount: wallet 0198c2a5-… has 20.00 EUR, 30.00 were asked for.",
+    "type": InsufficientFunds.type_uri(),
+    "title": InsufficientFunds.title,
+    "status": InsufficientFunds.status,
+    "detail": "amount: wallet 0198c2a5-… has 20.00 EUR, less than 30.00. Fund the wallet, or send a smaller amount.",
     "instance": "/wallets/0198c2a5-…/transfer",
-    "code": "insufficient-funds",
+    "code": InsufficientFunds.code,
 }
 
 
@@ -30,7 +31,7 @@ READ_ERRORS: Final[dict[int | str, dict[str, Any]]] = {
 LIST_ERRORS: Final = {code: what for code, what in READ_ERRORS.items() if code != HTTPStatus.NOT_FOUND}
 
 _POST_ERRORS: Final[dict[int | str, dict[str, Any]]] = {
-    400: _problem("bad-request: the body is not JSON, or a header of one value is there twice"),
+    400: _problem("bad-request: the body is not JSON, or a header of one value is sent twice"),
     404: _problem("wallet-not-found"),
     409: _problem(
         "wallet-frozen, wallet-closed, external-id-taken; with Retry-After: version-conflict, wallet-busy, "
@@ -50,7 +51,7 @@ _POST_ERRORS: Final[dict[int | str, dict[str, Any]]] = {
 def post_documentation(body: type[BaseModel], reply: type[BaseModel], status: int) -> dict[str, Any]:
     """Return a POST route's keyword arguments: its reply, its errors and its body.
 
-    What is made (201) can't be missing or at another version yet.
+    A wallet that is created (201) can't be missing or at another version yet.
     """
     left_out = {404, 412} if status == HTTPStatus.CREATED else set()
     schema = body.model_json_schema(ref_template="#/components/schemas/{model}")

@@ -1,4 +1,4 @@
-"""From an HTTP request to a checked body: every way to get it wrong ends in a 4xx that says what to change."""
+"""From an HTTP request to a validated body: each invalid request gets a 4xx that says what to change."""
 
 import re
 from collections.abc import Mapping
@@ -28,7 +28,7 @@ from wallet_api.idempotency import request_hash
 BODY_BYTES_MAX: Final = 64 * 1024
 METADATA_KEYS_MAX: Final = 50
 _INTEGER_MAX: Final = 2**53 - 1
-# Far past what fits, and short enough to be printed: the refusal then speaks of the size.
+# Above any amount that a wallet can hold, and short enough to print: the amount is then refused as too large.
 _AMOUNT_MAX: Final = 10**300
 
 _KEY = re.compile(r"[!-~]{1,255}")
@@ -48,7 +48,7 @@ def _currency(value: str) -> str:
 
 
 def _amount(value: Any) -> str:
-    """Take a string as it is, and a number by its digits, never through binary floating point."""
+    """Accept a string as it is, and a number by its digits, never through binary floating point."""
     if isinstance(value, str):
         return value
     if isinstance(value, jiter.LosslessFloat):
@@ -60,17 +60,17 @@ def _amount(value: Any) -> str:
 
 
 def _metadata(value: Any) -> Any:
-    """Take what any JSON reader can hold (RFC 7493): text without NUL, numbers within 2**53."""
+    """Accept what any JSON reader can hold (RFC 7493): text without NUL, numbers within 2**53."""
     if isinstance(value, str):
         return check_text(value)
     if isinstance(value, jiter.LosslessFloat):
         number = float(value)
-        # Further out there are only whole numbers, and `jsonb` gives those back as integers.
+        # Larger numbers are whole, and `jsonb` returns them as integers.
         if abs(number) > _INTEGER_MAX:
-            raise PydanticCustomError("metadata", "holds a number past 2^53 - 1; send it as a string")
+            raise PydanticCustomError("metadata", "must not hold a number above 2^53 - 1; send it as a string")
         return number
     if isinstance(value, int) and abs(value) > _INTEGER_MAX:
-        raise PydanticCustomError("metadata", "holds a number past 2^53 - 1; send it as a string")
+        raise PydanticCustomError("metadata", "must not hold a number above 2^53 - 1; send it as a string")
     if isinstance(value, list):
         return [_metadata(item) for item in value]
     if isinstance(value, dict):
@@ -99,7 +99,7 @@ class _Body(BaseModel):
 
 
 class CreateWalletBody(_Body):
-    """A wallet to make."""
+    """A wallet to create."""
 
     user_id: Annotated[str, AfterValidator(check_new_user_id), Field(examples=["ada"])]
     currency: Currency
@@ -126,7 +126,7 @@ IdempotencyKeyHeader = Annotated[
     str | None,
     Header(
         alias="Idempotency-Key",
-        description="1 to 255 visible ASCII characters. Asking again with it gets the first answer.",
+        description="1 to 255 visible ASCII characters. A repeated request with the same key gets the first reply.",
     ),
 ]
 IfMatchHeader = Annotated[
@@ -135,10 +135,10 @@ IfMatchHeader = Annotated[
 
 
 async def read_body(request: Request, model: type[BodyT]) -> BodyT:
-    """Return the request's body, checked.
+    """Return the request's body, validated.
 
     Raises:
-        UnsupportedMediaType, UnsupportedContentEncoding, ContentTooLarge, BadRequest: it can't be read.
+        UnsupportedMediaType, UnsupportedContentEncoding, ContentTooLarge, BadRequest: it can't be parsed.
         ValidationProblem: a field is wrong; all of them are named.
     """
     content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
@@ -146,10 +146,10 @@ async def read_body(request: Request, model: type[BodyT]) -> BodyT:
         raise UnsupportedMediaType("Content-Type: send application/json.")
     encodings = {encoding.strip().lower() for encoding in request.headers.get("content-encoding", "").split(",")}
     if encodings - {"", "identity"}:
-        raise UnsupportedContentEncoding("Content-Encoding: send the body as it is, without compression.")
+        raise UnsupportedContentEncoding("Content-Encoding: send the body without compression.")
     document = _parse(await _read_bounded(request))
     if not isinstance(document, dict):
-        raise ValidationProblem("The body must be a JSON object.")
+        raise ValidationProblem("body: must be a JSON object")
     try:
         return model.model_validate(document)
     except ValidationError as error:
@@ -162,9 +162,9 @@ async def _read_bounded(request: Request) -> bytes:
         async for chunk in request.stream():
             body += chunk
             if len(body) > BODY_BYTES_MAX:
-                raise ContentTooLarge(f"The body may have at most {BODY_BYTES_MAX} bytes.")
+                raise ContentTooLarge(f"body: must have at most {BODY_BYTES_MAX} bytes. Send less metadata.")
     except ClientDisconnect as error:
-        raise BadRequest("The client left before the body had come.") from error
+        raise BadRequest("body: the client disconnected before its end.") from error
     return bytes(body)
 
 
@@ -172,25 +172,25 @@ def _parse(body: bytes) -> Any:
     try:
         return jiter.from_json(body, allow_inf_nan=False, catch_duplicate_keys=True, float_mode="lossless-float")
     except ValueError as error:
-        raise BadRequest(f"The body is not JSON: {error}") from error
+        raise BadRequest(f"body: is not JSON: {error}. Send a JSON object.") from error
 
 
 def read_claim(target: str, key: str | None, body: BaseModel, *, required: bool) -> IdempotencyClaim | None:
     """Return a POST request's idempotency claim.
 
     Args:
-        target: the route's path with what was understood of it, however the client spelled it.
+        target: the route's path with its parsed ids, however the client spelled them.
         key: the client's.
-        body: as it was understood.
-        required: whether there has to be a key.
+        body: parsed.
+        required: whether the server requires a key.
 
     Raises:
-        IdempotencyKeyRequired: the server wants a key and there is none.
+        IdempotencyKeyRequired: the server requires a key, and the client sent none.
         ValidationProblem: it isn't a key.
     """
     if key is None:
         if required:
-            raise IdempotencyKeyRequired("Idempotency-Key: send a key of your own, a UUID say, with each POST.")
+            raise IdempotencyKeyRequired("Idempotency-Key: send a unique key with each POST, such as a UUID.")
         return None
     if not _KEY.fullmatch(key):
         raise ValidationProblem.of("Idempotency-Key", "must be 1 to 255 visible ASCII characters")
@@ -198,7 +198,7 @@ def read_claim(target: str, key: str | None, body: BaseModel, *, required: bool)
 
 
 def read_if_match(header: str | None) -> frozenset[int] | None:
-    """Return the versions that `If-Match` names, or None where any will do (RFC 9110, section 13.1.1).
+    """Return the versions that `If-Match` names, or None where any version matches (RFC 9110, section 13.1.1).
 
     Weak tags never match: the comparison is the strong one.
 

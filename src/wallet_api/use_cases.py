@@ -161,6 +161,7 @@ async def _insert(connection: asyncpg.Connection, slots: Sequence[Slot[CreateWal
 async def _taken(connection: asyncpg.Connection, command: CreateWallet) -> ExternalIdTaken:
     found = await queries.find_external_id(connection, command.user_id, command.external_id)
     return ExternalIdTaken(
-        f"external_id: {command.user_id} already has the wallet {found} under {command.external_id}.",
+        f"external_id: user {command.user_id} already has wallet {found} with {command.external_id}."
+        " Use that wallet, or send another external_id.",
         extensions={"wallet_id": str(found)},
     )

@@ -1,4 +1,4 @@
-"""The money rules: what a command does to the wallets it touches, or why it is refused. Pure."""
+"""The money rules: what a command does to its wallets, or the problem for which it is refused. Pure."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ from wallet_api.errors import (
 
 @dataclass(frozen=True, slots=True)
 class Wallet:
-    """A wallet as the rules see it; the balance is in minor units of its currency."""
+    """A wallet as the rules need it; the balance is in minor units of its currency."""
 
     id: UUID
     user_id: str
@@ -33,30 +33,32 @@ class Wallet:
     status: str
 
     def moved(self, amount_minor: int) -> "Wallet":
-        """Return the wallet with that much more (or, below zero, less), one version on.
+        """Return the wallet after a movement of the amount into it (or, below zero, out of it), one version on.
 
         Raises:
-            InsufficientFunds: it hasn't got that much.
-            BalanceLimitExceeded: it can't hold that much.
+            InsufficientFunds: its balance is less than the amount.
+            BalanceLimitExceeded: its balance would be more than a wallet can hold.
         """
         balance_minor = self.balance_minor + amount_minor
         if balance_minor < 0:
             raise InsufficientFunds(
-                f"amount: wallet {self.id} has {to_major(self.balance_minor, self.currency)}"
-                f" {self.currency}, {to_major(-amount_minor, self.currency)} were asked for."
+                f"amount: wallet {self.id} has {to_major(self.balance_minor, self.currency)} {self.currency},"
+                f" less than {to_major(-amount_minor, self.currency)}. Fund the wallet, or send a smaller amount."
             )
         if balance_minor > MINOR_MAX:
             most = to_major(MINOR_MAX, self.currency)
-            raise BalanceLimitExceeded(f"amount: wallet {self.id} can hold at most {most} {self.currency}.")
+            raise BalanceLimitExceeded(
+                f"amount: wallet {self.id} can hold at most {most} {self.currency}. Send a smaller amount."
+            )
         return Wallet(self.id, self.user_id, self.currency, balance_minor, self.version + 1, self.status)
 
 
 @dataclass(frozen=True, slots=True)
 class Movement:
-    """Money that moved. Wallets are as they are after it.
+    """A movement of money, with its wallets as they are after it.
 
-    `amount_minor` is above zero and goes from `wallet` to `receiver`, or, where there is no receiver, from
-    the currency's world account into `wallet`.
+    `amount_minor` is above zero. It goes from `wallet` to `receiver`. Without a receiver it goes from the currency's
+    world account into `wallet`.
     """
 
     transaction_id: UUID
@@ -118,15 +120,16 @@ def _fund(wallets: Mapping[UUID, Wallet], command: Fund) -> Movement:
 
 def _transfer(wallets: Mapping[UUID, Wallet], command: Transfer) -> Movement:
     if command.to_wallet_id == command.wallet_id:
-        raise SameWallet("to_wallet_id: must be another wallet than the one that sends.")
+        raise SameWallet("to_wallet_id: must be another wallet than the sender.")
     sender = _acting_wallet(wallets, command)
     receiver = wallets.get(command.to_wallet_id)
     if receiver is None:
         raise WalletNotFound(command.to_wallet_id, "to_wallet_id")
-    _check_open(receiver)
+    _check_open(receiver, "to_wallet_id")
     if receiver.currency != sender.currency:
         raise CurrencyMismatch(
-            f"to_wallet_id: wallet {receiver.id} is in {receiver.currency}, {sender.id} in {sender.currency}."
+            f"to_wallet_id: wallet {receiver.id} is in {receiver.currency}, not {sender.currency}."
+            " Send to a wallet of the sender's currency."
         )
     amount_minor = _amount_minor(sender, command)
     return Movement(
@@ -140,19 +143,21 @@ def _acting_wallet(wallets: Mapping[UUID, Wallet], command: MoneyCommand) -> Wal
         raise WalletNotFound(command.wallet_id)
     if command.if_match is not None and wallet.version not in command.if_match:
         raise VersionMismatch(
-            f"If-Match: wallet {wallet.id} is at version {wallet.version}. Read it again and decide anew."
+            f"If-Match: wallet {wallet.id} is at version {wallet.version}. Read the wallet, and send its new ETag."
         )
-    _check_open(wallet)
+    _check_open(wallet, "wallet_id")
     if command.currency not in {None, wallet.currency}:
-        raise CurrencyMismatch(f"currency: wallet {wallet.id} is in {wallet.currency}, not {command.currency}.")
+        raise CurrencyMismatch(
+            f"currency: wallet {wallet.id} is in {wallet.currency}, not {command.currency}. Send {wallet.currency}."
+        )
     return wallet
 
 
-def _check_open(wallet: Wallet) -> None:
+def _check_open(wallet: Wallet, field: str) -> None:
     if wallet.status == "frozen":
-        raise WalletFrozen(f"Wallet {wallet.id} is frozen.")
+        raise WalletFrozen(f"{field}: wallet {wallet.id} is frozen. Use another wallet until it is released.")
     if wallet.status == "closed":
-        raise WalletClosed(f"Wallet {wallet.id} is closed.")
+        raise WalletClosed(f"{field}: wallet {wallet.id} is closed. Use another wallet.")
 
 
 def _amount_minor(wallet: Wallet, command: MoneyCommand) -> int:

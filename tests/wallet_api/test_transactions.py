@@ -173,7 +173,7 @@ async def test_a_wallet_that_others_hold_is_busy_after_the_time_for_retries_and_
         await holder.execute("SELECT FROM wallet.wallets WHERE id = $1 FOR UPDATE", UUID(ada["id"]))
         asked_at = clock()
         answer = await (fund(api, ada) if act == "fund" else transfer(api, bob, ada))
-        assert assert_problem(answer, 409, "wallet-busy")["title"] == "The wallet is locked by other requests"
+        assert assert_problem(answer, 409, "wallet-busy")["title"] == "Wallet busy"
         assert answer.headers["retry-after"] == "1"
         assert clock() - asked_at >= 0.3
         assert await read(api, ada) == ada

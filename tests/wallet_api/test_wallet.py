@@ -191,7 +191,7 @@ def test_all_of_a_balance_can_be_sent_and_not_a_cent_more() -> None:
     assert decided(wallets, transfer(amount="10.00")).wallet.balance_minor == 0
     problem = refused(wallets, transfer(amount="10.01"))
     assert isinstance(problem, InsufficientFunds)
-    assert "has 10.00 EUR, 10.01 were asked for" in problem.detail
+    assert "has 10.00 EUR, less than 10.01" in problem.detail
 
 
 def test_a_wallet_can_be_filled_to_the_brim_and_not_a_cent_more() -> None:

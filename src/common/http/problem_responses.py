@@ -33,6 +33,10 @@ _BY_STATUS: Final[Mapping[int, type[Problem]]] = {
     422: problems.ValidationProblem,
     503: problems.Unavailable,
 }
+_DETAILS: Final[Mapping[int, str]] = {
+    404: "The path does not exist on this server. Check its spelling.",
+    405: "The path does not support this method. Use a method that the Allow header lists.",
+}
 
 
 def problem_response(request: Request, problem: Problem, headers: Mapping[str, str] | None = None) -> Response:
@@ -46,43 +50,43 @@ def problem_response(request: Request, problem: Problem, headers: Mapping[str, s
 
 
 async def on_problem(request: Request, error: Exception) -> Response:
-    """Answer a problem that a route raised."""
+    """Reply with the problem that a route raised."""
     assert isinstance(error, Problem)
     return problem_response(request, error)
 
 
 async def on_invalid_request(request: Request, error: Exception) -> Response:
-    """Answer what FastAPI refused in a path, a query or a header."""
+    """Reply with the errors that FastAPI found in a path, a query or a header."""
     assert isinstance(error, RequestValidationError)
     return problem_response(request, problems.ValidationProblem.of_errors(error.errors()))
 
 
 async def on_http_exception(request: Request, error: Exception) -> Response:
-    """Answer what the router refused: unknown paths and methods."""
+    """Reply to unknown paths and methods."""
     assert isinstance(error, HTTPException)
     kind = _BY_STATUS.get(error.status_code, problems.BadRequest)
     headers = dict(error.headers or {})
     if "Allow" in headers:
         methods = {method.strip() for method in headers["Allow"].split(",")}
         headers["Allow"] = ", ".join(sorted(methods | ({"HEAD"} if "GET" in methods else set())))
-    return problem_response(request, kind(str(error.detail)), headers)
+    return problem_response(request, kind(_DETAILS.get(error.status_code, str(error.detail))), headers)
 
 
 async def on_unexpected(request: Request, error: Exception) -> Response:
-    """Answer anything else: 503 while a server is away, 500 for a defect of ours, which goes to the log."""
+    """Reply to any other exception: 503 while the database is unavailable, 500 for a defect, which is logged."""
     if is_unreachable(error) or sqlstate(error) == QUERY_CANCELED:
-        # What fails while or after it is committed has a text of its own (wallet_api/transactions.py).
+        # A failed COMMIT has a problem of its own (wallet_api/group_commit.py).
         log.warning("request_failed_server_away", error=error, path=request.url.path, why=message_with_remedy(error))
         return problem_response(request, unavailable(error))
     log.defect("request_failed", error=error, path=request.url.path)
-    return problem_response(request, problems.InternalError("The error is in the log. The outcome is unknown."))
+    return problem_response(request, problems.InternalError("The outcome is unknown. The server's log has the cause."))
 
 
 EXCEPTION_HANDLERS: Final[Mapping[Any, Callable[[Request, Exception], Awaitable[Response]]]] = {
     Problem: on_problem,
     RequestValidationError: on_invalid_request,
     HTTPException: on_http_exception,
-    # Named, so that Starlette takes them as answered; what falls to `Exception` it raises once more.
+    # Each by its name: Starlette raises an exception again that only the handler of `Exception` takes.
     OSError: on_unexpected,
     TimeoutError: on_unexpected,
     SQLAlchemyError: on_unexpected,

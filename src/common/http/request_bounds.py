@@ -1,4 +1,4 @@
-"""How many requests a process takes at once, and how long each may take."""
+"""How many requests a process accepts at once, and how long each may take."""
 
 import asyncio
 
@@ -12,16 +12,15 @@ from common.http.problem_responses import problem_response
 
 
 class RequestBounds:
-    """ASGI middleware: so many requests at once at most, each within a deadline; past either the answer is 503.
+    """ASGI middleware that sheds load: it bounds the requests at once and the time of each; past a bound it sends 503.
 
-    A queue that grows helps nobody: who waits longer than the client does works for nothing. A transaction goes
-    on without a request that is cut off at its deadline; asking again with the same idempotency key tells how it
-    ended. Probes are never refused.
+    Load is shed, not queued: work for a client that has timed out is wasted. A transaction goes on without a request
+    that was ended at its deadline; a retry with the same idempotency key returns its outcome. Probes are never refused.
 
     Args:
         app: the application.
-        requests_max: requests under way in this process at most.
-        deadline_seconds: for one request, from its first byte to the first of its reply.
+        requests_max: requests in progress in this process at most.
+        deadline_seconds: for one request, from its first byte to the first byte of its reply.
     """
 
     def __init__(self, app: ASGIApp, requests_max: int, deadline_seconds: float) -> None:
@@ -36,7 +35,7 @@ class RequestBounds:
             await self.app(scope, receive, send)
         elif self._count >= self._requests_max:
             http_requests_refused.labels("overload").inc()
-            await _unavailable("The server has all that it can do at once. Ask again later.", scope, receive, send)
+            await _unavailable("The server is at capacity. Retry later.", scope, receive, send)
         else:
             self._count += 1
             try:
@@ -59,7 +58,8 @@ class RequestBounds:
             if started:
                 raise
             http_requests_refused.labels("deadline").inc()
-            await _unavailable("The answer took too long. Ask again with the same key.", scope, receive, send)
+            detail = "The request took too long. The outcome is unknown. Retry with the same idempotency key."
+            await _unavailable(detail, scope, receive, send)
 
 
 async def _unavailable(detail: str, scope: Scope, receive: Receive, send: Send) -> None:

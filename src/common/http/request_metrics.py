@@ -1,4 +1,4 @@
-"""Each request measured, and none without an answer."""
+"""Measures each request, and leaves none without a reply."""
 
 import asyncio
 import time
@@ -46,10 +46,12 @@ class RequestMetrics:
 
 
 async def _last_resort(error: BaseException, scope: Scope, receive: Receive, send: Send) -> None:
-    """Answer what no handler has answered, before the server would do so in plain text; the server logs it."""
+    """Reply where no handler has: the server itself would reply in plain text. It logs the error."""
     problem = (
-        problems.Unavailable("The server stopped before the answer. Retry with the same key.")
+        problems.Unavailable(
+            "The server is shutting down. The outcome is unknown. Retry with the same idempotency key."
+        )
         if isinstance(error, asyncio.CancelledError)
-        else problems.InternalError("The error is in the log. Nothing is known of its effect.")
+        else problems.InternalError("The outcome is unknown. The server's log has the cause.")
     )
     await problem_response(Request(scope), problem)(scope, receive, send)

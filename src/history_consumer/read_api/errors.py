@@ -1,4 +1,4 @@
-"""What a history request can be refused for, beside what all requests can.
+"""The problem for which only the history API refuses a request.
 
 Problem
 └── HistoryBehind              503 history-behind (+ Retry-After)
@@ -8,9 +8,9 @@ from common.problems import Problem
 
 
 class HistoryBehind(Problem):
-    """The version that `min_version` asks for hasn't come through the pipeline in time."""
+    """The events up to `min_version` did not arrive in time."""
 
     status = 503
     code = "history-behind"
-    title = "The history is not that far yet"
+    title = "History behind"
     retry_after_seconds = 1

@@ -29,7 +29,7 @@ _PROBLEM_EXAMPLE: Final = {
     "type": HistoryBehind.type_uri(),
     "title": HistoryBehind.title,
     "status": HistoryBehind.status,
-    "detail": "min_version: the history of this wallet is complete up to version 3, not 4 yet. Ask again.",
+    "detail": "min_version: the history of this wallet is complete up to version 3, not 4 yet. Retry later.",
     "instance": "/history/wallets/0198c2a5-…",
     "code": HistoryBehind.code,
 }
