@@ -1,4 +1,4 @@
-"""What is asked of the use cases, checked for shape. Amounts are still text: only the wallet knows its currency."""
+"""The commands of the use cases, validated for shape. Amounts are still text: only the wallet knows its currency."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from uuid import UUID
 
 @dataclass(frozen=True, slots=True)
 class IdempotencyClaim:
-    """A client's key and the SHA-256 of the request that it stands for."""
+    """A client's key and the SHA-256 of its request."""
 
     key: str
     request_hash: bytes
@@ -16,12 +16,13 @@ class IdempotencyClaim:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Command:
-    """What all commands have.
+    """A request to a use case.
 
     Args:
         path: the request's path, for the problem document.
         claim: the idempotency key, if the client gave one.
-        traceparent: W3C Trace Context, which travels with the event.
+        traceparent: W3C Trace Context, published with the event.
+        metadata: a JSON object, as the client sent it.
     """
 
     path: str
@@ -32,7 +33,7 @@ class Command:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CreateWallet(Command):
-    """Make a wallet."""
+    """Create a wallet."""
 
     user_id: str
     currency: str
@@ -41,13 +42,14 @@ class CreateWallet(Command):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MoneyCommand(Command):
-    """Move money of one wallet.
+    """Move money into or out of one wallet.
 
     Args:
-        wallet_id: the wallet that acts.
+        wallet_id: the acting wallet.
         amount: in major units, `"50.00"`.
-        currency: what the client believes the wallet's currency to be, if it says so.
-        if_match: versions of which the wallet must be at one; None means any.
+        currency: must be the wallet's, if the client sends one.
+        reference: the client's own text.
+        if_match: the wallet must be at one of these versions; None means any.
     """
 
     wallet_id: UUID

@@ -10,8 +10,8 @@ operations = Counter(
 
 transaction_retries = Counter(
     "wallet_transaction_retries_total",
-    "Transactions run again (a SQLSTATE) and commands asked again (the code of a problem that passes:"
-    " `version-conflict`, `wallet-busy`, `idempotency-key-in-flight`), by reason.",
+    "Retries by reason: of transactions (a SQLSTATE) and of commands (`version-conflict`, `wallet-busy`,"
+    " `idempotency-key-in-flight`).",
     ("reason",),
 )
 

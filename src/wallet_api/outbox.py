@@ -1,4 +1,4 @@
-"""Turning what was decided into outbox rows."""
+"""Outbox rows, made from what was decided."""
 
 from collections.abc import Sequence
 from datetime import datetime

@@ -1,4 +1,4 @@
-"""The SQL of the use cases: a whole list of commands in a statement, arrays in, `unnest` inside."""
+"""The SQL of the use cases: each statement takes a whole list of commands, as arrays, and unnests them."""
 
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
@@ -15,14 +15,14 @@ from wallet_api.wallet import Movement, Wallet, entries_of
 
 _WALLET: Final = "id, user_id, currency, balance_minor, version, status"
 
-# With the time after each row was read: later than whatever made the row what it is, which had its own time before it
-# was committed. So a wallet's times rise with its versions.
+# With the time after each row was read. It is later than the time of the transaction that wrote this version of the
+# row, since that transaction took its time before it committed. So a wallet's times rise with its versions.
 READ_WALLETS: Final = RawStatement(
     f"SELECT {_WALLET}, clock_timestamp() FROM wallet.wallets WHERE id = ANY(cast(:ids AS uuid[]))"  # noqa: S608
 )
 
-# Always in the order of ids: two transfers over the same wallets queue up instead of deadlocking. The time is taken
-# outside, where a row arrives when it is locked.
+# Always in the order of ids: two transfers between the same wallets queue up instead of deadlocking. The outer SELECT
+# takes the time, after the inner one has locked the row.
 _LOCK_WALLETS: Final = f"""
     SELECT {_WALLET}, clock_timestamp() FROM (
         SELECT {_WALLET} FROM wallet.wallets WHERE id = ANY(cast(:ids AS uuid[])) ORDER BY id FOR UPDATE {{skip}}
@@ -46,7 +46,7 @@ _INSERT_OUTBOX: Final = """
 """
 INSERT_OUTBOX: Final = RawStatement(_INSERT_OUTBOX.format(only="true"))
 
-# Whoever committed one between this transaction's look and its claim makes it fail: run again, it looks again.
+# A key that another transaction committed after this one had read the keys makes this one fail. It is then run again.
 _INSERT_KEYS: Final = """
     INSERT INTO wallet.idempotency_keys (key, request_hash, reply_status, reply_headers, reply_body)
     SELECT key, request_hash, status, headers::json, body
@@ -59,10 +59,10 @@ _INSERT_KEYS: Final = """
 """
 INSERT_KEYS: Final = RawStatement(_INSERT_KEYS.format(only="true"))
 
-# All that movements write, in one round trip. Wallets by compare-and-set: the inner SELECT takes the row locks in the
-# order of ids, as LOCK_WALLETS does, and after waiting for one sees the row as it is by then. What isn't at the version
-# at which it was read is lost, and so is everything that follows from it; all of it is written after these locks are
-# held, since it has to know what was lost.
+# All that movements write, in one round trip. Wallets are changed by compare-and-set. The inner SELECT takes the row
+# locks in the order of ids, as LOCK_WALLETS does; after a wait it sees the row's newest version. A wallet that isn't at
+# the version at which it was read is lost: nothing that follows from it is written. So all other branches are written
+# after these locks are taken, when the lost wallets are known.
 _RECORD: Final = f"""
     WITH change AS MATERIALIZED (
         SELECT wallets.id, change.balance_minor, change.version
@@ -125,8 +125,8 @@ FIND_EXTERNAL_ID: Final = RawStatement(
     "SELECT id FROM wallet.wallets WHERE user_id = :user_id AND external_id = :external_id"
 )
 
-# A claim is a lock that ends with the transaction: a row of its own, updated with the reply later, would leave a dead
-# one behind for each request. What another transaction has claimed isn't waited for.
+# A claim is a lock that ends with the transaction. A row that is updated with the reply later would leave a dead row
+# for each request. A key that another transaction has claimed isn't waited for.
 CLAIM_KEYS: Final = RawStatement("""
     SELECT key, pg_try_advisory_xact_lock(hashtextextended(key, 1)),
         stored.request_hash, stored.reply_status, stored.reply_headers::text, stored.reply_body
@@ -135,7 +135,7 @@ CLAIM_KEYS: Final = RawStatement("""
 """)
 
 NOTIFY_RELAYS: Final = f"NOTIFY {OUTBOX_CHANNEL}"
-# Nothing else would tell that a firewall forgot the connection.
+# No other bound would end the wait where a firewall has dropped the connection without a word.
 _NOTIFY_SECONDS_MAX: Final = 5.0
 
 
@@ -253,7 +253,7 @@ def _outbox_parameters(rows: Sequence[Mapping[str, Any]], created_at: datetime) 
 async def insert_wallets(
     connection: asyncpg.Connection, wallets: Sequence[tuple[UUID, CreateWallet]]
 ) -> dict[UUID, datetime]:
-    """Write new wallets; return those whose external id was free, and when."""
+    """Write new wallets; return the ids of those whose external id was free, each with its time of creation."""
     parameters = {
         "ids": [wallet_id for wallet_id, _ in wallets],
         "user_ids": [command.user_id for _, command in wallets],
@@ -266,7 +266,7 @@ async def insert_wallets(
 
 
 async def find_external_id(connection: asyncpg.Connection, user_id: str, external_id: str | None) -> UUID | None:
-    """Return the id of the user's wallet of that external id."""
+    """Return the id of the user's wallet with that external id."""
     rows = await FIND_EXTERNAL_ID.fetch(connection, user_id=user_id, external_id=external_id)
     return rows[0][0] if rows else None
 
@@ -300,7 +300,7 @@ def _key_parameters(keys: Sequence[tuple[UUID | None, KeyRow]]) -> dict[str, Any
 
 
 async def notify_relays(connection: asyncpg.Connection) -> None:
-    """Tell the relays that there may be something to publish."""
+    """Notify the relays that the outbox may have new events."""
     await connection.execute(NOTIFY_RELAYS, timeout=_NOTIFY_SECONDS_MAX)
 
 

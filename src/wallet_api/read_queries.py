@@ -1,4 +1,4 @@
-"""The SQL of what is only read."""
+"""The SQL of the routes that only read, and of the health check."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -19,9 +19,9 @@ USABLE: Final = usability_query(
     },
     writes=True,
 )
-"""What the API asks the database all the time."""
+"""The health check of the API's database: can it be written, and has the role its privileges?"""
 
-# Columns by name: under `*`, a migration that adds one breaks the statements that are already prepared.
+# Columns by name: with `*`, a migration that adds a column would break the prepared statements.
 _WALLET: Final = "id, user_id, currency, balance_minor, version, status, external_id, metadata, created_at, updated_at"
 
 GET_WALLET: Final = text(f"SELECT {_WALLET} FROM wallet.wallets WHERE id = :id")  # noqa: S608

@@ -1,8 +1,8 @@
-"""Telling the relays that there is something to publish, so that they needn't find out by asking.
+"""Notifies the relays of new events, so that they needn't poll for them.
 
-A hint and no more: one that is lost costs a relay's next look, some milliseconds later. It never goes with the
-money: a transaction with a NOTIFY in it takes a lock on the whole cluster when it commits, which would queue up
-the commits of all processes (PostgreSQL, async.c, `PreCommit_Notify`).
+A notification is only a hint: if one is lost, a relay finds the events at its next poll, some milliseconds later. It is
+never sent in the transaction that moves money. A transaction with a NOTIFY locks the whole cluster while it commits,
+which would queue up the commits of all processes (PostgreSQL, async.c, `PreCommit_Notify`).
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from wallet_api import queries
 
 log = RateLimitedLog(structlog.get_logger())
 
-# After a burst relays gather by themselves (outbox_relay/adaptive_batching.py), and hints only cost.
+# After a burst the relays batch by themselves (outbox_relay/adaptive_batching.py), and notifications only cost.
 _SHORTEST_SECONDS: Final = 0.005
 _LONGEST_SECONDS: Final = 0.04
 _SECONDS_A_COMMAND: Final = 0.001
@@ -26,11 +26,11 @@ _PAUSE_SECONDS: Final = 1.0
 
 
 class RelayNotifier:
-    """Sends one NOTIFY for all the commits of some milliseconds, from a connection of its own.
+    """Sends one NOTIFY for all the commits of some milliseconds, on a connection of its own.
 
     Args:
-        engine: of one connection. It needn't be durable: a NOTIFY takes a transaction id, and its
-            commit would wait for the disk.
+        engine: of one connection. Not durable: a NOTIFY takes a transaction id, and a durable commit of it would wait
+            for the disk.
     """
 
     def __init__(self, engine: AsyncEngine) -> None:
@@ -39,12 +39,12 @@ class RelayNotifier:
         self._commands = 0
 
     def note_commit(self, commands: int) -> None:
-        """Take note that there may be something to publish of so many commands."""
+        """Note that so many commands were committed, whose events are to be published."""
         self._commands += commands
         self._committed.set()
 
     async def run(self) -> None:
-        """Send until cancelled; while the database is away, wait."""
+        """Notify until cancelled; while the database is unavailable, pause."""
         while True:
             await self._committed.wait()
             self._committed.clear()

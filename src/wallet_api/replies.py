@@ -1,4 +1,4 @@
-"""The JSON that goes out, and the models that document it."""
+"""The JSON of replies, and the models that document it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -69,13 +69,13 @@ class _MovementOut(BaseModel):
 
 
 class MoneyOut(_MovementOut):
-    """What a movement did to the wallet that asked for it."""
+    """A movement, and the acting wallet after it."""
 
     balance: str = Field(examples=["20.00"])
 
 
 class EntryOut(_MovementOut):
-    """One entry of a wallet's ledger; `amount` is below zero where money left."""
+    """One entry of a wallet's ledger; `amount` is negative where money left the wallet."""
 
     balance_after: str = Field(examples=["20.00"])
 
@@ -100,7 +100,7 @@ def etag(version: int) -> str:
 
 
 def wallet_json(row: RowMapping) -> dict[str, Any]:
-    """Shape a row of `wallets`."""
+    """Return the JSON of a row of `wallets`."""
     return {
         "id": str(row["id"]),
         "user_id": row["user_id"],
@@ -116,7 +116,7 @@ def wallet_json(row: RowMapping) -> dict[str, Any]:
 
 
 def entry_json(row: RowMapping) -> dict[str, Any]:
-    """Shape a wallet's row of `wallet_transactions`."""
+    """Return the JSON of a wallet's row of `wallet_transactions`."""
     counterparty = row["counterparty_wallet_id"]
     return {
         "transaction_id": str(row["transaction_id"]),
@@ -134,7 +134,7 @@ def entry_json(row: RowMapping) -> dict[str, Any]:
 
 
 def wallet_reply(wallet: Wallet, external_id: str | None, metadata: Mapping[str, Any], created_at: datetime) -> Reply:
-    """Return the answer to the creation of a wallet."""
+    """Return the reply to the creation of a wallet."""
     body = {
         "id": str(wallet.id),
         "user_id": wallet.user_id,
@@ -151,7 +151,7 @@ def wallet_reply(wallet: Wallet, external_id: str | None, metadata: Mapping[str,
 
 
 def money_reply(movement: Movement, created_at: datetime) -> Reply:
-    """Return the answer to a movement: the caller's wallet only, never the other's balance."""
+    """Return the reply to a movement: with the balance of the acting wallet, never of the other one."""
     wallet, command = movement.wallet, movement.command
     body = {
         "transaction_id": str(movement.transaction_id),

@@ -39,7 +39,7 @@ from wallet_api.requests import (
 )
 
 hot_router = APIRouter(tags=["wallets"])
-"""Routes that are answered by the fast path. What their endpoints read is documented by dependencies."""
+"""The routes of the fast path. Dependencies document what their endpoints read from the request."""
 router = APIRouter(tags=["wallets"])
 
 _WALLET: Final = "/wallets/{wallet_id}"

@@ -8,14 +8,14 @@ from common.settings import ApiSettings, LogSettings, OrderRule, Port, WalletDat
 
 
 class WalletApiSettings(ApiSettings, WalletDatabaseSettings, LogSettings):
-    """Each from the environment variable of its name in capitals."""
+    """Each setting comes from the environment variable of its name in capitals."""
 
     wallet_api_host: str = "127.0.0.1"
-    """Where it listens."""
+    """The address that the API listens on."""
     wallet_api_port: Port = 8000
-    """The port it listens on."""
+    """The port that the API listens on."""
     wallet_api_workers: int = Field(1, ge=1, le=64)
-    """Processes behind the port; their metrics add up."""
+    """Processes that share the port; `/metrics` sums over them."""
     idempotency_key_required: bool = False
     """Whether a POST without `Idempotency-Key` is refused."""
     batch_commands_max: int = Field(128, ge=1, le=4096)

@@ -1,4 +1,4 @@
-"""A batch's slots: each has one command and, once a phase of the batch has answered it, the reply."""
+"""The slots of a batch: each has one command, and its reply once a phase of the batch has answered it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,8 +15,8 @@ class Slot(Generic[CommandT]):
     """One command of a batch.
 
     Attributes:
-        command: what is asked.
-        movement: of money, if that was decided.
+        command: of one request.
+        movement: of money, if the command was decided so.
         reply: None until the command is answered.
     """
 

@@ -1,4 +1,4 @@
-"""What the OpenAPI documents say of errors (RFC 9457)."""
+"""The errors in the OpenAPI documents (RFC 9457)."""
 
 from collections.abc import Mapping
 from typing import Any, Final
@@ -12,7 +12,7 @@ _ERRORS_FROM: Final = "4"
 
 
 class FieldError(BaseModel):
-    """One field that is wrong."""
+    """One invalid field."""
 
     field: str
     message: str
@@ -40,7 +40,7 @@ def problem_documentation(description: str, example: Mapping[str, Any]) -> dict[
 
 
 def only_problem_documents(app: FastAPI) -> None:
-    """Take `application/json`, which FastAPI adds for the model's sake, out of the errors that the app documents."""
+    """Remove `application/json`, which FastAPI adds with the model, from the errors that the app documents."""
     generate = app.openapi
 
     def openapi() -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What a request's path says."""
+"""The ids in a request's path, and the path itself."""
 
 from typing import Annotated
 from urllib.parse import quote

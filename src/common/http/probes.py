@@ -15,16 +15,16 @@ from common.http.problem_responses import EXCEPTION_HANDLERS
 from common.http.server import BackgroundServer, background_server
 
 Checks = Callable[[], Awaitable[Mapping[str, str]]]
-"""Returns each dependency and `"ok"`, or what is wrong with it."""
+"""Returns the state of each dependency: `"ok"`, or what is wrong with it."""
 
 WARNING: Final = "warning: "
-"""A check that begins so says what is wrong with something that works."""
+"""Begins the state of a check that needs attention and leaves the process ready."""
 
-_PROBES: Final = ("/live", "/ready", "/metrics")
+PROBES: Final = ("/live", "/ready", "/metrics")
 
 
 def probe_routes(checks: Checks) -> list[BaseRoute]:
-    """Return `/live` (the process runs), `/ready` (what it needs answers) and `/metrics` (Prometheus)."""
+    """Return `/live` (the process runs), `/ready` (its dependencies work) and `/metrics` (Prometheus)."""
 
     async def live(_: Request) -> Response:
         return JSONResponse({"status": "live"})
@@ -35,11 +35,11 @@ def probe_routes(checks: Checks) -> list[BaseRoute]:
         body = {"status": "ready" if is_ready else "not ready", "checks": dict(found)}
         return JSONResponse(body, status_code=200 if is_ready else 503)
 
-    return [Route(path, endpoint) for path, endpoint in zip(_PROBES, (live, ready, metrics_endpoint), strict=True)]
+    return [Route(path, endpoint) for path, endpoint in zip(PROBES, (live, ready, metrics_endpoint), strict=True)]
 
 
 async def metrics_endpoint(_: Request) -> Response:
-    """Answer with this process's metrics, or with the sum over all workers of a multi-process server."""
+    """Reply with this process's metrics, or with the sum over all workers of a multi-process server."""
     registry = REGISTRY
     if directory := os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
         _forget_dead_workers(Path(directory))
@@ -49,7 +49,7 @@ async def metrics_endpoint(_: Request) -> Response:
 
 
 def _forget_dead_workers(directory: Path) -> None:
-    """Let a worker that was killed take what it had open along: its gauges are no part of the sum."""
+    """Leave the gauges of workers that were killed out of the sum."""
     for pid in {int(path.stem.rpartition("_")[2]) for path in directory.glob("gauge_live*.db")}:
         try:
             os.kill(pid, 0)

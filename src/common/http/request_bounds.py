@@ -7,7 +7,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from common import problems
 from common.http.metrics import http_requests_refused
-from common.http.probes import _PROBES
+from common.http.probes import PROBES
 from common.http.problem_responses import problem_response
 
 
@@ -31,7 +31,7 @@ class RequestBounds:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on within the bounds, or refuse it."""
-        if scope["type"] != "http" or scope["path"] in _PROBES:
+        if scope["type"] != "http" or scope["path"] in PROBES:
             await self.app(scope, receive, send)
         elif self._count >= self._requests_max:
             http_requests_refused.labels("overload").inc()

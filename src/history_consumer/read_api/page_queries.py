@@ -1,4 +1,4 @@
-"""The SQL of those who read the history: one statement a page, so that page and completeness are one look."""
+"""The SQL of the history's pages: one statement a page, so that rows and completeness are of one snapshot."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -16,9 +16,9 @@ USABLE: Final = usability_query(
     {"history.transaction_events": "SELECT", "history.wallet_progress": "SELECT"},
     writes=False,
 )
-"""What the history API asks the database all the time."""
+"""The health check of the history API's database: has the role its privileges?"""
 
-# `event_data` as text: the driver would parse it, and it goes out as it is.
+# `event_data` as text: the driver would parse it, and the reply has it as it is.
 _COLUMNS: Final = """
     wallet_id, wallet_version, event_id, event_type, user_id, transaction_id, direction, amount_minor, currency,
     balance_after_minor, counterparty_wallet_id, event_data::text AS event_data, created_at, recorded_at
@@ -30,8 +30,8 @@ _FILTERS: Final = """
     AND (cast(:until AS timestamptz) IS NULL OR created_at < cast(:until AS timestamptz))
 """
 
-# The highest version below the first hole: up to there each version is as high as it has versions before it.
-# Only asked for wallets with a hole.
+# The highest version below the first gap: up to there, each version equals its row number. Computed only for wallets
+# with a gap.
 _AS_OF_VERSION: Final = """
     CASE WHEN event_count = max_version THEN max_version ELSE (
         SELECT coalesce(max(wallet_version), 0)
@@ -43,7 +43,8 @@ _AS_OF_VERSION: Final = """
     ) END
 """
 
-# As many events up to a version as it is high: none is missing. Only counted for wallets with a hole that have enough.
+# If there are as many events up to a version as its number, none is missing. Counted only for wallets with a gap that
+# have enough events.
 REACHED_VERSIONS: Final = text("""
     SELECT wanted.wallet_id, wanted.version
     FROM unnest(cast(:wallet_ids AS uuid[]), cast(:versions AS bigint[])) AS wanted (wallet_id, version)
@@ -101,7 +102,7 @@ USER_PAGE: Final = _in_both_orders(_USER_PAGE)
 
 @dataclass(frozen=True, slots=True)
 class Filters:
-    """Which rows a page takes: of these types (None: any), `since` (inclusive) `until` (exclusive)."""
+    """The rows of a list: of these types (None: any), created at `since` or later and before `until`."""
 
     event_types: Sequence[str] | None
     since: datetime | None
@@ -112,19 +113,19 @@ class Filters:
         return {"event_types": self.event_types, "since": self.since, "until": self.until}
 
     def canonical(self) -> tuple[object, ...]:
-        """Return the same for all filters that take the same rows."""
+        """Return equal values for filters that select the same rows."""
         return sorted(set(self.event_types or ())), self.since, self.until
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """One look at a history.
+    """A page of a history, all of one snapshot.
 
     Attributes:
         rows: of this page.
-        complete: whether nothing is known to be missing.
-        as_of_version: up to which version of the wallet nothing is; None for a user.
-        event_count: how many events the history has of the wallet or the user, on any page.
+        complete: whether no version is known to be missing.
+        as_of_version: no version of the wallet is missing up to this one; None for a user.
+        event_count: how many events of the wallet or the user the history has, on all pages.
     """
 
     rows: Sequence[RowMapping]
@@ -136,7 +137,7 @@ class Page:
 async def wallet_page(
     connection: AsyncConnection, wallet_id: UUID, order: Order, after_version: int, filters: Filters, limit: int
 ) -> Page:
-    """Return the wallet's rows behind `after_version`; no row at all: not complete, as of version 0."""
+    """Return the wallet's rows behind `after_version`; an unknown wallet is not complete, as of version 0."""
     parameters = {
         "wallet_id": wallet_id,
         "after_version": after_version,
@@ -167,6 +168,6 @@ async def user_page(
 
 
 async def reached_versions(connection: AsyncConnection, wanted: Collection[tuple[UUID, int]]) -> set[tuple[UUID, int]]:
-    """Return those of the wallets' versions up to which nothing is missing."""
+    """Return those of the wallets' versions up to which no version is missing."""
     parameters = {"wallet_ids": [wallet_id for wallet_id, _ in wanted], "versions": [version for _, version in wanted]}
     return {(row[0], row[1]) for row in await connection.execute(REACHED_VERSIONS, parameters)}

@@ -1,4 +1,4 @@
-"""The JSON that goes out, and the models that document it."""
+"""The JSON of replies, and the models that document it."""
 
 from datetime import datetime
 from typing import Any
@@ -17,7 +17,7 @@ JSON = "application/json"
 
 
 class HistoryItem(BaseModel):
-    """One event as one wallet saw it."""
+    """One event, from one wallet's side."""
 
     event_id: UUID
     event_type: EventType
@@ -26,15 +26,15 @@ class HistoryItem(BaseModel):
     user_id: str = Field(examples=["ada"])
     transaction_id: UUID | None
     direction: Direction | None
-    amount: str | None = Field(examples=["30.00"], description="Above zero; null where no money moved.")
+    amount: str | None = Field(examples=["30.00"], description="Positive; null where no money moved.")
     currency: str = Field(examples=["EUR"])
     balance_after: str = Field(examples=["20.00"])
     counterparty_wallet_id: UUID | None
     event_data: dict[str, Any] = Field(
-        description="The event as it came through Kafka, but for `wallets`: of these only the wallet of this item."
+        description="The event as it was published, but `wallets` has only the wallet of this item."
     )
     created_at: datetime = Field(description="When the wallet changed.")
-    recorded_at: datetime = Field(description="When the history learned of it.")
+    recorded_at: datetime = Field(description="When the history recorded the event.")
 
 
 class HistoryPage(BaseModel):
@@ -43,22 +43,22 @@ class HistoryPage(BaseModel):
     items: list[HistoryItem]
     next_cursor: str | None
     complete: bool = Field(
-        description="Whether no version is missing below the highest of each wallet that the history has heard of."
-        " It says nothing of events that are still on their way."
+        description="Whether no version is missing below the highest version of each wallet in the history."
+        " Events that have not arrived yet do not count."
     )
     as_of_version: int | None = Field(
         examples=[3],
-        description="Up to this version of the wallet nothing is missing and nothing comes any more; null for a user.",
+        description="Up to this version of the wallet the history is final: no version is missing; null for a user.",
     )
     event_count: int = Field(
         examples=[3],
-        description="How many events the history has of this wallet or user, whatever the filters, in the same look as"
-        " the page. If it is the same on the first and the last page, the pages have all that there was.",
+        description="How many events of this wallet or user the history has, whatever the filters, when the page was"
+        " read. If it is the same on the first and the last page, the pages have all items.",
     )
 
 
 def item_json(row: RowMapping) -> dict[str, Any]:
-    """Shape a row of `transaction_events` for the owner of its wallet."""
+    """Return the JSON of a row of `transaction_events` for the owner of its wallet."""
     return {
         "event_id": str(row["event_id"]),
         "event_type": row["event_type"],
@@ -78,9 +78,10 @@ def item_json(row: RowMapping) -> dict[str, Any]:
 
 
 def _own_side(event_data: str, direction: Direction | None) -> orjson.Fragment:
-    """Return the event without the other wallet's balance, version and user. It is stored whole, for the audit.
+    """Return the event without the other wallet's balance, version and user.
 
-    The sender is the first of a transfer's wallets (`common.events.TransferDone`).
+    The history stores all of it, for the audit. The first of a transfer's wallets is the sender
+    (`common.events.TransferDone`).
     """
     event = orjson.loads(event_data)
     is_receiver = direction == "in" and len(event["wallets"]) > 1
@@ -88,7 +89,7 @@ def _own_side(event_data: str, direction: Direction | None) -> orjson.Fragment:
     try:
         return orjson.Fragment(orjson.dumps(event))
     except orjson.JSONEncodeError:
-        # More than 254 levels, of which no wallet API makes metadata: only what has no levels can be told.
+        # More than 254 levels, which the wallet API never writes: only members without levels can be encoded.
         flat = {name: value for name, value in event.items() if not isinstance(value, dict | list)}
         return orjson.Fragment(orjson.dumps({**flat, "wallets": event["wallets"]}))
 

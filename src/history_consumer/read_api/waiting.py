@@ -1,4 +1,4 @@
-"""Waiting for versions to come through: one look at the database for all the requests that wait."""
+"""Waits for versions to arrive in the history: one query for all the requests that wait."""
 
 import asyncio
 from dataclasses import dataclass
@@ -15,63 +15,65 @@ log = RateLimitedLog(structlog.get_logger())
 
 
 @dataclass(slots=True, eq=False)
-class _Waiting:
+class _WantedVersion:
+    """A version that one request waits for; `is_over` is set when the request waits no longer."""
+
     wallet_id: UUID
     version: int
     is_over: asyncio.Event
 
 
 class VersionWatch:
-    """Looks for all that wait, again and again while somebody does, on one connection.
+    """Polls for all wanted versions, on one connection, while any request waits.
 
     Args:
-        reader: an engine that only reads (autocommit).
-        interval_seconds: from one look to the next.
+        reader: a read-only engine (autocommit).
+        interval_seconds: from one query to the next.
     """
 
     def __init__(self, reader: AsyncEngine, interval_seconds: float) -> None:
         self._reader = reader
         self._interval_seconds = interval_seconds
-        self._waiting: set[_Waiting] = set()
-        self._looking: asyncio.Task[None] | None = None
+        self._wanted: set[_WantedVersion] = set()
+        self._polling: asyncio.Task[None] | None = None
 
     async def wait(self, wallet_id: UUID, version: int, seconds: float) -> None:
-        """Return when nothing up to the version is missing, when time is up, or when looking failed: look yourself."""
-        waiting = _Waiting(wallet_id, version, asyncio.Event())
-        self._waiting.add(waiting)
+        """Return when no version up to this one is missing, when time is up, or when a query failed."""
+        wanted = _WantedVersion(wallet_id, version, asyncio.Event())
+        self._wanted.add(wanted)
         try:
-            if self._looking is None or self._looking.done():
-                self._looking = asyncio.create_task(self._look_while_somebody_waits())
+            if self._polling is None or self._polling.done():
+                self._polling = asyncio.create_task(self._poll())
             async with asyncio.timeout(seconds):
-                await waiting.is_over.wait()
+                await wanted.is_over.wait()
         except TimeoutError:
             pass
         finally:
-            self._waiting.discard(waiting)
+            self._wanted.discard(wanted)
 
     async def close(self) -> None:
-        """Give up looking."""
-        if self._looking:
-            self._looking.cancel()
-            await asyncio.wait({self._looking})
+        """Stop the polling."""
+        if self._polling:
+            self._polling.cancel()
+            await asyncio.wait({self._polling})
 
-    async def _look_while_somebody_waits(self) -> None:
+    async def _poll(self) -> None:
         await asyncio.sleep(self._interval_seconds)
-        while looked_for := list(self._waiting):
+        while wanted := list(self._wanted):
             try:
-                over = await self._reached(looked_for)
+                over = await self._reached(wanted)
             except (Exception, asyncio.CancelledError) as error:
                 if is_told_to_end():
                     raise
-                # Each looks by itself then, and gets an error of its own.
-                log.warning("versions_not_looked_for", error=error, requests=len(looked_for))
-                over = looked_for
-            for waiting in over:
-                waiting.is_over.set()
+                # Each request reads by itself then, and gets an error of its own.
+                log.warning("versions_not_looked_for", error=error, requests=len(wanted))
+                over = wanted
+            for version in over:
+                version.is_over.set()
             await asyncio.sleep(self._interval_seconds)
 
-    async def _reached(self, looked_for: list[_Waiting]) -> list[_Waiting]:
-        wanted = {(waiting.wallet_id, waiting.version) for waiting in looked_for}
+    async def _reached(self, wanted: list[_WantedVersion]) -> list[_WantedVersion]:
+        versions = {(each.wallet_id, each.version) for each in wanted}
         async with self._reader.connect() as connection:
-            reached = await page_queries.reached_versions(connection, wanted)
-        return [waiting for waiting in looked_for if (waiting.wallet_id, waiting.version) in reached]
+            reached = await page_queries.reached_versions(connection, versions)
+        return [each for each in wanted if (each.wallet_id, each.version) in reached]
