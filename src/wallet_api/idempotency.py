@@ -14,10 +14,10 @@ import orjson
 
 from common import failpoints
 from common.money import without_zeros
-from wallet_api import queries
+from wallet_api import key_queries
 from wallet_api.commands import CommandT
 from wallet_api.errors import IdempotencyKeyInFlight, IdempotencyKeyReused
-from wallet_api.queries import KeyRow
+from wallet_api.key_queries import KeyRow
 from wallet_api.replies import Reply
 from wallet_api.slots import Slot
 
@@ -46,7 +46,7 @@ async def claim(connection: asyncpg.Connection, slots: Sequence[Slot[CommandT]])
     claimed = {slot.command.claim.key: slot for slot in slots if slot.command.claim}
     if len(claimed) < sum(slot.command.claim is not None for slot in slots):
         raise ValueError("the idempotency keys of one list must differ")
-    found = await queries.claim_keys(connection, claimed) if claimed else {}
+    found = await key_queries.claim_keys(connection, claimed) if claimed else {}
     for key, (is_claimed, row) in found.items():
         if row:
             _replay(claimed[key], row)
@@ -76,4 +76,4 @@ def decided_keys(slots: Sequence[Slot[CommandT]]) -> list[tuple[CommandT, KeyRow
 async def store(connection: asyncpg.Connection, slots: Sequence[Slot[CommandT]]) -> None:
     """Write the keys of decided commands, where nothing else is written with them."""
     if keys := decided_keys(slots):
-        await queries.insert_keys(connection, [row for _, row in keys])
+        await key_queries.insert_keys(connection, [row for _, row in keys])

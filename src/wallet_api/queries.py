@@ -11,6 +11,7 @@ import orjson
 from common.postgres.raw_sql import RawStatement
 from common.tables.wallet import OUTBOX_CHANNEL
 from wallet_api.commands import CreateWallet
+from wallet_api.key_queries import INSERT_KEYS_WHERE, KeyRow, key_parameters
 from wallet_api.wallet import Movement, Wallet, entries_of
 
 _WALLET: Final = "id, user_id, currency, balance_minor, version, status"
@@ -45,19 +46,6 @@ _INSERT_OUTBOX: Final = """
     ORDER BY position
 """
 INSERT_OUTBOX: Final = RawStatement(_INSERT_OUTBOX.format(only="true"))
-
-# A key that another transaction committed after this one had read the keys makes this one fail. It is then run again.
-_INSERT_KEYS: Final = """
-    INSERT INTO wallet.idempotency_keys (key, request_hash, reply_status, reply_headers, reply_body)
-    SELECT key, request_hash, status, headers::json, body
-    FROM unnest(
-        cast(:keys AS text[]), cast(:hashes AS bytea[]), cast(:statuses AS smallint[]), cast(:reply_headers AS text[]),
-        cast(:bodies AS bytea[]), cast(:key_wallet_ids AS uuid[])
-    ) AS row (key, request_hash, status, headers, body, wallet_id)
-    WHERE {only}
-    ORDER BY key
-"""
-INSERT_KEYS: Final = RawStatement(_INSERT_KEYS.format(only="true"))
 
 # All that movements write, in one round trip. Wallets are changed by compare-and-set. The inner SELECT takes the row
 # locks in the order of ids, as LOCK_WALLETS does; after a wait it sees the row's newest version. A wallet that isn't at
@@ -100,7 +88,7 @@ _RECORD: Final = f"""
     ), events AS (
         {_INSERT_OUTBOX.format(only="aggregate_id NOT IN (SELECT id FROM lost)")}
     ), keys AS (
-        {_INSERT_KEYS.format(only="wallet_id NOT IN (SELECT id FROM lost)")}
+        {INSERT_KEYS_WHERE.format(only="wallet_id NOT IN (SELECT id FROM lost)")}
     )
     SELECT id FROM lost
 """  # noqa: S608
@@ -125,15 +113,6 @@ FIND_EXTERNAL_ID: Final = RawStatement(
     "SELECT id FROM wallet.wallets WHERE user_id = :user_id AND external_id = :external_id"
 )
 
-# A claim is a lock that ends with the transaction. A row that is updated with the reply later would leave a dead row
-# for each request. A key that another transaction has claimed isn't waited for.
-CLAIM_KEYS: Final = RawStatement("""
-    SELECT key, pg_try_advisory_xact_lock(hashtextextended(key, 1)),
-        stored.request_hash, stored.reply_status, stored.reply_headers::text, stored.reply_body
-    FROM unnest(cast(:keys AS text[])) AS row (key)
-    LEFT JOIN wallet.idempotency_keys AS stored USING (key)
-""")
-
 NOTIFY_RELAYS: Final = f"NOTIFY {OUTBOX_CHANNEL}"
 # No other bound would end the wait where a firewall has dropped the connection without a word.
 _NOTIFY_SECONDS_MAX: Final = 5.0
@@ -144,16 +123,6 @@ class LoadedWallets(NamedTuple):
 
     by_id: dict[UUID, Wallet]
     loaded_at: datetime | None
-
-
-class KeyRow(NamedTuple):
-    """A row of `idempotency_keys`: the hash of the key's request and the reply to it."""
-
-    key: str
-    request_hash: bytes
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
 
 
 async def read_wallets(connection: asyncpg.Connection, ids: Collection[UUID]) -> LoadedWallets:
@@ -226,7 +195,7 @@ async def record(
         "references": [wallet and movement.command.reference for movement, _, wallet in sides],
         "metadata": [wallet and _json(movement.command.metadata) for movement, _, wallet in sides],
         **_outbox_parameters(events, created_at),
-        **_key_parameters(keys),
+        **key_parameters(keys),
     }
     return {row[0] for row in await RECORD[skip_locked].fetch(connection, **parameters)}
 
@@ -269,34 +238,6 @@ async def find_external_id(connection: asyncpg.Connection, user_id: str, externa
     """Return the id of the user's wallet with that external id."""
     rows = await FIND_EXTERNAL_ID.fetch(connection, user_id=user_id, external_id=external_id)
     return rows[0][0] if rows else None
-
-
-async def claim_keys(connection: asyncpg.Connection, keys: Collection[str]) -> dict[str, tuple[bool, KeyRow | None]]:
-    """Claim the keys until the transaction ends; return for each key whether it is claimed, and its row if it has one.
-
-    A key that another transaction has claimed is not claimed.
-    """
-    rows = await CLAIM_KEYS.fetch(connection, keys=list(keys))
-    return {
-        key: (is_claimed, None if digest is None else KeyRow(key, digest, status, orjson.loads(headers), body))
-        for key, is_claimed, digest, status, headers, body in rows
-    }
-
-
-async def insert_keys(connection: asyncpg.Connection, keys: Sequence[KeyRow]) -> None:
-    """Write the keys with their replies."""
-    await INSERT_KEYS.fetch(connection, **_key_parameters([(None, row) for row in keys]))
-
-
-def _key_parameters(keys: Sequence[tuple[UUID | None, KeyRow]]) -> dict[str, Any]:
-    return {
-        "keys": [row.key for _, row in keys],
-        "hashes": [row.request_hash for _, row in keys],
-        "statuses": [row.status for _, row in keys],
-        "reply_headers": [_json(row.headers) for _, row in keys],
-        "bodies": [row.body for _, row in keys],
-        "key_wallet_ids": [wallet_id for wallet_id, _ in keys],
-    }
 
 
 async def notify_relays(connection: asyncpg.Connection) -> None:
