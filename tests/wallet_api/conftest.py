@@ -1,4 +1,4 @@
-"""The wallet API on a fresh database, asked over HTTP without a socket."""
+"""The wallet API on a fresh database, over HTTP without a socket."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -19,7 +19,7 @@ PROBLEM_FIELDS = {"type", "title", "status", "detail", "instance", "code"}
 
 @pytest.fixture
 def open_client(database_url: str) -> Callable[..., AbstractAsyncContextManager[httpx.AsyncClient]]:
-    """Start one more API process's worth of application, with settings of its own, and talk to it."""
+    """Start one more application, as of another API process, with its own settings, and return a client of it."""
 
     @asynccontextmanager
     async def open_(**settings: Any) -> AsyncIterator[httpx.AsyncClient]:
@@ -44,7 +44,7 @@ async def client(
 
 @pytest.fixture
 def new_wallet(client: httpx.AsyncClient) -> Callable[..., Awaitable[Json]]:
-    """Make a wallet, with money in it if wanted; returns it as a client reads it."""
+    """Create a wallet, with a balance if one is given; return it as a client reads it."""
 
     async def make(user_id: str = "ada", currency: str = "EUR", balance: str | None = None, **fields: Any) -> Json:
         created = await client.post("/wallets", json={"user_id": user_id, "currency": currency, **fields})
@@ -61,7 +61,7 @@ def new_wallet(client: httpx.AsyncClient) -> Callable[..., Awaitable[Json]]:
 
 @pytest.fixture
 def patient() -> dict[str, float]:
-    """Settings of an API that waits for locks for as long as a test holds them."""
+    """Settings of an API that waits for locks as long as a test holds them."""
     return {
         "busy_retry_seconds": 60,
         "batch_lock_timeout_seconds": 60,
@@ -72,7 +72,7 @@ def patient() -> dict[str, float]:
 
 @pytest.fixture
 async def sql(database_url: str) -> AsyncIterator[Callable[..., Awaitable[list[asyncpg.Record]]]]:
-    """Run SQL beside the API, from a connection of its own, and return the rows."""
+    """Run SQL on a connection of its own, and return the rows."""
     connection = await asyncpg.connect(database_url)
 
     async def run(statement: str, *arguments: Any) -> list[asyncpg.Record]:
@@ -106,7 +106,7 @@ def until_blocked(
 def until_idle(
     sql: Callable[..., Awaitable[list[asyncpg.Record]]], eventually: Callable[..., Awaitable[Any]]
 ) -> Callable[[], Awaitable[None]]:
-    """Wait until none of the API's sessions does anything."""
+    """Wait until all of the API's sessions are idle."""
     busy = (
         "SELECT FROM pg_stat_activity WHERE datname = current_database() AND state <> 'idle'"
         " AND application_name = 'wallet-api'"
@@ -123,13 +123,13 @@ def until_idle(
 
 @pytest.fixture
 def retries() -> Callable[[str], float]:
-    """How often something was tried again, so far, for a reason."""
+    """Return how many retries there were so far for a reason."""
     return lambda reason: REGISTRY.get_sample_value("wallet_transaction_retries_total", {"reason": reason}) or 0
 
 
 @pytest.fixture
 def assert_problem() -> Callable[[httpx.Response, int, str], Json]:
-    """Check that the response is a problem document as the catalogue has it; returns the document."""
+    """Check that the response is a problem document of the catalogue; return the document."""
 
     def check(response: httpx.Response, status: int, code: str) -> Json:
         document: Json = response.json()
@@ -193,7 +193,7 @@ BROKEN_PROMISES = """
 def assert_promises_kept(
     sql: Callable[..., Awaitable[list[asyncpg.Record]]],
 ) -> Callable[[], Awaitable[None]]:
-    """Check that wallets, ledger and outbox tell one story: sums, versions without holes, events in order."""
+    """Check that wallets, ledger and outbox agree: sums, versions without gaps, events in order."""
 
     async def check() -> None:
         assert [tuple(row) for row in await sql(BROKEN_PROMISES)] == []

@@ -151,7 +151,7 @@ async def test_requests_that_find_no_free_connection_are_answered_503(
             async def is_ready() -> bool:
                 return (await small.get("/ready")).status_code == 200
 
-            # Load alone takes no process out.
+            # Load alone does not make a process unready.
             await eventually(is_ready, 5)
         assert (await waiting).status_code == 200
         assert (await small.get(path)).status_code == 200
@@ -223,7 +223,7 @@ async def test_a_request_past_its_deadline_is_cut_off_and_its_key_tells_what_cam
     batch_lock_timeout_seconds: float,
     is_done: bool,
 ) -> None:
-    """It asks again for the lock and is left out; or it waits in a transaction, which goes on without it."""
+    """It is retried for the lock and then left out; or its transaction waits, and goes on without the client."""
     wallet = await new_wallet()
     path, headers = f"/wallets/{wallet['id']}/fund", {"Idempotency-Key": "slow"}
     holder = await asyncpg.connect(database_url)
@@ -250,7 +250,7 @@ async def test_a_request_past_its_deadline_is_cut_off_and_its_key_tells_what_cam
 async def test_a_database_that_does_not_answer_is_told_within_a_second(
     open_client: OpenClient, assert_problem: AssertProblem
 ) -> None:
-    """A port that takes connections and says nothing, as a frozen server does."""
+    """A port that accepts connections and sends nothing, as a frozen server does."""
     loop = asyncio.get_running_loop()
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
@@ -321,7 +321,7 @@ async def test_a_database_that_falls_silent_is_told_within_a_second_to_all_that_
         for answer in await asyncio.gather(*map(create, range(30))):
             assert_problem(answer, 503, "unavailable")
             assert answer.headers["retry-after"] == "1"
-        # What a busy machine may add is in it.
+        # Three seconds more, for a busy machine.
         assert loop.time() - started < INTERVAL_SECONDS + TIMEOUT_SECONDS + 3
         started = loop.time()
         assert_problem(await create(0), 503, "unavailable")

@@ -1,4 +1,4 @@
-"""Requests that share a transaction, and what one of them can do to the others: nothing."""
+"""Group commit: requests share a transaction, and a failing request does not fail the other requests."""
 
 import asyncio
 import json
@@ -65,7 +65,7 @@ def version_of(reply: Reply) -> int:
 
 
 class Batches:
-    """A use case that notes which batches it is given, and may be held up or made to fail."""
+    """A use case that notes its batches, and can be blocked or made to fail."""
 
     def __init__(self, use_case: Callable[..., Awaitable[list[Reply]]]) -> None:
         self.use_case = use_case
@@ -96,7 +96,7 @@ def batches() -> Batches:
 
 @pytest.fixture
 async def collect(database_url: str) -> AsyncIterator[Collect]:
-    """Make collectors on an engine like the API's; in them nobody waits for a lock for long."""
+    """Make group commits on an engine like the API's, with a short lock timeout."""
     engine = create_engine(database_url, "wallet-api", lock_timeout_seconds=0.1)
     collectors: list[GroupCommit[Any]] = []
 
@@ -129,7 +129,7 @@ async def wallets(new_wallet: NewWallet) -> list[UUID]:
 
 @pytest.fixture
 async def holder(database_url: str) -> AsyncIterator[asyncpg.Connection]:
-    """A stranger's session."""
+    """A session that is not the API's."""
     connection = await asyncpg.connect(database_url)
     yield connection
     await connection.close()
@@ -154,7 +154,7 @@ async def versions(sql: Sql) -> dict[UUID, int]:
 LOCK = "SELECT FROM wallet.wallets WHERE id = $1 FOR UPDATE"
 
 
-async def test_requests_under_way_together_share_a_transaction_and_the_first_waits_for_nobody(
+async def test_requests_under_way_together_share_a_transaction_and_the_first_does_not_wait(
     collect: Collect, batches: Batches, wallets: list[UUID], sql: Sql, assert_promises_kept: Check
 ) -> None:
     collector = collect(batches)
@@ -232,7 +232,7 @@ async def test_a_poisoned_command_fails_alone_and_those_beside_it_are_done_once(
     assert await versions(sql) == {wallet: 1 if wallet == wallets[2] else 4 for wallet in wallets}
 
 
-async def test_a_request_whose_wallet_is_damaged_is_answered_500_and_the_others_as_ever(
+async def test_a_request_whose_wallet_is_damaged_is_answered_500_and_the_other_requests_as_usual(
     open_client: Callable[..., Any], new_wallet: NewWallet, sql: Sql
 ) -> None:
     wallets = [await new_wallet(balance="10") for _ in range(4)]
@@ -245,7 +245,7 @@ async def test_a_request_whose_wallet_is_damaged_is_answered_500_and_the_others_
 
 
 @pytest.mark.parametrize("act", ["fund", "transfer"])
-async def test_a_wallet_that_a_stranger_holds_holds_up_only_those_who_want_it(
+async def test_a_wallet_that_another_session_has_locked_delays_only_its_own_commands(
     collect: Collect,
     wallets: list[UUID],
     holder: asyncpg.Connection,
@@ -272,7 +272,7 @@ async def test_a_wallet_that_a_stranger_holds_holds_up_only_those_who_want_it(
     await assert_promises_kept()
 
 
-async def test_those_who_want_a_held_wallet_are_told_so_when_their_time_is_up(
+async def test_commands_of_a_locked_wallet_get_wallet_busy_when_their_time_is_up(
     collect: Collect, wallets: list[UUID], holder: asyncpg.Connection, sql: Sql
 ) -> None:
     collector, clock = collect(busy_seconds_max=0.5), asyncio.get_running_loop().time
@@ -308,7 +308,7 @@ async def test_one_batch_waits_for_a_held_lock_and_the_next_ones_do_not(
 
 
 @pytest.mark.parametrize("end", ["commit", "rollback"])
-async def test_a_key_that_a_hung_request_has_claimed_holds_up_only_its_own(
+async def test_a_key_that_a_hung_request_has_claimed_delays_only_its_own_command(
     collect: Collect,
     batches: Batches,
     wallets: list[UUID],
@@ -327,7 +327,7 @@ async def test_a_key_that_a_hung_request_has_claimed_holds_up_only_its_own(
             outcomes = await within(asyncio.gather(*await submitted(collector, others)))
             assert [version_of(outcome) for outcome in outcomes] == [3 + number] * 4
         assert not same.done()
-        assert collector._skip_locked_until == 0, "somebody ran into a lock"
+        assert collector._skip_locked_until == 0, "a batch ran into a lock"
         await hung.execute(end)
     outcome = await within(same)
     assert (outcome.body == first.body) == (end == "commit")
@@ -336,10 +336,10 @@ async def test_a_key_that_a_hung_request_has_claimed_holds_up_only_its_own(
     await assert_promises_kept()
 
 
-async def test_a_key_that_somebody_else_writes_holds_up_only_its_own(
+async def test_a_key_that_another_session_writes_delays_only_its_own_command(
     collect: Collect, wallets: list[UUID], holder: asyncpg.Connection, sql: Sql
 ) -> None:
-    """A session that isn't the API's, and doesn't announce which keys it writes."""
+    """A session that isn't the API's, and writes keys without a claim."""
     async with holder.transaction():
         await holder.execute("INSERT INTO wallet.idempotency_keys (key, request_hash) VALUES ('k', '')")
         tasks = await submitted(
@@ -351,7 +351,7 @@ async def test_a_key_that_somebody_else_writes_holds_up_only_its_own(
     assert await versions(sql) == dict.fromkeys(wallets, 3)
 
 
-async def test_one_key_many_times_at_once_has_one_effect_and_is_replayed_to_the_others(
+async def test_one_key_many_times_at_once_has_one_effect_and_is_replayed_to_the_other_requests(
     collect: Collect, batches: Batches, wallets: list[UUID], sql: Sql
 ) -> None:
     commands = [a_fund(wallets[0], "k")] * 4 + [a_fund(wallets[1], "other")]
@@ -406,7 +406,7 @@ async def test_a_client_that_leaves_changes_nothing_for_those_beside_it(
     waiting[0].cancel()
     batches.open.set()
     assert version_of(await within(under_way[1])) == version_of(await within(waiting[1])) == 3
-    # One was under way and went on by itself; the other was left out.
+    # One command was in a batch and went on without its client; the other was left out.
     assert batches.sizes == [2, 1]
     assert await versions(sql) == dict(zip(wallets, [3, 3, 2, 3, 2], strict=True))
     await assert_promises_kept()
@@ -487,7 +487,7 @@ async def test_a_connection_that_breaks_in_the_commit_leaves_a_batch_unknown_and
 
 
 async def hold_commits(sql: Sql) -> None:
-    """Let each commit of events wait for the advisory lock 42, without being held up by the lock timeout."""
+    """Let each commit of events wait for the advisory lock 42, without a lock timeout."""
     await sql(
         "CREATE FUNCTION wait_in_commit() RETURNS trigger LANGUAGE plpgsql SET lock_timeout = 0 AS"
         " $$ BEGIN PERFORM pg_advisory_xact_lock_shared(42); RETURN NULL; END $$"
@@ -519,7 +519,7 @@ async def test_a_batch_whose_commit_was_not_confirmed_is_never_run_again(
     await assert_promises_kept()
 
 
-async def test_a_transaction_that_takes_too_long_is_given_up_and_not_run_again(
+async def test_a_transaction_that_takes_too_long_is_abandoned_and_not_run_again(
     collect: Collect, batches: Batches, wallets: list[UUID], sql: Sql
 ) -> None:
     collector = collect(batches, transaction_timeout_seconds=0.2)
@@ -576,7 +576,7 @@ async def test_each_request_of_a_batch_that_fails_gets_an_error_of_its_own_and_a
 async def test_a_cancellation_from_within_a_batch_answers_it_and_those_behind_it_are_done(
     collect: Collect, batches: Batches, wallets: list[UUID], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A library that gives up a future of its own: nobody told the collector to end."""
+    """A library that cancels a future of its own: the group commit itself was not cancelled."""
     collector = collect(batches)
     batches.error = asyncio.CancelledError()
     batches.open.clear()
@@ -604,7 +604,7 @@ async def test_a_command_that_loses_the_race_each_time_is_tried_as_often_as_it_m
     assert batches.sizes == [1] * 7
 
 
-async def test_who_still_waits_when_the_server_goes_down_is_told_so(
+async def test_commands_without_a_reply_fail_when_the_server_shuts_down(
     collect: Collect, batches: Batches, wallets: list[UUID], sql: Sql, until_idle: Check
 ) -> None:
     collector = collect(batches)

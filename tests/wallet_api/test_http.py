@@ -1,4 +1,4 @@
-"""The wallet API keeps to HTTP: headers, methods, and one request's body that never runs as another."""
+"""The wallet API keeps to HTTP: headers, methods, and no body that runs as a request."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable

@@ -30,7 +30,7 @@ BODIES = st.dictionaries(TEXT, VALUES, max_size=5)
 
 
 def reordered(value: Any) -> Any:
-    """Return the same JSON value, each object's keys the other way round."""
+    """Return the same JSON value with the keys of each object in reverse order."""
     if isinstance(value, dict):
         return {key: reordered(item) for key, item in reversed(value.items())}
     return [reordered(item) for item in value] if isinstance(value, list) else value
@@ -357,7 +357,7 @@ async def test_a_request_waits_for_the_one_with_its_key_and_gets_that_ones_answe
         return retries("idempotency-key-in-flight") > tries + 2
 
     async with open_client(**patient) as one, open_client(**patient) as other:
-        # The first request is held up at its wallet; the second one then asks again and again for the first one's key.
+        # The first request waits for its wallet; the second one is retried until the first one has its reply.
         async with holder.transaction():
             await holder.execute("SELECT FROM wallet.wallets FOR UPDATE")
             first = asyncio.create_task(one.post(path, json=body, headers=keyed()))

@@ -1,4 +1,4 @@
-"""The API against a model of it: whatever is asked in whatever order, both tell the same story."""
+"""The API against a model of it: for any requests in any order, both agree."""
 
 import asyncio
 import json
@@ -33,7 +33,7 @@ UNKNOWN = "0198c2a5-0000-7000-8000-000000000001"
 USERS = st.sampled_from(["ada", "bob"])
 CURRENCIES = st.sampled_from(["EUR", "EUR", "EUR", "JPY"])
 EXTERNAL_IDS = st.none() | st.sampled_from(["main", "savings"])
-# Mostly small, so that balances suffice now and then; at times as much as fits, so that the limit is met.
+# Mostly small, so that some balances suffice; sometimes the largest, so that the limit is reached.
 AMOUNTS = st.one_of(st.integers(1, 500), st.integers(1, 50), st.sampled_from([MINOR_MAX, MINOR_MAX - 100]))
 KEYED = st.booleans()
 IMPOSSIBLE_AMOUNTS = st.sampled_from(["0", "0.00", "-1", "1e2", "1.00001", "NaN", "", "9" * 300, True, None, 0, -5])
@@ -61,7 +61,7 @@ class ModelWallet:
 
 @dataclass(frozen=True)
 class Asked:
-    """A request that was made with a key, and its answer."""
+    """A request with a key, and its reply."""
 
     key: str
     path: str
@@ -108,7 +108,7 @@ class WalletMachine(RuleBasedStateMachine):
     def post(
         self, path: str, body: dict[str, Any], *, keyed: bool = False, if_match: str | None = None
     ) -> tuple[httpx.Response, Any]:
-        """Ask; return the response, and what goes into the bundle of requests whose answers must stay."""
+        """Send a request; return the response, and what goes into the bundle of requests whose replies must stay."""
         headers = {"If-Match": if_match} if if_match else {}
         if keyed:
             self.key_count += 1

@@ -1,4 +1,4 @@
-"""What one wallet's owner is told of another's wallet: its id, its currency, and whether it is open."""
+"""What one user learns of another user's wallet: its id, its currency, and whether it is open."""
 
 import re
 from collections.abc import Awaitable, Callable
@@ -23,7 +23,7 @@ def told(reply: Response) -> set[str]:
 async def test_no_reply_holds_a_balance_a_user_or_a_name_of_another_wallet(
     client: AsyncClient, sql: Sql, new_wallet: NewWallet
 ) -> None:
-    """No two wallets here ever have the same balance, so that a balance in a reply tells whose it is."""
+    """No two wallets here ever have the same balance, so that a balance in a reply shows whose it is."""
     ada = await new_wallet("ada", balance="1000.37", external_id="ada-main", metadata={"of": "ada-metadata"})
     others = {
         "bob": await new_wallet("bob", balance="2000.38", external_id="bob-main", metadata={"of": "bob-metadata"}),
@@ -53,7 +53,7 @@ async def test_no_reply_holds_a_balance_a_user_or_a_name_of_another_wallet(
             replies.append(await client.post(f"{path}/transfer", json=document, headers=headers))
             assert replies[-1].status_code in {status_code, 412 if if_match else status_code}, replies[-1].text
     await client.post(f"/wallets/{others['bob']['id']}/transfer", json={"to_wallet_id": ada["id"], "amount": "3.07"})
-    # Another's key, for the same request but one's own wallet.
+    # The key of another user, for the same request with the own wallet.
     await client.post(
         f"/wallets/{others['bob']['id']}/fund", json={"amount": "1.02"}, headers={"Idempotency-Key": "bobs"}
     )

@@ -1,4 +1,4 @@
-"""Every way to ask wrongly is answered by a problem document, and changes nothing."""
+"""Every invalid request gets a problem document, and changes nothing."""
 
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def database_url(postgres_url: str, template: str) -> AsyncIterator[str]:
-    """One database for all of these tests: what is refused leaves nothing for the next one."""
+    """One database for all of these tests: a refused request leaves nothing behind."""
     name = f"refusals_{uuid4().hex}"
     maintenance = await asyncpg.connect(postgres_url)
     await maintenance.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
@@ -92,7 +92,7 @@ async def test_a_path_that_leads_nowhere_is_a_problem(
 
 
 @pytest.mark.parametrize("user_id", ["", "%20", "a%20b", "%00", "a" * 65, "%C2%A0", "%E2%80%8B", "%EF%BB%BF"])
-async def test_a_user_id_that_nobody_can_have_is_refused_in_the_path_and_in_the_body(
+async def test_an_invalid_user_id_is_refused_in_the_path_and_in_the_body(
     client: AsyncClient, assert_problem: AssertProblem, user_id: str
 ) -> None:
     listed = assert_problem(await client.get(f"/users/{user_id}/wallets"), 422, "validation-error")

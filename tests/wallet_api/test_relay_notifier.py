@@ -1,4 +1,4 @@
-"""What the relays hear of a commit."""
+"""The notification of relays after a commit."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -19,7 +19,7 @@ Json = dict[str, Any]
 
 @pytest.fixture
 async def hints(database_url: str) -> AsyncIterator[asyncio.Queue[str]]:
-    """The channels on which something was said."""
+    """The channels of the notifications so far."""
     said: asyncio.Queue[str] = asyncio.Queue()
     connection = await asyncpg.connect(database_url)
     await connection.add_listener("outbox", lambda *event: said.put_nowait(event[2]))

@@ -33,7 +33,7 @@ JSON = st.recursive(
     lambda children: st.lists(children, max_size=4) | st.dictionaries(ANY_TEXT, children, max_size=4),
     max_leaves=12,
 )
-# Mostly right, so that what is wrong is looked at by itself.
+# Mostly valid, so that each invalid value is tested by itself.
 VALID: dict[str, Any] = {
     "user_id": "ada",
     "currency": "EUR",
@@ -63,7 +63,7 @@ def request_of(*chunks: bytes, content_type: str | None = "application/json") ->
 
 
 def run(reading: Awaitable[Body]) -> Body:
-    """Run what never waits for anything."""
+    """Run a coroutine that never waits."""
     try:
         next(reading.__await__())
     except StopIteration as stop:

@@ -1,4 +1,4 @@
-"""Many at once, from several processes' worth of applications, on the real PostgreSQL."""
+"""Many requests at once, to several applications, on the real PostgreSQL."""
 
 import asyncio
 import random
@@ -34,7 +34,7 @@ Check = Callable[[], Awaitable[None]]
 UntilBlocked = Callable[..., Awaitable[None]]
 Retries = Callable[[str], float]
 
-# These tests are about what is true in the end: on a busy machine it may take a while.
+# These tests are about the end state: on a busy machine it may take long.
 PATIENT = {
     "busy_retry_seconds": 60,
     "batch_lock_timeout_seconds": 60,
@@ -52,7 +52,7 @@ CREATE = CreateWallet(
 
 @pytest.fixture
 async def apis(open_client: OpenClient) -> AsyncIterator[list[AsyncClient]]:
-    """Three API processes' worth of applications, each with a pool of its own; in small batches, so that they meet."""
+    """Three applications, as of three API processes, each with its own pool; in small batches, so that they meet."""
     async with AsyncExitStack() as stack:
         yield [await stack.enter_async_context(open_client(**PATIENT, batch_commands_max=4)) for _ in range(3)]
 
@@ -160,7 +160,7 @@ async def test_only_one_of_many_with_the_same_if_match_gets_through(
 
 
 @pytest.mark.parametrize("act", ["fund", "transfer"])
-async def test_a_wallet_that_others_hold_is_busy_after_the_time_for_retries_and_not_before(
+async def test_a_wallet_that_another_session_has_locked_is_busy_after_the_time_for_retries_and_not_before(
     open_client: OpenClient,
     new_wallet: NewWallet,
     database_url: str,
@@ -209,7 +209,7 @@ async def test_a_fund_that_loses_the_race_looks_again_as_often_as_it_may(
     await holder.close()
 
 
-async def test_a_transfer_that_a_stranger_deadlocks_is_run_again(
+async def test_a_transfer_in_a_deadlock_with_another_session_is_run_again(
     open_client: OpenClient,
     new_wallet: NewWallet,
     database_url: str,
@@ -234,7 +234,7 @@ async def test_a_transfer_that_a_stranger_deadlocks_is_run_again(
     await assert_promises_kept()
 
 
-async def test_a_request_that_is_given_up_leaves_no_effect_and_no_lock(
+async def test_a_request_whose_client_disconnects_leaves_no_effect_and_no_lock(
     open_client: OpenClient,
     new_wallet: NewWallet,
     database_url: str,
@@ -257,7 +257,7 @@ async def test_a_request_that_is_given_up_leaves_no_effect_and_no_lock(
             asked.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await asked
-            # What is under way isn't given up for one that left.
+            # A batch in progress goes on without the client.
             await until_idle()
         assert await read(api, ada) == ada
         assert (await transfer(api, ada, bob)).json()["version"] == ada["version"] + 1
@@ -305,7 +305,7 @@ async def test_a_failure_after_the_commit_is_never_taken_for_one_before_it(
 async def test_what_decided_nothing_has_an_outcome_though_its_rollback_gets_no_answer(
     linked_database_url: str, database_link: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nor does it use up the time of the others: there is a deadline."""
+    """The rollback has a deadline of its own, so that later requests have their time."""
     monkeypatch.setattr(raw_sql, "_ROLLBACK_SECONDS_MAX", 0.1)
 
     async def refuse(_: asyncpg.Connection, commands: Sequence[CreateWallet]) -> list[Reply]:

@@ -1,4 +1,4 @@
-"""Lists of commands: one transaction for all, and each command's outcome its own."""
+"""Lists of commands: one transaction for all, and an own reply to each."""
 
 import asyncio
 import json
@@ -81,7 +81,7 @@ async def test_an_empty_list_has_no_outcomes(engine: AsyncEngine) -> None:
     assert await execute(engine, create_wallets, []) == []
 
 
-async def test_a_refused_command_leaves_the_others_of_its_list_alone(
+async def test_a_refused_command_leaves_the_other_commands_of_its_list_alone(
     engine: AsyncEngine, wallets: dict[str, Json]
 ) -> None:
     ada, bob, cleo = wallets.values()
@@ -184,7 +184,7 @@ async def test_one_key_twice_in_a_list_is_refused_before_anything_is_done(
     assert await sql("SELECT FROM wallet.idempotency_keys") == []
 
 
-async def test_in_one_list_answered_keys_are_replayed_new_ones_done_and_undecided_ones_given_up(
+async def test_in_one_list_answered_keys_are_replayed_new_ones_done_and_undecided_ones_not_stored(
     engine: AsyncEngine, wallets: dict[str, Json], sql: Sql
 ) -> None:
     ada, bob, _ = wallets.values()
@@ -207,7 +207,9 @@ async def test_in_one_list_answered_keys_are_replayed_new_ones_done_and_undecide
     assert [tuple(row) for row in keys] == [("new", 200), ("old", 200), ("refused", 422)]
 
 
-async def test_a_reused_key_in_a_list_leaves_the_others_alone(engine: AsyncEngine, wallets: dict[str, Json]) -> None:
+async def test_a_reused_key_in_a_list_leaves_the_other_commands_alone(
+    engine: AsyncEngine, wallets: dict[str, Json]
+) -> None:
     ada, bob, _ = wallets.values()
     await execute(engine, fund, [a_fund(ada, "1", "old", b"one")])
     outcomes = await execute(engine, fund, [a_fund(ada, "1", "old", b"other"), a_fund(bob, "1", "new")])
@@ -234,7 +236,7 @@ async def test_a_wallet_that_changed_in_between_costs_only_its_own_commands_of_t
     database_url: str,
     eventually: Eventually,
 ) -> None:
-    """A refusal that rests on a movement which then isn't made is no refusal."""
+    """A refusal that rests on a movement which isn't written is withdrawn."""
     ada = wallets["ada"]
     brim = await new_wallet("brim")
     commands = [

@@ -1,4 +1,4 @@
-"""What all servers share: their last answers, the probes' errors, the sum over workers."""
+"""What all servers share: the replies of last resort, the probes' errors, the sum over workers."""
 
 import asyncio
 import json
@@ -25,7 +25,7 @@ async def checks() -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def ops_port() -> Iterator[int]:
-    """A server of nothing but the probes, as workers have it."""
+    """A server of the probes alone, as workers have it."""
     app = Starlette(routes=probe_routes(checks), exception_handlers=dict(EXCEPTION_HANDLERS))
     with serving(app) as port:
         yield port

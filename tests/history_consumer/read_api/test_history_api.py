@@ -1,4 +1,4 @@
-"""What the history tells: its pages, its filters, and whether anything is missing."""
+"""The history's pages, its filters, and whether a version is missing."""
 
 import asyncio
 import itertools
@@ -107,7 +107,7 @@ async def test_each_wallet_is_shown_its_own_side_of_every_event_and_nothing_of_t
 async def test_no_page_holds_a_balance_or_a_user_of_another_wallet(
     api: httpx.AsyncClient, history: History, limit: int
 ) -> None:
-    """No two wallets here ever have the same balance, so that a balance on a page tells whose it is."""
+    """No two wallets here ever have the same balance, so that a balance on a page shows whose it is."""
     wallets = [Wallet(f"user-{number}", balance=Decimal(1000 * number) + Decimal("0.37")) for number in range(1, 5)]
     done: list[AnyEvent] = [wallet.created() for wallet in wallets]
     for round_number in range(1, 4):
@@ -189,7 +189,7 @@ async def test_filters_hold_over_all_pages(api: httpx.AsyncClient, history: Hist
 async def test_an_event_that_comes_late_between_two_pages_of_a_user_shows_in_their_count(
     api: httpx.AsyncClient, history: History, order: str, query: dict[str, str]
 ) -> None:
-    """Late: two wallets' events come by ways of their own, so an older one may come after a newer one."""
+    """Late: events of two wallets are published independently, so an older one may arrive after a newer one."""
     ada, other = Wallet("ada"), Wallet("ada")
     done: list[AnyEvent] = [other.created(), ada.created(), ada.funded()]
     late = other.funded()
@@ -208,7 +208,7 @@ async def test_an_event_that_comes_late_between_two_pages_of_a_user_shows_in_the
     items = [item for page in pages for item in page["items"]]
     is_missed = str(late.event_id) not in {item["event_id"] for item in items}
     assert is_missed == (order == "asc")
-    # As far as the history had heard, each page was complete.
+    # By the events that had arrived, each page was complete.
     assert {page["complete"] for page in pages} == {True}
     assert (pages[0]["event_count"], pages[-1]["event_count"]) == (6, 7)
     pages = await read(with_late=False)
@@ -251,7 +251,7 @@ async def test_a_cursor_is_of_one_list_order_and_filters(api: httpx.AsyncClient,
             assert reply.status_code == (200 if cursor_of == place else 422), (query, lists[cursor_of])
             if cursor_of != place:
                 assert [error["field"] for error in reply.json()["errors"]] == ["cursor"]
-    # What takes the same rows is the same list.
+    # Filters that select the same rows are of the same list.
     same = {"event_type": [*reversed(kinds), kinds[0]], "order": "asc"}
     cursor = cursors[lists.index((f"/history/wallets/{ada.id}", {"event_type": kinds, "order": "asc"}))]
     assert len((await get(api, f"/history/wallets/{str(ada.id).upper()}", cursor=cursor, **same))["items"]) == 1
@@ -378,7 +378,7 @@ async def test_a_slash_too_many_is_no_user(api: httpx.AsyncClient, history: Hist
     for path in ("ada/", "ada//", "/ada", "a//b", "a%2Fb/", "ada%0A"):
         reply = await api.get(f"/history/users/{path}")
         assert (reply.status_code, reply.json()["code"]) == (404, "not-found"), path
-    # An id from before, which wouldn't be made any more, is read as it is.
+    # An id that today's rules refuse, and older ones allowed, is read as it is.
     await history.add(odd.funded())
     items = await all_pages(api, "/history/users/ada%2F", limit=1)
     assert [item["wallet_id"] for item in items] == [str(odd.id)] * 2
@@ -409,5 +409,5 @@ async def test_a_history_whose_database_falls_silent_says_so_within_a_second(
         replies = await asyncio.gather(*(api.get("/history/users/ada") for _ in range(30)))
         assert {(reply.status_code, reply.headers["Retry-After"]) for reply in replies} == {(503, "1")}
         assert (await api.get("/ready")).status_code == 503
-        # What a busy machine may add is in it.
+        # Three seconds more, for a busy machine.
         assert time.monotonic() - started < INTERVAL_SECONDS + TIMEOUT_SECONDS + 3

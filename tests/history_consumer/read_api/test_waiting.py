@@ -1,4 +1,4 @@
-"""Waiting for versions: one look for all that wait."""
+"""Waiting for versions: one query for all requests that wait."""
 
 import asyncio
 import time
@@ -27,7 +27,7 @@ async def watch(engine: AsyncEngine) -> AsyncIterator[VersionWatch]:
 
 @pytest.fixture
 def looks(monkeypatch: pytest.MonkeyPatch) -> Looks:
-    """What was looked for, look by look."""
+    """The wanted versions of each query."""
     looks: Looks = []
     look = page_queries.reached_versions
 
@@ -39,7 +39,7 @@ def looks(monkeypatch: pytest.MonkeyPatch) -> Looks:
     return looks
 
 
-async def test_all_that_wait_share_one_look_and_those_who_leave_are_not_looked_for(
+async def test_all_requests_that_wait_share_one_query_and_those_that_leave_are_left_out(
     watch: VersionWatch, looks: Looks, history: History, eventually: Eventually
 ) -> None:
     async def are_looked_for(count: int) -> bool:
@@ -48,7 +48,7 @@ async def test_all_that_wait_share_one_look_and_those_who_leave_are_not_looked_f
     wallets = [Wallet(f"user-{number}") for number in range(20)]
     await history.add(*(wallet.created() for wallet in wallets))
     started = time.monotonic()
-    # Twice each, and one for a wallet that nobody knows.
+    # Two requests for each wallet, and one for an unknown wallet.
     waiting = [asyncio.create_task(watch.wait(wallet.id, 2, 600)) for wallet in wallets * 2]
     leaving = asyncio.create_task(watch.wait(uuid4(), 1, 600))
     await eventually(partial(are_looked_for, 21))
@@ -59,7 +59,7 @@ async def test_all_that_wait_share_one_look_and_those_who_leave_are_not_looked_f
     async with asyncio.timeout(60):
         await asyncio.gather(*waiting)
     assert len(looks) <= (time.monotonic() - started) / 0.02 + 1
-    assert all(looks), "a look for nobody"
+    assert all(looks), "a query for no request"
 
 
 async def test_time_that_is_up_ends_the_wait(watch: VersionWatch, looks: Looks) -> None:
@@ -69,7 +69,7 @@ async def test_time_that_is_up_ends_the_wait(watch: VersionWatch, looks: Looks) 
 
 
 @pytest.mark.parametrize("error", [OSError("away"), asyncio.CancelledError()], ids=repr)
-async def test_looks_that_fail_let_each_look_for_itself_and_the_next_are_looked_for_again(
+async def test_a_query_that_fails_ends_each_wait_and_later_requests_are_polled_for_again(
     watch: VersionWatch, history: History, monkeypatch: pytest.MonkeyPatch, error: BaseException
 ) -> None:
     async def fail(*_: object) -> set[tuple[UUID, int]]:
