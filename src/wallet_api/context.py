@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from common.background import in_background
 from common.postgres.database_health import DatabaseHealth, health_checks
 from common.postgres.durability import tell_unsafe_settings
-from common.postgres.engine import create_engine, reader_of
+from common.postgres.engine import create_engine
 from wallet_api import read_queries
 from wallet_api.commands import CreateWallet, Fund, Transfer
 from wallet_api.group_commit import Bounds, GroupCommit
@@ -24,11 +24,13 @@ from wallet_api.use_cases import create_wallets, fund, transfer
 
 # A process that hangs in the middle of a batch holds the locks of all its wallets: PostgreSQL ends its session then.
 _HUNG_TRANSACTION_SECONDS: Final = 5.0
+# The group commit of an operation runs one transaction at a time.
+OPERATIONS_MAX: Final = 3
 
 
 @dataclass(frozen=True)
 class WalletApiContext:
-    """What a request needs: the settings, a read-only engine (autocommit), and a group commit for each operation."""
+    """What a request needs: the settings, an engine that only reads, and a group commit for each operation."""
 
     settings: WalletApiSettings
     reader: AsyncEngine
@@ -45,9 +47,11 @@ class WalletApiContext:
 async def open_context(settings: WalletApiSettings) -> AsyncIterator[tuple[WalletApiContext, DatabaseHealth]]:
     """Lend the context, and the health of its database."""
     async with AsyncExitStack() as stack:
-        engine = _create_engine(settings)
-        stack.push_async_callback(engine.dispose)
-        tell_unsafe_settings(engine)
+        writer = _create_engine(settings, OPERATIONS_MAX)
+        stack.push_async_callback(writer.dispose)
+        reader = _create_engine(settings, settings.database_pool_size, writes=False)
+        stack.push_async_callback(reader.dispose)
+        tell_unsafe_settings(writer)
         notifying = create_engine(
             settings.database_url,
             "wallet-api-hints",
@@ -58,27 +62,28 @@ async def open_context(settings: WalletApiSettings) -> AsyncIterator[tuple[Walle
         stack.push_async_callback(notifying.dispose)
         notifier = RelayNotifier(notifying)
         await stack.enter_async_context(in_background("wake_up", notifier.run))
-        context = make_context(settings, engine, notifier.note_commit)
+        context = make_context(settings, writer, reader, notifier.note_commit)
         stack.push_async_callback(context.close)
-        yield context, await stack.enter_async_context(health_checks(engine, read_queries.USABLE))
+        yield context, await stack.enter_async_context(health_checks(writer, reader, query=read_queries.USABLE))
 
 
-def _create_engine(settings: WalletApiSettings) -> AsyncEngine:
+def _create_engine(settings: WalletApiSettings, pool_size: int, *, writes: bool = True) -> AsyncEngine:
     return create_engine(
         settings.database_url,
         "wallet-api",
-        pool_size=settings.database_pool_size,
+        pool_size=pool_size,
         pool_timeout_seconds=settings.pool_timeout_seconds,
         connect_timeout_seconds=settings.database_connect_timeout_seconds,
         statement_timeout_seconds=settings.statement_timeout_seconds,
         lock_timeout_seconds=settings.batch_lock_timeout_seconds,
         idle_in_transaction_timeout_seconds=_HUNG_TRANSACTION_SECONDS,
         transaction_timeout_seconds=settings.transaction_timeout_seconds + _HUNG_TRANSACTION_SECONDS,
+        writes=writes,
     )
 
 
 def make_context(
-    settings: WalletApiSettings, engine: AsyncEngine, on_commit: Callable[[int], None]
+    settings: WalletApiSettings, writer: AsyncEngine, reader: AsyncEngine, on_commit: Callable[[int], None]
 ) -> WalletApiContext:
     """Return the context; `on_commit` is called after each transaction, with the number of its commands."""
     bounds = Bounds(
@@ -89,10 +94,10 @@ def make_context(
     retry = CommandRetry(settings.version_attempts_max, settings.busy_retry_seconds)
     return WalletApiContext(
         settings,
-        reader_of(engine),
-        GroupCommit("create", engine, create_wallets, create_wallets, bounds, retry, on_commit),
-        GroupCommit("fund", engine, fund, partial(fund, skip_locked=True), bounds, retry, on_commit),
-        GroupCommit("transfer", engine, transfer, partial(transfer, skip_locked=True), bounds, retry, on_commit),
+        reader,
+        GroupCommit("create", writer, create_wallets, create_wallets, bounds, retry, on_commit),
+        GroupCommit("fund", writer, fund, partial(fund, skip_locked=True), bounds, retry, on_commit),
+        GroupCommit("transfer", writer, transfer, partial(transfer, skip_locked=True), bounds, retry, on_commit),
     )
 
 

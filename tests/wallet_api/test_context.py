@@ -1,16 +1,28 @@
 """What the application hands to its routes."""
 
+import httpx
 import pytest
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncEngine
 
-from wallet_api.context import make_context
+from wallet_api.app import create_app
 from wallet_api.settings import WalletApiSettings
 
 
-async def test_the_reader_of_the_wallet_api_is_refused_a_write(engine: AsyncEngine, database_url: str) -> None:
-    context = make_context(WalletApiSettings(database_url=database_url), engine, lambda _: None)
-    async with context.reader.connect() as connection:
+async def test_the_reader_of_the_wallet_api_is_refused_a_write(database_url: str) -> None:
+    app = create_app(WalletApiSettings(database_url=database_url, log_level="warning"))
+    async with app.router.lifespan_context(app), app.state.context.reader.connect() as connection:
         with pytest.raises(RuntimeError, match="only reads"):
             await connection.execute(text("UPDATE wallet.wallets SET balance_minor = 1"))
-    await context.close()
+
+
+async def test_reads_that_have_all_their_connections_leave_writes_theirs(database_url: str) -> None:
+    app = create_app(WalletApiSettings(database_url=database_url, log_level="warning", database_pool_size=1))
+    async with (
+        app.router.lifespan_context(app),
+        app.state.context.reader.connect(),
+        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://wallet.test") as client,
+    ):
+        created = await client.post("/wallets", json={"user_id": "ada", "currency": "EUR"})
+        assert created.status_code == 201
+        # The read finds its only connection taken.
+        assert (await client.get(created.headers["location"])).status_code == 503

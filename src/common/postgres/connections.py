@@ -119,11 +119,8 @@ async def connect(**arguments: Any) -> UninterruptedConnection:
 
 
 async def connect_read_only(**arguments: Any) -> UninterruptedConnection:
-    """Connect as `connect` does, for a session that only reads: PostgreSQL refuses a write (SQLSTATE 25006).
-
-    Of several hosts any one is suitable, unless `target_session_attrs` says otherwise.
-    """
-    connection = await connect(**{"target_session_attrs": "any", **arguments})
+    """Connect as `connect` does, for a session that only reads: PostgreSQL refuses a write (SQLSTATE 25006)."""
+    connection = await connect(**arguments)
     try:
         # Not among `server_settings`: the server would report it, and the host would not count as `read-write`.
         await connection.execute("SET default_transaction_read_only = on", timeout=arguments.get("timeout"))

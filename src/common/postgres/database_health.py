@@ -5,7 +5,7 @@ A request that comes while the database is away fails at once and need not wait 
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from common.background import in_background
 from common.postgres.connections import UninterruptedConnection, UnsuitableDatabaseError, connect
-from common.postgres.engine import pool_entries, replace_connections
+from common.postgres.engine import close_connections, replace_connections
 from common.postgres.errors import DRIVER_ERRORS, TOO_MANY_CONNECTIONS, is_unreachable, message_with_remedy, sqlstate
 
 log = structlog.get_logger()
@@ -65,24 +65,24 @@ def usability_query(needed: Mapping[str, str], *, writes: bool) -> str:
 
 @asynccontextmanager
 async def health_checks(
-    engine: AsyncEngine, query: str = PING, *, writes: bool = True
+    *engines: AsyncEngine, query: str = PING, writes: bool = True
 ) -> AsyncIterator["DatabaseHealth"]:
-    """Check the engine's database during the block, four times a second, on a connection of the check's own.
+    """Check the engines' database during the block, four times a second, on a connection of the check's own.
 
-    The database is away when it hasn't answered within 0.6 seconds, until it answers again. Meanwhile the engine's
-    connections are closed and it makes no new ones, so that statements fail at once with an error that
+    The database is away when it hasn't answered within 0.6 seconds, until it answers again. Meanwhile the engines'
+    connections are closed and they make no new ones, so that statements fail at once with an error that
     `is_unreachable` knows. Without the check, a statement would wait for TCP's time-outs when the network is silent
     or a firewall has dropped the connection.
 
-    A database that answers but refuses doesn't stop the engine: reads may still succeed. When it no longer refuses,
-    the engine's connections are replaced, since a session may keep the restriction that it began with.
+    A database that answers but refuses doesn't stop the engines: reads may still succeed. When it no longer refuses,
+    the engines' connections are replaced, since a session may keep the restriction that it began with.
 
     Args:
-        engine: of the database.
+        engines: of one database, which they have by the same URL.
         query: the health check, see `PING`.
-        writes: as for `create_engine`.
+        writes: whether the process writes. If not, of several hosts any one will do.
     """
-    health = DatabaseHealth(engine, query, writes=writes)
+    health = DatabaseHealth(engines, query, writes=writes)
     await health.check()
     try:
         async with in_background("health-check", health.check_forever):
@@ -94,10 +94,10 @@ async def health_checks(
 class DatabaseHealth:
     """The state of a database, as the last health check found it."""
 
-    def __init__(self, engine: AsyncEngine, query: str, *, writes: bool) -> None:
-        self._engine = engine
+    def __init__(self, engines: Sequence[AsyncEngine], query: str, *, writes: bool) -> None:
+        self._engines = engines
         self._query = query
-        self._arguments = dict(engine.dialect.create_connect_args(engine.url)[1])
+        self._arguments = dict(engines[0].dialect.create_connect_args(engines[0].url)[1])
         if not writes:
             self._arguments.setdefault("target_session_attrs", "any")
         self._connection: UninterruptedConnection | None = None
@@ -105,10 +105,11 @@ class DatabaseHealth:
         self._away_error: BaseException | None = None
         self._state = "not checked yet"
         self._since = self._checked_at = time.monotonic()
-        event.listen(engine.sync_engine, "do_connect", self._fail_while_away)
-        # A new session may meet the error that ended a connection of the pool. The next check finds out.
-        event.listen(engine.sync_engine, "invalidate", self._mark_stale)
-        event.listen(engine.sync_engine, "handle_error", self._mark_stale_if_unreachable)
+        for engine in engines:
+            event.listen(engine.sync_engine, "do_connect", self._fail_while_away)
+            # A new session may meet the error that ended a connection of the pool. The next check finds out.
+            event.listen(engine.sync_engine, "invalidate", self._mark_stale)
+            event.listen(engine.sync_engine, "handle_error", self._mark_stale_if_unreachable)
 
     def state(self) -> str:
         """Return "ok", or why the database can't be used, as of the last check."""
@@ -184,11 +185,11 @@ class DatabaseHealth:
         self._log_change(before)
         if away_error is not None:
             self.close()
-            for entry in pool_entries(self._engine):
-                if entry.driver_connection is not None:
-                    entry.driver_connection.terminate()
+            for engine in self._engines:
+                close_connections(engine)
         elif state == "ok" and before.startswith("refuses"):
-            replace_connections(self._engine)
+            for engine in self._engines:
+                replace_connections(engine)
 
     def _log_change(self, before: str) -> None:
         """Log a change of the state, and how long the database was unusable."""

@@ -42,6 +42,7 @@ def create_engine(
     transaction_timeout_seconds: float = 0.0,
     durable: bool = True,
     writes: bool = True,
+    on_standby: bool = False,
 ) -> AsyncEngine:
     """Return an engine (asyncpg, READ COMMITTED).
 
@@ -59,8 +60,9 @@ def create_engine(
             process need not idle: asyncpg prepares a statement without a Sync, and a session that waits for the Bind
             isn't idle (PostgreSQL manual, section 19.11).
         durable: whether a commit waits for the disk. If not, a crash may lose the last commits.
-        writes: whether the engine writes. If not, its sessions are read-only, and of several hosts any one will do
-            unless the URL has `target_session_attrs`.
+        writes: whether the engine writes. If not, its sessions are read-only and each statement is a transaction.
+        on_standby: whether of several hosts any one will do, and not only one that can write. The URL's
+            `target_session_attrs` goes first.
     """
     timeouts = {
         "statement_timeout": statement_timeout_seconds,
@@ -71,15 +73,18 @@ def create_engine(
     # Each session sets it, since the server's default may differ, and a 2xx reply promises a durable commit.
     settings = {"application_name": application, "synchronous_commit": "on" if durable else "off"}
     settings |= {name: str(round(seconds * 1000)) for name, seconds in timeouts.items()}
+    parsed = asyncpg_url(url)
+    hosts = {"target_session_attrs": "any"} if on_standby and "target_session_attrs" not in parsed.query else {}
     engine = create_async_engine(
-        asyncpg_url(url),
+        parsed,
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=pool_timeout_seconds,
         pool_use_lifo=True,
-        isolation_level="READ COMMITTED",
-        execution_options={} if writes else {_READ_ONLY_OPTION: True},
+        isolation_level="READ COMMITTED" if writes else "AUTOCOMMIT",
+        execution_options={_READ_ONLY_OPTION: not writes},
         connect_args={
+            **hosts,
             "async_creator_fn": connect if writes else connect_read_only,
             "timeout": connect_timeout_seconds,
             "server_settings": {**_SESSION_SETTINGS, **settings},
@@ -89,35 +94,33 @@ def create_engine(
     return engine
 
 
-def reader_of(engine: AsyncEngine) -> AsyncEngine:
-    """Return an engine for statements that only read, which shares the engine's pool.
-
-    Each transaction is READ ONLY, which costs two round trips more than AUTOCOMMIT. In AUTOCOMMIT SQLAlchemy begins no
-    transaction, and PostgreSQL would accept a write.
-    """
-    return engine.execution_options(**{_READ_ONLY_OPTION: True})
-
-
 @asynccontextmanager
-async def operator_engine(url: str) -> AsyncIterator[AsyncEngine]:
+async def operator_engine(url: str, *, writes: bool = True) -> AsyncIterator[AsyncEngine]:
     """Lend an engine to an operator's command, without a statement timeout, and close it at the end of the block."""
-    engine = create_engine(url, "walletctl", pool_size=4, statement_timeout_seconds=0)
+    engine = create_engine(url, "walletctl", pool_size=4, statement_timeout_seconds=0, writes=writes)
     try:
         yield engine
     finally:
         await engine.dispose()
 
 
-def pool_entries(engine: AsyncEngine) -> list[ConnectionPoolEntry]:
-    """Return the entries of the engine's pool that have had a connection."""
-    return list(_entries.get(engine.sync_engine, ()))
+def close_connections(engine: AsyncEngine) -> None:
+    """Close each connection of the pool at once, whether it is lent or not."""
+    for entry in _entries_of(engine):
+        if entry.driver_connection is not None:
+            entry.driver_connection.terminate()
 
 
 def replace_connections(engine: AsyncEngine) -> None:
     """Have the pool replace each connection when it is next lent."""
-    for entry in pool_entries(engine):
+    for entry in _entries_of(engine):
         if entry.dbapi_connection is not None:
             entry.invalidate(soft=True)
+
+
+def _entries_of(engine: AsyncEngine) -> list[ConnectionPoolEntry]:
+    """Return the entries of the engine's pool that have had a connection."""
+    return list(_entries.get(engine.sync_engine, ()))
 
 
 def _replace_unusable_connections(engine: AsyncEngine) -> None:

@@ -17,7 +17,7 @@ from history_consumer.settings import HistoryApiSettings
 
 @dataclass(frozen=True)
 class HistoryApiContext:
-    """What a request needs: the settings, a read-only engine (autocommit), and the watch for versions."""
+    """What a request needs: the settings, an engine that only reads, and the watch for versions."""
 
     settings: HistoryApiSettings
     reader: AsyncEngine
@@ -28,7 +28,7 @@ class HistoryApiContext:
 async def open_context(settings: HistoryApiSettings) -> AsyncIterator[tuple[HistoryApiContext, DatabaseHealth]]:
     """Lend the context, and the health of its database."""
     async with AsyncExitStack() as stack:
-        engine = create_engine(
+        reader = create_engine(
             settings.history_database_url,
             "history-api",
             pool_size=settings.database_pool_size,
@@ -36,12 +36,12 @@ async def open_context(settings: HistoryApiSettings) -> AsyncIterator[tuple[Hist
             connect_timeout_seconds=settings.database_connect_timeout_seconds,
             statement_timeout_seconds=settings.history_statement_timeout_seconds,
             writes=False,
+            on_standby=True,
         )
-        stack.push_async_callback(engine.dispose)
-        reader = engine.execution_options(isolation_level="AUTOCOMMIT")
+        stack.push_async_callback(reader.dispose)
         versions = VersionWatch(reader, settings.history_min_version_poll_seconds)
         stack.push_async_callback(versions.close)
-        health = await stack.enter_async_context(health_checks(engine, page_queries.USABLE, writes=False))
+        health = await stack.enter_async_context(health_checks(reader, query=page_queries.USABLE, writes=False))
         yield HistoryApiContext(settings, reader, versions), health
 
 

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from common.actor import actor
 from common.kafka.topic_reader import TopicReader, open_topic
-from common.postgres.engine import operator_engine, reader_of
+from common.postgres.engine import operator_engine
 from common.settings import PipelineSettings
 from history_consumer.consumer.records import Poison, Record
 from history_consumer.rebuild.topic_records import topic_records
@@ -80,7 +80,7 @@ async def begin(settings: RestoreSettings | PipelineSettings, reason: str | None
         offsets = await topic.offsets()
         ends = {partition: high for partition, (_, high) in offsets.items()}
         known = await _newest_epoch(topic, offsets)
-        async with reader_of(history).connect() as connection:
+        async with history.connect() as connection:
             known = max(known, await queries.history_epoch(connection, settings.kafka_topic))
         return await _begin(wallets, history, topic, known, reason, ends)
 
@@ -144,7 +144,7 @@ async def find_lost(settings: LostSettings | PipelineSettings, events_max: int) 
     report, seen = LossReport(), set[UUID]()
     async with (
         open_topic(settings, "walletctl-restore", expired="fail") as topic,
-        operator_engine(settings.database_url) as engine,
+        operator_engine(settings.database_url, writes=False) as engine,
     ):
         # Before the ledger is asked: an event is committed first and published second.
         offsets = await topic.offsets()
@@ -164,7 +164,7 @@ async def find_lost(settings: LostSettings | PipelineSettings, events_max: int) 
 
 async def _unknown(engine: AsyncEngine, records: Sequence[Record]) -> list[LostEvent]:
     events = [(record, record.content[0]) for record in records if not isinstance(record.content, Poison)]
-    async with reader_of(engine).connect() as connection:
+    async with engine.connect() as connection:
         known = await queries.known_events(connection, [row for _, row in events])
     return [
         LostEvent(row.event_id, record.partition, record.offset, record.source_epoch, row.event_data)
