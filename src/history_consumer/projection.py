@@ -29,7 +29,7 @@ _SIDES: Final[dict[str, Sequence[tuple[EventType, Direction | None]]]] = {
 
 
 class PoisonError(Exception):
-    """The record can't be applied, now or later.
+    """This consumer can't apply the record. After an upgrade, a retry of the dead letter may apply it.
 
     Args:
         reason: a stable code: `tombstone`, `not-json`, `unknown-type`, `wrong-version`, `wrong-shape`,

@@ -97,7 +97,7 @@ class Relay:
         self._is_broker_away = False
 
     async def _is_anything_pending(self) -> bool:
-        """Return whether another task may be publishing rows that the broker refuses."""
+        """Return whether rows are pending: another task may be publishing some of them, which the broker refuses."""
         with database_errors():
             async with asyncio.timeout(_DATABASE_SECONDS_MAX), raw_connection(self._engine) as connection:
                 return await queries.is_anything_pending(connection)

@@ -55,7 +55,7 @@ async def relay_until(stop: asyncio.Event, settings: RelaySettings, health: Heal
     listener = OutboxListener(engine)
     publishers = [Publisher(settings) for _ in range(settings.relay_tasks)]
     try:
-        # A task that fails with an unexpected error cancels the others and ends the process.
+        # A task that fails with an unexpected error cancels the other tasks and ends the process.
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(listener.run(stop))
             for publisher in publishers:

@@ -38,7 +38,9 @@ def request_hash(method: str, path: str, body: Mapping[str, Any]) -> bytes:
 
 
 async def claim(connection: asyncpg.Connection, slots: Sequence[Slot[CommandT]]) -> list[Slot[CommandT]]:
-    """Claim the commands' keys; answer commands whose key has a reply or is claimed elsewhere; return all other slots.
+    """Claim the commands' keys, and return the slots whose command must run.
+
+    A command is answered here if its key has a reply, or if another transaction has claimed its key.
 
     Raises:
         ValueError: two commands have the same key; the caller puts them into different batches.
@@ -74,6 +76,6 @@ def decided_keys(slots: Sequence[Slot[CommandT]]) -> list[tuple[CommandT, KeyRow
 
 
 async def store(connection: asyncpg.Connection, slots: Sequence[Slot[CommandT]]) -> None:
-    """Write the keys of decided commands, where nothing else is written with them."""
+    """Write the keys of decided commands, by a statement of their own (`queries.record` writes keys with movements)."""
     if keys := decided_keys(slots):
         await key_queries.insert_keys(connection, [row for _, row in keys])

@@ -16,7 +16,7 @@ class Slot(Generic[CommandT]):
 
     Attributes:
         command: of one request.
-        movement: of money, if the command was decided so.
+        movement: of money, if the command makes one and is not refused.
         reply: None until the command is answered.
     """
 

@@ -1,4 +1,4 @@
-"""Data that the database refuses: the record that has it becomes a dead letter, and the others are written."""
+"""Data that the database refuses: the record that has it becomes a dead letter, and the other records are written."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace

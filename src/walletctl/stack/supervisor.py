@@ -251,7 +251,7 @@ def _silent(_name: str, _status: Status, _detail: str) -> None:
 
 
 async def _together(*work: Coroutine[Any, Any, None]) -> None:
-    """Run all concurrently. The first failure cancels the others and is raised alone."""
+    """Run all concurrently. The first failure cancels the other tasks and is raised alone."""
     try:
         async with asyncio.TaskGroup() as group:
             for one in work:
