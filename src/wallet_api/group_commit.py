@@ -1,6 +1,6 @@
 """Group commit: concurrent requests share one transaction; a failing request does not fail the other requests.
 
-While one batch runs, the next batch gathers. Behind a batch of several commands it gathers for two milliseconds more.
+While one batch runs, the next batch gathers. After a batch of several commands it gathers for two milliseconds more.
 A request that finds no batch before it waits for nothing. The more requests there are, the more of them share the round
 trips, the locks and the flush of one commit. (PostgreSQL groups only the flush: manual, section 28.5, `commit_delay`.)
 

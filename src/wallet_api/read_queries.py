@@ -53,7 +53,7 @@ async def get_wallet(connection: AsyncConnection, wallet_id: UUID) -> RowMapping
 async def list_wallets(
     connection: AsyncConnection, user_id: str, order: str, after: UUID, limit: int
 ) -> Sequence[RowMapping]:
-    """Return a page of the user's wallets behind `after`."""
+    """Return the page of the user's wallets that follows `after`."""
     parameters = {"user_id": user_id, "after": after, "limit": limit}
     return (await connection.execute(LIST_WALLETS[order], parameters)).mappings().all()
 
@@ -61,6 +61,6 @@ async def list_wallets(
 async def list_entries(
     connection: AsyncConnection, wallet_id: UUID, order: str, after: int, limit: int
 ) -> Sequence[RowMapping]:
-    """Return a page of the wallet's ledger behind version `after`."""
+    """Return the page of the wallet's ledger that follows version `after`."""
     parameters = {"wallet_id": wallet_id, "after": after, "limit": limit}
     return (await connection.execute(LIST_ENTRIES[order], parameters)).mappings().all()

@@ -1,7 +1,7 @@
 """Plain Starlette routes in front of FastAPI's middleware, router and dependencies.
 
-These took half of an API process's time (docs/decisions/0010-group-commit.md). FastAPI has the same endpoints, for its
-OpenAPI document; a request that no route here takes goes on to FastAPI.
+These took four tenths of an API process's time (docs/decisions/0010-group-commit.md). FastAPI has the same endpoints,
+for its OpenAPI document; a request that no route here takes goes on to FastAPI.
 """
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping

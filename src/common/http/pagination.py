@@ -72,7 +72,7 @@ def next_link(raw_path: bytes, query: Mapping[str, Sequence[str]], cursor: str) 
 
 @dataclass(frozen=True, slots=True)
 class PageRequest:
-    """The page that a request asks for: at most `limit` rows in the order, behind the cursor if there is one."""
+    """The page that a request asks for: at most `limit` rows in the order, after the cursor if there is one."""
 
     request: Request
     limit: int
@@ -80,12 +80,12 @@ class PageRequest:
     order: Order
 
     def start(self, digest: bytes, lowest: list[Any], highest: list[Any]) -> list[Any]:
-        """Return the sort key behind which the page begins.
+        """Return the sort key after which the page begins.
 
         Args:
             digest: of the list.
             lowest: a sort key before every row's.
-            highest: a sort key behind every row's.
+            highest: a sort key after every row's.
 
         Raises:
             ValidationProblem: the cursor isn't of this list.

@@ -11,7 +11,7 @@ from history_consumer.consumer.subscription import Subscription
 
 
 class BatchInHand:
-    """The batch that is applied now, and behind it the records that were polled meanwhile.
+    """The batch that is applied now, and the records that were polled meanwhile.
 
     A batch stays in hand until it is applied, however long the database is away.
 
@@ -59,7 +59,7 @@ class BatchInHand:
         self._next += await subscription.poll(records_max, 0.0)
 
     def keep_due(self, held: Mapping[int, Position]) -> None:
-        """Drop records of partitions that were revoked since, and records behind the partition's position."""
+        """Drop records of partitions that were revoked since, and records below the partition's position."""
         self.records = [
             record
             for record in self.records

@@ -34,7 +34,7 @@ def moves_of(records: Sequence[Record]) -> list[tuple[Position, int]]:
 
 
 async def write_batch(engine: AsyncEngine, target: Target, records: Sequence[Record]) -> Classified:
-    """Write the records' rows and dead letters and move the positions behind them, in one transaction.
+    """Write the records' rows and dead letters and move the positions past them, in one transaction.
 
     The first attempt takes every event for new. If the history has one, it is rolled back, and the next attempt reads
     what the history has.

@@ -121,7 +121,7 @@ def stored_record(
 
 
 def end_of(message: Message, position: Position) -> Record:
-    """Return a partition's end, which lies behind transaction markers or a hole, as a record without rows.
+    """Return a partition's end, which lies after transaction markers or a hole, as a record without rows.
 
     Its offset is the last one before the end. Applied, it moves the position there: no event would.
 

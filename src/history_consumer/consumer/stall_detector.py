@@ -27,7 +27,7 @@ class StallDetector:
 
         Args:
             offsets: the positions of the partitions that are read, before the broker was asked.
-            ends: the offset behind each partition's last record, as the broker said.
+            ends: the offset after each partition's last record, as the broker said.
             now: the monotonic clock, in seconds.
             idle: whether no record was in hand. Other time doesn't count.
         """

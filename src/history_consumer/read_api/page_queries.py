@@ -137,7 +137,7 @@ class Page:
 async def wallet_page(
     connection: AsyncConnection, wallet_id: UUID, order: Order, after_version: int, filters: Filters, limit: int
 ) -> Page:
-    """Return the wallet's rows behind `after_version`; an unknown wallet is not complete, as of version 0."""
+    """Return the wallet's rows that follow `after_version`; an unknown wallet is not complete, as of version 0."""
     parameters = {
         "wallet_id": wallet_id,
         "after_version": after_version,
@@ -154,7 +154,7 @@ async def wallet_page(
 async def user_page(
     connection: AsyncConnection, user_id: str, order: Order, after: tuple[UUID, UUID], filters: Filters, limit: int
 ) -> Page:
-    """Return the user's rows behind `after` (event, wallet)."""
+    """Return the user's rows that follow `after` (event, wallet)."""
     parameters = {
         "user_id": user_id,
         "after_event_id": after[0],

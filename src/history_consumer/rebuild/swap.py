@@ -45,7 +45,7 @@ async def swap(filling: Filling, settings: PipelineSettings, live: LiveTables) -
 
 
 async def _swap_once(filling: Filling, settings: PipelineSettings, live: LiveTables) -> None:
-    """Stop the consumer by its positions, read up to them, put the new tables in place, move the positions.
+    """Lock the positions, so that consumers wait; read up to them, put the new tables in place, move the positions.
 
     Readers wait only from the lock on the tables to the commit. The consumer finds its positions where it
     left them, or finds that they have moved, and then joins again.

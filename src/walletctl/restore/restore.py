@@ -65,7 +65,7 @@ async def begin(settings: RestoreSettings | PipelineSettings, reason: str | None
 
     Args:
         settings: the databases and the topic.
-        reason: why, for the record of epochs.
+        reason: why; stored with the epoch.
 
     Raises:
         TimeoutError: Kafka is away; nothing was done.
@@ -115,7 +115,7 @@ async def _begin(
 async def _newest_epoch(topic: TopicReader, offsets: Mapping[int, tuple[int, int]]) -> int:
     """Return the newest epoch of the topic's last events. The restored database may not have that epoch.
 
-    Reads backwards, in pieces that grow: a stranger's records and transaction markers may follow the last event.
+    Reads backwards, in pieces that grow: foreign records and transaction markers may follow the last event.
     """
     newest = 0
     for partition, (low, high) in offsets.items():

@@ -87,7 +87,7 @@ class _TopicCheck:
         await self._look_up_strays()
 
     async def _bounds(self) -> tuple[dict[int, int], dict[int, int]]:
-        """Return the first offset to read and the one behind the last, by partition, of what the topic keeps."""
+        """Return the first offset to read and the one after the last, by partition, of what the topic keeps."""
         begins, ends = {}, {}
         kept = await self._topic.offsets()
         for row in await fetch_all(self._wallet, queries.RECORDED_RANGES):
