@@ -25,7 +25,7 @@ from wallet_api.use_cases import create_wallets, fund, transfer
 # A process that hangs in the middle of a batch holds the locks of all its wallets: PostgreSQL ends its session then.
 _HUNG_TRANSACTION_SECONDS: Final = 5.0
 # The group commit of an operation runs one transaction at a time.
-OPERATIONS_MAX: Final = 3
+WRITE_CONNECTIONS_MAX: Final = 3
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class WalletApiContext:
 async def open_context(settings: WalletApiSettings) -> AsyncIterator[tuple[WalletApiContext, DatabaseHealth]]:
     """Lend the context, and the health of its database."""
     async with AsyncExitStack() as stack:
-        writer = _create_engine(settings, OPERATIONS_MAX)
+        writer = _create_engine(settings, WRITE_CONNECTIONS_MAX)
         stack.push_async_callback(writer.dispose)
         reader = _create_engine(settings, settings.database_pool_size, writes=False)
         stack.push_async_callback(reader.dispose)

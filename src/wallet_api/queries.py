@@ -51,7 +51,7 @@ INSERT_OUTBOX: Final = RawStatement(_INSERT_OUTBOX.format(only="true"))
 # locks in the order of ids, as LOCK_WALLETS does; after a wait it sees the row's newest version. A wallet that isn't at
 # the version at which it was read is lost: nothing that follows from it is written. So all other branches are written
 # after these locks are taken, when the lost wallets are known.
-_RECORD: Final = f"""
+_WRITE_MOVEMENTS: Final = f"""
     WITH change AS MATERIALIZED (
         SELECT wallets.id, change.balance_minor, change.version
         FROM unnest(
@@ -92,9 +92,9 @@ _RECORD: Final = f"""
     )
     SELECT id FROM lost
 """  # noqa: S608
-RECORD: Final = {
-    False: RawStatement(_RECORD.format(skip="")),
-    True: RawStatement(_RECORD.format(skip="SKIP LOCKED")),
+WRITE_MOVEMENTS: Final = {
+    False: RawStatement(_WRITE_MOVEMENTS.format(skip="")),
+    True: RawStatement(_WRITE_MOVEMENTS.format(skip="SKIP LOCKED")),
 }
 
 INSERT_WALLETS: Final = RawStatement("""
@@ -145,7 +145,7 @@ def _loaded(rows: Sequence[asyncpg.Record]) -> LoadedWallets:
     return LoadedWallets(wallets, max((row[-1] for row in rows), default=None))
 
 
-async def record(
+async def write_movements(
     connection: asyncpg.Connection,
     read: Mapping[UUID, Wallet],
     changed: Collection[Wallet],
@@ -197,7 +197,7 @@ async def record(
         **_outbox_parameters(events, created_at),
         **key_parameters(keys),
     }
-    return {row[0] for row in await RECORD[skip_locked].fetch(connection, **parameters)}
+    return {row[0] for row in await WRITE_MOVEMENTS[skip_locked].fetch(connection, **parameters)}
 
 
 async def insert_outbox(

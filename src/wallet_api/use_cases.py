@@ -122,7 +122,7 @@ async def _write(
         return
     assert loaded.loaded_at is not None
     changed = {wallet.id: wallet for movement in movements for wallet in movement.wallets}
-    lost = await queries.record(
+    lost = await queries.write_movements(
         connection,
         loaded.by_id,
         changed.values(),

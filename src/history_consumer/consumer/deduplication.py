@@ -101,7 +101,7 @@ def _version_key(row: HistoryRow) -> VersionKey:
 
 
 def _epoch_refusal(record: Record, rows: Sequence[HistoryRow], events: Mapping[VersionKey, UUID]) -> Poison | None:
-    if not record.is_foreign:
+    if not record.is_of_other_epoch:
         return None
     if all(events.get(_version_key(row)) == row.event_id for row in rows):
         return None

@@ -73,7 +73,7 @@ class Record:
         return self.is_event and self.source_epoch > self.position.source_epoch
 
     @property
-    def is_foreign(self) -> bool:
+    def is_of_other_epoch(self) -> bool:
         """Whether it is of another epoch than the history's. A history of the first epoch takes all: none is older."""
         ours = self.position.source_epoch
         return False if ours == FIRST_SOURCE_EPOCH else self.source_epoch != ours

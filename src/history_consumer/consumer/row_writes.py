@@ -34,7 +34,7 @@ async def write_rows(
     Raises:
         ExistingRowsError: the history has some of the rows; the transaction must be rolled back.
     """
-    optimistic = optimistic and not any(record.is_foreign for record in records)
+    optimistic = optimistic and not any(record.is_of_other_epoch for record in records)
     classified = (
         classify_as_new(records) if optimistic else classify(records, await _existing(connection, records, into))
     )

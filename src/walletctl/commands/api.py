@@ -14,7 +14,7 @@ def serve_api() -> None:
 
     Settings come from the environment: DATABASE_URL, WALLET_API_HOST, WALLET_API_PORT, WALLET_API_WORKERS, …
     """
-    from wallet_api.context import OPERATIONS_MAX
+    from wallet_api.context import WRITE_CONNECTIONS_MAX
     from wallet_api.settings import WalletApiSettings
 
     settings = load_settings(WalletApiSettings)
@@ -24,5 +24,5 @@ def serve_api() -> None:
         settings.wallet_api_port,
         settings,
         workers=settings.wallet_api_workers,
-        descriptors_kept=settings.database_pool_size + OPERATIONS_MAX,
+        descriptors_kept=settings.database_pool_size + WRITE_CONNECTIONS_MAX,
     )

@@ -215,8 +215,8 @@ def retry(
 ) -> None:
     """Apply dead letters again, as the consumer does; exit 1 if some are left.
 
-    A dead letter that is applied, or that the history has already, is deleted. The others stay, with their present
-    reason. Safe at any time: no event is applied twice, and no position moves.
+    A dead letter that is applied, or that the history has already, is deleted. The other dead letters stay, with
+    their present reason. Safe at any time: no event is applied twice, and no position moves.
     """
     if [dead_letter_id is not None, reason is not None, everything].count(True) != 1:
         fail("name the dead letters: an ID, --reason, or --all", Exit.USAGE)
