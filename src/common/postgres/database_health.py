@@ -188,8 +188,7 @@ class DatabaseHealth:
             for engine in self._engines:
                 close_connections(engine)
         elif state == "ok" and before.startswith("refuses"):
-            for engine in self._engines:
-                replace_connections(engine)
+            replace_connections(self._engines[0])
 
     def _log_change(self, before: str) -> None:
         """Log a change of the state, and how long the database was unusable."""

@@ -112,10 +112,15 @@ def close_connections(engine: AsyncEngine) -> None:
 
 
 def replace_connections(engine: AsyncEngine) -> None:
-    """Have the pool replace each connection when it is next lent."""
-    for entry in _entries_of(engine):
-        if entry.dbapi_connection is not None:
-            entry.invalidate(soft=True)
+    """Have the pools of this database replace each connection when it is next lent.
+
+    All engines with the same URL: after a switch to another server, a write fails on the old one, and a read doesn't.
+    """
+    for other, entries in list(_entries.items()):
+        if other.url == engine.url:
+            for entry in list(entries):
+                if entry.dbapi_connection is not None:
+                    entry.invalidate(soft=True)
 
 
 def _entries_of(engine: AsyncEngine) -> list[ConnectionPoolEntry]:

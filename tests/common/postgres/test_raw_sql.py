@@ -91,6 +91,24 @@ async def test_after_an_error_of_a_server_that_is_away_the_connection_is_replace
     assert await pid(engine) != before
 
 
+async def test_after_a_write_finds_a_read_only_server_the_readers_of_the_database_are_replaced_too(
+    engine: AsyncEngine, database_url: str
+) -> None:
+    """After a switch to another server, connections to the old one would still read, and what they read is old."""
+
+    async def fail() -> None:
+        async with raw_connection(engine):
+            raise asyncpg.ReadOnlySQLTransactionError
+
+    reader = create_engine(database_url, "tests", pool_size=1, writes=False)
+    before = await pid(reader)
+    assert await pid(reader) == before
+    with pytest.raises(asyncpg.ReadOnlySQLTransactionError):
+        await fail()
+    assert await pid(reader) != before
+    await reader.dispose()
+
+
 async def test_a_connection_whose_rollback_was_cancelled_is_replaced(
     linked_database_url: str, database_link: Proxy, eventually: Eventually
 ) -> None:
