@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from common.events import FIRST_SOURCE_EPOCH
 from common.kafka.topic_settings import settings_warning, wrong_settings
-from common.kafka.topics import TopicMissingError, end_offsets, find_topic
+from common.kafka.topics import TopicMissingError, describe_topic, end_offsets, find_topic
 from history_consumer import gap_queries
 from history_consumer.operations import status_queries
 
@@ -122,15 +122,19 @@ async def _check_topics(broker: Broker, topics: Collection[str]) -> tuple[list[s
 
 
 async def _ends(servers: str, partitions: Collection[tuple[str, int]]) -> tuple[str, dict[tuple[str, int], int]]:
-    """Return "ok" or what is wrong, and the end offset of each partition of the topics that answer."""
+    """Return "ok" or what is wrong, and the end offset of each partition that the broker has."""
     state = "ok"
     ends: dict[tuple[str, int], int] = {}
     for topic in sorted({topic for topic, _ in partitions}):
-        partition_count = 1 + max(partition for name, partition in partitions if name == topic)
         try:
+            _, partition_count = await describe_topic(servers, topic)
             found = await end_offsets(servers, topic, partition_count)
+        except TopicMissingError:
+            state = f"away: topic {topic} does not exist"
         except KafkaException as error:
             state = f"away: {error}"
         else:
             ends |= {(topic, partition): end for partition, end in found.items()}
+            if missing := sorted({partition for name, partition in partitions if name == topic} - found.keys()):
+                state = f"away: topic {topic} has no partition {', '.join(map(str, missing))}"
     return state, ends

@@ -56,6 +56,30 @@ async def test_status_shows_positions_lag_gaps_and_dead_letters(
     assert await show_dead_letter(engine, 10**12) is None
 
 
+async def test_a_partition_that_the_topic_lacks_has_no_lag_and_the_other_partitions_have_theirs(
+    new_consumer: NewConsumer,
+    events: Topic,
+    rows: Callable[..., Awaitable[list[Any]]],
+    engine: AsyncEngine,
+    kafka_bootstrap_servers: str,
+    eventually: Callable[..., Awaitable[Any]],
+) -> None:
+    """As after a topic was created again with fewer partitions."""
+    events.produce(Wallet().created())
+    consumer = new_consumer()
+
+    async def caught_up() -> bool:
+        await consumer.run_once()
+        status = await history_status(engine, Broker(kafka_bootstrap_servers, -1))
+        return bool(status.partitions) and status.lag == 0
+
+    await eventually(caught_up)
+    await rows("UPDATE history.processed_offsets SET partition = 3 WHERE partition = 2")
+    status = await history_status(engine, Broker(kafka_bootstrap_servers, -1))
+    assert [(row["partition"], row["lag"]) for row in status.partitions] == [(0, 0), (1, 0), (3, None)]
+    assert (status.lag, status.kafka) == (None, f"away: topic {events.name} has no partition 3")
+
+
 async def test_status_without_a_broker_has_no_lag(
     history: History, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
