@@ -4,9 +4,13 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
+from itertools import count
 from typing import Any, Final, TypeVar
 
+from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
+
+from common.pauses import Pauses
 
 KeyT = TypeVar("KeyT")
 AnswerT = TypeVar("AnswerT")
@@ -15,6 +19,21 @@ _log = logging.getLogger("librdkafka")
 
 ADMIN_TIMEOUT_SECONDS: Final = 10.0
 """How long the broker may take to answer one question."""
+
+ELECTION_SECONDS_MAX: Final = 2.0
+"""How long a question is repeated while a leader or a coordinator is elected."""
+
+# The brokers say these for a moment after a topic was created, and whenever a broker stops or starts.
+_ELECTIONS: Final = frozenset(
+    {
+        KafkaError.NOT_LEADER_FOR_PARTITION,
+        KafkaError.LEADER_NOT_AVAILABLE,
+        KafkaError.NOT_COORDINATOR,
+        KafkaError.COORDINATOR_NOT_AVAILABLE,
+        KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+    }
+)
+_ELECTION_PAUSES: Final = Pauses(0.05, 0.5)
 
 
 def client_config(bootstrap_servers: str, client_id: str, **more: Any) -> dict[str, Any]:
@@ -63,6 +82,9 @@ async def ask_broker(
 ) -> dict[KeyT, AnswerT]:
     """Return the broker's answers to one request of a client made for it.
 
+    While a leader or a coordinator is elected, the request is repeated for up to two seconds: a process that needs one
+    answer is not unready because of an election.
+
     Args:
         bootstrap_servers: the brokers to ask first.
         request: sends the request, and returns a future for each topic, partition or group that it names.
@@ -70,7 +92,16 @@ async def ask_broker(
     Raises:
         KafkaException: the broker is away, or refuses.
     """
-    return await asyncio.to_thread(_ask_broker, bootstrap_servers, request)
+    clock = asyncio.get_running_loop().time
+    deadline = clock() + ELECTION_SECONDS_MAX
+    for times in count(1):
+        try:
+            return await asyncio.to_thread(_ask_broker, bootstrap_servers, request)
+        except KafkaException as error:
+            if error.args[0].code() not in _ELECTIONS or clock() >= deadline:
+                raise
+        await asyncio.sleep(_ELECTION_PAUSES.after(times))
+    raise AssertionError("the last attempt returns or raises")
 
 
 def _ask_broker(
