@@ -98,8 +98,14 @@ async def test_a_stack_lives_is_killed_bit_by_bit_and_comes_back_with_its_data(
     processes = stack.processes()
     assert set(processes) == NAMES
     assert all(set(process) == {"name", "pid", "state", "restarts", "url"} for process in processes.values())
-    assert all(process["state"] == "ready" and process["restarts"] == 0 for process in processes.values())
+    assert stack.state().ready
+    assert not any(process["restarts"] for process in processes.values())
 
+    async def all_ready() -> bool:
+        # A consumer to which the group gives partitions later is unready until it has read from them.
+        return {process["state"] for process in stack.processes().values()} == {"ready"}
+
+    await eventually(all_ready, 20)
     wallet = await create_wallet(stack)
 
     second = stack.run("up")
