@@ -75,7 +75,8 @@ def _create_engine(settings: WalletApiSettings, pool_size: int, *, writes: bool 
         pool_timeout_seconds=settings.pool_timeout_seconds,
         connect_timeout_seconds=settings.database_connect_timeout_seconds,
         statement_timeout_seconds=settings.statement_timeout_seconds,
-        lock_timeout_seconds=settings.batch_lock_timeout_seconds,
+        # A batch waits no longer than its commands may.
+        lock_timeout_seconds=min(settings.batch_lock_timeout_seconds, settings.busy_retry_seconds),
         idle_in_transaction_timeout_seconds=_HUNG_TRANSACTION_SECONDS,
         transaction_timeout_seconds=settings.transaction_timeout_seconds + _HUNG_TRANSACTION_SECONDS,
         writes=writes,
