@@ -61,8 +61,7 @@ def create_engine(
             isn't idle (PostgreSQL manual, section 19.11).
         durable: whether a commit waits for the disk. If not, a crash may lose the last commits.
         writes: whether the engine writes. If not, its sessions are read-only and each statement is a transaction.
-        on_standby: whether of several hosts any one will do, and not only one that can write. The URL's
-            `target_session_attrs` goes first.
+        on_standby: as for `asyncpg_url`.
     """
     timeouts = {
         "statement_timeout": statement_timeout_seconds,
@@ -73,10 +72,8 @@ def create_engine(
     # Each session sets it, since the server's default may differ, and a 2xx reply promises a durable commit.
     settings = {"application_name": application, "synchronous_commit": "on" if durable else "off"}
     settings |= {name: str(round(seconds * 1000)) for name, seconds in timeouts.items()}
-    parsed = asyncpg_url(url)
-    hosts = {"target_session_attrs": "any"} if on_standby and "target_session_attrs" not in parsed.query else {}
     engine = create_async_engine(
-        parsed,
+        asyncpg_url(url, on_standby=on_standby),
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=pool_timeout_seconds,
@@ -84,7 +81,6 @@ def create_engine(
         isolation_level="READ COMMITTED" if writes else "AUTOCOMMIT",
         execution_options={_READ_ONLY_OPTION: not writes},
         connect_args={
-            **hosts,
             "async_creator_fn": connect if writes else connect_read_only,
             "timeout": connect_timeout_seconds,
             "server_settings": {**_SESSION_SETTINGS, **settings},
