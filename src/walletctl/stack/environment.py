@@ -55,11 +55,6 @@ def base_environment() -> dict[str, str]:
     return {**_inherited(_EVERYWHERE), "LC_ALL": LOCALE}
 
 
-def python_environment() -> dict[str, str]:
-    """Return the variables, on top of the base, with which another process runs this very code."""
-    return _inherited(_PYTHON)
-
-
 def download_environment() -> dict[str, str]:
     """Return the variables, on top of the base, that a Python program needs to download."""
     return _inherited((*_PYTHON, *_DOWNLOADS))

@@ -12,8 +12,6 @@ from walletctl.stack.launch import Launch, launch
 from walletctl.stack.ports import HOST
 from walletctl.stack.readiness import Probe, probe_of
 
-REPLICAS_MAX = 64
-
 PORT_NAMES = ("postgres", "kafka", "kafka-controller", "wallet-api", "history-api")
 
 STOP_ORDER = ("wallet-api", "history-api"), ("outbox-relay",), ("history-consumer",), ("kafka",), ("postgres",)
