@@ -26,7 +26,7 @@ from walletctl.stack.specs import walletctl
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 
-# The first three keep commits durable; the others let the benchmark measure without disturbing.
+# The first three keep commits durable; with the other settings the benchmark measures without disturbing.
 POSTGRES_SETTINGS: Final = {
     "fsync": "on",
     "synchronous_commit": "on",

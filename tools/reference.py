@@ -21,7 +21,7 @@ from common.settings import (
 )
 
 _EXIT_CODES: Final = (
-    "Exit codes: 0 fine; 1 the command found something wrong, or what you asked for does not exist; 2 arguments,",
+    "Exit codes: 0 fine; 1 a check failed, or the requested object does not exist; 2 arguments,",
     "settings, grants or this machine must be corrected first; 3 a server is away, busy, read-only or without tables:",
     "retry later. A reader that closes the pipe early (`| head`) does not change the exit code.",
 )
@@ -60,7 +60,7 @@ def settings_page() -> str:
     for command, settings in processes.items():
         lines += ["", f"## `{command}`", "", "| variable | default | meaning |", "| --- | --- | --- |"]
         lines += [_setting_line(name, settings) for name in settings.model_fields]
-    lines += ["", "## Commands", "", "Each command reads these variables and no others. The history's URL is"]
+    lines += ["", "## Commands", "", "Each command reads these variables and no other ones. The history's URL is"]
     lines += ["HISTORY_DATABASE_URL or, if that is unset, DATABASE_URL."]
     lines += ["", "| command | variables |", "| --- | --- |"]
     lines += [f"| `walletctl {command}` | {_read_by(command)} |" for command in settings_of_commands()]

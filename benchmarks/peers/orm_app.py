@@ -1,8 +1,8 @@
 """The usual way: FastAPI and SQLAlchemy's ORM, one transaction for each request, then an awaited produce to Kafka.
 
-It does well what tutorials teach: async sessions, wallets locked in the order of ids, an optimistic version for funds,
-one producer with acks=all whose delivery report is awaited. It promises less: no idempotency, no balanced ledger, and
-an event is lost if the process dies after the commit.
+It does well what tutorials teach. Its sessions are async, it locks wallets in the order of ids, and funds lock
+optimistically. One producer with acks=all sends the events, and the request waits for the delivery report. It promises
+less: no idempotency, no balanced ledger, and an event is lost if the process dies after the commit.
 """
 
 import asyncio

@@ -3,6 +3,7 @@
 import re
 from typing import Final
 
+# The hidden characters:
 # - C0 but tab and newline, DEL and C1, which a terminal takes as commands (ECMA-48; CWE-150)
 # - line and paragraph separators
 # - bidirectional controls, which reorder text (Unicode Standard Annex 9; CVE-2021-42574)

@@ -70,7 +70,7 @@ async def repeat(
     on_failure: Callable[[str], None],
     pause_idle: Callable[[asyncio.Event, float], Awaitable[bool]] = pause,
 ) -> None:
-    """Repeat `step` until `stop`: at once if the step did something, else after a pause that grows.
+    """Repeat `step` until `stop`: at once after a step that found work, else after a pause that grows.
 
     Args:
         step: returns how much it did. It raises TemporaryError when a server is away. Any other exception ends the
@@ -136,7 +136,7 @@ async def serve_until_stopped(server: BackgroundServer, work: Awaitable[None]) -
             await _log_failure(working)
         else:
             await serving
-            raise RuntimeError("the ops server ended: is its port taken?")
+            raise RuntimeError("the ops server ended. Is its port in use?")
     finally:
         server.should_exit = True
         working.cancel()

@@ -24,8 +24,8 @@ conflicts = Counter(
 
 old_gaps = Gauge(
     "history_old_gaps",
-    "Alarm: wallets of the whole history that miss a version for more than 30 s, though the group has read all that "
-    "the topic has had since. Each consumer reports the same number.",
+    "Alarm: wallets of the whole history that miss a version for more than 30 s, though the group has read all "
+    "records of that time. Each consumer reports the same number.",
 )
 
 open_conflicts = Gauge(
@@ -63,6 +63,6 @@ transaction_retries = Counter("history_transaction_retries_total", "Transactions
 
 failures = Counter(
     "history_failures_total",
-    "Steps that failed because a server was away or denied something, by server.",
+    "Steps that failed because a server was away or denied an operation, by server.",
     ("dependency",),
 )

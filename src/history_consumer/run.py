@@ -36,7 +36,7 @@ async def consume(settings: ConsumerSettings, stop: asyncio.Event, health: Healt
     """Consume until `stop`: finish the step under way, then leave the group.
 
     Raises:
-        ExceptionGroup: a step of the consumer, its monitor or its retention failed, and time doesn't heal that.
+        ExceptionGroup: a step of the consumer, its monitor or its retention failed, and a retry would fail.
     """
     engine = create_engine(
         settings.history_database_url,

@@ -83,7 +83,7 @@ class OutboxRetention:
         return pruned
 
     def _rewind(self) -> None:
-        """Start again from the lowest id once an hour: rows that were passed over may have been published since."""
+        """Start again from the lowest id once an hour: rows that an earlier pass left may be published now."""
         now = time.monotonic()
         if now >= self._rewind_at:
             self._after_id, self._rewind_at = 0, now + _REWIND_SECONDS

@@ -32,7 +32,7 @@ async def run(settings: RelaySettings) -> None:
     """Relay until SIGTERM or SIGINT. Then the batches in flight are delivered and settled, and no other begins.
 
     Raises:
-        RuntimeError: the ops port is taken.
+        RuntimeError: the ops port is in use.
     """
     configure_logs(settings, "outbox-relay")
     stop = asyncio.Event()

@@ -27,8 +27,8 @@ _REPLAYED: Final = {"Idempotent-Replayed": "true"}
 def request_hash(method: str, path: str, body: Mapping[str, Any]) -> bytes:
     """Return what tells one request from another: SHA-256 of method, path and body as the server understood them.
 
-    The client's spelling doesn't count: the case of ids, the order of keys, defaults given or left out, an amount as a
-    number or a string, with or without zeros at its end. `metadata` is kept as it came, and so `1.0` isn't `1` in it.
+    The client's spelling doesn't count: the case of ids, the order of keys, and defaults given or left out. An amount
+    may be a number or a string, with or without zeros at its end. `metadata` is kept as it came: `1.0` isn't `1` in it.
     Headers aren't part of the request: a request repeated with another `If-Match` gets the first reply.
     """
     amount = body.get("amount")

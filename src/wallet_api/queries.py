@@ -114,7 +114,7 @@ FIND_EXTERNAL_ID: Final = RawStatement(
 )
 
 NOTIFY_RELAYS: Final = f"NOTIFY {OUTBOX_CHANNEL}"
-# No other bound would end the wait where a firewall has dropped the connection without a word.
+# A firewall may drop the connection silently. No other bound ends the wait then.
 _NOTIFY_SECONDS_MAX: Final = 5.0
 
 

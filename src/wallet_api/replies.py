@@ -26,9 +26,9 @@ class Reply:
     """An encoded reply: the same bytes are sent and stored under the idempotency key.
 
     Attributes:
-        status: of HTTP.
+        status: the HTTP status.
         body: JSON.
-        headers: but for a Content-Type of JSON.
+        headers: besides `Content-Type: application/json`, unless they have another one.
         outcome: `done`, `replayed` or the code of the problem.
         is_decided: whether a repeated request with the same idempotency key gets this reply again.
     """

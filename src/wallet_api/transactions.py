@@ -32,8 +32,8 @@ async def execute(
 
     Raises:
         OutcomeUnknown: it failed after COMMIT was sent.
-        Exception: any other means that nothing of the list was done: an asyncpg or a DBAPIError where the
-            database refuses or is away, a TimeoutError after `timeout_seconds`.
+        Exception: any other means that nothing of the list was done. It is an asyncpg or a DBAPIError where the
+            database refuses or is away, and a TimeoutError after `timeout_seconds`.
     """
     deadline = None if timeout_seconds is None else asyncio.get_running_loop().time() + timeout_seconds
     for attempts in count(1):

@@ -24,7 +24,7 @@ CommandT_contra = TypeVar("CommandT_contra", bound=Command, contravariant=True)
 
 
 class UseCase(Protocol[CommandT_contra]):
-    """A list of commands in, the reply to each out, inside the caller's transaction."""
+    """Takes a list of commands and returns the reply to each, inside the caller's transaction."""
 
     async def __call__(self, connection: asyncpg.Connection, commands: Sequence[CommandT_contra], /) -> list[Reply]:
         """Run it."""

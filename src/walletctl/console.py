@@ -46,7 +46,7 @@ class Exit(IntEnum):
 
     OK = 0
     FOUND_WRONG = 1
-    """A check found something wrong, or the requested object doesn't exist."""
+    """A check failed, or the requested object doesn't exist."""
     USAGE = 2
     """Arguments, settings, grants or this machine (a full disk, a file) must be corrected first."""
     UNREACHABLE = 3

@@ -48,7 +48,7 @@ def sturdy_streams() -> Iterator[None]:
         try:
             yield
         finally:
-            # A command mostly ends by SystemExit. Its output counts as reported only when it is written.
+            # Most commands end by SystemExit. Their output counts as reported only when it is written.
             sys.stdout.flush()
     finally:
         sys.stdout, sys.stderr = before

@@ -190,7 +190,7 @@ async def _check_operations(connection: asyncpg.Connection, driver: Driver) -> l
 
 
 async def _check_poison(connection: asyncpg.Connection, on: Field) -> list[str]:
-    """All rows of the poisoned wallets are parked, and no others. Deletes them, so that the audit is clean."""
+    """All rows of the poisoned wallets are parked, and no other rows. Deletes them, so that the audit is clean."""
     parked = await connection.fetch(
         "DELETE FROM wallet.outbox WHERE parked_at IS NOT NULL OR event_type = 'POISON'"
         " RETURNING aggregate_id, parked_at"

@@ -82,7 +82,7 @@ class Driver:
     async def crowd(
         self, rng: random.Random, count: int, patience: Callable[[], float | None] = lambda: None
     ) -> list[Operation]:
-        """Send so many requests at once; each client hangs up when its patience, in seconds, ends."""
+        """Send so many requests at once; each client hangs up after its `patience`, in seconds."""
         asked = [self._fund(rng.choice(self.wallets), 1) for _ in range(count)]
         async with http_client(self.url, timeout=None) as client:
             await asyncio.gather(*(self._ask(client, operation, patience()) for operation in asked))
@@ -96,7 +96,7 @@ class Driver:
 
     @property
     def funded_at_most(self) -> int:
-        """Minor units that may be in the bank."""
+        """Minor units that the wallets may have."""
         return sum(done.amount_minor for done in self.operations if done.kind == "fund" and done.outcome != "refused")
 
     def _client(self) -> httpx.AsyncClient:
@@ -110,7 +110,7 @@ class Driver:
                 if operation is None:
                     await self._read(client, rng.choice(self.wallets))
                     continue
-                # Some clients have no patience: they hang up in the middle.
+                # Some clients hang up in the middle of a request.
                 patience = rng.uniform(0.001, 0.03) if rng.random() < 0.05 else None
                 await self._ask(client, operation, patience)
                 if operation.outcome == "unknown":

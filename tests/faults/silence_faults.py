@@ -62,7 +62,7 @@ async def _crowd(process: Process, beginnings: Sequence[bytes]) -> list[str]:
     # A process that was just started does not listen yet, and has no silent connections.
     if not undisturbed or not made:
         return []
-    found = [] if lives else [f"{process.name} did not answer /live beside connections that say nothing"]
+    found = [] if lives else [f"{process.name} did not answer /live beside silent connections"]
     if waiting:
         found.append(f"{process.name} kept {len(waiting)} silent connections for {CLOSED_SECONDS_MAX:.0f} s")
     return found

@@ -25,8 +25,8 @@ def postgres_container() -> Iterator[str]:
 def kafka_container() -> Iterator[str]:
     """Yield the bootstrap servers of a broker.
 
-    It must advertise the port that it is reached under, which is known only once the container runs: so the
-    container waits for a script that is copied into it then.
+    The broker must advertise the port on which clients reach it. That port is known only when the container runs. So
+    the container waits for a script that is copied into it then.
     """
     broker = DockerContainer(_KAFKA_IMAGE).with_exposed_ports(9092)
     broker.with_envs(

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 SERVER_FIXTURES = frozenset({"postgres_url", "kafka_bootstrap_servers"})
-"""Every fixture with a server behind it requests one of these, directly or through others."""
+"""Every fixture with a server behind it requests one of these, directly or through other fixtures."""
 
 NOT_UNIT = (
     "acceptance",
@@ -53,7 +53,7 @@ def _refuse_servers(event: str, args: tuple[Any, ...]) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Declare the mark, since marks are strict, and watch what tests do."""
+    """Declare the mark, since marks are strict, and audit what tests do."""
     config.addinivalue_line("markers", "unit: needs no server; `make unit` runs these")
     sys.addaudithook(_refuse_servers)
 

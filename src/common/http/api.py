@@ -62,7 +62,7 @@ def create_api(
             yield
 
     async def checks() -> dict[str, str]:
-        # Of the last health check. It has a connection of its own: load on the pool must not make this process unready.
+        # The last health check says it, on its own connection: load on the pool must not make this process unready.
         return {"database": app.state.database_health.state()}
 
     app = _Api(

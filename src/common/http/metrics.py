@@ -26,8 +26,8 @@ http_connections_open = Gauge(
 
 http_connections_ended = Counter(
     "http_connections_ended_total",
-    "Connections that the server ended, by reason: the head or the body of a request came too late (head-deadline,"
-    " body-deadline), the client did not read its reply (reply-stalled), the request was not HTTP/1.1 (refused), a new"
-    " connection replaced an idle one (gave-way), or all connections were busy (at-capacity).",
+    "Connections that the server ended, by reason. head-deadline, body-deadline: the head or the body of a request"
+    " came too late. reply-stalled: the client did not read its reply. refused: the request was not HTTP/1.1. gave-way:"
+    " a new connection replaced an idle one. at-capacity: all connections were busy.",
     ("reason",),
 )

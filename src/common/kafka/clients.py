@@ -82,8 +82,8 @@ async def ask_broker(
 ) -> dict[KeyT, AnswerT]:
     """Return the broker's answers to one request of a client made for it.
 
-    While a leader or a coordinator is elected, the request is repeated for up to two seconds: a process that needs one
-    answer is not unready because of an election.
+    While a leader or a coordinator is elected, the request is repeated for up to two seconds. So an election alone
+    does not make a process unready.
 
     Args:
         bootstrap_servers: the brokers to ask first.

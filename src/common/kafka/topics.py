@@ -71,7 +71,7 @@ async def find_topic(bootstrap_servers: str, topic: str) -> TopicConfiguration:
 
 
 async def set_settings(bootstrap_servers: str, topic: str, settings: Mapping[str, str]) -> None:
-    """Set these settings of the topic and leave the others; needs ALTER_CONFIGS of the topic.
+    """Set these settings of the topic, and no other settings; needs ALTER_CONFIGS of the topic.
 
     Raises:
         KafkaException: the broker is away, or refuses.

@@ -56,9 +56,9 @@ def create_engine(
         lock_timeout_seconds: the server cancels a statement that has waited for a lock this long; 0 means never.
         idle_in_transaction_timeout_seconds: the server ends a session that has idled in a transaction this long, so
             that a hung process frees its locks; 0 means never.
-        transaction_timeout_seconds: the server ends a session whose transaction takes longer; 0 means never. A hung
-            process need not idle: asyncpg prepares a statement without a Sync, and a session that waits for the Bind
-            isn't idle (PostgreSQL manual, section 19.11).
+        transaction_timeout_seconds: the server ends a session whose transaction takes longer; 0 means never. The
+            session of a hung process need not be idle. asyncpg prepares a statement without a Sync, and a session that
+            waits for the Bind isn't idle (PostgreSQL manual, section 19.11).
         durable: whether a commit waits for the disk. If not, a crash may lose the last commits.
         writes: whether the engine writes. If not, its sessions are read-only and each statement is a transaction.
         on_standby: as for `asyncpg_url`.

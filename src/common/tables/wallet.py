@@ -149,8 +149,8 @@ outbox = Table(
 source_epochs = Table(
     "source_epochs",
     metadata,
-    # One row for each epoch; the migration writes the first one. When the database was restored to an earlier time,
-    # `walletctl restore begin` writes another one, with the actor, the reason and the ends of the topic at that time.
+    # One row for each epoch; the migration writes the first one. After a restore to an earlier time,
+    # `walletctl restore begin` writes the next one, with the actor, the reason and the ends of the topic at that time.
     # A record of an older epoch before those ends that has no outbox row tells of a movement that the restore undid.
     Column("epoch", Integer, primary_key=True, autoincrement=False),
     now_column("began_at"),

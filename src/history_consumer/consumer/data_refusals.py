@@ -13,7 +13,7 @@ from history_consumer.projection import storable
 REFUSED_BY_DATABASE: Final = "refused-by-database"
 
 # Class 22 data exception, 23 integrity constraint violation, 54 program limit exceeded (PostgreSQL manual,
-# appendix A): the data is wrong, and a later attempt fails as well.
+# appendix A). The data is wrong: a retry fails as well.
 _DATA_PREFIXES: Final = ("22", "23", "54")
 
 

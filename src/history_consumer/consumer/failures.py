@@ -43,7 +43,7 @@ class MembershipEndedError(TemporaryError):
 
 @asynccontextmanager
 async def database_deadline(seconds: float) -> AsyncIterator[None]:
-    """Bound the block's time in the database; turn errors that time may heal into TemporaryError."""
+    """Bound the block's time in the database; turn errors that may pass into TemporaryError."""
     with database_errors():
         async with asyncio.timeout(seconds):
             yield
@@ -51,7 +51,7 @@ async def database_deadline(seconds: float) -> AsyncIterator[None]:
 
 @contextmanager
 def kafka_errors(group: str, topic: str) -> Iterator[None]:
-    """Turn errors of Kafka into TemporaryError: time heals them, or an operator."""
+    """Turn errors of Kafka into TemporaryError: they may pass, or an operator corrects the cause."""
     try:
         yield
     except KafkaException as error:
@@ -61,7 +61,7 @@ def kafka_errors(group: str, topic: str) -> Iterator[None]:
 
 
 def kafka_explained(error: KafkaError, group: str, topic: str) -> str:
-    """Return what a Kafka error says; if it denies something, name the operation and the resource."""
+    """Return what a Kafka error says; if the broker denies an operation, name that and the resource."""
     message = f"{error.name()}: {error.str()}"
     # A fatal error (KIP-848) tells its reason only in its text.
     if "Topic authorization failed" in message:

@@ -21,7 +21,7 @@ _CHUNK_LETTERS_MAX: Final = 500
 
 @dataclass
 class RetryResult:
-    """What became of dead letters.
+    """The result of a retry of dead letters.
 
     Args:
         count: how many were tried.
@@ -44,7 +44,7 @@ class RetryResult:
 
     @property
     def conflicts(self) -> int:
-        """The dead letters whose (wallet, version) another event has: an alarm, which no retry heals."""
+        """The dead letters whose (wallet, version) another event has: an alarm, which a retry does not end."""
         return self.left[VERSION_CONFLICT]
 
 
@@ -62,7 +62,7 @@ async def retry_dead_letters(
         reason: only those with this reason.
 
     Yields:
-        What became of each chunk, committed.
+        The result of each chunk, which is committed.
     """
     selection = {"id": dead_letter_id, "reason": reason}
     async with engine.connect() as connection:

@@ -29,7 +29,7 @@ def migrate_all() -> None:
     """Upgrade the schemas `wallet` and `history` to the newest revision.
 
     The command may be repeated, and may run several times at once. It also raises sequences that are behind, and
-    renumbers outbox rows below them: run it after a cut-over to a logical replica, and after restoring a dump.
+    renumbers outbox rows below them. Run it after a cut-over to a logical replica, and after restoring a dump.
 
     DATABASE_URL names the database. HISTORY_DATABASE_URL names another one for the history, if you want one.
     """

@@ -158,7 +158,7 @@ def _print_status(found: HistoryStatus) -> None:
         out.print(f"[red]alarm:[/red] {escape(line)}", highlight=False, soft_wrap=True)
     if found.is_stopped:
         out.print(
-            "[red]alarm:[/red] the wallet database was restored, and the history is stopped until it is rebuilt. Run "
+            "[red]alarm:[/red] the wallet database was restored, and the history is halted until it is rebuilt. Run "
             "walletctl history rebuild",
             highlight=False,
         )

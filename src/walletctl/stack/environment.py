@@ -1,4 +1,4 @@
-"""The variables of the caller's environment that a stack's processes inherit: those named here, and no others.
+"""The variables of the caller's environment that a stack's processes inherit: those named here, and no other ones.
 
 Variables that are meant for other servers must not change these: `PGSSLMODE`, `JAVA_TOOL_OPTIONS`, `KAFKA_OPTS`, `TZ`,
 `LD_PRELOAD`, a proxy's address and the like are not inherited.

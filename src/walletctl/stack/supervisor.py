@@ -205,7 +205,7 @@ async def running_stack(
     Args:
         options: those of `stack up`.
         report: called at every change of a process.
-        services: returns the services to run; tests give others.
+        services: returns the services to run; tests give services of their own.
         migrate: the command that migrates the database, `walletctl db migrate` if None.
         force: set while the stack stops, to kill its processes.
 

@@ -74,7 +74,7 @@ async def _check_events(checks: "_Checks", snapshots: Snapshots, topic: TopicRea
 
 
 async def _check_history(checks: "_Checks", snapshots: Snapshots, topic: TopicReader) -> int:
-    """Check that the history has the rows that it must have, and no others; return how many are on their way."""
+    """Check that the history has the rows that it must have, and no other rows; return how many are on their way."""
     total = snapshots.wallet_figures["wallet_count"] + snapshots.wallet_figures["wallet_entry_count"]
     with checks.check(HISTORY, "versions", total) as (findings, advance):
         on_their_way = await history.check_history(snapshots, findings, advance)

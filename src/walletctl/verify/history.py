@@ -22,9 +22,9 @@ async def check_history(snapshots: Snapshots, findings: Findings, advance: Advan
     """Compare each version of each wallet with its row in the history; return how many are on their way.
 
     The history must have a row whose event was published before the consumer's position. It may have a row of a later
-    event: the consumer may apply a record before the relay settles it, and a replayed event is pending again. A version
-    whose event was skipped never arrives, and is not on its way. The history must have a version whose outbox row
-    retention has deleted.
+    event: the consumer may apply a record before the relay settles it. It may also have the row of an event that is
+    pending again, because an operator replayed it. A version whose event was skipped never arrives, and is not on its
+    way. The history must have a version whose outbox row retention has deleted.
     """
     on_their_way = 0
     facts = stream_rows(snapshots.wallet, queries.EXPECTED_HISTORY)
