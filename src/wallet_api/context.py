@@ -54,14 +54,14 @@ async def open_context(settings: WalletApiSettings) -> AsyncIterator[tuple[Walle
         tell_unsafe_settings(writer)
         notifying = create_engine(
             settings.database_url,
-            "wallet-api-hints",
+            "wallet-api-notifier",
             pool_size=1,
             connect_timeout_seconds=settings.database_connect_timeout_seconds,
             durable=False,
         )
         stack.push_async_callback(notifying.dispose)
         notifier = RelayNotifier(notifying)
-        await stack.enter_async_context(in_background("wake_up", notifier.run))
+        await stack.enter_async_context(in_background("relay_notifier", notifier.run))
         context = make_context(settings, writer, reader, notifier.note_commit)
         stack.push_async_callback(context.close)
         yield context, await stack.enter_async_context(health_checks(writer, reader, query=read_queries.USABLE))

@@ -18,7 +18,7 @@ Json = dict[str, Any]
 
 
 @pytest.fixture
-async def hints(database_url: str) -> AsyncIterator[asyncio.Queue[str]]:
+async def notifications(database_url: str) -> AsyncIterator[asyncio.Queue[str]]:
     """The channels of the notifications so far."""
     said: asyncio.Queue[str] = asyncio.Queue()
     connection = await asyncpg.connect(database_url)
@@ -28,22 +28,22 @@ async def hints(database_url: str) -> AsyncIterator[asyncio.Queue[str]]:
 
 
 async def test_a_commit_is_told_to_the_relays(
-    hints: asyncio.Queue[str], new_wallet: Callable[..., Awaitable[Json]]
+    notifications: asyncio.Queue[str], new_wallet: Callable[..., Awaitable[Json]]
 ) -> None:
     await new_wallet()
-    assert await asyncio.wait_for(hints.get(), 20) == "outbox"
+    assert await asyncio.wait_for(notifications.get(), 20) == "outbox"
 
 
-async def test_many_commits_in_a_moment_are_told_as_few(hints: asyncio.Queue[str], client: AsyncClient) -> None:
+async def test_many_commits_in_a_moment_are_told_as_few(notifications: asyncio.Queue[str], client: AsyncClient) -> None:
     bodies = [{"user_id": f"user-{number}", "currency": "EUR"} for number in range(40)]
     answers = await asyncio.gather(*(client.post("/wallets", json=body) for body in bodies))
     assert {answer.status_code for answer in answers} == {201}
-    await asyncio.wait_for(hints.get(), 20)
-    assert hints.qsize() < len(bodies)
+    await asyncio.wait_for(notifications.get(), 20)
+    assert notifications.qsize() < len(bodies)
 
 
 async def test_a_hint_on_a_connection_that_was_forgotten_is_given_up_and_the_next_is_heard(
-    hints: asyncio.Queue[str],
+    notifications: asyncio.Queue[str],
     linked_database_url: str,
     database_link: Proxy,
     eventually: Callable[..., Awaitable[Any]],
@@ -55,22 +55,22 @@ async def test_a_hint_on_a_connection_that_was_forgotten_is_given_up_and_the_nex
     monkeypatch.setattr(queries, "_NOTIFY_SECONDS_MAX", 0.2)
     monkeypatch.setattr(relay_notifier, "_PAUSE_SECONDS", 0.01)
     engine = create_engine(linked_database_url, "tests", pool_size=1)
-    hint = RelayNotifier(engine)
-    running = asyncio.create_task(hint.run())
-    hint.note_commit(1)
-    await asyncio.wait_for(hints.get(), 20)
+    notifier = RelayNotifier(engine)
+    running = asyncio.create_task(notifier.run())
+    notifier.note_commit(1)
+    await asyncio.wait_for(notifications.get(), 20)
     database_link.forget_at = lambda piece: b"NOTIFY" in piece
-    hint.note_commit(1)
+    notifier.note_commit(1)
     await eventually(is_forgotten)
-    hint.note_commit(1)
-    await asyncio.wait_for(hints.get(), 20)
+    notifier.note_commit(1)
+    await asyncio.wait_for(notifications.get(), 20)
     running.cancel()
     await asyncio.wait({running})
     await engine.dispose()
 
 
 async def test_a_hint_that_an_operator_cancels_is_lost_alone_and_the_shutdown_leaves_no_session(
-    hints: asyncio.Queue[str],
+    notifications: asyncio.Queue[str],
     open_client: Callable[..., AbstractAsyncContextManager[AsyncClient]],
     eventually: Callable[..., Awaitable[Any]],
     sql: Callable[..., Awaitable[list[asyncpg.Record]]],
@@ -87,14 +87,14 @@ async def test_a_hint_that_an_operator_cancels_is_lost_alone_and_the_shutdown_le
 
     async def is_cancelled() -> bool:
         found = await sql(
-            "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE application_name = 'wallet-api-hints'"
+            "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE application_name = 'wallet-api-notifier'"
             " AND datname = current_database() AND query = 'SELECT pg_sleep(600)' AND state = 'active'"
         )
         return bool(found)
 
     async def is_told() -> bool:
         await client.post("/wallets", json={"user_id": "ada", "currency": "EUR"})
-        return not hints.empty()
+        return not notifications.empty()
 
     async def are_gone() -> bool:
         return not await sql(
