@@ -1,4 +1,4 @@
-"""Listens for the NOTIFY that the wallet API sends after a commit. It is a hint: the relay polls too."""
+"""Listens for the NOTIFY that the wallet API sends after a commit. A relay polls too: a notification may be lost."""
 
 import asyncio
 from typing import Final
@@ -24,17 +24,17 @@ class OutboxListener:
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
-        # At most one hint is kept; the first idle task takes it.
-        self._hints: asyncio.Queue[None] = asyncio.Queue(1)
+        # At most one notification is kept; the first idle task takes it.
+        self._notifications: asyncio.Queue[None] = asyncio.Queue(1)
 
     async def pause(self, stop: asyncio.Event, seconds: float) -> bool:
-        """Wait for `seconds`, `stop` or a hint, whichever comes first; return whether there was a hint."""
-        hint = asyncio.ensure_future(self._hints.get())
-        waiting = {hint, asyncio.ensure_future(stop.wait())}
+        """Wait for `seconds`, `stop` or a notification, whichever comes first; return whether a notification came."""
+        notification = asyncio.ensure_future(self._notifications.get())
+        waiting = {notification, asyncio.ensure_future(stop.wait())}
         _, pending = await asyncio.wait(waiting, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
         for task in pending:
             task.cancel()
-        return hint not in pending
+        return notification not in pending
 
     async def run(self, stop: asyncio.Event) -> None:
         """Listen until `stop`; after a lost connection, connect again with growing pauses."""
@@ -62,5 +62,5 @@ class OutboxListener:
             connection.terminate()
 
     def _on_notify(self, *_: object) -> None:
-        if self._hints.empty():
-            self._hints.put_nowait(None)
+        if self._notifications.empty():
+            self._notifications.put_nowait(None)

@@ -1,8 +1,8 @@
 """Notifies the relays of new events, so that they needn't poll for them.
 
-A notification is only a hint: if one is lost, a relay finds the events at its next poll, some milliseconds later. It is
-never sent in the transaction that moves money. A transaction with a NOTIFY locks the whole cluster while it commits,
-which would queue up the commits of all processes (PostgreSQL, async.c, `PreCommit_Notify`).
+If a notification is lost, a relay finds the events at its next poll, some milliseconds later. No transaction that moves
+money sends one. A transaction with a NOTIFY locks the whole cluster while it commits, which would queue up the commits
+of all processes (PostgreSQL, async.c, `PreCommit_Notify`).
 """
 
 import asyncio
