@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import asdict
 
-from faults.checkers import check, wait_until_drained, wait_until_ready, watch
+from faults.checkers import check, monitor, wait_until_drained, wait_until_ready
 from faults.cluster import Cluster
 from faults.driver import Driver
 from faults.field import Field
@@ -26,7 +26,7 @@ async def attacked(cluster: Cluster, seed: int) -> AsyncIterator[Field]:
     healed, answered = asyncio.Event(), asyncio.Event()
     async with asyncio.TaskGroup() as tasks:
         clients = tasks.create_task(on.driver.run(healed))
-        watching = tasks.create_task(watch(on, answered))
+        monitoring = tasks.create_task(monitor(on, answered))
         yield on
         await cluster.heal()
         healed.set()
@@ -36,7 +36,7 @@ async def attacked(cluster: Cluster, seed: int) -> AsyncIterator[Field]:
     wrong = await wait_until_drained(on)
     wrong += await wait_until_ready(on)
     wrong += await check(on)
-    _tell(on, watching.result())
+    _tell(on, monitoring.result())
     assert not wrong, f"seed {seed}: {len(wrong)} differences\n" + "\n".join(wrong[:40])
 
 

@@ -48,7 +48,7 @@ _BACKLOG = """
 """
 
 
-async def watch(on: Field, stop: asyncio.Event) -> int:
+async def monitor(on: Field, stop: asyncio.Event) -> int:
     """Read the balances and the positions repeatedly during the faults; return how often."""
     reads, driver, positions = 0, on.driver, dict[tuple[int, str], int]()
     while not stop.is_set():

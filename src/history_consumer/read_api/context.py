@@ -11,17 +11,17 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from common.postgres.database_health import DatabaseHealth, health_checks
 from common.postgres.engine import create_engine
 from history_consumer.read_api import page_queries
-from history_consumer.read_api.waiting import VersionWatch
+from history_consumer.read_api.waiting import VersionPoller
 from history_consumer.settings import HistoryApiSettings
 
 
 @dataclass(frozen=True)
 class HistoryApiContext:
-    """What a request needs: the settings, an engine that only reads, and the watch for versions."""
+    """What a request needs: the settings, an engine that only reads, and the poller for versions."""
 
     settings: HistoryApiSettings
     reader: AsyncEngine
-    versions: VersionWatch
+    versions: VersionPoller
 
 
 @asynccontextmanager
@@ -39,7 +39,7 @@ async def open_context(settings: HistoryApiSettings) -> AsyncIterator[tuple[Hist
             on_standby=True,
         )
         stack.push_async_callback(reader.dispose)
-        versions = VersionWatch(reader, settings.history_min_version_poll_seconds)
+        versions = VersionPoller(reader, settings.history_min_version_poll_seconds)
         stack.push_async_callback(versions.close)
         health = await stack.enter_async_context(health_checks(reader, query=page_queries.USABLE, writes=False))
         yield HistoryApiContext(settings, reader, versions), health

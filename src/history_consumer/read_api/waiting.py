@@ -23,7 +23,7 @@ class _WantedVersion:
     is_over: asyncio.Event
 
 
-class VersionWatch:
+class VersionPoller:
     """Polls for all wanted versions, on one connection, while any request waits.
 
     Args:

@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from history_consumer.read_api import page_queries
-from history_consumer.read_api.waiting import VersionWatch
+from history_consumer.read_api.waiting import VersionPoller
 from support.history_events import AnyEvent, History, Wallet
 
 Eventually = Callable[..., Awaitable[Any]]
@@ -19,10 +19,10 @@ Looks = list[Collection[tuple[UUID, int]]]
 
 
 @pytest.fixture
-async def watch(engine: AsyncEngine) -> AsyncIterator[VersionWatch]:
-    watch = VersionWatch(engine.execution_options(isolation_level="AUTOCOMMIT"), 0.02)
-    yield watch
-    await watch.close()
+async def poller(engine: AsyncEngine) -> AsyncIterator[VersionPoller]:
+    poller = VersionPoller(engine.execution_options(isolation_level="AUTOCOMMIT"), 0.02)
+    yield poller
+    await poller.close()
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def looks(monkeypatch: pytest.MonkeyPatch) -> Looks:
 
 
 async def test_all_requests_that_wait_share_one_query_and_those_that_leave_are_left_out(
-    watch: VersionWatch, looks: Looks, history: History, eventually: Eventually
+    poller: VersionPoller, looks: Looks, history: History, eventually: Eventually
 ) -> None:
     async def are_looked_for(count: int) -> bool:
         return bool(looks) and len(looks[-1]) == count
@@ -49,8 +49,8 @@ async def test_all_requests_that_wait_share_one_query_and_those_that_leave_are_l
     await history.add(*(wallet.created() for wallet in wallets))
     started = time.monotonic()
     # Two requests for each wallet, and one for an unknown wallet.
-    waiting = [asyncio.create_task(watch.wait(wallet.id, 2, 600)) for wallet in wallets * 2]
-    leaving = asyncio.create_task(watch.wait(uuid4(), 1, 600))
+    waiting = [asyncio.create_task(poller.wait(wallet.id, 2, 600)) for wallet in wallets * 2]
+    leaving = asyncio.create_task(poller.wait(uuid4(), 1, 600))
     await eventually(partial(are_looked_for, 21))
     leaving.cancel()
     await eventually(partial(are_looked_for, 20))
@@ -62,15 +62,15 @@ async def test_all_requests_that_wait_share_one_query_and_those_that_leave_are_l
     assert all(looks), "a query for no request"
 
 
-async def test_time_that_is_up_ends_the_wait(watch: VersionWatch, looks: Looks) -> None:
-    await watch.wait(uuid4(), 1, 0.05)
-    await watch.wait(uuid4(), 1, 0)
+async def test_time_that_is_up_ends_the_wait(poller: VersionPoller, looks: Looks) -> None:
+    await poller.wait(uuid4(), 1, 0.05)
+    await poller.wait(uuid4(), 1, 0)
     assert all(looks)
 
 
 @pytest.mark.parametrize("error", [OSError("away"), asyncio.CancelledError()], ids=repr)
 async def test_a_query_that_fails_ends_each_wait_and_later_requests_are_polled_for_again(
-    watch: VersionWatch, history: History, monkeypatch: pytest.MonkeyPatch, error: BaseException
+    poller: VersionPoller, history: History, monkeypatch: pytest.MonkeyPatch, error: BaseException
 ) -> None:
     async def fail(*_: object) -> set[tuple[UUID, int]]:
         raise error
@@ -79,8 +79,8 @@ async def test_a_query_that_fails_ends_each_wait_and_later_requests_are_polled_f
     with monkeypatch.context() as patched:
         patched.setattr(page_queries, "reached_versions", fail)
         async with asyncio.timeout(60):
-            await asyncio.gather(*(watch.wait(ada.id, 1, 600) for _ in range(20)))
-    waiting = asyncio.create_task(watch.wait(ada.id, 1, 600))
+            await asyncio.gather(*(poller.wait(ada.id, 1, 600) for _ in range(20)))
+    waiting = asyncio.create_task(poller.wait(ada.id, 1, 600))
     await history.add(ada.created())
     async with asyncio.timeout(60):
         await waiting
