@@ -72,7 +72,7 @@ async def test_a_task_that_fails_for_good_ends_the_relay_and_nothing_stays_open(
 ) -> None:
     closed = []
 
-    class Watched(Publisher):
+    class CountingPublisher(Publisher):
         def close(self) -> None:
             closed.append(self)
             super().close()
@@ -82,7 +82,7 @@ async def test_a_task_that_fails_for_good_ends_the_relay_and_nothing_stays_open(
         raise ZeroDivisionError
 
     monkeypatch.setattr(OutboxRetention, "run_once", broken)
-    monkeypatch.setattr(run, "Publisher", Watched)
+    monkeypatch.setattr(run, "Publisher", CountingPublisher)
     with pytest.raises(ExceptionGroup):
         await asyncio.wait_for(relay_until(asyncio.Event(), relay_settings, Health()), 30)
     assert len(closed) == relay_settings.relay_tasks

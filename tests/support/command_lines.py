@@ -14,7 +14,7 @@ from walletctl.cli import main
 
 
 @dataclass
-class Done:
+class CommandResult:
     """How a command ended: its exit code and its output."""
 
     returncode: int
@@ -22,14 +22,14 @@ class Done:
     stderr: str
 
 
-WalletCtl = Callable[..., Done]
+WalletCtl = Callable[..., CommandResult]
 
 
 @pytest.fixture
 def walletctl(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> WalletCtl:
     """Run a command, in a thread, because the test may run an event loop."""
 
-    def run(*arguments: str, **environment: str) -> Done:
+    def run(*arguments: str, **environment: str) -> CommandResult:
         with monkeypatch.context() as patch, ThreadPoolExecutor(1) as thread:
             patch.setattr(sys, "argv", ["walletctl", *arguments])
             for name, value in environment.items():
@@ -38,7 +38,7 @@ def walletctl(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
             error = thread.submit(main).exception()
         assert isinstance(error, SystemExit), error
         output = capfd.readouterr()
-        return Done(int(error.code or 0), output.out, output.err)
+        return CommandResult(int(error.code or 0), output.out, output.err)
 
     return run
 
@@ -51,5 +51,5 @@ def environment(settings: PipelineSettings) -> dict[str, str]:
     }
 
 
-def printed(done: Done) -> Any:
-    return json.loads(done.stdout)
+def printed(result: CommandResult) -> Any:
+    return json.loads(result.stdout)

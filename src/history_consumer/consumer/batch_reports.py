@@ -6,13 +6,13 @@ from datetime import UTC, datetime
 import structlog
 
 from history_consumer import metrics
-from history_consumer.consumer.deduplication import VERSION_CONFLICT, Classified
+from history_consumer.consumer.deduplication import VERSION_CONFLICT, ClassifiedBatch
 from history_consumer.consumer.records import DeadLetter, Record
 
 log = structlog.get_logger()
 
 
-def report_batch(records: Sequence[Record], classified: Classified) -> None:
+def report_batch(records: Sequence[Record], classified: ClassifiedBatch) -> None:
     """Count what was committed, and log each dead letter.
 
     Args:

@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from common import failpoints
 from history_consumer import metrics
 from history_consumer.consumer import queries
-from history_consumer.consumer.deduplication import Classified
+from history_consumer.consumer.deduplication import ClassifiedBatch
 from history_consumer.consumer.failures import MembershipEndedError
 from history_consumer.consumer.positions import Position
 from history_consumer.consumer.records import Record
@@ -33,7 +33,7 @@ def moves_of(records: Sequence[Record]) -> list[tuple[Position, int]]:
     return [(record.position, record.offset + 1) for _, record in sorted(last.items())]
 
 
-async def write_batch(engine: AsyncEngine, target: Target, records: Sequence[Record]) -> Classified:
+async def write_batch(engine: AsyncEngine, target: Target, records: Sequence[Record]) -> ClassifiedBatch:
     """Write the records' rows and dead letters and move the positions past them, in one transaction.
 
     The first attempt takes every event for new. If the history has one, it is rolled back, and the next attempt reads
@@ -49,7 +49,7 @@ async def write_batch(engine: AsyncEngine, target: Target, records: Sequence[Rec
         sqlalchemy.exc.DBAPIError: the database refuses or is away; the outcome is unknown.
     """
 
-    async def transaction(attempt: int) -> Classified:
+    async def transaction(attempt: int) -> ClassifiedBatch:
         async with engine.begin() as connection:
             await _move_positions(connection, target, records)
             classified = await write_rows(connection, records, optimistic=attempt == 1)

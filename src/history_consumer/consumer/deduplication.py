@@ -35,8 +35,8 @@ class ExistingEvents:
 
 
 @dataclass(frozen=True, slots=True)
-class Classified:
-    """A batch, classified.
+class ClassifiedBatch:
+    """A batch after its rows were compared with the history.
 
     Args:
         rows: the new rows, in the order of their keys, so that concurrent writers don't deadlock.
@@ -49,7 +49,7 @@ class Classified:
     dead_letters: Sequence[DeadLetter]
 
 
-def classify_as_new(records: Sequence[Record]) -> Classified:
+def classify_as_new(records: Sequence[Record]) -> ClassifiedBatch:
     """Classify all rows as new, without looking for duplicates: the database refuses a key that comes twice."""
     rows: list[HistoryRow] = []
     dead_letters: list[DeadLetter] = []
@@ -59,10 +59,10 @@ def classify_as_new(records: Sequence[Record]) -> Classified:
         else:
             rows += record.content
     rows.sort(key=_version_key)
-    return Classified(rows, 0, dead_letters)
+    return ClassifiedBatch(rows, 0, dead_letters)
 
 
-def classify(records: Sequence[Record], existing: ExistingEvents) -> Classified:
+def classify(records: Sequence[Record], existing: ExistingEvents) -> ClassifiedBatch:
     """Classify the records of one batch, one after the other.
 
     An event is applied whole or not at all: if another event has one of its (wallet, version)s, none of its rows is
@@ -93,7 +93,7 @@ def classify(records: Sequence[Record], existing: ExistingEvents) -> Classified:
             versions[row.event_id.int, row.wallet_id.int] = row.wallet_version
             rows.append(row)
     rows.sort(key=_version_key)
-    return Classified(rows, duplicate_count, dead_letters)
+    return ClassifiedBatch(rows, duplicate_count, dead_letters)
 
 
 def _version_key(row: HistoryRow) -> VersionKey:

@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from history_consumer.consumer import queries
 from history_consumer.consumer.data_refusals import is_data_refusal
-from history_consumer.consumer.deduplication import Classified, ExistingEvents, classify, classify_as_new
+from history_consumer.consumer.deduplication import ClassifiedBatch, ExistingEvents, classify, classify_as_new
 from history_consumer.consumer.records import Record
 from history_consumer.projection import HistoryRow
 
@@ -22,7 +22,7 @@ class ExistingRowsError(Exception):
 
 async def write_rows(
     connection: AsyncConnection, records: Sequence[Record], *, optimistic: bool, into: queries.Into = ""
-) -> Classified:
+) -> ClassifiedBatch:
     """Write the records' rows in the caller's transaction; the dead letters among them are only returned.
 
     Args:
