@@ -29,7 +29,7 @@ HISTORY_EPOCH: Final = text("""
     SELECT coalesce(max(source_epoch), 0) FROM history.processed_offsets WHERE topic = :topic
 """)
 
-STOP_HISTORY: Final = text("""
+HALT_HISTORY: Final = text("""
     UPDATE history.processed_offsets SET source_epoch = 0, updated_at = statement_timestamp() WHERE topic = :topic
 """)
 
@@ -51,13 +51,13 @@ KNOWN_EVENTS: Final = text("""
 
 
 async def history_epoch(connection: AsyncConnection, topic: str) -> int:
-    """Return the newest source epoch with which the history is in line; 0 while it is stopped."""
+    """Return the newest source epoch with which the history is in line; 0 while it is halted."""
     return int(await connection.scalar(HISTORY_EPOCH, {"topic": topic}) or 0)
 
 
-async def stop_history(connection: AsyncConnection, topic: str) -> None:
-    """Keep the consumers of the topic from applying any event until the history is rebuilt."""
-    await connection.execute(STOP_HISTORY, {"topic": topic})
+async def halt_history(connection: AsyncConnection, topic: str) -> None:
+    """Keep the consumers of the topic from applying any event, until the history is rebuilt."""
+    await connection.execute(HALT_HISTORY, {"topic": topic})
 
 
 async def begin_epoch(

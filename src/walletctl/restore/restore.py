@@ -98,15 +98,15 @@ async def _begin(
 
     The history's commit comes first: no epoch may start while consumers still apply events of the old one.
     """
-    is_stopped = False
+    is_halted = False
     try:
         async with wallets.begin() as wallet_connection:
             epoch, pending = await queries.begin_epoch(wallet_connection, known, actor(), reason, topic.id, ends)
             async with history.begin() as history_connection:
-                await queries.stop_history(history_connection, topic.name)
-            is_stopped = True
+                await queries.halt_history(history_connection, topic.name)
+            is_halted = True
     except Exception as error:
-        if is_stopped:
+        if is_halted:
             error.add_note("The history is halted, and the epoch may have started: run restore begin again")
         raise
     return EpochStart(epoch, pending, ends)
