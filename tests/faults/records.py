@@ -16,7 +16,7 @@ _TIMEOUT_SECONDS: Final = 10.0
 _MORE_SECONDS: Final = 0.1
 
 
-class Record(NamedTuple):
+class ForeignRecord(NamedTuple):
     """A record to write; `reason` is that of its dead letter."""
 
     partition: int
@@ -77,7 +77,7 @@ def _some(consumer: Consumer, most: int) -> list[Message]:
     return [*first, *consumer.consume(most - 1, timeout=_MORE_SECONDS)] if first and most > 1 else first
 
 
-class Stranger:
+class ForeignTransactions:
     """A foreign producer that writes in transactions, which a relay never does.
 
     The broker aborts an open transaction after `TRANSACTION_SECONDS`. A commit or an abort leaves one marker in each
@@ -101,7 +101,7 @@ class Stranger:
         # Aborts what an earlier producer of this name left open.
         self._producer.init_transactions(_TIMEOUT_SECONDS)
 
-    def begin(self, records: Iterable[Record]) -> None:
+    def begin(self, records: Iterable[ForeignRecord]) -> None:
         """Begin a transaction and write.
 
         Raises:
@@ -120,7 +120,7 @@ class Stranger:
                 raise
 
 
-def write(cluster: Cluster, records: Iterable[Record]) -> None:
+def write(cluster: Cluster, records: Iterable[ForeignRecord]) -> None:
     """Write records, each to its partition, in this order within a partition.
 
     Raises:
@@ -134,7 +134,7 @@ def write(cluster: Cluster, records: Iterable[Record]) -> None:
     _produce(producer, records)
 
 
-def _produce(producer: Producer, records: Iterable[Record]) -> None:
+def _produce(producer: Producer, records: Iterable[ForeignRecord]) -> None:
     failures: list[KafkaError] = []
 
     def note(error: KafkaError | None, _: Message) -> None:

@@ -15,7 +15,7 @@ from common.kafka.clients import admin_client
 from faults import records
 from faults.cluster import PARTITIONS, TOPIC
 from faults.field import Act, Fault, Field, session
-from faults.records import INJECTED, Record
+from faults.records import INJECTED, ForeignRecord
 from history_consumer.consumer.records import headers_of
 
 _EVENTS_MAX: Final = 100
@@ -42,7 +42,9 @@ async def _litter(on: Field, fault: Fault) -> None:
         ("wrong-version", json.dumps(later).encode()),
         ("version-conflict", json.dumps(forged).encode()),
     ]
-    litter = [Record(rng.randrange(PARTITIONS), rng.randbytes(3), value, reason=reason) for reason, value in values]
+    litter = [
+        ForeignRecord(rng.randrange(PARTITIONS), rng.randbytes(3), value, reason=reason) for reason, value in values
+    ]
     await asyncio.to_thread(records.write, on.cluster, litter)
 
 
@@ -77,7 +79,9 @@ async def _deliver_out_of_order(on: Field, fault: Fault) -> None:
 async def _transact(on: Field, fault: Fault) -> None:
     """Foreign transactions of poison or of nothing: some committed, some aborted, one open all the time."""
     rng = random.Random(fault.choice)
-    lingering, passing = [await asyncio.to_thread(records.Stranger, on.cluster, f"stranger-{n}") for n in range(2)]
+    lingering, passing = [
+        await asyncio.to_thread(records.ForeignTransactions, on.cluster, f"foreign-{n}") for n in range(2)
+    ]
     await asyncio.to_thread(lingering.begin, _poison_everywhere(rng))
     for _ in range(4):
         await asyncio.to_thread(passing.begin, _poison_everywhere(rng) if rng.random() < 0.7 else [])
@@ -88,10 +92,10 @@ async def _transact(on: Field, fault: Fault) -> None:
     # Otherwise the broker aborts it.
 
 
-def _poison_everywhere(rng: random.Random) -> list[Record]:
+def _poison_everywhere(rng: random.Random) -> list[ForeignRecord]:
     values = [("tombstone", None), ("not-json", rng.randbytes(50))]
     return [
-        Record(partition, rng.randbytes(3), value, reason=reason)
+        ForeignRecord(partition, rng.randbytes(3), value, reason=reason)
         for partition in range(PARTITIONS)
         for reason, value in [rng.choice(values)]
     ]
@@ -154,8 +158,8 @@ def _events(messages: list[Message]) -> list[Message]:
     return [message for message in messages if INJECTED not in dict(headers_of(message))]
 
 
-def _again(message: Message, partition: int) -> Record:
-    return Record(partition, message.key(), message.value(), list(headers_of(message)))
+def _again(message: Message, partition: int) -> ForeignRecord:
+    return ForeignRecord(partition, message.key(), message.value(), list(headers_of(message)))
 
 
 TOPIC_FAULTS: Final[dict[str, Act]] = {

@@ -10,7 +10,7 @@ _TRANSACTION_TIMEOUT_MS = 300_000
 """The broker aborts a transaction that is open for longer than this: longer than any test."""
 
 
-class Stranger:
+class ForeignProducer:
     """A producer of transactions. It aborts the transaction that is open when its block ends.
 
     A commit or an abort leaves one marker in each partition written to: an offset without a record.
@@ -22,7 +22,7 @@ class Stranger:
         self._producer = Producer(
             {
                 "bootstrap.servers": bootstrap_servers,
-                "transactional.id": f"stranger-{uuid4().hex}",
+                "transactional.id": f"foreign-{uuid4().hex}",
                 "transaction.timeout.ms": _TRANSACTION_TIMEOUT_MS,
                 "linger.ms": 0,
             }

@@ -9,7 +9,7 @@ from confluent_kafka.admin import AdminClient
 from common.kafka import topic_reader
 from common.kafka.topic_reader import Expired, TopicReader, open_topic
 from common.settings import KafkaSettings
-from support.foreign_transactions import Stranger
+from support.foreign_transactions import ForeignProducer
 
 RECORDS_WRITTEN = 10
 EXPIRED_UP_TO = 4
@@ -49,9 +49,9 @@ async def test_each_record_of_a_range_is_read_once_in_order(settings: KafkaSetti
 
 
 async def test_a_range_that_ends_behind_a_transactions_marker_is_read_to_its_end(settings: KafkaSettings) -> None:
-    with Stranger(settings.kafka_bootstrap_servers, settings.kafka_topic) as stranger:
-        stranger.write(b"0", partition=2)
-        stranger.commit()
+    with ForeignProducer(settings.kafka_bootstrap_servers, settings.kafka_topic) as foreign_producer:
+        foreign_producer.write(b"0", partition=2)
+        foreign_producer.commit()
         async with open_topic(settings, "tests", expired="fail") as reader:
             _, end = (await reader.offsets())[2]
             assert await read(reader, {2: 0}, {2: end}) == [(2, 0)]

@@ -26,7 +26,7 @@ from history_consumer.consumer.records import end_of, record_of
 from history_consumer.operations.status import Broker, history_status
 from history_consumer.run import consume
 from history_consumer.settings import ConsumerSettings
-from support.foreign_transactions import Stranger
+from support.foreign_transactions import ForeignProducer
 from support.history_events import TRACEPARENT, AnyEvent, Topic, Wallet
 from support.history_pipeline import HistoryPipeline
 
@@ -454,18 +454,18 @@ async def test_a_stalled_consumer_joins_again_and_reads_on(
 
 
 @pytest.fixture
-def stranger(kafka_bootstrap_servers: str, topic: str) -> Iterator[Stranger]:
+def foreign_producer(kafka_bootstrap_servers: str, topic: str) -> Iterator[ForeignProducer]:
     """A foreign client that writes to the topic in transactions."""
-    with Stranger(kafka_bootstrap_servers, topic) as stranger:
-        yield stranger
+    with ForeignProducer(kafka_bootstrap_servers, topic) as foreign_producer:
+        yield foreign_producer
 
 
 async def test_a_foreign_open_transaction_delays_nothing_and_its_records_are_dead_lettered(
-    pipeline: HistoryPipeline, stranger: Stranger
+    pipeline: HistoryPipeline, foreign_producer: ForeignProducer
 ) -> None:
     ada = Wallet()
     pipeline.topic.produce(ada.created())
-    stranger.write(b"no event")
+    foreign_producer.write(b"no event")
     pipeline.topic.produce(ada.funded())
     await drive(pipeline.new_consumer(), pipeline.reached(3))
     assert [row[1] for row in await pipeline.rows(HISTORY)] == [1, 2]
@@ -473,13 +473,13 @@ async def test_a_foreign_open_transaction_delays_nothing_and_its_records_are_dea
 
 
 async def test_records_of_an_aborted_foreign_transaction_count_as_committed_ones_do(
-    pipeline: HistoryPipeline, stranger: Stranger
+    pipeline: HistoryPipeline, foreign_producer: ForeignProducer
 ) -> None:
     ada = Wallet()
     created = ada.created()
     forged = Wallet("ada", ada.id, version=1, balance=ada.balance).funded("1000000.00")
-    stranger.write(created.encode().encode(), forged.encode().encode(), b"{")
-    stranger.abort()
+    foreign_producer.write(created.encode().encode(), forged.encode().encode(), b"{")
+    foreign_producer.abort()
     pipeline.topic.produce(created, ada.funded())
     await drive(pipeline.new_consumer(), pipeline.reached(6))
     assert [row[2] for row in await pipeline.rows(HISTORY)] == [created.event_id, forged.event_id]
@@ -492,7 +492,7 @@ async def test_records_of_an_aborted_foreign_transaction_count_as_committed_ones
 @pytest.mark.parametrize("end", ["commit", "abort"])
 async def test_behind_transaction_markers_the_consumer_is_at_the_end_and_is_not_stalled(
     pipeline: HistoryPipeline,
-    stranger: Stranger,
+    foreign_producer: ForeignProducer,
     kafka_bootstrap_servers: str,
     end: str,
     monkeypatch: pytest.MonkeyPatch,
@@ -510,8 +510,8 @@ async def test_behind_transaction_markers_the_consumer_is_at_the_end_and_is_not_
     made: list[AnyEvent] = [ada.created(), ada.funded()]
     for number, event in enumerate(made, start=1):
         pipeline.topic.produce(event)
-        stranger.write(b"no event")
-        getattr(stranger, end)()
+        foreign_producer.write(b"no event")
+        getattr(foreign_producer, end)()
         # Three offsets: an event, a record, a marker.
         await drive(consumer, pipeline.reached(3 * number))
         assert (await history_status(pipeline.engine, Broker(kafka_bootstrap_servers, -1))).lag == 0

@@ -23,7 +23,7 @@ from history_consumer.consumer.consumer import HistoryConsumer
 from history_consumer.consumer.monitor import Monitor
 from history_consumer.operations.status import history_status
 from history_consumer.settings import ConsumerSettings
-from support.foreign_transactions import Stranger
+from support.foreign_transactions import ForeignProducer
 from support.history_events import AnyEvent, History, Topic, Wallet
 
 Rows = Callable[..., Awaitable[list[Any]]]
@@ -141,9 +141,9 @@ async def test_the_markers_of_a_foreign_transaction_do_not_delay_the_alarm(
     created, _, last = ada.created(), ada.funded(), ada.funded()
     await history.add(created, last)
     await rows(LATER)
-    with Stranger(consumer_settings.kafka_bootstrap_servers, consumer_settings.kafka_topic) as stranger:
-        stranger.write(b"no event", partition=1)
-        stranger.commit()
+    with ForeignProducer(consumer_settings.kafka_bootstrap_servers, consumer_settings.kafka_topic) as foreign_producer:
+        foreign_producer.write(b"no event", partition=1)
+        foreign_producer.commit()
     consumer = new_consumer()
     target = Target(consumer_settings.consumer_group, consumer_settings.kafka_topic)
     monitor = Monitor(consumer, engine, target, Health())

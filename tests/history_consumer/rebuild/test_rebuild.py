@@ -25,7 +25,7 @@ from history_consumer.settings import ConsumerSettings, HistoryApiSettings
 from outbox_relay import retention
 from outbox_relay.operations.replay import Selection, replay
 from outbox_relay.retention import RetentionAges
-from support.foreign_transactions import Stranger
+from support.foreign_transactions import ForeignProducer
 from support.pipelines import move_money, new_wallets, run_consumer, run_relay, tamper
 from support.schema_objects import OBJECTS
 from walletctl.verify.audit import DEAD_LETTERS, HISTORY, OUTBOX, POSITIONS, PROGRESS, TOPIC, audit
@@ -168,15 +168,15 @@ async def test_a_rebuild_that_dies_leaves_the_old_history_and_the_next_one_start
 
 @pytest.mark.parametrize("end", ["open", "commit", "abort"])
 async def test_a_topic_with_a_strangers_transactions_is_read_to_its_end(fresh: PipelineSettings, end: str) -> None:
-    with Stranger(fresh.kafka_bootstrap_servers, fresh.kafka_topic) as stranger:
+    with ForeignProducer(fresh.kafka_bootstrap_servers, fresh.kafka_topic) as foreign_producer:
         for partition in range(3):
-            stranger.write(b"{", partition=partition)
+            foreign_producer.write(b"{", partition=partition)
         async with operator_engine(fresh.database_url) as engine:
             await new_wallets(engine)
         await run_relay(fresh)
         await run_consumer(fresh)
         if end != "open":
-            getattr(stranger, end)()
+            getattr(foreign_producer, end)()
         done = await rebuild(fresh, "topic")
         assert (done.missing, done.records) == (0, 8)
         assert await differing(fresh) == {DEAD_LETTERS}

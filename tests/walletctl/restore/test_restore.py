@@ -25,7 +25,7 @@ from history_consumer.rebuild.errors import TopicUnfitError
 from history_consumer.rebuild.rebuild import rebuild
 from history_consumer.settings import ConsumerSettings
 from outbox_relay.operations.replay import Selection, replay
-from support.foreign_transactions import Stranger
+from support.foreign_transactions import ForeignProducer
 from support.pipelines import move_money, new_wallets, run_relay, tamper
 from walletctl.restore import restore
 from walletctl.verify.audit import DEAD_LETTERS, HISTORY, POSITIONS, TOPIC, audit
@@ -257,10 +257,10 @@ async def test_an_epoch_is_found_in_the_topic_behind_all_that_a_stranger_wrote_s
     first = restored_to(fresh, await pipeline.backup(fresh.database_url))
     await restore.begin(first, None)
     await pipeline.move(first, wallets, 1)
-    with Stranger(fresh.kafka_bootstrap_servers, fresh.kafka_topic) as stranger:
+    with ForeignProducer(fresh.kafka_bootstrap_servers, fresh.kafka_topic) as foreign_producer:
         for partition in range(3):
-            stranger.write(*[b"{"] * 150, partition=partition)
-        stranger.commit()
+            foreign_producer.write(*[b"{"] * 150, partition=partition)
+        foreign_producer.commit()
         assert (await restore.begin(restored_to(first, backup), None)).epoch == 3
 
 

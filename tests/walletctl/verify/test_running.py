@@ -21,7 +21,7 @@ from outbox_relay import retention
 from outbox_relay.operations import parking, replay
 from outbox_relay.operations.replay import Selection
 from outbox_relay.retention import RetentionAges
-from support.foreign_transactions import Stranger
+from support.foreign_transactions import ForeignProducer
 from support.pipelines import move_money, new_wallets, run_consumer, run_relay, tamper
 from walletctl.commands.verify import verify
 from walletctl.console import Exit
@@ -111,12 +111,12 @@ async def test_what_relays_wrote_beside_and_behind_a_strangers_transaction_is_no
         await run_consumer(fresh)
         return broken(await audit(fresh))
 
-    with Stranger(fresh.kafka_bootstrap_servers, fresh.kafka_topic) as stranger:
+    with ForeignProducer(fresh.kafka_bootstrap_servers, fresh.kafka_topic) as foreign_producer:
         # Before every record of a relay: verify does not read them, and the consumer does.
         for partition in range(3):
-            stranger.write(b"{", partition=partition)
+            foreign_producer.write(b"{", partition=partition)
         assert await move_and_audit() == {DEAD_LETTERS: 3}
-        getattr(stranger, end)()
+        getattr(foreign_producer, end)()
         assert broken(await audit(fresh)) == {DEAD_LETTERS: 3}
         assert await move_and_audit() == {DEAD_LETTERS: 3}
 
@@ -124,13 +124,13 @@ async def test_what_relays_wrote_beside_and_behind_a_strangers_transaction_is_no
 async def test_a_row_whose_record_is_another_ones_marker_is_named(fresh: PipelineSettings, engine: AsyncEngine) -> None:
     await new_wallets(engine)
     await run_relay(fresh)
-    with Stranger(fresh.kafka_bootstrap_servers, fresh.kafka_topic) as stranger:
+    with ForeignProducer(fresh.kafka_bootstrap_servers, fresh.kafka_topic) as foreign_producer:
         async with engine.connect() as connection:
             # Five rows on three partitions: the fullest has a row before the one that is moved.
             fullest = "SELECT kafka_partition FROM wallet.outbox GROUP BY 1 ORDER BY count(*) DESC LIMIT 1"
             partition = int(await connection.scalar(text(fullest)) or 0)
-        (offset,) = stranger.write(b"{", partition=partition)
-        stranger.commit()
+        (offset,) = foreign_producer.write(b"{", partition=partition)
+        foreign_producer.commit()
         last_row = f"WHERE id = (SELECT max(id) FROM wallet.outbox WHERE kafka_partition = {partition})"
         await tamper(fresh.database_url, f"UPDATE wallet.outbox SET kafka_offset = {offset + 1} {last_row}")
         report = await audit(fresh)
