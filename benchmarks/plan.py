@@ -22,7 +22,7 @@ class Plan:
         connections: numbers of connections that are measured once each, for the plot, beside the targets' 64 and 128.
         backlog_rounds: how often each backlog is drained.
         drain_events: the backlog of a relay, and of a consumer, in events.
-        paced_seconds: the length of one round of a load at a fixed rate.
+        fixed_rate_seconds: the length of one round of a load at a fixed rate.
         grown_wallets: the wallets of the grown database, and its pending events.
         grown_rounds: transfers of each of these wallets; each transfer writes two ledger rows.
         memory_requests: transfers over HTTP before the API's memory is measured.
@@ -36,7 +36,7 @@ class Plan:
     connections: tuple[int, ...]
     backlog_rounds: int
     drain_events: int
-    paced_seconds: int
+    fixed_rate_seconds: int
     grown_wallets: int
     grown_rounds: int
     memory_requests: int
@@ -51,7 +51,7 @@ QUICK: Final = Plan(
     connections=(),
     backlog_rounds=1,
     drain_events=20_000,
-    paced_seconds=2,
+    fixed_rate_seconds=2,
     grown_wallets=20_000,
     grown_rounds=2,
     memory_requests=2_000,
@@ -65,7 +65,7 @@ NORMAL: Final = Plan(
     connections=(32,),
     backlog_rounds=2,
     drain_events=300_000,
-    paced_seconds=5,
+    fixed_rate_seconds=5,
     grown_wallets=50_000,
     grown_rounds=4,
     memory_requests=40_000,
@@ -79,7 +79,7 @@ FULL: Final = Plan(
     connections=(8, 32),
     backlog_rounds=3,
     drain_events=300_000,
-    paced_seconds=20,
+    fixed_rate_seconds=20,
     grown_wallets=1_000_000,
     grown_rounds=4,
     memory_requests=1_000_000,

@@ -24,20 +24,20 @@ class HttpSide:
         load: the requests.
         connections: the number of connections.
         rate: requests a second on a schedule; 0 sends the next as soon as a reply comes.
-        settle: called after each load, to finish its work before the next load.
+        finish: called after each load, to finish its work before the next load.
     """
 
     url: str
     load: Load
     connections: int
     rate: float = 0
-    settle: Callable[[], None] = lambda: None
+    finish: Callable[[], None] = lambda: None
     answers: list[Answers] = field(default_factory=list)
 
     def __call__(self, seconds: float) -> float:
         """Load the server for so many seconds."""
         self.answers.append(wrk.send(self.url, self.load, self.connections, seconds, self.rate))
-        self.settle()
+        self.finish()
         return self.answers[-1].rate
 
 

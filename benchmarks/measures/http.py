@@ -69,13 +69,13 @@ class Server:
     Attributes:
         service: the server's process.
         ids: the file of its wallets' ids.
-        settle: called after each load.
+        finish: called after each load.
         sides: its loads.
     """
 
     service: Service
     ids: Path
-    settle: Callable[[], None] = lambda: None
+    finish: Callable[[], None] = lambda: None
     sides: list[HttpSide] = field(default_factory=list)
 
     def side(
@@ -83,7 +83,7 @@ class Server:
     ) -> HttpSide:
         """Return another load on this server; funds are always of the hot wallet."""
         load = Load(operation, self.ids, hot or operation == "fund")
-        side = HttpSide(self.service.url, load, connections, rate, self.settle)
+        side = HttpSide(self.service.url, load, connections, rate, self.finish)
         self.sides.append(side)
         return side
 
@@ -109,7 +109,7 @@ def _ours_and_orm(lab: Lab) -> Iterator[tuple[Server, Server]]:
             orm.running(lab, peer_place) as peer,
         ):
             place.drain()
-            ours.settle = place.drain
+            ours.finish = place.drain
             yield ours, Server(peer, ours.ids)
         place.verify()
 

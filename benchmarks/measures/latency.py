@@ -45,7 +45,7 @@ def history_visible(lab: Lab, plan: Plan, findings: Findings) -> None:
                 place.drain()
                 place.catch_up()
                 since = queries.value(place.url, queries.NOW)
-                ask(plan.paced_seconds)
+                ask(plan.fixed_rate_seconds)
                 place.drain()
                 place.catch_up()
                 windows.append([1e3 * row[0] for row in queries.fetch(place.url, queries.VISIBLE_SECONDS, since)])
@@ -64,7 +64,7 @@ def api_at_half_rate(lab: Lab, plan: Plan, findings: Findings) -> None:
             top(plan.warmup_seconds)
             half = api.side(PACED_CONNECTIONS, rate=top(plan.load_seconds) / 2)
             for _ in range(plan.rounds):
-                half(plan.paced_seconds)
+                half(plan.fixed_rate_seconds)
             place.drain()
         place.verify()
     late_ms = max(answers.late_ms_max for answers in half.answers)
@@ -85,7 +85,7 @@ def _commit_to_kafka_ms(
             since = []
             for _ in range(1 + plan.rounds):
                 since.append(queries.value(place.url, queries.NOW))
-                ask(plan.paced_seconds)
+                ask(plan.fixed_rate_seconds)
             made = queries.fetch(place.url, queries.COMMITTED, since[0])
             place.fill(pending + len(made))
         appended = {orjson.loads(value).get("transaction_id"): at for at, value in place.records()}

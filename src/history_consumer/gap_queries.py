@@ -31,13 +31,13 @@ OPEN_SINCE: Final = """
 # A wallet without events for that long has an old gap. Of the busy wallets, 100 are looked at row by row.
 ALARMS: Final = text(f"""
     WITH gap AS MATERIALIZED (
-        SELECT wallet_id, updated_at, statement_timestamp() - make_interval(secs => :old_seconds) AS horizon
+        SELECT wallet_id, updated_at, statement_timestamp() - make_interval(secs => :old_seconds) AS old_before
         FROM history.wallet_progress WHERE event_count <> max_version
     ), old AS MATERIALIZED (
-        SELECT wallet_id FROM gap WHERE updated_at < horizon
+        SELECT wallet_id FROM gap WHERE updated_at < old_before
         UNION ALL
-        SELECT wallet_id FROM (SELECT * FROM gap WHERE updated_at >= horizon ORDER BY updated_at LIMIT 100) AS gap
-        WHERE {OPEN_SINCE} < horizon
+        SELECT wallet_id FROM (SELECT * FROM gap WHERE updated_at >= old_before ORDER BY updated_at LIMIT 100) AS gap
+        WHERE {OPEN_SINCE} < old_before
     )
     SELECT (SELECT count(*) FROM old) AS old_gaps,
         ARRAY(SELECT wallet_id::text FROM old ORDER BY wallet_id LIMIT 10) AS wallets,

@@ -33,8 +33,8 @@ class IdSnapshot:
         return max(0, self.highest_id - self.last_id) if self.last_id else 0
 
 
-class SafeHorizon:
-    """The safe id: no row with that id or a lower one can still appear.
+class SafeIdTracker:
+    """Finds the safe id: no row with that id or a lower one can still appear.
 
     A transaction takes its transaction id before its first outbox id, because it has locked or written a wallet by
     then. So each transaction that may hold an id up to `last_id` is below the `xmax` of a snapshot taken after it.

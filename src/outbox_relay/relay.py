@@ -20,7 +20,7 @@ from common.postgres.raw_sql import BEGIN, raw_connection
 from common.worker import Health, TemporaryError, database_errors
 from outbox_relay import leases, metrics, queries
 from outbox_relay.adaptive_batching import AdaptiveBatching
-from outbox_relay.low_water import SafeHorizon, raised_low_waters
+from outbox_relay.low_water import SafeIdTracker, raised_low_waters
 from outbox_relay.numbering import Numbering
 from outbox_relay.outcomes import Parked, Published, Retry, RowOutcome, decide_outcomes
 from outbox_relay.publisher import BrokerAwayError, Publisher
@@ -58,7 +58,7 @@ class Relay:
         self._publisher = publisher
         self._health = health
         self._batching = batching
-        self._horizon = SafeHorizon()
+        self._safe_ids = SafeIdTracker()
         self._numbering = Numbering(engine, health)
         self._next_snapshot = 0.0
         self._is_broker_away = False
@@ -138,7 +138,7 @@ class Relay:
         if snapshot.behind:
             return True
         self._next_snapshot = now + _SNAPSHOT_INTERVAL_SECONDS
-        self._horizon.observe(snapshot)
+        self._safe_ids.observe(snapshot)
         return False
 
     async def _claim(self, connection: asyncpg.Connection) -> ClaimedBatch:
@@ -172,7 +172,7 @@ class Relay:
             batch.low_waters,
             batch.rows,
             outcomes,
-            self._horizon.safe_id,
+            self._safe_ids.safe_id,
             lane_rows_max=batch.lane_rows_max,
             step=self._settings.relay_low_water_step,
         )

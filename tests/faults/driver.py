@@ -77,7 +77,7 @@ class Driver:
             for number in range(self.clients):
                 tasks.create_task(self._be_client(random.Random(f"{self.seed}-{number}"), stop))
         async with self._client() as client:
-            await self._settle(client, self._left)
+            await self._resolve(client, self._left)
 
     async def crowd(
         self, rng: random.Random, count: int, patience: Callable[[], float | None] = lambda: None
@@ -118,7 +118,7 @@ class Driver:
                     await asyncio.sleep(rng.uniform(0, 0.3))
                 elif rng.random() < 0.1:
                     await self._ask(client, operation)
-            await self._settle(client, unknown)
+            await self._resolve(client, unknown)
 
     def _choose(self, rng: random.Random, unknown: list[Operation]) -> Operation | None:
         """Return what to ask now; None is a read."""
@@ -157,7 +157,7 @@ class Driver:
     def _key(self) -> str:
         return f"{self.seed}-{next(self._numbers)}"
 
-    async def _settle(self, client: httpx.AsyncClient, unknown: list[Operation]) -> None:
+    async def _resolve(self, client: httpx.AsyncClient, unknown: list[Operation]) -> None:
         async with asyncio.timeout(_SETTLE_SECONDS_MAX):
             for operation in unknown:
                 await self._ask_until_known(client, operation)

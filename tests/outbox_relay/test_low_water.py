@@ -4,7 +4,7 @@ from uuid import UUID, uuid4
 from hypothesis import given
 from hypothesis import strategies as st
 
-from outbox_relay.low_water import IdSnapshot, SafeHorizon, raised_low_waters
+from outbox_relay.low_water import IdSnapshot, SafeIdTracker, raised_low_waters
 from outbox_relay.outcomes import Published, Retry, RowOutcome
 
 
@@ -17,27 +17,27 @@ class Row:
 
 
 def test_an_id_is_not_safe_while_a_transaction_that_may_hold_it_runs() -> None:
-    horizon = SafeHorizon()
-    assert horizon.observe(IdSnapshot(last_id=100, xmin=50, xmax=60)) == 0
-    assert horizon.observe(IdSnapshot(last_id=200, xmin=59, xmax=90)) == 0
-    assert horizon.observe(IdSnapshot(last_id=300, xmin=60, xmax=95)) == 100
+    tracker = SafeIdTracker()
+    assert tracker.observe(IdSnapshot(last_id=100, xmin=50, xmax=60)) == 0
+    assert tracker.observe(IdSnapshot(last_id=200, xmin=59, xmax=90)) == 0
+    assert tracker.observe(IdSnapshot(last_id=300, xmin=60, xmax=95)) == 100
 
 
 def test_no_id_is_safe_that_a_database_restored_to_an_earlier_time_will_hand_out_again() -> None:
-    horizon = SafeHorizon()
-    horizon.observe(IdSnapshot(last_id=100, xmin=50, xmax=50))
-    assert horizon.observe(IdSnapshot(last_id=100, xmin=50, xmax=50)) == 100
-    assert horizon.observe(IdSnapshot(last_id=40, xmin=70, xmax=80)) == 0
-    assert horizon.observe(IdSnapshot(last_id=60, xmin=79, xmax=90)) == 0
-    assert horizon.observe(IdSnapshot(last_id=60, xmin=80, xmax=90)) == 40
+    tracker = SafeIdTracker()
+    tracker.observe(IdSnapshot(last_id=100, xmin=50, xmax=50))
+    assert tracker.observe(IdSnapshot(last_id=100, xmin=50, xmax=50)) == 100
+    assert tracker.observe(IdSnapshot(last_id=40, xmin=70, xmax=80)) == 0
+    assert tracker.observe(IdSnapshot(last_id=60, xmin=79, xmax=90)) == 0
+    assert tracker.observe(IdSnapshot(last_id=60, xmin=80, xmax=90)) == 40
 
 
 def test_ids_that_went_back_before_any_was_safe_are_noticed_too() -> None:
-    horizon = SafeHorizon()
-    horizon.observe(IdSnapshot(last_id=100, xmin=50, xmax=60))
-    assert horizon.observe(IdSnapshot(last_id=40, xmin=70, xmax=80)) == 0
-    assert horizon.observe(IdSnapshot(last_id=50, xmin=75, xmax=85)) == 0
-    assert horizon.observe(IdSnapshot(last_id=50, xmin=80, xmax=85)) == 40
+    tracker = SafeIdTracker()
+    tracker.observe(IdSnapshot(last_id=100, xmin=50, xmax=60))
+    assert tracker.observe(IdSnapshot(last_id=40, xmin=70, xmax=80)) == 0
+    assert tracker.observe(IdSnapshot(last_id=50, xmin=75, xmax=85)) == 0
+    assert tracker.observe(IdSnapshot(last_id=50, xmin=80, xmax=85)) == 40
 
 
 @st.composite
@@ -58,7 +58,7 @@ def schedules(draw: st.DrawFn) -> list[tuple[str, int]]:
 
 @given(schedules())
 def test_no_id_up_to_the_safe_one_is_ever_committed_later(schedule: list[tuple[str, int]]) -> None:
-    horizon, next_xid, next_id = SafeHorizon(), 1, 1
+    tracker, next_xid, next_id = SafeIdTracker(), 1, 1
     xids: dict[int, int] = {}
     ids: dict[int, int] = {}
     for kind, number in schedule:
@@ -70,7 +70,7 @@ def test_no_id_up_to_the_safe_one_is_ever_committed_later(schedule: list[tuple[s
             del xids[number]
             del ids[number]
         else:
-            safe_id = horizon.observe(IdSnapshot(next_id - 1, min(xids.values(), default=next_xid), next_xid))
+            safe_id = tracker.observe(IdSnapshot(next_id - 1, min(xids.values(), default=next_xid), next_xid))
             assert all(held > safe_id for held in ids.values())
 
 

@@ -114,7 +114,7 @@ class HistoryConsumer:
     async def _apply(self, subscription: Subscription) -> int:
         if self._in_doubt:
             async with database_deadline(self._transaction_seconds_max), self._engine.connect() as connection:
-                await self._in_doubt.settle(connection, self._target, subscription.assignment.held)
+                await self._in_doubt.resolve(connection, self._target, subscription.assignment.held)
         with subscription.writing():
             self._batch.keep_due(subscription.assignment.held)
             records = self._batch.records

@@ -26,7 +26,7 @@ class PositionsInDoubt:
         """The outcome is known, or no longer of interest."""
         self._next_offsets = {}
 
-    async def settle(self, connection: AsyncConnection, target: Target, held: Mapping[int, Position]) -> None:
+    async def resolve(self, connection: AsyncConnection, target: Target, held: Mapping[int, Position]) -> None:
         """Read whether the transaction was committed, and move the held positions if it was.
 
         Args:
