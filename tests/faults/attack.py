@@ -50,7 +50,7 @@ def _tell(on: Field, reads: int) -> None:
     outcomes = Counter(f"{operation.kind} {operation.outcome}" for operation in driver.operations)
     asked_again = sum(len(operation.attempts) > 1 for operation in driver.operations)
     print(f"{len(on.done)} faults; {len(driver.operations)} operations {dict(outcomes)}, {asked_again} asked again")
-    print(f"answers {dict(driver.answers)}; the bank read {reads} times; drained in {on.drained_seconds:.1f} s")
+    print(f"answers {dict(driver.answers)}; the balances read {reads} times; drained in {on.drained_seconds:.1f} s")
     print(f"memory at most { ({name: f'{used / 1e6:.0f} MB' for name, used in cluster.memory_bytes_max.items()}) }")
     print(f"open files at most {cluster.files_max}")
     print("\n".join(cluster.endings))

@@ -61,7 +61,7 @@ async def monitor(on: Field, stop: asyncio.Event) -> int:
                     found = await connection.fetch(_POSITIONS)
                 finally:
                     connection.terminate()
-            driver.violations += bank_violations(row, at_least, driver.funded_at_most)
+            driver.violations += balance_violations(row, at_least, driver.funded_at_most)
             before, positions = positions, {(row["partition"], row["topic_id"]): row["next_offset"] for row in found}
             driver.violations += [] if on.repaired else fallen(before, positions)
             reads += 1
@@ -78,15 +78,15 @@ def fallen(before: dict[tuple[int, str], int], now: dict[tuple[int, str], int]) 
     ]
 
 
-def bank_violations(row: Any, at_least: int, at_most: int) -> list[str]:
+def balance_violations(row: Any, at_least: int, at_most: int) -> list[str]:
     """Return what is wrong with the balances, given the sums that clients know of and that they asked for."""
     found = []
     if not row["balances"] == row["came_in"] == row["entries"]:
-        found.append(f"bank: balances {row['balances']}, came in {row['came_in']}, entries {row['entries']}")
+        found.append(f"balances: sum {row['balances']}, came in {row['came_in']}, entries {row['entries']}")
     if not at_least <= row["balances"] <= at_most:
-        found.append(f"bank: {row['balances']} is not between {at_least} known and {at_most} asked for")
+        found.append(f"balances: {row['balances']} is not between {at_least} known and {at_most} asked for")
     if row["lowest"] < 0:
-        found.append(f"bank: a wallet has {row['lowest']}")
+        found.append(f"balances: a wallet has {row['lowest']}")
     if row["deadlocks"]:
         found.append(f"{row['deadlocks']} deadlocks")
     if row["sessions"] > SESSIONS_MAX:
@@ -132,22 +132,22 @@ async def check(on: Field) -> list[str]:
         rows = await connection.fetch(
             "SELECT id, event_id::text, aggregate_id::text FROM wallet.outbox WHERE event_type <> 'POISON' ORDER BY id"
         )
-        litter = {_place(message): reason for message in messages if (reason := _reason(message))}
+        foreign = {_place(message): reason for message in messages if (reason := _reason(message))}
         found = [
             *driver.violations,
             *cluster.excesses(),
             *await _check_operations(connection, driver),
             *await _check_poison(connection, on),
             *await _check_versions(connection),
-            *await _check_litter(connection, litter),
+            *await _check_dead_letters(connection, foreign),
             *await _check_sessions(connection),
             *await _check_committed(connection, cluster),
-            *_check_topic(on, [message for message in messages if _place(message) not in litter], rows),
+            *_check_topic(on, [message for message in messages if _place(message) not in foreign], rows),
         ]
-    return found + await _differences(cluster, litter)
+    return found + await _differences(cluster, foreign)
 
 
-async def _differences(cluster: Cluster, litter: Collection[Place]) -> list[str]:
+async def _differences(cluster: Cluster, foreign: Collection[Place]) -> list[str]:
     """Return the differences that the audit finds, except the foreign records, which it must find."""
     report = await audit(
         PipelineSettings(
@@ -157,7 +157,7 @@ async def _differences(cluster: Cluster, litter: Collection[Place]) -> list[str]
             consumer_group=GROUP,
         )
     )
-    expected = [f"{OUTBOX_AND_TOPIC}: partition {partition} offset {offset}: record:" for partition, offset in litter]
+    expected = [f"{OUTBOX_AND_TOPIC}: partition {partition} offset {offset}: record:" for partition, offset in foreign]
     lines = [line for result in report.checks for line in result.lines]
     return [f"audit: {line}" for line in lines if not line.startswith(tuple(expected))]
 
@@ -220,14 +220,14 @@ async def _check_versions(connection: asyncpg.Connection) -> list[str]:
     ]
 
 
-async def _check_litter(connection: asyncpg.Connection, litter: dict[Place, str]) -> list[str]:
+async def _check_dead_letters(connection: asyncpg.Connection, foreign: dict[Place, str]) -> list[str]:
     """Each foreign record is a dead letter for its reason, and no other record is. Deletes the dead letters."""
     rows = await connection.fetch('DELETE FROM history.dead_letters RETURNING partition, "offset", reason')
-    aside = {(row["partition"], row["offset"]): row["reason"] for row in rows}
+    dead_letters = {(row["partition"], row["offset"]): row["reason"] for row in rows}
     return [
-        f"record {place} is a dead letter for {aside.get(place)}, expected for {litter.get(place)}"
-        for place in aside.keys() | litter.keys()
-        if aside.get(place) != litter.get(place)
+        f"record {place} is a dead letter for {dead_letters.get(place)}, expected for {foreign.get(place)}"
+        for place in dead_letters.keys() | foreign.keys()
+        if dead_letters.get(place) != foreign.get(place)
     ]
 
 

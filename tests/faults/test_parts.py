@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from faults import clock_faults
-from faults.checkers import bank_violations, fallen
+from faults.checkers import balance_violations, fallen
 from faults.nemesis import PROCESS_FAULTS, SERVER_FAULTS, draw_schedule
 from support.ports import free_port
 from support.proxy import HOST, Proxy
@@ -102,7 +102,7 @@ def test_the_same_seed_gives_the_same_schedule_and_every_fault_comes() -> None:
 
 def test_money_that_is_made_lost_or_owed_is_noticed() -> None:
     sound = {"balances": 500, "came_in": 500, "entries": 500, "lowest": 0, "sessions": 20, "deadlocks": 0}
-    assert bank_violations(sound, 400, 500) == []
+    assert balance_violations(sound, 400, 500) == []
     for change, at_least, at_most in (
         ({"balances": 501}, 400, 600),
         ({"entries": 499}, 400, 600),
@@ -112,7 +112,7 @@ def test_money_that_is_made_lost_or_owed_is_noticed() -> None:
         ({}, 501, 600),
         ({}, 400, 499),
     ):
-        assert len(bank_violations({**sound, **change}, at_least, at_most)) == 1
+        assert len(balance_violations({**sound, **change}, at_least, at_most)) == 1
 
 
 def test_a_position_that_falls_or_vanishes_is_noticed_and_another_topic_starts_anew() -> None:

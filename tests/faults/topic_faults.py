@@ -42,10 +42,10 @@ async def _litter(on: Field, fault: Fault) -> None:
         ("wrong-version", json.dumps(later).encode()),
         ("version-conflict", json.dumps(forged).encode()),
     ]
-    litter = [
+    foreign = [
         ForeignRecord(rng.randrange(PARTITIONS), rng.randbytes(3), value, reason=reason) for reason, value in values
     ]
-    await asyncio.to_thread(records.write, on.cluster, litter)
+    await asyncio.to_thread(records.write, on.cluster, foreign)
 
 
 async def _deliver_again(on: Field, fault: Fault) -> None:

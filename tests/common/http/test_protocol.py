@@ -173,7 +173,7 @@ REFUSED = {
     "a control character in the target": request("GET /first\x01 HTTP/1.1"),
     "a target that is not ASCII": request("GET /first\xe9 HTTP/1.1"),
     "a target without a path": request("GET a:80 HTTP/1.1"),
-    "a method that nobody knows": request("FROB /first HTTP/1.1"),
+    "an unknown method": request("FROB /first HTTP/1.1"),
 }
 
 
