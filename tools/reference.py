@@ -75,7 +75,7 @@ def settings_of_commands() -> dict[str, tuple[type[Settings], ...]]:
     from common.settings import PipelineSettings
     from history_consumer import settings as history
     from outbox_relay import settings as outbox
-    from walletctl.settings import LostSettings, RestoreSettings, StatusSettings
+    from walletctl.settings import RestoreBeginSettings, RestoreLostSettings, StatusSettings
 
     audited = WalletDatabaseSettings, OperatorSettings
     return {
@@ -96,8 +96,8 @@ def settings_of_commands() -> dict[str, tuple[type[Settings], ...]]:
         "history dead-letters show": (HistoryDatabaseSettings,),
         "history dead-letters retry": (HistoryDatabaseSettings,),
         "history dead-letters prune": (HistoryDatabaseSettings, history.DeadLetterRetentionSettings),
-        "restore begin": (RestoreSettings,),
-        "restore lost": (LostSettings,),
+        "restore begin": (RestoreBeginSettings,),
+        "restore lost": (RestoreLostSettings,),
         "verify": (PipelineSettings,),
     }
 

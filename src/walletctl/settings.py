@@ -10,11 +10,11 @@ from common.settings import (
 )
 
 
-class LostSettings(WalletDatabaseSettings, KafkaSettings):
+class RestoreLostSettings(WalletDatabaseSettings, KafkaSettings):
     """What `restore lost` reads."""
 
 
-class RestoreSettings(DatabaseSettings, KafkaSettings, OperatorSettings):
+class RestoreBeginSettings(DatabaseSettings, KafkaSettings, OperatorSettings):
     """What `restore begin` reads."""
 
 

@@ -40,9 +40,9 @@ def begin(
     OPERATOR.
     """
     from walletctl.restore import restore
-    from walletctl.settings import RestoreSettings
+    from walletctl.settings import RestoreBeginSettings
 
-    settings = load_settings(RestoreSettings)
+    settings = load_settings(RestoreBeginSettings)
     question = "Was this database restored to an earlier time? The history is halted until it is rebuilt"
     if not yes and not (sys.stdin.isatty() and typer.confirm(question, err=True)):
         fail("nothing was done. If the database was restored to an earlier time, add --yes", Exit.FOUND_WRONG)
@@ -70,9 +70,9 @@ def lost(
     Settings come from the environment: DATABASE_URL, KAFKA_BOOTSTRAP_SERVERS, KAFKA_TOPIC.
     """
     from walletctl.restore import restore
-    from walletctl.settings import LostSettings
+    from walletctl.settings import RestoreLostSettings
 
-    settings = load_settings(LostSettings)
+    settings = load_settings(RestoreLostSettings)
     report = run(restore.find_lost(settings, limit))
     items: list[dict[str, Any]] = [
         {

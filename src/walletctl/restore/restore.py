@@ -19,7 +19,7 @@ from history_consumer.rebuild.topic_records import topic_records
 from outbox_relay.leases import retry_while_leased
 from walletctl.console import progress_bar
 from walletctl.restore import queries
-from walletctl.settings import LostSettings, RestoreSettings
+from walletctl.settings import RestoreBeginSettings, RestoreLostSettings
 
 _LAST_RECORDS: Final = 100
 
@@ -58,7 +58,7 @@ class LossReport:
     events: list[LostEvent] = field(default_factory=list)
 
 
-async def begin(settings: RestoreSettings | PipelineSettings, reason: str | None) -> EpochStart:
+async def begin(settings: RestoreBeginSettings | PipelineSettings, reason: str | None) -> EpochStart:
     """Start an epoch above every epoch that the database, the history or the topic has, and halt the history.
 
     It may be repeated, and run while services run: each event that they write belongs to one epoch or the other.
@@ -130,7 +130,7 @@ async def _newest_epoch(topic: TopicReader, offsets: Mapping[int, tuple[int, int
     return newest
 
 
-async def find_lost(settings: LostSettings | PipelineSettings, events_max: int) -> LossReport:
+async def find_lost(settings: RestoreLostSettings | PipelineSettings, events_max: int) -> LossReport:
     """Read the whole topic, and look up each event in the ledger.
 
     Args:
