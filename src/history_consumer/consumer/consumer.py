@@ -14,7 +14,7 @@ from history_consumer.consumer.batch_reports import report_batch
 from history_consumer.consumer.batch_writes import Target, moves_of, write_batch
 from history_consumer.consumer.data_refusals import isolate_refused
 from history_consumer.consumer.failures import MembershipEndedError, database_deadline
-from history_consumer.consumer.membership import Membership
+from history_consumer.consumer.group_member import GroupMember
 from history_consumer.consumer.offset_commits import OffsetCommits
 from history_consumer.consumer.positions import Assignment
 from history_consumer.consumer.positions_in_doubt import PositionsInDoubt
@@ -35,7 +35,7 @@ class HistoryConsumer:
     """
 
     def __init__(self, settings: ConsumerSettings, engine: AsyncEngine, health: Health) -> None:
-        self.membership = Membership(settings, health)
+        self.group_member = GroupMember(settings, health)
         self._engine = engine
         self._health = health
         self._target = Target(settings.consumer_group, settings.kafka_topic)
@@ -47,7 +47,7 @@ class HistoryConsumer:
     @property
     def assignment(self) -> Assignment:
         """The partitions that the group gave the present membership; none, while there is no membership."""
-        return self.membership.assignment
+        return self.group_member.assignment
 
     async def run_once(self) -> int:
         """Poll, apply, remember; return how many records were applied.
@@ -58,7 +58,7 @@ class HistoryConsumer:
                 hand is dropped, and the next membership reads it again from the positions in the database.
         """
         try:
-            subscription = await self.membership.joined()
+            subscription = await self.group_member.joined()
             if subscription is None:
                 return 0
             await self._batch.fill(subscription)
@@ -66,22 +66,22 @@ class HistoryConsumer:
             count = await self._apply_and_poll(subscription)
             await self._commits.commit_due(subscription)
         except MembershipEndedError as error:
-            await self.membership.give_up(error.why)
+            await self.group_member.end_membership(error.why)
             self._forget()
             raise
         else:
-            self.membership.note_step()
+            self.group_member.note_step()
             return count
         finally:
-            self.membership.report()
+            self.group_member.report()
 
     async def look_at_ends(self, partition_count: int) -> dict[int, int]:
-        """Ask the broker where the partitions end; see `Membership.look_at_ends`."""
-        return await self.membership.look_at_ends(partition_count, idle=self._batch.is_empty)
+        """Ask the broker where the partitions end; see `GroupMember.look_at_ends`."""
+        return await self.group_member.look_at_ends(partition_count, idle=self._batch.is_empty)
 
     async def close(self) -> None:
         """Leave the group, and drop what is in hand: the database has the positions."""
-        await self.membership.leave()
+        await self.group_member.leave()
         self._forget()
 
     def _forget(self) -> None:
@@ -92,15 +92,15 @@ class HistoryConsumer:
     async def _start_or_halt_partitions(self, subscription: Subscription) -> None:
         topic, pending = self._target.topic, subscription.assignment.pending
         if pending:
-            await self.membership.look_at_topic()
-            topic_id = self.membership.topic_id
+            await self.group_member.look_at_topic()
+            topic_id = self.group_member.topic_id
             async with database_deadline(self._transaction_seconds_max), self._engine.begin() as connection:
                 positions = await queries.ensure_positions(
                     connection, self._target.consumer_group, topic, topic_id, pending
                 )
             self._health.ok("database")
             await partitions.start(subscription, topic, topic_id, positions)
-        await partitions.halt_recreated(subscription, topic, self.membership.topic_id)
+        await partitions.halt_recreated(subscription, topic, self.group_member.topic_id)
         await partitions.halt_ahead(subscription, topic, self._batch.records)
 
     async def _apply_and_poll(self, subscription: Subscription) -> int:

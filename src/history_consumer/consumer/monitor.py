@@ -45,15 +45,15 @@ class Monitor:
             await self._alarms.check(connection)
         self._health.ok("database")
         asked_at = time.monotonic()
-        membership = self._consumer.membership
-        self._alarms.note_ends(await self._consumer.look_at_ends(await membership.look_at_topic()), asked_at)
-        await membership.look_at_group()
-        membership.report()
+        group_member = self._consumer.group_member
+        self._alarms.note_ends(await self._consumer.look_at_ends(await group_member.look_at_topic()), asked_at)
+        await group_member.look_at_group()
+        group_member.report()
         return 0
 
     async def _release_moved(self, connection: AsyncConnection) -> None:
         """Start halted partitions again whose position an operator has moved."""
-        subscription = self._consumer.membership.subscription
+        subscription = self._consumer.group_member.subscription
         if subscription is not None and (halted := subscription.assignment.halted_at):
             group, topic = self._target.consumer_group, self._target.topic
             stored = await queries.read_positions(connection, group, topic, halted)

@@ -350,7 +350,7 @@ async def test_a_recreated_topic_halts_partitions_of_the_old_one(
     await drive(second, pipeline.reached(2, partition=1))
     assert await pipeline.reached(1, partition=0)()
     assert "was recreated" in second.assignment.halted[0]
-    second.membership.topic_id = "of-the-topic-after"
+    second.group_member.topic_id = "of-the-topic-after"
     await second.run_once()
     assert sorted(second.assignment.halted) == [0, 1, 2]
 
@@ -438,8 +438,8 @@ async def test_a_stalled_consumer_joins_again_and_reads_on(
     pipeline.topic.produce(ada.created())
     consumer = pipeline.new_consumer()
     await drive(consumer, pipeline.reached(1))
-    assert consumer.membership.subscription is not None
-    consumer.membership.subscription._consumer.pause([TopicPartition(topic, 0)])
+    assert consumer.group_member.subscription is not None
+    consumer.group_member.subscription._consumer.pause([TopicPartition(topic, 0)])
     before = metric("standstills_total")
     failures: list[TemporaryError] = []
     pipeline.topic.produce(ada.funded())
@@ -552,7 +552,7 @@ async def test_callbacks_of_a_membership_that_ended_change_nothing_of_the_next_o
     pipeline.topic.produce(ada.created())
     consumer = pipeline.new_consumer()
     await drive(consumer, pipeline.reached(1))
-    old: Any = consumer.membership.subscription
+    old: Any = consumer.group_member.subscription
     await consumer.close()
     assert metric("partitions_held") == 0
     assert not consumer.assignment.held

@@ -1,4 +1,4 @@
-"""A consumer's part in the group: its present membership, or why it has none."""
+"""The consumer as a member of the group: its present membership, or why it has none."""
 
 import asyncio
 import time
@@ -21,7 +21,7 @@ from history_consumer.settings import ConsumerSettings
 log = structlog.get_logger()
 
 
-class Membership:
+class GroupMember:
     """Joins the group, and joins again after a membership has ended, with growing pauses until one works.
 
     Args:
@@ -73,7 +73,7 @@ class Membership:
             if time.monotonic() > self._join_at + FAILURE_PAUSES.longest_seconds:
                 self._ended_count = 0
 
-    async def give_up(self, why: str) -> None:
+    async def end_membership(self, why: str) -> None:
         """Leave the group, because this membership is of no use; the next one begins after a pause."""
         await self.leave()
         self._ended_because = why
