@@ -181,18 +181,18 @@ def transferred(wallet_id: str) -> str:
     )
 
 
-@pytest.mark.parametrize("given_up_by", ["deadline", "shutdown"])
+@pytest.mark.parametrize("abandoned_by", ["deadline", "shutdown"])
 async def test_a_transfer_that_waits_for_a_frozen_standby_is_unknown_and_not_visible_before_it_is_replicated(
-    pair: Pair, eventually: Eventually, given_up_by: str
+    pair: Pair, eventually: Eventually, abandoned_by: str
 ) -> None:
     async with wallet_api(pair, statement_timeout_seconds=60, transaction_timeout_seconds=60) as patient:
         sender, receiver = await new_wallets(patient)
     path, body = f"/wallets/{sender}/transfer", {"to_wallet_id": receiver, "amount": "3"}
     pair.freeze()
-    async with wallet_api(pair, transaction_timeout_seconds=3 if given_up_by == "deadline" else 60) as api:
+    async with wallet_api(pair, transaction_timeout_seconds=3 if abandoned_by == "deadline" else 60) as api:
         waiting = asyncio.create_task(api.post(path, json=body, headers={"Idempotency-Key": "rent"}))
         await pair.until_waiting(eventually)
-        if given_up_by == "deadline":
+        if abandoned_by == "deadline":
             assert (await waiting).status_code == 503
             # While no commit ends, each request leaves a session behind: the API must not be ready.
             await eventually(lambda: says_ready(api, is_ready=False))
@@ -301,10 +301,10 @@ async def test_what_a_consumer_applies_is_not_visible_before_it_is_replicated_an
     pair.freeze()
     Topic(kafka_bootstrap_servers, topic).produce(*events)
 
-    async def gave_up() -> bool:
+    async def abandoned() -> bool:
         return not await has_stepped() and bool(await pair.ask(WAITING))
 
-    await eventually(gave_up)
+    await eventually(abandoned)
     await pair.assert_invisible_then_visible(eventually, "SELECT EXISTS (SELECT FROM history.transaction_events)")
     # The first step finds the commit; nothing is left to do then.
     await eventually(has_stepped)

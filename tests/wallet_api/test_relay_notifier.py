@@ -42,7 +42,7 @@ async def test_many_commits_in_a_moment_are_told_as_few(notifications: asyncio.Q
     assert notifications.qsize() < len(bodies)
 
 
-async def test_a_hint_on_a_connection_that_was_forgotten_is_given_up_and_the_next_is_heard(
+async def test_a_notification_on_a_connection_that_was_forgotten_is_abandoned_and_the_next_is_heard(
     notifications: asyncio.Queue[str],
     linked_database_url: str,
     database_link: Proxy,

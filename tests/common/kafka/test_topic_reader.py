@@ -101,7 +101,7 @@ async def test_a_topic_that_is_missing_has_no_partitions(settings: KafkaSettings
         assert not await reader.is_recreated()
 
 
-async def test_a_broker_that_sends_nothing_is_given_up(
+async def test_a_broker_that_sends_nothing_is_abandoned(
     settings: KafkaSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(topic_reader, "_SILENCE_SECONDS_MAX", 0.2)
