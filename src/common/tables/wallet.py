@@ -150,7 +150,7 @@ source_epochs = Table(
     "source_epochs",
     metadata,
     # One row for each epoch; the migration writes the first one. After a restore to an earlier time,
-    # `walletctl restore begin` writes the next one, with the actor, the reason and the ends of the topic at that time.
+    # `walletctl restore begin` writes the next one. It has the actor, the reason and the topic's ends at that moment.
     # A record of an older epoch before those ends that has no outbox row tells of a movement that the restore undid.
     Column("epoch", Integer, primary_key=True, autoincrement=False),
     now_column("began_at"),
