@@ -239,7 +239,7 @@ async def test_while_the_broker_is_away_rows_stay_pending_and_no_transaction_sta
 async def test_a_producer_that_fails_for_good_is_replaced_and_its_rows_stay_pending(
     pipeline: RelayPipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Failed:
+    class FailedProducer:
         """Behaves as confluent-kafka after a fatal error: flush raises a SystemError."""
 
         def __getattr__(self, name: str) -> object:
@@ -252,7 +252,7 @@ async def test_a_producer_that_fails_for_good_is_replaced_and_its_rows_stay_pend
 
     await pipeline.write(uuid4())
     relay = pipeline.new_relay()
-    monkeypatch.setattr(relay._publisher, "_producer", Failed())
+    monkeypatch.setattr(relay._publisher, "_producer", FailedProducer())
     with pytest.raises(TemporaryError):
         await relay.run_once()
     assert [row["published_at"] for row in await pipeline.rows()] == [None]

@@ -60,7 +60,7 @@ class ModelWallet:
 
 
 @dataclass(frozen=True)
-class Asked:
+class KeyedRequest:
     """A request with a key, and its reply."""
 
     key: str
@@ -74,7 +74,7 @@ class WalletMachine(RuleBasedStateMachine):
     """Drives the API; each example has a database of its own."""
 
     wallets: Bundle[ModelWallet] = Bundle("wallets")
-    asked: Bundle[Asked] = Bundle("asked")
+    asked: Bundle[KeyedRequest] = Bundle("asked")
 
     def __init__(self, make_database: Callable[[], str]) -> None:
         super().__init__()
@@ -116,7 +116,7 @@ class WalletMachine(RuleBasedStateMachine):
         response = self.run(self.client.post(path, json=body, headers=headers))
         assert "idempotent-replayed" not in response.headers
         is_kept = keyed and response.status_code not in {404, 412}
-        kept = Asked(headers.get("Idempotency-Key", ""), path, body, response.status_code, response.content)
+        kept = KeyedRequest(headers.get("Idempotency-Key", ""), path, body, response.status_code, response.content)
         return response, kept if is_kept else multiple()
 
     @initialize(target=wallets, currency=st.just("EUR"))
@@ -237,14 +237,14 @@ class WalletMachine(RuleBasedStateMachine):
         wallet.status = status
 
     @rule(asked=asked)
-    def ask_again_with_the_same_key(self, asked: Asked) -> None:
+    def ask_again_with_the_same_key(self, asked: KeyedRequest) -> None:
         headers = {"Idempotency-Key": asked.key}
         response = self.run(self.client.post(asked.path, json=asked.body, headers=headers))
         assert (response.status_code, response.content) == (asked.status, asked.content)
         assert response.headers["idempotent-replayed"] == "true"
 
     @rule(asked=asked)
-    def ask_for_something_else_with_the_same_key(self, asked: Asked) -> None:
+    def ask_for_something_else_with_the_same_key(self, asked: KeyedRequest) -> None:
         body = {**asked.body, "metadata": {"else": 1}}
         headers = {"Idempotency-Key": asked.key}
         response = self.run(self.client.post(asked.path, json=body, headers=headers))

@@ -20,7 +20,7 @@ FEW = ConnectionBounds(connections_max=4, head_deadline_seconds=60, body_deadlin
 LARGE_BYTES = 20_000_000
 
 
-class Steered:
+class SteeredApplication:
     """An application whose requests wait for `let_go`, except those of `/now` and `/early`."""
 
     def __init__(self) -> None:
@@ -50,18 +50,18 @@ class Steered:
 
 
 @pytest.fixture
-def app() -> Steered:
-    return Steered()
+def app() -> SteeredApplication:
+    return SteeredApplication()
 
 
 @pytest.fixture(params=["uvloop", "asyncio"])
-def port(request: pytest.FixtureRequest, app: Steered) -> Iterator[int]:
+def port(request: pytest.FixtureRequest, app: SteeredApplication) -> Iterator[int]:
     with serving(app, BOUNDS, loop=request.param) as port:
         yield port
 
 
 @pytest.fixture(params=["uvloop", "asyncio"])
-def small_port(request: pytest.FixtureRequest, app: Steered) -> Iterator[int]:
+def small_port(request: pytest.FixtureRequest, app: SteeredApplication) -> Iterator[int]:
     with serving(app, FEW, loop=request.param) as port:
         yield port
 
@@ -141,7 +141,7 @@ def test_a_head_that_arrives_byte_by_byte_has_the_same_deadline(port: int) -> No
 
 @pytest.mark.parametrize("path", ["/now", "/wait"])
 def test_a_body_that_does_not_end_is_answered_408_and_its_request_does_not_run(
-    port: int, app: Steered, path: str, ended: Callable[[str], float]
+    port: int, app: SteeredApplication, path: str, ended: Callable[[str], float]
 ) -> None:
     with Client(port) as client:
         client.send(request(f"POST {path} HTTP/1.1", ["Content-Length: 9"], b"part"))
@@ -159,7 +159,7 @@ def test_a_body_that_goes_on_after_its_reply_has_a_deadline(port: int) -> None:
             trickle(client)
 
 
-def test_a_reply_may_take_longer_than_the_deadlines_of_the_request(port: int, app: Steered) -> None:
+def test_a_reply_may_take_longer_than_the_deadlines_of_the_request(port: int, app: SteeredApplication) -> None:
     with Client(port) as client:
         client.send(post("/wait", b"body"))
         until(lambda: app.begun == 1)
@@ -194,7 +194,9 @@ def test_a_client_that_reads_its_reply_slowly_gets_all_of_it(port: int) -> None:
 
 
 @pytest.mark.parametrize("path", ["/now", "/wait", "/large"])
-def test_a_client_that_has_shut_down_its_sending_side_gets_its_whole_reply(port: int, app: Steered, path: str) -> None:
+def test_a_client_that_has_shut_down_its_sending_side_gets_its_whole_reply(
+    port: int, app: SteeredApplication, path: str
+) -> None:
     with Client(port) as client:
         client.send(post(path, b"body")).finish()
         until(lambda: app.begun == 1)
@@ -204,7 +206,7 @@ def test_a_client_that_has_shut_down_its_sending_side_gets_its_whole_reply(port:
     assert app.bodies == [b"body"]
 
 
-def test_all_requests_before_the_end_of_the_input_are_answered(port: int, app: Steered) -> None:
+def test_all_requests_before_the_end_of_the_input_are_answered(port: int, app: SteeredApplication) -> None:
     with Client(port) as client:
         client.send(post("/wait") + post("/now") + post("/early")).finish()
         until(lambda: app.begun == 1)
@@ -224,7 +226,7 @@ def test_all_requests_before_the_end_of_the_input_are_answered(port: int, app: S
 )
 @pytest.mark.parametrize("behind", [False, True])
 def test_an_incomplete_request_at_the_end_of_the_input_is_dropped(
-    port: int, app: Steered, half: bytes, *, behind: bool
+    port: int, app: SteeredApplication, half: bytes, *, behind: bool
 ) -> None:
     with Client(port) as client:
         client.send((post("/wait", b"whole") if behind else b"") + half).finish()
@@ -236,7 +238,7 @@ def test_an_incomplete_request_at_the_end_of_the_input_is_dropped(
     assert app.bodies == ([b"whole"] if behind else [])
 
 
-def test_the_connections_of_clients_that_have_left_are_free_again(small_port: int, app: Steered) -> None:
+def test_the_connections_of_clients_that_have_left_are_free_again(small_port: int, app: SteeredApplication) -> None:
     for _ in range(2 * FEW.connections_max):
         with Client(small_port) as client:
             client.send(post("/wait"))
@@ -259,7 +261,7 @@ def test_at_the_limit_a_new_connection_replaces_the_one_that_has_been_idle_longe
 
 
 def test_a_connection_with_a_request_under_way_is_not_replaced_and_a_new_one_is_answered_503(
-    small_port: int, app: Steered, ended: Callable[[str], float]
+    small_port: int, app: SteeredApplication, ended: Callable[[str], float]
 ) -> None:
     with ExitStack() as stack:
         busy = [stack.enter_context(Client(small_port)).send(post("/wait")) for _ in range(FEW.connections_max)]

@@ -96,7 +96,7 @@ class NeverReady(Probe):
         return "asked in vain"
 
 
-class Refused(Probe):
+class RefusingProbe(Probe):
     async def problem(self) -> str | None:
         raise RefusedError("no such user")
 
@@ -111,7 +111,7 @@ async def test_a_process_that_is_not_ready_in_time_fails_the_start(tmp_path: Pat
 
 async def test_a_server_that_refuses_the_stack_fails_the_start_at_once(tmp_path: Path) -> None:
     process, _ = managed(tmp_path, SLEEP)
-    process.spec = ProcessSpec("fake", "fake-1", process.spec.launch, Refused(), "")
+    process.spec = ProcessSpec("fake", "fake-1", process.spec.launch, RefusingProbe(), "")
     with pytest.raises(StackError, match="fake-1 refuses the stack: no such user"):
         await asyncio.wait_for(process.start(60), 10)
     await stop(process)
