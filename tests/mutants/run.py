@@ -15,11 +15,14 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from tools.servers import kafka_server, postgres_server
-
 ROOT = Path(__file__).resolve().parents[2]
+# A script finds modules beside itself, and `tools` is at the root.
+sys.path.insert(0, str(ROOT))
+
+from tools.servers import kafka_server, postgres_server  # noqa: E402 - found by the line above
+
 MUTANTS = Path(__file__).parent
-_COPIED = ("src", "tests", "alembic", "pyproject.toml", "README.md", "docs")
+_COPIED = ("src", "tests", "tools", "alembic", "pyproject.toml", "README.md", "docs")
 _PASSED, _FAILED = 0, 1
 _SUITE = "tests/faults/test_faults.py"
 _SUITE_SECONDS = 40
@@ -93,7 +96,10 @@ def apply(patch: Path, tree: Path) -> None:
 
 
 def main(names: list[str]) -> int:
-    """Run the mutants of these names, or all; return 0 if each was caught."""
+    """Run the mutants of these names, or all; return 0 if each was caught, 2 for a name that no mutant has."""
+    if unknown := set(names) - {patch.stem for patch in MUTANTS.glob("*.patch")}:
+        print(f"no mutant has the name {', '.join(sorted(unknown))}", file=sys.stderr)
+        return 2
     patches = [patch for patch in sorted(MUTANTS.glob("*.patch")) if not names or patch.stem in names]
     escaped = []
     with ExitStack() as stack:
