@@ -2,9 +2,11 @@
 
 import asyncio
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -81,6 +83,18 @@ async def test_a_forgotten_connection_stays_silent_and_new_ones_do_not(proxy: Pr
         await asyncio.wait_for(reader.readexactly(5), 0.3)
     assert await say(proxy, b"hello", 5) == b"hello"
     writer.transport.abort()
+
+
+@pytest.mark.parametrize("steps", range(8))
+async def test_a_connection_that_comes_while_the_proxy_ends_is_closed(steps: int) -> None:
+    """The event loop takes some steps from the accept to the proxy's own task."""
+    async with Proxy(free_port(), free_port()) as proxy:
+        client = socket.create_connection((HOST, proxy.port))
+        client.setblocking(False)
+        for _ in range(steps):
+            await asyncio.sleep(0)
+    with client, suppress(ConnectionError):
+        assert await asyncio.wait_for(asyncio.get_running_loop().sock_recv(client, 1), 5) == b""
 
 
 async def test_a_connection_is_cut_after_so_many_bytes(proxy: Proxy) -> None:

@@ -54,19 +54,26 @@ class Proxy:
     _links: set[_Link] = field(default_factory=set)
     _tasks: set["asyncio.Task[None]"] = field(default_factory=set)
     _open: asyncio.Event = field(default_factory=asyncio.Event)
-    _server: asyncio.Server | None = None
+    _listener: socket.socket = field(default_factory=socket.socket)
 
     async def __aenter__(self) -> Self:
         self._open.set()
-        self._server = await asyncio.start_server(self._accept, HOST, self.port)
+        self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._listener.bind((HOST, self.port))
+        self._listener.listen()
+        self._listener.setblocking(False)
+        # Not asyncio.start_server: it leaves a connection open that it accepts while it is closed (Python 3.11).
+        asyncio.get_running_loop().add_reader(self._listener, self._accept)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        assert self._server is not None
-        self._server.close()
-        for task in list(self._tasks):
+        asyncio.get_running_loop().remove_reader(self._listener)
+        self._listener.close()
+        # Every task takes its first step, from which on it closes its connection.
+        await asyncio.sleep(0)
+        for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
@@ -91,20 +98,24 @@ class Proxy:
         self.delay_seconds, self.answer_delay_seconds, self.cut_after_bytes = 0.0, 0.0, None
         self._open.set()
 
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
+    def _accept(self) -> None:
         try:
-            await self._serve(reader, writer)
-        except asyncio.CancelledError:
-            # Only when the proxy ends; asyncio's streams would report it as an error.
-            pass
+            accepted, _ = self._listener.accept()
+        except OSError:
+            # The client has left already.
+            return
+        task = asyncio.create_task(self._serve(accepted))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _serve(self, accepted: socket.socket) -> None:
+        reader, writer = await asyncio.open_connection(sock=accepted)
+        try:
+            await self._connect(reader, writer)
         finally:
-            self._tasks.discard(task)
             writer.transport.abort()
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             server_reader, server_writer = await asyncio.open_connection(HOST, self.target_port)
         except OSError:
