@@ -102,7 +102,7 @@ async def operator_engine(url: str, *, writes: bool = True) -> AsyncIterator[Asy
 
 def close_connections(engine: AsyncEngine) -> None:
     """Close each connection of the pool at once, whether it is lent or not."""
-    for entry in _entries_of(engine):
+    for entry in list(_entries.get(engine.sync_engine, ())):
         if entry.driver_connection is not None:
             entry.driver_connection.terminate()
 
@@ -117,11 +117,6 @@ def replace_connections(engine: AsyncEngine) -> None:
             for entry in list(entries):
                 if entry.dbapi_connection is not None:
                     entry.invalidate(soft=True)
-
-
-def _entries_of(engine: AsyncEngine) -> list[ConnectionPoolEntry]:
-    """Return the entries of the engine's pool that have had a connection."""
-    return list(_entries.get(engine.sync_engine, ()))
 
 
 def _replace_unusable_connections(engine: AsyncEngine) -> None:

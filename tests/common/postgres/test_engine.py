@@ -1,7 +1,7 @@
 """Engines: the settings of their sessions, what a reader is refused, and which connections are replaced."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import asyncpg
@@ -15,24 +15,11 @@ from common.postgres.engine import create_engine
 from common.postgres.errors import READ_ONLY, is_unreachable, sqlstate
 from common.postgres.raw_sql import PING, raw_connection
 from support.proxy import Proxy
+from support.single_connection import engine, pid
+
+__all__ = ["engine"]
 
 Eventually = Callable[..., Awaitable[Any]]
-
-
-@pytest.fixture
-async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
-    """An engine of one connection: each test step gets the same one, unless it was replaced."""
-    engine = create_engine(database_url, "tests", pool_size=1, pool_timeout_seconds=2)
-    yield engine
-    await engine.dispose()
-
-
-async def pid(engine: AsyncEngine) -> int:
-    async with raw_connection(engine) as connection:
-        assert not connection.is_in_transaction()
-        assert await connection.fetchval("SELECT count(*) FROM wallet.source_epochs WHERE epoch = 7") == 0
-        found: int = connection.get_server_pid()
-        return found
 
 
 async def test_each_session_sets_what_statements_rely_on_whatever_the_databases_defaults_are(database_url: str) -> None:

@@ -14,6 +14,18 @@ from history_consumer.operations.status import Broker, history_status
 from support.history_events import AnyEvent, History, Topic, Wallet
 
 NewConsumer = Callable[..., HistoryConsumer]
+Eventually = Callable[..., Awaitable[Any]]
+
+
+async def catch_up(consumer: HistoryConsumer, engine: AsyncEngine, broker: Broker, eventually: Eventually) -> None:
+    """Consume until the status shows no lag."""
+
+    async def caught_up() -> bool:
+        await consumer.run_once()
+        status = await history_status(engine, broker)
+        return bool(status.partitions) and status.lag == 0
+
+    await eventually(caught_up)
 
 
 async def test_status_shows_positions_lag_gaps_and_dead_letters(
@@ -21,19 +33,12 @@ async def test_status_shows_positions_lag_gaps_and_dead_letters(
     events: Topic,
     engine: AsyncEngine,
     kafka_bootstrap_servers: str,
-    eventually: Callable[..., Awaitable[Any]],
+    eventually: Eventually,
 ) -> None:
     ada, bob = Wallet("ada"), Wallet("bob")
     skipped: list[AnyEvent] = [ada.created(), ada.funded(), ada.funded()]
     events.produce(skipped[0], skipped[2], bob.created(), b"poison", b"more poison")
-    consumer = new_consumer()
-
-    async def caught_up() -> bool:
-        await consumer.run_once()
-        status = await history_status(engine, Broker(kafka_bootstrap_servers, -1))
-        return bool(status.partitions) and status.lag == 0
-
-    await eventually(caught_up)
+    await catch_up(new_consumer(), engine, Broker(kafka_bootstrap_servers, -1), eventually)
     events.produce(bob.funded())
     status = await history_status(engine, Broker(kafka_bootstrap_servers, -1))
     assert [(row["partition"], row["next_offset"], row["lag"]) for row in status.partitions] == [
@@ -62,18 +67,11 @@ async def test_a_partition_that_the_topic_lacks_has_no_lag_and_the_other_partiti
     rows: Callable[..., Awaitable[list[Any]]],
     engine: AsyncEngine,
     kafka_bootstrap_servers: str,
-    eventually: Callable[..., Awaitable[Any]],
+    eventually: Eventually,
 ) -> None:
     """As after a topic was created again with fewer partitions."""
     events.produce(Wallet().created())
-    consumer = new_consumer()
-
-    async def caught_up() -> bool:
-        await consumer.run_once()
-        status = await history_status(engine, Broker(kafka_bootstrap_servers, -1))
-        return bool(status.partitions) and status.lag == 0
-
-    await eventually(caught_up)
+    await catch_up(new_consumer(), engine, Broker(kafka_bootstrap_servers, -1), eventually)
     await rows("UPDATE history.processed_offsets SET partition = 3 WHERE partition = 2")
     status = await history_status(engine, Broker(kafka_bootstrap_servers, -1))
     assert [(row["partition"], row["lag"]) for row in status.partitions] == [(0, 0), (1, 0), (3, None)]
