@@ -16,6 +16,7 @@ from support.traffic import (
     create_wallets,
     ring,
     transfer_in_a_ring,
+    transfer_in_a_ring_until,
     wait_until_complete,
 )
 
@@ -51,21 +52,14 @@ async def _die_at_each(pipeline: Pipeline, process: Process, names: list[str], w
     """
     survived = asyncio.Event()
 
-    async def traffic() -> int:
-        answered = 0
-        async with pipeline.client("wallet-api") as api:
-            while not survived.is_set():
-                answered += await transfer_in_a_ring(api, wallets, 1)
-        return answered
-
-    async with asyncio.TaskGroup() as tasks:
-        busy = tasks.create_task(traffic())
+    async with pipeline.client("wallet-api") as api, asyncio.TaskGroup() as tasks:
+        traffic = tasks.create_task(transfer_in_a_ring_until(survived, api, wallets))
         for name in names:
             process.start(FAILPOINTS=f"{name}=kill@2")
             await _until_killed(pipeline, process)
         process.start()
         survived.set()
-    return busy.result()
+    return traffic.result()
 
 
 async def _until_killed(pipeline: Pipeline, process: Process) -> None:

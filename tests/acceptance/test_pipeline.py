@@ -8,7 +8,13 @@ import asyncpg
 import pytest
 
 from support.processes import Pipeline, http_client
-from support.traffic import assert_verified, create_wallets, transfer_in_a_ring, wait_until_complete
+from support.traffic import (
+    assert_verified,
+    create_wallets,
+    transfer_in_a_ring,
+    transfer_in_a_ring_until,
+    wait_until_complete,
+)
 
 
 async def test_every_movement_reaches_the_history_exactly_once_and_in_order(pipeline: Pipeline) -> None:
@@ -35,14 +41,16 @@ async def test_nothing_is_lost_or_doubled_when_a_process_is_killed_and_comes_bac
 ) -> None:
     async with pipeline.client("wallet-api") as api:
         wallets = await create_wallets(api, 8)
-        traffic = asyncio.create_task(transfer_in_a_ring(api, wallets, 60))
+        killed_twice = asyncio.Event()
         process = pipeline.of(victim)[0]
-        for _ in range(2):
-            await transferred(pipeline, 40)
-            process.stop(signal.SIGKILL)
-            process.start()
-            await pipeline.ready(process)
-        await traffic
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(transfer_in_a_ring_until(killed_twice, api, wallets))
+            for _ in range(2):
+                await transferred(pipeline, 40)
+                process.stop(signal.SIGKILL)
+                process.start()
+                await pipeline.ready(process)
+            killed_twice.set()
         total = sum([Decimal((await api.get(f"/wallets/{wallet}")).json()["balance"]) for wallet in wallets])
     assert total == 800
     await wait_until_complete(pipeline, wallets)

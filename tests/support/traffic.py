@@ -60,6 +60,14 @@ async def transfer_in_a_ring(api: httpx.AsyncClient, wallets: list[str], rounds:
     return rounds * len(wallets)
 
 
+async def transfer_in_a_ring_until(end: asyncio.Event, api: httpx.AsyncClient, wallets: list[str]) -> int:
+    """Let each wallet send to the next one, round after round; return how many transfers were made."""
+    made = 0
+    while not end.is_set():
+        made += await transfer_in_a_ring(api, wallets, 1)
+    return made
+
+
 async def wait_until_complete(pipeline: Pipeline, wallets: list[str]) -> None:
     async with pipeline.client("wallet-api") as api, pipeline.client("history-api") as history:
         for wallet_id in wallets:

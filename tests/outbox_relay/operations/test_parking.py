@@ -18,6 +18,7 @@ from outbox_relay.operations.parking import RowStateError
 from outbox_relay.relay import Relay
 from support.outboxes import Outbox, drain, write_rows
 from support.relay_pipeline import RelayPipeline
+from support.repetition import repeat
 
 POISON = f'{{"too": "{"x" * 2_000_000}"}}'
 
@@ -180,11 +181,6 @@ async def test_a_row_in_another_state_is_refused_and_no_audit_row_is_written(pip
     with pytest.raises(RowStateError, match="doesn't exist"):
         await parking.park(pipeline.engine, 4711, "no")
     assert await audits(pipeline.engine) == []
-
-
-async def repeat(work: Callable[[], Awaitable[object]], done: asyncio.Event) -> None:
-    while not done.is_set():
-        await work()
 
 
 async def write_parked(engine: AsyncEngine, wallet: UUID) -> None:

@@ -27,6 +27,7 @@ from history_consumer.settings import ConsumerSettings
 from outbox_relay.operations.replay import Selection, replay
 from support.foreign_transactions import ForeignProducer
 from support.pipelines import move_money, new_wallets, run_relay, tamper
+from support.repetition import repeat
 from walletctl.restore import restore
 from walletctl.verify.audit import DEAD_LETTERS, HISTORY, POSITIONS, TOPIC, audit
 
@@ -353,16 +354,12 @@ async def test_an_epoch_begins_between_events_beside_live_traffic(
     wallets = await pipeline.start(fresh, 0)
     done = asyncio.Event()
 
-    async def repeat(work: Callable[[], Awaitable[None]]) -> None:
-        while not done.is_set():
-            await work()
-
     async def epochs() -> list[int]:
         return [row[0] for row in await select(fresh.database_url, "SELECT source_epoch FROM wallet.outbox")]
 
     async with operator_engine(fresh.database_url) as engine, asyncio.TaskGroup() as tasks:
         for work in (lambda: move_money(engine, wallets, 1), lambda: run_relay(fresh)):
-            tasks.create_task(repeat(work))
+            tasks.create_task(repeat(work, done))
         for epoch in (2, 3, 4):
             assert (await restore.begin(fresh, None)).epoch == epoch
 

@@ -1,7 +1,6 @@
 """The audit beside live traffic, replays, foreign records, retention, and with servers away."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
 
 import orjson
 import pytest
@@ -23,6 +22,7 @@ from outbox_relay.operations.replay import Selection
 from outbox_relay.retention import RetentionAges
 from support.foreign_transactions import ForeignProducer
 from support.pipelines import move_money, new_wallets, run_consumer, run_relay, tamper
+from support.repetition import repeat
 from walletctl.commands.verify import verify
 from walletctl.console import Exit
 from walletctl.verify import published
@@ -38,10 +38,6 @@ def broken(report: Report) -> dict[str, int]:
 async def test_live_traffic_raises_no_false_alarm(fresh: PipelineSettings, engine: AsyncEngine) -> None:
     wallets = await new_wallets(engine)
     stop, consumed = asyncio.Event(), asyncio.Event()
-
-    async def repeat(work: Callable[[], Awaitable[None]], end: asyncio.Event) -> None:
-        while not end.is_set():
-            await work()
 
     async def replay_now_and_then() -> None:
         async for _ in replay.replay(engine, Selection(event_type="WALLET_FUNDED")):
