@@ -3,6 +3,8 @@
 Problem
 ├── ValidationProblem          422 validation-error
 ├── BadRequest                 400 bad-request
+├── Unauthorized               401 unauthorized (+ WWW-Authenticate)
+├── Forbidden                  403 forbidden
 ├── RouteNotFound              404 not-found
 ├── MethodNotAllowed           405 method-not-allowed
 ├── RequestTimeout             408 request-timeout
@@ -10,6 +12,7 @@ Problem
 ├── UnsupportedMediaType       415 unsupported-media-type
 ├── UnsupportedContentEncoding 415 unsupported-content-encoding (+ Accept-Encoding)
 ├── HeadersTooLarge            431 headers-too-large
+├── TooManyRequests            429 too-many-requests (+ Retry-After)
 ├── InternalError              500 internal-error
 └── Unavailable                503 unavailable (+ Retry-After)
 """
@@ -112,6 +115,26 @@ class BadRequest(Problem):
     title = "Bad request"
 
 
+class Unauthorized(Problem):
+    """The request has no credentials, or none that are valid (RFC 9110, section 15.5.2; RFC 6750)."""
+
+    status = 401
+    code = "unauthorized"
+    title = "Unauthorized"
+
+    def headers(self) -> dict[str, str]:
+        """Return the scheme of the credentials."""
+        return {"WWW-Authenticate": "Bearer"}
+
+
+class Forbidden(Problem):
+    """The caller is known, and may not do this."""
+
+    status = 403
+    code = "forbidden"
+    title = "Forbidden"
+
+
 class RouteNotFound(Problem):
     """The path does not exist."""
 
@@ -170,6 +193,22 @@ class HeadersTooLarge(Problem):
     status = 431
     code = "headers-too-large"
     title = "Request headers too large"
+
+
+class TooManyRequests(Problem):
+    """The caller, or the address, has sent more requests than its limit allows (RFC 6585, section 4)."""
+
+    status = 429
+    code = "too-many-requests"
+    title = "Too many requests"
+
+    def __init__(self, detail: str, retry_after_seconds: int) -> None:
+        super().__init__(detail)
+        self._retry_after_seconds = retry_after_seconds
+
+    def headers(self) -> dict[str, str]:
+        """Return when the next request is allowed."""
+        return {"Retry-After": str(self._retry_after_seconds)}
 
 
 class InternalError(Problem):

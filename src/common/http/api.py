@@ -8,6 +8,7 @@ from fastapi import APIRouter, FastAPI
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
+from common.http.authentication import Authentication, anonymous
 from common.http.fast_path import FastPath
 from common.http.heads import RequestHeads
 from common.http.openapi import only_problem_documents
@@ -33,6 +34,7 @@ class _Api(FastAPI):
     def build_middleware_stack(self) -> ASGIApp:
         app = super().build_middleware_stack()
         app = FastPath(app, self._fast_routes, EXCEPTION_HANDLERS)
+        app = Authentication(app, anonymous)
         app = RequestBounds(app, self._settings.requests_max, self._settings.request_deadline_seconds)
         return RequestMetrics(RequestHeads(app))
 

@@ -1,0 +1,1 @@
+"""Who calls an API, and what the caller may do."""
