@@ -22,7 +22,7 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from common.background import is_told_to_end
-from common.postgres.errors import LOCK_NOT_AVAILABLE, is_unreachable, sqlstate, unavailable
+from common.postgres.errors import LOCK_NOT_AVAILABLE, is_sequence_behind, is_unreachable, sqlstate, unavailable
 from common.problems import Unavailable
 from common.rate_limited_logs import RateLimitedLog
 from wallet_api import metrics
@@ -188,7 +188,7 @@ class GroupCommit(Generic[CommandT]):
             for submission in batch:
                 submission.fail(Unavailable(_UNKNOWN))
         except Exception as error:  # noqa: BLE001 - each submission gets it
-            if is_unreachable(error):
+            if is_unreachable(error) or is_sequence_behind(error):
                 log.warning("batch_failed_server_away", error=error, commands=len(batch))
                 for submission in batch:
                     submission.fail(unavailable(error))

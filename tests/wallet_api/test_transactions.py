@@ -293,6 +293,18 @@ async def test_a_transaction_that_fails_says_whether_its_commit_had_begun(
     await assert_promises_kept()
 
 
+async def test_while_outbox_ids_begin_below_those_that_are_there_nothing_is_done_and_the_answer_is_503(
+    client: AsyncClient, new_wallet: NewWallet, sql: Sql, assert_problem: AssertProblem
+) -> None:
+    # More rows than a request's attempts take ids.
+    wallets = [await new_wallet() for _ in range(12)]
+    await sql("SELECT setval('wallet.outbox_id_seq', 1, false)")
+    problem = assert_problem(await fund(client, wallets[0]), 503, "unavailable")
+    assert "numbers new events below" in problem["detail"]
+    await sql("SELECT setval('wallet.outbox_id_seq', (SELECT max(id) FROM wallet.outbox))")
+    assert (await fund(client, wallets[0])).json()["balance"] == "1.00"
+
+
 @pytest.mark.parametrize("moment", ["api.before_commit", "api.committed"])
 async def test_a_failure_after_the_commit_is_never_taken_for_one_before_it(
     engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch, moment: str

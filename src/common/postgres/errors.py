@@ -66,9 +66,19 @@ def is_refused_by_server(error: BaseException) -> bool:
     return isinstance(error, UnsuitableDatabaseError) or (sqlstate(error) or "").startswith(_REFUSED)
 
 
+def is_sequence_behind(error: BaseException) -> bool:
+    """Whether the sequence of the outbox ids gave an id that a row has already, until a relay raises the sequence."""
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    return getattr(cause, "constraint_name", None) == "outbox_pkey"
+
+
 def unavailable(error: BaseException) -> Unavailable:
-    """Return the problem for an error that `is_unreachable`, if nothing was done."""
-    why = "refuses the service; /ready gives the reason" if is_refused_by_server(error) else "did not answer in time"
+    """Return the problem for an error that `is_unreachable` or `is_sequence_behind`, if nothing was done."""
+    why = "did not answer in time"
+    if is_refused_by_server(error):
+        why = "refuses the service; /ready gives the reason"
+    elif is_sequence_behind(error):
+        why = "numbers new events below those that are there, until a relay has put the sequence right"
     return Unavailable(f"The database {why}. Nothing was done. Retry.")
 
 
