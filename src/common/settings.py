@@ -1,12 +1,15 @@
 """Settings that more than one process reads. The environment variable has the setting's name in capitals."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self, get_args
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from common.postgres.urls import asyncpg_url
+from common.secrets import GIVEN_TWICE, Secret
 
 Port = Annotated[int, Field(ge=0, le=65535)]
 
@@ -29,16 +32,43 @@ class OrderRule(NamedTuple):
         return f"must be {word} {other.upper()}, which is {given[other]:g}"
 
 
+class _Environment(EnvSettingsSource):
+    """The environment. A secret is the value of its variable, or in the file that its variable with `_FILE` names."""
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        value, key, is_complex = super().get_field_value(field, field_name)
+        file = self.env_vars.get(f"{field_name}_file") if _is_secret(field) else None
+        if file is None:
+            return value, key, is_complex
+        return Path(file) if value is None else GIVEN_TWICE, key, False
+
+
+def _is_secret(field: FieldInfo) -> bool:
+    return Secret in (get_args(field.annotation) or (field.annotation,))
+
+
 class Settings(BaseSettings):
     """The base of all settings: they are frozen and come from the environment alone; a blank value means unset.
+
+    A field of type `Secret` comes from the variable of its name, or from the file that the variable with `_FILE` names.
 
     A class adds its own `order_rules` to those of its bases. A pair of values that breaks one is refused with a message
     that names both settings.
     """
 
-    model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True, use_attribute_docstrings=True)
+    # A pydantic error would show a secret among its inputs.
+    model_config = SettingsConfigDict(
+        frozen=True, extra="ignore", env_ignore_empty=True, use_attribute_docstrings=True, hide_input_in_errors=True
+    )
 
     order_rules: ClassVar[tuple[OrderRule, ...]] = ()
+
+    @classmethod
+    def settings_customise_sources(
+        cls, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource, **_: Any
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Return the arguments and the environment: pydantic calls it for its sources."""
+        return init_settings, _Environment(settings_cls)
 
     @field_validator("*")
     @classmethod
