@@ -18,6 +18,7 @@ from common.settings import (
     OperatorSettings,
     Settings,
     WalletDatabaseSettings,
+    is_secret,
 )
 
 _EXIT_CODES: Final = (
@@ -56,6 +57,9 @@ def settings_page() -> str:
         "",
         "Settings come from the environment only. A blank value means unset. An invalid value stops the process when",
         "it starts, with one line that names it.",
+        "",
+        "A secret may be in a file instead. In place of a variable marked (`_FILE`), set the variable of that name",
+        "with `_FILE` to the file's path. The file is read again at each use.",
     ]
     for command, settings in processes.items():
         lines += ["", f"## `{command}`", "", "| variable | default | meaning |", "| --- | --- | --- |"]
@@ -113,11 +117,12 @@ def _read_by(command: str) -> str:
 
 def _setting_line(name: str, settings: type[Settings]) -> str:
     field = settings.model_fields[name]
+    variable = f"`{name.upper()}` (`_FILE`)" if is_secret(field) else f"`{name.upper()}`"
     default = "required" if field.default is PydanticUndefined else f"`{field.default}`"
     if field.default in {"", None}:
         default = ""
     assert field.description, f"{settings.__name__}.{name} needs a docstring"
-    return f"| `{name.upper()}` | {default} | {' '.join(field.description.split())} |"
+    return f"| {variable} | {default} | {' '.join(field.description.split())} |"
 
 
 def metrics_page() -> str:

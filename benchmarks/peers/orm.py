@@ -5,14 +5,13 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from sqlalchemy import text
+from sqlalchemy import make_url, text
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.schema import CreateSchema
 
 from benchmarks.lab import Lab, Service
 from benchmarks.peers.orm_app import Base
 from benchmarks.place import Place
-from common.postgres.urls import asyncpg_url
 
 _FILL = text("""
     INSERT INTO orm.wallets (id, user_id, currency, balance, version)
@@ -34,7 +33,7 @@ def running(lab: Lab, place: Place) -> Iterator[Service]:
 
 
 async def _make_tables(place: Place) -> None:
-    engine = create_async_engine(asyncpg_url(place.url))
+    engine = create_async_engine(make_url(place.url).set(drivername="postgresql+asyncpg"))
     async with engine.begin() as connection:
         await connection.execute(CreateSchema("orm"))
         await connection.run_sync(Base.metadata.create_all)

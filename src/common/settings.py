@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self, get_args
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self, TypeVar, cast, get_args
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
-from common.postgres.urls import asyncpg_url
+from common.postgres.urls import UrlWithPassword, parse_url
 from common.secrets import GIVEN_TWICE, Secret
 
 Port = Annotated[int, Field(ge=0, le=65535)]
@@ -37,14 +37,17 @@ class _Environment(EnvSettingsSource):
 
     def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
         value, key, is_complex = super().get_field_value(field, field_name)
-        file = self.env_vars.get(f"{field_name}_file") if _is_secret(field) else None
+        file = self.env_vars.get(f"{field_name}_file") if is_secret(field) else None
         if file is None:
             return value, key, is_complex
         return Path(file) if value is None else GIVEN_TWICE, key, False
 
 
-def _is_secret(field: FieldInfo) -> bool:
-    return Secret in (get_args(field.annotation) or (field.annotation,))
+def is_secret(field: FieldInfo) -> bool:
+    """Whether a field of settings is a secret, which may come from a file."""
+    kinds = get_args(field.annotation) or (field.annotation,)
+    # An annotated type in a union is still annotated.
+    return Secret in {getattr(kind, "__origin__", kind) for kind in kinds}
 
 
 class Settings(BaseSettings):
@@ -65,9 +68,9 @@ class Settings(BaseSettings):
 
     @classmethod
     def settings_customise_sources(
-        cls, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource, **_: Any
+        cls, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource, *_: Any, **__: Any
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Return the arguments and the environment: pydantic calls it for its sources."""
+        """Return the sources: the arguments and the environment."""
         return init_settings, _Environment(settings_cls)
 
     @field_validator("*")
@@ -92,38 +95,72 @@ class LogSettings(Settings):
     """`json`: one JSON object per line; `console`: lines for people."""
 
 
-def _postgresql_url(value: str) -> str:
-    if value:
-        asyncpg_url(value)
-    return value
+def _postgresql_url(url: Secret) -> Secret:
+    parse_url(url.read())
+    return url
 
 
-PostgresUrl = Annotated[str, AfterValidator(_postgresql_url)]
+PostgresUrl = Annotated[Secret, AfterValidator(_postgresql_url)]
 
 
 class WalletDatabaseSettings(Settings):
     """The wallet database, for processes that don't read the history."""
 
     database_url: PostgresUrl
-    """The wallet database: `postgresql://user:password@host:5432/database`. With several hosts,
-    `postgresql://user:password@/database?host=a:5432&host=b:5432`, one that can write is chosen."""
+    """The wallet database: `postgresql://user:password@host:5432/database?sslmode=verify-full`, see
+    [connections](connections.md). Of several hosts, `postgresql://user:password@a:5432,b:5432/database`, one that can
+    write is chosen."""
+    database_password: Secret | None = None
+    """The password for DATABASE_URL, if the URL has none."""
+
+    @model_validator(mode="after")
+    def _database_url_gets_its_password(self) -> Self:
+        return _with_password(self, "database")
 
 
 class HistoryDatabaseSettings(Settings):
     """The history database, for processes that don't read the wallets."""
 
-    database_url: PostgresUrl = ""
+    database_url: PostgresUrl | None = None
     """The history database, if HISTORY_DATABASE_URL is unset."""
-    history_database_url: PostgresUrl = ""
+    database_password: Secret | None = None
+    """The password for DATABASE_URL, if the URL has none."""
+    history_database_url: PostgresUrl = Field(cast("Secret", None), validate_default=False)
     """The history database: `postgresql://user:password@host:5432/database`. The default is DATABASE_URL."""
+    history_database_password: Secret | None = None
+    """The password for HISTORY_DATABASE_URL, if the URL has none."""
 
     @model_validator(mode="after")
     def _history_defaults_to_database_url(self) -> Self:
-        if not (self.history_database_url or self.database_url):
+        if self.history_database_url is None and self.database_url is None:
             raise ValueError("HISTORY_DATABASE_URL or DATABASE_URL: one of them is required")
-        if not self.history_database_url:
+        _with_password(self, "database")
+        _with_password(self, "history_database")
+        if self.history_database_url is None:
             object.__setattr__(self, "history_database_url", self.database_url)
         return self
+
+
+SettingsT = TypeVar("SettingsT", bound=Settings)
+
+
+def _with_password(settings: SettingsT, database: str) -> SettingsT:
+    """Put the password that a setting of its own has into the URL of that database.
+
+    Raises:
+        ValueError: the URL has a password too, or is unset.
+    """
+    url, password = getattr(settings, f"{database}_url"), getattr(settings, f"{database}_password")
+    if password is None or isinstance(url, UrlWithPassword):
+        return settings
+    name = f"{database}_password".upper()
+    if url is None:
+        raise ValueError(f"{name}: {database.upper()}_URL is unset; set both, or neither")
+    complete = UrlWithPassword(url, password)
+    if "password" in parse_url(url.read()).parameters:
+        raise ValueError(f"{name}: the URL has a password too; leave out one of them")
+    object.__setattr__(settings, f"{database}_url", complete)
+    return settings
 
 
 class DatabaseSettings(HistoryDatabaseSettings):

@@ -8,6 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from common.postgres.connections import OUTCOME_UNKNOWN, UnsuitableDatabaseError, is_outcome_unknown
 from common.postgres.engine import operator_engine
+from common.secrets import Secret
 from common.settings import HistoryDatabaseSettings, WalletDatabaseSettings
 from walletctl.console import Exit, fail, load_settings
 
@@ -24,7 +25,7 @@ def with_history_database(work: Callable[[AsyncEngine], Awaitable[ResultT]]) -> 
     return _run(load_settings(HistoryDatabaseSettings).history_database_url, work)
 
 
-def _run(url: str, work: Callable[[AsyncEngine], Awaitable[ResultT]]) -> ResultT:
+def _run(url: Secret, work: Callable[[AsyncEngine], Awaitable[ResultT]]) -> ResultT:
     async def go() -> ResultT:
         async with operator_engine(url) as engine:
             return await work(engine)

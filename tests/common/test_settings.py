@@ -71,7 +71,7 @@ def test_publishing_ends_before_postgresql_ends_the_session() -> None:
     assert most.relay_delivery_timeout_seconds + PUBLISH_MARGIN_SECONDS < HUNG_TRANSACTION_SECONDS
 
 
-@pytest.mark.parametrize("parameter", ["sslmode=require", "application_name=x", "statement_cache_size=0"])
+@pytest.mark.parametrize("parameter", ["sslmod=require", "statement_cache_size=0"])
 def test_a_url_with_an_unknown_parameter_is_refused_with_its_name(parameter: str) -> None:
-    with pytest.raises(ValidationError, match=f"has the parameter {parameter.partition('=')[0]}; known are host, "):
+    with pytest.raises(ValidationError, match=f"has the parameter {parameter.partition('=')[0]}; known are "):
         WalletApiSettings(database_url=f"postgresql://ada@localhost/wallet?{parameter}")

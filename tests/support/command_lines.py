@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from common.settings import PipelineSettings
+from support.databases import text_of
 from walletctl.cli import main
 
 
@@ -45,7 +46,7 @@ def walletctl(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 
 def environment(settings: PipelineSettings) -> dict[str, str]:
     return {
-        "DATABASE_URL": settings.database_url,
+        "DATABASE_URL": text_of(settings.database_url),
         "KAFKA_BOOTSTRAP_SERVERS": settings.kafka_bootstrap_servers,
         "KAFKA_TOPIC": settings.kafka_topic,
     }

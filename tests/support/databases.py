@@ -11,18 +11,24 @@ from sqlalchemy.engine import make_url
 
 from common.postgres.engine import create_engine
 from common.postgres.migrations import SCHEMAS, migrate
+from common.secrets import Secret
 
 Result = TypeVar("Result")
 
 
-def with_database(url: str, name: str) -> str:
+def text_of(url: Secret | str) -> str:
+    """Return the URL, of a setting or not, as text."""
+    return url.read() if isinstance(url, Secret) else url
+
+
+def with_database(url: Secret | str, name: str) -> str:
     """Return the URL of another database on the same server."""
-    return make_url(url).set(database=name).render_as_string(hide_password=False)
+    return make_url(text_of(url)).set(database=name).render_as_string(hide_password=False)
 
 
-async def run_sql(url: str, *statements: str) -> None:
+async def run_sql(url: Secret | str, *statements: str) -> None:
     """Run statements, each in a transaction of its own."""
-    connection = await asyncpg.connect(url)
+    connection = await asyncpg.connect(text_of(url))
     try:
         for statement in statements:
             await connection.execute(statement)
@@ -66,7 +72,7 @@ class Databases:
 
     def drop(self, url: str) -> None:
         """Have the database dropped, whatever sessions it has."""
-        self._drops.append(self._submit(self._connection.execute(f'DROP DATABASE "{_name(url)}" WITH (FORCE)')))
+        self._drops.append(self._submit(self._connection.execute(f'DROP DATABASE "{database_of(url)}" WITH (FORCE)')))
 
     def close(self) -> None:
         """Drop what was made ahead, and wait for all drops.
@@ -92,5 +98,6 @@ class Databases:
         return self._thread.submit(self._runner.run, work)
 
 
-def _name(url: str) -> str:
-    return str(make_url(url).database)
+def database_of(url: Secret | str) -> str:
+    """Return the name of the URL's database."""
+    return str(make_url(text_of(url)).database)

@@ -9,11 +9,11 @@ import orjson
 import pytest
 from confluent_kafka.admin import AdminClient
 from sqlalchemy import text
-from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from common.kafka.topics import ensure_topic
 from common.postgres.engine import create_engine
+from common.secrets import Secret
 from common.settings import PipelineSettings
 from common.worker import Health
 from history_consumer.consumer.consumer import HistoryConsumer
@@ -22,6 +22,7 @@ from outbox_relay.adaptive_batching import AdaptiveBatching
 from outbox_relay.publisher import Publisher
 from outbox_relay.relay import Relay
 from outbox_relay.settings import RelaySettings
+from support.databases import database_of, with_database
 from wallet_api.commands import CreateWallet, Fund, Transfer
 from wallet_api.transactions import execute
 from wallet_api.use_cases import create_wallets, fund, transfer
@@ -83,7 +84,7 @@ async def move_money(engine: AsyncEngine, wallets: Wallets, rounds: int) -> None
 
 
 @asynccontextmanager
-async def opened(url: str) -> AsyncIterator[AsyncEngine]:
+async def opened(url: Secret | str) -> AsyncIterator[AsyncEngine]:
     engine = create_engine(url, "tests")
     try:
         yield engine
@@ -130,7 +131,7 @@ def ran(
     name, topic = f"ran_{uuid4().hex}", f"wallet_events_{uuid4().hex}"
     asyncio.run(tamper(postgres_url, f'CREATE DATABASE "{name}" TEMPLATE "{template}"'))
     asyncio.run(ensure_topic(kafka_admin, topic, 3, {"retention.ms": "-1"}))
-    url = make_url(postgres_url).set(database=name).render_as_string(hide_password=False)
+    url = with_database(postgres_url, name)
     settings = PipelineSettings(database_url=url, kafka_bootstrap_servers=kafka_bootstrap_servers, kafka_topic=topic)
     asyncio.run(_run(settings))
     yield settings
@@ -142,17 +143,17 @@ def ran(
 @pytest.fixture
 def settings(ran: PipelineSettings, new_database: Callable[[str | None], str]) -> PipelineSettings:
     """The settings of a copy of that pipeline, which the test may corrupt."""
-    url = new_database(make_url(ran.database_url).database)
+    url = new_database(database_of(ran.database_url))
     return PipelineSettings(**{**ran.model_dump(), "database_url": url, "history_database_url": url})
 
 
 @pytest.fixture
 def apart(settings: PipelineSettings, new_database: Callable[[str | None], str]) -> PipelineSettings:
     """The settings of a copy whose history is in a database of its own."""
-    other = new_database(make_url(settings.database_url).database)
+    other = new_database(database_of(settings.database_url))
     asyncio.run(tamper(settings.database_url, "DROP SCHEMA history CASCADE"))
     asyncio.run(tamper(other, "DROP SCHEMA wallet CASCADE"))
-    return settings.model_copy(update={"history_database_url": other})
+    return settings.model_copy(update={"history_database_url": Secret(other)})
 
 
 @pytest.fixture
@@ -163,7 +164,7 @@ def fresh(database_url: str, kafka_bootstrap_servers: str, topic: str) -> Pipeli
     )
 
 
-async def tamper(url: str, *statements: str) -> None:
+async def tamper(url: Secret | str, *statements: str) -> None:
     """Run SQL on a database in spite of its triggers."""
     async with opened(url) as engine, engine.connect() as connection:
         autocommit = await connection.execution_options(isolation_level="AUTOCOMMIT")

@@ -9,7 +9,9 @@ import pytest
 from sqlalchemy import text
 
 from common.postgres.engine import operator_engine
+from common.secrets import Secret
 from common.settings import PipelineSettings
+from support.databases import text_of
 from support.pipelines import tamper
 from walletctl.console import Exit
 
@@ -28,8 +30,8 @@ pytestmark = pytest.mark.skipif(os.getuid() != 0, reason="only root may become a
 def run(settings: PipelineSettings, *arguments: str, **environment: str) -> "subprocess.CompletedProcess[bytes]":
     """Run a command as a user who is missing from the password database."""
     environment |= {
-        "DATABASE_URL": settings.database_url,
-        "HISTORY_DATABASE_URL": settings.history_database_url,
+        "DATABASE_URL": text_of(settings.database_url),
+        "HISTORY_DATABASE_URL": text_of(settings.history_database_url),
         "KAFKA_BOOTSTRAP_SERVERS": settings.kafka_bootstrap_servers,
         "KAFKA_TOPIC": settings.kafka_topic,
     }
@@ -37,7 +39,7 @@ def run(settings: PipelineSettings, *arguments: str, **environment: str) -> "sub
     return subprocess.run(command, env=environment, capture_output=True, check=False)
 
 
-async def fetch(url: str, query: str) -> list[Any]:
+async def fetch(url: Secret | str, query: str) -> list[Any]:
     async with operator_engine(url) as engine, engine.connect() as connection:
         return list((await connection.execute(text(query))).scalars())
 

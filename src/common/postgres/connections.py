@@ -1,12 +1,17 @@
 """Connections to PostgreSQL: which of several hosts, what the server must be, and a COMMIT that is never cancelled."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final
+from uuid import uuid4
 
 import asyncpg
-from asyncpg.exceptions import TransactionResolutionUnknownError, UndefinedObjectError
+from asyncpg.exceptions import ClientConfigurationError, TransactionResolutionUnknownError
+
+from common.postgres import tls
+from common.postgres.urls import ConnectionUrl, Host, parse_url
+from common.secrets import Secret
 
 SERVER_VERSION_MIN: Final = 17
 OUTCOME_UNKNOWN: Final = "COMMIT was sent and not answered: the outcome is unknown"
@@ -16,9 +21,16 @@ _HEAD_START_SECONDS: Final = 0.15
 _TOO_OLD: Final = f"PostgreSQL {SERVER_VERSION_MIN} or newer is needed; upgrade the server"
 _NOT_UTF8: Final = "the database's encoding must be UTF8; create one with ENCODING 'UTF8' TEMPLATE template0"
 _UNREPLICATED: Final = "the commit was not waited for by synchronous standbys: it may be lost in a failover"
+_POOLER: Final = (
+    "a connection pooler (PgBouncer) drops the session's settings: name PostgreSQL itself in the URL; "
+    "each process has a bounded pool of its own"
+)
+_SESSION_MARK: Final = "wallet.session"
+# PostgreSQL manual, appendix A: an unknown setting, a wrong value, a wrong option, a setting that can't be changed.
+_WRONG_SETTINGS: Final = ("42704", "22023", "42601", "55P02")
 
 # By list of hosts: the host that was chosen last.
-_last_chosen: dict[tuple[tuple[str, int], ...], tuple[str, int]] = {}
+_last_chosen: dict[tuple[Host, ...], Host] = {}
 
 
 class UnsuitableDatabaseError(ConnectionError):
@@ -84,60 +96,98 @@ def is_outcome_unknown(error: BaseException | None) -> bool:
     return False
 
 
-async def connect(**arguments: Any) -> UninterruptedConnection:
+async def connect(
+    url: Secret, application: str, settings: Mapping[str, str], *, timeout_seconds: float | None, on_standby: bool
+) -> UninterruptedConnection:
     """Connect as `asyncpg.connect` does, but to several hosts at once; the first suitable host is chosen.
 
-    The host that was chosen last has a head start of 0.15 seconds.
+    The host that was chosen last has a head start of 0.15 seconds. The URL and the files that it names are read anew:
+    a password or a certificate may have been rotated.
 
     Args:
-        arguments: of `asyncpg.connect`. `host` and `port` may be lists. `timeout`, in seconds, is for all hosts
-            together. `target_session_attrs` says which hosts are suitable; the default for several hosts is
+        url: of the database. Its `target_session_attrs` says which hosts are suitable; the default for several hosts is
             `read-write`.
+        application: the process, which `pg_stat_activity.application_name` shows.
+        settings: the session's settings. They override those that the URL has in its `options`.
+        timeout_seconds: for all hosts together.
+        on_standby: whether of several hosts any one will do, unless the URL has `target_session_attrs`.
 
     Raises:
-        UnsuitableDatabaseError: the server is too old, or the database's encoding isn't UTF8.
+        UnsuitableDatabaseError: the server is too old, has no TLS or another certificate, or isn't PostgreSQL itself;
+            the database's encoding isn't UTF8; or the URL or a file that it names is wrong.
+        UnreadableSecretError: the file with the URL or with the password is away.
         asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError: no host accepted the
             connection.
-        TimeoutError: no host answered within `timeout`.
+        TimeoutError: no host answered in time.
     """
-    hosts, ports = arguments.get("host"), arguments.get("port")
-    if not isinstance(hosts, list | tuple) or not isinstance(ports, list | tuple):
-        return await _connect_to_one(arguments)
-    session_attrs = arguments.setdefault("target_session_attrs", "read-write")
-    if session_attrs == "prefer-standby":
-        seconds_max = arguments.get("timeout")
-        arguments["timeout"] = seconds_max and seconds_max / 2
-        with suppress(OSError, asyncpg.PostgresError, asyncpg.InternalClientError):
-            return await connect(**{**arguments, "target_session_attrs": "standby"})
-        arguments["target_session_attrs"] = "any"
-    addresses = tuple(zip(hosts, ports, strict=True))
-    order = sorted(addresses, key=lambda address: address != _last_chosen.get(addresses))
-    hosts = [{**arguments, "host": host, "port": port} for host, port in order]
-    connection, index = await _first_of(hosts, arguments.get("timeout"))
-    _last_chosen[addresses] = order[index]
-    return connection
+    parsed = _read(url)
+    seconds_max = parsed.timeout_seconds(timeout_seconds)
+    arguments = parsed.driver_arguments() | {
+        "server_settings": {**parsed.session_settings(application), **settings},
+        "target_session_attrs": parsed.parameters.get("target_session_attrs"),
+        **_tls_arguments(parsed),
+    }
+    if len(parsed.hosts) < 2:  # noqa: PLR2004 one host, or none
+        (host, port), *_ = parsed.hosts or (("", None),)
+        async with asyncio.timeout(seconds_max):
+            return await _connect_to_host({**arguments, "host": host or None, "port": port})
+    arguments["target_session_attrs"] = arguments["target_session_attrs"] or ("any" if on_standby else "read-write")
+    return await _connect_to_one_of(parsed.hosts, arguments, seconds_max)
 
 
-async def connect_read_only(**arguments: Any) -> UninterruptedConnection:
+async def connect_read_only(*arguments: Any, **options: Any) -> UninterruptedConnection:
     """Connect as `connect` does, for a session that only reads: PostgreSQL refuses a write (SQLSTATE 25006)."""
-    connection = await connect(**arguments)
+    connection = await connect(*arguments, **options)
     try:
         # Not among `server_settings`: the server would report it, and the host would not count as `read-write`.
-        await connection.execute("SET default_transaction_read_only = on", timeout=arguments.get("timeout"))
+        await connection.execute("SET default_transaction_read_only = on", timeout=options["timeout_seconds"])
     except BaseException:
         connection.terminate()
         raise
     return connection
 
 
+def _tls_arguments(url: ConnectionUrl) -> dict[str, Any]:
+    if missing := tls.unreadable_file(url.parameters):
+        raise UnsuitableDatabaseError(missing)
+    try:
+        return tls.driver_arguments(url.parameters)
+    except OSError as error:
+        raise UnsuitableDatabaseError(tls.tls_refusal(error) or str(error)) from error
+
+
+def _read(url: Secret) -> ConnectionUrl:
+    text = url.read()
+    try:
+        return parse_url(text)
+    except ValueError as error:
+        # The settings were checked when the process started. The URL's file has changed since.
+        raise UnsuitableDatabaseError(f"the database's URL {error}") from error
+
+
+async def _connect_to_one_of(
+    hosts: tuple[Host, ...], arguments: dict[str, Any], seconds_max: float | None
+) -> UninterruptedConnection:
+    if arguments["target_session_attrs"] == "prefer-standby":
+        seconds_max = seconds_max and seconds_max / 2
+        with suppress(OSError, asyncpg.PostgresError, asyncpg.InternalClientError):
+            return await _connect_to_one_of(hosts, {**arguments, "target_session_attrs": "standby"}, seconds_max)
+        arguments = {**arguments, "target_session_attrs": "any"}
+    order = sorted(hosts, key=lambda host: host != _last_chosen.get(hosts))
+    attempts = [{**arguments, "host": host, "port": port} for host, port in order]
+    connection, index = await _first_of(attempts, seconds_max)
+    _last_chosen[hosts] = order[index]
+    return connection
+
+
 async def _first_of(hosts: Sequence[dict[str, Any]], seconds_max: float | None) -> tuple[UninterruptedConnection, int]:
-    attempts = [asyncio.create_task(_connect_to_one(hosts[0]))]
+    attempts = [asyncio.create_task(_connect_to_host(hosts[0]))]
     chosen = None
     try:
         async with asyncio.timeout(seconds_max):
             await asyncio.wait(attempts, timeout=_HEAD_START_SECONDS)
             if not _is_connected(attempts[0]):
-                attempts += [asyncio.create_task(_connect_to_one(host)) for host in hosts[1:]]
+                attempts += [asyncio.create_task(_connect_to_host(host)) for host in hosts[1:]]
             pending = set(attempts)
             while pending and not any(map(_is_connected, attempts)):
                 _, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
@@ -170,22 +220,45 @@ def _most_informative(attempts: Sequence[asyncio.Task[UninterruptedConnection]])
     return next(refusals, errors[0] if errors else TimeoutError("no host answered in time"))
 
 
-async def _connect_to_one(arguments: dict[str, Any]) -> UninterruptedConnection:
+async def _connect_to_host(arguments: dict[str, Any]) -> UninterruptedConnection:
+    mark = uuid4().hex
+    settings = {**arguments["server_settings"], _SESSION_MARK: mark}
     try:
         connection: UninterruptedConnection = await asyncpg.connect(
-            **arguments, connection_class=UninterruptedConnection
+            **{**arguments, "server_settings": settings}, timeout=None, connection_class=UninterruptedConnection
         )
-    except UndefinedObjectError as error:
-        # The server doesn't know a session parameter; transaction_timeout (PostgreSQL 17) is the newest of them.
-        raise UnsuitableDatabaseError(f"{_TOO_OLD} ({error})") from error
-    # The server reported both when the session began.
-    version, encoding = connection.get_server_version(), connection.get_settings().server_encoding
+    except (asyncpg.PostgresError, ClientConfigurationError, OSError) as error:
+        if refusal := _refusal(error):
+            raise UnsuitableDatabaseError(refusal) from error
+        raise
     try:
-        if version.major < SERVER_VERSION_MIN:
-            raise UnsuitableDatabaseError(f"{_TOO_OLD}: this is {version.major}.{version.minor}")
-        if encoding != "UTF8":
-            raise UnsuitableDatabaseError(f"{_NOT_UTF8}: this one's is {encoding}")
-    except UnsuitableDatabaseError:
+        if unsuitable := await _unsuitable(connection, mark):
+            raise UnsuitableDatabaseError(unsuitable)
+    except BaseException:
         connection.terminate()
         raise
     return connection
+
+
+def _refusal(error: BaseException) -> str | None:
+    """Return what an operator has to correct, or None for another error."""
+    state = getattr(error, "sqlstate", None)
+    if state == "08P01" and "startup parameter" in str(error):
+        return f"{_POOLER} ({error})"
+    if state in _WRONG_SETTINGS:
+        # transaction_timeout (PostgreSQL 17) is the newest setting of each session.
+        is_old = "transaction_timeout" in str(error)
+        return f"{_TOO_OLD} ({error})" if is_old else f"a setting is refused: {error} (correct options in the URL)"
+    return str(error) if isinstance(error, ClientConfigurationError) else tls.tls_refusal(error)
+
+
+async def _unsuitable(connection: UninterruptedConnection, mark: str) -> str | None:
+    # The server reported both when the session began.
+    version, encoding = connection.get_server_version(), connection.get_settings().server_encoding
+    if version.major < SERVER_VERSION_MIN:
+        return f"{_TOO_OLD}: this is {version.major}.{version.minor}"
+    if encoding != "UTF8":
+        return f"{_NOT_UTF8}: this one's is {encoding}"
+    # Not a prepared statement: a pooler may give each of its steps to another server.
+    is_own = f"SELECT WHERE current_setting('{_SESSION_MARK}', true) = '{mark}'"
+    return None if await connection.execute(is_own) == "SELECT 1" else _POOLER

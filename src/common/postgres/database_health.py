@@ -7,6 +7,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, Final
 
 import structlog
@@ -15,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from common.background import in_background
 from common.postgres.connections import UninterruptedConnection, UnsuitableDatabaseError, connect
-from common.postgres.engine import close_connections, replace_connections
+from common.postgres.engine import close_connections, replace_connections, url_of
 from common.postgres.errors import DRIVER_ERRORS, TOO_MANY_CONNECTIONS, is_unreachable, message_with_remedy, sqlstate
 
 log = structlog.get_logger()
@@ -78,7 +79,7 @@ async def health_checks(
     the engines' connections are replaced, since a session may keep the restriction that it began with.
 
     Args:
-        engines: of one database, which they have by the same URL.
+        engines: of one database. Their URLs are the same.
         query: the health check, see `PING`.
         writes: whether the process writes. If not, of several hosts any one will do.
     """
@@ -97,9 +98,9 @@ class DatabaseHealth:
     def __init__(self, engines: Sequence[AsyncEngine], query: str, *, writes: bool) -> None:
         self._engines = engines
         self._query = query
-        self._arguments = dict(engines[0].dialect.create_connect_args(engines[0].url)[1])
-        if not writes:
-            self._arguments.setdefault("target_session_attrs", "any")
+        self._connect = partial(
+            connect, url_of(engines[0]), "health-check", {}, timeout_seconds=None, on_standby=not writes
+        )
         self._connection: UninterruptedConnection | None = None
         self._is_stale = False
         self._away_error: BaseException | None = None
@@ -168,7 +169,7 @@ class DatabaseHealth:
                 return refusal
         self.close()
         self._is_stale = False
-        self._connection = await connect(**self._arguments, server_settings={"application_name": "health-check"})
+        self._connection = await self._connect()
         return await self._connection.fetchval(self._query)  # type: ignore[no-any-return]
 
     def _may_keep_connection(self) -> bool:

@@ -2,6 +2,8 @@
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final
 from weakref import WeakKeyDictionary, WeakSet
 
@@ -11,9 +13,20 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from common.postgres.connections import connect, connect_read_only
 from common.postgres.errors import READ_ONLY, sqlstate
-from common.postgres.urls import asyncpg_url
+from common.postgres.urls import Host, parse_url
+from common.secrets import Secret
 
-_entries: WeakKeyDictionary[Engine, WeakSet[ConnectionPoolEntry]] = WeakKeyDictionary()
+
+@dataclass(frozen=True)
+class _Source:
+    """Where an engine's connections come from, and those that it has."""
+
+    url: Secret
+    database: tuple[tuple[Host, ...], str | None]
+    entries: WeakSet[ConnectionPoolEntry] = field(default_factory=WeakSet)
+
+
+_sources: WeakKeyDictionary[Engine, _Source] = WeakKeyDictionary()
 
 _READ_ONLY_OPTION: Final = "postgresql_readonly"
 _SESSION_SETTINGS: Final[Mapping[str, str]] = {
@@ -30,7 +43,7 @@ _SESSION_SETTINGS: Final[Mapping[str, str]] = {
 
 
 def create_engine(
-    url: str,
+    url: Secret | str,
     application: str,
     *,
     pool_size: int = 10,
@@ -47,8 +60,8 @@ def create_engine(
     """Return an engine (asyncpg, READ COMMITTED).
 
     Args:
-        url: `postgresql://…`.
-        application: the sessions' `application_name`, which `pg_stat_activity` shows.
+        url: the database, `postgresql://…`. A secret is read again for each connection.
+        application: the process, which `pg_stat_activity.application_name` shows.
         pool_size: the most connections.
         pool_timeout_seconds: the longest wait for a free connection.
         connect_timeout_seconds: the longest wait for a new connection.
@@ -61,7 +74,10 @@ def create_engine(
             waits for the Bind isn't idle (PostgreSQL manual, section 19.11).
         durable: whether a commit waits for the disk. If not, a crash may lose the last commits.
         writes: whether the engine writes. If not, its sessions are read-only and each statement is a transaction.
-        on_standby: as for `asyncpg_url`.
+        on_standby: whether of several hosts any one will do, unless the URL has `target_session_attrs`.
+
+    Raises:
+        ValueError: the URL is wrong. That of a setting has been checked.
     """
     timeouts = {
         "statement_timeout": statement_timeout_seconds,
@@ -70,28 +86,38 @@ def create_engine(
         "transaction_timeout": transaction_timeout_seconds,
     }
     # Each session sets it, since the server's default may differ, and a 2xx reply promises a durable commit.
-    settings = {"application_name": application, "synchronous_commit": "on" if durable else "off"}
+    settings = {**_SESSION_SETTINGS, "synchronous_commit": "on" if durable else "off"}
     settings |= {name: str(round(seconds * 1000)) for name, seconds in timeouts.items()}
+    secret = url if isinstance(url, Secret) else Secret(url)
+    creator = partial(
+        connect if writes else connect_read_only,
+        *(secret, application, settings),
+        timeout_seconds=connect_timeout_seconds,
+        on_standby=on_standby,
+    )
     engine = create_async_engine(
-        asyncpg_url(url, on_standby=on_standby),
+        # SQLAlchemy takes neither libpq's parameters nor a password that changes. The creator reads the URL itself.
+        "postgresql+asyncpg://",
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=pool_timeout_seconds,
         pool_use_lifo=True,
         isolation_level="READ COMMITTED" if writes else "AUTOCOMMIT",
         execution_options={_READ_ONLY_OPTION: not writes},
-        connect_args={
-            "async_creator_fn": connect if writes else connect_read_only,
-            "timeout": connect_timeout_seconds,
-            "server_settings": {**_SESSION_SETTINGS, **settings},
-        },
+        connect_args={"async_creator_fn": creator},
     )
+    _sources[engine.sync_engine] = _Source(secret, parse_url(secret.read()).database)
     _replace_unusable_connections(engine)
     return engine
 
 
+def url_of(engine: AsyncEngine) -> Secret:
+    """Return the URL that the engine was created with."""
+    return _sources[engine.sync_engine].url
+
+
 @asynccontextmanager
-async def operator_engine(url: str, *, writes: bool = True) -> AsyncIterator[AsyncEngine]:
+async def operator_engine(url: Secret | str, *, writes: bool = True) -> AsyncIterator[AsyncEngine]:
     """Lend an engine to an operator's command, without a statement timeout, and close it at the end of the block."""
     engine = create_engine(url, "walletctl", pool_size=4, statement_timeout_seconds=0, writes=writes)
     try:
@@ -102,7 +128,7 @@ async def operator_engine(url: str, *, writes: bool = True) -> AsyncIterator[Asy
 
 def close_connections(engine: AsyncEngine) -> None:
     """Close each connection of the pool at once, whether it is lent or not."""
-    for entry in list(_entries.get(engine.sync_engine, ())):
+    for entry in list(_sources[engine.sync_engine].entries):
         if entry.driver_connection is not None:
             entry.driver_connection.terminate()
 
@@ -110,17 +136,19 @@ def close_connections(engine: AsyncEngine) -> None:
 def replace_connections(engine: AsyncEngine) -> None:
     """Have the pools of this database replace each connection when it is next lent.
 
-    All engines with the same URL: after a switch to another server, a write fails on the old one, and a read doesn't.
+    All engines of the same hosts and database: after a switch to another server, a write fails on the old one, and a
+    read doesn't.
     """
-    for other, entries in list(_entries.items()):
-        if other.url == engine.url:
-            for entry in list(entries):
+    database = _sources[engine.sync_engine].database
+    for source in list(_sources.values()):
+        if source.database == database:
+            for entry in list(source.entries):
                 if entry.dbapi_connection is not None:
                     entry.invalidate(soft=True)
 
 
 def _replace_unusable_connections(engine: AsyncEngine) -> None:
-    entries = _entries[engine.sync_engine] = WeakSet()
+    entries = _sources[engine.sync_engine].entries
     event.listen(engine.sync_engine, "connect", lambda _, entry: entries.add(entry))
     event.listen(engine.sync_engine, "connect", _replace_when_ended)
     event.listen(engine.sync_engine, "handle_error", _replace_when_read_only)

@@ -8,13 +8,14 @@ from sqlalchemy import Row, RowMapping, TextClause
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from common.postgres.engine import create_engine
+from common.secrets import Secret
 
 _CHUNK_ROWS: Final = 2000
 
 
 @asynccontextmanager
 async def read_only_snapshot(
-    url: str, application: str, *, before: TextClause | None = None
+    url: Secret | str, application: str, *, before: TextClause | None = None
 ) -> AsyncIterator[AsyncConnection]:
     """Open a read-only transaction for the block, in which all statements see the database as of one moment.
 

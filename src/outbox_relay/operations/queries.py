@@ -44,7 +44,7 @@ STATUS: Final = text(f"""
             WHERE published_at IS NULL AND parked_at IS NULL AND outbox.id <= lanes.low_water) AS stranded,
         coalesce(greatest({HIGHEST_ID} - pg_sequence_last_value('wallet.outbox_id_seq'), 0), 0) AS sequence_behind,
         (SELECT count(*) FROM pg_stat_activity
-            WHERE datname = current_database() AND application_name = 'outbox-relay') AS relay_sessions
+            WHERE datname = current_database() AND application_name LIKE '%outbox-relay') AS relay_sessions
 """)  # noqa: S608 - a constant of this module
 
 LIST_ROWS: Final = {

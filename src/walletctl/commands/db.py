@@ -8,6 +8,7 @@ from common.postgres.durability import tell_unsafe_settings
 from common.postgres.engine import operator_engine
 from common.postgres.migrations import SCHEMAS, current_revision, head_revision, migrate
 from common.postgres.sequences import raise_sequences
+from common.secrets import Secret
 from common.settings import DatabaseSettings
 from walletctl.console import Exit, JsonOption, err, load_settings, out, print_json, print_table
 from walletctl.databases import run
@@ -15,7 +16,7 @@ from walletctl.databases import run
 app = typer.Typer(help="Create, upgrade and remove the tables.", no_args_is_help=True)
 
 
-def _urls() -> dict[str, str]:
+def _urls() -> dict[str, Secret]:
     settings = load_settings(DatabaseSettings)
     return {"wallet": settings.database_url, "history": settings.history_database_url}
 

@@ -16,11 +16,12 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from common.postgres import connections
-from common.postgres.connections import UnsuitableDatabaseError, connect
+from common.postgres.connections import UninterruptedConnection, UnsuitableDatabaseError, connect
 from common.postgres.database_health import health_checks
 from common.postgres.engine import create_engine
 from common.postgres.errors import is_refused_by_server, is_unreachable
 from common.postgres.raw_sql import raw_connection
+from common.secrets import Secret
 from support.proxy import Proxy
 from walletctl.console import Exit
 
@@ -84,6 +85,10 @@ def several(url: str, *ports: int, **changes: str) -> str:
 async def use(engine: AsyncEngine) -> None:
     async with raw_connection(engine) as connection:
         assert await connection.fetchval("SELECT 1") == 1
+
+
+async def connected(url: str, timeout_seconds: float = WITHIN_SECONDS) -> UninterruptedConnection:
+    return await connect(Secret(url), "tests", {}, timeout_seconds=timeout_seconds, on_standby=False)
 
 
 async def test_an_engine_connects_to_the_second_host_while_the_first_is_silent(
@@ -152,12 +157,12 @@ async def test_if_no_host_accepts_the_connection_the_most_informative_error_is_r
     database_url: str, silent: tuple[Listener, int]
 ) -> None:
     started = time.monotonic()
-    arguments = {"user": "postgres", "host": [HOST, HOST], "database": "nowhere"}
+    silent_url = f"postgresql://postgres@{HOST}:{silent[1]},{HOST}:{{port}}/nowhere"
     with pytest.raises(asyncpg.InvalidCatalogNameError) as missing:
-        await connect(**arguments, port=[silent[1], make_url(database_url).port], timeout=4)
+        await connected(silent_url.format(port=make_url(database_url).port), 4)
     assert is_refused_by_server(missing.value)
     with pytest.raises(TimeoutError) as late:
-        await connect(**arguments, port=[silent[1], silent[1]], timeout=0.5)
+        await connected(silent_url.format(port=silent[1]), 0.5)
     assert is_unreachable(late.value)
     assert time.monotonic() - started < 15
 

@@ -9,13 +9,13 @@ from uuid import uuid4
 import asyncpg
 import pytest
 import structlog
-from sqlalchemy import text
+from sqlalchemy import make_url, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 from structlog.testing import LogCapture
 
 import common.postgres.database_health
 from common.postgres.database_health import INTERVAL_SECONDS, PING, TIMEOUT_SECONDS, DatabaseHealth, health_checks
-from common.postgres.engine import create_engine
+from common.postgres.engine import create_engine, url_of
 from common.postgres.errors import is_unreachable
 from support.proxy import Proxy
 
@@ -165,7 +165,7 @@ async def test_a_database_without_a_free_connection_for_the_health_check_is_not_
     operator = await asyncpg.connect(database_url)
     role = f"crowd_{uuid4().hex}"
     await operator.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'crowd' CONNECTION LIMIT 2")
-    url = engine.url.set(username=role, password="crowd", drivername="postgresql")
+    url = make_url(url_of(engine).read()).set(username=role, password="crowd")
     crowded = create_engine(url.render_as_string(hide_password=False), "tests")
     try:
         async with health_checks(crowded), crowded.connect() as connection:
@@ -194,7 +194,7 @@ async def test_a_database_that_refuses_is_logged_once_however_often_it_is_checke
     operator = await asyncpg.connect(database_url)
     role = f"shut_out_{uuid4().hex}"
     await operator.execute(f"CREATE ROLE {role} NOLOGIN")
-    url = engine.url.set(username=role, drivername="postgresql")
+    url = make_url(url_of(engine).read()).set(username=role)
     refused = create_engine(url.render_as_string(hide_password=False), "tests")
     async with health_checks(refused) as health:
         for _ in range(5):

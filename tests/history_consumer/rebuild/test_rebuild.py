@@ -13,6 +13,7 @@ from sqlalchemy import text
 
 from common.kafka.topics import ensure_topic
 from common.postgres.engine import operator_engine
+from common.secrets import Secret
 from common.settings import PipelineSettings
 from common.worker import Health
 from history_consumer.read_api.app import create_app
@@ -51,13 +52,13 @@ CORRUPTED = (
 )
 
 
-async def objects(url: str) -> set[tuple[Any, ...]]:
+async def objects(url: Secret | str) -> set[tuple[Any, ...]]:
     async with operator_engine(url) as engine, engine.connect() as connection:
         found = await connection.execute(OBJECTS, {"schemas": ["history"]})
         return {tuple(row) for row in found}
 
 
-async def select(url: str, statement: str) -> list[tuple[Any, ...]]:
+async def select(url: Secret | str, statement: str) -> list[tuple[Any, ...]]:
     async with operator_engine(url) as engine, engine.connect() as connection:
         return [tuple(row) for row in await connection.execute(text(statement))]
 

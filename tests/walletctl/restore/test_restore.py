@@ -11,12 +11,12 @@ from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
 from prometheus_client import REGISTRY
 from sqlalchemy import text
-from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from common.kafka.topic_reader import open_topic
 from common.postgres.engine import create_engine, operator_engine
+from common.secrets import Secret
 from common.settings import PipelineSettings
 from common.worker import Health, TemporaryError
 from history_consumer.consumer.consumer import HistoryConsumer
@@ -25,6 +25,7 @@ from history_consumer.rebuild.errors import TopicUnfitError
 from history_consumer.rebuild.rebuild import rebuild
 from history_consumer.settings import ConsumerSettings
 from outbox_relay.operations.replay import Selection, replay
+from support.databases import database_of
 from support.foreign_transactions import ForeignProducer
 from support.pipelines import move_money, new_wallets, run_relay, tamper
 from support.repetition import repeat
@@ -56,9 +57,9 @@ class Pipeline:
             await move_money(engine, wallets, rounds)
         await run_relay(settings)
 
-    async def backup(self, url: str) -> str:
+    async def backup(self, url: Secret | str) -> str:
         """Return a copy of the database."""
-        return await asyncio.to_thread(self.new_database, make_url(url).database)
+        return await asyncio.to_thread(self.new_database, database_of(url))
 
 
 @pytest.fixture
@@ -110,7 +111,7 @@ async def _step(consumer: HistoryConsumer) -> None:
         await asyncio.sleep(0)
 
 
-async def select(url: str, statement: str) -> list[tuple[Any, ...]]:
+async def select(url: Secret | str, statement: str) -> list[tuple[Any, ...]]:
     async with operator_engine(url) as engine, engine.begin() as connection:
         result = await connection.execute(text(statement))
         return [tuple(row) for row in result] if result.returns_rows else []
