@@ -1,6 +1,8 @@
 """The command line, run as its script runs it."""
 
+import asyncio
 import json
+import os
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -54,3 +56,15 @@ def environment(settings: PipelineSettings) -> dict[str, str]:
 
 def printed(result: CommandResult) -> Any:
     return json.loads(result.stdout)
+
+
+async def run_walletctl(*arguments: str, **environment: str) -> tuple[int | None, str]:
+    """Run a command as a process beside the test's event loop; return its exit code and all that it printed."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "walletctl", *arguments),
+        env={**os.environ, **environment},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    output, _ = await process.communicate()
+    return process.returncode, output.decode()

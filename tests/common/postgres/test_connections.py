@@ -1,9 +1,7 @@
 """Which of several hosts is chosen, and which databases are refused."""
 
 import asyncio
-import os
 import struct
-import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -22,6 +20,7 @@ from common.postgres.engine import create_engine
 from common.postgres.errors import is_refused_by_server, is_unreachable
 from common.postgres.raw_sql import raw_connection
 from common.secrets import Secret
+from support.command_lines import run_walletctl
 from support.proxy import Proxy
 from walletctl.console import Exit
 
@@ -217,23 +216,12 @@ async def test_a_database_of_another_encoding_is_refused_with_the_remedy(foreign
 async def test_a_command_ends_with_one_line_and_the_exit_code_of_bad_configuration(
     foreign_url: str, command: str
 ) -> None:
-    code, output = await walletctl("db", command, DATABASE_URL=foreign_url)
+    code, output = await run_walletctl("db", command, DATABASE_URL=foreign_url)
     assert (code, output.count("\n"), "ENCODING 'UTF8'" in output) == (Exit.USAGE, 1, True), output
 
 
 async def test_a_command_reaches_the_second_host_while_the_first_is_silent(
     database_url: str, silent: tuple[Listener, int]
 ) -> None:
-    code, output = await walletctl("db", "status", DATABASE_URL=several(database_url, silent[1]))
+    code, output = await run_walletctl("db", "status", DATABASE_URL=several(database_url, silent[1]))
     assert code == Exit.OK, output
-
-
-async def walletctl(*arguments: str, **environment: str) -> tuple[int | None, str]:
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "walletctl", *arguments),
-        env={**os.environ, **environment},
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-    )
-    output, _ = await process.communicate()
-    return process.returncode, output.decode()
