@@ -202,8 +202,8 @@ class TooManyRequests(Problem):
     code = "too-many-requests"
     title = "Too many requests"
 
-    def __init__(self, detail: str, retry_after_seconds: int) -> None:
-        super().__init__(detail)
+    def __init__(self, detail: str, retry_after_seconds: int = 1, **more: Any) -> None:
+        super().__init__(detail, **more)
         self._retry_after_seconds = retry_after_seconds
 
     def headers(self) -> dict[str, str]:
