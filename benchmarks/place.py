@@ -14,6 +14,7 @@ from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-d
 from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from benchmarks import queries
+from common.access.caller import SCOPES
 from common.kafka.clients import admin_client
 from walletctl.stack.specs import walletctl
 
@@ -44,6 +45,12 @@ class Place:
             "KAFKA_BOOTSTRAP_SERVERS": self.kafka_servers,
             "KAFKA_TOPIC": self.topic,
         }
+
+    def new_key(self) -> str:
+        """Create an API key with all scopes, as an operator does, and return it."""
+        command = walletctl("keys", "create", "--name=bench", f"--scopes={','.join(SCOPES)}", "--json")
+        done = subprocess.run(command, env={**os.environ, **self.environment}, check=True, stdout=subprocess.PIPE)
+        return str(orjson.loads(done.stdout)["key"])
 
     @cached_property
     def _admin(self) -> AdminClient:

@@ -18,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from common.kafka.clients import admin_client
 from common.postgres.engine import create_engine
+from support.api_keys import add_key
 from support.databases import Databases, migrate_all, run_sql, with_database
 from support.outboxes import Outbox
 from support.ports import free_port
@@ -90,10 +91,11 @@ def session_timeout_seconds() -> float:
 
 @pytest.fixture(scope="session")
 def template(postgres_url: str) -> Iterator[str]:
-    """The name of a migrated database to clone."""
+    """The name of a migrated database to clone. It accepts the API key of the tests' clients."""
     name = f"template_{uuid4().hex}"
     asyncio.run(run_sql(postgres_url, f'CREATE DATABASE "{name}"'))
     asyncio.run(migrate_all(with_database(postgres_url, name)))
+    asyncio.run(add_key(with_database(postgres_url, name)))
     yield name
     asyncio.run(run_sql(postgres_url, f'DROP DATABASE "{name}" WITH (FORCE)'))
 

@@ -27,6 +27,7 @@ _EXIT_CODES: Final = (
     "retry later. A reader that closes the pipe early (`| head`) does not change the exit code.",
 )
 _METRICS_MODULES: Final = (
+    "common.access.metrics",
     "common.background",
     "common.http.metrics",
     "wallet_api.metrics",
@@ -76,6 +77,7 @@ def settings_page() -> str:
 
 def settings_of_commands() -> dict[str, tuple[type[Settings], ...]]:
     """Return the settings classes of each command that isn't a service."""
+    from common.access.settings import KeySettings
     from common.settings import PipelineSettings
     from history_consumer import settings as history
     from outbox_relay import settings as outbox
@@ -94,6 +96,11 @@ def settings_of_commands() -> dict[str, tuple[type[Settings], ...]]:
         "outbox skip": audited,
         "outbox retry": audited,
         "outbox prune": (*audited, outbox.OutboxRetentionSettings),
+        "keys create": (KeySettings,),
+        "keys list": (WalletDatabaseSettings,),
+        "keys show": (WalletDatabaseSettings,),
+        "keys rotate": (KeySettings,),
+        "keys revoke": audited,
         "history status": (StatusSettings,),
         "history rebuild": (PipelineSettings,),
         "history dead-letters list": (HistoryDatabaseSettings,),

@@ -8,6 +8,8 @@
 -- RATE       requests a second on a schedule that waits for no reply; 0: as fast as replies come
 -- SEED       a number; another number gives other keys
 --
+-- The API key is in the environment, as WALLET_API_KEY.
+--
 -- Prints one line of JSON after "RESULT ".
 local ffi = require("ffi")
 ffi.cdef [[
@@ -37,6 +39,7 @@ function init(arguments)
     for id in io.lines(arguments[2]) do
         table.insert(ids, id)
     end
+    headers["Authorization"] = "Bearer " .. os.getenv("WALLET_API_KEY")
     math.randomseed(tonumber(arguments[5]))
     -- wrk calls delay() only if it is defined.
     if rate == 0 then

@@ -4,11 +4,12 @@ On a schedule each request has its own time. If a connection still waits for its
 So a server that stalls still gets requests, and the stall is measured (no coordinated omission).
 """
 
+import os
 import shutil
 import subprocess
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -40,11 +41,13 @@ class Load:
         operation: the route.
         ids: the file of wallets, one of which is drawn for each request.
         hot: whether only the first wallet sends, or is funded.
+        api_key: sent with each request.
     """
 
     operation: Operation
     ids: Path
     hot: bool = False
+    api_key: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True)
@@ -106,7 +109,9 @@ def send(url: str, load: Load, connections: int, seconds: float, rate: float = 0
     """
     arguments = [load.operation, str(load.ids), "one" if load.hot else "all", str(rate), str(next(_seeds))]
     command = ["wrk", "-t1", f"-c{connections}", f"-d{round(seconds)}s", "--timeout", "10s", "-s", str(SCRIPT), url]
-    done = subprocess.run([*command, "--", *arguments], capture_output=True, text=True, check=False)
+    # Every user of the machine can see a process's arguments, and only its owner its environment.
+    environment = {**os.environ, "WALLET_API_KEY": load.api_key}
+    done = subprocess.run([*command, "--", *arguments], env=environment, capture_output=True, text=True, check=False)
     result = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
     if done.returncode or not result:
         raise LoadError(f"wrk failed: {done.stderr.strip() or done.stdout.strip()}")

@@ -69,12 +69,14 @@ class Server:
     Attributes:
         service: the server's process.
         ids: the file of its wallets' ids.
+        api_key: the key that the load sends.
         finish: called after each load.
         sides: its loads.
     """
 
     service: Service
     ids: Path
+    api_key: str = field(repr=False)
     finish: Callable[[], None] = lambda: None
     sides: list[HttpSide] = field(default_factory=list)
 
@@ -82,7 +84,7 @@ class Server:
         self, connections: int, operation: wrk.Operation = "transfer", *, hot: bool = False, rate: float = 0
     ) -> HttpSide:
         """Return another load on this server; funds are always of the hot wallet."""
-        load = Load(operation, self.ids, hot or operation == "fund")
+        load = Load(operation, self.ids, hot or operation == "fund", self.api_key)
         side = HttpSide(self.service.url, load, connections, rate, self.finish)
         self.sides.append(side)
         return side
@@ -93,8 +95,9 @@ def our_api(lab: Lab, place: Place, wallets: int = WALLETS) -> Iterator[Server]:
     """Run our API during the block; then compare its replies with the ledger."""
     before = queries.value(place.url, queries.MOVEMENTS)
     ids = wrk.ids_file(lab.directory, [row[0] for row in queries.fetch(place.url, queries.WALLET_IDS, wallets)])
+    api_key = place.new_key()
     with lab.service(place, "api") as service:
-        server = Server(service, ids)
+        server = Server(service, ids, api_key)
         yield server
     check_answers(place, server.sides, before)
 
@@ -110,7 +113,7 @@ def _ours_and_orm(lab: Lab) -> Iterator[tuple[Server, Server]]:
         ):
             place.drain()
             ours.finish = place.drain
-            yield ours, Server(peer, ours.ids)
+            yield ours, Server(peer, ours.ids, ours.api_key)
         place.verify()
 
 

@@ -24,6 +24,8 @@ import orjson
 
 MEDIA_TYPE = "application/problem+json"
 
+_MISSING = "no-credentials"
+
 
 class Problem(Exception):  # noqa: N818 - RFC 9457's own word
     """Base of all: its leaves know their status, their stable `code` and their title.
@@ -122,9 +124,27 @@ class Unauthorized(Problem):
     code = "unauthorized"
     title = "Unauthorized"
 
+    def __init__(self, detail: str, reason: str, key_id: str | None = None) -> None:
+        super().__init__(detail)
+        self.reason = reason
+        """Why, for the metric and the log. The client isn't told."""
+        self.key_id = key_id
+        """The id of the API key, if there is one."""
+
+    @classmethod
+    def missing(cls) -> "Unauthorized":
+        """Return the problem of a request without credentials."""
+        return cls("Authorization: the request has no credentials. Send Authorization: Bearer <API key>.", _MISSING)
+
+    @classmethod
+    def invalid(cls, reason: str, key_id: str | None = None) -> "Unauthorized":
+        """Return the problem of a request with credentials that are not valid: the same for each reason."""
+        return cls("Authorization: the credentials are not valid. Send valid ones.", reason, key_id)
+
     def headers(self) -> dict[str, str]:
-        """Return the scheme of the credentials."""
-        return {"WWW-Authenticate": "Bearer"}
+        """Return the challenge (RFC 6750, section 3), which has no error code if there were no credentials."""
+        error = "" if self.reason == _MISSING else ', error="invalid_token"'
+        return {"WWW-Authenticate": f'Bearer realm="wallet"{error}'}
 
 
 class Forbidden(Problem):
@@ -133,6 +153,16 @@ class Forbidden(Problem):
     status = 403
     code = "forbidden"
     title = "Forbidden"
+
+    def __init__(self, detail: str, scope: str | None = None) -> None:
+        super().__init__(detail)
+        self._scope = scope
+
+    def headers(self) -> dict[str, str]:
+        """Return the challenge that names the missing scope, if it is that (RFC 6750, section 3.1)."""
+        if self._scope is None:
+            return {}
+        return {"WWW-Authenticate": f'Bearer realm="wallet", error="insufficient_scope", scope="{self._scope}"'}
 
 
 class RouteNotFound(Problem):

@@ -1,11 +1,11 @@
 """Settings of the history consumer and of the history's read API."""
 
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from common.access.settings import AccessSettings
 from common.settings import (
-    ApiSettings,
     ConnectSettings,
     HistoryDatabaseSettings,
     KafkaSettings,
@@ -52,8 +52,10 @@ class ConsumerSettings(
     """Their port."""
 
 
-class HistoryApiSettings(ApiSettings, HistoryDatabaseSettings, LogSettings):
+class HistoryApiSettings(AccessSettings, HistoryDatabaseSettings, LogSettings):
     """Each setting is the environment variable of its name in capitals."""
+
+    host_setting: ClassVar[str] = "history_api_host"
 
     history_api_host: str = "127.0.0.1"
     """The address of the API."""
@@ -74,3 +76,9 @@ class HistoryApiSettings(ApiSettings, HistoryDatabaseSettings, LogSettings):
         OrderRule("history_min_version_wait_seconds", "request_deadline_seconds"),
         OrderRule("history_pool_timeout_seconds", "request_deadline_seconds"),
     )
+
+    @model_validator(mode="after")
+    def _keys_are_in_the_wallet_database(self) -> Self:
+        if self.auth == "keys" and self.database_url is None:
+            raise ValueError("DATABASE_URL: AUTH=keys needs the wallet database, which has the API keys")
+        return self

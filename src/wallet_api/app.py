@@ -4,6 +4,7 @@ from functools import partial
 
 from fastapi import FastAPI
 
+from common.access.authenticator import open_authenticator
 from common.garbage_collector import tune_garbage_collector
 from common.http.api import create_api
 from common.http.fast_path import plain_routes
@@ -26,6 +27,7 @@ def create_app(settings: WalletApiSettings | None = None) -> FastAPI:
         "Wallets, their balances and their ledger. Every movement becomes an event.",
         settings,
         partial(open_context, settings),
+        partial(open_authenticator, settings, settings.database_url),
         [routes.hot_router, routes.router],
         plain_routes(routes.hot_router),
     )

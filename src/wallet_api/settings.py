@@ -4,11 +4,14 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from common.settings import ApiSettings, LogSettings, OrderRule, Port, WalletDatabaseSettings
+from common.access.settings import AccessSettings
+from common.settings import LogSettings, OrderRule, Port, WalletDatabaseSettings
 
 
-class WalletApiSettings(ApiSettings, WalletDatabaseSettings, LogSettings):
+class WalletApiSettings(AccessSettings, WalletDatabaseSettings, LogSettings):
     """Each setting comes from the environment variable of its name in capitals."""
+
+    host_setting: ClassVar[str] = "wallet_api_host"
 
     wallet_api_host: str = "127.0.0.1"
     """The address that the API listens on."""

@@ -16,7 +16,7 @@ from walletctl.streams import sturdy_streams
 
 _SHOWN_CHARACTERS_MAX: Final = 200
 
-_GROUPS: Final = ("stack", "api", "relay", "consumer", "history", "outbox", "db", "restore", "verify")
+_GROUPS: Final = ("stack", "api", "relay", "consumer", "history", "outbox", "keys", "db", "restore", "verify")
 
 
 class _LazyGroup(TyperGroup):

@@ -141,7 +141,7 @@ async def assert_refused_and_healed(
 async def test_while_the_database_refuses_the_wallet_api_says_503_and_why_and_heals_by_itself(
     database: Database, refusal: tuple[str, str, str], eventually: Eventually
 ) -> None:
-    settings = WalletApiSettings(database_url=database.url, log_level="error")
+    settings = WalletApiSettings(auth="none", database_url=database.url, log_level="error")
     async with client_of(create_app(settings)) as api:
         await assert_refused_and_healed(api, database, refusal, eventually)
 
@@ -162,7 +162,7 @@ async def test_after_a_password_was_rotated_there_and_back_the_wallet_api_heals_
             await server.ready()
             await migrate_all(postgres.url)
             async with database_with_role(postgres.url) as database:
-                settings = WalletApiSettings(database_url=database.url, log_level="error")
+                settings = WalletApiSettings(auth="none", database_url=database.url, log_level="error")
                 rotated = [f"ALTER ROLE {{role}} PASSWORD '{password}'" for password in ("second", "first")]
                 async with client_of(create_app(settings)) as api:
                     await assert_refused_and_healed(api, database, (rotated[0], rotated[1], "login"), eventually)
@@ -215,7 +215,9 @@ async def test_while_the_database_refuses_relay_and_consumer_wait_and_say_why_an
         await eventually(are_refused)
         await database.do(undo)
         await eventually(are_well, HEALED_SECONDS_MAX)
-        async with client_of(create_app(WalletApiSettings(database_url=database.url, log_level="error"))) as api:
+        async with client_of(
+            create_app(WalletApiSettings(auth="none", database_url=database.url, log_level="error"))
+        ) as api:
             await create(api)
         await eventually(is_published, HEALED_SECONDS_MAX)
     finally:
@@ -228,7 +230,7 @@ async def test_the_history_api_reads_where_the_database_is_read_only_and_says_wh
     database: Database, eventually: Eventually
 ) -> None:
     async with AsyncExitStack() as stack:
-        settings = HistoryApiSettings(database_url=database.url, log_level="error")
+        settings = HistoryApiSettings(auth="none", database_url=database.url, log_level="error")
         api = await stack.enter_async_context(client_of(create_history_app(settings)))
 
         async def ready() -> tuple[int, str]:

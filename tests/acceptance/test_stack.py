@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psutil
 import pytest
 
@@ -74,6 +75,9 @@ class Stack:
 
     def url(self, name: str) -> str:
         return next(process.url for process in self.state().processes if process.name == name and process.url)
+
+    def client(self, name: str) -> httpx.AsyncClient:
+        return http_client(self.url(name), api_key=self.state().environment["WALLET_API_KEY"], timeout=20)
 
     def pids(self) -> list[int]:
         return [process.pid for process in self.state().processes if process.pid]
@@ -252,7 +256,7 @@ def test_ctrl_c_stops_a_stack_that_is_still_starting(stack: Stack) -> None:
 
 
 async def create_wallet(stack: Stack) -> str:
-    async with http_client(stack.url("wallet-api"), timeout=20) as api:
+    async with stack.client("wallet-api") as api:
         reply = await api.post("/wallets", json={"user_id": "someone", "currency": "EUR"})
     wallet_id = reply.raise_for_status().json()["id"]
     assert isinstance(wallet_id, str)
@@ -262,7 +266,7 @@ async def create_wallet(stack: Stack) -> str:
 async def history_of(stack: Stack, wallet_id: str) -> list[int]:
     # A request waits for the pipeline for 2 s at most, so several are sent.
     parameters = {"min_version": 1}
-    async with http_client(stack.url("history-api"), timeout=20) as api:
+    async with stack.client("history-api") as api:
         for _ in range(10):
             reply = await api.get(f"/history/wallets/{wallet_id}", params=parameters)
             if reply.status_code == 200:
@@ -271,7 +275,7 @@ async def history_of(stack: Stack, wallet_id: str) -> list[int]:
 
 
 async def get_wallet(stack: Stack, wallet_id: str) -> int:
-    async with http_client(stack.url("wallet-api"), timeout=20) as api:
+    async with stack.client("wallet-api") as api:
         return (await api.get(f"/wallets/{wallet_id}")).status_code
 
 

@@ -155,7 +155,7 @@ async def pair(servers: tuple[Postgres, Postgres, int]) -> AsyncIterator[Pair]:
 
 @asynccontextmanager
 async def wallet_api(pair: Pair, **settings: Any) -> AsyncIterator[AsyncClient]:
-    app = create_app(WalletApiSettings(database_url=pair.url, log_level="warning", **settings))
+    app = create_app(WalletApiSettings(auth="none", database_url=pair.url, log_level="warning", **settings))
     async with (
         app.router.lifespan_context(app),
         AsyncClient(transport=ASGITransport(app), base_url="http://wallet.test") as client,

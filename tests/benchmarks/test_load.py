@@ -40,7 +40,7 @@ async def server(requests: list[bytes], *, status: str = "200 OK") -> AsyncItera
 
 async def send(tmp_path: Path, load_of: str, *, hot: bool = False, rate: float = 0) -> tuple[wrk.Answers, list[bytes]]:
     requests: list[bytes] = []
-    load = Load("fund" if load_of == "fund" else "transfer", wrk.ids_file(tmp_path, WALLETS), hot)
+    load = Load("fund" if load_of == "fund" else "transfer", wrk.ids_file(tmp_path, WALLETS), hot, "wk_key")
     async with server(requests) as url:
         answers = await asyncio.to_thread(wrk.send, url, load, CONNECTIONS, 1, rate)
     return answers, requests
@@ -64,6 +64,7 @@ async def test_each_transfer_has_a_key_of_its_own_and_goes_from_any_wallet_to_an
     assert {sender for sender, _, _ in asked} == set(WALLETS)
     assert all(body["to_wallet_id"] in set(WALLETS) - {sender} for sender, _, body in asked)
     assert all(UUID(key) for _, key, _ in asked)
+    assert all(b"\r\nAuthorization: Bearer wk_key\r\n" in request for request in requests)
 
 
 @needs_wrk

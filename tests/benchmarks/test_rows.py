@@ -52,7 +52,7 @@ def another_url(new_database: Callable[[str | None], str], template: str) -> str
 @pytest.fixture
 async def written_by_api(another_url: str) -> str:
     """A database in which the API made wallets, funded them and moved money between them."""
-    app = create_app(WalletApiSettings(database_url=another_url, log_level="warning"))
+    app = create_app(WalletApiSettings(auth="none", database_url=another_url, log_level="warning"))
     transport = httpx.ASGITransport(app)
     async with app.router.lifespan_context(app), httpx.AsyncClient(transport=transport, base_url="http://x") as api:
         ids = []

@@ -12,6 +12,7 @@ from typing import Any
 
 import httpx
 
+from support.api_keys import KEY, bearer
 from support.ports import free_port
 from walletctl.stack.readiness import HttpProbe
 
@@ -27,9 +28,10 @@ COMMANDS = {
 _NO_CERTIFICATES = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
-def http_client(url: str, **options: Any) -> httpx.AsyncClient:
-    """Return a client of a process; the options are httpx's."""
-    return httpx.AsyncClient(base_url=url, trust_env=False, verify=_NO_CERTIFICATES, **options)
+def http_client(url: str, *, api_key: str = KEY, **options: Any) -> httpx.AsyncClient:
+    """Return a client of a process, which sends an API key; the options are httpx's."""
+    headers = bearer(api_key)
+    return httpx.AsyncClient(base_url=url, headers=headers, trust_env=False, verify=_NO_CERTIFICATES, **options)
 
 
 @dataclass

@@ -23,7 +23,9 @@ def open_client(database_url: str) -> Callable[..., AbstractAsyncContextManager[
 
     @asynccontextmanager
     async def open_(**settings: Any) -> AsyncIterator[httpx.AsyncClient]:
-        app = create_app(WalletApiSettings(**{"database_url": database_url, "log_level": "warning", **settings}))
+        app = create_app(
+            WalletApiSettings(**{"auth": "none", "database_url": database_url, "log_level": "warning", **settings})
+        )
         transport = httpx.ASGITransport(app)
         async with (
             app.router.lifespan_context(app),

@@ -9,14 +9,16 @@ from wallet_api.settings import WalletApiSettings
 
 
 async def test_the_reader_of_the_wallet_api_is_refused_a_write(database_url: str) -> None:
-    app = create_app(WalletApiSettings(database_url=database_url, log_level="warning"))
+    app = create_app(WalletApiSettings(auth="none", database_url=database_url, log_level="warning"))
     async with app.router.lifespan_context(app), app.state.context.reader.connect() as connection:
         with pytest.raises(RuntimeError, match="only reads"):
             await connection.execute(text("UPDATE wallet.wallets SET balance_minor = 1"))
 
 
 async def test_reads_that_have_all_their_connections_leave_writes_theirs(database_url: str) -> None:
-    app = create_app(WalletApiSettings(database_url=database_url, log_level="warning", database_pool_size=1))
+    app = create_app(
+        WalletApiSettings(auth="none", database_url=database_url, log_level="warning", database_pool_size=1)
+    )
     async with (
         app.router.lifespan_context(app),
         app.state.context.reader.connect(),

@@ -104,8 +104,8 @@ async def test_a_body_that_is_not_compressed_may_say_so(
 
 def test_every_header_that_a_route_reads_is_known_to_have_one_value_or_to_be_a_list(database_url: str) -> None:
     for app in (
-        create_app(WalletApiSettings(database_url=database_url)),
-        create_history(HistoryApiSettings(database_url=database_url)),
+        create_app(WalletApiSettings(auth="none", database_url=database_url)),
+        create_history(HistoryApiSettings(auth="none", database_url=database_url)),
     ):
         for operations in app.openapi()["paths"].values():
             for operation in operations.values():
@@ -150,7 +150,7 @@ async def test_a_method_that_a_path_does_not_know_is_told_those_that_it_knows(
 @pytest.fixture
 async def served(database_url: str) -> AsyncIterator[int]:
     """The port of a real server of the API."""
-    app = create_app(WalletApiSettings(database_url=database_url, log_level="warning"))
+    app = create_app(WalletApiSettings(auth="none", database_url=database_url, log_level="warning"))
     server = background_server(app, "127.0.0.1", port := free_port())
     async with app.router.lifespan_context(app):
         serving = asyncio.create_task(server.serve())

@@ -94,7 +94,9 @@ class WalletMachine(RuleBasedStateMachine):
         return self.runner.run(awaited())
 
     async def open(self) -> None:
-        app = create_app(WalletApiSettings(database_url=self.url, log_level="warning", database_pool_size=2))
+        app = create_app(
+            WalletApiSettings(auth="none", database_url=self.url, log_level="warning", database_pool_size=2)
+        )
         await self.stack.enter_async_context(app.router.lifespan_context(app))
         client = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://wallet.test")
         self.client = await self.stack.enter_async_context(client)

@@ -39,7 +39,7 @@ async def database_url(postgres_url: str, template: str) -> AsyncIterator[str]:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def client(database_url: str) -> AsyncIterator[AsyncClient]:
-    app = create_app(WalletApiSettings(database_url=database_url, log_level="warning"))
+    app = create_app(WalletApiSettings(auth="none", database_url=database_url, log_level="warning"))
     async with (
         app.router.lifespan_context(app),
         AsyncClient(transport=ASGITransport(app), base_url="http://wallet.test") as client,

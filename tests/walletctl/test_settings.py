@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from common.access.settings import AccessSettings
 from common.settings import HistoryDatabaseSettings, Settings
 from history_consumer.settings import ConsumerSettings, HistoryApiSettings
 from outbox_relay.settings import RelaySettings
@@ -48,9 +49,11 @@ def read_by(*entries: str) -> set[str]:
 @pytest.mark.parametrize("process", PROCESSES)
 def test_a_process_has_no_setting_that_it_ignores(process: type[Settings]) -> None:
     read = read_by(*PROCESSES[process])
-    # The class itself reads these: it puts passwords into URLs, and one URL stands in for the other.
+    # The classes themselves read these: they put passwords into URLs, one URL stands in for the other, and AUTH=none
+    # needs a loopback address.
     by_itself = {"database_password", "history_database_password"}
     by_itself |= {"database_url"} if issubclass(process, HistoryDatabaseSettings) else set()
+    by_itself |= {"auth_none_allowed_anywhere"} if issubclass(process, AccessSettings) else set()
     assert set(process.model_fields) - read - by_itself == set()
 
 
@@ -71,6 +74,8 @@ def test_either_url_is_enough_where_only_the_history_is_read(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", "nowhere:1")
+    # The API keys are in the wallet database.
+    monkeypatch.setenv("AUTH", "none")
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     assert process().history_database_url.read() == expected
@@ -91,6 +96,8 @@ def test_a_command_asks_for_what_it_reads_by_name_and_for_nothing_else(
     arguments |= {"outbox park": ["1", "--reason", "x"], "outbox skip": ["1", "--reason", "x"]}
     arguments |= {"outbox retry": ["--all"], "history dead-letters retry": ["--all"]}
     arguments |= {"history dead-letters prune": ["--older-than-days", "1"], "db downgrade": ["--yes"]}
+    arguments |= {"keys create": ["--name", "x", "--scopes", "wallets:read"], "keys show": ["x"]}
+    arguments |= {"keys rotate": ["x"], "keys revoke": ["x"]}
     monkeypatch.setattr(sys, "argv", ["walletctl", *command.split(), *arguments.get(command, [])])
     with pytest.raises(SystemExit) as ended:
         main()

@@ -47,5 +47,5 @@ def caller_of(request: Request, scope: str) -> Caller:
     """
     caller: Caller = request.scope["caller"]
     if scope not in caller.scopes:
-        raise Forbidden(f"Authorization: the caller lacks the scope {scope}. Use credentials that have it.")
+        raise Forbidden(f"Authorization: the caller lacks the scope {scope}. Use credentials that have it.", scope)
     return caller

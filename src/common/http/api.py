@@ -8,7 +8,9 @@ from fastapi import APIRouter, FastAPI
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from common.http.authentication import Authentication, anonymous
+from common.access.authenticator import Authenticator
+from common.access.caller import Caller
+from common.http.authentication import Authentication
 from common.http.fast_path import FastPath
 from common.http.heads import RequestHeads
 from common.http.openapi import only_problem_documents
@@ -17,10 +19,13 @@ from common.http.problem_responses import EXCEPTION_HANDLERS
 from common.http.request_bounds import RequestBounds
 from common.http.request_metrics import RequestMetrics
 from common.postgres.database_health import DatabaseHealth
+from common.problems import Problem
 from common.settings import ApiSettings
 
 Opened = AbstractAsyncContextManager[tuple[Any, DatabaseHealth]]
 """Lends the routes' context and the health of its database while the application runs."""
+OpenedAccess = AbstractAsyncContextManager[Authenticator]
+"""Lends what finds the caller of each request, while the application runs."""
 
 
 class _Api(FastAPI):
@@ -34,9 +39,14 @@ class _Api(FastAPI):
     def build_middleware_stack(self) -> ASGIApp:
         app = super().build_middleware_stack()
         app = FastPath(app, self._fast_routes, EXCEPTION_HANDLERS)
-        app = Authentication(app, anonymous)
+        app = Authentication(app, self._authenticate)
         app = RequestBounds(app, self._settings.requests_max, self._settings.request_deadline_seconds)
         return RequestMetrics(RequestHeads(app))
+
+    async def _authenticate(self, token: str | None) -> Caller | Problem:
+        # The authenticator is opened after the middleware is built.
+        authenticator: Authenticator = self.state.authenticator
+        return await authenticator.caller_of(token)
 
 
 def create_api(
@@ -44,6 +54,7 @@ def create_api(
     summary: str,
     settings: ApiSettings,
     open_context: Callable[[], Opened],
+    open_access: Callable[[], OpenedAccess],
     routers: Sequence[APIRouter],
     fast_routes: Iterable[Route] = (),
 ) -> FastAPI:
@@ -54,18 +65,22 @@ def create_api(
         summary: of the OpenAPI document.
         settings: bounds of the requests.
         open_context: opens `app.state.context`, for the routes.
+        open_access: opens the authenticator.
         routers: the documented routes.
         fast_routes: those of them that are answered in front of FastAPI.
     """
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with open_context() as (app.state.context, app.state.database_health):
+        async with (
+            open_context() as (app.state.context, app.state.database_health),
+            open_access() as app.state.authenticator,
+        ):
             yield
 
     async def checks() -> dict[str, str]:
         # The last health check says it, on its own connection: load on the pool must not make this process unready.
-        return {"database": app.state.database_health.state()}
+        return {"database": app.state.database_health.state(), **app.state.authenticator.states()}
 
     app = _Api(
         settings,

@@ -1,24 +1,27 @@
 """Middleware that finds the caller of each request before any route sees it."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Final
 
+import structlog
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from common.access.caller import ANONYMOUS, Caller
+from common.access.caller import Caller
+from common.access.metrics import auth_failures
 from common.http.problem_responses import problem_response
-from common.problems import Problem
+from common.problems import Problem, Unauthorized
+from common.rate_limited_logs import RateLimitedLog
 
-Authenticate = Callable[[Request], Awaitable[Caller | Problem]]
-"""Returns the caller of a request, or the problem for which the request is refused."""
+log = RateLimitedLog(structlog.get_logger())
+
+Authenticate = Callable[[str | None], Awaitable[Caller | Problem]]
+"""Returns the caller by the Bearer token of a request, if it has one, or the problem for which it is refused."""
 
 OPEN_PATHS: Final = frozenset({"/live", "/ready"})
+"""They are answered without credentials, also while the credentials can't be checked."""
 
-
-async def anonymous(_: Request) -> Caller:
-    """Authenticate nobody: each caller may do everything."""
-    return ANONYMOUS
+_SCHEME: Final = b"bearer"
 
 
 class Authentication:
@@ -36,10 +39,31 @@ class Authentication:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on with its caller, or refuse it."""
         if scope["type"] == "http" and scope["path"] not in OPEN_PATHS:
-            request = Request(scope)
-            found = await self._authenticate(request)
+            found = await self._authenticate(bearer_token(scope["headers"]))
             if isinstance(found, Problem):
-                await problem_response(request, found)(scope, receive, send)
+                await self._refuse(found, scope, receive, send)
                 return
             scope["caller"] = found
         await self.app(scope, receive, send)
+
+    async def _refuse(self, problem: Problem, scope: Scope, receive: Receive, send: Send) -> None:
+        """Refuse a request without valid credentials. Each refusal passes here."""
+        if isinstance(problem, Unauthorized):
+            auth_failures.labels(problem.reason).inc()
+            if problem.key_id is not None:
+                log.warning("api_key_refused", error=problem, reason=problem.reason, key_id=problem.key_id)
+        else:
+            auth_failures.labels("unavailable").inc()
+        await problem_response(Request(scope), problem)(scope, receive, send)
+
+
+def bearer_token(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
+    """Return the token of `Authorization: Bearer …`, or None (RFC 6750, section 2.1).
+
+    Credentials of another scheme are none.
+    """
+    for name, value in headers:
+        if name == b"authorization":
+            scheme, _, token = value.partition(b" ")
+            return token.strip(b" ").decode("latin-1") if scheme.lower() == _SCHEME else None
+    return None

@@ -12,7 +12,7 @@ from common.problems import BadRequest
 
 Field = tuple[bytes, bytes]
 
-SINGLE_FIELDS: Final = frozenset({b"idempotency-key", b"content-type", b"content-length"})
+SINGLE_FIELDS: Final = frozenset({b"authorization", b"idempotency-key", b"content-type", b"content-length"})
 """Fields with one value that a route reads. A request with more than one line of such a field is refused."""
 LIST_FIELDS: Final = frozenset({b"if-match", b"if-none-match", b"content-encoding"})
 """Fields with a list that a route reads. Their lines are joined to one list."""

@@ -4,6 +4,7 @@ from functools import partial
 
 from fastapi import FastAPI
 
+from common.access.authenticator import open_authenticator
 from common.http.api import create_api
 from common.logs import configure_logs
 from history_consumer.read_api import routes
@@ -24,5 +25,6 @@ def create_app(settings: HistoryApiSettings | None = None) -> FastAPI:
         "What happened to wallets, by their events: eventually consistent with the wallets.",
         settings,
         partial(open_context, settings),
+        partial(open_authenticator, settings, settings.database_url, on_standby=True),
         [routes.router],
     )

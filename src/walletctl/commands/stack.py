@@ -107,9 +107,15 @@ def status(as_json: JsonOption = False, data_dir: DataDirOption = DEFAULT_DATA_D
         raise typer.Exit(Exit.FOUND_WRONG)
 
 
-@app.command(epilog='Example:  eval "$(walletctl stack env)"; curl "$WALLET_API_URL/ready"')
+@app.command(
+    epilog='Example:  eval "$(walletctl stack env)"; '
+    'curl -H "Authorization: Bearer $WALLET_API_KEY" "$WALLET_API_URL/wallets?user_id=ada"'
+)
 def env(data_dir: DataDirOption = DEFAULT_DATA_DIR) -> None:
-    """Print `export` lines: WALLET_API_URL, HISTORY_API_URL, DATABASE_URL, KAFKA_BOOTSTRAP_SERVERS."""
+    """Print `export` lines: WALLET_API_URL, HISTORY_API_URL, WALLET_API_KEY, DATABASE_URL, KAFKA_BOOTSTRAP_SERVERS.
+
+    The API key has all scopes. The stack makes it at its first start, and only the owner of its files can read it.
+    """
     from walletctl.stack import control
 
     with _one_line_errors():

@@ -85,7 +85,11 @@ def _walletctl(*arguments: str) -> None:
 
 
 async def _drive(environment: dict[str, str]) -> Figures:
-    async with _client(environment["WALLET_API_URL"]) as api, _client(environment["HISTORY_API_URL"]) as history:
+    key = environment["WALLET_API_KEY"]
+    async with (
+        _client(environment["WALLET_API_URL"], key) as api,
+        _client(environment["HISTORY_API_URL"], key) as history,
+    ):
         started = time.monotonic()
         with progress_bar("moving money", OPERATIONS_TOTAL) as advance:
             traffic = Traffic(api, random.Random(4711), advance)  # noqa: S311 - traffic, not secrets
@@ -100,10 +104,11 @@ async def _drive(environment: dict[str, str]) -> Figures:
     return Figures(traffic.counts, driven - started, caught_up - driven, latencies, {}, broken)
 
 
-def _client(url: str) -> httpx.AsyncClient:
+def _client(url: str, api_key: str) -> httpx.AsyncClient:
     """Return a client of a server on this machine. It ignores the proxies of the caller's environment."""
     limits = httpx.Limits(max_connections=64, max_keepalive_connections=64)
-    return httpx.AsyncClient(base_url=url, limits=limits, timeout=_TIMEOUT_SECONDS, trust_env=False)
+    headers = {"Authorization": f"Bearer {api_key}"}
+    return httpx.AsyncClient(base_url=url, headers=headers, limits=limits, timeout=_TIMEOUT_SECONDS, trust_env=False)
 
 
 def _verify(environment: dict[str, str]) -> dict[str, Any]:

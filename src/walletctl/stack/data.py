@@ -9,6 +9,8 @@ from walletctl.stack.state import LOCK_FILE, STATE_FILE, StackState, lock_holder
 
 SERVERS_DATA = ("postgres", "postgres.new", "kafka")
 LOGS = "logs"
+KEY_FILE = "api-key"
+"""The API key of the stack's own tools. Only its owner can read it."""
 PATH_BYTES_MAX = 900
 """PostgreSQL cuts off a path, with the file's name, at 1,023 bytes."""
 
@@ -45,13 +47,13 @@ def owned_by_a_stack(data_dir: Path) -> list[str]:
     """Return the names of the files that a stack made there; none if no stack was started there."""
     if not (data_dir / STATE_FILE).exists():
         return []
-    owned = (*SERVERS_DATA, LOGS, STATE_FILE, LOCK_FILE)
+    owned = (*SERVERS_DATA, KEY_FILE, LOGS, STATE_FILE, LOCK_FILE)
     return [name for name in owned if (data_dir / name).exists()]
 
 
 def delete_servers_data(data_dir: Path) -> None:
-    """Delete the data of PostgreSQL and Kafka."""
-    for name in SERVERS_DATA:
+    """Delete the data of PostgreSQL and Kafka, and the API key that PostgreSQL knows."""
+    for name in (*SERVERS_DATA, KEY_FILE):
         _delete(data_dir / name)
 
 

@@ -91,9 +91,14 @@ def read_state(data_dir: Path) -> StackState | None:
 
 def write_state(data_dir: Path, state: StackState) -> None:
     """Replace the state file atomically."""
-    with tempfile.NamedTemporaryFile("w", dir=data_dir, prefix=f"{STATE_FILE}.", delete=False) as file:
-        file.write(state.model_dump_json(indent=2))
-    os.replace(file.name, data_dir / STATE_FILE)  # noqa: PTH105 - `file.name` is a string
+    write_private(data_dir / STATE_FILE, state.model_dump_json(indent=2))
+
+
+def write_private(path: Path, text: str) -> None:
+    """Replace a file atomically by one that only its owner can read."""
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f"{path.name}.", delete=False) as file:
+        file.write(text)
+    os.replace(file.name, path)  # noqa: PTH105 - `file.name` is a string
 
 
 @contextmanager

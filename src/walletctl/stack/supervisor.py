@@ -2,6 +2,7 @@
 
 import asyncio
 import importlib.util
+import json
 import os
 from asyncio.subprocess import Process
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
@@ -10,10 +11,11 @@ from functools import partial
 from signal import SIGTERM
 from typing import Any
 
+from common.access.caller import SCOPES
 from walletctl.stack import data
 from walletctl.stack.errors import MissingPackageError, StackError
 from walletctl.stack.kafka import Kafka
-from walletctl.stack.launch import bound_log, launch
+from walletctl.stack.launch import bound_log, launch, run_step
 from walletctl.stack.leftovers import stop_leftovers
 from walletctl.stack.ports import PortReservations
 from walletctl.stack.postgres import Postgres
@@ -30,7 +32,7 @@ from walletctl.stack.specs import (
     shared_environment,
     walletctl,
 )
-from walletctl.stack.state import StackState, Status, read_state, stack_lock, write_state
+from walletctl.stack.state import StackState, Status, read_state, stack_lock, write_private, write_state
 from walletctl.stack.threads import in_daemon_thread
 
 READY_SECONDS_MAX = 120.0
@@ -85,11 +87,13 @@ class Supervisor:
         specs = [*self._server_specs(), *services(options, ports)]
         self._processes = [self._managed(spec) for spec in specs]
         self._bounding_logs: asyncio.Task[None] | None = None
+        self._api_key: str | None = None
 
     @property
     def environment(self) -> dict[str, str]:
-        """The addresses for clients: WALLET_API_URL, HISTORY_API_URL, DATABASE_URL, KAFKA_BOOTSTRAP_SERVERS."""
-        return client_environment(self.ports)
+        """The addresses for clients, and their API key. Only the owner can read the file that has it."""
+        key = {} if self._api_key is None else {"WALLET_API_KEY": self._api_key}
+        return {**client_environment(self.ports), **key}
 
     @property
     def state(self) -> StackState:
@@ -176,6 +180,7 @@ class Supervisor:
         await in_daemon_thread(self._postgres.prepare)
         await self._named("postgres").start(READY_SECONDS_MAX)
         await self._migrate()
+        self._api_key = await in_daemon_thread(self._own_key)
 
     async def _start_kafka(self) -> None:
         await in_daemon_thread(self._kafka.prepare)
@@ -190,6 +195,16 @@ class Supervisor:
         if code != 0:
             raise StackError(f"walletctl db migrate {ending_of(code)}, see {log}", log)
         self._report("migrate", Status.READY, "")
+
+    def _own_key(self) -> str:
+        """Return the API key of the stack's own tools; make it once for these data."""
+        file = self.options.data_dir / data.KEY_FILE
+        if not file.exists():
+            env = {**shared_environment(self.ports), **self.options.env, "API_KEY_ENVIRONMENT": "local"}
+            create = walletctl("keys", "create", "--name=local stack", f"--scopes={','.join(SCOPES)}", "--json")
+            made = run_step("walletctl keys create", launch(create, on_parent_death=SIGTERM, env=env))
+            write_private(file, json.loads(made)["key"])
+        return file.read_text()
 
 
 @asynccontextmanager

@@ -8,7 +8,7 @@ from history_consumer.settings import HistoryApiSettings
 
 
 async def test_the_reader_of_the_history_api_is_refused_a_write(database_url: str) -> None:
-    app = create_app(HistoryApiSettings(database_url=database_url, log_level="warning"))
+    app = create_app(HistoryApiSettings(auth="none", database_url=database_url, log_level="warning"))
     async with app.router.lifespan_context(app), app.state.context.reader.connect() as connection:
         with pytest.raises(RuntimeError, match="only reads"):
             await connection.execute(text("DELETE FROM history.dead_letters"))

@@ -204,7 +204,7 @@ async def test_a_reader_that_holds_the_old_tables_is_waited_for(settings: Pipeli
 async def test_readers_consumer_and_relay_go_on_during_a_rebuild(
     fresh: PipelineSettings, eventually: Eventually
 ) -> None:
-    app = create_app(HistoryApiSettings(database_url=fresh.database_url))
+    app = create_app(HistoryApiSettings(auth="none", database_url=fresh.database_url))
     transport = httpx.ASGITransport(app)
     stop = asyncio.Event()
     async with (

@@ -33,7 +33,7 @@ def test_no_proxy_stands_between_the_demo_and_its_stack(monkeypatch: pytest.Monk
         monkeypatch.delenv(name, raising=False)
 
     async def ask() -> int:
-        async with demo._client(url) as client:
+        async with demo._client(url, "key") as client:
             return (await client.get("/")).status_code
 
     assert asyncio.run(ask()) == httpx.codes.NO_CONTENT

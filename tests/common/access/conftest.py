@@ -1,0 +1,48 @@
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from common.access.caller import SCOPES
+from common.access.key_acts import create_key
+
+
+@dataclass
+class Clock:
+    """A clock that the test sets."""
+
+    seconds: float = 1000.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def sql(engine: AsyncEngine) -> Callable[..., Awaitable[Any]]:
+    """Run a statement, and return its only value, or None."""
+
+    async def run(statement: str, **parameters: object) -> Any:
+        async with engine.begin() as connection:
+            result = await connection.execute(text(statement), parameters)
+            return result.scalar_one_or_none() if result.returns_rows else None
+
+    return run
+
+
+@pytest.fixture
+def new_key(engine: AsyncEngine) -> Callable[..., Awaitable[tuple[str, str]]]:
+    """Create a key with all scopes; return its id and its text."""
+
+    async def create(**options: Any) -> tuple[str, str]:
+        key = await create_key(engine, "test", "a test", SCOPES, **options)
+        return key.id, key.text
+
+    return create
