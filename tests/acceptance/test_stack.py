@@ -5,6 +5,7 @@ import json
 import os
 import shlex
 import signal
+import stat
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Iterator
@@ -111,6 +112,10 @@ async def test_a_stack_lives_is_killed_bit_by_bit_and_comes_back_with_its_data(
 
     await eventually(all_ready, 20)
     wallet = await create_wallet(stack)
+    key_file = stack.data_dir / "api-key"
+    assert key_file.read_text() == stack.environment()["WALLET_API_KEY"]
+    assert {stat.S_IMODE(file.stat().st_mode) for file in (key_file, stack.data_dir / "stack.json")} == {0o600}
+    assert not any(key_file.read_text() in log.read_text() for log in stack.data_dir.glob("logs/*"))
 
     second = stack.run("up")
     assert second.returncode == 1

@@ -44,6 +44,11 @@ def test_the_document_describes_exactly_the_routes(document: dict[str, Any]) -> 
     assert document["openapi"].startswith("3.1")
 
 
+def test_the_credentials_are_a_bearer_token(document: dict[str, Any]) -> None:
+    scheme = document["components"]["securitySchemes"]["bearer"]
+    assert (scheme["type"], scheme["scheme"]) == ("http", "bearer")
+
+
 def test_every_reference_leads_somewhere(document: dict[str, Any]) -> None:
     names = {reference.rpartition("/")[2] for reference in references_in(document)}
     assert names
@@ -56,7 +61,8 @@ def test_every_route_documents_its_reply_and_its_problems(document: dict[str, An
     success = responses["201" if path == "/wallets" else "200"]
     schema_of(document, success["content"]["application/json"])
     refusals = {status for status in responses if status[0] in "45"}
-    assert refusals >= {"422", "503"}
+    assert refusals >= {"401", "403", "422", "503"}
+    assert document["paths"][path][method]["security"] == [{"bearer": []}]
     assert ("404" in refusals) == ("{wallet_id}" in path)
     for status in refusals:
         content = responses[status]["content"]["application/problem+json"]

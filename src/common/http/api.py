@@ -13,7 +13,7 @@ from common.access.caller import Caller
 from common.http.authentication import Authentication
 from common.http.fast_path import FastPath
 from common.http.heads import RequestHeads
-from common.http.openapi import only_problem_documents
+from common.http.openapi import complete_document
 from common.http.probes import probe_routes
 from common.http.problem_responses import EXCEPTION_HANDLERS
 from common.http.request_bounds import RequestBounds
@@ -96,5 +96,5 @@ def create_api(
         # Not `include_router`, whose routes ask at each request whether the router has changed.
         app.router.routes.extend(router.routes)
     app.router.routes.extend(probe_routes(checks))
-    only_problem_documents(app)
+    complete_document(app)
     return app

@@ -109,7 +109,7 @@ def status(as_json: JsonOption = False, data_dir: DataDirOption = DEFAULT_DATA_D
 
 @app.command(
     epilog='Example:  eval "$(walletctl stack env)"; '
-    'curl -H "Authorization: Bearer $WALLET_API_KEY" "$WALLET_API_URL/wallets?user_id=ada"'
+    'curl -H "Authorization: Bearer $WALLET_API_KEY" "$WALLET_API_URL/users/ada/wallets"'
 )
 def env(data_dir: DataDirOption = DEFAULT_DATA_DIR) -> None:
     """Print `export` lines: WALLET_API_URL, HISTORY_API_URL, WALLET_API_KEY, DATABASE_URL, KAFKA_BOOTSTRAP_SERVERS.

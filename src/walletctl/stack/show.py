@@ -77,6 +77,7 @@ def print_next_steps(data_dir: Path, *, detached: bool) -> None:
     stop = f"walletctl stack down {named}" if detached else "Ctrl-C"
     lines = [
         f'Use it from a shell:  eval "$(walletctl stack env {named})"',
+        'Send its API key:     curl -H "Authorization: Bearer $WALLET_API_KEY" "$WALLET_API_URL/users/ada/wallets"',
         f"Its logs:             {data_dir}/logs/",
         f"Stop it:              {stop}",
     ]

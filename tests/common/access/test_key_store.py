@@ -198,6 +198,18 @@ async def test_unknown_keys_share_one_reading_and_only_a_bounded_number_of_reque
     assert store._waiting == 0
 
 
+async def test_a_wrong_secret_waits_for_the_same_reading_as_an_unknown_key(store: KeyStore, new_key: NewKey) -> None:
+    _, valid = await new_key()
+    await store.read()
+    keys = (with_another_secret(valid), key_text("test", "0" * 12, 4711))
+    tasks = [asyncio.create_task(store.caller_of(key)) for key in keys]
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert not any(task.done() for task in tasks)
+    await store.read()
+    assert all(isinstance(problem, Unauthorized) for problem in await asyncio.gather(*tasks))
+
+
 async def test_keys_that_nobody_changed_are_not_read_again(
     engine: AsyncEngine, new_key: NewKey, clock: Any, sql: Sql
 ) -> None:
