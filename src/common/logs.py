@@ -99,5 +99,8 @@ def configure_logs(settings: LogSettings, process: str) -> None:
     logging.getLogger("librdkafka").filters = [_RepetitionFilter()]
     # Each request may cause such a line: malformed HTTP, or an exception that was answered 500.
     logging.getLogger("uvicorn.error").filters = [_RepetitionFilter(logging.WARNING)]
+    # The client that reads keys logs each request with its URL. `jwt_key_reads_total` counts them.
+    logging.getLogger("httpx2").setLevel(logging.WARNING)
+    logging.getLogger("httpcore2").setLevel(logging.WARNING)
     # Metrics count the requests. A log line for each would cost more than the request's SQL.
     logging.getLogger("uvicorn.access").setLevel(logging.WARNING)

@@ -134,7 +134,10 @@ class Unauthorized(Problem):
     @classmethod
     def missing(cls) -> "Unauthorized":
         """Return the problem of a request without credentials."""
-        return cls("Authorization: the request has no credentials. Send Authorization: Bearer <API key>.", _MISSING)
+        return cls(
+            "Authorization: the request has no credentials. Send Authorization: Bearer with an API key or a token.",
+            _MISSING,
+        )
 
     @classmethod
     def invalid(cls, reason: str, key_id: str | None = None) -> "Unauthorized":

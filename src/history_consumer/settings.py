@@ -79,6 +79,6 @@ class HistoryApiSettings(AccessSettings, HistoryDatabaseSettings, LogSettings):
 
     @model_validator(mode="after")
     def _keys_are_in_the_wallet_database(self) -> Self:
-        if self.auth == "keys" and self.database_url is None:
-            raise ValueError("DATABASE_URL: AUTH=keys needs the wallet database, which has the API keys")
+        if self.accepts_keys and self.database_url is None:
+            raise ValueError(f"DATABASE_URL: AUTH={self.auth} needs the wallet database, which has the API keys")
         return self

@@ -17,6 +17,7 @@ SERVER_FIXTURES = frozenset({"postgres_url", "kafka_bootstrap_servers"})
 NOT_UNIT = (
     "acceptance",
     "benchmarks/test_load.py",
+    "common/access/test_key_sources.py",
     "common/http/test_connections.py",
     "common/http/test_http.py",
     "common/http/test_protocol.py",

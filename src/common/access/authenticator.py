@@ -1,13 +1,14 @@
 """The authenticator: turns the Bearer token of a request into its caller."""
 
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Protocol
 
 from common.access.api_keys import PREFIX
 from common.access.caller import ANONYMOUS, Caller
 from common.access.key_store import open_key_store
 from common.access.settings import AccessSettings
+from common.access.tokens import open_tokens
 from common.problems import Problem, Unauthorized
 from common.secrets import Secret
 
@@ -46,26 +47,28 @@ class NoAuthentication:
 
 
 class BearerTokens:
-    """Takes a token that begins with `wk_` for an API key.
+    """Takes a token that begins with `wk_` for an API key, and each other one for a JWT.
 
     Args:
-        api_keys: verifies API keys.
+        api_keys: verifies API keys, if they are accepted.
+        jwts: verifies JWTs, if they are accepted.
     """
 
-    def __init__(self, api_keys: Verifier) -> None:
+    def __init__(self, api_keys: Verifier | None, jwts: Verifier | None) -> None:
         self._api_keys = api_keys
+        self._jwts = jwts
 
     async def caller_of(self, token: str | None) -> Caller | Problem:
         """Return the caller of the token."""
         if token is None:
             return Unauthorized.missing()
-        if token.startswith(PREFIX):
-            return await self._api_keys.caller_of(token)
-        return Unauthorized.invalid("malformed")
+        verifier = self._api_keys if token.startswith(PREFIX) else self._jwts
+        return Unauthorized.invalid("malformed") if verifier is None else await verifier.caller_of(token)
 
     def states(self) -> Mapping[str, str]:
         """Return the state of the verifiers."""
-        return {"api_keys": self._api_keys.state()}
+        verifiers = {"api_keys": self._api_keys, "jwt": self._jwts}
+        return {name: verifier.state() for name, verifier in verifiers.items() if verifier is not None}
 
 
 @asynccontextmanager
@@ -82,6 +85,13 @@ async def open_authenticator(
     if settings.auth == "none":
         yield NoAuthentication()
         return
-    assert keys_url is not None
-    async with open_key_store(keys_url, settings.database_connect_timeout_seconds, on_standby=on_standby) as keys:
-        yield BearerTokens(keys)
+    keys: Verifier | None = None
+    jwts: Verifier | None = None
+    async with AsyncExitStack() as stack:
+        if settings.accepts_keys:
+            assert keys_url is not None
+            opening = open_key_store(keys_url, settings.database_connect_timeout_seconds, on_standby=on_standby)
+            keys = await stack.enter_async_context(opening)
+        if settings.accepts_jwts:
+            jwts = await stack.enter_async_context(open_tokens(settings))
+        yield BearerTokens(keys, jwts)

@@ -1,26 +1,44 @@
 """Settings of authentication, which both APIs read."""
 
-from ipaddress import ip_address
 from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
 from common.access.api_keys import ENVIRONMENT_PATTERN
+from common.access.token_settings import JwtSettings, is_loopback
 from common.settings import ApiSettings, OperatorSettings, WalletDatabaseSettings
 
 
-class AccessSettings(ApiSettings):
+class AccessSettings(ApiSettings, JwtSettings):
     """How an API authenticates its callers."""
 
-    auth: Literal["keys", "none"] = "keys"
-    """`keys`: each request needs an API key. `none`: each caller may do everything, and the API listens on loopback
-    only."""
+    auth: Literal["keys", "jwt", "keys,jwt", "none"] = "keys"
+    """`keys`: each request needs an API key. `jwt`: each request needs a JWT. `keys,jwt`: it needs one of them. `none`:
+    each caller may do everything, and the API listens on loopback only."""
     auth_none_allowed_anywhere: bool = False
     """Whether an API with AUTH=none may listen on other addresses than loopback: each client there may then move all
     money."""
 
     host_setting: ClassVar[str]
     """The field that has the address on which the API listens."""
+
+    @property
+    def accepts_keys(self) -> bool:
+        """Whether API keys are credentials."""
+        return "keys" in self.auth
+
+    @property
+    def accepts_jwts(self) -> bool:
+        """Whether JWTs are credentials."""
+        return "jwt" in self.auth
+
+    @model_validator(mode="after")
+    def _jwts_are_configured_and_accepted(self) -> Self:
+        if self.accepts_jwts and not self.has_jwt:
+            raise ValueError(f"AUTH={self.auth} needs JWT_ISSUER, JWT_AUDIENCE, and JWT_JWKS_URL or JWT_JWKS_FILE")
+        if self.auth == "keys" and self.has_jwt:
+            raise ValueError("JWT_ISSUER: AUTH=keys accepts no JWT; set AUTH=keys,jwt, or unset the settings of JWTs")
+        return self
 
     @model_validator(mode="after")
     def _without_authentication_on_loopback(self) -> Self:
@@ -38,13 +56,3 @@ class KeySettings(WalletDatabaseSettings, OperatorSettings):
 
     api_key_environment: str = Field("live", pattern=f"^{ENVIRONMENT_PATTERN}$")
     """The part of a new API key that tells people and scanners which installation it is for."""
-
-
-def is_loopback(host: str) -> bool:
-    """Whether the address is this machine's own, which no other machine reaches."""
-    if host == "localhost":
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False

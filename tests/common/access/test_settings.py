@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 from pydantic import ValidationError
 
@@ -33,3 +35,26 @@ def test_a_history_api_with_keys_needs_the_wallet_database() -> None:
         HistoryApiSettings(history_database_url=URL)
     HistoryApiSettings(history_database_url=URL, auth="none")
     HistoryApiSettings(history_database_url=URL, database_url="postgresql://nowhere/other")
+
+
+JWT: dict[str, Any] = {
+    "jwt_issuer": "https://login.example",
+    "jwt_audience": "wallet",
+    "jwt_jwks_url": "https://login.example/jwks",
+}
+
+
+@pytest.mark.parametrize("auth", ["jwt", "keys,jwt"])
+def test_jwts_are_accepted_only_if_they_are_configured(auth: Any) -> None:
+    with pytest.raises(ValidationError, match=f"AUTH={auth} needs JWT_ISSUER, JWT_AUDIENCE"):
+        WalletApiSettings(database_url=URL, auth=auth)
+    assert WalletApiSettings(database_url=URL, auth=auth, **JWT).accepts_jwts
+    with pytest.raises(ValidationError, match="AUTH=keys accepts no JWT"):
+        WalletApiSettings(database_url=URL, **JWT)
+    assert not WalletApiSettings(database_url=URL, auth="none", **JWT).accepts_jwts
+
+
+def test_a_history_api_with_jwts_alone_needs_no_wallet_database() -> None:
+    HistoryApiSettings(history_database_url=URL, auth="jwt", **JWT)
+    with pytest.raises(ValidationError, match="DATABASE_URL: AUTH=keys,jwt needs"):
+        HistoryApiSettings(history_database_url=URL, auth="keys,jwt", **JWT)
