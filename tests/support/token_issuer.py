@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import json
+import ssl
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -93,11 +94,13 @@ class JwksServer:
     """The heads of the requests."""
     allowed: asyncio.Event = field(default_factory=asyncio.Event)
     """While it is not set, the server waits before it replies."""
+    ssl_context: ssl.SSLContext | None = None
+    """The server's certificate, for `https://`."""
     port: int = 0
 
     async def __aenter__(self) -> Self:
         self.allowed.set()
-        self._server = await asyncio.start_server(self._answer, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._answer, "127.0.0.1", 0, ssl=self.ssl_context)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 
@@ -109,7 +112,7 @@ class JwksServer:
     @property
     def url(self) -> str:
         """Where the JWKS is."""
-        return f"http://127.0.0.1:{self.port}/jwks"
+        return f"http{'s' if self.ssl_context else ''}://127.0.0.1:{self.port}/jwks"
 
     def publish(self, *keys: Mapping[str, Any]) -> None:
         """Answer with a JWKS of these keys."""

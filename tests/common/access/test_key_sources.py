@@ -1,12 +1,14 @@
 """Keys come from the place that the operator named, within bounds; while it is away, the old ones are used."""
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 from prometheus_client import REGISTRY
 
 from common.access import key_sources
@@ -119,6 +121,23 @@ async def test_a_server_without_tls_is_no_https_server() -> None:
         found = await JwksUrl(f"https://127.0.0.1:{port}/jwks", 300).read()
     assert isinstance(found, Unusable)
     assert found.reason.startswith("cannot be reached: ")
+
+
+async def test_the_certificate_of_the_server_is_verified(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    authority = trustme.CA()
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    async with JwksServer(ssl_context=context) as server:
+        server.publish(jwk("first"))
+        found = await JwksUrl(server.url, 300).read()
+        assert isinstance(found, Unusable)
+        assert "certificate verify failed" in found.reason.lower()
+        authority.cert_pem.write_to_path(str(tmp_path / "authority.pem"))
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "authority.pem"))
+        assert await JwksUrl(server.url, 300).read() == jwks(jwk("first"))
+        other = server.url.replace("127.0.0.1", "localhost")
+        found = await JwksUrl(other, 300).read()
+        assert isinstance(found, Unusable)
 
 
 async def test_many_tokens_with_unknown_keys_cause_one_request(server: JwksServer) -> None:
