@@ -128,7 +128,7 @@ def _kafka_failure(error: Exception) -> tuple[str, Exit] | None:
 
 def _refused_input(error: Exception) -> str | None:
     """Return the line for an input that a library refused before it sent anything: a value, a URL, a revision."""
-    from asyncpg.exceptions import ClientConfigurationError, DataError
+    from asyncpg.exceptions import DataError
 
     from common.postgres.errors import message_of
 
@@ -136,8 +136,6 @@ def _refused_input(error: Exception) -> str | None:
     refused = getattr(cause, "__cause__", cause) or error
     if isinstance(refused, DataError):
         return f"PostgreSQL refuses a value: {message_of(error)}"
-    if isinstance(refused, ClientConfigurationError):
-        return f"invalid settings: DATABASE_URL or HISTORY_DATABASE_URL: {message_of(error)} (correct it)"
     alembic = sys.modules.get("alembic.util")
     if alembic is not None and isinstance(error, alembic.CommandError):
         way_out = "run the walletctl that migrated them, or a newer one"

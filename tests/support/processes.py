@@ -75,6 +75,13 @@ class Pipeline:
 
     async def add(self, name: str, **environment: str) -> Process:
         """Start one more process and wait until it is ready."""
+        process = self.make(name, **environment)
+        process.start()
+        await self.ready(process)
+        return process
+
+    def make(self, name: str, **environment: str) -> Process:
+        """Return one more process. The caller starts it."""
         port = free_port()
         ports = {
             "WALLET_API_PORT": str(port),
@@ -89,8 +96,6 @@ class Pipeline:
             f"http://127.0.0.1:{port}",
         )
         self.processes.append(process)
-        process.start()
-        await self.ready(process)
         return process
 
     async def ready(self, process: Process) -> None:

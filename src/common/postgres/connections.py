@@ -11,7 +11,7 @@ from asyncpg.exceptions import ClientConfigurationError, TransactionResolutionUn
 
 from common.postgres import tls
 from common.postgres.urls import ConnectionUrl, Host, parse_url
-from common.secrets import Secret
+from common.secrets import Secret, UnreadableSecretError
 
 SERVER_VERSION_MIN: Final = 17
 OUTCOME_UNKNOWN: Final = "COMMIT was sent and not answered: the outcome is unknown"
@@ -114,8 +114,7 @@ async def connect(
 
     Raises:
         UnsuitableDatabaseError: the server is too old, has no TLS or another certificate, or isn't PostgreSQL itself;
-            the database's encoding isn't UTF8; or the URL or a file that it names is wrong.
-        UnreadableSecretError: the file with the URL or with the password is away.
+            the database's encoding isn't UTF8; or the URL, or a file with it or of it, is missing or wrong.
         asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError: no host accepted the
             connection.
         TimeoutError: no host answered in time.
@@ -157,11 +156,12 @@ def _tls_arguments(url: ConnectionUrl) -> dict[str, Any]:
 
 
 def _read(url: Secret) -> ConnectionUrl:
-    text = url.read()
+    # The settings were checked when the process started. Their files have changed since.
     try:
-        return parse_url(text)
+        return parse_url(url.read())
+    except UnreadableSecretError as error:
+        raise UnsuitableDatabaseError(str(error)) from error
     except ValueError as error:
-        # The settings were checked when the process started. The URL's file has changed since.
         raise UnsuitableDatabaseError(f"the database's URL {error}") from error
 
 

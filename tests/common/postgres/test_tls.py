@@ -171,7 +171,7 @@ async def test_a_file_that_is_no_certificate_is_refused(
         assert "begin with ssl, or their files" in await refusal_of(f"{tls_url}?{parameters}")
 
 
-@pytest.mark.parametrize("command", [["db", "migrate"], ["outbox", "status"], ["history", "status"]], ids=" ".join)
+@pytest.mark.parametrize("command", [["db", "migrate"], ["history", "status"]], ids=" ".join)
 async def test_a_command_ends_with_one_line(command: list[str], tls_url: str, another: Authority) -> None:
     url = f"{tls_url}?sslmode=verify-full&sslrootcert={another.file}"
     code, output = await run_walletctl(*command, DATABASE_URL=url)
