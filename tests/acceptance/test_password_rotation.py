@@ -4,7 +4,7 @@ import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 from uuid import uuid4
 
 import asyncpg
@@ -13,6 +13,7 @@ from sqlalchemy import make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from common.postgres.connections import UnsuitableDatabaseError
 from common.postgres.database_health import health_checks
 from common.postgres.engine import create_engine
 from common.postgres.errors import is_refused_by_server
@@ -23,14 +24,28 @@ from tools.servers import postgres_server
 Eventually = Callable[..., Awaitable[Any]]
 
 
+TRUST: Final = "local all all trust\nhost all postgres 127.0.0.1/32 trust\nhost all all 127.0.0.1/32 scram-sha-256\n"
+
+
 @pytest.fixture(scope="module")
-def scram_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("scram")
+
+
+@pytest.fixture(scope="module")
+def sockets(directory: Path) -> Path:
+    """The server's own directory, which it may write to."""
+    return directory / "postgres"
+
+
+@pytest.fixture(scope="module")
+def scram_url(directory: Path, sockets: Path) -> Iterator[str]:
     """A server that asks every role but its superuser for a password."""
-    directory = tmp_path_factory.mktemp("scram")
     hba = directory / "pg_hba.conf"
-    hba.write_text("host all postgres 127.0.0.1/32 trust\nhost all all 127.0.0.1/32 scram-sha-256\n")
+    hba.write_text(TRUST)
     hba.chmod(0o644)
-    with postgres_server(directory, settings={"fsync": "off", "hba_file": str(hba)}) as url:
+    files = {"hba_file": str(hba), "unix_socket_directories": str(sockets)}
+    with postgres_server(directory, settings={"fsync": "off", **files}) as url:
         yield url
 
 
@@ -102,6 +117,28 @@ async def test_the_next_connection_has_the_new_password_and_old_sessions_go_on(
         async with raw_connection(engine) as new:
             assert await new.fetchval("SELECT current_user") == rotation.role
         assert await old.fetchval("SELECT current_user") == rotation.role
+    await engine.dispose()
+
+
+@pytest.mark.parametrize("mode", [None, 0o640])
+async def test_a_password_file_that_is_not_used_is_named(mode: int | None, scram_url: str, tmp_path: Path) -> None:
+    file = tmp_path / "pgpass"
+    if mode is not None:
+        file.write_text("*:*:*:*:x\n")
+        file.chmod(mode)
+    engine = create_engine(f"{scram_url}?passfile={file}", "tests")
+    reason = "other users have access to it" if mode else "No such file or directory"
+    with pytest.raises(UnsuitableDatabaseError, match=f"^passfile {file}: {reason}"):
+        async with raw_connection(engine):
+            pass
+    await engine.dispose()
+
+
+async def test_a_unix_socket_is_reached(scram_url: str, sockets: Path) -> None:
+    parsed = make_url(scram_url)
+    engine = create_engine(f"postgresql://{parsed.username}@/wallet?host={sockets}&port={parsed.port}", "tests")
+    async with raw_connection(engine) as connection:
+        assert await connection.fetchval("SELECT inet_client_addr() IS NULL")
     await engine.dispose()
 
 

@@ -10,6 +10,7 @@ import asyncpg
 from asyncpg.exceptions import ClientConfigurationError, TransactionResolutionUnknownError
 
 from common.postgres import tls
+from common.postgres.url_files import unusable_file
 from common.postgres.urls import ConnectionUrl, Host, parse_url
 from common.secrets import Secret, UnreadableSecretError
 
@@ -147,8 +148,8 @@ async def connect_read_only(*arguments: Any, **options: Any) -> UninterruptedCon
 
 
 def _tls_arguments(url: ConnectionUrl) -> dict[str, Any]:
-    if missing := tls.unreadable_file(url.parameters):
-        raise UnsuitableDatabaseError(missing)
+    if wrong := unusable_file(url.parameters):
+        raise UnsuitableDatabaseError(wrong)
     try:
         return tls.driver_arguments(url.parameters)
     except OSError as error:
@@ -242,14 +243,14 @@ async def _connect_to_host(arguments: dict[str, Any]) -> UninterruptedConnection
 
 def _refusal(error: BaseException) -> str | None:
     """Return what an operator has to correct, or None for another error."""
-    state = getattr(error, "sqlstate", None)
-    if state == "08P01" and "startup parameter" in str(error):
-        return f"{_POOLER} ({error})"
+    state, message = getattr(error, "sqlstate", None), " ".join(str(error).split())
+    if state == "08P01" and "startup parameter" in message:
+        return f"{_POOLER} ({message})"
     if state in _WRONG_SETTINGS:
         # transaction_timeout (PostgreSQL 17) is the newest setting of each session.
-        is_old = "transaction_timeout" in str(error)
-        return f"{_TOO_OLD} ({error})" if is_old else f"a setting is refused: {error} (correct options in the URL)"
-    return str(error) if isinstance(error, ClientConfigurationError) else tls.tls_refusal(error)
+        is_old = "transaction_timeout" in message
+        return f"{_TOO_OLD} ({message})" if is_old else f"a setting is refused: {message} (correct options in the URL)"
+    return message if isinstance(error, ClientConfigurationError) else tls.tls_refusal(error)
 
 
 async def _unsuitable(connection: UninterruptedConnection, mark: str) -> str | None:

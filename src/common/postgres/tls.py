@@ -1,11 +1,10 @@
-"""TLS to PostgreSQL: the files that a URL names, and what is wrong when TLS fails."""
+"""TLS to PostgreSQL: what asyncpg doesn't know, and what is wrong when TLS fails."""
 
 import ssl
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Final
 
-from common.postgres.urls import SYSTEM_CERTIFICATES, TLS_FILES
+from common.postgres.urls import SYSTEM_CERTIFICATES
 
 # asyncpg's words for a server that answers the request for TLS with `N`.
 _NO_TLS: Final = "rejected SSL upgrade"
@@ -26,18 +25,6 @@ def driver_arguments(parameters: Mapping[str, str]) -> dict[str, Any]:
         password = parameters.get("sslpassword", "")
         context.load_cert_chain(parameters["sslcert"], parameters.get("sslkey"), lambda: password)
     return {"ssl": context}
-
-
-def unreadable_file(parameters: Mapping[str, str]) -> str | None:
-    """Say which file of the URL can't be read. The errors of `ssl` don't name the file."""
-    for name in TLS_FILES:
-        path = parameters.get(name, SYSTEM_CERTIFICATES)
-        try:
-            if path != SYSTEM_CERTIFICATES:
-                Path(path).open("rb").close()
-        except OSError as error:
-            return f"{name} {path}: {error.strerror} (provide the file, or correct the URL)"
-    return None
 
 
 def tls_refusal(error: BaseException) -> str | None:

@@ -24,8 +24,8 @@ _PORT_MAX: Final = 65535
 _TLS_VERSIONS: Final = ("TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3")
 _TLS_MODES: Final = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 _TLS_MODES_REQUIRED: Final = _TLS_MODES[3:]
-TLS_FILES: Final = ("sslrootcert", "sslcert", "sslkey", "sslcrl")
 SYSTEM_CERTIFICATES: Final = "system"
+"""The value of `sslrootcert` that means the system's authorities."""
 
 
 def _one_of(*values: str) -> Callable[[str], str | None]:
@@ -156,6 +156,9 @@ def parse_url(url: str) -> ConnectionUrl:
         raise ValueError("has two passwords; leave one out")
     parameters = {name: value for name, value in {**parts, **query}.items() if value}
     hosts = _hosts(parameters.pop("host", ""), parameters.pop("port", ""), hosts)
+    for name, _ in hosts:
+        if not name.startswith("/") and ":" not in name:
+            _check_name(name)
     _check(parameters)
     return ConnectionUrl(hosts, parameters)
 
@@ -203,17 +206,26 @@ def _hosts_of_authority(text: str) -> tuple[Host, ...]:
 
 
 def _hosts(host: str, port: str, of_authority: tuple[Host, ...]) -> tuple[Host, ...]:
-    hosts = tuple(map(_host, host.split(","))) if host else of_authority
+    hosts = tuple(map(_host, host.split(","))) if host else tuple((name, None) for name, _ in of_authority)
     if not all(name for name, _ in hosts) and len(hosts) > 1:
         raise ValueError("has an empty host in its list")
-    if not port:
+    # A parameter overrides only its counterpart: `host` keeps the ports that stand before the query.
+    ports = [_port(one) for one in port.split(",")] if port else [own for _, own in of_authority]
+    if not any(ports):
         return hosts
-    ports = [_port(one) for one in port.split(",")]
     hosts = hosts or (("", None),)
     if len(ports) not in {1, len(hosts)}:
         raise ValueError(f"has {len(ports)} ports for {len(hosts)} hosts")
     ports *= len(hosts) if len(ports) == 1 else 1
     return tuple((name, own or other) for (name, own), other in zip(hosts, ports, strict=True))
+
+
+def _check_name(name: str) -> None:
+    try:
+        name.encode("idna")
+    except UnicodeError:
+        # asyncio would raise it at each connection.
+        raise ValueError("has a host that can't be a name in the DNS") from None
 
 
 def _host(text: str) -> Host:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
+from urllib.parse import quote
 
 import asyncpg
 import pytest
@@ -11,6 +12,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from common.postgres.connections import UnsuitableDatabaseError
 from common.postgres.engine import create_engine
 from common.postgres.errors import READ_ONLY, is_unreachable, sqlstate
 from common.postgres.raw_sql import PING, raw_connection
@@ -146,4 +148,43 @@ async def test_a_transaction_ends_though_its_connection_was_dropped_between_prep
     await other.close()
     holding.cancel()
     await asyncio.wait({holding})
+    await engine.dispose()
+
+
+async def test_the_urls_options_are_set_except_where_a_promise_needs_another_value(database_url: str) -> None:
+    options = "-c%20synchronous_commit=off%20-c%20timezone=Asia/Tokyo%20-c%20work_mem=9MB"
+    engine = create_engine(f"{database_url}?options={options.replace('=', '%3D')}&application_name=eu", "tests")
+    async with raw_connection(engine) as connection:
+        names = ("synchronous_commit", "timezone", "work_mem", "application_name")
+        shown = [await connection.fetchval(f"SHOW {name}") for name in names]
+    assert shown == ["on", "UTC", "9MB", "eu tests"]
+    await engine.dispose()
+
+
+@pytest.mark.parametrize("options", ["-c nope=1", "-c work_mem=x", "-c fsync=off", "-x"])
+async def test_wrong_options_are_refused_in_one_line_with_the_way_out(database_url: str, options: str) -> None:
+    engine = create_engine(f"{database_url}?options={quote(options)}", "tests")
+    with pytest.raises(UnsuitableDatabaseError, match=r"^a setting is refused: [^\n]+ \(correct options in the URL\)$"):
+        await pid(engine)
+    await engine.dispose()
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://[::1%25nowhere]:1/db",
+        "postgresql://name.invalid/db",
+        f"postgresql:///db?host=/{'x' * 300}",
+        "postgresql:///db?host=/nowhere&port=1",
+        "postgresql://127.0.0.1:1/db?sslmode=verify-full",
+    ],
+)
+async def test_a_url_that_can_be_read_and_leads_nowhere_is_waited_for(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", "/nowhere")
+    engine = create_engine(url, "tests")
+    with pytest.raises((OSError, DBAPIError)) as failed:
+        await pid(engine)
+    assert is_unreachable(failed.value)
     await engine.dispose()
