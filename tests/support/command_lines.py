@@ -15,6 +15,25 @@ from common.settings import PipelineSettings
 from support.databases import text_of
 from walletctl.cli import main
 
+ARGUMENTS = {
+    "db downgrade": ["--yes"],
+    "history dead-letters prune": ["--older-than-days", "1"],
+    "history dead-letters retry": ["--all"],
+    "history dead-letters show": ["1"],
+    "history rebuild": ["--yes"],
+    "keys create": ["--name", "x", "--scopes", "wallets:read"],
+    "keys revoke": ["x"],
+    "keys rotate": ["x"],
+    "keys show": ["x"],
+    "outbox park": ["1", "--reason", "x"],
+    "outbox replay": ["--all", "--yes"],
+    "outbox retry": ["--all", "--yes"],
+    "outbox show": ["1"],
+    "outbox skip": ["1", "--reason", "x"],
+    "restore begin": ["--yes"],
+}
+"""What a command needs to begin its work without a question."""
+
 
 @dataclass
 class CommandResult:

@@ -14,7 +14,7 @@ import pytest
 from confluent_kafka.admin import AdminClient
 from sqlalchemy.engine import make_url
 
-from support.command_lines import WalletCtl, walletctl
+from support.command_lines import ARGUMENTS, WalletCtl, walletctl
 from support.processes import COMMANDS, Pipeline
 from support.topics import fresh_topic
 from tools.reference import settings_of_commands
@@ -24,19 +24,6 @@ __all__ = ["walletctl"]
 
 Eventually = Callable[..., Awaitable[Any]]
 CANARY = "c4n4ry"
-ARGUMENTS = {
-    "outbox show": ["1"],
-    "outbox replay": ["--all", "--yes"],
-    "outbox park": ["1", "--reason", "x"],
-    "outbox skip": ["1", "--reason", "x"],
-    "outbox retry": ["--all", "--yes"],
-    "history rebuild": ["--yes"],
-    "history dead-letters show": ["1"],
-    "history dead-letters retry": ["--all"],
-    "history dead-letters prune": ["--older-than-days", "1"],
-    "db downgrade": ["--yes"],
-    "restore begin": ["--yes"],
-}
 WRONG_URLS = {
     "malformed": f"postgresql://ada:{CANARY}/{CANARY}@127.0.0.1/wallet?{CANARY}={CANARY}",
     "host away": f"postgresql://ada:{CANARY}@127.0.0.1:1/wallet",

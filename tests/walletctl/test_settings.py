@@ -11,6 +11,7 @@ from common.access.settings import AccessSettings
 from common.settings import HistoryDatabaseSettings, Settings
 from history_consumer.settings import ConsumerSettings, HistoryApiSettings
 from outbox_relay.settings import RelaySettings
+from support.command_lines import ARGUMENTS
 from tools.reference import settings_of_commands, settings_page
 from wallet_api.settings import WalletApiSettings
 from walletctl.cli import main
@@ -92,13 +93,7 @@ def test_a_command_asks_for_what_it_reads_by_name_and_for_nothing_else(
         for name, field in settings.model_fields.items()
         if field.is_required()
     } or {"HISTORY_DATABASE_URL", "DATABASE_URL"}
-    arguments = {"outbox show": ["1"], "outbox replay": ["--all"], "history dead-letters show": ["1"]}
-    arguments |= {"outbox park": ["1", "--reason", "x"], "outbox skip": ["1", "--reason", "x"]}
-    arguments |= {"outbox retry": ["--all"], "history dead-letters retry": ["--all"]}
-    arguments |= {"history dead-letters prune": ["--older-than-days", "1"], "db downgrade": ["--yes"]}
-    arguments |= {"keys create": ["--name", "x", "--scopes", "wallets:read"], "keys show": ["x"]}
-    arguments |= {"keys rotate": ["x"], "keys revoke": ["x"]}
-    monkeypatch.setattr(sys, "argv", ["walletctl", *command.split(), *arguments.get(command, [])])
+    monkeypatch.setattr(sys, "argv", ["walletctl", *command.split(), *ARGUMENTS.get(command, [])])
     with pytest.raises(SystemExit) as ended:
         main()
     assert ended.value.code == Exit.USAGE
