@@ -7,7 +7,7 @@ from typing import Any, Final
 from uuid import uuid4
 
 import asyncpg
-from asyncpg.exceptions import ClientConfigurationError, TransactionResolutionUnknownError
+from asyncpg.exceptions import TransactionResolutionUnknownError
 
 from common.postgres import tls
 from common.postgres.url_files import unusable_file
@@ -228,7 +228,7 @@ async def _connect_to_host(arguments: dict[str, Any]) -> UninterruptedConnection
         connection: UninterruptedConnection = await asyncpg.connect(
             **{**arguments, "server_settings": settings}, timeout=None, connection_class=UninterruptedConnection
         )
-    except (asyncpg.PostgresError, ClientConfigurationError, OSError) as error:
+    except (asyncpg.PostgresError, ValueError, KeyError, OSError) as error:
         if refusal := _refusal(error):
             raise UnsuitableDatabaseError(refusal) from error
         raise
@@ -250,7 +250,12 @@ def _refusal(error: BaseException) -> str | None:
         # transaction_timeout (PostgreSQL 17) is the newest setting of each session.
         is_old = "transaction_timeout" in message
         return f"{_TOO_OLD} ({message})" if is_old else f"a setting is refused: {message} (correct options in the URL)"
-    return message if isinstance(error, ClientConfigurationError) else tls.tls_refusal(error)
+    if isinstance(error, KeyError):
+        # getpass.getuser: neither the URL nor PGUSER names a user.
+        return "this process's user has no name: put a user into the URL"
+    if isinstance(error, ValueError) and not isinstance(error, OSError):
+        return f"{message} (correct the URL, or the variable that begins with PG)"
+    return tls.tls_refusal(error)
 
 
 async def _unsuitable(connection: UninterruptedConnection, mark: str) -> str | None:

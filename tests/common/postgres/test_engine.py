@@ -1,8 +1,10 @@
 """Engines: the settings of their sessions, what a reader is refused, and which connections are replaced."""
 
 import asyncio
+import getpass
 from collections.abc import Awaitable, Callable
 from typing import Any
+from unittest.mock import Mock
 from urllib.parse import quote
 
 import asyncpg
@@ -165,6 +167,26 @@ async def test_the_urls_options_are_set_except_where_a_promise_needs_another_val
 async def test_wrong_options_are_refused_in_one_line_with_the_way_out(database_url: str, options: str) -> None:
     engine = create_engine(f"{database_url}?options={quote(options)}", "tests")
     with pytest.raises(UnsuitableDatabaseError, match=r"^a setting is refused: [^\n]+ \(correct options in the URL\)$"):
+        await pid(engine)
+    await engine.dispose()
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "told"),
+    [
+        ("PGPORT", "x", "correct the URL, or the variable that begins with PG"),
+        ("PGSSLMODE", "x", "correct the URL, or the variable that begins with PG"),
+        ("PGUSER", "", "put a user into the URL"),
+    ],
+)
+async def test_wrong_variables_of_libpq_are_refused(
+    variable: str, value: str, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(getpass, "getuser", Mock(side_effect=KeyError("uid not found")))
+    monkeypatch.setenv("PGUSER", "ada")
+    monkeypatch.setenv(variable, value)
+    engine = create_engine("postgresql://127.0.0.1/db", "tests")
+    with pytest.raises(UnsuitableDatabaseError, match=told):
         await pid(engine)
     await engine.dispose()
 
