@@ -18,6 +18,7 @@ from benchmarks.place import PARTITIONS, Place
 from benchmarks.plan import BALANCE_MINOR
 from common.kafka.clients import admin_client
 from common.kafka.topics import ensure_topic
+from common.kafka_connection import KafkaConnection
 from tools.servers import kafka_server, postgres_server, running
 from walletctl.stack.launch import launch
 from walletctl.stack.ports import HOST, PortReservations
@@ -105,7 +106,7 @@ class Lab:
         """
         name = f"place_{next(self._numbers)}"
         queries.run(self.postgres_url, f'CREATE DATABASE "{name}" TEMPLATE "{template}" STRATEGY FILE_COPY')
-        asyncio.run(ensure_topic(admin_client(self.kafka_servers), name, PARTITIONS, TOPIC_CONFIG))
+        asyncio.run(ensure_topic(admin_client(KafkaConnection(self.kafka_servers)), name, PARTITIONS, TOPIC_CONFIG))
         try:
             yield Place(self._url(name), self.kafka_servers, name)
         finally:

@@ -16,6 +16,7 @@ from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixe
 from benchmarks import queries
 from common.access.caller import SCOPES
 from common.kafka.clients import admin_client
+from common.kafka_connection import KafkaConnection
 from walletctl.stack.specs import walletctl
 
 PARTITIONS: Final = 12
@@ -54,7 +55,7 @@ class Place:
 
     @cached_property
     def _admin(self) -> AdminClient:
-        return admin_client(self.kafka_servers)
+        return admin_client(KafkaConnection(self.kafka_servers))
 
     def drain(self) -> None:
         """Wait until no row is pending.

@@ -19,6 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from common.kafka.clients import admin_client
 from common.kafka.topics import ensure_topic
+from common.kafka_connection import KafkaConnection
 from common.postgres.engine import create_engine
 from common.postgres.migrations import migrate
 from common.worker import Health
@@ -76,7 +77,9 @@ async def run(url: str, servers: str, events: int, round_rows: int) -> float:
     settings = RelaySettings(database_url=url, kafka_bootstrap_servers=servers)
     engine = create_engine(url, "benchmark", statement_timeout_seconds=0, idle_in_transaction_timeout_seconds=0)
     await migrate(engine, "wallet")
-    await ensure_topic(admin_client(servers), settings.kafka_topic, settings.kafka_topic_partitions, {})
+    await ensure_topic(
+        admin_client(KafkaConnection(servers)), settings.kafka_topic, settings.kafka_topic_partitions, {}
+    )
     batching = AdaptiveBatching(settings.relay_gather_seconds, settings.relay_batch_rows)
     relays = [Relay(settings, engine, Publisher(settings), Health(), batching) for _ in range(settings.relay_tasks)]
     # The first round warms up: a producer's first record waits for its producer id.

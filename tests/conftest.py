@@ -17,6 +17,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from common.kafka.clients import admin_client
+from common.kafka_connection import KafkaConnection
 from common.postgres.engine import create_engine
 from support.api_keys import add_key
 from support.databases import Databases, migrate_all, run_sql, with_database
@@ -167,7 +168,7 @@ def outbox(engine: AsyncEngine) -> Outbox:
 @pytest.fixture(scope="session")
 def kafka_admin(kafka_bootstrap_servers: str) -> AdminClient:
     """A client to make and delete topics."""
-    return admin_client(kafka_bootstrap_servers)
+    return admin_client(KafkaConnection(kafka_bootstrap_servers))
 
 
 @pytest.fixture

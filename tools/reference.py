@@ -30,6 +30,7 @@ _METRICS_MODULES: Final = (
     "common.access.metrics",
     "common.background",
     "common.http.metrics",
+    "common.kafka.refusals",
     "wallet_api.metrics",
     "outbox_relay.metrics",
     "history_consumer.metrics",

@@ -8,6 +8,7 @@ from pydantic import AfterValidator, Field, ValidationInfo, field_validator, mod
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
+from common.kafka_connection import KafkaConnection, KafkaSecurity
 from common.postgres.urls import UrlWithPassword, parse_url
 from common.secrets import GIVEN_TWICE, Secret
 
@@ -216,13 +217,18 @@ class ApiSettings(PoolSettings):
     )
 
 
-class KafkaSettings(Settings):
-    """The brokers and the topic."""
+class KafkaSettings(KafkaSecurity, Settings):
+    """The brokers, the connection's security, and the topic."""
 
     kafka_bootstrap_servers: str = Field(min_length=1)
     """Brokers to connect to first: `host:9092,…`."""
     kafka_topic: str = Field("wallet_events", pattern=r"^[A-Za-z0-9._-]{1,249}$")
     """The topic of the events."""
+
+    @property
+    def kafka(self) -> KafkaConnection:
+        """How a client connects to the brokers."""
+        return KafkaConnection(self.kafka_bootstrap_servers, self)
 
 
 class TopicSettings(KafkaSettings):

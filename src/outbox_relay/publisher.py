@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 import orjson
 import structlog
@@ -12,12 +12,15 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from common.events import cloud_event_headers
 from common.kafka.clients import client_config
+from common.kafka.refusals import count_refusal, explained, is_login_refused
 from common.kafka.topic_settings import BATCH_BYTES_MAX
+from common.rate_limited_logs import RateLimiter
 from outbox_relay.outcomes import Published, Refused, Report, Undelivered
 from outbox_relay.queries import PendingRow
 from outbox_relay.settings import RelaySettings
 
 log = structlog.get_logger()
+_limiter = RateLimiter()
 
 _POISON: Final = frozenset(
     {
@@ -35,7 +38,7 @@ PUBLISH_MARGIN_SECONDS: Final = 2 * _FLUSH_MARGIN_SECONDS
 
 
 class BrokerAwayError(Exception):
-    """The broker doesn't answer."""
+    """The broker doesn't answer, or refuses the relay."""
 
 
 class Publisher:
@@ -45,22 +48,29 @@ class Publisher:
         self._settings = settings
         self.batch_bytes_max = BATCH_BYTES_MAX
         """The largest batch of records. May be set at any time, from any thread."""
-        self._producer = self._new_producer()
+        # Why a broker refuses the connection, and why no delivery report comes.
+        self._refusal = self._why = ""
+        self._make_producer(self._config())
 
     def ping(self) -> None:
         """Ask the broker for the topic.
 
         Raises:
-            BrokerAwayError: no answer within 5 seconds, or no such topic.
+            BrokerAwayError: no answer within 5 seconds, a refusal, or no such topic.
         """
-        self._replace_if_spent()
         topic = self._settings.kafka_topic
         try:
+            self._replace_if_stale()
             found = self._producer.list_topics(topic, timeout=_PING_TIMEOUT_SECONDS).topics[topic]
         except KafkaException as error:
-            raise BrokerAwayError(str(error.args[0])) from error
+            # The producer's own errors say why.
+            self._producer.poll(0)
+            # A new producer reads the certificates and the secrets again.
+            self._is_spent |= bool(self._refusal)
+            raise BrokerAwayError(self._refusal or explained(error.args[0])) from error
+        self._refusal = ""
         if found.error is not None:
-            raise BrokerAwayError(f"topic {topic}: {found.error}")
+            raise BrokerAwayError(f"topic {topic}: {explained(found.error)}")
 
     def publish(self, rows: Sequence[PendingRow]) -> dict[int, Report]:
         """Send the rows in order, wait for their delivery reports, and return these by row id.
@@ -73,7 +83,10 @@ class Publisher:
         Returns within the delivery timeout and `PUBLISH_MARGIN_SECONDS`. Rows for which there was no time have no
         report either. A row that was sent without an answer from the broker is Undelivered, and never sent later.
         """
-        self._replace_if_spent()
+        try:
+            self._replace_if_stale()
+        except KafkaException as error:
+            return {row.id: Undelivered(explained(error.args[0])) for row in rows}
         deadline = time.monotonic() + self._settings.relay_delivery_timeout_seconds + _FLUSH_MARGIN_SECONDS
         reports: dict[int, Report] = {}
         refused: set[str] = set()
@@ -95,11 +108,9 @@ class Publisher:
         """Discard what is still in flight, within 2 seconds. Rows that were not settled are pending."""
         self._empty()
 
-    def _new_producer(self) -> Producer:
-        self._is_spent, self._batch_bytes = False, self.batch_bytes_max
-        self._why = "no delivery report in time"
-        config = client_config(
-            self._settings.kafka_bootstrap_servers,
+    def _config(self) -> dict[str, Any]:
+        return client_config(
+            self._settings.kafka,
             "outbox-relay",
             **{
                 "enable.idempotence": True,
@@ -111,16 +122,24 @@ class Publisher:
                 # Until flush(), which sends at once, a batch may fill.
                 "linger.ms": 50,
                 # A batch that the topic takes uncompressed it takes compressed: only single records can be too large.
-                "batch.size": self._batch_bytes,
+                "batch.size": self.batch_bytes_max,
                 "queue.buffering.max.messages": 100_000,
                 "error_cb": self._on_error,
             },
         )
-        return Producer(config)
+
+    def _make_producer(self, config: dict[str, Any]) -> None:
+        self._producer = Producer(config)
+        self._made_with = config
+        self._is_spent, self._refusal, self._why = False, "", "no delivery report in time"
 
     def _on_error(self, error: KafkaError) -> None:
-        self._why = str(error)
-        log.warning("kafka_error", error=str(error))
+        if is_login_refused(error):
+            self._refusal = explained(error)
+            count_refusal(error)
+        self._why = self._refusal or str(error)
+        if (suppressed := _limiter.admit(error.name())) is not None:
+            log.warning("kafka_error", error=explained(error), suppressed=suppressed)
 
     def _send(
         self, rows: Sequence[PendingRow], refused: set[str], reports: dict[int, Report], deadline: float
@@ -141,7 +160,13 @@ class Publisher:
             refused.add(row.aggregate_id)
         with self._fatal_errors_noted():
             self._producer.flush(max(0.0, deadline - time.monotonic()))
-        return {row.id: delivered.get(row.id) or Undelivered(self._why) for row in sent}
+        return {row.id: self._report(delivered.get(row.id)) for row in sent}
+
+    def _report(self, delivered: Report | None) -> Report:
+        """Return the report; of a row that was not delivered because a broker refuses the connection, that reason."""
+        if isinstance(delivered, Undelivered) and self._refusal:
+            return Undelivered(self._refusal)
+        return delivered or Undelivered(self._why)
 
     @contextmanager
     def _fatal_errors_noted(self) -> Iterator[None]:
@@ -182,9 +207,20 @@ class Publisher:
         with self._fatal_errors_noted():
             self._producer.flush(_FLUSH_MARGIN_SECONDS)
 
-    def _replace_if_spent(self) -> None:
-        if self._is_spent or self._batch_bytes != self.batch_bytes_max:
-            self._producer = self._new_producer()
+    def _replace_if_stale(self) -> None:
+        """Make a new producer if this one is spent, or if the batch size or a secret has changed.
+
+        Raises:
+            KafkaException: the producer is spent, and a file with a secret, a certificate or properties is wrong.
+        """
+        try:
+            config = self._config()
+            if self._is_spent or config != self._made_with:
+                self._make_producer(config)
+        except KafkaException:
+            # A file that is wrong now does not stop a producer that works.
+            if self._is_spent:
+                raise
 
 
 def _has_undelivered(reports: Mapping[int, Report]) -> bool:
@@ -219,4 +255,4 @@ def _note_report(reports: dict[int, Report], row_id: int, error: KafkaError | No
 
 
 def _report_of(error: KafkaError) -> Report:
-    return Refused(str(error)) if error.code() in _POISON else Undelivered(str(error))
+    return Refused(str(error)) if error.code() in _POISON else Undelivered(explained(error))

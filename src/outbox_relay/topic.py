@@ -9,6 +9,7 @@ from confluent_kafka import KafkaError, KafkaException
 from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from common.kafka.clients import admin_client
+from common.kafka.refusals import explained
 from common.kafka.topic_settings import (
     BATCH_BYTES_MAX,
     CHECKED,
@@ -46,9 +47,10 @@ async def prepare_topic(stop: asyncio.Event, settings: RelaySettings, health: He
             await _require_topic(settings)
         except (KafkaException, TopicNotReadyError) as error:
             failures += 1
-            health.failed("kafka", error)
+            why = explained(error.args[0]) if isinstance(error, KafkaException) else str(error)
+            health.failed("kafka", why)
             metrics.failures.labels("kafka").inc()
-            log.warning("topic_not_prepared", error=str(error), failures=failures)
+            log.warning("topic_not_prepared", error=why, failures=failures)
             await pause(stop, FAILURE_PAUSES.after(failures))
             continue
         health.ok("kafka")
@@ -62,7 +64,7 @@ async def _require_topic(settings: RelaySettings) -> None:
         f"run kafka-topics.sh --create --topic {topic} --partitions {partitions}, with the settings of docs/topic.md"
     )
     try:
-        await describe_topic(settings.kafka_bootstrap_servers, topic)
+        await describe_topic(settings.kafka, topic)
     except TopicMissingError:
         if not settings.kafka_topic_create:
             raise TopicNotReadyError(f"topic {topic} is missing, and KAFKA_TOPIC_CREATE is off: {by_hand}") from None
@@ -81,16 +83,16 @@ async def _require_topic(settings: RelaySettings) -> None:
 
 
 async def _create_topic(settings: RelaySettings) -> None:
-    servers, topic = settings.kafka_bootstrap_servers, settings.kafka_topic
+    connection, topic = settings.kafka, settings.kafka_topic
     needed = needed_settings(settings.kafka_topic_retention_ms)
-    if not await ensure_topic(admin_client(servers), topic, settings.kafka_topic_partitions, needed):
+    if not await ensure_topic(admin_client(connection), topic, settings.kafka_topic_partitions, needed):
         return
     log.info("topic_created", topic=topic, partitions=settings.kafka_topic_partitions, settings=needed)
     try:
         # min.insync.replicas depends on the number of replicas, which the broker has chosen.
-        wrong = wrong_settings(await _find_new(servers, topic), settings.kafka_topic_retention_ms)
+        wrong = wrong_settings(await _find_new(connection, topic), settings.kafka_topic_retention_ms)
         if wrong:
-            await set_settings(servers, topic, {name: setting.wanted for name, setting in wrong.items()})
+            await set_settings(connection, topic, {name: setting.wanted for name, setting in wrong.items()})
     except (KafkaException, TopicMissingError) as error:
         # The topic monitor reports what is wrong with it.
         log.warning("topic_settings_not_set", topic=topic, error=str(error))
@@ -119,7 +121,7 @@ class TopicMonitor:
         """Check the settings once; return 0: nothing more to do until the next check."""
         topic = self._settings.kafka_topic
         try:
-            found = await find_topic(self._settings.kafka_bootstrap_servers, topic)
+            found = await find_topic(self._settings.kafka, topic)
         except (KafkaException, TopicMissingError) as error:
             self._report(f"the settings of topic {topic} could not be checked: {error}", dict.fromkeys(CHECKED, -1))
             return 0

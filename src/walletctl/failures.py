@@ -119,10 +119,15 @@ def _kafka_failure(error: Exception) -> tuple[str, Exit] | None:
     kafka = sys.modules.get("confluent_kafka")
     if kafka is None or not isinstance(error, kafka.KafkaException):
         return None
+    from common.kafka.refusals import explained, refusal_of
+
     cause = error.args[0]
-    text = cause.str() if hasattr(cause, "str") else str(error)
-    if "authorization" in text.lower() or "authentication" in text.lower():
-        return f"Kafka refuses: {text} (grant it in Kafka's ACLs)", Exit.USAGE
+    if not isinstance(cause, kafka.KafkaError):
+        text = str(error)
+    elif refusal_of(cause) or cause.code() == kafka.KafkaError._INVALID_ARG:  # noqa: SLF001 - public name
+        return f"Kafka refuses: {explained(cause)}", Exit.USAGE
+    else:
+        text = cause.str()
     return f"Kafka is away: {text} (check that it runs, and that KAFKA_BOOTSTRAP_SERVERS names it)", Exit.UNREACHABLE
 
 

@@ -11,6 +11,7 @@ import asyncpg
 from confluent_kafka import ConsumerGroupTopicPartitions, Message
 
 from common.kafka.clients import admin_client
+from common.kafka_connection import KafkaConnection
 from common.settings import PipelineSettings
 from faults import records
 from faults.cluster import GROUP, TOPIC, Cluster
@@ -242,7 +243,7 @@ async def _check_sessions(connection: asyncpg.Connection) -> list[str]:
 
 async def _check_committed(connection: asyncpg.Connection, cluster: Cluster) -> list[str]:
     """The group's offsets in Kafka are never ahead of the history's positions."""
-    admin = admin_client(cluster.environment["KAFKA_BOOTSTRAP_SERVERS"])
+    admin = admin_client(KafkaConnection(cluster.environment["KAFKA_BOOTSTRAP_SERVERS"]))
     (future,) = admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(GROUP)]).values()
     committed = (await asyncio.wrap_future(future)).topic_partitions
     stored = {row["partition"]: row["next_offset"] for row in await connection.fetch(_POSITIONS)}

@@ -13,6 +13,7 @@ import psutil
 
 from common.kafka.clients import admin_client
 from common.kafka.topics import ensure_topic
+from common.kafka_connection import KafkaConnection
 from support.api_keys import add_key
 from support.databases import migrate_all
 from support.processes import COMMANDS, Process
@@ -209,7 +210,7 @@ async def _start(cluster: Cluster, postgres: Postgres, kafka: Kafka) -> None:
     await _make_role(cluster)
     await migrate_all(cluster.environment["DATABASE_URL"])
     await add_key(cluster.environment["DATABASE_URL"])
-    await ensure_topic(admin_client(kafka.bootstrap_servers), TOPIC, PARTITIONS, {})
+    await ensure_topic(admin_client(KafkaConnection(kafka.bootstrap_servers)), TOPIC, PARTITIONS, {})
     for role in COMMANDS:
         cluster.add(role)
 

@@ -6,6 +6,7 @@ from typing import Final, NamedTuple
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
 from common.kafka.clients import client_config, reader_config
+from common.kafka_connection import KafkaConnection
 from faults.cluster import TOPIC, Cluster
 
 INJECTED: Final = "injected"
@@ -41,7 +42,7 @@ def read(
     """
     consumer = Consumer(
         reader_config(
-            cluster.environment["KAFKA_BOOTSTRAP_SERVERS"],
+            KafkaConnection(cluster.environment["KAFKA_BOOTSTRAP_SERVERS"]),
             "faults",
             **{"group.id": "faults", "auto.offset.reset": "earliest"},
         )
@@ -87,7 +88,7 @@ class ForeignTransactions:
     def __init__(self, cluster: Cluster, name: str) -> None:
         self._producer = Producer(
             client_config(
-                cluster.environment["KAFKA_BOOTSTRAP_SERVERS"],
+                KafkaConnection(cluster.environment["KAFKA_BOOTSTRAP_SERVERS"]),
                 "faults",
                 **{
                     "transactional.id": name,
@@ -128,7 +129,9 @@ def write(cluster: Cluster, records: Iterable[ForeignRecord]) -> None:
     """
     producer = Producer(
         client_config(
-            cluster.environment["KAFKA_BOOTSTRAP_SERVERS"], "faults", **{"message.timeout.ms": 5000, "linger.ms": 0}
+            KafkaConnection(cluster.environment["KAFKA_BOOTSTRAP_SERVERS"]),
+            "faults",
+            **{"message.timeout.ms": 5000, "linger.ms": 0},
         )
     )
     _produce(producer, records)

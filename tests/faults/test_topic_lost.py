@@ -18,6 +18,7 @@ from confluent_kafka import TopicPartition
 
 from common.kafka.clients import admin_client
 from common.kafka.topics import ensure_topic
+from common.kafka_connection import KafkaConnection
 from faults.attack import attacked
 from faults.cluster import PARTITIONS, TOPIC, running_cluster
 from faults.field import Field, session
@@ -30,7 +31,7 @@ _WAY_OUT = "walletctl history rebuild"
 
 
 async def recreate_topic(on: Field, eventually: Eventually) -> None:
-    admin = admin_client(on.cluster.environment["KAFKA_BOOTSTRAP_SERVERS"])
+    admin = admin_client(KafkaConnection(on.cluster.environment["KAFKA_BOOTSTRAP_SERVERS"]))
     await asyncio.wrap_future(admin.delete_topics([TOPIC])[TOPIC])
     await eventually(lambda: ensure_topic(admin, TOPIC, PARTITIONS, {}), 60)
 
@@ -39,7 +40,7 @@ async def delete_unread_records(on: Field, eventually: Eventually) -> None:
     consumer = on.cluster.first("history-consumer")
     await on.cluster.end(consumer, signal.SIGTERM)
     await published(on, eventually, 300)
-    admin = admin_client(on.cluster.environment["KAFKA_BOOTSTRAP_SERVERS"])
+    admin = admin_client(KafkaConnection(on.cluster.environment["KAFKA_BOOTSTRAP_SERVERS"]))
     # -1 is the end.
     ends = [TopicPartition(TOPIC, partition, -1) for partition in range(PARTITIONS)]
     await asyncio.gather(*map(asyncio.wrap_future, admin.delete_records(ends).values()))

@@ -12,6 +12,7 @@ from confluent_kafka.admin._config import AlterConfigOpType, ConfigEntry, Config
 
 from common.identifiers import new_id
 from common.kafka.clients import admin_client
+from common.kafka_connection import KafkaConnection
 from faults import records
 from faults.cluster import PARTITIONS, TOPIC
 from faults.field import Act, Fault, Field, session
@@ -144,7 +145,7 @@ async def _take_at_most(on: Field, batch_bytes: int | None) -> None:
     change = AlterConfigOpType.DELETE if batch_bytes is None else AlterConfigOpType.SET
     entry = ConfigEntry("max.message.bytes", str(batch_bytes or ""), incremental_operation=change)
     topic = ConfigResource(ConfigResource.Type.TOPIC, TOPIC, incremental_configs=[entry])
-    admin = admin_client(on.cluster.environment["KAFKA_BOOTSTRAP_SERVERS"])
+    admin = admin_client(KafkaConnection(on.cluster.environment["KAFKA_BOOTSTRAP_SERVERS"]))
     (altered,) = admin.incremental_alter_configs([topic], request_timeout=10).values()
     await asyncio.wrap_future(altered)
 

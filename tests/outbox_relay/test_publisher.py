@@ -16,6 +16,7 @@ from confluent_kafka.admin import AdminClient
 
 from common.kafka.clients import admin_client
 from common.kafka.topics import set_settings
+from common.kafka_connection import KafkaConnection
 from common.worker import TemporaryError
 from outbox_relay.publisher import Publisher
 from outbox_relay.relay import Relay
@@ -67,13 +68,15 @@ def kafka_bootstrap_servers(tmp_path_factory: pytest.TempPathFactory, broker_lin
 
 @pytest.fixture(scope="module")
 def kafka_admin(kafka_bootstrap_servers: str) -> AdminClient:
-    return admin_client(kafka_bootstrap_servers)
+    return admin_client(KafkaConnection(kafka_bootstrap_servers))
 
 
 @pytest.fixture
 def small_topic(kafka_bootstrap_servers: str, topic: str) -> str:
     """A topic that refuses batches of more than 2,000 bytes."""
-    asyncio.run(set_settings(kafka_bootstrap_servers, topic, {"max.message.bytes": str(MESSAGE_BYTES_MAX)}))
+    asyncio.run(
+        set_settings(KafkaConnection(kafka_bootstrap_servers), topic, {"max.message.bytes": str(MESSAGE_BYTES_MAX)})
+    )
     return topic
 
 

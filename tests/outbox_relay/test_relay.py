@@ -11,6 +11,7 @@ from sqlalchemy import text
 
 from common.identifiers import LANES, lane_of
 from common.kafka.topics import set_settings
+from common.kafka_connection import KafkaConnection
 from common.postgres.engine import create_engine
 from common.postgres.errors import DRIVER_ERRORS
 from common.postgres.raw_sql import raw_connection
@@ -201,10 +202,12 @@ async def test_a_clock_that_is_wrong_parks_nothing(
             return "timestamp" in str(error).lower()
         return False
 
-    await set_settings(kafka_bootstrap_servers, topic, {"message.timestamp.before.max.ms": "0"})
+    await set_settings(KafkaConnection(kafka_bootstrap_servers), topic, {"message.timestamp.before.max.ms": "0"})
     await eventually(refused)
     assert all(row["parked_at"] is None for row in await pipeline.rows())
-    await set_settings(kafka_bootstrap_servers, topic, {"message.timestamp.before.max.ms": "9223372036854775807"})
+    await set_settings(
+        KafkaConnection(kafka_bootstrap_servers), topic, {"message.timestamp.before.max.ms": "9223372036854775807"}
+    )
 
     async def published() -> bool:
         with suppress(TemporaryError):

@@ -14,6 +14,7 @@ from structlog.testing import LogCapture
 import outbox_relay.topic
 from common.kafka.topic_settings import needed_settings, wrong_settings
 from common.kafka.topics import ensure_topic, find_topic, set_settings
+from common.kafka_connection import KafkaConnection
 from common.worker import Health
 from outbox_relay.publisher import Publisher
 from outbox_relay.run import relay_until
@@ -52,7 +53,7 @@ async def test_a_topic_is_created_with_the_settings_it_needs_whatever_the_broker
 ) -> None:
     settings = relay_settings.model_copy(update={"kafka_topic": f"fresh_{uuid4().hex}"})
     assert await prepare_topic(asyncio.Event(), settings, Health())
-    found = await find_topic(kafka_bootstrap_servers, settings.kafka_topic)
+    found = await find_topic(KafkaConnection(kafka_bootstrap_servers), settings.kafka_topic)
     assert needed_settings(-1).items() <= found.settings.items()
     assert wrong_settings(found, -1) == {}
 
@@ -64,7 +65,9 @@ async def test_a_topic_that_may_lose_events_is_a_warning_and_events_are_publishe
     monkeypatch.setattr(outbox_relay.topic, "log", structlog.wrap_logger(None, processors=[seen]))
     health, publisher = Health(), Publisher(relay_settings)
     monitor = TopicMonitor(relay_settings, health, [publisher])
-    await set_settings(kafka_bootstrap_servers, topic, {"cleanup.policy": "compact", "max.message.bytes": "5000"})
+    await set_settings(
+        KafkaConnection(kafka_bootstrap_servers), topic, {"cleanup.policy": "compact", "max.message.bytes": "5000"}
+    )
     await monitor.run_once()
     await monitor.run_once()
     assert [entry["event"] for entry in seen.entries] == ["topic_settings"]
@@ -74,7 +77,7 @@ async def test_a_topic_that_may_lose_events_is_a_warning_and_events_are_publishe
     assert f"--entity-name {topic} --add-config cleanup.policy=delete" in said
     assert (wrong_by_metric("cleanup.policy"), wrong_by_metric("retention.bytes")) == (1, 0)
     assert publisher.batch_bytes_max == 5000
-    await set_settings(kafka_bootstrap_servers, topic, needed_settings(-1))
+    await set_settings(KafkaConnection(kafka_bootstrap_servers), topic, needed_settings(-1))
     await monitor.run_once()
     assert (health.checks["topic"], wrong_by_metric("cleanup.policy")) == ("ok", 0)
     assert publisher.batch_bytes_max == 1_000_000

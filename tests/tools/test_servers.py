@@ -13,6 +13,7 @@ import pytest
 
 from common.kafka.clients import admin_client
 from common.kafka.topics import ensure_topic
+from common.kafka_connection import KafkaConnection
 from tools.servers import kafka_server, postgres_server
 from walletctl.stack import launch as launching
 from walletctl.stack.errors import RefusedError, StackError
@@ -67,7 +68,7 @@ def test_kafka_keeps_its_data_below_a_directory_of_any_name_in_any_locale(
     directory = tmp_path / STRANGE_NAME
     for _ in range(2):
         with kafka_server(directory) as servers:
-            admin = admin_client(servers)
+            admin = admin_client(KafkaConnection(servers))
             asyncio.run(ensure_topic(admin, "kept", 1, {}))
     assert (directory / "kafka" / "log" / "kept-0").is_dir()
     assert [path.name for path in tmp_path.iterdir()] == [STRANGE_NAME]

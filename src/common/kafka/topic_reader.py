@@ -2,14 +2,15 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Final, Literal, TypeVar
 from uuid import uuid4
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from common.kafka.clients import reader_config
+from common.kafka.clients import SILENT, reader_config
+from common.kafka.refusals import refusal_of
 from common.kafka.topics import TopicMissingError, describe_topic
 from common.settings import KafkaSettings
 
@@ -72,6 +73,7 @@ class TopicReader:
 
         Raises:
             TimeoutError: the broker went away, or `expired` is "fail" and the topic no longer keeps a record.
+            KafkaException: the broker refuses this client.
         """
         for partition, end in sorted(ends.items()):
             if begins[partition] < end:
@@ -119,10 +121,8 @@ class TopicReader:
         return found
 
     async def _call(self, call: Callable[..., ResultT], *arguments: Any) -> ResultT:
-        try:
+        with _timeouts(self._settings):
             return await asyncio.to_thread(call, *arguments)
-        except KafkaException as error:
-            raise _timeout(self._settings, error) from error
 
     @property
     def _where(self) -> str:
@@ -142,7 +142,8 @@ async def open_topic(
         checks_crcs: whether the client checks that records arrived as they were written, for some processor time.
 
     Raises:
-        TimeoutError: the broker is away, or refuses.
+        TimeoutError: the broker is away.
+        KafkaException: the broker refuses this client.
     """
     topic_id, partition_count = await _describe(settings)
     own = {
@@ -151,8 +152,9 @@ async def open_topic(
         "auto.offset.reset": "error" if expired == "fail" else "earliest",
         "check.crcs": checks_crcs,
         "fetch.wait.max.ms": 50,
+        "logger": SILENT,
     }
-    consumer = Consumer(reader_config(settings.kafka_bootstrap_servers, client_id, **own))
+    consumer = Consumer(reader_config(settings.kafka, client_id, **own))
     try:
         yield TopicReader(settings, topic_id, partition_count, consumer, expired)
     finally:
@@ -161,12 +163,18 @@ async def open_topic(
 
 async def _describe(settings: KafkaSettings) -> tuple[str, int]:
     try:
-        return await describe_topic(settings.kafka_bootstrap_servers, settings.kafka_topic)
+        with _timeouts(settings):
+            return await describe_topic(settings.kafka, settings.kafka_topic)
     except TopicMissingError:
         return "", 0
+
+
+@contextmanager
+def _timeouts(settings: KafkaSettings) -> Iterator[None]:
+    """Turn the error of a broker that is away into TimeoutError; a refusal stays what it is."""
+    try:
+        yield
     except KafkaException as error:
-        raise _timeout(settings, error) from error
-
-
-def _timeout(settings: KafkaSettings, error: KafkaException) -> TimeoutError:
-    return TimeoutError(f"Kafka at {settings.kafka_bootstrap_servers}: {error.args[0].str()}")
+        if refusal_of(error.args[0]):
+            raise
+        raise TimeoutError(f"Kafka at {settings.kafka_bootstrap_servers}: {error.args[0].str()}") from error

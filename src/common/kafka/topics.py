@@ -18,6 +18,7 @@ from confluent_kafka.cimpl import NewTopic
 
 from common.kafka.clients import ADMIN_TIMEOUT_SECONDS, ask_broker
 from common.kafka.topic_settings import TopicConfiguration
+from common.kafka_connection import KafkaConnection
 
 
 class TopicMissingError(Exception):
@@ -41,36 +42,36 @@ async def ensure_topic(admin: AdminClient, topic: str, partitions: int, config: 
     return True
 
 
-async def describe_topic(bootstrap_servers: str, topic: str) -> tuple[str, int]:
+async def describe_topic(connection: KafkaConnection, topic: str) -> tuple[str, int]:
     """Return the topic's id, which a recreated topic does not share, and how many partitions it has.
 
     Raises:
         TopicMissingError: there is no such topic.
         KafkaException: the broker is away, or refuses.
     """
-    described = await _describe(bootstrap_servers, topic)
+    described = await _describe(connection, topic)
     return str(described.topic_id), len(described.partitions)
 
 
-async def find_topic(bootstrap_servers: str, topic: str) -> TopicConfiguration:
+async def find_topic(connection: KafkaConnection, topic: str) -> TopicConfiguration:
     """Return a topic's settings and replicas; needs DESCRIBE and DESCRIBE_CONFIGS of the topic.
 
     Raises:
         TopicMissingError: there is no such topic.
         KafkaException: the broker is away, or refuses.
     """
-    described = await _describe(bootstrap_servers, topic)
+    described = await _describe(connection, topic)
     resource = ConfigResource(ResourceType.TOPIC, topic)
     with _topic_errors(topic):
         answers = await ask_broker(
-            bootstrap_servers,
+            connection,
             lambda admin: admin.describe_configs([resource], request_timeout=ADMIN_TIMEOUT_SECONDS),
         )
     settings = {name: entry.value for name, entry in answers[resource].items() if entry.value is not None}
     return TopicConfiguration(settings, min(len(partition.replicas) for partition in described.partitions))
 
 
-async def set_settings(bootstrap_servers: str, topic: str, settings: Mapping[str, str]) -> None:
+async def set_settings(connection: KafkaConnection, topic: str, settings: Mapping[str, str]) -> None:
     """Set these settings of the topic, and no other settings; needs ALTER_CONFIGS of the topic.
 
     Raises:
@@ -81,12 +82,12 @@ async def set_settings(bootstrap_servers: str, topic: str, settings: Mapping[str
     ]
     resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=entries)
     await ask_broker(
-        bootstrap_servers,
+        connection,
         lambda admin: admin.incremental_alter_configs([resource], request_timeout=ADMIN_TIMEOUT_SECONDS),
     )
 
 
-async def end_offsets(bootstrap_servers: str, topic: str, partition_count: int) -> dict[int, int]:
+async def end_offsets(connection: KafkaConnection, topic: str, partition_count: int) -> dict[int, int]:
     """Return by partition the offset that the next record will get. Markers of transactions may lie before it.
 
     Raises:
@@ -95,15 +96,15 @@ async def end_offsets(bootstrap_servers: str, topic: str, partition_count: int) 
     latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
     requests = {TopicPartition(topic, partition): latest for partition in range(partition_count)}
     answers = await ask_broker(
-        bootstrap_servers, lambda admin: admin.list_offsets(requests, request_timeout=ADMIN_TIMEOUT_SECONDS)
+        connection, lambda admin: admin.list_offsets(requests, request_timeout=ADMIN_TIMEOUT_SECONDS)
     )
     return {part.partition: answer.offset for part, answer in answers.items()}
 
 
-async def _describe(bootstrap_servers: str, topic: str) -> Any:
+async def _describe(connection: KafkaConnection, topic: str) -> Any:
     with _topic_errors(topic):
         answers = await ask_broker(
-            bootstrap_servers,
+            connection,
             lambda admin: admin.describe_topics(TopicCollection([topic]), request_timeout=ADMIN_TIMEOUT_SECONDS),
         )
     return answers[topic]

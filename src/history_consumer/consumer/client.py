@@ -31,7 +31,7 @@ def client_of_group(settings: ConsumerSettings) -> dict[str, Any]:
         settings.consumer_session_timeout_seconds,
     )
     return reader_config(
-        settings.kafka_bootstrap_servers,
+        settings.kafka,
         "history-consumer",
         **group,
         **{

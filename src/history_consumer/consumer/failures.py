@@ -7,6 +7,7 @@ from typing import Final
 
 from confluent_kafka import KafkaError, KafkaException
 
+from common.kafka.refusals import explained
 from common.kafka.topics import TopicMissingError
 from common.worker import TemporaryError, database_errors
 from history_consumer.consumer.positions import Position
@@ -61,8 +62,8 @@ def kafka_errors(group: str, topic: str) -> Iterator[None]:
 
 
 def kafka_explained(error: KafkaError, group: str, topic: str) -> str:
-    """Return what a Kafka error says; if the broker denies an operation, name that and the resource."""
-    message = f"{error.name()}: {error.str()}"
+    """Return what a Kafka error says and its remedy; if the broker denies an operation, name that and the resource."""
+    message = f"{error.name()}: {explained(error)}"
     # A fatal error (KIP-848) tells its reason only in its text.
     if "Topic authorization failed" in message:
         denied = f"READ on the topic {topic}"
@@ -70,7 +71,7 @@ def kafka_explained(error: KafkaError, group: str, topic: str) -> str:
         denied = f"READ on the group {group}"
     else:
         return message
-    return f"{denied} is denied to this client (User:ANONYMOUS, unless the broker gives it a name): {message}"
+    return f"{denied} is denied to this client (User:ANONYMOUS, if it has no login): {message}"
 
 
 def out_of_range(topic: str, position: Position) -> str:

@@ -106,9 +106,9 @@ class GroupMember:
         Raises:
             TemporaryError: the broker is away, or the topic isn't there.
         """
-        servers, topic = self._settings.kafka_bootstrap_servers, self._settings.kafka_topic
+        connection, topic = self._settings.kafka, self._settings.kafka_topic
         with self._looking():
-            self.topic_id, partition_count = await describe_topic(servers, topic)
+            self.topic_id, partition_count = await describe_topic(connection, topic)
         return partition_count
 
     async def look_at_ends(self, partition_count: int, *, idle: bool) -> dict[int, int]:
@@ -126,9 +126,9 @@ class GroupMember:
         """
         subscription = self.subscription
         offsets = {position.partition: position.next_offset for position in self.assignment.held.values()}
-        servers, topic = self._settings.kafka_bootstrap_servers, self._settings.kafka_topic
+        connection, topic = self._settings.kafka, self._settings.kafka_topic
         with self._looking():
-            ends = await end_offsets(servers, topic, partition_count)
+            ends = await end_offsets(connection, topic, partition_count)
         stalled = self._stall_detector.look(offsets, ends, time.monotonic(), idle=idle)
         if stalled and subscription is not None:
             metrics.stalls.inc()
@@ -147,7 +147,7 @@ class GroupMember:
         subscription = self.subscription
         if subscription is not None and subscription.may_be_spare:
             with self._looking():
-                members = await group_members(self._settings.kafka_bootstrap_servers, self._settings.consumer_group)
+                members = await group_members(self._settings.kafka, self._settings.consumer_group)
             subscription.note_members(members)
 
     @contextmanager

@@ -16,6 +16,7 @@ from typing import TypeVar
 import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
+from common.kafka.refusals import count_refusal, explained, is_login_refused
 from common.worker import TemporaryError
 from history_consumer.consumer.client import client_of_group
 from history_consumer.consumer.client_thread import ClientThread
@@ -55,7 +56,8 @@ class Subscription:
         self._is_joined = False
         # A record or a partition's end has come: the broker lets this client read.
         self._has_received = False
-        # Why no broker answers, and the last error of one broker.
+        # Why a broker refuses the connection, why no broker answers, and the last error of one broker.
+        self._refusal = ""
         self._brokers_down = ""
         self._last_error = ""
         self._is_closed = False
@@ -161,6 +163,7 @@ class Subscription:
         try:
             return await self._thread.run(call)
         except KafkaException as error:
+            count_refusal(error.args[0])
             raise failure(kafka_explained(error.args[0], self._group, self._topic)) from error
 
     def _read(self, positions: Sequence[Position]) -> None:
@@ -178,6 +181,9 @@ class Subscription:
 
     def _poll(self, records_max: int, wait_seconds: float) -> list[Record]:
         message = self._consumer.poll(wait_seconds)
+        if self._refusal:
+            # The next client reads the certificates and the secrets again.
+            raise MembershipEndedError(self._refusal)
         if message is None:
             return []
         # Messages get their positions before the next call, which may serve a rebalance.
@@ -261,6 +267,9 @@ class Subscription:
 
     def _on_client_error(self, error: KafkaError) -> None:
         log.warning("kafka_client_error", code=error.name(), error=error.str(), fatal=error.fatal())
+        if is_login_refused(error):
+            count_refusal(error)
+            self._refusal = explained(error)
         if error.code() == KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001
             self._brokers_down = f"{error.str()}{self._last_error}"
         else:

@@ -8,17 +8,19 @@ from confluent_kafka import KafkaException
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from common.events import FIRST_SOURCE_EPOCH
+from common.kafka.refusals import explained, refusal_of
 from common.kafka.topic_settings import settings_warning, wrong_settings
 from common.kafka.topics import TopicMissingError, describe_topic, end_offsets, find_topic
+from common.kafka_connection import KafkaConnection
 from history_consumer import gap_queries
 from history_consumer.operations import status_queries
 
 
 @dataclass(frozen=True)
 class Broker:
-    """Where the broker is, and how long the topic must keep events, in milliseconds; -1 is for ever."""
+    """How to connect to the brokers, and how long the topic must keep events, in milliseconds; -1 is for ever."""
 
-    servers: str
+    connection: KafkaConnection
     retention_ms: int
 
 
@@ -83,7 +85,7 @@ async def history_status(engine: AsyncEngine, broker: Broker | None, gaps_max: i
     wrong: list[str] = []
     unchecked: list[str] = []
     if broker is not None:
-        kafka, ends = await _ends(broker.servers, {(row["topic"], row["partition"]) for row in positions})
+        kafka, ends = await _ends(broker.connection, {(row["topic"], row["partition"]) for row in positions})
         if kafka == "ok":
             wrong, unchecked = await _check_topics(broker, {row["topic"] for row in positions})
     partitions = []
@@ -112,7 +114,7 @@ async def _check_topics(broker: Broker, topics: Collection[str]) -> tuple[list[s
     unchecked: list[str] = []
     for topic in sorted(topics):
         try:
-            found = wrong_settings(await find_topic(broker.servers, topic), broker.retention_ms)
+            found = wrong_settings(await find_topic(broker.connection, topic), broker.retention_ms)
         except (KafkaException, TopicMissingError) as error:
             unchecked.append(f"the settings of topic {topic} could not be checked: {error}")
             continue
@@ -121,18 +123,21 @@ async def _check_topics(broker: Broker, topics: Collection[str]) -> tuple[list[s
     return wrong, unchecked
 
 
-async def _ends(servers: str, partitions: Collection[tuple[str, int]]) -> tuple[str, dict[tuple[str, int], int]]:
+async def _ends(
+    connection: KafkaConnection, partitions: Collection[tuple[str, int]]
+) -> tuple[str, dict[tuple[str, int], int]]:
     """Return "ok" or what is wrong, and the end offset of each partition that the broker has."""
     state = "ok"
     ends: dict[tuple[str, int], int] = {}
     for topic in sorted({topic for topic, _ in partitions}):
         try:
-            _, partition_count = await describe_topic(servers, topic)
-            found = await end_offsets(servers, topic, partition_count)
+            _, partition_count = await describe_topic(connection, topic)
+            found = await end_offsets(connection, topic, partition_count)
         except TopicMissingError:
             state = f"away: topic {topic} does not exist"
         except KafkaException as error:
-            state = f"away: {error}"
+            how = "refuses" if refusal_of(error.args[0]) else "away"
+            state = f"{how}: {explained(error.args[0])}"
         else:
             ends |= {(topic, partition): end for partition, end in found.items()}
             if missing := sorted({partition for name, partition in partitions if name == topic} - found.keys()):

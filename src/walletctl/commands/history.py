@@ -104,8 +104,8 @@ def status(as_json: JsonOption = False) -> None:
     events may be lost, or may expire before KAFKA_TOPIC_RETENTION_MS. A gap may close while events are in flight.
     """
     settings = load_settings(StatusSettings)
-    servers = settings.kafka_bootstrap_servers
-    broker = Broker(servers, settings.kafka_topic_retention_ms) if servers else None
+    is_named = bool(settings.kafka_bootstrap_servers)
+    broker = Broker(settings.kafka, settings.kafka_topic_retention_ms) if is_named else None
 
     async def work(engine: AsyncEngine) -> HistoryStatus:
         return await history_status(engine, broker)

@@ -8,6 +8,7 @@ import os
 import sys
 from typing import Final
 
+from common.kafka_connection import KafkaSecurity
 from history_consumer.settings import ConsumerSettings, HistoryApiSettings
 from outbox_relay.settings import RelaySettings
 from wallet_api.settings import WalletApiSettings
@@ -43,6 +44,9 @@ SETTINGS: Final = {
 }
 """The variables that configure the four services."""
 
+_ELSEWHERE: Final = {name.upper() for name in KafkaSecurity.model_fields}
+"""Settings of a connection to another broker. The stack's own broker has no TLS and no logins."""
+
 # The JVM decodes file names by its locale: in the locale C it can't open one that isn't ASCII.
 LOCALE: Final = "en_US.UTF-8" if sys.platform == "darwin" else "C.UTF-8"
 
@@ -66,7 +70,8 @@ def service_environment() -> dict[str, str]:
     Settings may be in any case. They are passed on in capitals, so that the stack's own, such as `DATABASE_URL`,
     replace them.
     """
-    settings = {name.upper(): value for name, value in os.environ.items() if name.upper() in SETTINGS}
+    passed_on = SETTINGS - _ELSEWHERE
+    settings = {name.upper(): value for name, value in os.environ.items() if name.upper() in passed_on}
     # The stack's servers have no TLS. Certificates in ~/.postgresql must not matter.
     return {**_inherited((*_PYTHON, *_SERVICES)), **settings, "PGSSLMODE": "disable"}
 

@@ -6,6 +6,7 @@ from confluent_kafka.admin import AdminClient
 
 from common.kafka import clients
 from common.kafka.clients import ask_broker
+from common.kafka_connection import KafkaConnection
 
 ELECTIONS = [
     KafkaError.NOT_LEADER_FOR_PARTITION,
@@ -38,7 +39,7 @@ class Broker:
 @pytest.mark.parametrize("code", ELECTIONS)
 async def test_a_question_is_repeated_while_a_leader_or_coordinator_is_elected(code: int) -> None:
     broker = Broker(code, errors=2)
-    assert await ask_broker("127.0.0.1:1", broker) == {"topic": "answer"}
+    assert await ask_broker(KafkaConnection("127.0.0.1:1"), broker) == {"topic": "answer"}
     assert broker.asked == 3
 
 
@@ -46,12 +47,12 @@ async def test_an_election_without_an_end_is_an_error(monkeypatch: pytest.Monkey
     monkeypatch.setattr(clients, "ELECTION_SECONDS_MAX", 0.1)
     broker = Broker(KafkaError.NOT_COORDINATOR, errors=1_000)
     with pytest.raises(KafkaException, match="NOT_COORDINATOR"):
-        await ask_broker("127.0.0.1:1", broker)
+        await ask_broker(KafkaConnection("127.0.0.1:1"), broker)
     assert broker.asked > 1
 
 
 async def test_a_refusal_is_not_repeated() -> None:
     broker = Broker(KafkaError.TOPIC_AUTHORIZATION_FAILED, errors=1)
     with pytest.raises(KafkaException, match="TOPIC_AUTHORIZATION_FAILED"):
-        await ask_broker("127.0.0.1:1", broker)
+        await ask_broker(KafkaConnection("127.0.0.1:1"), broker)
     assert broker.asked == 1

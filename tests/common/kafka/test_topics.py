@@ -7,6 +7,7 @@ from confluent_kafka import KafkaException
 from common.kafka import topics
 from common.kafka.topic_settings import needed_settings, wrong_settings
 from common.kafka.topics import TopicMissingError, describe_topic, find_topic, set_settings
+from common.kafka_connection import KafkaConnection
 
 
 def _clients() -> int:
@@ -22,23 +23,25 @@ async def test_a_question_about_a_topic_leaves_no_client_behind(
     kafka_bootstrap_servers: str, topic: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = _clients()
-    topic_id, partitions = await describe_topic(kafka_bootstrap_servers, topic)
+    topic_id, partitions = await describe_topic(KafkaConnection(kafka_bootstrap_servers), topic)
     assert (bool(topic_id), partitions) == (True, 3)
     with pytest.raises(TopicMissingError):
-        await describe_topic(kafka_bootstrap_servers, "not-there")
+        await describe_topic(KafkaConnection(kafka_bootstrap_servers), "not-there")
     monkeypatch.setattr(topics, "ADMIN_TIMEOUT_SECONDS", 1.0)
     with pytest.raises(KafkaException, match="_TIMED_OUT"):
-        await describe_topic("127.0.0.1:1", topic)
+        await describe_topic(KafkaConnection("127.0.0.1:1"), topic)
     # Clients of other tests may have ended meanwhile.
     assert _clients() <= before
 
 
 async def test_settings_are_found_as_they_were_set(kafka_bootstrap_servers: str, topic: str) -> None:
-    await set_settings(kafka_bootstrap_servers, topic, {"cleanup.policy": "compact", "retention.bytes": "5000"})
-    found = await find_topic(kafka_bootstrap_servers, topic)
+    await set_settings(
+        KafkaConnection(kafka_bootstrap_servers), topic, {"cleanup.policy": "compact", "retention.bytes": "5000"}
+    )
+    found = await find_topic(KafkaConnection(kafka_bootstrap_servers), topic)
     assert found.replicas == 1
     assert {"cleanup.policy", "retention.bytes"} <= set(wrong_settings(found, -1))
-    await set_settings(kafka_bootstrap_servers, topic, needed_settings(-1))
-    assert wrong_settings(await find_topic(kafka_bootstrap_servers, topic), -1) == {}
+    await set_settings(KafkaConnection(kafka_bootstrap_servers), topic, needed_settings(-1))
+    assert wrong_settings(await find_topic(KafkaConnection(kafka_bootstrap_servers), topic), -1) == {}
     with pytest.raises(TopicMissingError):
-        await find_topic(kafka_bootstrap_servers, "not-there")
+        await find_topic(KafkaConnection(kafka_bootstrap_servers), "not-there")

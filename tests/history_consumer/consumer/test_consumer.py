@@ -16,6 +16,7 @@ from prometheus_client import REGISTRY
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from common.kafka.topics import ensure_topic
+from common.kafka_connection import KafkaConnection
 from common.postgres.engine import create_engine
 from common.worker import Health, TemporaryError
 from history_consumer.consumer import batch_writes, stall_detector
@@ -514,7 +515,7 @@ async def test_behind_transaction_markers_the_consumer_is_at_the_end_and_is_not_
         getattr(foreign_producer, end)()
         # Three offsets: an event, a record, a marker.
         await drive(consumer, pipeline.reached(3 * number))
-        assert (await history_status(pipeline.engine, Broker(kafka_bootstrap_servers, -1))).lag == 0
+        assert (await history_status(pipeline.engine, Broker(KafkaConnection(kafka_bootstrap_servers), -1))).lag == 0
     await drive(consumer, has_looked_for_long)
     assert metric("standstills_total") == before
     assert consumer._health.checks["kafka"] == "ok"

@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from structlog.testing import LogCapture
 
 from common.kafka.topics import end_offsets, ensure_topic
+from common.kafka_connection import KafkaConnection
 from common.worker import Health, TemporaryError
 from history_consumer import metrics
 from history_consumer.consumer import alarms
@@ -54,7 +55,7 @@ async def monitor(
     async def has_leaders() -> bool:
         """Whether the new topic's partitions have leaders: until then the broker answers as if it were away."""
         with suppress(KafkaException):
-            return bool(await end_offsets(kafka_bootstrap_servers, topic, 3))
+            return bool(await end_offsets(KafkaConnection(kafka_bootstrap_servers), topic, 3))
         return False
 
     await eventually(has_leaders)

@@ -8,6 +8,7 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from common.kafka import topics
+from common.kafka_connection import KafkaConnection
 from history_consumer.consumer.consumer import HistoryConsumer
 from history_consumer.operations.dead_letters import list_dead_letters, show_dead_letter
 from history_consumer.operations.status import Broker, history_status
@@ -38,9 +39,9 @@ async def test_status_shows_positions_lag_gaps_and_dead_letters(
     ada, bob = Wallet("ada"), Wallet("bob")
     skipped: list[AnyEvent] = [ada.created(), ada.funded(), ada.funded()]
     events.produce(skipped[0], skipped[2], bob.created(), b"poison", b"more poison")
-    await catch_up(new_consumer(), engine, Broker(kafka_bootstrap_servers, -1), eventually)
+    await catch_up(new_consumer(), engine, Broker(KafkaConnection(kafka_bootstrap_servers), -1), eventually)
     events.produce(bob.funded())
-    status = await history_status(engine, Broker(kafka_bootstrap_servers, -1))
+    status = await history_status(engine, Broker(KafkaConnection(kafka_bootstrap_servers), -1))
     assert [(row["partition"], row["next_offset"], row["lag"]) for row in status.partitions] == [
         (0, 5, 1),
         (1, 0, 0),
@@ -71,9 +72,9 @@ async def test_a_partition_that_the_topic_lacks_has_no_lag_and_the_other_partiti
 ) -> None:
     """As after a topic was created again with fewer partitions."""
     events.produce(Wallet().created())
-    await catch_up(new_consumer(), engine, Broker(kafka_bootstrap_servers, -1), eventually)
+    await catch_up(new_consumer(), engine, Broker(KafkaConnection(kafka_bootstrap_servers), -1), eventually)
     await rows("UPDATE history.processed_offsets SET partition = 3 WHERE partition = 2")
-    status = await history_status(engine, Broker(kafka_bootstrap_servers, -1))
+    status = await history_status(engine, Broker(KafkaConnection(kafka_bootstrap_servers), -1))
     assert [(row["partition"], row["lag"]) for row in status.partitions] == [(0, 0), (1, 0), (3, None)]
     assert (status.lag, status.kafka) == (None, f"away: topic {events.name} has no partition 3")
 
@@ -83,7 +84,7 @@ async def test_status_without_a_broker_has_no_lag(
 ) -> None:
     monkeypatch.setattr(topics, "ADMIN_TIMEOUT_SECONDS", 0.5)
     await history.add(Wallet(id=UUID(int=1)).created())
-    away = await history_status(engine, Broker("127.0.0.1:1", -1))
+    away = await history_status(engine, Broker(KafkaConnection("127.0.0.1:1"), -1))
     assert (away.lag, away.partitions[0]["next_offset"]) == (None, 1)
     assert away.kafka.startswith("away: ")
     assert (await history_status(engine, None)).kafka == "not asked"

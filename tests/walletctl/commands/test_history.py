@@ -15,14 +15,14 @@ from walletctl.console import Exit
 async def test_a_topic_that_may_lose_events_is_exit_code_1(walletctl: WalletCtl, settings: PipelineSettings) -> None:
     at, status = environment(settings), ("history", "status")
     assert walletctl(*status, **at).returncode == Exit.OK
-    await set_settings(settings.kafka_bootstrap_servers, settings.kafka_topic, {"cleanup.policy": "compact"})
+    await set_settings(settings.kafka, settings.kafka_topic, {"cleanup.policy": "compact"})
     wrong = walletctl(*status, **at)
     assert wrong.returncode == Exit.FOUND_WRONG
     assert "kafka-configs.sh" in wrong.stdout
     assert "cleanup.policy=delete" in wrong.stdout
     (line,) = printed(walletctl(*status, "--json", **at))["topics_wrong"]
     assert line in wrong.stdout
-    await set_settings(settings.kafka_bootstrap_servers, settings.kafka_topic, {"cleanup.policy": "delete"})
+    await set_settings(settings.kafka, settings.kafka_topic, {"cleanup.policy": "delete"})
     assert walletctl(*status, **at).returncode == Exit.OK
 
 
