@@ -20,6 +20,7 @@ from common.kafka.clients import admin_client
 from common.kafka_connection import KafkaConnection
 from common.postgres.engine import create_engine
 from support.api_keys import add_key
+from support.brokers_with_acls import BrokerWithAcls, broker_with_acls
 from support.databases import Databases, migrate_all, run_sql, with_database
 from support.outboxes import Outbox
 from support.ports import free_port
@@ -35,7 +36,12 @@ settings.load_profile("default")
 
 def _configures(name: str) -> bool:
     """Whether a variable, in capitals, configures the processes under test, or how they reach their servers."""
-    return name in SETTINGS or name == "PROMETHEUS_MULTIPROC_DIR" or name.startswith(("PG", "FAKETIME"))
+    return (
+        name.removesuffix("_FILE") in SETTINGS
+        or name in SETTINGS
+        or name == "PROMETHEUS_MULTIPROC_DIR"
+        or name.startswith(("PG", "FAKETIME"))
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -82,6 +88,13 @@ def kafka_bootstrap_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
         with kafka_server(tmp_path_factory.mktemp("kafka")) as servers:
             yield servers
+
+
+@pytest.fixture(scope="session")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrokerWithAcls]:
+    """A broker with logins, TLS and access control lists. Tests use topics, groups and users of their own."""
+    with broker_with_acls(tmp_path_factory.mktemp("guarded-kafka")) as broker:
+        yield broker
 
 
 @pytest.fixture(scope="session")

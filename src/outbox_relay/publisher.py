@@ -48,8 +48,9 @@ class Publisher:
         self._settings = settings
         self.batch_bytes_max = BATCH_BYTES_MAX
         """The largest batch of records. May be set at any time, from any thread."""
-        # Why a broker refuses the connection, and why no delivery report comes.
+        # Why a broker refuses the connection, why no delivery report comes, and the last one that tells of an error.
         self._refusal = self._why = ""
+        self._delivery_error: KafkaError | None = None
         self._make_producer(self._config())
 
     def ping(self) -> None:
@@ -101,6 +102,8 @@ class Publisher:
             refused |= {row.aggregate_id for row in group if isinstance(reports.get(row.id), Refused)}
             groups += reversed(_halves(suspects))
         if self._is_spent or _has_undelivered(reports):
+            if self._delivery_error is not None:
+                count_refusal(self._delivery_error)
             self._empty()
         return reports
 
@@ -132,6 +135,7 @@ class Publisher:
         self._producer = Producer(config)
         self._made_with = config
         self._is_spent, self._refusal, self._why = False, "", "no delivery report in time"
+        self._delivery_error = None
 
     def _on_error(self, error: KafkaError) -> None:
         if is_login_refused(error):
@@ -184,7 +188,7 @@ class Publisher:
         headers = cloud_event_headers(
             row.event_id, row.event_type, row.aggregate_id, row.created_at, row.source_epoch, extensions
         )
-        on_delivery = partial(_note_report, delivered, row.id)
+        on_delivery = partial(self._note_report, delivered, row.id)
         while not self._is_spent and time.monotonic() < deadline:
             try:
                 self._producer.produce(
@@ -199,6 +203,16 @@ class Publisher:
                 return _report_of(error.args[0])
             return None
         return Undelivered(self._why)
+
+    def _note_report(self, reports: dict[int, Report], row_id: int, error: KafkaError | None, message: Message) -> None:
+        if error is not None:
+            self._delivery_error = error
+            reports[row_id] = _report_of(error)
+            return
+        partition, offset = message.partition(), message.offset()
+        assert partition is not None
+        assert offset is not None
+        reports[row_id] = Published(partition, offset)
 
     def _empty(self) -> None:
         """Discard all that the producer holds. It is replaced at its next use: ending a producer may take long."""
@@ -242,16 +256,6 @@ def _refused_and_behind(rows: Sequence[PendingRow], delivered: Mapping[int, Repo
 def _halves(rows: Sequence[PendingRow]) -> list[Sequence[PendingRow]]:
     middle = (len(rows) + 1) // 2
     return [half for half in (rows[:middle], rows[middle:]) if half]
-
-
-def _note_report(reports: dict[int, Report], row_id: int, error: KafkaError | None, message: Message) -> None:
-    if error is not None:
-        reports[row_id] = _report_of(error)
-        return
-    partition, offset = message.partition(), message.offset()
-    assert partition is not None
-    assert offset is not None
-    reports[row_id] = Published(partition, offset)
 
 
 def _report_of(error: KafkaError) -> Report:

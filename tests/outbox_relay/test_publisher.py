@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from itertools import pairwise
+from pathlib import Path
 from secrets import token_hex
 from typing import Any
 from uuid import UUID, uuid4
@@ -17,10 +18,12 @@ from confluent_kafka.admin import AdminClient
 from common.kafka.clients import admin_client
 from common.kafka.topics import set_settings
 from common.kafka_connection import KafkaConnection
+from common.secrets import Secret
 from common.worker import TemporaryError
-from outbox_relay.publisher import Publisher
+from outbox_relay.publisher import BrokerAwayError, Publisher
 from outbox_relay.relay import Relay
 from outbox_relay.run import HUNG_TRANSACTION_SECONDS
+from outbox_relay.settings import RelaySettings
 from support.outboxes import Outbox
 from support.ports import free_port
 from support.proxy import HOST, Proxy
@@ -175,3 +178,31 @@ async def test_a_broker_that_is_too_slow_for_a_batch_gets_smaller_ones(
     await timed_drain(relay, pipeline, 30)
     rows = await pipeline.rows()
     assert all(earlier["kafka_offset"] < later["kafka_offset"] for earlier, later in pairwise(rows))
+
+
+def test_a_producer_is_replaced_when_its_secret_changes_and_only_then(
+    relay_settings: RelaySettings, tmp_path: Path
+) -> None:
+    file = tmp_path / "password"
+    file.write_text("first")
+    login = {
+        "kafka_bootstrap_servers": "127.0.0.1:1",
+        "kafka_security_protocol": "SASL_PLAINTEXT",
+        "kafka_sasl_mechanism": "PLAIN",
+        "kafka_sasl_username": "relay",
+        "kafka_sasl_password": Secret(file=file),
+    }
+    publisher = Publisher(relay_settings.model_copy(update=login))
+    first = publisher._producer
+    publisher._replace_if_stale()
+    assert publisher._producer is first
+    file.unlink()
+    publisher._replace_if_stale()
+    assert publisher._producer is first, "a producer that works survives a file that can't be read now"
+    file.write_text("second")
+    publisher._replace_if_stale()
+    assert publisher._producer is not first
+    file.unlink()
+    publisher.close()
+    with pytest.raises(BrokerAwayError, match="KAFKA_SASL_PASSWORD_FILE"):
+        publisher.ping()

@@ -1,7 +1,7 @@
 """The relay's topic: created with its settings, monitored; and what a relay reports that may not create or see it."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from typing import Any
 from uuid import uuid4
 
@@ -20,17 +20,11 @@ from outbox_relay.publisher import Publisher
 from outbox_relay.run import relay_until
 from outbox_relay.settings import RelaySettings
 from outbox_relay.topic import TopicMonitor, prepare_topic
-from support.brokers_with_acls import BrokerWithAcls, broker_with_acls
+from support.brokers_with_acls import BrokerWithAcls
 from support.outboxes import Outbox
 
 Eventually = Callable[..., Awaitable[Any]]
 CLUSTER = (ResourceType.BROKER, "kafka-cluster")
-
-
-@pytest.fixture(scope="module")
-def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrokerWithAcls]:
-    with broker_with_acls(tmp_path_factory.mktemp("guarded-kafka")) as broker:
-        yield broker
 
 
 @pytest.fixture
@@ -165,6 +159,7 @@ async def test_a_relay_that_may_not_write_is_not_ready_all_the_time(
     stop, health = asyncio.Event(), Health()
     relaying = asyncio.create_task(relay_until(stop, guarded_settings, health))
     try:
+        before = REGISTRY.get_sample_value("kafka_refusals_total", {"reason": "authorization"}) or 0
 
         async def refused() -> bool:
             return "authorization" in health.checks.get("kafka", "").lower()
@@ -175,6 +170,7 @@ async def test_a_relay_that_may_not_write_is_not_ready_all_the_time(
             states.add(health.checks["kafka"])
             await asyncio.sleep(0.02)
         assert "ok" not in states
+        assert (REGISTRY.get_sample_value("kafka_refusals_total", {"reason": "authorization"}) or 0) > before
         guarded.allow(ResourceType.TOPIC, topic, AclOperation.WRITE)
 
         async def recovered() -> bool:

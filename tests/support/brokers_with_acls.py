@@ -31,6 +31,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
+from common.secrets import Secret
 from support.ports import free_port
 from tools.servers import running
 from walletctl.stack.kafka import Kafka
@@ -81,6 +82,8 @@ class _KafkaWithAcls(Kafka):
             "listener.name.login.scram-sha-512.sasl.jaas.config": _SCRAM,
             # It takes tokens without a signature.
             "listener.name.login.oauthbearer.sasl.jaas.config": _TOKEN,
+            # Clients with this mechanism log in again and again.
+            "listener.name.login.scram-sha-512.connections.max.reauth.ms": "2000",
             "listener.name.certificate.ssl.client.auth": "required",
             "ssl.principal.mapping.rules": "RULE:^.*CN=([^,]*).*$/$1/,DEFAULT",
             "ssl.keystore.type": "PEM",
@@ -123,13 +126,30 @@ class BrokerWithAcls:
         """Return the `bootstrap.servers` of a listener."""
         return f"{HOST}:{self.ports[listener]}"
 
-    def certificate(self, name: str) -> tuple[Path, Path]:
-        """Return new files with a certificate of this client, and with its key."""
+    def by_password(self, mechanism: str, user: str, password: Secret) -> dict[str, Any]:
+        """Return the settings of a client that logs in with a password."""
+        return {
+            "kafka_bootstrap_servers": self.servers("LOGIN"),
+            "kafka_security_protocol": "SASL_SSL",
+            "kafka_ssl_ca_file": str(self.ca_file),
+            "kafka_sasl_mechanism": mechanism,
+            "kafka_sasl_username": user,
+            "kafka_sasl_password": password,
+        }
+
+    def by_certificate(self, name: str, authority: trustme.CA | None = None) -> dict[str, Any]:
+        """Return the settings of a client with a certificate, which by default the broker trusts."""
         certificate, key = self.directory / f"{name}.certificate.pem", self.directory / f"{name}.key.pem"
-        issued = self.authority.issue_cert(f"{name}.test", common_name=name)
+        issued = (authority or self.authority).issue_cert(f"{name}.test", common_name=name)
         issued.cert_chain_pems[0].write_to_path(certificate)
         issued.private_key_pem.write_to_path(key)
-        return certificate, key
+        return {
+            "kafka_bootstrap_servers": self.servers("CERTIFICATE"),
+            "kafka_security_protocol": "SSL",
+            "kafka_ssl_ca_file": str(self.ca_file),
+            "kafka_ssl_certificate_file": str(certificate),
+            "kafka_ssl_key_file": str(key),
+        }
 
     def set_password(self, user: str, password: str) -> None:
         """Set the password of a user for both SCRAM mechanisms."""

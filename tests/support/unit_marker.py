@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
-SERVER_FIXTURES = frozenset({"postgres_url", "kafka_bootstrap_servers"})
+SERVER_FIXTURES = frozenset({"postgres_url", "kafka_bootstrap_servers", "guarded"})
 """Every fixture with a server behind it requests one of these, directly or through other fixtures."""
 
 NOT_UNIT = (

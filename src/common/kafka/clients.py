@@ -43,6 +43,7 @@ _ELECTIONS: Final = frozenset(
     }
 )
 _ALL_BROKERS_DOWN: Final = KafkaError._ALL_BROKERS_DOWN  # noqa: SLF001 - librdkafka's public name
+_UNANSWERED: Final = frozenset({KafkaError._TIMED_OUT, KafkaError._TRANSPORT, _ALL_BROKERS_DOWN})  # noqa: SLF001
 _ELECTION_PAUSES: Final = Pauses(0.05, 0.5)
 
 
@@ -136,7 +137,7 @@ def _ask_broker(
         answers = request(admin)
         while wait(answers.values(), _ERRORS_SECONDS).not_done and not _is_refused_by_all(errors):
             admin.poll(0)
-        if (why := _why(errors)) and not all(_is_answered(answer) for answer in answers.values()):
+        if (why := _why(errors)) and any(map(_is_unanswered, answers.values())):
             raise KafkaException(why)
         return {key: answer.result() for key, answer in answers.items()}
     finally:
@@ -163,5 +164,6 @@ def _are_down(errors: Sequence[KafkaError]) -> bool:
     return any(error.code() == _ALL_BROKERS_DOWN for error in errors)
 
 
-def _is_answered(answer: "Future[Any]") -> bool:
-    return answer.done() and not isinstance(answer.exception(), KafkaException)
+def _is_unanswered(answer: "Future[Any]") -> bool:
+    error = answer.exception() if answer.done() else None
+    return not answer.done() or (isinstance(error, KafkaException) and error.args[0].code() in _UNANSWERED)

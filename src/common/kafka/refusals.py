@@ -46,9 +46,12 @@ def refusal_of(error: KafkaError) -> Refusal | None:
 
 
 def is_login_refused(error: KafkaError) -> bool:
-    """Whether the broker refuses the connection itself: a new client, with the files read again, may be accepted."""
+    """Whether the broker refuses the connection itself: a new client, with the files read again, may be accepted.
+
+    A connection that ends before the TLS handshake doesn't count: a broker that stops ends connections, too.
+    """
     refusal = refusal_of(error)
-    return refusal is not None and refusal.reason != "authorization"
+    return refusal is not None and refusal.reason != "authorization" and _PLAINTEXT_LISTENER not in error.str()
 
 
 def explained(error: KafkaError) -> str:

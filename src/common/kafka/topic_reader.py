@@ -25,8 +25,11 @@ _SILENCE_SECONDS_MAX: Final = 20.0
 _POLL_SECONDS: Final = 0.1
 _POLLED_MESSAGES_MAX: Final = 2000
 
-# librdkafka retries after these; the deadline here ends the wait.
-_PASSING: Final = frozenset({KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN})  # noqa: SLF001 - public names
+# librdkafka retries after these; the deadline here ends the wait. It also looks for the coordinator of the reader's
+# group. That may be denied: the reader needs no group.
+_PASSING: Final = frozenset(
+    {KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN, KafkaError.GROUP_AUTHORIZATION_FAILED}  # noqa: SLF001
+)
 
 
 class TopicReader:

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from itertools import pairwise
 from typing import Any
@@ -20,17 +20,11 @@ from history_consumer.consumer.consumer import HistoryConsumer
 from history_consumer.consumer.monitor import Monitor
 from history_consumer.run import consume
 from history_consumer.settings import ConsumerSettings
-from support.brokers_with_acls import BrokerWithAcls, broker_with_acls
+from support.brokers_with_acls import BrokerWithAcls
 
 Eventually = Callable[..., Awaitable[Any]]
 
 OPERATIONS = {"group": (ResourceType.GROUP, AclOperation.READ), "topic": (ResourceType.TOPIC, AclOperation.READ)}
-
-
-@pytest.fixture(scope="module")
-def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrokerWithAcls]:
-    with broker_with_acls(tmp_path_factory.mktemp("kafka_with_acls")) as broker:
-        yield broker
 
 
 @pytest.fixture(params=["classic", "consumer"])
