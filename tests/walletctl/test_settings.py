@@ -51,8 +51,8 @@ def read_by(*entries: str) -> set[str]:
 @pytest.mark.parametrize("process", PROCESSES)
 def test_a_process_has_no_setting_that_it_ignores(process: type[Settings]) -> None:
     read = read_by(*PROCESSES[process])
-    # The classes themselves read these: they put passwords into URLs, one URL stands in for the other, AUTH=none needs a
-    # loopback address, and all that says how to connect to Kafka becomes one value.
+    # The classes themselves read these: they put passwords into URLs, one URL stands in for the other, AUTH=none needs
+    # a loopback address, and all that says how to connect to Kafka becomes one value.
     by_itself = {"database_password", "history_database_password", "kafka_bootstrap_servers"}
     by_itself |= KafkaSecurity.model_fields.keys()
     by_itself |= {"database_url"} if issubclass(process, HistoryDatabaseSettings) else set()

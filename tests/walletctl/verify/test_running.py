@@ -20,6 +20,7 @@ from outbox_relay import retention
 from outbox_relay.operations import parking, replay
 from outbox_relay.operations.replay import Selection
 from outbox_relay.retention import RetentionAges
+from support.command_lines import environment
 from support.foreign_transactions import ForeignProducer
 from support.pipelines import move_money, new_wallets, run_consumer, run_relay, tamper
 from support.repetition import repeat
@@ -188,8 +189,7 @@ async def test_a_database_that_is_away_is_an_os_error(settings: PipelineSettings
 def _run_command(settings: PipelineSettings | None, *arguments: str) -> tuple[int, str]:
     app = typer.Typer()
     app.command()(verify)
-    environment = {key.upper(): str(value) for key, value in settings.model_dump().items()} if settings else {}
-    result = CliRunner().invoke(app, arguments, env=environment)
+    result = CliRunner().invoke(app, arguments, env=environment(settings) if settings else {})
     return result.exit_code, result.stdout
 
 
