@@ -48,9 +48,11 @@ PRUNE_OUTBOX: Final = text("""
 
 PRUNE_KEYS: Final = text("""
     WITH old AS (
-        SELECT key FROM wallet.idempotency_keys WHERE created_at < :before LIMIT :limit FOR UPDATE SKIP LOCKED
+        SELECT caller_id, key FROM wallet.idempotency_keys WHERE created_at < :before
+        LIMIT :limit FOR UPDATE SKIP LOCKED
     )
-    DELETE FROM wallet.idempotency_keys AS stored USING old WHERE stored.key = old.key
+    DELETE FROM wallet.idempotency_keys AS stored USING old
+    WHERE (stored.caller_id, stored.key) = (old.caller_id, old.key)
 """)
 
 COUNT_PRUNABLE: Final = text("""

@@ -2,15 +2,24 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 from uuid import UUID
+
+from common.access.caller import Caller
+
+
+class IdempotencyKey(NamedTuple):
+    """A key of a client. It belongs to its caller: the same text of two callers makes two keys."""
+
+    caller_id: str
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
 class IdempotencyClaim:
     """A client's key and the SHA-256 of its request."""
 
-    key: str
+    key: IdempotencyKey
     request_hash: bytes
 
 
@@ -45,6 +54,7 @@ class MoneyCommand(Command):
     """Move money into or out of one wallet.
 
     Args:
+        caller: moves the wallets of its user only, if it is bound to one.
         wallet_id: the acting wallet.
         amount: in major units, `"50.00"`.
         currency: must be the wallet's, if the client sends one.
@@ -52,6 +62,7 @@ class MoneyCommand(Command):
         if_match: the wallet must be at one of these versions; None means any.
     """
 
+    caller: Caller
     wallet_id: UUID
     amount: str
     currency: str | None

@@ -13,6 +13,7 @@
     ├── BalanceLimitExceeded       422 balance-limit-exceeded       (decided)
     ├── CurrencyMismatch           422 currency-mismatch            (decided)
     ├── SameWallet                 422 same-wallet                  (decided)
+    ├── ReceiverUnavailable        422 receiver-unavailable         (decided)
     ├── IdempotencyKeyReused       422 idempotency-key-reused
     └── IdempotencyKeyRequired     422 idempotency-key-required
 
@@ -145,6 +146,20 @@ class SameWallet(Problem):
     code = "same-wallet"
     title = "Same wallet"
     decided = True
+
+
+class ReceiverUnavailable(Problem):
+    """The receiver cannot take the transfer. The caller may not read that wallet, so it does not learn why."""
+
+    status = 422
+    code = "receiver-unavailable"
+    title = "Receiver unavailable"
+    decided = True
+
+    def __init__(self, wallet_id: UUID) -> None:
+        super().__init__(
+            f"to_wallet_id: wallet {wallet_id} cannot receive this transfer. Ask its owner, or send to another wallet."
+        )
 
 
 class IdempotencyKeyReused(Problem):

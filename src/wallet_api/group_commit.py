@@ -26,7 +26,7 @@ from common.postgres.errors import LOCK_NOT_AVAILABLE, is_sequence_behind, is_un
 from common.problems import Unavailable
 from common.rate_limited_logs import RateLimitedLog
 from wallet_api import metrics
-from wallet_api.commands import CommandT
+from wallet_api.commands import CommandT, IdempotencyKey
 from wallet_api.errors import IdempotencyKeyInFlight, VersionConflict, WalletBusy
 from wallet_api.replies import Reply, problem_reply
 from wallet_api.retries import CommandRetry
@@ -163,7 +163,7 @@ class GroupCommit(Generic[CommandT]):
     def _next_batch(self) -> list[_Submission[CommandT]]:
         """Take the next batch off the queue; of one idempotency key only the first command, since the next waits."""
         batch: list[_Submission[CommandT]] = []
-        keys: set[str] = set()
+        keys: set[IdempotencyKey] = set()
         later: list[_Submission[CommandT]] = []
         while self._queue and len(batch) < self._bounds.batch_commands:
             submission = self._queue.popleft()

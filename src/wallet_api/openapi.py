@@ -5,6 +5,7 @@ from typing import Any, Final
 
 from pydantic import BaseModel
 
+from common.http.authorization import ACCESS_ERRORS
 from common.http.openapi import problem_documentation
 from wallet_api.errors import InsufficientFunds
 
@@ -23,6 +24,7 @@ def _problem(description: str) -> dict[str, Any]:
 
 
 READ_ERRORS: Final[dict[int | str, dict[str, Any]]] = {
+    **ACCESS_ERRORS,
     404: _problem("wallet-not-found"),
     422: _problem("validation-error"),
     503: _problem("unavailable"),
@@ -31,6 +33,7 @@ READ_ERRORS: Final[dict[int | str, dict[str, Any]]] = {
 LIST_ERRORS: Final = {code: what for code, what in READ_ERRORS.items() if code != HTTPStatus.NOT_FOUND}
 
 _POST_ERRORS: Final[dict[int | str, dict[str, Any]]] = {
+    **ACCESS_ERRORS,
     400: _problem("bad-request: the body is not JSON, or a header of one value is sent twice"),
     404: _problem("wallet-not-found"),
     409: _problem(
@@ -42,7 +45,7 @@ _POST_ERRORS: Final[dict[int | str, dict[str, Any]]] = {
     415: _problem("unsupported-media-type, unsupported-content-encoding"),
     422: _problem(
         "validation-error, insufficient-funds, balance-limit-exceeded, currency-mismatch, same-wallet, "
-        "idempotency-key-reused, idempotency-key-required"
+        "receiver-unavailable, idempotency-key-reused, idempotency-key-required"
     ),
     503: _problem("unavailable, with Retry-After"),
 }

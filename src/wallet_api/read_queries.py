@@ -24,19 +24,23 @@ USABLE: Final = usability_query(
 # Columns by name: with `*`, a migration that adds a column would break the prepared statements.
 _WALLET: Final = "id, user_id, currency, balance_minor, version, status, external_id, metadata, created_at, updated_at"
 
-GET_WALLET: Final = text(f"SELECT {_WALLET} FROM wallet.wallets WHERE id = :id")  # noqa: S608
+# A caller that is bound to a user reads a wallet of another user as one that doesn't exist, in the same statement.
+_READABLE: Final = "(cast(:caller_user_id AS text) IS NULL OR user_id = cast(:caller_user_id AS text))"
+
+GET_WALLET: Final = text(f"SELECT {_WALLET} FROM wallet.wallets WHERE id = :id AND {_READABLE}")  # noqa: S608
 
 _LIST_WALLETS: Final = f"""
     SELECT {_WALLET} FROM wallet.wallets
     WHERE user_id = :user_id AND id {{compare}} :after ORDER BY id {{direction}} LIMIT :limit
 """  # noqa: S608
-_LIST_ENTRIES: Final = """
+_LIST_ENTRIES: Final = f"""
     SELECT transaction_id, type, wallet_id, counterparty_wallet_id, amount_minor, currency, balance_after_minor,
         wallet_version, reference, metadata, created_at
     FROM wallet.wallet_transactions
-    WHERE wallet_id = :wallet_id AND wallet_version {compare} :after
-    ORDER BY wallet_version {direction} LIMIT :limit
-"""
+    WHERE wallet_id = :wallet_id AND wallet_version {{compare}} :after
+        AND EXISTS (SELECT FROM wallet.wallets WHERE id = :wallet_id AND {_READABLE})
+    ORDER BY wallet_version {{direction}} LIMIT :limit
+"""  # noqa: S608
 _ORDERS: Final = {
     "asc": {"compare": ">", "direction": "ASC"},
     "desc": {"compare": "<", "direction": "DESC"},
@@ -45,9 +49,10 @@ LIST_WALLETS: Final = {order: text(_LIST_WALLETS.format(**words)) for order, wor
 LIST_ENTRIES: Final = {order: text(_LIST_ENTRIES.format(**words)) for order, words in _ORDERS.items()}
 
 
-async def get_wallet(connection: AsyncConnection, wallet_id: UUID) -> RowMapping | None:
-    """Return the wallet's row."""
-    return (await connection.execute(GET_WALLET, {"id": wallet_id})).mappings().one_or_none()
+async def get_wallet(connection: AsyncConnection, wallet_id: UUID, caller_user_id: str | None) -> RowMapping | None:
+    """Return the wallet's row, if the caller is not bound to another user."""
+    parameters = {"id": wallet_id, "caller_user_id": caller_user_id}
+    return (await connection.execute(GET_WALLET, parameters)).mappings().one_or_none()
 
 
 async def list_wallets(
@@ -59,8 +64,8 @@ async def list_wallets(
 
 
 async def list_entries(
-    connection: AsyncConnection, wallet_id: UUID, order: str, after: int, limit: int
+    connection: AsyncConnection, wallet_id: UUID, caller_user_id: str | None, order: str, after: int, limit: int
 ) -> Sequence[RowMapping]:
-    """Return the page of the wallet's ledger that follows version `after`."""
-    parameters = {"wallet_id": wallet_id, "after": after, "limit": limit}
+    """Return the page of the wallet's ledger that follows version `after`; none if the caller may not read it."""
+    parameters = {"wallet_id": wallet_id, "caller_user_id": caller_user_id, "after": after, "limit": limit}
     return (await connection.execute(LIST_ENTRIES[order], parameters)).mappings().all()

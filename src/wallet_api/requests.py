@@ -21,7 +21,7 @@ from common.problems import (
     ValidationProblem,
 )
 from common.text import check_new_user_id, check_text
-from wallet_api.commands import IdempotencyClaim
+from wallet_api.commands import IdempotencyClaim, IdempotencyKey
 from wallet_api.errors import IdempotencyKeyRequired
 from wallet_api.idempotency import request_hash
 
@@ -175,11 +175,14 @@ def _parse(body: bytes) -> Any:
         raise BadRequest(f"body: is not JSON: {error}. Send a JSON object.") from error
 
 
-def read_claim(target: str, key: str | None, body: BaseModel, *, required: bool) -> IdempotencyClaim | None:
+def read_claim(
+    target: str, caller_id: str, key: str | None, body: BaseModel, *, required: bool
+) -> IdempotencyClaim | None:
     """Return a POST request's idempotency claim.
 
     Args:
         target: the route's path with its parsed ids, however the client spelled them.
+        caller_id: of the caller, to which the key belongs.
         key: the client's.
         body: parsed.
         required: whether the server requires a key.
@@ -194,7 +197,7 @@ def read_claim(target: str, key: str | None, body: BaseModel, *, required: bool)
         return None
     if not _KEY.fullmatch(key):
         raise ValidationProblem.of("Idempotency-Key", "must be 1 to 255 visible ASCII characters")
-    return IdempotencyClaim(key, request_hash("POST", target, body.model_dump(mode="json")))
+    return IdempotencyClaim(IdempotencyKey(caller_id, key), request_hash("POST", target, body.model_dump(mode="json")))
 
 
 def read_if_match(header: str | None) -> frozenset[int] | None:

@@ -7,6 +7,8 @@ from uuid import UUID
 import orjson
 from fastapi import APIRouter, Depends, Header, Request, Response
 
+from common.access.caller import FUNDS_WRITE, WALLETS_READ, WALLETS_WRITE, Caller, caller_of, check_user
+from common.http.authorization import ScopedRoute, needs
 from common.http.pagination import PageOf, list_digest
 from common.http.paths import PathUserId, PathUuid, path_of, path_uuid
 from wallet_api import metrics, read_queries
@@ -38,9 +40,9 @@ from wallet_api.requests import (
     read_traceparent,
 )
 
-hot_router = APIRouter(tags=["wallets"])
+hot_router = APIRouter(tags=["wallets"], route_class=ScopedRoute)
 """The routes of the fast path. Dependencies document what their endpoints read from the request."""
-router = APIRouter(tags=["wallets"])
+router = APIRouter(tags=["wallets"], route_class=ScopedRoute)
 
 _WALLET: Final = "/wallets/{wallet_id}"
 _VERSION_MAX: Final = 2**63 - 1
@@ -61,13 +63,17 @@ def _read_parameters(wallet_id: PathUuid, if_none_match: Annotated[str | None, H
 
 
 @hot_router.post(
-    "/wallets", dependencies=[Depends(_create_parameters)], **post_documentation(CreateWalletBody, WalletOut, 201)
+    "/wallets",
+    dependencies=[needs(WALLETS_WRITE), Depends(_create_parameters)],
+    **post_documentation(CreateWalletBody, WalletOut, 201),
 )
 async def post_wallet(request: Request) -> Response:
     """Create a wallet for a user."""
+    caller = caller_of(request)
     body = await read_body(request, CreateWalletBody)
+    check_user(caller, body.user_id)
     command = CreateWallet(
-        **_common(request, body, "/wallets"),
+        **_common(request, caller, body, "/wallets"),
         user_id=body.user_id,
         currency=body.currency,
         external_id=body.external_id,
@@ -77,7 +83,7 @@ async def post_wallet(request: Request) -> Response:
 
 @hot_router.post(
     f"{_WALLET}/fund",
-    dependencies=[Depends(_money_parameters)],
+    dependencies=[needs(FUNDS_WRITE), Depends(_money_parameters)],
     **post_documentation(FundBody, MoneyOut, 200),
 )
 async def post_fund(request: Request) -> Response:
@@ -90,23 +96,31 @@ async def post_fund(request: Request) -> Response:
 
 @hot_router.post(
     f"{_WALLET}/transfer",
-    dependencies=[Depends(_money_parameters)],
+    dependencies=[needs(WALLETS_WRITE), Depends(_money_parameters)],
     **post_documentation(TransferBody, MoneyOut, 200),
 )
 async def post_transfer(request: Request) -> Response:
-    """Send money to another wallet of the same currency. Locks both wallets."""
+    """Send money to another wallet of the same currency. Locks both wallets.
+
+    The reply tells nothing of a wallet that the caller may not read, but that it cannot receive.
+    """
     wallet_id = path_uuid(request, "wallet_id")
     body = await read_body(request, TransferBody)
     command = Transfer(**_money(request, wallet_id, body, "transfer"), to_wallet_id=body.to_wallet_id)
     return _respond("transfer", await context_of(request).transfers.submit(command))
 
 
-@hot_router.get(_WALLET, dependencies=[Depends(_read_parameters)], response_model=WalletOut, responses=READ_ERRORS)
+@hot_router.get(
+    _WALLET,
+    dependencies=[needs(WALLETS_READ), Depends(_read_parameters)],
+    response_model=WalletOut,
+    responses=READ_ERRORS,
+)
 async def get_wallet(request: Request) -> Response:
     """Read a wallet and its balance, as of the last commit."""
     wallet_id = path_uuid(request, "wallet_id")
     async with context_of(request).reader.connect() as connection:
-        row = await read_queries.get_wallet(connection, wallet_id)
+        row = await read_queries.get_wallet(connection, wallet_id, caller_of(request).user_id)
     if row is None:
         raise WalletNotFound(wallet_id)
     headers = {"ETag": etag(row["version"])}
@@ -115,25 +129,34 @@ async def get_wallet(request: Request) -> Response:
     return Response(orjson.dumps(wallet_json(row)), media_type=JSON, headers=headers)
 
 
-@router.get("/wallets/{wallet_id}/transactions", response_model=EntryList, responses=READ_ERRORS)
+@router.get(
+    f"{_WALLET}/transactions", dependencies=[needs(WALLETS_READ)], response_model=EntryList, responses=READ_ERRORS
+)
 async def get_transactions(request: Request, wallet_id: PathUuid, page: PageOf) -> Response:
     """Read a wallet's ledger: consistent at once, newest first."""
     digest = list_digest("transactions", wallet_id, page.order)
     (after,) = page.start(digest, [0], [_VERSION_MAX])
+    user_id = caller_of(request).user_id
     async with context_of(request).reader.connect() as connection:
-        rows = await read_queries.list_entries(connection, wallet_id, page.order, after, page.limit + 1)
-        if not rows and await read_queries.get_wallet(connection, wallet_id) is None:
+        rows = await read_queries.list_entries(connection, wallet_id, user_id, page.order, after, page.limit + 1)
+        if not rows and await read_queries.get_wallet(connection, wallet_id, user_id) is None:
             raise WalletNotFound(wallet_id)
     cursor, headers = page.next(digest, rows, ["wallet_version"])
     return _list([entry_json(row) for row in rows[: page.limit]], cursor, headers)
 
 
-@router.get("/users/{user_id:path}/wallets", response_model=WalletList, responses=LIST_ERRORS)
+@router.get(
+    "/users/{user_id:path}/wallets",
+    dependencies=[needs(WALLETS_READ)],
+    response_model=WalletList,
+    responses=LIST_ERRORS,
+)
 async def get_user_wallets(request: Request, user_id: PathUserId, page: PageOf) -> Response:
     """List a user's wallets, newest first; a user without wallets has an empty list.
 
     A wallet that is created while a client reads its user's list, page by page, may be on none of the pages.
     """
+    check_user(caller_of(request), user_id)
     digest = list_digest("wallets", user_id, page.order)
     (after,) = page.start(digest, [UUID(int=0)], [UUID(int=2**128 - 1)])
     async with context_of(request).reader.connect() as connection:
@@ -142,19 +165,21 @@ async def get_user_wallets(request: Request, user_id: PathUserId, page: PageOf) 
     return _list([wallet_json(row) for row in rows[: page.limit]], cursor, headers)
 
 
-def _common(request: Request, body: CreateWalletBody | FundBody, target: str) -> dict[str, Any]:
+def _common(request: Request, caller: Caller, body: CreateWalletBody | FundBody, target: str) -> dict[str, Any]:
     required = context_of(request).settings.idempotency_key_required
     return {
         "path": path_of(request),
-        "claim": read_claim(target, request.headers.get("idempotency-key"), body, required=required),
+        "claim": read_claim(target, caller.id, request.headers.get("idempotency-key"), body, required=required),
         "traceparent": read_traceparent(request.headers),
         "metadata": body.metadata,
     }
 
 
 def _money(request: Request, wallet_id: UUID, body: FundBody, operation: str) -> dict[str, Any]:
+    caller = caller_of(request)
     return {
-        **_common(request, body, f"/wallets/{wallet_id}/{operation}"),
+        **_common(request, caller, body, f"/wallets/{wallet_id}/{operation}"),
+        "caller": caller,
         "wallet_id": wallet_id,
         "amount": body.amount,
         "currency": body.currency,

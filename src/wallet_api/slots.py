@@ -24,6 +24,11 @@ class Slot(Generic[CommandT]):
     movement: Movement | None = None
     reply: Reply | None = None
 
+    @property
+    def outcome(self) -> str | None:
+        """The outcome of the reply, once there is one."""
+        return None if self.reply is None else self.reply.outcome
+
     def refuse(self, problem: Problem) -> None:
         """Answer the command with the problem."""
         self.reply = problem_reply(problem, self.command.path)

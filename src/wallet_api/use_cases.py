@@ -14,11 +14,11 @@ from common.identifiers import new_id
 from common.problems import Problem
 from wallet_api import idempotency, outbox, queries
 from wallet_api.commands import Command, CreateWallet, Fund, MoneyT, Transfer
-from wallet_api.errors import ExternalIdTaken, VersionConflict, WalletBusy
+from wallet_api.errors import ExternalIdTaken, VersionConflict, WalletBusy, WalletNotFound
 from wallet_api.queries import LoadedWallets
 from wallet_api.replies import Reply, money_reply, wallet_reply
 from wallet_api.slots import Slot, replies_of
-from wallet_api.wallet import Movement, Wallet, decide_fund, decide_transfer
+from wallet_api.wallet import Movement, Wallet, decide_fund, decide_transfer, find_acting
 
 CommandT_contra = TypeVar("CommandT_contra", bound=Command, contravariant=True)
 
@@ -87,7 +87,7 @@ async def _lock(connection: asyncpg.Connection, slots: Sequence[Slot[Transfer]],
     # A wallet that doesn't exist is absent too, and not busy.
     busy = (await queries.read_wallets(connection, absent)).by_id if absent else {}
     for slot in slots:
-        if not busy.keys().isdisjoint({slot.command.wallet_id, slot.command.to_wallet_id}):
+        if slot.command.to_wallet_id in busy or find_acting(busy, slot.command):
             slot.refuse(WalletBusy())
     return loaded
 
@@ -133,8 +133,9 @@ async def _write(
         skip_locked=skip_locked,
     )
     for slot in slots:
-        # A refusal too: it may rest on a movement earlier in the list, which wasn't written.
-        if slot.command.wallet_id in lost:
+        # A refusal too: it may rest on a movement earlier in the list, which wasn't written. No movement makes a wallet
+        # exist, though: a caller of another user must get the same reply whatever happens to the wallet.
+        if slot.command.wallet_id in lost and slot.outcome != WalletNotFound.code:
             slot.refuse(WalletBusy() if skip_locked else VersionConflict(slot.command.wallet_id))
 
 

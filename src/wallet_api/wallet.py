@@ -13,6 +13,7 @@ from wallet_api.errors import (
     BalanceLimitExceeded,
     CurrencyMismatch,
     InsufficientFunds,
+    ReceiverUnavailable,
     SameWallet,
     VersionMismatch,
     WalletClosed,
@@ -31,6 +32,10 @@ class Wallet:
     balance_minor: int
     version: int
     status: str
+
+    def can_receive(self, amount_minor: int, currency: str) -> bool:
+        """Whether the amount may move into the wallet."""
+        return self.status == "active" and self.currency == currency and self.balance_minor + amount_minor <= MINOR_MAX
 
     def moved(self, amount_minor: int) -> "Wallet":
         """Return the wallet after a movement of the amount into it (or, below zero, out of it), one version on.
@@ -125,20 +130,34 @@ def _transfer(wallets: Mapping[UUID, Wallet], command: Transfer) -> Movement:
     receiver = wallets.get(command.to_wallet_id)
     if receiver is None:
         raise WalletNotFound(command.to_wallet_id, "to_wallet_id")
+    is_readable = command.caller.owns(receiver.user_id)
+    if is_readable:
+        _check_receiver(receiver, sender.currency)
+    amount_minor = _amount_minor(sender, command)
+    sent = sender.moved(-amount_minor)
+    # Last: a caller that could not send the money learns nothing of another user's wallet (decision 0024).
+    if not is_readable and not receiver.can_receive(amount_minor, sender.currency):
+        raise ReceiverUnavailable(receiver.id)
+    return Movement(new_id(), "TRANSFER", command, amount_minor, sent, receiver.moved(amount_minor))
+
+
+def _check_receiver(receiver: Wallet, currency: str) -> None:
     _check_open(receiver, "to_wallet_id")
-    if receiver.currency != sender.currency:
+    if receiver.currency != currency:
         raise CurrencyMismatch(
-            f"to_wallet_id: wallet {receiver.id} is in {receiver.currency}, not {sender.currency}."
+            f"to_wallet_id: wallet {receiver.id} is in {receiver.currency}, not {currency}."
             " Send to a wallet of the sender's currency."
         )
-    amount_minor = _amount_minor(sender, command)
-    return Movement(
-        new_id(), "TRANSFER", command, amount_minor, sender.moved(-amount_minor), receiver.moved(amount_minor)
-    )
+
+
+def find_acting(wallets: Mapping[UUID, Wallet], command: MoneyCommand) -> Wallet | None:
+    """Return the wallet that the command moves; None, too, where it isn't the caller's: it gets the same reply."""
+    wallet = wallets.get(command.wallet_id)
+    return wallet if wallet and command.caller.owns(wallet.user_id) else None
 
 
 def _acting_wallet(wallets: Mapping[UUID, Wallet], command: MoneyCommand) -> Wallet:
-    wallet = wallets.get(command.wallet_id)
+    wallet = find_acting(wallets, command)
     if wallet is None:
         raise WalletNotFound(command.wallet_id)
     if command.if_match is not None and wallet.version not in command.if_match:

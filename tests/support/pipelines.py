@@ -11,6 +11,7 @@ from confluent_kafka.admin import AdminClient
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from common.access.caller import ANONYMOUS
 from common.kafka.topics import ensure_topic
 from common.postgres.engine import create_engine
 from common.secrets import Secret
@@ -46,6 +47,7 @@ async def new_wallets(engine: AsyncEngine) -> Wallets:
 
 def _fund(wallet_id: UUID, amount: str) -> Fund:
     return Fund(
+        caller=ANONYMOUS,
         path="/",
         claim=None,
         traceparent=None,
@@ -61,6 +63,7 @@ def _fund(wallet_id: UUID, amount: str) -> Fund:
 
 def _transfer(wallet_id: UUID, to_wallet_id: UUID, amount: str) -> Transfer:
     return Transfer(
+        caller=ANONYMOUS,
         path="/",
         claim=None,
         traceparent=None,

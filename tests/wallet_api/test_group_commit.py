@@ -16,13 +16,14 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from structlog.testing import LogCapture
 
 from common import failpoints
+from common.access.caller import ANONYMOUS
 from common.failpoints import Failpoint
 from common.postgres.engine import create_engine
 from common.postgres.raw_sql import raw_connection
 from common.problems import Unavailable
 from common.rate_limited_logs import RateLimitedLog
 from wallet_api import group_commit
-from wallet_api.commands import Fund, IdempotencyClaim, Transfer
+from wallet_api.commands import Fund, IdempotencyClaim, IdempotencyKey, Transfer
 from wallet_api.errors import (
     IdempotencyKeyInFlight,
     InsufficientFunds,
@@ -42,7 +43,14 @@ Eventually = Callable[..., Awaitable[Any]]
 UntilBlocked = Callable[..., Awaitable[None]]
 Check = Callable[[], Awaitable[None]]
 
-COMMON: Json = {"path": "/x", "traceparent": None, "metadata": {}, "currency": None, "reference": None}
+COMMON: Json = {
+    "caller": ANONYMOUS,
+    "path": "/x",
+    "traceparent": None,
+    "metadata": {},
+    "currency": None,
+    "reference": None,
+}
 PATIENT: Json = {
     "batch_commands": 128,
     "queue_commands": 512,
@@ -51,8 +59,8 @@ PATIENT: Json = {
 
 
 def a_fund(wallet_id: UUID, key: str | None = None, amount: str = "1") -> Fund:
-    claim = key and IdempotencyClaim(key, b"h")
-    return Fund(**COMMON, claim=claim or None, wallet_id=wallet_id, amount=amount, if_match=None)
+    claim = IdempotencyClaim(IdempotencyKey("", key), b"h") if key else None
+    return Fund(**COMMON, claim=claim, wallet_id=wallet_id, amount=amount, if_match=None)
 
 
 def a_transfer(sender: UUID, receiver: UUID, amount: str = "1") -> Transfer:

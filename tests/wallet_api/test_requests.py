@@ -11,6 +11,7 @@ from starlette.types import Message
 
 from common.money import MINOR_MAX, to_major, to_minor
 from common.problems import BadRequest, ContentTooLarge, Problem, UnsupportedMediaType, ValidationProblem
+from wallet_api.commands import IdempotencyKey
 from wallet_api.errors import IdempotencyKeyRequired
 from wallet_api.requests import (
     BODY_BYTES_MAX,
@@ -265,18 +266,18 @@ def test_a_body_that_is_not_called_json_is_not_read(content_type: str | None) ->
 def test_a_key_is_1_to_255_visible_ascii_characters_or_a_validation_problem(key: str) -> None:
     is_key = 1 <= len(key) <= 255 and all("!" <= letter <= "~" for letter in key)
     try:
-        claim = read_claim("/wallets", key, FundBody(amount="1", metadata={}), required=False)
+        claim = read_claim("/wallets", "ada", key, FundBody(amount="1", metadata={}), required=False)
         assert claim is not None
-        assert claim.key == key
+        assert claim.key == IdempotencyKey("ada", key)
         assert is_key
     except ValidationProblem:
         assert not is_key
 
 
 def test_a_missing_key_is_fine_unless_the_server_wants_one() -> None:
-    assert read_claim("/wallets", None, FundBody(amount="1", metadata={}), required=False) is None
+    assert read_claim("/wallets", "", None, FundBody(amount="1", metadata={}), required=False) is None
     with pytest.raises(IdempotencyKeyRequired):
-        read_claim("/wallets", None, FundBody(amount="1", metadata={}), required=True)
+        read_claim("/wallets", "", None, FundBody(amount="1", metadata={}), required=True)
 
 
 @given(st.text(st.characters(codec="latin-1")) | st.from_regex(r'[W/"0-9, *]*', fullmatch=True))

@@ -10,8 +10,9 @@ import asyncpg
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from common.access.caller import ANONYMOUS
 from common.postgres.raw_sql import raw_connection
-from wallet_api.commands import CreateWallet, Fund, IdempotencyClaim, Transfer
+from wallet_api.commands import CreateWallet, Fund, IdempotencyClaim, IdempotencyKey, Transfer
 from wallet_api.errors import IdempotencyKeyReused, InsufficientFunds, WalletNotFound
 from wallet_api.replies import DONE, Reply
 from wallet_api.transactions import execute
@@ -25,12 +26,13 @@ COMMON: Json = {"path": "/x", "traceparent": None, "metadata": {}}
 
 
 def claim_of(key: str | None, request: bytes = b"h") -> IdempotencyClaim | None:
-    return None if key is None else IdempotencyClaim(key, request)
+    return None if key is None else IdempotencyClaim(IdempotencyKey("", key), request)
 
 
 def a_fund(wallet: Json, amount: str = "1", key: str | None = None, request: bytes = b"h") -> Fund:
     return Fund(
         **COMMON,
+        caller=ANONYMOUS,
         claim=claim_of(key, request),
         wallet_id=UUID(wallet["id"]),
         amount=amount,
@@ -43,6 +45,7 @@ def a_fund(wallet: Json, amount: str = "1", key: str | None = None, request: byt
 def a_transfer(sender: Json, receiver: Json, amount: str = "1", key: str | None = None) -> Transfer:
     return Transfer(
         **COMMON,
+        caller=ANONYMOUS,
         claim=claim_of(key),
         wallet_id=UUID(sender["id"]),
         to_wallet_id=UUID(receiver["id"]),

@@ -1,5 +1,6 @@
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -7,6 +8,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from common.access.caller import ANONYMOUS, SCOPES, Caller
 from common.money import MINOR_MAX, to_major
 from common.problems import Problem, ValidationProblem
 from wallet_api.commands import Fund, MoneyCommand, Transfer
@@ -14,12 +16,14 @@ from wallet_api.errors import (
     BalanceLimitExceeded,
     CurrencyMismatch,
     InsufficientFunds,
+    ReceiverUnavailable,
     SameWallet,
     VersionMismatch,
     WalletClosed,
     WalletFrozen,
     WalletNotFound,
 )
+from wallet_api.replies import DONE, Reply, money_reply, problem_reply
 from wallet_api.wallet import Movement, Wallet, decide_fund, decide_transfer, entries_of
 
 ADA, BOB, NOBODY = UUID(int=1), UUID(int=2), UUID(int=3)
@@ -42,6 +46,7 @@ def wallet(wallet_id: UUID = ADA, **fields: Any) -> Wallet:
 def money(kind: type[MoneyCommand], **fields: Any) -> dict[str, Any]:
     del kind
     return {
+        "caller": ANONYMOUS,
         "path": "/",
         "claim": None,
         "traceparent": None,
@@ -242,3 +247,51 @@ def test_wallets_of_two_currencies_exchange_nothing() -> None:
 def test_the_version_is_looked_at_before_anything_that_may_have_changed_with_it() -> None:
     problem = refused({ADA: wallet(status="frozen")}, fund(if_match=frozenset({4})))
     assert isinstance(problem, VersionMismatch)
+
+
+OF_ADA = Caller("key", "ada", frozenset(SCOPES))
+STRANGERS = wallets_of(BOB).map(lambda item: replace(item, user_id="bob"))
+BOUND_TRANSFERS = st.builds(transfer, caller=st.just(OF_ADA), **{**FIELDS, "wallet_id": st.just(ADA)})
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def reply_to(sender: Wallet, receiver: Wallet, command: Transfer) -> Reply:
+    """Return the reply, with one transaction id for all movements."""
+    outcome = decide_transfer({ADA: sender, BOB: receiver}, command)
+    if isinstance(outcome, Problem):
+        return problem_reply(outcome, "/")
+    return money_reply(replace(outcome, transaction_id=UUID(int=0)), NOW)
+
+
+@given(wallets_of(ADA), STRANGERS, STRANGERS, BOUND_TRANSFERS)
+def test_a_bound_caller_is_told_nothing_of_a_receiver_but_its_id_and_whether_it_received(
+    sender: Wallet, one: Wallet, other: Wallet, command: Transfer
+) -> None:
+    replies = [reply_to(sender, receiver, command) for receiver in (one, other)]
+    received = [reply for reply in replies if reply.outcome != ReceiverUnavailable.code]
+    assert len({(reply.status, reply.body, tuple(reply.headers.items())) for reply in received}) <= 1
+    if 0 < len(received) < len(replies):
+        assert received[0].outcome == DONE, "the sender's own refusals come first"
+
+
+@given(wallets_of(ADA), STRANGERS, BOUND_TRANSFERS)
+def test_a_receiver_is_unavailable_where_a_caller_that_may_read_it_is_told_why(
+    sender: Wallet, receiver: Wallet, command: Transfer
+) -> None:
+    """For a transfer that the sender could make."""
+    wallets = {ADA: sender, BOB: receiver}
+    bound, unbound = (decide_transfer(wallets, replace(command, caller=caller)) for caller in (OF_ADA, ANONYMOUS))
+    assert isinstance(bound, Movement) == isinstance(unbound, Movement)
+    if isinstance(bound, ReceiverUnavailable):
+        assert isinstance(unbound, WalletFrozen | WalletClosed | CurrencyMismatch | BalanceLimitExceeded)
+
+
+@given(WALLETS, COMMANDS)
+def test_a_strangers_wallet_is_refused_like_one_that_does_not_exist(
+    wallets: dict[UUID, Wallet], command: Fund | Transfer
+) -> None:
+    command = replace(command, caller=Caller("key", "eve", frozenset(SCOPES)))
+    seen, unseen = decide(wallets, command), decide({}, command)
+    assert isinstance(seen, Problem)
+    assert isinstance(unseen, Problem)
+    assert problem_reply(seen, "/") == problem_reply(unseen, "/")

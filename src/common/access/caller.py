@@ -39,13 +39,17 @@ ANONYMOUS: Final = Caller("", None, frozenset(SCOPES))
 """Every caller, where authentication is off."""
 
 
-def caller_of(request: Request, scope: str) -> Caller:
-    """Return the caller of the request, which the middleware `Authentication` has found.
+def caller_of(request: Request) -> Caller:
+    """Return the caller of the request: `Authentication` has found it, and the route has checked its scope."""
+    caller: Caller = request.scope["caller"]
+    return caller
+
+
+def check_user(caller: Caller, user_id: str) -> None:
+    """Refuse a request for a user by a caller that is bound to another one.
 
     Raises:
-        Forbidden: the caller lacks the scope.
+        Forbidden: the reply depends on the request and the caller only, and so tells nothing of the other user.
     """
-    caller: Caller = request.scope["caller"]
-    if scope not in caller.scopes:
-        raise Forbidden(f"Authorization: the caller lacks the scope {scope}. Use credentials that have it.", scope)
-    return caller
+    if not caller.owns(user_id):
+        raise Forbidden("user_id: the caller is bound to another user. Name that user, or use other credentials.")

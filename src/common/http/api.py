@@ -5,12 +5,13 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 from fastapi import APIRouter, FastAPI
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp
 
 from common.access.authenticator import Authenticator
 from common.access.caller import Caller
 from common.http.authentication import Authentication
+from common.http.authorization import ScopedRoute
 from common.http.fast_path import FastPath
 from common.http.heads import RequestHeads
 from common.http.openapi import complete_document
@@ -68,6 +69,9 @@ def create_api(
         open_access: opens the authenticator.
         routers: the documented routes.
         fast_routes: those of them that are answered in front of FastAPI.
+
+    Raises:
+        TypeError: a route that isn't a `ScopedRoute` would be open to each caller.
     """
 
     @asynccontextmanager
@@ -94,7 +98,13 @@ def create_api(
     )
     for router in routers:
         # Not `include_router`, whose routes ask at each request whether the router has changed.
-        app.router.routes.extend(router.routes)
+        app.router.routes.extend(_scoped(route) for route in router.routes)
     app.router.routes.extend(probe_routes(checks))
     complete_document(app)
     return app
+
+
+def _scoped(route: BaseRoute) -> ScopedRoute:
+    if not isinstance(route, ScopedRoute):
+        raise TypeError(f"{route}: define it on a router whose route_class is ScopedRoute")
+    return route

@@ -8,19 +8,27 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
 
 from fastapi import APIRouter
-from fastapi.routing import APIRoute
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Match, Route
+from starlette.routing import Match, Route, request_response
 from starlette.types import ASGIApp, Receive, Scope, Send
+
+from common.http.authorization import Authorized, ScopedRoute
 
 Handlers = Mapping[Any, Callable[[Request, Exception], Awaitable[Response]]]
 
 
 def plain_routes(router: APIRouter) -> list[Route]:
-    """Return the documented routes of the router as plain ones: their endpoints take the request alone."""
-    documented = (route for route in router.routes if isinstance(route, APIRoute))
-    return [Route(route.path, route.endpoint, methods=list(route.methods or ())) for route in documented]
+    """Return the router's routes as plain ones, which need the same scopes: their endpoints take the request alone."""
+    return [
+        Route(
+            route.path,
+            Authorized(request_response(route.endpoint), route.needed),
+            methods=list(route.methods or ()),
+        )
+        for route in router.routes
+        if isinstance(route, ScopedRoute)
+    ]
 
 
 class FastPath:

@@ -210,6 +210,8 @@ idempotency_keys = Table(
     "idempotency_keys",
     metadata,
     # A transaction first claims the key with an advisory lock. At its end it writes the row, with the reply.
+    # The id of the caller to which the key belongs. It is empty where authentication is off, and for keys of that time.
+    Column("caller_id", Text, primary_key=True, server_default=text("''")),
     Column("key", Text, primary_key=True),
     Column("request_hash", BYTEA, nullable=False),
     Column("reply_status", SmallInteger),

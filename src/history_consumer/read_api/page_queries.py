@@ -3,7 +3,7 @@
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import RowMapping, TextClause, text
@@ -30,6 +30,9 @@ _FILTERS: Final = """
     AND (cast(:until AS timestamptz) IS NULL OR created_at < cast(:until AS timestamptz))
 """
 
+# To a caller that is bound to a user, a wallet of another user is like a wallet of which no event has arrived yet.
+_READABLE: Final = "(cast({user_id} AS text) IS NULL OR progress.user_id = cast({user_id} AS text))"
+
 # The highest version below the first gap: up to there, each version equals its row number. Computed only for wallets
 # with a gap.
 _AS_OF_VERSION: Final = """
@@ -45,24 +48,25 @@ _AS_OF_VERSION: Final = """
 
 # If there are as many events up to a version as its number, none is missing. Counted only for wallets with a gap that
 # have enough events.
-REACHED_VERSIONS: Final = text("""
-    SELECT wanted.wallet_id, wanted.version
-    FROM unnest(cast(:wallet_ids AS uuid[]), cast(:versions AS bigint[])) AS wanted (wallet_id, version)
+REACHED_VERSIONS: Final = text(f"""
+    SELECT wanted.wallet_id, wanted.user_id, wanted.version
+    FROM unnest(cast(:wallet_ids AS uuid[]), cast(:user_ids AS text[]), cast(:versions AS bigint[]))
+        AS wanted (wallet_id, user_id, version)
     JOIN history.wallet_progress AS progress USING (wallet_id)
-    WHERE progress.event_count >= wanted.version AND (
+    WHERE {_READABLE.format(user_id="wanted.user_id")} AND progress.event_count >= wanted.version AND (
         progress.event_count = progress.max_version
         OR wanted.version = (
             SELECT count(*) FROM history.transaction_events AS event
             WHERE event.wallet_id = wanted.wallet_id AND event.wallet_version <= wanted.version
         )
     )
-""")
+""")  # noqa: S608
 
 _WALLET_PAGE: Final = """
     SELECT progress.complete, progress.as_of_version, progress.event_count, event.*
     FROM (
         SELECT event_count = max_version AS complete, {as_of_version} AS as_of_version, event_count
-        FROM history.wallet_progress WHERE wallet_id = :wallet_id
+        FROM history.wallet_progress AS progress WHERE wallet_id = :wallet_id AND {readable}
     ) AS progress
     LEFT JOIN (
         SELECT {columns} FROM history.transaction_events
@@ -89,7 +93,12 @@ _USER_PAGE: Final = """
 
 
 def _in_both_orders(statement: str) -> dict[Order, TextClause]:
-    words = {"columns": _COLUMNS, "filters": _FILTERS, "as_of_version": _AS_OF_VERSION}
+    words = {
+        "columns": _COLUMNS,
+        "filters": _FILTERS,
+        "as_of_version": _AS_OF_VERSION,
+        "readable": _READABLE.format(user_id=":caller_user_id"),
+    }
     return {
         "asc": text(statement.format(compare=">", direction="ASC", **words)),
         "desc": text(statement.format(compare="<", direction="DESC", **words)),
@@ -134,12 +143,27 @@ class Page:
     event_count: int
 
 
+class WantedVersion(NamedTuple):
+    """A version that a request waits for; `user_id` is that of its caller, if the caller is bound to a user."""
+
+    wallet_id: UUID
+    user_id: str | None
+    version: int
+
+
 async def wallet_page(
-    connection: AsyncConnection, wallet_id: UUID, order: Order, after_version: int, filters: Filters, limit: int
+    connection: AsyncConnection,
+    wallet_id: UUID,
+    caller_user_id: str | None,
+    order: Order,
+    after_version: int,
+    filters: Filters,
+    limit: int,
 ) -> Page:
     """Return the wallet's rows that follow `after_version`; an unknown wallet is not complete, as of version 0."""
     parameters = {
         "wallet_id": wallet_id,
+        "caller_user_id": caller_user_id,
         "after_version": after_version,
         "limit": limit,
         **filters.parameters(),
@@ -167,7 +191,11 @@ async def user_page(
     return Page(rows, found[0]["complete"], None, found[0]["event_count"])
 
 
-async def reached_versions(connection: AsyncConnection, wanted: Collection[tuple[UUID, int]]) -> set[tuple[UUID, int]]:
-    """Return those of the wallets' versions up to which no version is missing."""
-    parameters = {"wallet_ids": [wallet_id for wallet_id, _ in wanted], "versions": [version for _, version in wanted]}
-    return {(row[0], row[1]) for row in await connection.execute(REACHED_VERSIONS, parameters)}
+async def reached_versions(connection: AsyncConnection, wanted: Collection[WantedVersion]) -> set[WantedVersion]:
+    """Return those versions up to which no version of their wallets is missing, and that their callers may read."""
+    parameters = {
+        "wallet_ids": [each.wallet_id for each in wanted],
+        "user_ids": [each.user_id for each in wanted],
+        "versions": [each.version for each in wanted],
+    }
+    return {WantedVersion(*row) for row in await connection.execute(REACHED_VERSIONS, parameters)}

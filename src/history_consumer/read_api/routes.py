@@ -12,6 +12,8 @@ from uuid import UUID
 from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import AfterValidator, AwareDatetime
 
+from common.access.caller import HISTORY_READ, caller_of, check_user
+from common.http.authorization import ACCESS_ERRORS, ScopedRoute, needs
 from common.http.openapi import problem_documentation
 from common.http.pagination import Order, PageOf, PageRequest, list_digest
 from common.http.paths import PathUserId, PathUuid
@@ -20,10 +22,10 @@ from history_consumer.projection import VERSION_MAX, EventType
 from history_consumer.read_api import page_queries
 from history_consumer.read_api.context import HistoryApiContext, context_of
 from history_consumer.read_api.errors import HistoryBehind
-from history_consumer.read_api.page_queries import Filters, Page
+from history_consumer.read_api.page_queries import Filters, Page, WantedVersion
 from history_consumer.read_api.replies import JSON, HistoryPage, page_json
 
-router = APIRouter(tags=["history"])
+router = APIRouter(tags=["history"], route_class=ScopedRoute, dependencies=[needs(HISTORY_READ)])
 
 _PROBLEM_EXAMPLE: Final = {
     "type": HistoryBehind.type_uri(),
@@ -34,6 +36,7 @@ _PROBLEM_EXAMPLE: Final = {
     "code": HistoryBehind.code,
 }
 _ERRORS: Final[dict[int | str, dict[str, Any]]] = {
+    **ACCESS_ERRORS,
     422: problem_documentation("validation-error", _PROBLEM_EXAMPLE),
     503: problem_documentation("history-behind, unavailable; with Retry-After", _PROBLEM_EXAMPLE),
 }
@@ -70,15 +73,16 @@ async def get_wallet_history(
 
     The history up to `as_of_version` is final: no item up to there is missing, and none comes later. `complete` says
     that this is the highest version of the wallet in the history. A wallet that the history doesn't know has no items,
-    `complete` false, `as_of_version` 0.
+    `complete` false, `as_of_version` 0. So has, for a caller that is bound to a user, a wallet of another user.
     """
     digest = list_digest("wallet", wallet_id, page.order, *filters.canonical())
     (after,) = page.start(digest, [0], [VERSION_MAX])
-    context = context_of(request)
-    read = partial(_read_wallet_page, context, wallet_id, page.order, after, filters, page.limit + 1)
+    context, user_id = context_of(request), caller_of(request).user_id
+    read = partial(_read_wallet_page, context, wallet_id, user_id, page.order, after, filters, page.limit + 1)
     found = await read()
     if min_version is not None and (found.as_of_version or 0) < min_version:
-        await context.versions.wait(wallet_id, min_version, context.settings.history_min_version_wait_seconds)
+        wanted = WantedVersion(wallet_id, user_id, min_version)
+        await context.versions.wait(wanted, context.settings.history_min_version_wait_seconds)
         found = await read()
         if (found.as_of_version or 0) < min_version:
             raise HistoryBehind(
@@ -98,6 +102,7 @@ async def get_user_history(request: Request, user_id: PathUserId, page: PageOf, 
     history. If it has grown, read again. A client that follows events as they arrive reads each wallet's history in
     ascending order, up to its `as_of_version`.
     """
+    check_user(caller_of(request), user_id)
     digest = list_digest("user", user_id, page.order, *filters.canonical())
     event_id, wallet_id = page.start(digest, [UUID(int=0)] * 2, [UUID(int=2**128 - 1)] * 2)
     async with context_of(request).reader.connect() as connection:
@@ -108,10 +113,16 @@ async def get_user_history(request: Request, user_id: PathUserId, page: PageOf, 
 
 
 async def _read_wallet_page(
-    context: HistoryApiContext, wallet_id: UUID, order: Order, after: int, filters: Filters, limit: int
+    context: HistoryApiContext,
+    wallet_id: UUID,
+    user_id: str | None,
+    order: Order,
+    after: int,
+    filters: Filters,
+    limit: int,
 ) -> Page:
     async with context.reader.connect() as connection:
-        return await page_queries.wallet_page(connection, wallet_id, order, after, filters, limit)
+        return await page_queries.wallet_page(connection, wallet_id, user_id, order, after, filters, limit)
 
 
 def _respond(page: PageRequest, found: Page, digest: bytes, sort_key: Sequence[str]) -> Response:

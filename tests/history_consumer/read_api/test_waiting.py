@@ -5,17 +5,18 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from functools import partial
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from history_consumer.read_api import page_queries
+from history_consumer.read_api.page_queries import WantedVersion
 from history_consumer.read_api.waiting import VersionPoller
 from support.history_events import AnyEvent, History, Wallet
 
 Eventually = Callable[..., Awaitable[Any]]
-Looks = list[Collection[tuple[UUID, int]]]
+Looks = list[Collection[WantedVersion]]
 
 
 @pytest.fixture
@@ -31,7 +32,7 @@ def looks(monkeypatch: pytest.MonkeyPatch) -> Looks:
     looks: Looks = []
     look = page_queries.reached_versions
 
-    async def noted(connection: AsyncConnection, wanted: Collection[tuple[UUID, int]]) -> set[tuple[UUID, int]]:
+    async def noted(connection: AsyncConnection, wanted: Collection[WantedVersion]) -> set[WantedVersion]:
         looks.append(wanted)
         return await look(connection, wanted)
 
@@ -49,8 +50,8 @@ async def test_all_requests_that_wait_share_one_query_and_those_that_leave_are_l
     await history.add(*(wallet.created() for wallet in wallets))
     started = time.monotonic()
     # Two requests for each wallet, and one for an unknown wallet.
-    waiting = [asyncio.create_task(poller.wait(wallet.id, 2, 600)) for wallet in wallets * 2]
-    leaving = asyncio.create_task(poller.wait(uuid4(), 1, 600))
+    waiting = [asyncio.create_task(poller.wait(WantedVersion(wallet.id, None, 2), 600)) for wallet in wallets * 2]
+    leaving = asyncio.create_task(poller.wait(WantedVersion(uuid4(), None, 1), 600))
     await eventually(partial(are_looked_for, 21))
     leaving.cancel()
     await eventually(partial(are_looked_for, 20))
@@ -63,8 +64,8 @@ async def test_all_requests_that_wait_share_one_query_and_those_that_leave_are_l
 
 
 async def test_time_that_is_up_ends_the_wait(poller: VersionPoller, looks: Looks) -> None:
-    await poller.wait(uuid4(), 1, 0.05)
-    await poller.wait(uuid4(), 1, 0)
+    await poller.wait(WantedVersion(uuid4(), None, 1), 0.05)
+    await poller.wait(WantedVersion(uuid4(), None, 1), 0)
     assert all(looks)
 
 
@@ -72,25 +73,35 @@ async def test_time_that_is_up_ends_the_wait(poller: VersionPoller, looks: Looks
 async def test_a_query_that_fails_ends_each_wait_and_later_requests_are_polled_for_again(
     poller: VersionPoller, history: History, monkeypatch: pytest.MonkeyPatch, error: BaseException
 ) -> None:
-    async def fail(*_: object) -> set[tuple[UUID, int]]:
+    async def fail(*_: object) -> set[WantedVersion]:
         raise error
 
     ada = Wallet("ada")
     with monkeypatch.context() as patched:
         patched.setattr(page_queries, "reached_versions", fail)
         async with asyncio.timeout(60):
-            await asyncio.gather(*(poller.wait(ada.id, 1, 600) for _ in range(20)))
-    waiting = asyncio.create_task(poller.wait(ada.id, 1, 600))
+            await asyncio.gather(*(poller.wait(WantedVersion(ada.id, None, 1), 600) for _ in range(20)))
+    waiting = asyncio.create_task(poller.wait(WantedVersion(ada.id, None, 1), 600))
     await history.add(ada.created())
     async with asyncio.timeout(60):
         await waiting
 
 
-async def test_a_version_is_reached_when_none_up_to_it_is_missing(history: History, engine: AsyncEngine) -> None:
+async def test_a_version_is_reached_when_none_up_to_it_is_missing_and_its_caller_may_read_it(
+    history: History, engine: AsyncEngine
+) -> None:
     ada, whole, unknown = Wallet("ada"), Wallet("bob"), uuid4()
     done: list[AnyEvent] = [ada.created(), *(ada.funded() for _ in range(6))]
     await history.add(*(done[place] for place in (0, 1, 3, 4, 6)), whole.created(), whole.funded())
-    wanted = {(wallet_id, version) for wallet_id in (ada.id, whole.id, unknown) for version in range(1, 9)}
+    wanted = {
+        WantedVersion(wallet_id, user_id, version)
+        for wallet_id in (ada.id, whole.id, unknown)
+        for user_id in (None, "ada", "eve")
+        for version in range(1, 9)
+    }
     async with engine.connect() as connection:
         reached = await page_queries.reached_versions(connection, wanted)
-    assert reached == {(ada.id, 1), (ada.id, 2), (whole.id, 1), (whole.id, 2)}
+    assert reached == {
+        *(WantedVersion(ada.id, user_id, version) for user_id in (None, "ada") for version in (1, 2)),
+        *(WantedVersion(whole.id, None, version) for version in (1, 2)),
+    }

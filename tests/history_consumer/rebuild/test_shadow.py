@@ -16,7 +16,7 @@ from common.settings import PipelineSettings
 from history_consumer.gap_queries import KEEP_TABLES, alarms
 from history_consumer.operations.status import history_status
 from history_consumer.operations.status_queries import oldest_gaps
-from history_consumer.read_api.page_queries import Filters, reached_versions, user_page, wallet_page
+from history_consumer.read_api.page_queries import Filters, WantedVersion, reached_versions, user_page, wallet_page
 from history_consumer.rebuild import shadow
 from walletctl.verify.snapshots import take_snapshots
 
@@ -25,9 +25,9 @@ Eventually = Callable[..., Awaitable[object]]
 
 ALL = Filters(None, None, None)
 TAKERS: dict[str, Taker] = {
-    "wallet_page": lambda connection: wallet_page(connection, uuid4(), "asc", 0, ALL, 10),
+    "wallet_page": lambda connection: wallet_page(connection, uuid4(), None, "asc", 0, ALL, 10),
     "user_page": lambda connection: user_page(connection, "ada", "asc", (uuid4(), uuid4()), ALL, 10),
-    "reached_versions": lambda connection: reached_versions(connection, {(uuid4(), 1)}),
+    "reached_versions": lambda connection: reached_versions(connection, {WantedVersion(uuid4(), None, 1)}),
     "oldest_gaps": lambda connection: oldest_gaps(connection, 10),
     "alarms": alarms,
     "keep_tables": lambda connection: connection.execute(KEEP_TABLES),

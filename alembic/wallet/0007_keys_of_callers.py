@@ -1,0 +1,28 @@
+"""An idempotency key belongs to its caller."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "wallet_0007"
+down_revision = "wallet_0004"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    # A constant default rewrites no row. The keys so far are those of callers without a name.
+    op.add_column(
+        "idempotency_keys",
+        sa.Column("caller_id", sa.Text(), server_default=sa.text("''"), nullable=False),
+        schema="wallet",
+    )
+    op.drop_constraint("idempotency_keys_pkey", "idempotency_keys", schema="wallet")
+    op.create_primary_key("idempotency_keys_pkey", "idempotency_keys", ["caller_id", "key"], schema="wallet")
+
+
+def downgrade() -> None:
+    # Without its caller, a key would give the reply to any caller.
+    op.execute("DELETE FROM wallet.idempotency_keys WHERE caller_id <> ''")
+    op.drop_constraint("idempotency_keys_pkey", "idempotency_keys", schema="wallet")
+    op.create_primary_key("idempotency_keys_pkey", "idempotency_keys", ["key"], schema="wallet")
+    op.drop_column("idempotency_keys", "caller_id", schema="wallet")

@@ -1,0 +1,382 @@
+"""Which caller may do what to whose wallets, and that a stranger's wallet is like one that does not exist."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import pytest
+from fastapi import FastAPI
+from httpx import AsyncClient, Response
+
+from common.access.caller import FUNDS_WRITE, SCOPES, WALLETS_READ, WALLETS_WRITE
+from common.http.authorization import ScopedRoute
+from support.callers import Headers, believe_callers, credentials
+from wallet_api import queries
+from wallet_api.app import create_app
+from wallet_api.queries import LoadedWallets
+from wallet_api.settings import WalletApiSettings
+
+Json = dict[str, Any]
+OpenClient = Callable[..., AbstractAsyncContextManager[AsyncClient]]
+Sql = Callable[..., Awaitable[list[asyncpg.Record]]]
+AssertProblem = Callable[[Response, int, str], Json]
+
+UNKNOWN = "0198c2a5-0000-7000-8000-000000000001"
+ADMIN, ADA, BOB = credentials("admin"), credentials("key-of-ada", "ada"), credentials("key-of-bob", "bob")
+PATHS_WITHOUT_SCOPE = {"/live", "/ready", "/metrics", "/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json"}
+
+
+@dataclass(frozen=True)
+class Row:
+    """What a route needs, and what the caller of another user gets from it."""
+
+    scope: str
+    status: int
+    status_for_another_user: int
+    body: Json | None = None
+
+
+ROWS = {
+    ("POST", "/wallets"): Row(WALLETS_WRITE, 201, 403, {"user_id": "ada", "currency": "EUR"}),
+    ("POST", "/wallets/{wallet_id}/fund"): Row(FUNDS_WRITE, 200, 404, {"amount": "1"}),
+    ("POST", "/wallets/{wallet_id}/transfer"): Row(WALLETS_WRITE, 200, 404, {"amount": "1", "to_wallet_id": ""}),
+    ("GET", "/wallets/{wallet_id}"): Row(WALLETS_READ, 200, 404),
+    ("GET", "/wallets/{wallet_id}/transactions"): Row(WALLETS_READ, 200, 404),
+    ("GET", "/users/{user_id}/wallets"): Row(WALLETS_READ, 200, 403),
+}
+
+
+@pytest.fixture
+async def client(open_client: OpenClient, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[AsyncClient]:
+    """A client whose requests name their callers; without a name, a request is that of an unbound caller."""
+    believe_callers(monkeypatch)
+    async with open_client(batch_lock_timeout_seconds=0.05, busy_retry_seconds=0.1) as client:
+        client.headers.update(ADMIN)
+        yield client
+
+
+@pytest.fixture
+async def wallets(client: AsyncClient, sql: Sql) -> dict[str, str]:
+    """The ids of a wallet of ada, and of a wallet of bob in each state that a reply might tell of."""
+    fields: dict[str, tuple[str, str]] = {
+        "ada": ("EUR", "1000"),
+        "bob": ("EUR", "10"),
+        "dollars": ("USD", "10"),
+        "empty": ("EUR", "1"),
+        "frozen": ("EUR", "10"),
+        "closed": ("EUR", "10"),
+        "full": ("EUR", "92233720368547758.07"),
+    }
+    ids = {}
+    for name, (currency, balance) in fields.items():
+        body = {"user_id": "ada" if name == "ada" else "bob", "currency": currency}
+        ids[name] = (await client.post("/wallets", json=body)).json()["id"]
+        assert (await client.post(f"/wallets/{ids[name]}/fund", json={"amount": balance})).status_code == 200
+        if name in {"frozen", "closed"}:
+            await sql("UPDATE wallet.wallets SET status = $1 WHERE id = $2", name, UUID(ids[name]))
+    return ids
+
+
+def strangers_of(wallets: Mapping[str, str]) -> Iterator[str]:
+    return (wallet_id for name, wallet_id in wallets.items() if name != "ada")
+
+
+def application() -> FastAPI:
+    return create_app(WalletApiSettings(database_url="postgresql://nowhere/x", log_level="warning"))
+
+
+def test_each_route_has_a_row_and_declares_its_scope_and_no_other_route_is_there() -> None:
+    app = application()
+    scoped = {
+        (method, route.path.replace(":path", "")): route.needed
+        for route in app.router.routes
+        if isinstance(route, ScopedRoute)
+        for method in route.methods or ()
+    }
+    assert scoped == {route: row.scope for route, row in ROWS.items()}
+    others = {getattr(route, "path", "?") for route in app.router.routes if not isinstance(route, ScopedRoute)}
+    assert others <= PATHS_WITHOUT_SCOPE
+
+
+def test_each_operation_documents_its_scope_and_its_refusals() -> None:
+    document = application().openapi()
+    assert document["components"]["securitySchemes"]["bearer"]["scheme"] == "bearer"
+    operations = {
+        (method.upper(), path): operation
+        for path, operations in document["paths"].items()
+        for method, operation in operations.items()
+    }
+    assert operations.keys() == ROWS.keys()
+    for route, operation in operations.items():
+        assert operation["security"] == [{"bearer": [ROWS[route].scope]}]
+        assert operation["responses"].keys() >= {"401", "403"}
+
+
+@pytest.mark.parametrize(("method", "path"), ROWS)
+async def test_a_route_answers_each_caller_as_its_row_says(
+    client: AsyncClient, wallets: dict[str, str], method: str, path: str
+) -> None:
+    row = ROWS[method, path]
+    others = [scope for scope in SCOPES if scope != row.scope]
+    callers: dict[str, tuple[Headers, int]] = {
+        "nobody": ({"Authorization": ""}, 401),
+        "wrong scope": (credentials("key", None, others), 403),
+        "wrong scope, of the user": (credentials("key", "ada", others), 403),
+        "other user": (credentials("key", "bob"), row.status_for_another_user),
+        "right": (credentials("key", "ada", [row.scope]), row.status),
+        "unbound": (credentials("key", None, [row.scope]), row.status),
+    }
+    target = path.format(wallet_id=wallets["ada"], user_id="ada")
+    body = row.body and {**row.body, **({"to_wallet_id": wallets["bob"]} if "to_wallet_id" in row.body else {})}
+    for method_sent in [method, "HEAD"] if method == "GET" else [method]:
+        replies = {
+            name: await client.request(method_sent, target, json=body, headers=headers)
+            for name, (headers, _) in callers.items()
+        }
+        assert {name: reply.status_code for name, reply in replies.items()} == {
+            name: status for name, (_, status) in callers.items()
+        }
+
+
+def as_unknown(reply: Response, wallet_id: str) -> tuple[int, bytes, list[tuple[str, str]]]:
+    """Return all of a reply, with the id of the unknown wallet in the place of this one."""
+    return reply.status_code, reply.content.replace(wallet_id.encode(), UNKNOWN.encode()), reply.headers.multi_items()
+
+
+async def assert_like_unknown(
+    client: AsyncClient, method: str, path: str, strangers: Iterator[str], **request: Any
+) -> Response:
+    """Send the request for each of the wallets and for an unknown one; compare the replies byte by byte."""
+    unknown = await client.request(method, path.format(UNKNOWN), **request)
+    for wallet_id in strangers:
+        reply = await client.request(method, path.format(wallet_id), **request)
+        assert as_unknown(reply, wallet_id) == as_unknown(unknown, UNKNOWN)
+    return unknown
+
+
+async def test_reads_of_a_strangers_wallet_are_like_those_of_a_wallet_that_does_not_exist(
+    client: AsyncClient, wallets: dict[str, str]
+) -> None:
+    reads: list[tuple[str, Headers, int]] = [
+        ("/wallets/{}", {}, 404),
+        ("/wallets/{}", {"If-None-Match": '"2"'}, 404),
+        ("/wallets/{}", {"If-None-Match": "*"}, 404),
+        ("/wallets/{}/transactions", {}, 404),
+        ("/wallets/{}/transactions?limit=1&order=asc", {}, 404),
+        ("/wallets/{}/transactions?limit=0", {}, 422),
+        ("/wallets/{}/transactions?cursor=x", {}, 422),
+    ]
+    for path, headers, status in reads:
+        unknown = await assert_like_unknown(client, "GET", path, strangers_of(wallets), headers={**ADA, **headers})
+        assert unknown.status_code == status
+    own = await client.get(f"/wallets/{wallets['ada']}/transactions", headers=ADA)
+    assert [item["amount"] for item in own.json()["items"]] == ["1000.00"]
+
+
+async def test_moving_a_strangers_money_is_refused_like_moving_that_of_a_wallet_that_does_not_exist(
+    client: AsyncClient, wallets: dict[str, str], sql: Sql
+) -> None:
+    """Whatever else is wrong with the request."""
+    before = await sql("SELECT id, balance_minor, version FROM wallet.wallets ORDER BY id")
+    amounts = ["1", "0", "-1", "1.001", "x", "9" * 300]
+    currencies = [{}, {"currency": "EUR"}, {"currency": "USD"}, {"currency": "XXX"}]
+    if_matches: list[Headers] = [{}, {"If-Match": '"2"'}, {"If-Match": '"9"'}, {"If-Match": "*"}, {"If-Match": "2"}]
+    receivers = [wallets["ada"], wallets["bob"], UNKNOWN[:-1] + "2", "x"]
+    statuses = set()
+    for amount, currency in product(amounts, currencies):
+        reply = await assert_like_unknown(
+            client, "POST", "/wallets/{}/fund", strangers_of(wallets), json={"amount": amount, **currency}, headers=ADA
+        )
+        statuses.add(reply.status_code)
+    strangers = (wallets["dollars"], wallets["frozen"])
+    for amount, if_match, receiver in product(amounts, if_matches, receivers):
+        body = {"amount": amount, "to_wallet_id": receiver}
+        headers = {**ADA, **if_match, "Idempotency-Key": f"{amount[:5]}-{if_match}-{receiver}".replace(" ", "")}
+        reply = await assert_like_unknown(
+            client, "POST", "/wallets/{}/transfer", iter(strangers), json=body, headers=headers
+        )
+        statuses.add(reply.status_code)
+    assert statuses == {404, 422}
+    assert await sql("SELECT id, balance_minor, version FROM wallet.wallets ORDER BY id") == before
+    assert await sql("SELECT FROM wallet.idempotency_keys") == []
+
+
+async def test_a_strangers_wallet_that_is_locked_is_refused_like_one_that_does_not_exist(
+    client: AsyncClient, wallets: dict[str, str], database_url: str
+) -> None:
+    holder = await asyncpg.connect(database_url)
+    async with holder.transaction():
+        await holder.execute("SELECT FROM wallet.wallets WHERE id = $1 FOR UPDATE", UUID(wallets["bob"]))
+        for path, fields in [("/wallets/{}/fund", {}), ("/wallets/{}/transfer", {"to_wallet_id": wallets["ada"]})]:
+            reply = await assert_like_unknown(
+                client, "POST", path, iter([wallets["bob"]]), json={"amount": "1", **fields}, headers=ADA
+            )
+            assert reply.status_code == 404
+        owners = await client.post(f"/wallets/{wallets['bob']}/fund", json={"amount": "1"}, headers=BOB)
+        assert owners.json()["code"] == "wallet-busy"
+    await holder.close()
+
+
+async def test_a_strangers_wallet_that_changes_is_refused_like_one_that_does_not_exist(
+    client: AsyncClient, wallets: dict[str, str], sql: Sql, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The owner's fund and the stranger's are of one batch, which finds the wallet changed."""
+    read_wallets = queries.read_wallets
+
+    async def read_before_a_change(connection: Any, ids: Any) -> LoadedWallets:
+        loaded = await read_wallets(connection, ids)
+        await sql("UPDATE wallet.wallets SET version = version + 1 WHERE id = $1", UUID(wallets["bob"]))
+        return loaded
+
+    async def fund(wallet_id: str, headers: Headers) -> Response:
+        return await client.post(f"/wallets/{wallet_id}/fund", json={"amount": "1"}, headers=headers)
+
+    monkeypatch.setattr(queries, "read_wallets", read_before_a_change)
+    owners, strangers, unknown = await asyncio.gather(
+        fund(wallets["bob"], BOB), fund(wallets["bob"], ADA), fund(UNKNOWN, ADA)
+    )
+    assert owners.json()["code"] == "version-conflict"
+    assert as_unknown(strangers, wallets["bob"]) == as_unknown(unknown, UNKNOWN)
+
+
+async def test_a_transfer_to_a_strangers_wallet_tells_only_whether_it_arrived(
+    client: AsyncClient, wallets: dict[str, str]
+) -> None:
+    async def send(name: str, amount: str = "500", **fields: str) -> Response:
+        body = {"to_wallet_id": wallets.get(name, name), "amount": amount, **fields}
+        return await client.post(f"/wallets/{wallets['ada']}/transfer", json=body, headers=ADA)
+
+    refusals = {name: await send(name) for name in ("dollars", "frozen", "closed", "full")}
+    assert {reply.json()["code"] for reply in refusals.values()} == {"receiver-unavailable"}
+    assert len({as_unknown(reply, wallets[name])[:2] for name, reply in refusals.items()}) == 1
+    # What the sender alone decides comes first.
+    for fields, code in [
+        ({"amount": "1000.01"}, "insufficient-funds"),
+        ({"amount": "1.001"}, "validation-error"),
+        ({"currency": "USD"}, "currency-mismatch"),
+    ]:
+        replies = {name: await send(name, **fields) for name in strangers_names(wallets)}
+        assert {reply.json()["code"] for reply in replies.values()} == {code}
+        assert len({as_unknown(reply, wallets[name])[:2] for name, reply in replies.items()}) == 1
+    assert (await send(UNKNOWN)).json()["code"] == "wallet-not-found"
+    arrived = await send("bob", "1")
+    assert arrived.json().keys() == {
+        "transaction_id",
+        "type",
+        "wallet_id",
+        "counterparty_wallet_id",
+        "amount",
+        "currency",
+        "balance",
+        "version",
+        "reference",
+        "metadata",
+        "created_at",
+    }
+    assert (arrived.json()["balance"], arrived.json()["version"], arrived.headers["etag"]) == ("999.00", 3, '"3"')
+
+
+def strangers_names(wallets: Mapping[str, str]) -> list[str]:
+    return [name for name in wallets if name != "ada"]
+
+
+async def test_a_caller_learns_why_a_wallet_that_it_may_read_does_not_receive(
+    client: AsyncClient, wallets: dict[str, str]
+) -> None:
+    codes = {"dollars": "currency-mismatch", "frozen": "wallet-frozen", "closed": "wallet-closed"}
+    for (name, code), headers in product(codes.items(), (BOB, ADMIN)):
+        body = {"to_wallet_id": wallets[name], "amount": "1"}
+        refused = await client.post(f"/wallets/{wallets['bob']}/transfer", json=body, headers=headers)
+        assert refused.json()["code"] == code
+
+
+async def test_two_callers_with_one_key_do_not_meet(client: AsyncClient, wallets: dict[str, str], sql: Sql) -> None:
+    async def fund(headers: Headers, amount: str = "1") -> Response:
+        return await client.post(
+            f"/wallets/{wallets['ada']}/fund", json={"amount": amount}, headers={**headers, "Idempotency-Key": "k"}
+        )
+
+    callers = [ADA, ADMIN, credentials("another", "ada")]
+    first = await asyncio.gather(*(fund(caller) for caller in callers))
+    assert [reply.headers.get("idempotent-replayed") for reply in first] == [None] * 3
+    assert sorted(reply.json()["version"] for reply in first) == [3, 4, 5]
+    again = [await fund(caller) for caller in callers]
+    assert [reply.content for reply in again] == [reply.content for reply in first]
+    # Another request with the key is told nothing of the requests of other callers.
+    assert (await fund(credentials("fourth"), "2")).json()["version"] == 6
+    assert (await fund(ADA, "2")).json()["code"] == "idempotency-key-reused"
+    rows = await sql("SELECT caller_id FROM wallet.idempotency_keys WHERE key = 'k' ORDER BY 1")
+    assert [row["caller_id"] for row in rows] == ["admin", "another", "fourth", "key-of-ada"]
+
+
+async def test_a_key_in_flight_of_one_caller_does_not_stop_another(client: AsyncClient, database_url: str) -> None:
+    holder = await asyncpg.connect(database_url)
+    insert = "INSERT INTO wallet.idempotency_keys (caller_id, key, request_hash) VALUES ('key-of-bob', 'k', '')"
+    async with holder.transaction():
+        await holder.execute(insert)
+        for headers, code in [(ADA, None), (BOB, "idempotency-key-in-flight")]:
+            body = {"user_id": "ada" if headers is ADA else "bob", "currency": "EUR"}
+            reply = await client.post("/wallets", json=body, headers={**headers, "Idempotency-Key": "k"})
+            assert reply.json().get("code") == code
+    await holder.close()
+
+
+async def test_a_replay_is_refused_to_a_caller_that_has_lost_the_scope_or_the_user(client: AsyncClient) -> None:
+    post: Json = {"url": "/wallets", "json": {"user_id": "ada", "currency": "EUR"}}
+    key = {"Idempotency-Key": "k"}
+    assert (await client.post(**post, headers={**ADA, **key})).status_code == 201
+    for caller in (credentials("key-of-ada", "ada", [WALLETS_READ]), credentials("key-of-ada", "bob")):
+        refused = await client.post(**post, headers={**caller, **key})
+        assert (refused.status_code, "idempotent-replayed" in refused.headers) == (403, False)
+
+
+async def test_what_is_of_another_user_is_forbidden_alike_whether_the_user_exists_or_not(client: AsyncClient) -> None:
+    lists = [await client.get(f"/users/{user_id}/wallets", headers=ADA) for user_id in ("bob", "eve")]
+    assert {(reply.status_code, reply.json()["code"], reply.json()["detail"]) for reply in lists} == {
+        (403, "forbidden", "user_id: the caller is bound to another user. Name that user, or use other credentials.")
+    }
+    creations = [
+        await client.post("/wallets", json={"user_id": user_id, "currency": "EUR"}, headers=ADA)
+        for user_id in ("bob", "eve")
+    ]
+    assert [reply.status_code for reply in creations] == [403, 403]
+    assert len({reply.content for reply in creations}) == 1
+
+
+@pytest.mark.parametrize("path", [path for method, path in ROWS if method == "POST"])
+async def test_a_body_sets_nothing_that_only_the_server_sets(
+    client: AsyncClient, wallets: dict[str, str], sql: Sql, path: str
+) -> None:
+    body: Json = {**(ROWS["POST", path].body or {})}
+    if "to_wallet_id" in body:
+        body["to_wallet_id"] = wallets["bob"]
+    extras: Json = {
+        "id": UNKNOWN,
+        "user_id": "bob",
+        "wallet_id": wallets["bob"],
+        "balance": "1000",
+        "balance_minor": 100000,
+        "version": 7,
+        "status": "closed",
+        "caller": "admin",
+        "caller_id": "admin",
+        "scopes": list(SCOPES),
+        "created_at": "2020-01-01T00:00:00Z",
+        "transaction_id": UNKNOWN,
+        "__proto__": {},
+    }
+    before = await sql("SELECT * FROM wallet.wallets ORDER BY id")
+    for name, value in extras.items():
+        if name in body:
+            continue
+        refused = await client.post(path.format(wallet_id=wallets["ada"]), json={**body, name: value}, headers=ADA)
+        assert refused.status_code == 422
+        assert [error["field"] for error in refused.json()["errors"]] == [name]
+        # What is in the query is not read.
+        await client.post(path.format(wallet_id=UNKNOWN), params={name: str(value)}, json=body, headers=BOB)
+    assert await sql("SELECT * FROM wallet.wallets ORDER BY id") == before
