@@ -58,8 +58,8 @@ PATIENT: Json = {
 }
 
 
-def a_fund(wallet_id: UUID, key: str | None = None, amount: str = "1") -> Fund:
-    claim = IdempotencyClaim(IdempotencyKey("", key), b"h") if key else None
+def a_fund(wallet_id: UUID, key: str | None = None, amount: str = "1", caller_id: str = "") -> Fund:
+    claim = IdempotencyClaim(IdempotencyKey(caller_id, key), b"h") if key else None
     return Fund(**COMMON, claim=claim, wallet_id=wallet_id, amount=amount, if_match=None)
 
 
@@ -369,6 +369,15 @@ async def test_one_key_many_times_at_once_has_one_effect_and_is_replayed_to_the_
     assert len({reply.body for reply in replies}) == 1
     assert [reply.headers.get("Idempotent-Replayed") for reply in replies] == [None, "true", "true", "true"]
     assert await versions(sql) == {wallet: 3 if wallet in wallets[:2] else 2 for wallet in wallets}
+
+
+async def test_one_key_of_two_callers_is_two_keys_in_one_batch(
+    collect: Collect, batches: Batches, wallets: list[UUID]
+) -> None:
+    commands = [a_fund(wallets[0], "k", caller_id=caller_id) for caller_id in ("ada", "bob")]
+    outcomes = await within(asyncio.gather(*await submitted(collect(batches), commands)))
+    assert batches.sizes == [2]
+    assert [version_of(outcome) for outcome in outcomes] == [3, 4]
 
 
 async def test_a_full_queue_refuses_at_once_and_nothing_comes_of_the_refused(

@@ -2,7 +2,8 @@
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from functools import partial
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -10,10 +11,12 @@ import asyncpg
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from common.access.caller import ANONYMOUS
+from common.access.caller import ANONYMOUS, Caller
 from common.postgres.raw_sql import raw_connection
+from wallet_api import queries
 from wallet_api.commands import CreateWallet, Fund, IdempotencyClaim, IdempotencyKey, Transfer
 from wallet_api.errors import IdempotencyKeyReused, InsufficientFunds, WalletNotFound
+from wallet_api.queries import LoadedWallets
 from wallet_api.replies import DONE, Reply
 from wallet_api.transactions import execute
 from wallet_api.use_cases import create_wallets, fund, transfer
@@ -29,10 +32,12 @@ def claim_of(key: str | None, request: bytes = b"h") -> IdempotencyClaim | None:
     return None if key is None else IdempotencyClaim(IdempotencyKey("", key), request)
 
 
-def a_fund(wallet: Json, amount: str = "1", key: str | None = None, request: bytes = b"h") -> Fund:
+def a_fund(
+    wallet: Json, amount: str = "1", key: str | None = None, request: bytes = b"h", caller: Caller = ANONYMOUS
+) -> Fund:
     return Fund(
         **COMMON,
-        caller=ANONYMOUS,
+        caller=caller,
         claim=claim_of(key, request),
         wallet_id=UUID(wallet["id"]),
         amount=amount,
@@ -296,3 +301,26 @@ async def test_an_overdraft_within_a_list_is_refused_at_the_command_that_would_c
     ada, bob, _ = wallets.values()
     outcomes = await execute(engine, transfer, [a_transfer(ada, bob, "3") for _ in range(5)])
     assert [outcome.outcome for outcome in outcomes] == [DONE] * 3 + [InsufficientFunds.code] * 2
+
+
+@pytest.mark.parametrize(("skip_locked", "code"), [(False, "version-conflict"), (True, "wallet-busy")])
+async def test_a_stranger_is_refused_alike_whether_the_wallet_changes_or_is_not_there(
+    engine: AsyncEngine,
+    wallets: dict[str, Json],
+    sql: Sql,
+    monkeypatch: pytest.MonkeyPatch,
+    skip_locked: bool,
+    code: str,
+) -> None:
+    ada, read_wallets = wallets["ada"], queries.read_wallets
+
+    async def read_before_a_change(connection: asyncpg.Connection, ids: Collection[UUID]) -> LoadedWallets:
+        loaded = await read_wallets(connection, ids)
+        await sql("UPDATE wallet.wallets SET version = version + 1 WHERE id = $1", UUID(ada["id"]))
+        return loaded
+
+    monkeypatch.setattr(queries, "read_wallets", read_before_a_change)
+    bob = Caller("key", "bob", frozenset())
+    commands = [a_fund(ada), a_fund(ada, caller=bob), a_fund(NOBODY, caller=bob), a_fund(wallets["bob"], caller=bob)]
+    outcomes = await execute(engine, partial(fund, skip_locked=skip_locked), commands)
+    assert all_told(outcomes) == [code, "wallet-not-found", "wallet-not-found", (3, "11.00")]

@@ -11,7 +11,7 @@ from fastapi.security import HTTPBearer
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from common.access.caller import caller_of
+from common.access.caller import Caller
 from common.http.openapi import problem_documentation
 from common.http.problem_responses import problem_response
 from common.problems import Forbidden, Problem, Unauthorized
@@ -41,12 +41,12 @@ class Authorized:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or refuse it (RFC 6750, section 3.1)."""
-        request = Request(scope)
-        if self._needed in caller_of(request).scopes:
+        caller: Caller = scope["caller"]
+        if self._needed in caller.scopes:
             await self._app(scope, receive, send)
             return
         challenge = {"WWW-Authenticate": f'Bearer realm="wallet", error="insufficient_scope", scope="{self._needed}"'}
-        await problem_response(request, _lacks(self._needed), challenge)(scope, receive, send)
+        await problem_response(Request(scope), _lacks(self._needed), challenge)(scope, receive, send)
 
 
 class ScopedRoute(APIRoute):
