@@ -7,7 +7,6 @@ from fastapi import FastAPI
 from common.access.authenticator import open_authenticator
 from common.garbage_collector import tune_garbage_collector
 from common.http.api import create_api
-from common.http.fast_path import plain_routes
 from common.logs import configure_logs
 from wallet_api import routes
 from wallet_api.context import open_context
@@ -29,7 +28,7 @@ def create_app(settings: WalletApiSettings | None = None) -> FastAPI:
         partial(open_context, settings),
         partial(open_authenticator, settings, settings.database_url),
         [routes.hot_router, routes.router],
-        plain_routes(routes.hot_router),
+        [routes.hot_router],
     )
     # A process serves one application, and by now has imported and made nearly all that it will keep.
     tune_garbage_collector()

@@ -1,4 +1,7 @@
-"""What one user learns of another user's wallet: its id, its currency, and whether it is open."""
+"""What a reply to a caller of all users tells of the other wallet: its id, its currency, and whether it is open.
+
+test_authorization.py has the callers that are bound to a user: they learn less.
+"""
 
 import re
 from collections.abc import Awaitable, Callable

@@ -12,7 +12,7 @@ from common.access.authenticator import Authenticator
 from common.access.caller import Caller
 from common.http.authentication import Authentication
 from common.http.authorization import ScopedRoute
-from common.http.fast_path import FastPath
+from common.http.fast_path import FastPath, plain_routes
 from common.http.heads import RequestHeads
 from common.http.openapi import complete_document
 from common.http.probes import probe_routes
@@ -57,7 +57,7 @@ def create_api(
     open_context: Callable[[], Opened],
     open_access: Callable[[], OpenedAccess],
     routers: Sequence[APIRouter],
-    fast_routes: Iterable[Route] = (),
+    fast_routers: Sequence[APIRouter] = (),
 ) -> FastAPI:
     """Return an application with `/live`, `/ready`, `/metrics`, `/docs` and `/openapi.json`.
 
@@ -68,7 +68,7 @@ def create_api(
         open_context: opens `app.state.context`, for the routes.
         open_access: opens the authenticator.
         routers: the documented routes.
-        fast_routes: those of them that are answered in front of FastAPI.
+        fast_routers: those of them whose routes are answered in front of FastAPI.
 
     Raises:
         TypeError: a route that isn't a `ScopedRoute` would be open to each caller.
@@ -88,7 +88,7 @@ def create_api(
 
     app = _Api(
         settings,
-        fast_routes,
+        [route for router in fast_routers for route in plain_routes(router)],
         title=title,
         summary=summary,
         version="1",
