@@ -17,6 +17,8 @@ from common.access.caller import FUNDS_WRITE, SCOPES, WALLETS_READ, WALLETS_WRIT
 from common.http.authorization import ScopedRoute
 from support.callers import Headers, believe_callers, credentials
 from wallet_api.app import create_app
+from wallet_api.commands import IdempotencyKey
+from wallet_api.key_queries import claim_keys
 from wallet_api.settings import WalletApiSettings
 
 Json = dict[str, Any]
@@ -292,9 +294,8 @@ async def test_two_callers_with_one_key_do_not_meet(client: AsyncClient, wallets
 
 async def test_a_key_in_flight_of_one_caller_does_not_stop_another(client: AsyncClient, database_url: str) -> None:
     holder = await asyncpg.connect(database_url)
-    insert = "INSERT INTO wallet.idempotency_keys (caller_id, key, request_hash) VALUES ('key-of-bob', 'k', '')"
     async with holder.transaction():
-        await holder.execute(insert)
+        await claim_keys(holder, [IdempotencyKey("key-of-bob", "k")])
         for headers, code in [(ADA, None), (BOB, "idempotency-key-in-flight")]:
             body = {"user_id": "ada" if headers is ADA else "bob", "currency": "EUR"}
             reply = await client.post("/wallets", json=body, headers={**headers, "Idempotency-Key": "k"})
