@@ -45,8 +45,7 @@ class Authorized:
         if self._needed in caller.scopes:
             await self._app(scope, receive, send)
             return
-        challenge = {"WWW-Authenticate": f'Bearer realm="wallet", error="insufficient_scope", scope="{self._needed}"'}
-        await problem_response(Request(scope), _lacks(self._needed), challenge)(scope, receive, send)
+        await problem_response(Request(scope), _lacks(self._needed))(scope, receive, send)
 
 
 class ScopedRoute(APIRoute):
@@ -67,7 +66,7 @@ class ScopedRoute(APIRoute):
 
 
 def _lacks(needed: str) -> Forbidden:
-    return Forbidden(f"Authorization: the caller lacks the scope {needed}. Use credentials that have it.")
+    return Forbidden(f"Authorization: the caller lacks the scope {needed}. Use credentials that have it.", needed)
 
 
 def _documented(kind: type[Problem], description: str, detail: str) -> dict[str, Any]:

@@ -37,7 +37,7 @@ def new_api(monkeypatch: pytest.MonkeyPatch) -> NewApi:
     believe_callers(monkeypatch)
 
     def make(router: APIRouter, *fast_routers: APIRouter) -> FastAPI:
-        return create_api("Test", "", ApiSettings(), no_context, [router], fast_routers)
+        return create_api("Test", "", ApiSettings(), no_context, no_context, [router], fast_routers)
 
     return make
 
