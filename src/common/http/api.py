@@ -14,7 +14,7 @@ from common.http.authentication import Authentication
 from common.http.authorization import ScopedRoute
 from common.http.fast_path import FastPath, plain_routes
 from common.http.heads import RequestHeads
-from common.http.openapi import complete_document
+from common.http.openapi import only_problem_documents
 from common.http.probes import probe_routes
 from common.http.problem_responses import EXCEPTION_HANDLERS
 from common.http.request_bounds import RequestBounds
@@ -100,7 +100,7 @@ def create_api(
         # Not `include_router`, whose routes ask at each request whether the router has changed.
         app.router.routes.extend(_scoped(route) for route in router.routes)
     app.router.routes.extend(probe_routes(checks))
-    complete_document(app)
+    only_problem_documents(app)
     return app
 
 

@@ -5,6 +5,7 @@ A route without a scope cannot be defined on a router of `ScopedRoute`, and `cre
 
 from typing import Any, Final
 
+import orjson
 from fastapi import Security, params
 from fastapi.routing import APIRoute
 from fastapi.security import HTTPBearer
@@ -69,22 +70,12 @@ def _lacks(needed: str) -> Forbidden:
     return Forbidden(f"Authorization: the caller lacks the scope {needed}. Use credentials that have it.", needed)
 
 
-def _documented(kind: type[Problem], description: str, detail: str) -> dict[str, Any]:
-    example = {
-        "type": kind.type_uri(),
-        "title": kind.title,
-        "status": kind.status,
-        "detail": detail,
-        "instance": "/wallets/0198c2a5-…",
-        "code": kind.code,
-    }
-    return problem_documentation(description, example)
+def _documented(problem: Problem, description: str) -> dict[str, Any]:
+    return problem_documentation(description, orjson.loads(problem.body("/wallets/0198c2a5-…")))
 
 
 ACCESS_ERRORS: Final[dict[int | str, dict[str, Any]]] = {
-    401: _documented(Unauthorized, "unauthorized", "Authorization: the request has no valid credentials."),
-    403: _documented(
-        Forbidden, "forbidden: the scope is missing, or the user is another one", _lacks("wallets:read").detail
-    ),
+    401: _documented(Unauthorized.missing(), "unauthorized, with WWW-Authenticate"),
+    403: _documented(_lacks("wallets:read"), "forbidden: the scope is missing, or the user is another one"),
 }
 """The errors of each route, for the OpenAPI documents."""
