@@ -88,9 +88,9 @@ def open_api() -> OpenApi:
     """Start a history API on a database, with settings of its own, and return its client."""
 
     @asynccontextmanager
-    async def open_(database_url: str, **settings: float) -> AsyncIterator[httpx.AsyncClient]:
-        settings = {"history_min_version_wait_seconds": 1, **settings}
-        app = create_app(HistoryApiSettings(auth="none", database_url=database_url, **settings))  # type: ignore[arg-type]
+    async def open_(database_url: str, **settings: Any) -> AsyncIterator[httpx.AsyncClient]:
+        settings = {"auth": "none", "history_min_version_wait_seconds": 1, **settings}
+        app = create_app(HistoryApiSettings(database_url=database_url, **settings))
         async with app.router.lifespan_context(app):
             transport = httpx.ASGITransport(app, raise_app_exceptions=False)
             async with httpx.AsyncClient(transport=transport, base_url="http://history") as client:

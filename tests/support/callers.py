@@ -1,13 +1,17 @@
-"""Callers of the APIs that need no keys: a request names its caller's id, user and scopes in its credentials."""
+"""Callers of the APIs: one of each kind, with API keys, or any without keys, that a request names itself."""
 
 from collections.abc import Collection
 
 import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from common.access.api_keys import NewKey, key_text
 from common.access.caller import SCOPES, Caller
+from common.access.key_acts import create_key, revoke_key
+from support.api_keys import bearer
 
 Headers = dict[str, str]
 
@@ -15,6 +19,32 @@ Headers = dict[str, str]
 def credentials(caller_id: str, user_id: str | None = None, scopes: Collection[str] = SCOPES) -> Headers:
     """Return the headers of a request of this caller."""
     return {"Authorization": f"Bearer {caller_id}|{user_id or ''}|{','.join(scopes)}"}
+
+
+async def one_of_each(engine: AsyncEngine, scope: str) -> dict[str, tuple[Headers, int | None]]:
+    """Create one caller of each kind for a route of ada's data that needs the scope.
+
+    Returns:
+        The headers of each, and the status that it gets on each route; None where it depends on the route.
+    """
+
+    async def key(scopes: Collection[str], user_id: str | None, days: float | None = None) -> NewKey:
+        return await create_key(engine, "test", "a test", list(scopes), user_id=user_id, expires_in_days=days)
+
+    others = [other for other in SCOPES if other != scope]
+    revoked = await key([scope], "ada")
+    await revoke_key(engine, revoked.id, None)
+    return {
+        "nobody": ({}, 401),
+        "unknown": (bearer(key_text("test", "0" * 12, 4711)), 401),
+        "expired": (bearer((await key([scope], "ada", 0)).text), 401),
+        "revoked": (bearer(revoked.text), 401),
+        "wrong scope": (bearer((await key(others, None)).text), 403),
+        "wrong scope, of the user": (bearer((await key(others, "ada")).text), 403),
+        "other user": (bearer((await key(SCOPES, "bob")).text), None),
+        "right": (bearer((await key([scope], "ada")).text), None),
+        "unbound": (bearer((await key([scope], None)).text), None),
+    }
 
 
 class _Authentication:

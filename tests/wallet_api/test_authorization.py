@@ -12,10 +12,13 @@ import asyncpg
 import pytest
 from fastapi import FastAPI
 from httpx import AsyncClient, Response
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from common.access.caller import FUNDS_WRITE, SCOPES, WALLETS_READ, WALLETS_WRITE
+from common.access.key_acts import create_key, rotate_key
 from common.http.authorization import ScopedRoute
-from support.callers import Headers, believe_callers, credentials
+from support.api_keys import KEY, bearer
+from support.callers import Headers, believe_callers, credentials, one_of_each
 from wallet_api.app import create_app
 from wallet_api.commands import IdempotencyKey
 from wallet_api.key_queries import claim_keys
@@ -119,28 +122,23 @@ def test_each_operation_documents_its_scope_and_its_refusals() -> None:
 
 @pytest.mark.parametrize(("method", "path"), ROWS)
 async def test_a_route_answers_each_caller_as_its_row_says(
-    client: AsyncClient, wallets: dict[str, str], method: str, path: str
+    open_client: OpenClient, engine: AsyncEngine, method: str, path: str
 ) -> None:
     row = ROWS[method, path]
-    others = [scope for scope in SCOPES if scope != row.scope]
-    callers: dict[str, tuple[Headers, int]] = {
-        "nobody": ({"Authorization": ""}, 401),
-        "wrong scope": (credentials("key", None, others), 403),
-        "wrong scope, of the user": (credentials("key", "ada", others), 403),
-        "other user": (credentials("key", "bob"), row.status_for_another_user),
-        "right": (credentials("key", "ada", [row.scope]), row.status),
-        "unbound": (credentials("key", None, [row.scope]), row.status),
-    }
-    target = path.format(wallet_id=wallets["ada"], user_id="ada")
-    body = row.body and {**row.body, **({"to_wallet_id": wallets["bob"]} if "to_wallet_id" in row.body else {})}
-    for method_sent in [method, "HEAD"] if method == "GET" else [method]:
-        replies = {
-            name: await client.request(method_sent, target, json=body, headers=headers)
-            for name, (headers, _) in callers.items()
-        }
-        assert {name: reply.status_code for name, reply in replies.items()} == {
-            name: status for name, (_, status) in callers.items()
-        }
+    callers = await one_of_each(engine, row.scope)
+    by_route = {"other user": row.status_for_another_user, "right": row.status, "unbound": row.status}
+    async with open_client(auth="keys") as client:
+        wallets = {}
+        for user_id in ("ada", "bob"):
+            created = await client.post("/wallets", json={"user_id": user_id, "currency": "EUR"}, headers=bearer(KEY))
+            wallets[user_id] = created.json()["id"]
+            await client.post(f"/wallets/{wallets[user_id]}/fund", json={"amount": "5"}, headers=bearer(KEY))
+        target = path.format(wallet_id=wallets["ada"], user_id="ada")
+        body = row.body and {**row.body, **({"to_wallet_id": wallets["bob"]} if "to_wallet_id" in row.body else {})}
+        for method_sent in [method, "HEAD"] if method == "GET" else [method]:
+            for name, (headers, status) in callers.items():
+                reply = await client.request(method_sent, target, json=body, headers=headers)
+                assert (name, reply.status_code) == (name, status or by_route[name])
 
 
 def as_unknown(reply: Response, wallet_id: str) -> tuple[int, bytes, list[tuple[str, str]]]:
@@ -290,6 +288,22 @@ async def test_two_callers_with_one_key_do_not_meet(client: AsyncClient, wallets
     assert (await fund(ADA, "2")).json()["code"] == "idempotency-key-reused"
     rows = await sql("SELECT caller_id FROM wallet.idempotency_keys WHERE key = 'k' ORDER BY 1")
     assert [row["caller_id"] for row in rows] == ["admin", "another", "fourth", "key-of-ada"]
+
+
+async def test_the_successor_of_a_rotated_key_is_the_same_caller(
+    open_client: OpenClient, engine: AsyncEngine, eventually: Callable[..., Awaitable[Any]]
+) -> None:
+    first = await create_key(engine, "test", "a test", [WALLETS_WRITE])
+    post: Json = {"url": "/wallets", "json": {"user_id": "ada", "currency": "EUR"}}
+    async with open_client(auth="keys") as client:
+        created = await client.post(**post, headers={**bearer(first.text), "Idempotency-Key": "k"})
+        successor, _ = await rotate_key(engine, "test", first.id, 1)
+
+        async def again() -> Response | None:
+            reply = await client.post(**post, headers={**bearer(successor.text), "Idempotency-Key": "k"})
+            return None if reply.status_code == 401 else reply
+
+        assert (await eventually(again)).content == created.content
 
 
 async def test_a_key_in_flight_of_one_caller_does_not_stop_another(client: AsyncClient, database_url: str) -> None:

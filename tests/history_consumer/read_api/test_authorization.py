@@ -6,12 +6,13 @@ from contextlib import AbstractAsyncContextManager
 import httpx
 import pytest
 from fastapi import FastAPI
+from sqlalchemy.ext.asyncio import AsyncEngine
 
-from common.access.caller import HISTORY_READ, SCOPES
+from common.access.caller import HISTORY_READ
 from common.http.authorization import ScopedRoute
 from history_consumer.read_api.app import create_app
 from history_consumer.settings import HistoryApiSettings
-from support.callers import Headers, believe_callers, credentials
+from support.callers import believe_callers, credentials, one_of_each
 from support.history_events import History, Wallet
 
 OpenApi = Callable[..., AbstractAsyncContextManager[httpx.AsyncClient]]
@@ -64,30 +65,22 @@ def test_each_operation_documents_its_scope_and_its_refusals() -> None:
 
 @pytest.mark.parametrize(("method", "path"), ROWS)
 async def test_a_route_answers_each_caller_as_its_row_says(
-    api: httpx.AsyncClient, history: History, method: str, path: str
+    open_api: OpenApi, database_url: str, engine: AsyncEngine, history: History, method: str, path: str
 ) -> None:
     ada = Wallet("ada")
     await history.add(ada.created())
-    others = [scope for scope in SCOPES if scope != HISTORY_READ]
-    callers: dict[str, tuple[Headers, int]] = {
-        "nobody": ({}, 401),
-        "wrong scope": (credentials("key", None, others), 403),
-        "wrong scope, of the user": (credentials("key", "ada", others), 403),
-        "other user": (credentials("key", "bob"), ROWS[method, path]),
-        "right": (credentials("key", "ada", [HISTORY_READ]), 200),
-        "unbound": (credentials("key", None, [HISTORY_READ]), 200),
-    }
-    target = path.format(wallet_id=ada.id, user_id="ada")
-    for method_sent in (method, "HEAD"):
-        replies = {
-            name: await api.request(method_sent, target, headers=headers) for name, (headers, _) in callers.items()
-        }
-        assert {name: reply.status_code for name, reply in replies.items()} == {
-            name: status for name, (_, status) in callers.items()
-        }
-    items = {name: (await api.get(target, headers=callers[name][0])).json()["items"] for name in ("right", "unbound")}
+    callers = await one_of_each(engine, HISTORY_READ)
+    by_route = {"other user": ROWS[method, path], "right": 200, "unbound": 200}
+    items = {}
+    async with open_api(database_url, auth="keys") as api:
+        target = path.format(wallet_id=ada.id, user_id="ada")
+        for name, (headers, status) in callers.items():
+            head, reply = [await api.request(each, target, headers=headers) for each in ("HEAD", method)]
+            assert (name, head.status_code, reply.status_code) == (name, *[status or by_route[name]] * 2)
+            items[name] = reply.json().get("items")
     assert [item["wallet_id"] for item in items["right"]] == [str(ada.id)]
     assert items["right"] == items["unbound"]
+    assert not items["other user"]
 
 
 async def test_a_strangers_history_is_like_that_of_a_wallet_of_which_nothing_has_arrived(
