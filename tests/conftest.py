@@ -25,6 +25,7 @@ from support.databases import Databases, migrate_all, run_sql, with_database
 from support.outboxes import Outbox
 from support.ports import free_port
 from support.proxy import HOST, Proxy
+from support.roles import Roles, new_roles
 from support.topics import fresh_topic
 from walletctl.stack.environment import SETTINGS
 
@@ -104,11 +105,24 @@ def session_timeout_seconds() -> float:
 
 
 @pytest.fixture(scope="session")
-def template(postgres_url: str) -> Iterator[str]:
-    """The name of a migrated database to clone. It accepts the API key of the tests' clients."""
+def roles(postgres_url: str) -> Iterator[Roles]:
+    """The roles of the processes, each with a login."""
+    roles = new_roles()
+    asyncio.run(roles.create(postgres_url))
+    yield roles
+    asyncio.run(roles.drop(postgres_url))
+
+
+@pytest.fixture(scope="session")
+def template(postgres_url: str, roles: Roles) -> Iterator[str]:
+    """The name of a migrated database to clone.
+
+    The roles have their privileges in it, and it accepts the API key of the tests' clients.
+    """
     name = f"template_{uuid4().hex}"
     asyncio.run(run_sql(postgres_url, f'CREATE DATABASE "{name}"'))
     asyncio.run(migrate_all(with_database(postgres_url, name)))
+    asyncio.run(roles.grant(with_database(postgres_url, name)))
     asyncio.run(add_key(with_database(postgres_url, name)))
     yield name
     asyncio.run(run_sql(postgres_url, f'DROP DATABASE "{name}" WITH (FORCE)'))

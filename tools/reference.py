@@ -20,6 +20,7 @@ from common.settings import (
     WalletDatabaseSettings,
     is_secret,
 )
+from tools.roles import roles_page
 
 _EXIT_CODES: Final = (
     "Exit codes: 0 fine; 1 a check failed, or the requested object does not exist; 2 arguments,",
@@ -39,7 +40,12 @@ _METRICS_MODULES: Final = (
 
 def pages() -> dict[str, str]:
     """Return each page by its file name."""
-    return {"settings.md": settings_page(), "metrics.md": metrics_page(), "commands.md": commands_page()}
+    return {
+        "settings.md": settings_page(),
+        "metrics.md": metrics_page(),
+        "commands.md": commands_page(),
+        "roles.md": roles_page(),
+    }
 
 
 def settings_page() -> str:
@@ -82,11 +88,12 @@ def settings_of_commands() -> dict[str, tuple[type[Settings], ...]]:
     from common.settings import PipelineSettings
     from history_consumer import settings as history
     from outbox_relay import settings as outbox
-    from walletctl.settings import RestoreBeginSettings, RestoreLostSettings, StatusSettings
+    from walletctl.settings import RestoreBeginSettings, RestoreLostSettings, RoleSettings, StatusSettings
 
     audited = WalletDatabaseSettings, OperatorSettings
     return {
-        "db migrate": (DatabaseSettings,),
+        "db migrate": (DatabaseSettings, RoleSettings),
+        "db grants": (RoleSettings,),
         "db downgrade": (DatabaseSettings,),
         "db status": (DatabaseSettings,),
         "outbox status": (WalletDatabaseSettings,),

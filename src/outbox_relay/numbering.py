@@ -12,7 +12,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from common.pauses import Pauses
-from common.postgres.errors import QUERY_CANCELED, sqlstate
+from common.postgres.errors import INSUFFICIENT_PRIVILEGE, QUERY_CANCELED, sqlstate
 from common.worker import Health, TemporaryError, database_errors
 from outbox_relay import metrics, numbering_queries
 
@@ -25,7 +25,6 @@ HEALTH_CHECK: Final = "outbox_ids"
 """The name under which `/ready` says that ids are not in order."""
 
 _CHECK_SECONDS_MAX: Final = 5.0
-_INSUFFICIENT_PRIVILEGE: Final = "42501"
 
 
 @dataclass(frozen=True)
@@ -100,7 +99,7 @@ class Numbering:
         try:
             return await renumber(self._engine)
         except DBAPIError as error:
-            if sqlstate(error) != _INSUFFICIENT_PRIVILEGE:
+            if sqlstate(error) != INSUFFICIENT_PRIVILEGE:
                 raise
             problem = "new outbox ids are below old ones, and this relay's role may not raise the sequence"
             raise TemporaryError(HEALTH_CHECK, f"{problem}: run walletctl db migrate ({error.orig})") from error

@@ -1,13 +1,45 @@
 """Settings of the commands that need more than a database's URL. A command's class has only what it reads."""
 
+from collections.abc import Mapping
+from typing import Annotated
+
+from pydantic import Field
+
 from common.settings import (
     DatabaseSettings,
     HistoryDatabaseSettings,
     KafkaSettings,
     OperatorSettings,
+    Settings,
     TopicSettings,
     WalletDatabaseSettings,
 )
+from common.tables.grants import Role
+
+RoleName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.@-]{0,62}$")]
+
+
+class RoleSettings(Settings):
+    """What `db migrate` and `db grants` read: the roles' names in the server. Roles may share a name."""
+
+    wallet_owner_role: RoleName = Role.OWNER.value
+    """The role that owns the schemas and the tables."""
+    wallet_api_role: RoleName = Role.API.value
+    """The role of the wallet API."""
+    outbox_relay_role: RoleName = Role.RELAY.value
+    """The role of the outbox relays."""
+    history_consumer_role: RoleName = Role.CONSUMER.value
+    """The role of the history consumers."""
+    history_reader_role: RoleName = Role.READER.value
+    """The role of the history API."""
+    wallet_operator_role: RoleName = Role.OPERATOR.value
+    """The role of the operators' commands."""
+    wallet_auditor_role: RoleName = Role.AUDITOR.value
+    """The role of `walletctl verify`."""
+
+    def names(self) -> Mapping[Role, str]:
+        """Return the name of each role."""
+        return {role: getattr(self, f"{role.value}_role") for role in Role}
 
 
 class RestoreLostSettings(WalletDatabaseSettings, KafkaSettings):

@@ -13,7 +13,7 @@ from wallet_api import errors as wallet_errors
 DOCS = Path(__file__).parents[2] / "docs"
 
 
-@pytest.mark.parametrize("name", ["settings.md", "metrics.md", "commands.md"])
+@pytest.mark.parametrize("name", ["settings.md", "metrics.md", "commands.md", "roles.md"])
 def test_a_reference_page_is_what_the_code_says(name: str) -> None:
     """Run `make docs` after a change."""
     assert (DOCS / name).read_text() == pages()[name]

@@ -1,6 +1,7 @@
 import pytest
 
 from support.command_lines import WalletCtl, printed
+from support.roles import Roles
 from walletctl.console import Exit
 
 
@@ -70,21 +71,23 @@ def test_an_unknown_option_is_exit_code_2(walletctl: WalletCtl) -> None:
     assert walletctl("outbox", "list", "--nonsense").returncode == Exit.USAGE
 
 
-def test_migrate_can_be_repeated_and_status_shows_the_revision(walletctl: WalletCtl, empty_database_url: str) -> None:
+def test_migrate_can_be_repeated_and_status_shows_the_revision(
+    walletctl: WalletCtl, empty_database_url: str, roles: Roles
+) -> None:
     before = walletctl("db", "status", "--json", DATABASE_URL=empty_database_url)
     assert before.returncode == Exit.FOUND_WRONG
     for _ in range(2):
-        assert walletctl("db", "migrate", DATABASE_URL=empty_database_url).returncode == Exit.OK
+        assert walletctl("db", "migrate", DATABASE_URL=empty_database_url, **roles.environment).returncode == Exit.OK
     after = walletctl("db", "status", "--json", DATABASE_URL=empty_database_url)
     assert after.returncode == Exit.OK
     assert all(schema["revision"] == schema["head"] for schema in printed(after)["schemas"])
 
 
 def test_the_history_may_live_in_another_database(
-    walletctl: WalletCtl, empty_database_url: str, database_url: str
+    walletctl: WalletCtl, empty_database_url: str, database_url: str, roles: Roles
 ) -> None:
     urls = {"DATABASE_URL": database_url, "HISTORY_DATABASE_URL": empty_database_url}
-    assert walletctl("db", "migrate", **urls).returncode == Exit.OK
+    assert walletctl("db", "migrate", **urls, **roles.environment).returncode == Exit.OK
     assert walletctl("db", "status", **urls).returncode == Exit.OK
     assert walletctl("history", "status", "--json", **urls).returncode == Exit.OK
     assert walletctl("history", "status", DATABASE_URL=empty_database_url).returncode == Exit.OK

@@ -17,6 +17,7 @@ LOCK_NOT_AVAILABLE: Final = "55P03"
 UNIQUE_VIOLATION: Final = "23505"
 QUERY_CANCELED: Final = "57014"
 TOO_MANY_CONNECTIONS: Final = "53300"
+INSUFFICIENT_PRIVILEGE: Final = "42501"
 
 READ_ONLY: Final = "25006"
 
@@ -28,7 +29,7 @@ _REMEDIES: Final[Mapping[str, str]] = {
     READ_ONLY: "the database is read-only: name the primary in the URL, or turn off default_transaction_read_only",
     "28": "the login is refused: correct the role or the password of the URL, or see LOGIN and pg_hba.conf",
     "3D000": "create that database, or name another one in the URL",
-    "42501": "a privilege is missing: grant it to the role of the URL, or use the URL of a role that has it",
+    INSUFFICIENT_PRIVILEGE: "a privilege is missing: grant it to the role of the URL, or name a role of docs/roles.md",
     "3F000": _OLD_TABLES,
     "42P01": _OLD_TABLES,
     "42703": _OLD_TABLES,

@@ -1,5 +1,7 @@
 """Migrations of the schemas `wallet` and `history`, by Alembic."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final, Literal
 
@@ -7,7 +9,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 Schema = Literal["wallet", "history"]
 SCHEMAS: Final[tuple[Schema, Schema]] = ("wallet", "history")
@@ -49,11 +51,18 @@ async def migrate(engine: AsyncEngine, schema: Schema, revision: str = "head") -
         else:
             command.upgrade(config, revision)
 
+    async with migration(engine) as connection:
+        await connection.run_sync(run)
+
+
+@asynccontextmanager
+async def migration(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+    """Lend a transaction to a migrator. A second migrator of the same database waits for its end."""
     async with engine.begin() as connection:
         await connection.execute(text("SELECT pg_advisory_xact_lock(hashtextextended('wallet migrations', 0))"))
         await connection.execute(text("SET LOCAL lock_timeout = '10s'"))
         await connection.execute(text("SET LOCAL statement_timeout = '0'"))
-        await connection.run_sync(run)
+        yield connection
 
 
 async def current_revision(engine: AsyncEngine, schema: Schema) -> str | None:

@@ -6,12 +6,15 @@ import typer
 
 from common.postgres.durability import tell_unsafe_settings
 from common.postgres.engine import operator_engine
-from common.postgres.migrations import SCHEMAS, current_revision, head_revision, migrate
+from common.postgres.grants import grants_script
+from common.postgres.migrations import SCHEMAS, Schema, current_revision, head_revision, migrate
+from common.postgres.privileges import GrantsRefusedError, apply_grants
 from common.postgres.sequences import raise_sequences
 from common.secrets import Secret
 from common.settings import DatabaseSettings
-from walletctl.console import Exit, JsonOption, err, load_settings, out, print_json, print_table
+from walletctl.console import Exit, JsonOption, err, fail, load_settings, out, print_json, print_table
 from walletctl.databases import run
+from walletctl.settings import RoleSettings
 
 app = typer.Typer(help="Create, upgrade and remove the tables.", no_args_is_help=True)
 
@@ -32,11 +35,15 @@ def migrate_all() -> None:
     The command may be repeated, and may run several times at once. It also raises sequences that are behind, and
     renumbers outbox rows below them. Run it after a cut-over to a logical replica, and after restoring a dump.
 
+    Last it makes the roles of docs/roles.md that are missing, without a login, and gives each its privileges. For that
+    it needs a superuser, or a role that may create roles; later it runs as wallet_owner. WALLET_API_ROLE and the like
+    name roles that exist.
+
     DATABASE_URL names the database. HISTORY_DATABASE_URL names another one for the history, if you want one.
     """
     from outbox_relay.numbering import renumber
 
-    urls = _urls()
+    urls, names = _urls(), load_settings(RoleSettings).names()
 
     async def work() -> None:
         for schema in SCHEMAS:
@@ -47,9 +54,39 @@ def migrate_all() -> None:
                     await renumber(engine)
                 async with engine.begin() as connection:
                     await raise_sequences(connection, schema)
+        for url in dict.fromkeys(urls.values()):
+            async with operator_engine(url) as engine:
+                await apply_grants(engine, names)
 
-    run(work())
+    try:
+        run(work())
+    except GrantsRefusedError as error:
+        fail(f"the tables are migrated, but not their grants: {error}", Exit.USAGE)
     out.print(f"migrated: {', '.join(f'{schema} at {head_revision(schema)}' for schema in SCHEMAS)}")
+
+
+@app.command("grants", epilog="Example:  walletctl db grants --before-migrate | psql -v ON_ERROR_STOP=1 …")
+def print_grants(
+    before_migrate: Annotated[
+        bool, typer.Option("--before-migrate", help="Only the roles and the database: what must be there first.")
+    ] = False,
+    schema: Annotated[
+        Schema | None, typer.Option(help="Only of this schema, for a history in a database of its own.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Print the SQL that makes the roles, the owners and the privileges, each with its reason; change nothing.
+
+    `walletctl db migrate` does the same. Use this where its role may not: run the SQL as a superuser, in the database
+    itself. It may be repeated. Without --before-migrate it needs the tables.
+    """
+    names = load_settings(RoleSettings).names()
+    statements = grants_script(names, [schema] if schema else SCHEMAS, with_tables=not before_migrate)
+    if as_json:
+        print_json({"statements": [statement for statement, _ in statements]})
+        return
+    for statement, why in statements:
+        typer.echo(f"{statement};" + (f" -- {why}" if why else ""))
 
 
 @app.command(epilog="Example:  walletctl db downgrade --yes")

@@ -7,6 +7,7 @@ from sqlalchemy import text
 from outbox_relay.operations import replay
 from support.command_lines import WalletCtl, printed
 from support.outboxes import Outbox
+from support.roles import Roles
 from walletctl.console import Exit
 
 
@@ -84,7 +85,7 @@ async def test_parked_events_are_exit_code_1(walletctl: WalletCtl, database_url:
 
 
 async def test_outbox_ids_out_of_order_are_exit_code_1_and_migrating_corrects_them(
-    walletctl: WalletCtl, database_url: str, outbox: Outbox
+    walletctl: WalletCtl, database_url: str, outbox: Outbox, roles: Roles
 ) -> None:
     await outbox.write(uuid4(), 3)
     async with outbox.engine.begin() as connection:
@@ -95,7 +96,7 @@ async def test_outbox_ids_out_of_order_are_exit_code_1_and_migrating_corrects_th
     assert "walletctl db migrate" in wrong.stderr
     found = printed(walletctl("outbox", "status", "--json", DATABASE_URL=database_url))
     assert (found["stranded"], found["sequence_behind"]) == (3, 2)
-    assert walletctl("db", "migrate", DATABASE_URL=database_url).returncode == Exit.OK
+    assert walletctl("db", "migrate", DATABASE_URL=database_url, **roles.environment).returncode == Exit.OK
     assert walletctl("outbox", "status", DATABASE_URL=database_url).returncode == Exit.OK
     assert [row["id"] for row in await outbox.rows()] == [4, 5, 6]
 

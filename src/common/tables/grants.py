@@ -1,0 +1,263 @@
+"""The roles in PostgreSQL, and what each may do, with the reason: the one declaration of all privileges.
+
+`common/postgres/grants.py` makes SQL of it, and compares it with the catalogue. docs/roles.md is generated from it. A
+table without a declaration here fails a test. Whoever is not named may do nothing.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+
+class Role(StrEnum):
+    """A role, by its usual name. A setting may give it another name."""
+
+    OWNER = "wallet_owner"
+    API = "wallet_api"
+    RELAY = "outbox_relay"
+    CONSUMER = "history_consumer"
+    READER = "history_reader"
+    OPERATOR = "wallet_operator"
+    AUDITOR = "wallet_auditor"
+
+
+ROLES: Final[Mapping[Role, str]] = {
+    Role.OWNER: "`walletctl db migrate`: owns the schemas, the tables and the functions",
+    Role.API: "`walletctl api serve`",
+    Role.RELAY: "`walletctl relay run`",
+    Role.CONSUMER: "`walletctl consumer run`",
+    Role.READER: "`walletctl history serve`",
+    Role.OPERATOR: "operators: `walletctl outbox …`, `history status|rebuild|dead-letters`, `restore …`, `verify`",
+    Role.AUDITOR: "auditors: `walletctl verify`, and all that only reads",
+}
+"""Who logs in as the role, or as a member of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """A privilege of a role on an object.
+
+    Attributes:
+        role: who has it.
+        privilege: as PostgreSQL names it.
+        why: what it is needed for.
+        columns: it is for these columns only, if there are any.
+    """
+
+    role: Role
+    privilege: str
+    why: str
+    columns: tuple[str, ...] = ()
+
+
+_AUDIT: Final = Grant(Role.AUDITOR, "SELECT", "audits")
+# A row lock needs UPDATE on a column (PostgreSQL manual, SELECT, "The Locking Clause"). Whoever may delete a row can do
+# no more harm by changing its time.
+_LOCK: Final = "locks the rows that are to be deleted"
+_LOCKED: Final = ("created_at",)
+
+_PRUNED: Final = ("row_count", "version_count", "up_to_id", "up_to_created_at")
+_RECORD: Final = ("topic", "partition", "offset", "topic_id", "key", "value", "headers", "reason", "detail")
+
+TABLES: Final[Mapping[str, Sequence[Grant]]] = {
+    "wallet.wallets": (
+        Grant(Role.API, "SELECT", "reads and locks the wallets of a request"),
+        # A new wallet has the defaults: balance 0, version 1, active.
+        Grant(
+            Role.API,
+            "INSERT",
+            "creates wallets, with no balance",
+            ("id", "user_id", "currency", "external_id", "metadata", "created_at", "updated_at"),
+        ),
+        Grant(Role.API, "UPDATE", "moves money", ("balance_minor", "version", "updated_at")),
+        Grant(Role.OPERATOR, "SELECT", "`history rebuild`, `restore lost` and `verify` look wallets up"),
+        _AUDIT,
+    ),
+    # No role changes or deletes an entry. A trigger refuses it to the owner and to superusers too.
+    "wallet.wallet_transactions": (
+        Grant(Role.API, "SELECT", "shows a wallet's ledger"),
+        Grant(Role.API, "INSERT", "moves money"),
+        Grant(Role.OPERATOR, "SELECT", "`history rebuild`, `restore lost` and `verify` read the ledger"),
+        _AUDIT,
+    ),
+    "wallet.outbox": (
+        Grant(
+            Role.API,
+            "INSERT",
+            "writes events, all of them pending",
+            (
+                *("event_id", "aggregate_id", "lane", "event_type", "payload", "headers", "created_at"),
+                "source_epoch",
+            ),
+        ),
+        Grant(Role.RELAY, "SELECT", "reads pending events"),
+        Grant(
+            Role.RELAY,
+            "UPDATE",
+            "settles and parks events",
+            ("published_at", "kafka_partition", "kafka_offset", "attempts", "last_error", "parked_at"),
+        ),
+        Grant(Role.RELAY, "DELETE", "prunes published events, and moves misplaced ones"),
+        Grant(
+            Role.RELAY,
+            "INSERT",
+            "moves events whose ids are misplaced (decision 0017)",
+            (
+                *("id", "event_id", "aggregate_id", "lane", "event_type", "payload", "headers", "created_at"),
+                *("attempts", "last_error", "parked_at", "source_epoch"),
+            ),
+        ),
+        Grant(Role.OPERATOR, "SELECT", "`outbox`, `history rebuild` and `verify` read events"),
+        Grant(
+            Role.OPERATOR,
+            "UPDATE",
+            "`outbox park|retry|skip|replay`, `restore begin`",
+            (
+                *("published_at", "kafka_partition", "kafka_offset", "last_error", "parked_at", "skipped_at"),
+                "source_epoch",
+            ),
+        ),
+        Grant(Role.OPERATOR, "DELETE", "`outbox prune`; `restore begin` locks the table"),
+        _AUDIT,
+    ),
+    "wallet.outbox_lanes": (
+        Grant(Role.RELAY, "SELECT", "claims lanes"),
+        Grant(Role.RELAY, "UPDATE", "leases lanes, and raises low waters", ("low_water",)),
+        Grant(Role.OPERATOR, "SELECT", "`outbox status`"),
+        Grant(
+            Role.OPERATOR, "UPDATE", "`outbox park|retry|skip|replay` lock lanes, and lower low waters", ("low_water",)
+        ),
+        _AUDIT,
+    ),
+    "wallet.outbox_audit": (
+        Grant(
+            Role.OPERATOR,
+            "INSERT",
+            "each action on the outbox is recorded, and no record is changed",
+            ("actor", "action", "selection", "row_count", "reason"),
+        ),
+        _AUDIT,
+    ),
+    "wallet.outbox_pruned": (
+        Grant(Role.RELAY, "SELECT", "retention tells which ids it has pruned"),
+        Grant(Role.RELAY, "UPDATE", "retention counts what it prunes", _PRUNED),
+        Grant(Role.OPERATOR, "SELECT", "`outbox status`, `verify`"),
+        Grant(Role.OPERATOR, "UPDATE", "`outbox prune` counts what it prunes", _PRUNED),
+        _AUDIT,
+    ),
+    "wallet.source_epochs": (
+        Grant(Role.API, "SELECT", "writes events with the newest epoch", ("epoch",)),
+        Grant(Role.OPERATOR, "SELECT", "`outbox replay`, `history rebuild` and `verify` ask for the epoch"),
+        Grant(
+            Role.OPERATOR,
+            "INSERT",
+            "`restore begin` starts an epoch",
+            ("epoch", "actor", "reason", "topic_id", "topic_ends"),
+        ),
+        _AUDIT,
+    ),
+    "wallet.idempotency_keys": (
+        Grant(Role.API, "SELECT", "answers a repeated request"),
+        Grant(Role.API, "INSERT", "stores the reply to a request"),
+        Grant(Role.RELAY, "SELECT", "retention finds old keys", ("key", "created_at")),
+        Grant(Role.RELAY, "UPDATE", _LOCK, _LOCKED),
+        Grant(Role.RELAY, "DELETE", "retention deletes old keys"),
+        Grant(Role.OPERATOR, "SELECT", "`outbox prune` finds old keys", ("key", "created_at")),
+        Grant(Role.OPERATOR, "UPDATE", _LOCK, _LOCKED),
+        Grant(Role.OPERATOR, "DELETE", "`outbox prune` deletes old keys"),
+        _AUDIT,
+    ),
+    "wallet.alembic_version": (
+        Grant(Role.OPERATOR, "SELECT", "`db status`"),
+        _AUDIT,
+    ),
+    # The operator owns the next two tables: see OPERATORS_TABLES.
+    "history.transaction_events": (
+        Grant(Role.CONSUMER, "SELECT", "drops duplicates, finds gaps"),
+        Grant(Role.CONSUMER, "INSERT", "applies events"),
+        Grant(Role.READER, "SELECT", "serves the history"),
+        _AUDIT,
+    ),
+    "history.wallet_progress": (
+        Grant(Role.CONSUMER, "SELECT", "finds gaps"),
+        Grant(Role.CONSUMER, "INSERT", "counts events"),
+        Grant(Role.CONSUMER, "UPDATE", "counts events", ("event_count", "max_version", "updated_at")),
+        Grant(Role.READER, "SELECT", "says whether a history is complete"),
+        _AUDIT,
+    ),
+    "history.processed_offsets": (
+        Grant(Role.CONSUMER, "SELECT", "reads its positions"),
+        Grant(Role.CONSUMER, "INSERT", "begins with a partition"),
+        Grant(Role.CONSUMER, "UPDATE", "moves its positions", ("next_offset", "updated_at")),
+        Grant(Role.OPERATOR, "SELECT", "`history status`, `history rebuild` and `verify` read the positions"),
+        Grant(Role.OPERATOR, "INSERT", "`history rebuild` sets the positions"),
+        Grant(
+            Role.OPERATOR,
+            "UPDATE",
+            "`history rebuild` sets the positions, `restore begin` halts the history",
+            ("next_offset", "topic_id", "source_epoch", "updated_at"),
+        ),
+        Grant(Role.OPERATOR, "DELETE", "`history rebuild` drops positions of partitions that are gone"),
+        _AUDIT,
+    ),
+    "history.dead_letters": (
+        Grant(Role.CONSUMER, "SELECT", "counts version conflicts, finds old dead letters"),
+        Grant(Role.CONSUMER, "INSERT", "stores records that can't be applied", _RECORD),
+        Grant(Role.CONSUMER, "UPDATE", _LOCK, _LOCKED),
+        Grant(Role.CONSUMER, "DELETE", "retention deletes old dead letters"),
+        Grant(Role.OPERATOR, "SELECT", "`history dead-letters list|show`, `history status`, `verify`"),
+        Grant(Role.OPERATOR, "INSERT", "`history rebuild` stores records that can't be applied", _RECORD),
+        Grant(Role.OPERATOR, "UPDATE", "`history dead-letters retry` notes the present reason", ("reason", "detail")),
+        Grant(Role.OPERATOR, "DELETE", "`history dead-letters retry|prune`, `history rebuild`"),
+        _AUDIT,
+    ),
+    "history.alembic_version": (
+        Grant(Role.OPERATOR, "SELECT", "`db status`; `history rebuild` notices a migration"),
+        _AUDIT,
+    ),
+}
+"""The privileges on each table."""
+
+OPERATORS_TABLES: Final = ("history.transaction_events", "history.wallet_progress")
+"""The tables that the operator owns, not the owner.
+
+`history rebuild` puts new tables in their place, and only a table's owner can. They have no triggers, and a rebuild can
+make them again. The owner is a member of the operator, so that migrations can alter them.
+"""
+
+SEQUENCES: Final[Mapping[str, Sequence[Grant]]] = {
+    # An INSERT into an identity column needs no privilege on its sequence.
+    "wallet.outbox_id_seq": (
+        Grant(Role.RELAY, "SELECT", "learns up to which id the outbox may have rows"),
+        Grant(Role.RELAY, "UPDATE", "raises the sequence where it is behind (decision 0017)"),
+        Grant(Role.OPERATOR, "SELECT", "`outbox status` says whether the sequence is behind"),
+    ),
+    "wallet.outbox_audit_id_seq": (),
+    "history.dead_letters_id_seq": (),
+}
+"""The privileges on each sequence."""
+
+FUNCTIONS: Final = ("wallet.refuse_change()", "wallet.refuse_unbalanced()")
+"""The functions, of triggers all. No role may call them; a trigger needs no privilege for it."""
+
+DATABASE: Final = (
+    *(Grant(role, "CONNECT", "logs in") for role in Role),
+    # CREATE SCHEMA IF NOT EXISTS asks for it, whether the schema exists or not.
+    Grant(Role.OWNER, "CREATE", "`db migrate` makes the schemas"),
+)
+"""The privileges on the database, for roles that have one on a schema in it."""
+
+SCHEMAS: Final[Mapping[str, Sequence[Grant]]] = {
+    "wallet": tuple(
+        Grant(role, "USAGE", "reaches its tables") for role in (Role.API, Role.RELAY, Role.OPERATOR, Role.AUDITOR)
+    ),
+    "history": (
+        *(
+            Grant(role, "USAGE", "reaches its tables")
+            for role in (Role.CONSUMER, Role.READER, Role.OPERATOR, Role.AUDITOR)
+        ),
+        Grant(Role.OPERATOR, "CREATE", "`history rebuild` makes new tables beside the live ones"),
+    ),
+}
+"""The privileges on each schema. No role has any on `public`."""
