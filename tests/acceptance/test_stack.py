@@ -11,8 +11,10 @@ import sys
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
+import asyncpg
 import psutil
 import pytest
 
@@ -116,6 +118,7 @@ async def test_a_stack_lives_is_killed_bit_by_bit_and_comes_back_with_its_data(
     assert key_file.read_text() == stack.environment()["WALLET_API_KEY"]
     assert {stat.S_IMODE(file.stat().st_mode) for file in (key_file, stack.data_dir / "stack.json")} == {0o600}
     assert not any(key_file.read_text() in log.read_text() for log in stack.data_dir.glob("logs/*"))
+    await assert_passwords_are_needed_and_kept_secret(stack)
 
     second = stack.run("up")
     assert second.returncode == 1
@@ -187,7 +190,10 @@ def test_a_stack_of_any_name_starts_and_starts_again_whatever_stands_in_the_envi
         wallet = asyncio.run(create_wallet(strange))
         assert asyncio.run(history_of(strange, wallet)) == [1]
         run("status")
+        assert verified(strange).returncode == 0
         run("down")
+        # As an earlier version left it, whose server asked for no password.
+        (strange.data_dir / "postgres.password").unlink()
         run("up", "--detach", "--relays=1", "--consumers=1")
         assert asyncio.run(history_of(strange, wallet)) == [1]
     finally:
@@ -226,7 +232,13 @@ async def test_two_stacks_that_start_at_once_run_side_by_side_and_ephemeral_ones
             *(asyncio.to_thread(one.up, "--ephemeral", "--relays=0", "--consumers=0") for one in (stack, other))
         )
         ours, theirs = stack.environment(), other.environment()
-        names = ("WALLET_API_URL", "HISTORY_API_URL", "DATABASE_URL", "KAFKA_BOOTSTRAP_SERVERS")
+        names = (
+            "WALLET_API_URL",
+            "HISTORY_API_URL",
+            "DATABASE_URL",
+            "DATABASE_SUPERUSER_URL",
+            "KAFKA_BOOTSTRAP_SERVERS",
+        )
         assert all(ours[name] != theirs[name] for name in names)
         assert await get_wallet(other, await create_wallet(stack)) == 404
     finally:
@@ -258,6 +270,33 @@ def test_ctrl_c_stops_a_stack_that_is_still_starting(stack: Stack) -> None:
     assert process.returncode == 0, stderr
     assert "Traceback" not in stderr
     assert list(stack.data_dir.iterdir()) == []
+
+
+def verified(stack: Stack) -> "subprocess.CompletedProcess[bytes]":
+    """Run `walletctl verify` as the operator, whom `stack env` names."""
+    environment = {**os.environ, **stack.environment()}
+    return subprocess.run([sys.executable, "-m", "walletctl", "verify"], env=environment, check=False)
+
+
+async def assert_passwords_are_needed_and_kept_secret(stack: Stack) -> None:
+    environment = stack.environment()
+    urls = [environment["DATABASE_URL"], environment["DATABASE_SUPERUSER_URL"], stack.state().auditor_url]
+    assert [urlsplit(url).username for url in urls] == ["wallet_operator", "postgres", "wallet_auditor"]
+    for url in urls:
+        password = urlsplit(url).password
+        assert password
+        for wrong in ("", "wrong"):
+            with pytest.raises(asyncpg.InvalidPasswordError):
+                await asyncpg.connect(url, password=wrong)
+        connection = await asyncpg.connect(url)
+        is_superuser = await connection.fetchval("SELECT rolsuper FROM pg_roles WHERE rolname = current_user")
+        assert is_superuser == (url == environment["DATABASE_SUPERUSER_URL"])
+        await connection.close()
+        assert not [file for file in (stack.data_dir / "logs").iterdir() if password in file.read_text()]
+        assert not [pid for pid in stack.pids() if password in " ".join(psutil.Process(pid).cmdline())]
+        assert password not in stack.run("status").stdout + stack.run("status", "--json").stdout
+    for name in ("stack.json", "postgres.password"):
+        assert (stack.data_dir / name).stat().st_mode & 0o777 == 0o600
 
 
 async def create_wallet(stack: Stack) -> str:

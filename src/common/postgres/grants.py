@@ -14,6 +14,8 @@ PUBLIC: Final = "PUBLIC"
 Names = Mapping[Role, str]
 """The name of each role in the server. Several roles may have the same name: it then has the privileges of all."""
 
+USUAL_NAMES: Final[Names] = {role: role.value for role in Role}
+
 quoted = postgresql.dialect().identifier_preparer.quote  # type: ignore[no-untyped-call]
 
 

@@ -112,9 +112,11 @@ def status(as_json: JsonOption = False, data_dir: DataDirOption = DEFAULT_DATA_D
     'curl -H "Authorization: Bearer $WALLET_API_KEY" "$WALLET_API_URL/users/ada/wallets"'
 )
 def env(data_dir: DataDirOption = DEFAULT_DATA_DIR) -> None:
-    """Print `export` lines: WALLET_API_URL, HISTORY_API_URL, WALLET_API_KEY, DATABASE_URL, KAFKA_BOOTSTRAP_SERVERS.
+    """Print `export` lines: the APIs' addresses, an API key, the database's URLs, the broker's address.
 
-    The API key has all scopes. The stack makes it at its first start, and only the owner of its files can read it.
+    The variables are WALLET_API_URL, HISTORY_API_URL, WALLET_API_KEY, DATABASE_URL, DATABASE_SUPERUSER_URL and
+    KAFKA_BOOTSTRAP_SERVERS. The API key has all scopes. DATABASE_URL is that of the operator, who may run all commands
+    but `db …`. The stack makes key and passwords, and only the owner of its files can read them.
     """
     from walletctl.stack import control
 

@@ -58,7 +58,7 @@ def run_demo(*, as_json: bool) -> int:
             figures = asyncio.run(_drive(stack.environment))
         except httpx.HTTPError as error:
             raise StackError(f"an API did not answer the demo: {type(error).__name__} {error}") from error
-        figures.verified = _verify(shared_environment(stack.ports))
+        figures.verified = _verify(shared_environment(stack.ports, stack.auditor_url))
     if not figures.verified["ok"]:
         figures.broken += [f"verify: {line}" for line in figures.verified["differences"]]
     _print(figures, time.monotonic() - started, as_json)

@@ -41,11 +41,15 @@ async def present_state(data_dir: Path) -> StackState:
         NotRunningError: no stack runs there.
     """
     state = running_state(data_dir)
-    return state.model_copy(update={"processes": await asyncio.gather(*map(_checked, state.processes))})
+    # The address of PostgreSQL that is shown has no password.
+    urls = {process.name: process.url for process in state.processes}
+    urls |= {"postgres": state.environment.get("DATABASE_SUPERUSER_URL", urls.get("postgres"))}
+    checked = await asyncio.gather(*(_checked(process, urls[process.name]) for process in state.processes))
+    return state.model_copy(update={"processes": checked})
 
 
-async def _checked(process: ProcessState) -> ProcessState:
-    if process.state is not Status.READY or process.url is None or await probe_of(process.url).ready():
+async def _checked(process: ProcessState, url: str | None) -> ProcessState:
+    if process.state is not Status.READY or url is None or await probe_of(url).ready():
         return process
     return process.model_copy(update={"state": Status.UNREADY})
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from walletctl.stack.errors import AlreadyRunningError, StackError, UnusablePathError, option
 from walletctl.stack.state import LOCK_FILE, STATE_FILE, StackState, lock_holder, stack_lock
 
-SERVERS_DATA = ("postgres", "postgres.new", "kafka")
+SERVERS_DATA = ("postgres", "postgres.new", "postgres.password", "kafka")
 LOGS = "logs"
 KEY_FILE = "api-key"
 """The API key of the stack's own tools. Only its owner can read it."""

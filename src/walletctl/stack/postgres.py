@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import secrets
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from signal import SIGINT, SIGKILL, Signals
 
 from walletctl.stack.errors import MissingPackageError, StackError
 from walletctl.stack.launch import NOBODY_UID, Launch, launch, run_step
+from walletctl.stack.state import write_private
 
 DATABASE = "wallet"
 
@@ -26,9 +28,25 @@ DEFAULT_SETTINGS = {
 }
 
 
+SUPERUSER = "postgres"
+
+LOGIN_RULES = """\
+# walletctl writes this file at every start.
+host all         all 127.0.0.1/32 scram-sha-256
+host replication all 127.0.0.1/32 scram-sha-256
+"""
+
+
+def login_url(user: str, password: str, port: int) -> str:
+    """Return the URL of the database for a user with that password, whose characters need no escape."""
+    return f"postgresql://{user}:{password}@127.0.0.1:{port}/{DATABASE}"
+
+
 @dataclass(frozen=True)
 class Postgres:
-    """One PostgreSQL server on 127.0.0.1: user `postgres`, no password, database `wallet`.
+    """One PostgreSQL server on 127.0.0.1: user `postgres`, database `wallet`. Every login needs a password.
+
+    The superuser's password is random, and is kept in a file beside the data directory that only its owner may read.
 
     PostgreSQL refuses to run as root. Started by root, it runs as the owner of its data directory; a new directory
     belongs to `nobody`.
@@ -50,20 +68,38 @@ class Postgres:
 
     @property
     def url(self) -> str:
-        """The database's URL, over TCP."""
-        return f"postgresql://postgres@127.0.0.1:{self.port}/{DATABASE}"
+        """The database's URL, over TCP, as the superuser."""
+        return login_url(SUPERUSER, self.password, self.port)
+
+    @property
+    def shown_url(self) -> str:
+        """The same without the password."""
+        return f"postgresql://{SUPERUSER}@127.0.0.1:{self.port}/{DATABASE}"
+
+    @cached_property
+    def password(self) -> str:
+        """The superuser's password: the one of the last run, or a new one, which `prepare` sets."""
+        try:
+            return self._password_file.read_text()
+        except FileNotFoundError:
+            return secrets.token_hex(16)
 
     def prepare(self) -> None:
         """Create the data directory and the database if they are missing, and write the configuration.
+
+        Data without a password, as earlier versions made them, get one.
 
         Raises:
             StackError: initdb failed, or the directory belongs to another user.
         """
         binaries()
-        if not (self.data_dir / "PG_VERSION").exists():
+        is_new = not (self.data_dir / "PG_VERSION").exists()
+        if is_new:
             self._create()
         self._check_owner()
         self._write_configuration(self.data_dir)
+        if is_new or not self._password_file.exists():
+            self._set_password()
 
     def launch(self) -> Launch:
         """Return how to start the server."""
@@ -86,16 +122,30 @@ class Postgres:
         fresh.rename(self.data_dir)
 
     def _initdb(self, target: Path) -> None:
-        command = [str(binaries() / "initdb"), "-D", str(target), "--username=postgres", "--auth=trust"]
+        command = [str(binaries() / "initdb"), "-D", str(target), f"--username={SUPERUSER}", "--auth=reject"]
         command += ["--encoding=UTF8", "--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
         if self.settings.get("fsync") == "off":
             command.append("--no-sync")
         run_step("initdb", self._as_server(command, SIGKILL))
 
     def _create_database(self, target: Path) -> None:
-        command = [str(binaries() / "postgres"), "--single", "-D", str(target), "postgres"]
-        step = self._as_server(command, SIGKILL)
-        run_step("creating the database", step, stdin=f"CREATE DATABASE {DATABASE};\n")
+        self._run_single("creating the database", target, f"CREATE DATABASE {DATABASE};\n")
+
+    def _set_password(self) -> None:
+        statement = f"ALTER ROLE {SUPERUSER} PASSWORD '{self.password}';\n"
+        self._run_single("setting the superuser's password", self.data_dir, statement)
+        # Written last: a start that is killed before sets another password.
+        write_private(self._password_file, self.password)
+
+    def _run_single(self, title: str, target: Path, statement: str) -> None:
+        """Run a statement without a server. It is in neither the arguments nor, if it fails, the error."""
+        quiet = ("-c", "log_min_error_statement=panic")
+        command = [str(binaries() / "postgres"), "--single", *quiet, "-D", str(target), "postgres"]
+        run_step(title, self._as_server(command, SIGKILL), stdin=statement)
+
+    @property
+    def _password_file(self) -> Path:
+        return self.data_dir.with_name(f"{self.data_dir.name}.password")
 
     def _write_configuration(self, target: Path) -> None:
         settings = {
@@ -110,6 +160,7 @@ class Postgres:
         ]
         lines += [f"{name} = '{_quoted(value)}'" for name, value in settings.items()]
         (target / "postgresql.conf").write_text("\n".join(lines) + "\n")
+        (target / "pg_hba.conf").write_text(LOGIN_RULES)
 
     @cached_property
     def _server_uid(self) -> int | None:

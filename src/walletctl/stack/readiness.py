@@ -6,6 +6,7 @@ import ssl
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 import asyncpg
 from confluent_kafka import KafkaException
@@ -58,8 +59,9 @@ class PostgresProbe(Probe):
         """Connect and ask."""
         try:
             async with asyncio.timeout(ATTEMPT_SECONDS):
-                # Given here, so that PGSSLMODE and other variables don't apply.
-                connection = await asyncpg.connect(self.url, ssl=False, target_session_attrs="any", password="")
+                # Given here, so that PGSSLMODE, PGPASSWORD and other variables don't apply.
+                password = urlsplit(self.url).password or ""
+                connection = await asyncpg.connect(self.url, ssl=False, target_session_attrs="any", password=password)
                 try:
                     await connection.execute("SELECT 1")
                 finally:

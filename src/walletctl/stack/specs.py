@@ -1,4 +1,4 @@
-"""The processes of a stack, with their settings: a pure function of the options and the ports."""
+"""The processes of a stack, with their settings: a pure function of the options, the ports and the logins."""
 
 import sys
 from collections.abc import Callable, Mapping
@@ -6,9 +6,12 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from signal import SIGTERM, Signals
+from typing import Final
 
+from common.tables.grants import Role
 from walletctl.stack.environment import service_environment
 from walletctl.stack.launch import Launch, launch
+from walletctl.stack.logins import Logins
 from walletctl.stack.ports import HOST
 from walletctl.stack.readiness import Probe, probe_of
 
@@ -72,9 +75,8 @@ def log_file(data_dir: Path, name: str) -> Path:
     return data_dir / "logs" / f"{name}.log"
 
 
-def shared_environment(ports: Mapping[str, int]) -> dict[str, str]:
-    """Return the variables of the services and migrations: the caller's settings and the servers' addresses."""
-    database_url = f"postgresql://postgres@{HOST}:{ports['postgres']}/wallet"
+def shared_environment(ports: Mapping[str, int], database_url: str) -> dict[str, str]:
+    """Return the variables of the services and commands: the caller's settings and the servers' addresses."""
     return {
         **service_environment(),
         "DATABASE_URL": database_url,
@@ -84,13 +86,14 @@ def shared_environment(ports: Mapping[str, int]) -> dict[str, str]:
     }
 
 
-def client_environment(ports: Mapping[str, int]) -> dict[str, str]:
-    """Return the variables that `stack env` prints: the addresses for a client of the stack."""
-    servers = shared_environment(ports)
+def client_environment(ports: Mapping[str, int], logins: Logins) -> dict[str, str]:
+    """Return the variables that `stack env` prints: the addresses for a client of the stack, who is its operator."""
+    servers = shared_environment(ports, logins.url(Role.OPERATOR))
     return {
         "WALLET_API_URL": f"http://{HOST}:{ports['wallet-api']}",
         "HISTORY_API_URL": f"http://{HOST}:{ports['history-api']}",
         "DATABASE_URL": servers["DATABASE_URL"],
+        "DATABASE_SUPERUSER_URL": logins.superuser_url,
         "KAFKA_BOOTSTRAP_SERVERS": servers["KAFKA_BOOTSTRAP_SERVERS"],
     }
 
@@ -100,12 +103,20 @@ def walletctl(*arguments: str) -> list[str]:
     return [sys.executable, "-P", "-m", "walletctl", *arguments]
 
 
-def process_specs(options: StackOptions, ports: Mapping[str, int]) -> list[ProcessSpec]:
+_DATABASE_ROLES: Final = {
+    "wallet-api": Role.API,
+    "outbox-relay": Role.RELAY,
+    "history-consumer": Role.CONSUMER,
+    "history-api": Role.READER,
+}
+
+
+def process_specs(options: StackOptions, ports: Mapping[str, int], logins: Logins) -> list[ProcessSpec]:
     """Return the services of the stack, in the order in which they start."""
 
     def service(role: str, name: str, arguments: str, **own: str) -> ProcessSpec:
         url = f"http://{HOST}:{ports[name]}"
-        env = {**shared_environment(ports), **own, **options.env}
+        env = {**shared_environment(ports, logins.url(_DATABASE_ROLES[role])), **own, **options.env}
         start = partial(launch, walletctl(*arguments.split()), on_parent_death=SIGTERM, env=env)
         return ProcessSpec(role, name, start, probe_of(url), url)
 

@@ -57,7 +57,16 @@ class ProcessState(BaseModel):
 
 
 class StackState(BaseModel):
-    """The state of a stack, as its supervisor last wrote it."""
+    """The state of a stack, as its supervisor last wrote it. It has passwords: only its owner may read the file.
+
+    Attributes:
+        supervisor_pid: the supervisor's process id.
+        ephemeral: whether the stack deletes its data.
+        ports: the port of each server and service, by name.
+        environment: the variables that `stack env` prints.
+        auditor_url: the database's URL for the auditor.
+        processes: the state of each process.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -65,6 +74,7 @@ class StackState(BaseModel):
     ephemeral: bool
     ports: dict[str, int]
     environment: dict[str, str] = {}
+    auditor_url: str = ""
     processes: list[ProcessState] = []
 
     @property

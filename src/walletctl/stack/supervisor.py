@@ -12,11 +12,13 @@ from signal import SIGTERM
 from typing import Any
 
 from common.access.caller import SCOPES
+from common.tables.grants import Role
 from walletctl.stack import data
 from walletctl.stack.errors import MissingPackageError, StackError
 from walletctl.stack.kafka import Kafka
 from walletctl.stack.launch import bound_log, launch, run_step
 from walletctl.stack.leftovers import stop_leftovers
+from walletctl.stack.logins import Logins
 from walletctl.stack.ports import PortReservations
 from walletctl.stack.postgres import Postgres
 from walletctl.stack.process import ManagedProcess, OnStatus, ending_of, start_process
@@ -48,7 +50,7 @@ LOCAL_PACKAGES = {
     "httpx": "httpx",
 }
 
-Services = Callable[[StackOptions, Mapping[str, int]], list[ProcessSpec]]
+Services = Callable[[StackOptions, Mapping[str, int], Logins], list[ProcessSpec]]
 
 
 class Supervisor:
@@ -84,16 +86,17 @@ class Supervisor:
         self._kafka = Kafka(
             directory / "kafka", ports["kafka"], ports["kafka-controller"], log_file(directory, "kafka")
         )
-        specs = [*self._server_specs(), *services(options, ports)]
+        self._logins = Logins(self._postgres)
+        specs = [*self._server_specs(), *services(options, ports, self._logins)]
         self._processes = [self._managed(spec) for spec in specs]
         self._bounding_logs: asyncio.Task[None] | None = None
         self._api_key: str | None = None
 
     @property
     def environment(self) -> dict[str, str]:
-        """The addresses for clients, and their API key. Only the owner can read the file that has it."""
+        """The variables that `stack env` prints, with their secrets. Only the owner can read the file that has them."""
         key = {} if self._api_key is None else {"WALLET_API_KEY": self._api_key}
-        return {**client_environment(self.ports), **key}
+        return {**client_environment(self.ports, self._logins), **key}
 
     @property
     def state(self) -> StackState:
@@ -103,6 +106,7 @@ class Supervisor:
             ephemeral=self.options.ephemeral,
             ports=self.ports,
             environment=self.environment,
+            auditor_url=self._logins.url(Role.AUDITOR),
             processes=[process.state for process in self._processes],
         )
 
@@ -144,7 +148,7 @@ class Supervisor:
                 "postgres",
                 postgres.launch,
                 probe_of(postgres.url),
-                postgres.url,
+                postgres.shown_url,
                 postgres.stop_signal,
             ),
             ProcessSpec(
@@ -179,6 +183,7 @@ class Supervisor:
     async def _start_postgres(self) -> None:
         await in_daemon_thread(self._postgres.prepare)
         await self._named("postgres").start(READY_SECONDS_MAX)
+        await self._logins.create()
         await self._migrate()
         self._api_key = await in_daemon_thread(self._own_key)
 
@@ -188,7 +193,8 @@ class Supervisor:
 
     async def _migrate(self) -> None:
         log = log_file(self.options.data_dir, "migrate")
-        env = {**shared_environment(self.ports), **self.options.env}
+        # As the superuser: data of an earlier version have tables of their own owner.
+        env = {**shared_environment(self.ports, self._logins.superuser_url), **self.options.env}
         self._report("migrate", Status.STARTING, "")
         process = await start_process(launch(self._migrate_command, on_parent_death=SIGTERM, env=env), log)
         code = await _ended(process, MIGRATE_SECONDS_MAX)
@@ -200,7 +206,8 @@ class Supervisor:
         """Return the API key of the stack's own tools; make it once for these data."""
         file = self.options.data_dir / data.KEY_FILE
         if not file.exists():
-            env = {**shared_environment(self.ports), **self.options.env, "API_KEY_ENVIRONMENT": "local"}
+            shared = shared_environment(self.ports, self._logins.url(Role.OPERATOR))
+            env = {**shared, **self.options.env, "API_KEY_ENVIRONMENT": "local"}
             create = walletctl("keys", "create", "--name=local stack", f"--scopes={','.join(SCOPES)}", "--json")
             made = run_step("walletctl keys create", launch(create, on_parent_death=SIGTERM, env=env))
             write_private(file, json.loads(made)["key"])

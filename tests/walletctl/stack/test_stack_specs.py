@@ -3,7 +3,9 @@ from pathlib import Path
 
 import pytest
 
+from common.tables.grants import Role
 from walletctl.stack.environment import download_environment
+from walletctl.stack.logins import Logins
 from walletctl.stack.postgres import Postgres
 from walletctl.stack.readiness import HttpProbe
 from walletctl.stack.specs import (
@@ -19,7 +21,13 @@ from walletctl.stack.specs import (
 def specs_of(**options: int) -> tuple[dict[str, ProcessSpec], dict[str, int]]:
     asked = StackOptions(Path("/nowhere"), env={"KAFKA_TOPIC": "another"}, **options)  # type: ignore[arg-type]
     ports = {name: 20_000 + number for number, name in enumerate(port_names(asked))}
-    return {spec.name: spec for spec in process_specs(asked, ports)}, ports
+    return {spec.name: spec for spec in process_specs(asked, ports, logins_of(ports))}, ports
+
+
+def logins_of(ports: dict[str, int]) -> Logins:
+    return Logins(
+        Postgres(Path("/nowhere"), ports["postgres"], Path("/nowhere")), {role: f"of-{role}" for role in Role}
+    )
 
 
 def test_replicas_are_numbered_from_1() -> None:
@@ -61,14 +69,26 @@ def test_a_service_runs_this_walletctl_with_its_address(name: str, arguments: li
 
 def test_every_service_is_told_where_the_servers_are() -> None:
     specs, ports = specs_of(api_workers=2)
-    url = f"postgresql://postgres@127.0.0.1:{ports['postgres']}/wallet"
     for spec in specs.values():
         env = spec.launch().env
-        assert env["DATABASE_URL"] == env["HISTORY_DATABASE_URL"] == url
+        assert env["DATABASE_URL"].endswith(f"@127.0.0.1:{ports['postgres']}/wallet")
+        assert env["DATABASE_URL"] == env["HISTORY_DATABASE_URL"]
         assert env["KAFKA_BOOTSTRAP_SERVERS"] == f"127.0.0.1:{ports['kafka']}"
         assert env["KAFKA_TOPIC"] == "another"
         assert env["LOG_FORMAT"] == "json"
     assert specs["wallet-api"].launch().env["WALLET_API_WORKERS"] == "2"
+
+
+def test_every_service_logs_in_as_its_own_role() -> None:
+    specs, _ = specs_of()
+    urls = {name: spec.launch().env["DATABASE_URL"].rpartition("@")[0] for name, spec in specs.items()}
+    assert urls == {
+        "wallet-api": "postgresql://wallet_api:of-wallet_api",
+        "outbox-relay-1": "postgresql://outbox_relay:of-outbox_relay",
+        "history-consumer-1": "postgresql://history_consumer:of-history_consumer",
+        "history-api": "postgresql://history_reader:of-history_reader",
+    }
+    assert not any("of-" in word for spec in specs.values() for word in spec.launch().command)
 
 
 def test_variables_of_the_user_reach_the_services(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,7 +137,7 @@ def test_no_other_variable_of_the_user_reaches_a_process(monkeypatch: pytest.Mon
     assert [spec.launch().environment() for spec in specs.values()] == expected
     assert Postgres(tmp_path / "postgres", 1, tmp_path / "log").launch().environment() == postgres
     assert not STRANGE.keys() & postgres.keys() - {"LC_ALL"}
-    assert client_environment(ports)["DATABASE_URL"].startswith("postgresql://postgres@127.0.0.1:")
+    assert client_environment(ports, logins_of(ports))["DATABASE_URL"].startswith("postgresql://wallet_operator:")
 
 
 def test_jars_are_downloaded_through_the_users_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,11 +154,13 @@ def test_every_role_is_in_the_order_of_stopping() -> None:
     assert sorted(roles) == sorted({spec.role for spec in specs.values()} | {"postgres", "kafka"})
 
 
-def test_clients_are_told_four_addresses() -> None:
+def test_clients_are_told_the_addresses_and_log_in_as_the_operator() -> None:
     _, ports = specs_of()
-    assert client_environment(ports) == {
+    logins = logins_of(ports)
+    assert client_environment(ports, logins) == {
         "WALLET_API_URL": f"http://127.0.0.1:{ports['wallet-api']}",
         "HISTORY_API_URL": f"http://127.0.0.1:{ports['history-api']}",
-        "DATABASE_URL": f"postgresql://postgres@127.0.0.1:{ports['postgres']}/wallet",
+        "DATABASE_URL": f"postgresql://wallet_operator:of-wallet_operator@127.0.0.1:{ports['postgres']}/wallet",
+        "DATABASE_SUPERUSER_URL": logins.superuser_url,
         "KAFKA_BOOTSTRAP_SERVERS": f"127.0.0.1:{ports['kafka']}",
     }
