@@ -11,6 +11,7 @@ from confluent_kafka.admin import AdminClient
 
 from support.databases import Databases
 from support.processes import COMMANDS, Pipeline, Process
+from support.roles import Roles
 from support.topics import fresh_topic
 
 
@@ -32,13 +33,20 @@ def service_environment(
 
 
 @pytest.fixture(scope="module")
+def pipeline_roles(roles: Roles) -> Roles:
+    """The roles as which the processes log in."""
+    return roles
+
+
+@pytest.fixture(scope="module")
 def running_pipeline(
     service_environment: dict[str, str],
+    pipeline_roles: Roles,
     tmp_path_factory: pytest.TempPathFactory,
     eventually: Callable[..., Awaitable[Any]],
 ) -> Iterator[Pipeline]:
     """One of each process."""
-    pipeline = Pipeline(service_environment, tmp_path_factory.mktemp("pipeline"), eventually)
+    pipeline = Pipeline(service_environment, pipeline_roles, tmp_path_factory.mktemp("pipeline"), eventually)
 
     async def start() -> None:
         await asyncio.gather(*map(pipeline.add, COMMANDS))

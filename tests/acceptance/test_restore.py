@@ -14,8 +14,10 @@ from typing import Any
 import asyncpg
 import pytest
 
+from common.tables.grants import Role
 from support.databases import migrate_all
 from support.processes import Pipeline
+from support.roles import Roles, new_roles
 from support.servers import Server
 from support.traffic import create_wallets, transfer_in_a_ring, wait_until_complete
 from walletctl.stack.launch import run_step
@@ -48,8 +50,8 @@ class Site:
             await connection.close()
 
     def back_up(self) -> None:
-        command = [binaries() / "pg_basebackup", "--host=127.0.0.1", f"--port={self.postgres.port}"]
-        command += ["--username=postgres", "--checkpoint=fast", f"--pgdata={self.directory / 'restored'}"]
+        command: list[object] = [binaries() / "pg_basebackup", f"--dbname={self.postgres.url}", "--checkpoint=fast"]
+        command.append(f"--pgdata={self.directory / 'restored'}")
         run_step("pg_basebackup", self.postgres._as_server(list(map(str, command)), signal.SIGTERM))
 
     async def restore(self, eventually: Callable[..., Awaitable[Any]]) -> None:
@@ -67,6 +69,8 @@ class Site:
             "recovery_target_name": RESTORE_POINT,
             "recovery_target_action": "promote",
         }
+        # The backup has the superuser's password too.
+        (self.directory / "postgres.password").rename(self.directory / "restored.password")
         self.postgres = Postgres(self.directory / "restored", self.postgres.port, self.postgres.log_file, settings)
         (self.postgres.data_dir / "recovery.signal").touch()
         self.postgres.prepare()
@@ -81,7 +85,12 @@ class Site:
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+def pipeline_roles() -> Roles:
+    return new_roles()
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory, pipeline_roles: Roles) -> Iterator[Site]:
     directory = tmp_path_factory.mktemp("site")
     with closing(PortReservations()) as reservations:
         (port,) = reservations.choose(["restored"], {}).values()
@@ -94,7 +103,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         site.server.start()
         try:
             asyncio.run(site.server.ready())
+            asyncio.run(pipeline_roles.create(site.url))
             asyncio.run(migrate_all(site.url))
+            asyncio.run(pipeline_roles.grant(site.url))
             yield site
         finally:
             asyncio.run(site.server.end(signal.SIGQUIT))
@@ -107,10 +118,10 @@ def service_environment(service_environment: dict[str, str], site: Site) -> dict
 
 
 async def walletctl(pipeline: Pipeline, *arguments: str) -> tuple[int, Any]:
-    """Run a command as an operator does; return its exit code and its JSON."""
+    """Run a command as an operator does, and as the operator's role; return its exit code and its JSON."""
     child = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "walletctl", *arguments, "--json"),
-        env={**os.environ, **pipeline.environment},
+        env={**os.environ, **pipeline.environment_of(Role.OPERATOR)},
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
     )

@@ -12,9 +12,12 @@ from typing import Any
 
 import httpx
 
+from common.tables.grants import Role
 from support.api_keys import KEY, bearer
 from support.ports import free_port
+from support.roles import Roles
 from walletctl.stack.readiness import HttpProbe
+from walletctl.stack.specs import DATABASE_ROLES
 
 COMMANDS = {
     "wallet-api": ("api", "serve"),
@@ -66,12 +69,18 @@ class Process:
 
 @dataclass
 class Pipeline:
-    """The processes that run, and clients of their HTTP servers."""
+    """The processes that run, each as its role, and clients of their HTTP servers."""
 
     environment: dict[str, str]
+    """Its DATABASE_URL is the superuser's, for what the tests arrange and check."""
+    roles: Roles
     directory: Path
     eventually: Callable[..., Awaitable[Any]]
     processes: list[Process] = field(default_factory=list)
+
+    def environment_of(self, role: Role) -> dict[str, str]:
+        """Return the environment of a process or a command that logs in as that role."""
+        return {**self.environment, "DATABASE_URL": self.roles.url(self.environment["DATABASE_URL"], role)}
 
     async def add(self, name: str, **environment: str) -> Process:
         """Start one more process and wait until it is ready."""
@@ -91,7 +100,7 @@ class Pipeline:
         }
         process = Process(
             name,
-            {**self.environment, **ports, **environment},
+            {**self.environment_of(DATABASE_ROLES[name]), **ports, **environment},
             self.directory / f"{name}-{len(self.processes)}.log",
             f"http://127.0.0.1:{port}",
         )

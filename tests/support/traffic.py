@@ -7,6 +7,7 @@ from uuid import uuid4
 import httpx
 
 from common.settings import PipelineSettings
+from common.tables.grants import Role
 from support.processes import Pipeline
 from walletctl.verify.audit import audit
 
@@ -81,7 +82,7 @@ async def wait_until_complete(pipeline: Pipeline, wallets: list[str]) -> None:
 
 
 async def assert_verified(pipeline: Pipeline) -> None:
-    environment = pipeline.environment
+    environment = pipeline.environment_of(Role.AUDITOR)
     settings = PipelineSettings(
         database_url=environment["DATABASE_URL"],
         kafka_bootstrap_servers=environment["KAFKA_BOOTSTRAP_SERVERS"],

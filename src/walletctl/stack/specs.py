@@ -103,12 +103,13 @@ def walletctl(*arguments: str) -> list[str]:
     return [sys.executable, "-P", "-m", "walletctl", *arguments]
 
 
-_DATABASE_ROLES: Final = {
+DATABASE_ROLES: Final = {
     "wallet-api": Role.API,
     "outbox-relay": Role.RELAY,
     "history-consumer": Role.CONSUMER,
     "history-api": Role.READER,
 }
+"""The role as which each service logs in to PostgreSQL."""
 
 
 def process_specs(options: StackOptions, ports: Mapping[str, int], logins: Logins) -> list[ProcessSpec]:
@@ -116,7 +117,7 @@ def process_specs(options: StackOptions, ports: Mapping[str, int], logins: Login
 
     def service(role: str, name: str, arguments: str, **own: str) -> ProcessSpec:
         url = f"http://{HOST}:{ports[name]}"
-        env = {**shared_environment(ports, logins.url(_DATABASE_ROLES[role])), **own, **options.env}
+        env = {**shared_environment(ports, logins.url(DATABASE_ROLES[role])), **own, **options.env}
         start = partial(launch, walletctl(*arguments.split()), on_parent_death=SIGTERM, env=env)
         return ProcessSpec(role, name, start, probe_of(url), url)
 
