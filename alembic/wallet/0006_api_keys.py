@@ -5,7 +5,7 @@ from alembic import op
 from sqlalchemy.dialects import postgresql
 
 revision = "wallet_0006"
-down_revision = "wallet_0004"
+down_revision = "wallet_0005"
 branch_labels = None
 depends_on = None
 

@@ -107,7 +107,7 @@ def _connector(place: Place) -> dict[str, str]:
         "database.hostname": str(url.host),
         "database.port": str(url.port),
         "database.user": str(url.username),
-        "database.password": "",
+        "database.password": str(url.password),
         "database.dbname": str(url.database),
         "topic.prefix": "bench",
         "plugin.name": "pgoutput",

@@ -21,12 +21,14 @@ from history_consumer.settings import ConsumerSettings, HistoryApiSettings
 from outbox_relay.run import relay_until
 from outbox_relay.settings import RelaySettings
 from support.databases import migrate_all
+from support.roles import Roles, new_roles
 from support.servers import Server
 from wallet_api.app import create_app
 from wallet_api.settings import WalletApiSettings
 from walletctl.stack.ports import PortReservations
 from walletctl.stack.postgres import Postgres
 from walletctl.stack.readiness import PostgresProbe
+from walletctl.stack.specs import DATABASE_ROLES
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -46,13 +48,13 @@ REFUSALS = {
     ),
     "no login": ("ALTER ROLE {role} NOLOGIN", "ALTER ROLE {role} LOGIN", "login"),
     "no connect": (
-        "REVOKE CONNECT ON DATABASE {database} FROM PUBLIC",
-        "GRANT CONNECT ON DATABASE {database} TO PUBLIC",
+        "REVOKE CONNECT ON DATABASE {database} FROM {groups}",
+        "GRANT CONNECT ON DATABASE {database} TO {groups}",
         "privilege",
     ),
     "no privilege": (
-        "REVOKE SELECT, INSERT, UPDATE ON ALL TABLES IN SCHEMA wallet, history FROM {role}",
-        "GRANT ALL ON ALL TABLES IN SCHEMA wallet, history TO {role}",
+        "REVOKE {groups} FROM {role}",
+        "GRANT {groups} TO {role}",
         "privilege",
     ),
     "no tables": (
@@ -65,35 +67,38 @@ REFUSALS = {
 
 @dataclass
 class Database:
-    """A migrated database, its role without superuser rights, and an operator's connection."""
+    """A migrated database, a login that is a member of the processes' roles, and an operator's connection."""
 
     url: str
     role: str
+    groups: str
     operator: asyncpg.Connection
 
     async def do(self, statement: str) -> None:
-        await self.operator.execute(statement.format(role=self.role, database=make_url(self.url).database))
+        database = make_url(self.url).database
+        await self.operator.execute(statement.format(role=self.role, groups=self.groups, database=database))
 
 
 @asynccontextmanager
-async def database_with_role(url: str) -> AsyncIterator[Database]:
+async def database_with_role(url: str, roles: Roles) -> AsyncIterator[Database]:
+    await roles.grant(url)
     operator = await asyncpg.connect(url)
     role = f"app_{uuid4().hex}"
+    groups = ", ".join(roles.names[role] for role in DATABASE_ROLES.values())
     await operator.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'first'")
-    await operator.execute(f"GRANT USAGE ON SCHEMA wallet, history TO {role}")
-    await operator.execute(f"GRANT ALL ON ALL TABLES IN SCHEMA wallet, history TO {role}")
+    await operator.execute(f"GRANT {groups} TO {role}")
     try:
         mine = make_url(url).set(username=role, password="first")
-        yield Database(mine.render_as_string(hide_password=False), role, operator)
+        yield Database(mine.render_as_string(hide_password=False), role, groups, operator)
     finally:
         await operator.execute(END_SESSIONS.format(role=role))
-        await operator.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
+        await operator.execute(f"DROP ROLE {role}")
         await operator.close()
 
 
 @pytest.fixture
-async def database(database_url: str) -> AsyncIterator[Database]:
-    async with database_with_role(database_url) as database:
+async def database(database_url: str, roles: Roles) -> AsyncIterator[Database]:
+    async with database_with_role(database_url, roles) as database:
         yield database
 
 
@@ -149,19 +154,19 @@ async def test_while_the_database_refuses_the_wallet_api_says_503_and_why_and_he
 async def test_after_a_password_was_rotated_there_and_back_the_wallet_api_heals_by_itself(
     tmp_path: Path, eventually: Eventually
 ) -> None:
-    """On a server of its own, because the other tests' server asks for no password."""
+    """On a server of its own, because the other tests' server may ask for no password."""
     with closing(PortReservations()) as reservations:
         (port,) = reservations.choose(["refusing"], {}).values()
         postgres = Postgres(tmp_path / "postgres", port, tmp_path / "postgres.log", {"fsync": "off"})
         postgres.prepare()
-        trust = postgres.data_dir / "pg_hba.conf"
-        trust.write_text("host all postgres 127.0.0.1/32 trust\nhost all all 127.0.0.1/32 scram-sha-256\n")
         server = Server(postgres.launch, PostgresProbe(postgres.url), postgres.log_file)
         server.start()
         try:
             await server.ready()
+            roles = new_roles()
+            await roles.create(postgres.url)
             await migrate_all(postgres.url)
-            async with database_with_role(postgres.url) as database:
+            async with database_with_role(postgres.url, roles) as database:
                 settings = WalletApiSettings(auth="none", database_url=database.url, log_level="error")
                 rotated = [f"ALTER ROLE {{role}} PASSWORD '{password}'" for password in ("second", "first")]
                 async with client_of(create_app(settings)) as api:

@@ -130,10 +130,13 @@ async def prepared(url: str) -> None:
 def copied(primary: Postgres, data_dir: Path, port: int) -> Postgres:
     command = [binaries() / "pg_basebackup", f"--dbname={primary.url}", "--checkpoint=fast", "--no-sync"]
     run_step("pg_basebackup", primary._as_server([*map(str, command), f"--pgdata={data_dir}"], signal.SIGTERM))
-    place = f"host=127.0.0.1 port={primary.port} user=postgres application_name=standby"
+    login = f"user=postgres password={primary.password}"
+    place = f"host=127.0.0.1 port={primary.port} {login} application_name=standby"
     settings = {"fsync": "off", "shared_buffers": "32MB", "primary_conninfo": place}
     standby = Postgres(data_dir, port, data_dir.with_suffix(".log"), settings)
     (data_dir / "standby.signal").touch()
+    # The copy has the primary's password.
+    data_dir.with_name(f"{data_dir.name}.password").write_text(primary.password)
     standby.prepare()
     return standby
 

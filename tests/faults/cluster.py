@@ -8,28 +8,30 @@ from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import asyncpg
 import psutil
 
 from common.kafka.clients import admin_client
 from common.kafka.topics import ensure_topic
 from common.kafka_connection import KafkaConnection
+from common.postgres.grants import USUAL_NAMES
+from common.tables.grants import Role
 from support.api_keys import add_key
 from support.databases import migrate_all
 from support.processes import COMMANDS, Process
 from support.proxy import HOST, Proxy
+from support.roles import Roles
 from support.servers import Server
 from walletctl.stack.kafka import Kafka
 from walletctl.stack.ports import PortReservations
 from walletctl.stack.postgres import Postgres
 from walletctl.stack.readiness import KafkaProbe, PostgresProbe
+from walletctl.stack.specs import DATABASE_ROLES
 
 TOPIC = "wallet_events"
 GROUP = "wallet-history"
 PARTITIONS = 4
-ROLE = "pipeline"
-"""The processes' own role, which owns the database and is no superuser."""
-PASSWORD = "first"
+ROLES = Roles(USUAL_NAMES, "first")
+"""The roles of the processes, and their password."""
 _KEPT_EVERY_SECONDS = 0.5
 _MEMORY_MAX = 500_000_000
 _FILES_MAX = 300
@@ -45,8 +47,9 @@ class Cluster:
     postgres_link: Proxy
     kafka_link: Proxy
     database_url: str
-    """Of PostgreSQL itself, past the proxy."""
+    """Of PostgreSQL itself, past the proxy, as the superuser."""
     environment: dict[str, str]
+    """Its DATABASE_URL, behind the proxy, has no role."""
     ports: PortReservations
     """Keeps the ports of servers that are down from being used by clients."""
     processes: list[Process] = field(default_factory=list)
@@ -58,12 +61,17 @@ class Cluster:
     files_max: dict[str, int] = field(default_factory=dict)
     """Open files, sockets among them."""
 
+    def environment_of(self, role: Role) -> dict[str, str]:
+        """Return the environment of a process or a command that logs in as that role."""
+        return {**self.environment, "DATABASE_URL": ROLES.url(self.environment["DATABASE_URL"], role)}
+
     def add(self, role: str, **environment: str) -> Process:
         """Start one more process; the supervisor keeps it running."""
         port = str(self.ports.choose([role + "-process"], {})[role + "-process"])
         ports = dict.fromkeys(("WALLET_API_PORT", "HISTORY_API_PORT", "RELAY_OPS_PORT", "CONSUMER_OPS_PORT"), port)
         log_file = self.directory / "logs" / f"{role}-{len(self.processes)}.log"
-        process = Process(role, {**self.environment, **ports, **environment}, log_file, f"http://{HOST}:{port}")
+        own = {**self.environment_of(DATABASE_ROLES[role]), **ports, **environment}
+        process = Process(role, own, log_file, f"http://{HOST}:{port}")
         self.processes.append(process)
         process.start()
         return process
@@ -166,7 +174,7 @@ async def running_cluster(
         kafka = Kafka((kafka_disk or directory) / "kafka", ports[1], ports[2], logs / "kafka.log", f"{HOST}:{ports[4]}")
         await asyncio.gather(asyncio.to_thread(postgres.prepare), asyncio.to_thread(kafka.prepare))
         async with Proxy(ports[3], ports[0]) as postgres_link, Proxy(ports[4], ports[1]) as kafka_link:
-            database_url = f"postgresql://{ROLE}:{PASSWORD}@{HOST}:{ports[3]}/wallet"
+            database_url = f"postgresql://{HOST}:{ports[3]}/wallet"
             cluster = Cluster(
                 directory,
                 Server(postgres.launch, PostgresProbe(postgres.url), postgres.log_file),
@@ -191,7 +199,7 @@ async def running_cluster(
                 reservations,
             )
             try:
-                await _start(cluster, postgres, kafka)
+                await _start(cluster, kafka)
                 keeper = asyncio.create_task(cluster.keep())
                 try:
                     yield cluster
@@ -202,28 +210,17 @@ async def running_cluster(
                 _kill_all(cluster)
 
 
-async def _start(cluster: Cluster, postgres: Postgres, kafka: Kafka) -> None:
-    await asyncio.to_thread(_ask_for_the_password, postgres.data_dir / "pg_hba.conf")
+async def _start(cluster: Cluster, kafka: Kafka) -> None:
     cluster.postgres.start()
     cluster.kafka.start()
     await asyncio.gather(cluster.postgres.ready(), cluster.kafka.ready())
-    await _make_role(cluster)
-    await migrate_all(cluster.environment["DATABASE_URL"])
-    await add_key(cluster.environment["DATABASE_URL"])
+    await ROLES.create(cluster.database_url)
+    await migrate_all(cluster.database_url)
+    await ROLES.grant(cluster.database_url)
+    await add_key(cluster.database_url)
     await ensure_topic(admin_client(KafkaConnection(kafka.bootstrap_servers)), TOPIC, PARTITIONS, {})
     for role in COMMANDS:
         cluster.add(role)
-
-
-def _ask_for_the_password(rules: Path) -> None:
-    rules.write_text(f"host all {ROLE} 127.0.0.1/32 scram-sha-256\n{rules.read_text()}")
-
-
-async def _make_role(cluster: Cluster) -> None:
-    connection = await asyncpg.connect(cluster.database_url)
-    await connection.execute(f"CREATE ROLE {ROLE} LOGIN PASSWORD '{PASSWORD}'")
-    await connection.execute(f"ALTER DATABASE wallet OWNER TO {ROLE}")
-    await connection.close()
 
 
 def _kill_all(cluster: Cluster) -> None:

@@ -7,9 +7,10 @@ from typing import Final
 
 import asyncpg
 
-from faults.cluster import PASSWORD, ROLE, Cluster
+from faults.cluster import ROLES, Cluster
 from faults.field import Act, Fault, Field, administration
 from walletctl.stack.readiness import HttpProbe
+from walletctl.stack.specs import DATABASE_ROLES
 
 TOLD_SECONDS_MAX: Final = 10.0
 HEALED_SECONDS_MAX: Final = 30.0
@@ -32,12 +33,19 @@ _READ_ONLY: Final = (
     ),
 )
 
+_NAMES: Final = [ROLES.names[role] for role in DATABASE_ROLES.values()]
 _LOCKED_OUT: Final = (
-    ((f"ALTER ROLE {ROLE} PASSWORD 'rotated'", _END_SESSIONS), (f"ALTER ROLE {ROLE} PASSWORD '{PASSWORD}'",)),
-    ((f"ALTER ROLE {ROLE} NOLOGIN", _END_SESSIONS), (f"ALTER ROLE {ROLE} LOGIN",)),
     (
-        (f"REVOKE CONNECT ON DATABASE wallet FROM PUBLIC, {ROLE}", _END_SESSIONS),
-        (f"GRANT CONNECT ON DATABASE wallet TO PUBLIC, {ROLE}",),
+        (*(f"ALTER ROLE {name} PASSWORD 'rotated'" for name in _NAMES), _END_SESSIONS),
+        tuple(f"ALTER ROLE {name} PASSWORD '{ROLES.password}'" for name in _NAMES),
+    ),
+    (
+        (*(f"ALTER ROLE {name} NOLOGIN" for name in _NAMES), _END_SESSIONS),
+        tuple(f"ALTER ROLE {name} LOGIN" for name in _NAMES),
+    ),
+    (
+        (f"REVOKE CONNECT ON DATABASE wallet FROM {', '.join(_NAMES)}", _END_SESSIONS),
+        (f"GRANT CONNECT ON DATABASE wallet TO {', '.join(_NAMES)}",),
     ),
 )
 

@@ -19,6 +19,7 @@ from confluent_kafka import TopicPartition
 from common.kafka.clients import admin_client
 from common.kafka.topics import ensure_topic
 from common.kafka_connection import KafkaConnection
+from common.tables.grants import Role
 from faults.attack import attacked
 from faults.cluster import PARTITIONS, TOPIC, running_cluster
 from faults.field import Field, session
@@ -126,7 +127,7 @@ async def walletctl(on: Field, *arguments: str) -> Any:
     done = await asyncio.to_thread(
         subprocess.run,
         [sys.executable, "-m", "walletctl", *arguments, "--json"],
-        env={**os.environ, **on.cluster.environment},
+        env={**os.environ, **on.cluster.environment_of(Role.OPERATOR)},
         capture_output=True,
         text=True,
         check=False,

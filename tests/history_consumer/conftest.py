@@ -11,22 +11,25 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from common.postgres.engine import create_engine
+from common.tables.grants import Role
 from common.worker import Health
 from history_consumer.consumer.consumer import HistoryConsumer
 from history_consumer.read_api.app import create_app
 from history_consumer.settings import ConsumerSettings, HistoryApiSettings
 from support.history_events import History, Topic
 from support.history_pipeline import HistoryPipeline
+from support.roles import Roles
 
 NewConsumer = Callable[..., HistoryConsumer]
 
 
 @pytest.fixture
 def consumer_settings(
-    database_url: str, kafka_bootstrap_servers: str, topic: str, session_timeout_seconds: float
+    database_url: str, kafka_bootstrap_servers: str, topic: str, session_timeout_seconds: float, roles: Roles
 ) -> ConsumerSettings:
     return ConsumerSettings(
-        database_url=database_url,
+        database_url=roles.url(database_url, Role.CONSUMER),
         kafka_bootstrap_servers=kafka_bootstrap_servers,
         kafka_topic=topic,
         consumer_group=f"history-{uuid4().hex}",
@@ -36,13 +39,21 @@ def consumer_settings(
 
 
 @pytest.fixture
-async def new_consumer(consumer_settings: ConsumerSettings, engine: AsyncEngine) -> AsyncIterator[NewConsumer]:
+async def consumer_engine(database_url: str, roles: Roles) -> AsyncIterator[AsyncEngine]:
+    """An engine that logs in as a consumer does."""
+    engine = create_engine(roles.url(database_url, Role.CONSUMER), "tests", pool_size=20)
+    yield engine
+    await engine.dispose()
+
+
+@pytest.fixture
+async def new_consumer(consumer_settings: ConsumerSettings, consumer_engine: AsyncEngine) -> AsyncIterator[NewConsumer]:
     """Make consumers; keyword arguments change their settings. They leave the group when the test ends."""
     made: list[HistoryConsumer] = []
 
     def make(**changes: object) -> HistoryConsumer:
         settings = consumer_settings.model_copy(update=changes)
-        made.append(HistoryConsumer(settings, engine, Health()))
+        made.append(HistoryConsumer(settings, consumer_engine, Health()))
         return made[-1]
 
     yield make
@@ -76,21 +87,22 @@ def pipeline(
 
 
 @pytest.fixture
-def history(engine: AsyncEngine) -> History:
-    return History(engine)
+def history(consumer_engine: AsyncEngine) -> History:
+    return History(consumer_engine)
 
 
 OpenApi = Callable[..., AbstractAsyncContextManager[httpx.AsyncClient]]
 
 
 @pytest.fixture
-def open_api() -> OpenApi:
-    """Start a history API on a database, with settings of its own, and return its client."""
+def open_api(roles: Roles) -> OpenApi:
+    """Start a history API on a database, as its role, with settings of its own, and return its client."""
 
     @asynccontextmanager
     async def open_(database_url: str, **settings: Any) -> AsyncIterator[httpx.AsyncClient]:
         settings = {"auth": "none", "history_min_version_wait_seconds": 1, **settings}
-        app = create_app(HistoryApiSettings(database_url=database_url, **settings))
+        url = roles.url(database_url, Role.READER)
+        app = create_app(HistoryApiSettings(database_url=url, **settings))
         async with app.router.lifespan_context(app):
             transport = httpx.ASGITransport(app, raise_app_exceptions=False)
             async with httpx.AsyncClient(transport=transport, base_url="http://history") as client:

@@ -1,12 +1,14 @@
 """Relays on the test's own database and topic, and a reader of the topic."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from uuid import uuid4
 
 import pytest
 from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from common.postgres.engine import create_engine
+from common.tables.grants import Role
 from common.worker import Health
 from outbox_relay.adaptive_batching import AdaptiveBatching
 from outbox_relay.publisher import Publisher
@@ -14,12 +16,13 @@ from outbox_relay.relay import Relay
 from outbox_relay.settings import RelaySettings
 from support.outboxes import Outbox
 from support.relay_pipeline import RelayPipeline
+from support.roles import Roles
 
 
 @pytest.fixture
-def relay_settings(database_url: str, kafka_bootstrap_servers: str, topic: str) -> RelaySettings:
+def relay_settings(database_url: str, kafka_bootstrap_servers: str, topic: str, roles: Roles) -> RelaySettings:
     return RelaySettings(
-        database_url=database_url,
+        database_url=roles.url(database_url, Role.RELAY),
         kafka_bootstrap_servers=kafka_bootstrap_servers,
         kafka_topic=topic,
         relay_delivery_timeout_seconds=2,
@@ -28,12 +31,22 @@ def relay_settings(database_url: str, kafka_bootstrap_servers: str, topic: str) 
 
 
 @pytest.fixture
-def new_relay(relay_settings: RelaySettings, engine: AsyncEngine) -> Callable[..., Relay]:
+async def relay_engine(relay_settings: RelaySettings) -> AsyncIterator[AsyncEngine]:
+    """An engine that logs in as a relay does."""
+    engine = create_engine(relay_settings.database_url, "tests", pool_size=20)
+    yield engine
+    await engine.dispose()
+
+
+@pytest.fixture
+def new_relay(relay_settings: RelaySettings, relay_engine: AsyncEngine) -> Callable[..., Relay]:
     """Return a function that makes relays; its keyword arguments change their settings."""
 
     def make(**changes: object) -> Relay:
         settings = relay_settings.model_copy(update=changes)
-        return Relay(settings, engine, Publisher(settings), Health(), AdaptiveBatching(0, settings.relay_batch_rows))
+        return Relay(
+            settings, relay_engine, Publisher(settings), Health(), AdaptiveBatching(0, settings.relay_batch_rows)
+        )
 
     return make
 

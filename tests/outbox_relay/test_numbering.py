@@ -7,6 +7,7 @@ from uuid import UUID, uuid4
 
 import pytest
 from sqlalchemy import RowMapping, text
+from sqlalchemy.engine import make_url
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -185,7 +186,8 @@ async def test_a_relay_that_may_not_set_the_sequence_waits_and_says_what_to_run(
         f"GRANT USAGE ON SCHEMA wallet TO {role}",
         f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA wallet TO {role}",
     )
-    limited = create_engine(database_url.replace("postgres@", f"{role}:x@"), "tests")
+    url = make_url(database_url).set(username=role, password="x")
+    limited = create_engine(url.render_as_string(hide_password=False), "tests")
     try:
         with pytest.raises(TemporaryError, match="walletctl db migrate"):
             await Numbering(limited, Health()).renumber()

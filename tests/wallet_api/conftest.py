@@ -10,6 +10,8 @@ import httpx
 import pytest
 from prometheus_client import REGISTRY
 
+from common.tables.grants import Role
+from support.roles import Roles
 from wallet_api.app import create_app
 from wallet_api.settings import WalletApiSettings
 
@@ -18,14 +20,16 @@ PROBLEM_FIELDS = {"type", "title", "status", "detail", "instance", "code"}
 
 
 @pytest.fixture
-def open_client(database_url: str) -> Callable[..., AbstractAsyncContextManager[httpx.AsyncClient]]:
-    """Start one more application, as of another API process, with its own settings, and return a client of it."""
+def open_client(database_url: str, roles: Roles) -> Callable[..., AbstractAsyncContextManager[httpx.AsyncClient]]:
+    """Start one more application, as of another API process, with its own settings, and return a client of it.
+
+    It logs in as the API's role.
+    """
 
     @asynccontextmanager
     async def open_(**settings: Any) -> AsyncIterator[httpx.AsyncClient]:
-        app = create_app(
-            WalletApiSettings(**{"auth": "none", "database_url": database_url, "log_level": "warning", **settings})
-        )
+        url = roles.url(settings.pop("database_url", database_url), Role.API)
+        app = create_app(WalletApiSettings(**{"auth": "none", "database_url": url, "log_level": "warning", **settings}))
         transport = httpx.ASGITransport(app)
         async with (
             app.router.lifespan_context(app),

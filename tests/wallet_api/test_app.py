@@ -285,6 +285,7 @@ async def test_money_is_committed_durably_whatever_the_database_has_as_its_defau
     name = (await sql("SELECT current_database() AS name"))[0]["name"]
     await sql(f"ALTER DATABASE {name} SET synchronous_commit = off")
     await sql("CREATE TABLE wallet.seen (setting text)")
+    await sql("GRANT INSERT ON wallet.seen TO PUBLIC")
     await sql(
         "CREATE FUNCTION wallet.see() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
         " INSERT INTO wallet.seen VALUES (current_setting('synchronous_commit')); RETURN NULL; END $$"

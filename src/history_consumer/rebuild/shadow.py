@@ -6,7 +6,7 @@ reads anything.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -42,9 +42,14 @@ async def create(connection: AsyncConnection) -> LiveTables:
             raise InTheWayError(f"in the way of new tables: {', '.join(in_the_way)}. {correction}")
         for table in _ALL:
             await _run(connection, f"DROP TABLE IF EXISTS history.{table}_rebuild")
-            description = live.descriptions.get(table) or await catalogue.describe(connection, _live(table))
+            description = live.descriptions.get(table) or await _describe_scratch(connection, table)
             await _create(connection, table, description)
     return live
+
+
+async def _describe_scratch(connection: AsyncConnection, table: str) -> TableDescription:
+    """Describe a table whose copy takes no place, and so needs neither the owner nor the grants."""
+    return replace(await catalogue.describe(connection, _live(table)), early=(), late=())
 
 
 async def describe(connection: AsyncConnection) -> LiveTables:
