@@ -14,11 +14,12 @@ from typing import Final
 from sqlalchemy.engine import make_url
 
 from benchmarks import queries
-from benchmarks.place import PARTITIONS, Place
+from benchmarks.place import PARTITIONS, PASSWORD, Place
 from benchmarks.plan import BALANCE_MINOR
 from common.kafka.clients import admin_client
 from common.kafka.topics import ensure_topic
 from common.kafka_connection import KafkaConnection
+from common.tables.grants import Role
 from tools.servers import kafka_server, postgres_server, running
 from walletctl.stack.launch import launch
 from walletctl.stack.ports import HOST, PortReservations
@@ -40,9 +41,9 @@ POSTGRES_SETTINGS: Final = {
 TOPIC_CONFIG: Final = {"retention.ms": "-1", "message.timestamp.type": "LogAppendTime"}
 
 COMMANDS: Final = {
-    "api": ("api", "serve"),
-    "relay": ("relay", "run"),
-    "consumer": ("consumer", "run"),
+    "api": (Role.API, "api", "serve"),
+    "relay": (Role.RELAY, "relay", "run"),
+    "consumer": (Role.CONSUMER, "consumer", "run"),
 }
 _PORTS: Final = ("WALLET_API_PORT", "HISTORY_API_PORT", "RELAY_OPS_PORT", "CONSUMER_OPS_PORT")
 
@@ -115,8 +116,9 @@ class Lab:
     @contextmanager
     def service(self, place: Place, role: str, **environment: str) -> Iterator[Service]:
         """Run one of our services on the place during the block; it is ready when the block begins."""
-        own = {"WALLET_API_WORKERS": str(self.api_processes), **place.environment, **environment}
-        with self.process(role, walletctl(*COMMANDS[role]), own) as service:
+        database_role, *command = COMMANDS[role]
+        own = {"WALLET_API_WORKERS": str(self.api_processes), **place.environment_of(database_role), **environment}
+        with self.process(role, walletctl(*command), own) as service:
             yield service
 
     @contextmanager
@@ -151,6 +153,7 @@ def opened(directory: Path, api_processes: int) -> Iterator[Lab]:
             postgres_server(directory, POSTGRES_SETTINGS) as postgres_url,
             kafka_server(directory) as kafka_servers,
         ):
+            queries.run(postgres_url, *(f"CREATE ROLE {role} LOGIN PASSWORD '{PASSWORD}'" for role in Role))
             yield Lab(directory, postgres_url, kafka_servers, api_processes, reservations)
     finally:
         reservations.close()

@@ -11,15 +11,20 @@ from typing import Final
 import orjson
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
+from sqlalchemy.engine import make_url
 from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from benchmarks import queries
 from common.access.caller import SCOPES
 from common.kafka.clients import admin_client
 from common.kafka_connection import KafkaConnection
+from common.tables.grants import Role
 from walletctl.stack.specs import walletctl
 
 PARTITIONS: Final = 12
+PASSWORD: Final = "benchmark"  # noqa: S105 - of a server that ends with the run
+"""The password of each role."""
+
 PAUSE_SECONDS: Final = 0.2
 WAIT_SECONDS_MAX: Final = 300.0
 READ_SECONDS_MAX: Final = 20.0
@@ -37,9 +42,14 @@ class Place:
     kafka_servers: str
     topic: str
 
+    def environment_of(self, role: Role) -> dict[str, str]:
+        """Return the environment of one of our processes, which logs in as that role."""
+        url = make_url(self.url).set(username=role, password=PASSWORD).render_as_string(hide_password=False)
+        return {**self.environment, "DATABASE_URL": url, "HISTORY_DATABASE_URL": url}
+
     @property
     def environment(self) -> dict[str, str]:
-        """The environment of a service that works on this place."""
+        """The environment of a process that may do everything on this place."""
         return {
             "DATABASE_URL": self.url,
             "HISTORY_DATABASE_URL": self.url,
@@ -103,7 +113,10 @@ class Place:
             PromiseBrokenError: `walletctl verify` found a difference.
         """
         done = subprocess.run(
-            walletctl("verify", "--json"), env={**os.environ, **self.environment}, capture_output=True, check=False
+            walletctl("verify", "--json"),
+            env={**os.environ, **self.environment_of(Role.AUDITOR)},
+            capture_output=True,
+            check=False,
         )
         report = orjson.loads(done.stdout or b"{}")
         if not report.get("ok"):

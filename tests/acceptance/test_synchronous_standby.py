@@ -24,7 +24,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from common.identifiers import new_id
 from common.postgres.connections import OUTCOME_UNKNOWN, is_outcome_unknown
 from common.postgres.engine import create_engine
+from common.postgres.grants import USUAL_NAMES
 from common.postgres.raw_sql import raw_connection
+from common.tables.grants import Role
 from common.worker import Health, TemporaryError
 from history_consumer.consumer.consumer import HistoryConsumer
 from history_consumer.settings import ConsumerSettings
@@ -35,6 +37,7 @@ from outbox_relay.settings import RelaySettings
 from support.databases import migrate_all, run_sql, with_database
 from support.history_events import AnyEvent, Topic, Wallet
 from support.outboxes import Outbox
+from support.roles import Roles
 from tools.servers import running
 from wallet_api.app import create_app
 from wallet_api.settings import WalletApiSettings
@@ -46,6 +49,8 @@ from walletctl.stack.readiness import PostgresProbe
 pytestmark = pytest.mark.timeout(300)
 
 Eventually = Callable[..., Awaitable[Any]]
+ROLES = Roles(USUAL_NAMES)
+"""The processes' logins to the primary."""
 CANCELLED = "canceling (the )?wait for synchronous replication"
 # Past client_connection_check_interval, and past the timeouts that these tests give their sessions.
 WATCHED_SECONDS = 3.5
@@ -116,8 +121,10 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Postgres
 
 
 async def prepared(url: str) -> None:
-    """Migrate the database, and let commits wait for the standby."""
+    """Migrate the database, make the roles, and let commits wait for the standby."""
+    await ROLES.create(url)
     await migrate_all(url)
+    await ROLES.grant(url)
     connection = await asyncpg.connect(url)
     await connection.execute("ALTER SYSTEM SET synchronous_standby_names = 'standby'")
     await connection.execute("SELECT pg_reload_conf()")
@@ -158,7 +165,8 @@ async def pair(servers: tuple[Postgres, Postgres, int]) -> AsyncIterator[Pair]:
 
 @asynccontextmanager
 async def wallet_api(pair: Pair, **settings: Any) -> AsyncIterator[AsyncClient]:
-    app = create_app(WalletApiSettings(auth="none", database_url=pair.url, log_level="warning", **settings))
+    url = ROLES.url(pair.url, Role.API)
+    app = create_app(WalletApiSettings(auth="none", database_url=url, log_level="warning", **settings))
     async with (
         app.router.lifespan_context(app),
         AsyncClient(transport=ASGITransport(app), base_url="http://wallet.test") as client,
@@ -260,8 +268,9 @@ async def test_no_timeout_of_the_session_ends_a_commit(pair: Pair, eventually: E
 async def test_what_a_relay_settles_is_not_visible_before_it_is_replicated(
     pair: Pair, eventually: Eventually, kafka_bootstrap_servers: str, topic: str
 ) -> None:
-    settings = RelaySettings(database_url=pair.url, kafka_bootstrap_servers=kafka_bootstrap_servers, kafka_topic=topic)
-    engine = create_engine(pair.url, "outbox-relay")
+    url = ROLES.url(pair.url, Role.RELAY)
+    settings = RelaySettings(database_url=url, kafka_bootstrap_servers=kafka_bootstrap_servers, kafka_topic=topic)
+    engine = create_engine(url, "outbox-relay")
     relay = Relay(settings, engine, Publisher(settings), Health(), AdaptiveBatching(0, settings.relay_batch_rows))
     await Outbox(pair.engine).write(new_id(), 3)
     pair.freeze()
@@ -278,14 +287,15 @@ async def test_what_a_relay_settles_is_not_visible_before_it_is_replicated(
 async def test_what_a_consumer_applies_is_not_visible_before_it_is_replicated_and_is_applied_once(
     pair: Pair, eventually: Eventually, kafka_bootstrap_servers: str, topic: str
 ) -> None:
+    url = ROLES.url(pair.url, Role.CONSUMER)
     settings = ConsumerSettings(
-        database_url=pair.url,
+        database_url=url,
         kafka_bootstrap_servers=kafka_bootstrap_servers,
         kafka_topic=topic,
         consumer_group=f"history-{topic}",
         consumer_transaction_timeout_seconds=1,
     )
-    engine = create_engine(pair.url, "history-consumer")
+    engine = create_engine(url, "history-consumer")
     consumer = HistoryConsumer(settings, engine, Health())
 
     async def has_stepped() -> bool:
@@ -330,7 +340,7 @@ async def test_an_operators_command_that_is_interrupted_in_its_commit_says_that_
     pair.freeze()
     command = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "walletctl", "outbox", "park", str(row_id), "--reason", "test"),
-        env={**os.environ, "DATABASE_URL": pair.url},
+        env={**os.environ, "DATABASE_URL": ROLES.url(pair.url, Role.OPERATOR)},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
         # A shell's background job ignores Ctrl-C, and so do its children.
