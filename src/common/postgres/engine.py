@@ -31,8 +31,8 @@ _sources: WeakKeyDictionary[Engine, _Source] = WeakKeyDictionary()
 _READ_ONLY_OPTION: Final = "postgresql_readonly"
 _SESSION_SETTINGS: Final[Mapping[str, str]] = {
     "jit": "off",
-    # Every statement names the schemas of its objects. So no other object can take the place of one.
-    "search_path": "pg_catalog",
+    # Empty: every statement names the schemas of its objects, so that no other object can take the place of one.
+    "search_path": "",
     "standard_conforming_strings": "on",
     "timezone": "UTC",
     # The server ends the session of a client that is gone or unreachable, and so frees its locks.

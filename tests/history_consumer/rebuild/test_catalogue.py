@@ -12,7 +12,8 @@ from history_consumer.rebuild.errors import InTheWayError, TablesAlteredError
 
 async def sql(settings: PipelineSettings, *statements: str) -> None:
     async with operator_engine(settings.history_database_url) as engine, engine.begin() as connection:
-        for statement in statements:
+        # Where an operator's own objects are.
+        for statement in ("SET LOCAL search_path = public", *statements):
             await connection.exec_driver_sql(statement)
 
 
@@ -99,7 +100,7 @@ CATALOGUE = """
         SELECT * FROM pg_class
         WHERE oid IN ('history.wallet_progress'::regclass, 'history.transaction_events'::regclass)
     )
-    SELECT concat_ws(' ', relname, relowner::regrole, relacl, reloptions, relreplident, relrowsecurity,
+    SELECT concat_ws(' ', relname, relowner::regrole, ARRAY(SELECT unnest(relacl)::text ORDER BY 1), reloptions, relreplident, relrowsecurity,
         relforcerowsecurity, obj_description(oid, 'pg_class')) FROM ours
     UNION ALL SELECT concat_ws(' ', relname, attname, attacl, attstattarget, attoptions,
         col_description(ours.oid, attnum)) FROM pg_attribute JOIN ours ON attrelid = ours.oid WHERE attnum > 0
