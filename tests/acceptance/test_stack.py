@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import httpx
 import asyncpg
+import httpx
 import psutil
 import pytest
 

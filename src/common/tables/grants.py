@@ -28,7 +28,7 @@ ROLES: Final[Mapping[Role, str]] = {
     Role.RELAY: "`walletctl relay run`",
     Role.CONSUMER: "`walletctl consumer run`",
     Role.READER: "`walletctl history serve`",
-    Role.OPERATOR: "operators: `walletctl outbox …`, `history status|rebuild|dead-letters`, `restore …`, `verify`",
+    Role.OPERATOR: "operators: `walletctl outbox`, `history status|rebuild|dead-letters`, `keys`, `restore`, `verify`",
     Role.AUDITOR: "auditors: `walletctl verify`, and all that only reads",
 }
 """Who logs in as the role, or as a member of it."""
@@ -168,6 +168,34 @@ TABLES: Final[Mapping[str, Sequence[Grant]]] = {
         Grant(Role.OPERATOR, "DELETE", "`outbox prune` deletes old keys"),
         _AUDIT,
     ),
+    "wallet.api_keys": (
+        Grant(Role.API, "SELECT", "knows the valid keys"),
+        Grant(Role.API, "UPDATE", "notes when a key was used", ("last_used_at",)),
+        Grant(Role.READER, "SELECT", "knows the valid keys"),
+        Grant(Role.READER, "UPDATE", "notes when a key was used", ("last_used_at",)),
+        Grant(Role.OPERATOR, "SELECT", "`keys list|show`"),
+        Grant(
+            Role.OPERATOR,
+            "INSERT",
+            "`keys create|rotate`",
+            (
+                *("id", "caller_id", "name", "hash", "scopes", "user_id", "expires_at", "rotated_from"),
+                "revision",
+            ),
+        ),
+        Grant(Role.OPERATOR, "UPDATE", "`keys rotate|revoke`", ("expires_at", "revoked_at", "revision")),
+        _AUDIT,
+    ),
+    "wallet.api_key_audit": (
+        Grant(Role.OPERATOR, "SELECT", "`keys show`"),
+        Grant(
+            Role.OPERATOR,
+            "INSERT",
+            "each act on a key is recorded, and no record is changed",
+            ("actor", "action", "key_id", "details", "reason"),
+        ),
+        _AUDIT,
+    ),
     "wallet.alembic_version": (
         Grant(Role.OPERATOR, "SELECT", "`db status`"),
         _AUDIT,
@@ -234,6 +262,7 @@ SEQUENCES: Final[Mapping[str, Sequence[Grant]]] = {
         Grant(Role.OPERATOR, "SELECT", "`outbox status` says whether the sequence is behind"),
     ),
     "wallet.outbox_audit_id_seq": (),
+    "wallet.api_key_audit_id_seq": (),
     "history.dead_letters_id_seq": (),
 }
 """The privileges on each sequence."""
@@ -250,7 +279,8 @@ DATABASE: Final = (
 
 SCHEMAS: Final[Mapping[str, Sequence[Grant]]] = {
     "wallet": tuple(
-        Grant(role, "USAGE", "reaches its tables") for role in (Role.API, Role.RELAY, Role.OPERATOR, Role.AUDITOR)
+        Grant(role, "USAGE", "reaches its tables")
+        for role in (Role.API, Role.RELAY, Role.READER, Role.OPERATOR, Role.AUDITOR)
     ),
     "history": (
         *(

@@ -100,8 +100,8 @@ CATALOGUE = """
         SELECT * FROM pg_class
         WHERE oid IN ('history.wallet_progress'::regclass, 'history.transaction_events'::regclass)
     )
-    SELECT concat_ws(' ', relname, relowner::regrole, ARRAY(SELECT unnest(relacl)::text ORDER BY 1), reloptions, relreplident, relrowsecurity,
-        relforcerowsecurity, obj_description(oid, 'pg_class')) FROM ours
+    SELECT concat_ws(' ', relname, relowner::regrole, ARRAY(SELECT unnest(relacl)::text ORDER BY 1), reloptions,
+        relreplident, relrowsecurity, relforcerowsecurity, obj_description(oid, 'pg_class')) FROM ours
     UNION ALL SELECT concat_ws(' ', relname, attname, attacl, attstattarget, attoptions,
         col_description(ours.oid, attnum)) FROM pg_attribute JOIN ours ON attrelid = ours.oid WHERE attnum > 0
     UNION ALL SELECT concat_ws(' ', pg_get_indexdef(indexrelid), indisreplident, indisclustered,
