@@ -16,6 +16,7 @@ from sqlalchemy.engine import make_url
 
 from support.command_lines import ARGUMENTS, WalletCtl, walletctl
 from support.processes import COMMANDS, Pipeline
+from support.roles import new_roles
 from support.topics import fresh_topic
 from tools.reference import settings_of_commands
 from walletctl.console import Exit
@@ -38,8 +39,11 @@ def kafka(kafka_admin: AdminClient, kafka_bootstrap_servers: str) -> Iterator[di
         yield {"KAFKA_BOOTSTRAP_SERVERS": kafka_bootstrap_servers, "KAFKA_TOPIC": topic}
 
 
-# `restore lost` asks for the database only if the topic has events.
-@pytest.mark.parametrize("command", [name for name in settings_of_commands() if name != "restore lost"])
+# `restore lost` asks for the database only if the topic has events, `db grants` never.
+_ASK_NO_DATABASE = {"restore lost", "db grants"}
+
+
+@pytest.mark.parametrize("command", [name for name in settings_of_commands() if name not in _ASK_NO_DATABASE])
 @pytest.mark.parametrize("wrong", [*WRONG_URLS, "refused"])
 def test_no_command_shows_its_url(
     wrong: str, command: str, walletctl: WalletCtl, postgres_url: str, kafka: dict[str, str]
@@ -74,7 +78,8 @@ def test_a_process_with_a_malformed_url_ends_with_one_line() -> None:
 async def test_no_process_shows_its_url_while_it_waits(
     kafka: dict[str, str], tmp_path: Path, eventually: Eventually
 ) -> None:
-    pipeline = Pipeline({**kafka, "LOG_LEVEL": "debug"}, tmp_path, eventually)
+    environment = {**kafka, "DATABASE_URL": WRONG_URLS["host away"], "LOG_LEVEL": "debug"}
+    pipeline = Pipeline(environment, new_roles(), tmp_path, eventually)
     wrong = cycle([WRONG_URLS["host away"], WRONG_URLS["no file"]])
     processes = [pipeline.make(name, DATABASE_URL=next(wrong)) for name in COMMANDS]
     try:
