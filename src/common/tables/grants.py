@@ -160,10 +160,10 @@ TABLES: Final[Mapping[str, Sequence[Grant]]] = {
     "wallet.idempotency_keys": (
         Grant(Role.API, "SELECT", "answers a repeated request"),
         Grant(Role.API, "INSERT", "stores the reply to a request"),
-        Grant(Role.RELAY, "SELECT", "retention finds old keys", ("key", "created_at")),
+        Grant(Role.RELAY, "SELECT", "retention finds old keys", ("caller_id", "key", "created_at")),
         Grant(Role.RELAY, "UPDATE", _LOCK, _LOCKED),
         Grant(Role.RELAY, "DELETE", "retention deletes old keys"),
-        Grant(Role.OPERATOR, "SELECT", "`outbox prune` finds old keys", ("key", "created_at")),
+        Grant(Role.OPERATOR, "SELECT", "`outbox prune` finds old keys", ("caller_id", "key", "created_at")),
         Grant(Role.OPERATOR, "UPDATE", _LOCK, _LOCKED),
         Grant(Role.OPERATOR, "DELETE", "`outbox prune` deletes old keys"),
         _AUDIT,
