@@ -40,7 +40,7 @@ def _jwks_url(value: str) -> str:
     if not host or not is_url or url.username is not None or url.fragment:
         raise ValueError("must be https://host/path, without user, password and fragment")
     if url.scheme == "http" and not is_loopback(host):
-        raise ValueError("must begin with https:// unless its host is on loopback: whoever changes the keys can log in")
+        raise ValueError("must begin with https:// unless its host is on loopback: changed keys would let strangers in")
     return value
 
 

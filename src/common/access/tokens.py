@@ -45,7 +45,7 @@ class Refusal(StrEnum):
         return member
 
     MALFORMED = "malformed", f"is not a signed JWT in compact form with at most {TOKEN_LENGTH_MAX} characters"
-    HEADER = "header", "has a header that is not supported: crit, b64, a typ other than JWT or at+jwt, or a wrong type"
+    HEADER = "header", "has crit, b64, a typ other than JWT or at+jwt, or a kid that is no text in its header"
     ALGORITHM = "algorithm", "is signed with an algorithm that is not accepted"
     KEY = "key", "is signed with a key that its issuer does not publish"
     SIGNATURE = "signature", "has a wrong signature"
