@@ -60,13 +60,25 @@ async def test_a_token_is_let_in_and_an_api_key_only_where_both_are_accepted(
             assert (await client.get(PATHS[name])).status_code == 401
 
 
-async def test_a_user_creates_a_wallet_and_reads_it_with_a_token(database_url: str, server: JwksServer) -> None:
-    async with api("wallet", database_url, auth="jwt", jwt_jwks_url=server.url) as client:
-        headers = bearer(token(sub="ada", scope="wallets:read wallets:write"))
-        created = await client.post("/wallets", json={"user_id": "ada", "currency": "EUR"}, headers=headers)
-        assert created.status_code == 201
-        read = await client.get(f"/wallets/{created.json()['id']}", headers=headers)
-        assert (read.status_code, read.json()["user_id"]) == (200, "ada")
+async def test_a_token_is_bound_to_its_user_unless_it_has_the_unbound_scope(
+    database_url: str, server: JwksServer
+) -> None:
+    scope = "wallets:read wallets:write"
+    settings = {"auth": "jwt", "jwt_jwks_url": server.url, "jwt_unbound_scope": "all-users"}
+    async with api("wallet", database_url, **settings) as client:
+        ada, bob, service = (
+            bearer(token(sub=subject, scope=f"{scope}{more}"))
+            for subject, more in (("ada", ""), ("bob", ""), ("service", " all-users"))
+        )
+        created = await client.post("/wallets", json={"user_id": "ada", "currency": "EUR"}, headers=ada)
+        path = f"/wallets/{created.json()['id']}"
+        read = {who: await client.get(path, headers=headers) for who, headers in (("ada", ada), ("bob", bob))}
+        assert (created.status_code, read["ada"].status_code, read["bob"].status_code) == (201, 200, 404)
+        assert (await client.get(path, headers=service)).status_code == 200
+        of_another = await client.post("/wallets", json={"user_id": "ada", "currency": "USD"}, headers=bob)
+        assert (of_another.status_code, of_another.json()["code"]) == (403, "forbidden")
+        fund = await client.post(f"{path}/fund", json={"amount": "1"}, headers=ada)
+        assert (fund.status_code, fund.json()["code"]) == (403, "forbidden")
 
 
 @pytest.mark.parametrize("name", ["wallet", "history"])
