@@ -42,12 +42,16 @@ class JwksUrl:
     async def read(self) -> bytes | Unusable:
         """Return the body of the reply, which has at most `DOCUMENT_BYTES_MAX` and comes within 4 seconds."""
         try:
-            async with asyncio.timeout(READ_TIMEOUT_SECONDS), httpx2.AsyncClient(verify=self._ssl_context) as client:
+            async with asyncio.timeout(READ_TIMEOUT_SECONDS), self._client() as client:
                 return await self._read(client)
         except TimeoutError:
             return Unusable(f"gave no whole reply within {READ_TIMEOUT_SECONDS:g} s")
         except (httpx2.HTTPError, httpx2.InvalidURL) as error:
             return Unusable(f"cannot be reached: {str(error) or type(error).__name__}")
+
+    def _client(self) -> httpx2.AsyncClient:
+        # A proxy of the environment must not see or change what is meant to stay on loopback.
+        return httpx2.AsyncClient(verify=self._ssl_context, trust_env=self._url.startswith("https:"))
 
     async def _read(self, client: httpx2.AsyncClient) -> bytes | Unusable:
         body = bytearray()

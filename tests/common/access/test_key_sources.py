@@ -123,6 +123,19 @@ async def test_a_server_without_tls_is_no_https_server() -> None:
     assert found.reason.startswith("cannot be reached: ")
 
 
+async def test_plain_http_on_loopback_goes_through_no_proxy(
+    server: JwksServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with JwksServer() as proxy:
+        proxy.publish(jwk("evil"))
+        for name in ("no_proxy", "NO_PROXY"):
+            monkeypatch.delenv(name)
+        for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+            monkeypatch.setenv(name, f"http://127.0.0.1:{proxy.port}")
+        assert await JwksUrl(server.url, 300).read() == jwks(jwk("first"))
+        assert proxy.requests == []
+
+
 async def test_the_certificate_of_the_server_is_verified(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     authority = trustme.CA()
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
