@@ -156,9 +156,10 @@ async def test_if_no_host_accepts_the_connection_the_most_informative_error_is_r
     database_url: str, silent: tuple[Listener, int]
 ) -> None:
     started = time.monotonic()
-    silent_url = f"postgresql://postgres@{HOST}:{silent[1]},{HOST}:{{port}}/nowhere"
+    url = make_url(database_url)
+    silent_url = f"postgresql://postgres:{url.password}@{HOST}:{silent[1]},{HOST}:{{port}}/nowhere"
     with pytest.raises(asyncpg.InvalidCatalogNameError) as missing:
-        await connected(silent_url.format(port=make_url(database_url).port), 4)
+        await connected(silent_url.format(port=url.port), 4)
     assert is_refused_by_server(missing.value)
     with pytest.raises(TimeoutError) as late:
         await connected(silent_url.format(port=silent[1]), 0.5)

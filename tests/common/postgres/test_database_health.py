@@ -193,8 +193,8 @@ async def test_a_database_that_refuses_is_logged_once_however_often_it_is_checke
     monkeypatch.setattr(common.postgres.database_health, "_REFUSED_INTERVAL_SECONDS", 0.05)
     operator = await asyncpg.connect(database_url)
     role = f"shut_out_{uuid4().hex}"
-    await operator.execute(f"CREATE ROLE {role} NOLOGIN")
-    url = make_url(url_of(engine).read()).set(username=role)
+    await operator.execute(f"CREATE ROLE {role} NOLOGIN PASSWORD '{role}'")
+    url = make_url(url_of(engine).read()).set(username=role, password=role)
     refused = create_engine(url.render_as_string(hide_password=False), "tests")
     async with health_checks(refused) as health:
         for _ in range(5):
