@@ -17,14 +17,14 @@ ENVIRONMENT_PATTERN: Final = "[a-z0-9]{1,16}"
 
 _DIGITS: Final = string.digits + string.ascii_uppercase + string.ascii_lowercase
 _ID_LENGTH: Final = 12
-# 62^43 is more than 2^256, and 62^6 more than 2^32.
+# 62^43 is more than 2^256.
 _SECRET_LENGTH: Final = 43
-_CHECKSUM_LENGTH: Final = 6
+_CHECKSUM_LENGTH: Final = 8
 _SECRET_BITS: Final = 256
 
 _FORM: Final = re.compile(
     f"{PREFIX}{ENVIRONMENT_PATTERN}_([0-9A-Za-z]{{{_ID_LENGTH}}})"
-    f"_[0-9A-Za-z]{{{_SECRET_LENGTH}}}_[0-9A-Za-z]{{{_CHECKSUM_LENGTH}}}"
+    f"_[0-9A-Za-z]{{{_SECRET_LENGTH}}}_[0-9a-f]{{{_CHECKSUM_LENGTH}}}"
 )
 
 
@@ -53,7 +53,7 @@ def new_key(environment: str) -> NewKey:
 
 def key_text(environment: str, key_id: str, secret: int) -> str:
     """Return the text of the key with these parts; the secret is a number of 256 bits."""
-    body = f"{PREFIX}{environment}_{key_id}_{_base62(secret, _SECRET_LENGTH)}"
+    body = f"{PREFIX}{environment}_{key_id}_{_in_digits(secret)}"
     return f"{body}_{_checksum(body)}"
 
 
@@ -74,12 +74,12 @@ def hash_of(text: str) -> bytes:
 
 
 def _checksum(body: str) -> str:
-    return _base62(zlib.crc32(body.encode()), _CHECKSUM_LENGTH)
+    return f"{zlib.crc32(body.encode()):0{_CHECKSUM_LENGTH}x}"
 
 
-def _base62(number: int, length: int) -> str:
+def _in_digits(secret: int) -> str:
     digits = []
-    for _ in range(length):
-        number, digit = divmod(number, len(_DIGITS))
+    for _ in range(_SECRET_LENGTH):
+        secret, digit = divmod(secret, len(_DIGITS))
         digits.append(_DIGITS[digit])
-    return "".join(reversed(digits))
+    return "".join(digits)
