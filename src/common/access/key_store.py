@@ -24,7 +24,7 @@ from common.access.api_keys import hash_of, id_of
 from common.access.caller import Caller
 from common.background import in_background
 from common.postgres.engine import create_engine
-from common.postgres.errors import DRIVER_ERRORS, message_with_remedy
+from common.postgres.errors import DRIVER_ERRORS, is_refused_by_server, message_with_remedy
 from common.problems import Problem, Unauthorized, Unavailable
 from common.rate_limited_logs import RateLimitedLog
 from common.secrets import Secret
@@ -35,6 +35,7 @@ REVOKED_SECONDS_MAX: Final = 5.0
 """How long after its revocation a key may be accepted."""
 READ_SECONDS: Final = 1.0
 _READ_SECONDS_MIN: Final = 0.1
+_AWAY_SECONDS: Final = 0.15
 _READ_TIMEOUT_SECONDS: Final = 2.0
 # Changes by hand in SQL have no revision.
 _READ_ALL_SECONDS: Final = 60.0
@@ -123,11 +124,12 @@ class KeyStore:
         return self._error is None and self._is_fresh()
 
     async def read_forever(self) -> None:
-        """Read the keys once a second, and earlier for a key that isn't found."""
+        """Read the keys once a second; earlier for a key that isn't found, and while the database is away."""
         while True:
             await asyncio.sleep(_READ_SECONDS_MIN)
+            is_away = self._error is not None and not is_refused_by_server(self._error)
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._asked.wait(), READ_SECONDS - _READ_SECONDS_MIN)
+                await asyncio.wait_for(self._asked.wait(), _AWAY_SECONDS if is_away else READ_SECONDS)
             await self.read()
             if self._clock() - self._use_written_at >= USE_SECONDS:
                 await self.write_use()
@@ -192,6 +194,8 @@ async def open_key_store(url: Secret, connect_timeout_seconds: float, *, on_stan
         statement_timeout_seconds=_READ_TIMEOUT_SECONDS,
         lock_timeout_seconds=1,
         idle_in_transaction_timeout_seconds=5,
+        # A time of use may be lost. It must not wait for a standby.
+        durable=False,
         on_standby=on_standby,
     )
     store = KeyStore(engine)

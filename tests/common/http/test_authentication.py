@@ -119,6 +119,22 @@ async def test_while_the_keys_can_not_be_read_only_the_probes_are_answered(
     assert (await api.get("/live")).status_code == 200
 
 
+async def test_a_history_in_another_database_has_the_keys_of_the_wallet_database(
+    database_url: str, engine: AsyncEngine, new_database: Callable[[str | None], str], template: str
+) -> None:
+    settings = HistoryApiSettings(
+        database_url=database_url, history_database_url=new_database(template), log_level="warning"
+    )
+    key = await create_key(engine, "test", "in one of them", SCOPES)
+    app = create_history_app(settings)
+    transport = httpx.ASGITransport(app)
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=transport, base_url="http://api.test") as client,
+    ):
+        assert (await client.get("/history/users/ada", headers=bearer(key.text))).status_code == 200
+
+
 @pytest.mark.parametrize(
     ("value", "token"),
     [
