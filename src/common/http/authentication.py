@@ -10,7 +10,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from common.access.caller import Caller
 from common.access.metrics import auth_failures
 from common.http.problem_responses import problem_response
-from common.problems import Problem, Unauthorized
+from common.problems import Problem, Unauthorized, Unavailable
 from common.rate_limited_logs import RateLimitedLog
 
 log = RateLimitedLog(structlog.get_logger())
@@ -52,7 +52,7 @@ class Authentication:
             auth_failures.labels(problem.reason).inc()
             if problem.key_id is not None:
                 log.warning("api_key_refused", error=problem, reason=problem.reason, key_id=problem.key_id)
-        else:
+        elif isinstance(problem, Unavailable):
             auth_failures.labels("unavailable").inc()
         await problem_response(Request(scope), problem)(scope, receive, send)
 

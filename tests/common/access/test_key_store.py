@@ -98,10 +98,10 @@ async def test_a_key_expires_by_the_clock_without_another_reading(
     engine: AsyncEngine, new_key: NewKey, clock: Any
 ) -> None:
     store = KeyStore(engine, clock)
-    _, key = await new_key(expires_in_days=1 / 24 / 3600 * 3)
+    _, key = await new_key(expires_in_days=30 / 24 / 3600)
     await store.read()
     assert isinstance(await store.caller_of(key), Caller)
-    clock.seconds += 3
+    clock.seconds += 30
     assert isinstance(await reading(store, key), Unauthorized)
 
 

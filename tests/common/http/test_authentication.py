@@ -1,5 +1,6 @@
 """Which requests get in, and what the others are told."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -15,10 +16,13 @@ from common.access.caller import SCOPES
 from common.access.key_acts import create_key, revoke_key
 from common.http import authentication
 from common.http.authentication import bearer_token
+from common.http.server import background_server
 from common.rate_limited_logs import RateLimiter
 from history_consumer.read_api.app import create_app as create_history_app
 from history_consumer.settings import HistoryApiSettings
 from support.api_keys import KEY, bearer
+from support.ports import free_port
+from support.raw_http import Client, post, request
 from wallet_api.app import create_app
 from wallet_api.settings import WalletApiSettings
 
@@ -95,6 +99,27 @@ async def test_two_authorization_headers_are_refused(api: httpx.AsyncClient) -> 
         lines = [("Authorization", f"Bearer {KEY}"), ("Authorization", f"Bearer {other}")]
         refused = await api.get("/nonsense", headers=lines)
         assert (refused.status_code, refused.json()["code"]) == (400, "bad-request")
+
+
+async def test_the_body_of_a_refused_request_does_not_run_as_a_request(database_url: str, engine: AsyncEngine) -> None:
+    app = create_app(WalletApiSettings(database_url=database_url, log_level="warning"))
+    wallet = b'{"user_id": "ada", "currency": "EUR"}'
+    inner = post("/wallets", wallet, "Content-Type: application/json", f"Authorization: Bearer {KEY}")
+
+    def ask() -> list[int]:
+        with Client(port) as raw:
+            return [raw.send(sent).reply().status for sent in (post("/wallets", inner), request("GET /live HTTP/1.1"))]
+
+    server = background_server(app, "127.0.0.1", port := free_port())
+    async with app.router.lifespan_context(app):
+        serving = asyncio.create_task(server.serve())
+        while not server.started:
+            await asyncio.sleep(0.01)
+        assert await asyncio.to_thread(ask) == [401, 200]
+        server.should_exit = True
+        await serving
+    async with engine.connect() as connection:
+        assert await connection.scalar(text("SELECT count(*) FROM wallet.wallets")) == 0
 
 
 async def test_while_the_keys_can_not_be_read_only_the_probes_are_answered(
