@@ -16,7 +16,9 @@ from common.access.key_store import REVOKED_SECONDS_MAX, USE_SECONDS, KeyStore, 
 from common.postgres.engine import create_engine
 from common.problems import Problem, Unauthorized, Unavailable
 from common.secrets import Secret
+from common.tables.grants import Role
 from support.proxy import Proxy
+from support.roles import Roles
 
 NewKey = Callable[..., Awaitable[tuple[str, str]]]
 Sql = Callable[..., Awaitable[Any]]
@@ -247,12 +249,19 @@ async def test_the_time_of_use_is_written_by_one_statement_for_all_keys_and_requ
     assert isinstance(await store.caller_of(unused), Caller)
 
 
-async def test_the_time_of_use_is_written_while_the_api_runs(
-    database_url: str, new_key: NewKey, sql: Sql, monkeypatch: pytest.MonkeyPatch, eventually: Eventually
+@pytest.mark.parametrize("role", [Role.API, Role.READER])
+async def test_the_time_of_use_is_written_while_an_api_runs_as_its_role(
+    database_url: str,
+    roles: Roles,
+    role: Role,
+    new_key: NewKey,
+    sql: Sql,
+    monkeypatch: pytest.MonkeyPatch,
+    eventually: Eventually,
 ) -> None:
     monkeypatch.setattr(key_store, "USE_SECONDS", USE_SECONDS / 1000)
     key_id, key = await new_key()
-    async with open_key_store(Secret(database_url), 5, on_standby=False) as store:
+    async with open_key_store(Secret(roles.url(database_url, role)), 5, on_standby=False) as store:
         assert isinstance(await store.caller_of(key), Caller)
 
         async def written() -> Any:

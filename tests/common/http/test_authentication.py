@@ -18,11 +18,13 @@ from common.http import authentication
 from common.http.authentication import bearer_token
 from common.http.server import background_server
 from common.rate_limited_logs import RateLimiter
+from common.tables.grants import Role
 from history_consumer.read_api.app import create_app as create_history_app
 from history_consumer.settings import HistoryApiSettings
 from support.api_keys import KEY, bearer
 from support.ports import free_port
 from support.raw_http import Client, post, request
+from support.roles import Roles
 from wallet_api.app import create_app
 from wallet_api.settings import WalletApiSettings
 
@@ -31,12 +33,13 @@ PATHS = ("/wallets?user_id=ada", "/wallets/0198c2a5-0000-7000-8000-000000000001"
 
 
 @pytest.fixture(params=["wallet", "history"])
-async def api(request: pytest.FixtureRequest, database_url: str) -> AsyncIterator[httpx.AsyncClient]:
-    """Each API in turn, with keys on, and a client without a key."""
+async def api(request: pytest.FixtureRequest, database_url: str, roles: Roles) -> AsyncIterator[httpx.AsyncClient]:
+    """Each API in turn, with keys on and as its role, and a client without a key."""
     if request.param == "wallet":
-        app = create_app(WalletApiSettings(database_url=database_url, log_level="warning"))
+        app = create_app(WalletApiSettings(database_url=roles.url(database_url, Role.API), log_level="warning"))
     else:
-        app = create_history_app(HistoryApiSettings(database_url=database_url, log_level="warning"))
+        url = roles.url(database_url, Role.READER)
+        app = create_history_app(HistoryApiSettings(database_url=url, log_level="warning"))
     transport = httpx.ASGITransport(app)
     async with (
         app.router.lifespan_context(app),

@@ -5,7 +5,9 @@ import asyncpg
 import pytest
 
 from common.access.api_keys import hash_of, id_of
+from common.tables.grants import Role
 from support.command_lines import WalletCtl, printed
+from support.roles import Roles
 from walletctl.console import Exit
 
 CREATE = ("keys", "create", "--name", "shop", "--scopes", "wallets:read,wallets:write")
@@ -13,8 +15,9 @@ Fetch = Callable[[str], Awaitable[list[asyncpg.Record]]]
 
 
 @pytest.fixture
-def at(database_url: str) -> dict[str, str]:
-    return {"DATABASE_URL": database_url, "OPERATOR": "on-call"}
+def at(database_url: str, roles: Roles) -> dict[str, str]:
+    """The environment of an operator."""
+    return {"DATABASE_URL": roles.url(database_url, Role.OPERATOR), "OPERATOR": "on-call"}
 
 
 @pytest.fixture
