@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Annotated, Any, Final, TypeVar
 
+import orjson
 import typer
 from sqlalchemy import RowMapping
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -113,7 +114,7 @@ def show(key_id: KeyId, as_json: JsonOption = False) -> None:
         print_json({**key, "audit": acts})
         return
     print_fields(f"API key {key_id}", {**key, "scopes": ", ".join(key["scopes"])})
-    print_table("Audit", ("time", "actor", "act", "details", "reason"), [tuple(act.values()) for act in acts])
+    print_table("Audit", ("time", "actor", "act", "details", "reason"), map(_act_cells, acts))
 
 
 @app.command(epilog="Example:  walletctl keys rotate 3qFZ0aVbT9Lx --overlap-hours 1 --json")
@@ -167,6 +168,11 @@ def _print_new(key: NewKey, fields: Mapping[str, Any], as_json: bool) -> None:
     print_fields(f"API key {key.id}", shown)
     err.print("Store the key now: it can't be shown again.", highlight=False)
     out.print(key.text, highlight=False, soft_wrap=True)
+
+
+def _act_cells(act: Mapping[str, Any]) -> tuple[object, ...]:
+    details = orjson.dumps(act["details"]).decode()
+    return f"{act['created_at']:%F %T}", act["actor"], act["action"], details, act["reason"]
 
 
 def _cells(key: RowMapping) -> tuple[object, ...]:
