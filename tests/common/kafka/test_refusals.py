@@ -19,7 +19,7 @@ from prometheus_client import REGISTRY
 
 from common.kafka import topics
 from common.kafka.refusals import explained, refusal_of
-from common.kafka.topics import describe_topic, ensure_topic
+from common.kafka.topics import TopicMissingError, describe_topic, ensure_topic
 from common.kafka_connection import KafkaConnection
 from common.secrets import Secret
 from common.settings import KafkaSettings
@@ -122,7 +122,7 @@ async def test_each_way_to_log_in_reaches_the_broker_under_its_own_name(
 
     async def allowed() -> bool:
         # The broker applies an ACL after a moment.
-        with suppress(KafkaException):
+        with suppress(KafkaException, TopicMissingError):
             return (await describe_topic(connection(settings), guarded_topic))[1] == 1
         return False
 
