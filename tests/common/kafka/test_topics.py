@@ -1,5 +1,7 @@
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from confluent_kafka import KafkaException
@@ -34,14 +36,24 @@ async def test_a_question_about_a_topic_leaves_no_client_behind(
     assert _clients() <= before
 
 
-async def test_settings_are_found_as_they_were_set(kafka_bootstrap_servers: str, topic: str) -> None:
+async def test_settings_are_found_as_they_were_set(
+    kafka_bootstrap_servers: str, topic: str, eventually: Callable[..., Awaitable[Any]]
+) -> None:
+    connection = KafkaConnection(kafka_bootstrap_servers)
+
+    def is_wrong(*names: str) -> Callable[[], Awaitable[bool]]:
+        async def condition() -> bool:
+            return set(names) == wrong_settings(await find_topic(connection, topic), -1).keys()
+
+        return condition
+
+    # The broker applies settings a moment after it has taken them.
     await set_settings(
-        KafkaConnection(kafka_bootstrap_servers), topic, {"cleanup.policy": "compact", "retention.bytes": "5000"}
+        connection, topic, {**needed_settings(-1), "cleanup.policy": "compact", "retention.bytes": "5000"}
     )
-    found = await find_topic(KafkaConnection(kafka_bootstrap_servers), topic)
-    assert found.replicas == 1
-    assert {"cleanup.policy", "retention.bytes"} <= set(wrong_settings(found, -1))
-    await set_settings(KafkaConnection(kafka_bootstrap_servers), topic, needed_settings(-1))
-    assert wrong_settings(await find_topic(KafkaConnection(kafka_bootstrap_servers), topic), -1) == {}
+    await eventually(is_wrong("cleanup.policy", "retention.bytes"))
+    assert (await find_topic(connection, topic)).replicas == 1
+    await set_settings(connection, topic, needed_settings(-1))
+    await eventually(is_wrong())
     with pytest.raises(TopicMissingError):
-        await find_topic(KafkaConnection(kafka_bootstrap_servers), "not-there")
+        await find_topic(connection, "not-there")
