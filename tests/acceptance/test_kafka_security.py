@@ -236,6 +236,22 @@ async def test_a_command_with_a_wrong_password_ends_with_one_line_that_does_not_
     assert "c4n4ry" not in result.stdout + result.stderr
 
 
+async def test_the_status_of_the_history_says_that_kafka_refuses(
+    settings: PipelineSettings, engine: AsyncEngine, walletctl: WalletCtl
+) -> None:
+    async with engine.begin() as connection:
+        await connection.execute(
+            text(
+                "INSERT INTO history.processed_offsets (consumer_group, topic, partition, next_offset, topic_id)"
+                " VALUES (:group, :topic, 0, 0, 'any')"
+            ),
+            {"group": settings.consumer_group, "topic": settings.kafka_topic},
+        )
+    result = walletctl("history", "status", "--json", **environment(settings, "wr0ng-c4n4ry"))
+    assert '"kafka":"refuses: ' in result.stdout
+    assert "c4n4ry" not in result.stdout + result.stderr
+
+
 def test_no_log_line_not_even_of_the_client_library_and_no_argument_shows_a_password(
     settings: PipelineSettings, tmp_path: Path
 ) -> None:
