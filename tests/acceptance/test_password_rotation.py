@@ -132,6 +132,10 @@ async def test_a_password_file_that_is_not_used_is_named(mode: int | None, scram
         async with raw_connection(engine):
             pass
     await engine.dispose()
+    with_password = create_engine(f"{scram_url}?passfile={file}&password=x", "tests")
+    async with raw_connection(with_password):
+        pass
+    await with_password.dispose()
 
 
 async def test_a_unix_socket_is_reached(scram_url: str, sockets: Path) -> None:

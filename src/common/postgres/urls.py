@@ -37,7 +37,7 @@ def _any_text(_: str) -> None:
 
 
 def _seconds(value: str) -> str | None:
-    return None if value.isascii() and value.isdigit() else "must be a number of whole seconds"
+    return None if re.fullmatch("[0-9]{1,9}", value) else "must be a number of whole seconds"
 
 
 def _application_name(value: str) -> str | None:

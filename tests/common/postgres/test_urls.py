@@ -111,6 +111,7 @@ WRONG = {
     "postgresql://h/db?ssl=on": "has a parameter sslmode that must be one of disable, ",
     "postgresql://h/db?target_session_attrs=x": "has a parameter target_session_attrs that must be one of any, ",
     "postgresql://h/db?connect_timeout=-1": "has a parameter connect_timeout that must be a number of whole seconds",
+    f"postgresql://h/db?connect_timeout={'9' * 5000}": "has a parameter connect_timeout that must be",
     "postgresql://h/db?connect_timeout=1.5": "has a parameter connect_timeout that must be a number of whole seconds",
     "postgresql://h/db?ssl_min_protocol_version=3": "a parameter ssl_min_protocol_version that must be one of TLSv1",
     "postgresql://h/db?channel_binding=require": "has a parameter channel_binding that isn't supported",
