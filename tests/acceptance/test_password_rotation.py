@@ -79,11 +79,16 @@ async def rotation(scram_url: str, tmp_path: Path) -> AsyncIterator[Rotation]:
     await operator.close()
 
 
+def without_password(url: str, role: str) -> str:
+    parsed = make_url(url)
+    return f"postgresql://{role}@{parsed.host}:{parsed.port}/{parsed.database}"
+
+
 def settings_of(
     way: str, rotation: Rotation, scram_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> WalletDatabaseSettings:
     """Return settings that have the password in a file, in one of the ways that there are."""
-    url = make_url(scram_url).set(username=rotation.role, password=None).render_as_string()
+    url = without_password(scram_url, rotation.role)
     if way == "DATABASE_PASSWORD_FILE":
         monkeypatch.setenv("DATABASE_URL", url)
         monkeypatch.setenv("DATABASE_PASSWORD_FILE", str(rotation.file))
@@ -126,13 +131,14 @@ async def test_a_password_file_that_is_not_used_is_named(mode: int | None, scram
     if mode is not None:
         file.write_text("*:*:*:*:x\n")
         file.chmod(mode)
-    engine = create_engine(f"{scram_url}?passfile={file}", "tests")
+    url = f"{without_password(scram_url, 'postgres')}?passfile={file}"
+    engine = create_engine(url, "tests")
     reason = "other users have access to it" if mode else "No such file or directory"
     with pytest.raises(UnsuitableDatabaseError, match=f"^passfile {file}: {reason}"):
         async with raw_connection(engine):
             pass
     await engine.dispose()
-    with_password = create_engine(f"{scram_url}?passfile={file}&password=x", "tests")
+    with_password = create_engine(f"{url}&password=x", "tests")
     async with raw_connection(with_password):
         pass
     await with_password.dispose()
