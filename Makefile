@@ -7,7 +7,7 @@ UV_VERSION := 0.13.9
 UV = $(shell command -v uv 2>/dev/null || echo .tools/bin/uv)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up down lint unit test check faults mutants bench bench-full wrk fmt docs lock clean
+.PHONY: help setup demo up down lint unit test check fuzz faults mutants bench bench-full wrk fmt docs lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -49,6 +49,9 @@ test: setup ## run the whole test suite against real servers
 
 check: lint ## lint, then all tests: what CI runs
 	@$(MAKE) --no-print-directory test
+
+fuzz: setup ## FUZZ_EXAMPLES (500) random inputs of each operation of both APIs; FUZZ_SEED repeats a run
+	@FUZZ_EXAMPLES=$${FUZZ_EXAMPLES:-500} FUZZ_SEED=$${FUZZ_SEED:-$$(date +%s)} $(BIN)/python -m pytest -s tests/acceptance/test_openapi.py
 
 faults: setup ## random faults for FAULTS_SECONDS (480), then each fault alone; FAULTS_SEED repeats a schedule
 	@FAULTS_SECONDS=$${FAULTS_SECONDS:-480} $(BIN)/python -m pytest -s -m "" tests/faults

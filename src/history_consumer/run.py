@@ -28,7 +28,7 @@ async def run(settings: ConsumerSettings) -> None:
     stop = asyncio.Event()
     stop_on_signals(stop)
     health = Health({"database": "not asked yet", "kafka": "not asked yet"})
-    server = ops_server(health, settings.consumer_ops_host, settings.consumer_ops_port)
+    server = ops_server(health, settings.consumer_ops_host, settings.consumer_ops_port, settings.metrics_token)
     await serve_until_stopped(server, consume(settings, stop, health))
 
 

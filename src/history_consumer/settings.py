@@ -5,6 +5,7 @@ from typing import ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from common.access.settings import AccessSettings
+from common.http.settings import HttpApiSettings, MetricsSettings
 from common.settings import (
     ConnectSettings,
     HistoryDatabaseSettings,
@@ -24,7 +25,7 @@ class DeadLetterRetentionSettings(Settings):
 
 
 class ConsumerSettings(
-    DeadLetterRetentionSettings, ConnectSettings, HistoryDatabaseSettings, KafkaSettings, LogSettings
+    DeadLetterRetentionSettings, ConnectSettings, HistoryDatabaseSettings, KafkaSettings, MetricsSettings, LogSettings
 ):
     """Each setting is the environment variable of its name in capitals."""
 
@@ -52,7 +53,7 @@ class ConsumerSettings(
     """Their port."""
 
 
-class HistoryApiSettings(AccessSettings, HistoryDatabaseSettings, LogSettings):
+class HistoryApiSettings(AccessSettings, HttpApiSettings, HistoryDatabaseSettings, LogSettings):
     """Each setting is the environment variable of its name in capitals."""
 
     host_setting: ClassVar[str] = "history_api_host"

@@ -38,7 +38,7 @@ async def run(settings: RelaySettings) -> None:
     stop = asyncio.Event()
     stop_on_signals(stop)
     health = Health({"database": "not asked yet", "kafka": "not asked yet"})
-    server = ops_server(health, settings.relay_ops_host, settings.relay_ops_port)
+    server = ops_server(health, settings.relay_ops_host, settings.relay_ops_port, settings.metrics_token)
     await serve_until_stopped(server, relay_until(stop, settings, health))
     log.info("stopped")
 

@@ -4,6 +4,7 @@ from typing import ClassVar, Final, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
+from common.http.settings import MetricsSettings
 from common.settings import (
     ConnectSettings,
     LogSettings,
@@ -26,7 +27,9 @@ class OutboxRetentionSettings(Settings):
     """Days after which an idempotency key is deleted; after that a request with the same key is a new request."""
 
 
-class RelaySettings(OutboxRetentionSettings, ConnectSettings, WalletDatabaseSettings, TopicSettings, LogSettings):
+class RelaySettings(
+    OutboxRetentionSettings, ConnectSettings, WalletDatabaseSettings, TopicSettings, MetricsSettings, LogSettings
+):
     """The relay's settings, each from the environment variable of its name in capitals."""
 
     relay_tasks: int = Field(3, ge=1, le=16)

@@ -24,6 +24,7 @@ def create_app(settings: WalletApiSettings | None = None) -> FastAPI:
     app = create_api(
         "Wallet API",
         "Wallets, their balances and their ledger. Every movement becomes an event.",
+        settings.wallet_api_host,
         settings,
         partial(open_context, settings),
         partial(open_authenticator, settings, settings.database_url),

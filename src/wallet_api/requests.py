@@ -126,11 +126,17 @@ IdempotencyKeyHeader = Annotated[
     str | None,
     Header(
         alias="Idempotency-Key",
+        pattern=f"^{_KEY.pattern}$",
         description="1 to 255 visible ASCII characters. A repeated request with the same key gets the first reply.",
     ),
 ]
 IfMatchHeader = Annotated[
-    str | None, Header(alias="If-Match", description='The wallet\'s version as an ETag, such as "3".')
+    str | None,
+    Header(
+        alias="If-Match",
+        pattern=rf"^(\*|{_ENTITY_TAGS.pattern})$",
+        description='The wallet\'s version as an ETag, such as "3".',
+    ),
 ]
 
 

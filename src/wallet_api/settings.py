@@ -5,10 +5,11 @@ from typing import ClassVar
 from pydantic import Field
 
 from common.access.settings import AccessSettings
+from common.http.settings import HttpApiSettings
 from common.settings import LogSettings, OrderRule, Port, WalletDatabaseSettings
 
 
-class WalletApiSettings(AccessSettings, WalletDatabaseSettings, LogSettings):
+class WalletApiSettings(AccessSettings, HttpApiSettings, WalletDatabaseSettings, LogSettings):
     """Each setting comes from the environment variable of its name in capitals."""
 
     host_setting: ClassVar[str] = "wallet_api_host"

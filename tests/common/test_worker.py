@@ -7,12 +7,13 @@ from starlette.applications import Starlette
 from structlog.testing import LogCapture
 
 from common import worker
+from common.http.metrics_guard import MetricsGuard
 from common.http.probes import ops_server, probe_routes
 from common.worker import Health, serve_until_stopped
 
 
 async def ready(health: Health) -> httpx.Response:
-    transport = httpx.ASGITransport(app=Starlette(routes=probe_routes(health)))
+    transport = httpx.ASGITransport(app=Starlette(routes=probe_routes(health, MetricsGuard("127.0.0.1", None))))
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
         return await client.get("/ready")
 
@@ -35,5 +36,5 @@ async def test_a_worker_that_fails_ends_with_a_line_in_the_log(monkeypatch: pyte
     seen = LogCapture()
     monkeypatch.setattr(worker, "log", structlog.wrap_logger(None, processors=[seen]))
     with pytest.raises(ZeroDivisionError):
-        await serve_until_stopped(ops_server(Health(), "127.0.0.1", 0), work())
+        await serve_until_stopped(ops_server(Health(), "127.0.0.1", 0, None), work())
     assert [(entry["event"], entry["log_level"]) for entry in seen.entries] == [("worker_failed", "critical")]

@@ -10,11 +10,13 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
+import uvicorn
 import uvloop
 from starlette.types import ASGIApp
 
 from common.http.connections import ConnectionBounds
-from common.http.server import background_server
+from common.http.server import BackgroundServer, api_server_options, background_server
+from common.http.settings import HttpApiSettings
 from support.ports import free_port
 
 
@@ -91,7 +93,22 @@ class Client:
 def serving(app: ASGIApp, bounds: ConnectionBounds | None = None, *, loop: str = "uvloop") -> Iterator[int]:
     """Serve `app` in a thread, on the event loop of that name, as the services are configured; yield the port."""
     port = free_port()
-    server = background_server(app, "127.0.0.1", port, bounds or ConnectionBounds())
+    with running(background_server(app, "127.0.0.1", port, bounds or ConnectionBounds()), port, loop=loop):
+        yield port
+
+
+@contextmanager
+def serving_api(app: ASGIApp, settings: HttpApiSettings) -> Iterator[int]:
+    """Serve an API in a thread, with its lifespan, as `walletctl` does; yield the port."""
+    port = free_port()
+    config = uvicorn.Config(app, port=port, lifespan="on", timeout_graceful_shutdown=5, **api_server_options(settings))
+    with running(BackgroundServer(config), port, is_graceful=True):
+        yield port
+
+
+@contextmanager
+def running(server: BackgroundServer, port: int, *, loop: str = "uvloop", is_graceful: bool = False) -> Iterator[None]:
+    """Run the server in a thread, until the block ends."""
     factory = uvloop.new_event_loop if loop == "uvloop" else asyncio.new_event_loop
 
     def run() -> None:
@@ -102,9 +119,10 @@ def serving(app: ASGIApp, bounds: ConnectionBounds | None = None, *, loop: str =
     thread.start()
     try:
         _wait_for(port)
-        yield port
+        yield
     finally:
-        server.should_exit = server.force_exit = True
+        server.force_exit = not is_graceful
+        server.should_exit = True
         thread.join(20)
         assert not thread.is_alive()
 

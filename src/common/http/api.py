@@ -5,23 +5,28 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 from fastapi import APIRouter, FastAPI
+from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp
 
 from common.access.authenticator import Authenticator
 from common.access.caller import Caller
+from common.access.token_settings import is_loopback
 from common.http.authentication import Authentication
 from common.http.authorization import ScopedRoute
+from common.http.docs_pages import OPENAPI_PATH, docs_routes
 from common.http.fast_path import FastPath, plain_routes
 from common.http.heads import RequestHeads
+from common.http.metrics_guard import MetricsGuard
 from common.http.openapi import only_problem_documents
 from common.http.probes import probe_routes
 from common.http.problem_responses import EXCEPTION_HANDLERS
+from common.http.rate_limits import CallerRateLimit, RefusalLimit
 from common.http.request_bounds import RequestBounds
 from common.http.request_metrics import RequestMetrics
+from common.http.settings import HttpApiSettings, items_of
 from common.postgres.database_health import DatabaseHealth
 from common.problems import Problem
-from common.settings import ApiSettings
 
 Opened = AbstractAsyncContextManager[tuple[Any, DatabaseHealth]]
 """Lends the routes' context and the health of its database while the application runs."""
@@ -32,7 +37,7 @@ OpenedAccess = AbstractAsyncContextManager[Authenticator]
 class _Api(FastAPI):
     """FastAPI behind our middleware and the fast path."""
 
-    def __init__(self, settings: ApiSettings, fast_routes: Iterable[Route], **options: Any) -> None:
+    def __init__(self, settings: HttpApiSettings, fast_routes: Iterable[Route], **options: Any) -> None:
         super().__init__(**options)
         self._settings = settings
         self._fast_routes = fast_routes
@@ -40,9 +45,16 @@ class _Api(FastAPI):
     def build_middleware_stack(self) -> ASGIApp:
         app = super().build_middleware_stack()
         app = FastPath(app, self._fast_routes, EXCEPTION_HANDLERS)
-        app = Authentication(app, self._authenticate)
-        app = RequestBounds(app, self._settings.requests_max, self._settings.request_deadline_seconds)
-        return RequestMetrics(RequestHeads(app))
+        settings = self._settings
+        if settings.rate_limit_requests_per_second is not None:
+            app = CallerRateLimit(app, settings.rate_limit_requests_per_second, settings.rate_limit_burst_requests)
+        limit = RefusalLimit(settings.authentication_failures_per_second, settings.authentication_failures_burst)
+        app = Authentication(app, self._authenticate, limit)
+        app = RequestBounds(app, settings.requests_max, settings.request_deadline_seconds)
+        app = RequestHeads(app)
+        if origins := items_of(settings.cors_allow_origins):
+            app = _allow_origins(app, origins)
+        return RequestMetrics(app)
 
     async def _authenticate(self, token: str | None) -> Caller | Problem:
         # The authenticator is opened after the middleware is built.
@@ -50,21 +62,34 @@ class _Api(FastAPI):
         return await authenticator.caller_of(token)
 
 
+def _allow_origins(app: ASGIApp, origins: list[str]) -> ASGIApp:
+    """Return the application for scripts of these origins too. Browsers send no cookies: `allow_credentials` is off."""
+    return CORSMiddleware(
+        app,
+        allow_origins=origins,
+        allow_methods=["GET", "HEAD", "POST"],
+        allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "If-Match", "If-None-Match", "Traceparent"],
+        expose_headers=["ETag", "Idempotent-Replayed", "Link", "RateLimit", "RateLimit-Policy", "Retry-After"],
+    )
+
+
 def create_api(
     title: str,
     summary: str,
-    settings: ApiSettings,
+    host: str,
+    settings: HttpApiSettings,
     open_context: Callable[[], Opened],
     open_access: Callable[[], OpenedAccess],
     routers: Sequence[APIRouter],
     fast_routers: Sequence[APIRouter] = (),
 ) -> FastAPI:
-    """Return an application with `/live`, `/ready`, `/metrics`, `/docs` and `/openapi.json`.
+    """Return an application with `/live`, `/ready`, `/metrics` and, by the setting, `/docs` and `/openapi.json`.
 
     Args:
         title: of the OpenAPI document.
         summary: of the OpenAPI document.
-        settings: bounds of the requests.
+        host: the address that the process listens on.
+        settings: what the application lets in.
         open_context: opens `app.state.context`, for the routes.
         open_access: opens the authenticator.
         routers: the documented routes.
@@ -86,12 +111,16 @@ def create_api(
         # The last health check says it, on its own connection: load on the pool must not make this process unready.
         return {"database": app.state.database_health.state(), **app.state.authenticator.states()}
 
+    has_docs = is_loopback(host) if settings.api_docs is None else settings.api_docs
     app = _Api(
         settings,
         [route for router in fast_routers for route in plain_routes(router)],
         title=title,
         summary=summary,
         version="1",
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=OPENAPI_PATH if has_docs else None,
         lifespan=lifespan,
         exception_handlers=dict(EXCEPTION_HANDLERS),
         redirect_slashes=False,
@@ -99,7 +128,9 @@ def create_api(
     for router in routers:
         # Not `include_router`, whose routes ask at each request whether the router has changed.
         app.router.routes.extend(_scoped(route) for route in router.routes)
-    app.router.routes.extend(probe_routes(checks))
+    app.router.routes.extend(probe_routes(checks, MetricsGuard(host, settings.metrics_token)))
+    if has_docs:
+        app.router.routes.extend(docs_routes(title))
     only_problem_documents(app)
     return app
 

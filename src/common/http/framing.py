@@ -10,18 +10,22 @@ from common.problems import BadRequest, HeadersTooLarge
 Field = tuple[bytes, bytes]
 
 HEAD_BYTES_MAX: Final = 32 * 1024
+FIELDS_MAX: Final = 100
 # RFC 3986, section 3.2.2: a name or an IPv4 address, or an IPv6 address in brackets; then a port.
 _HOST = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]*)?")
 
 
 def check_fields(version: str, fields: Sequence[Field]) -> None:
-    """Check the version, Host and Transfer-Encoding (RFC 9112, sections 2.3, 3.2 and 6.1).
+    """Check the version, Host, Transfer-Encoding (RFC 9112, sections 2.3, 3.2 and 6.1) and the number of fields.
 
     Raises:
         BadRequest: one of them is wrong.
+        HeadersTooLarge: there are more than `FIELDS_MAX` fields.
     """
     if version not in {"1.1", "1.0"}:
         raise BadRequest("This server speaks HTTP/1.1.")
+    if len(fields) > FIELDS_MAX:
+        raise HeadersTooLarge(f"The request may have {FIELDS_MAX} header lines. Send fewer.")
     first = dict(fields)
     host, coding = first.get(b"host"), first.get(b"transfer-encoding")
     if len(first) < len(fields):

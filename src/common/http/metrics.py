@@ -14,7 +14,8 @@ http_request_duration_seconds = Histogram(
 
 http_requests_refused = Counter(
     "http_requests_refused_total",
-    "Requests answered 503: the process was at capacity (overload), or the request took too long (deadline).",
+    "Requests refused, by reason. overload: 503, the process was at capacity. deadline: 503, the request took too long."
+    " rate-limit: 429, the caller or the address has sent more requests than its limit.",
     ("reason",),
 )
 

@@ -11,8 +11,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from common.http.problem_responses import EXCEPTION_HANDLERS
+from common.http.metrics_guard import MetricsGuard
+from common.http.problem_responses import EXCEPTION_HANDLERS, problem_response
 from common.http.server import BackgroundServer, background_server
+from common.secrets import Secret
 
 Checks = Callable[[], Awaitable[Mapping[str, str]]]
 """Returns the state of each dependency: `"ok"`, or what is wrong with it."""
@@ -23,8 +25,13 @@ WARNING: Final = "warning: "
 PROBES: Final = ("/live", "/ready", "/metrics")
 
 
-def probe_routes(checks: Checks) -> list[BaseRoute]:
-    """Return `/live` (the process runs), `/ready` (its dependencies work) and `/metrics` (Prometheus)."""
+def probe_routes(checks: Checks, guard: MetricsGuard) -> list[BaseRoute]:
+    """Return `/live` (the process runs), `/ready` (its dependencies work) and `/metrics` (Prometheus).
+
+    Args:
+        checks: the states of the dependencies.
+        guard: refuses readers of `/metrics`.
+    """
 
     async def live(_: Request) -> Response:
         return JSONResponse({"status": "live"})
@@ -35,11 +42,15 @@ def probe_routes(checks: Checks) -> list[BaseRoute]:
         body = {"status": "ready" if is_ready else "not ready", "checks": dict(found)}
         return JSONResponse(body, status_code=200 if is_ready else 503)
 
-    return [Route(path, endpoint) for path, endpoint in zip(PROBES, (live, ready, metrics_endpoint), strict=True)]
+    async def metrics(request: Request) -> Response:
+        refusal = guard.refusal(request)
+        return _metrics() if refusal is None else problem_response(request, refusal)
+
+    return [Route(path, endpoint) for path, endpoint in zip(PROBES, (live, ready, metrics), strict=True)]
 
 
-async def metrics_endpoint(_: Request) -> Response:
-    """Reply with this process's metrics, or with the sum over all workers of a multi-process server."""
+def _metrics() -> Response:
+    """Return this process's metrics, or the sum over all workers of a multi-process server."""
     registry = REGISTRY
     if directory := os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
         _forget_dead_workers(Path(directory))
@@ -57,7 +68,8 @@ def _forget_dead_workers(directory: Path) -> None:
             multiprocess.mark_process_dead(pid, str(directory))  # type: ignore[no-untyped-call]
 
 
-def ops_server(checks: Checks, host: str, port: int) -> BackgroundServer:
+def ops_server(checks: Checks, host: str, port: int, metrics_token: Secret | None) -> BackgroundServer:
     """Return the server of a worker's `/live`, `/ready` and `/metrics`."""
-    app = Starlette(routes=probe_routes(checks), exception_handlers=dict(EXCEPTION_HANDLERS))
+    routes = probe_routes(checks, MetricsGuard(host, metrics_token))
+    app = Starlette(routes=routes, exception_handlers=dict(EXCEPTION_HANDLERS))
     return background_server(app, host, port)

@@ -12,7 +12,8 @@ from starlette.types import ASGIApp
 
 from common.http.connections import ConnectionBounds, Connections, backlog_within, connections_within, descriptors_max
 from common.http.protocol import HttpProtocol
-from common.settings import ApiSettings
+from common.http.security_headers import security_headers
+from common.http.settings import HttpApiSettings, items_of
 
 
 def server_options(bounds: ConnectionBounds, *, descriptors_kept: int = 0) -> dict[str, Any]:
@@ -35,6 +36,7 @@ def server_options(bounds: ConnectionBounds, *, descriptors_kept: int = 0) -> di
         "log_config": None,
         "access_log": False,
         "server_header": False,
+        "headers": security_headers(None),
         "proxy_headers": False,
     }
 
@@ -54,17 +56,11 @@ def background_server(app: ASGIApp, host: str, port: int, bounds: ConnectionBoun
     return BackgroundServer(uvicorn.Config(app, host=host, port=port, lifespan="off", **options))
 
 
-def serve(
-    factory: str, host: str, port: int, settings: ApiSettings, *, workers: int = 1, descriptors_kept: int = 0
-) -> None:
-    """Serve the application that `factory` (`"module:function"`) makes, until SIGTERM or SIGINT.
+def api_server_options(settings: HttpApiSettings, *, descriptors_kept: int = 0) -> dict[str, Any]:
+    """Return the options of uvicorn for an API: those of all servers, its trusted proxies and TLS.
 
     Args:
-        factory: imported in each worker process.
-        host: the address to listen on.
-        port: the port to listen on.
-        settings: the bounds of connections.
-        workers: processes. `/metrics` of each adds up the metrics of all, which they write to a temporary directory.
+        settings: the bounds of connections, the trusted proxies and TLS.
         descriptors_kept: open files that each process needs for its database connections.
 
     Raises:
@@ -76,7 +72,32 @@ def serve(
         settings.body_deadline_seconds,
         settings.reply_stall_seconds,
     )
-    options = server_options(bounds, descriptors_kept=descriptors_kept)
+    proxies = items_of(settings.forwarded_allow_ips)
+    return {
+        **server_options(bounds, descriptors_kept=descriptors_kept),
+        "headers": security_headers(settings.strict_transport_security_seconds),
+        "proxy_headers": bool(proxies),
+        "forwarded_allow_ips": proxies,
+    }
+
+
+def serve(
+    factory: str, host: str, port: int, settings: HttpApiSettings, *, workers: int = 1, descriptors_kept: int = 0
+) -> None:
+    """Serve the application that `factory` (`"module:function"`) makes, until SIGTERM or SIGINT.
+
+    Args:
+        factory: imported in each worker process.
+        host: the address to listen on.
+        port: the port to listen on.
+        settings: those of `api_server_options`.
+        workers: processes. `/metrics` of each adds up the metrics of all, which they write to a temporary directory.
+        descriptors_kept: open files that each process needs for its database connections.
+
+    Raises:
+        OSError: RLIMIT_NOFILE is too low.
+    """
+    options = api_server_options(settings, descriptors_kept=descriptors_kept)
     options |= {"host": host, "port": port, "workers": workers, "loop": "uvloop", "timeout_graceful_shutdown": 10}
     if workers == 1:
         uvicorn.run(factory, factory=True, **options)

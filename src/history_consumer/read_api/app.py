@@ -23,6 +23,7 @@ def create_app(settings: HistoryApiSettings | None = None) -> FastAPI:
     return create_api(
         "Wallet history API",
         "What happened to wallets, by their events: eventually consistent with the wallets.",
+        settings.history_api_host,
         settings,
         partial(open_context, settings),
         partial(open_authenticator, settings, settings.database_url, on_standby=True),

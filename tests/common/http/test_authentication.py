@@ -29,7 +29,7 @@ from wallet_api.app import create_app
 from wallet_api.settings import WalletApiSettings
 
 UNKNOWN = key_text("test", "0" * 12, 4711)
-PATHS = ("/wallets?user_id=ada", "/wallets/0198c2a5-0000-7000-8000-000000000001", "/nonsense", "/docs")
+PATHS = ("/wallets?user_id=ada", "/wallets/0198c2a5-0000-7000-8000-000000000001", "/nonsense")
 
 
 @pytest.fixture(params=["wallet", "history"])

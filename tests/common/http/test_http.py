@@ -13,6 +13,7 @@ import pytest
 from starlette.applications import Starlette
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from common.http.metrics_guard import MetricsGuard
 from common.http.probes import _forget_dead_workers, probe_routes
 from common.http.problem_responses import EXCEPTION_HANDLERS
 from common.http.request_metrics import RequestMetrics
@@ -26,7 +27,9 @@ async def checks() -> dict[str, str]:
 @pytest.fixture(scope="module")
 def ops_port() -> Iterator[int]:
     """A server of the probes alone, as workers have it."""
-    app = Starlette(routes=probe_routes(checks), exception_handlers=dict(EXCEPTION_HANDLERS))
+    app = Starlette(
+        routes=probe_routes(checks, MetricsGuard("127.0.0.1", None)), exception_handlers=dict(EXCEPTION_HANDLERS)
+    )
     with serving(app) as port:
         yield port
 

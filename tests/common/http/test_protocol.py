@@ -3,11 +3,12 @@
 import asyncio
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 from starlette.types import Receive, Scope, Send
 
-from common.http.framing import HEAD_BYTES_MAX
+from common.http.framing import FIELDS_MAX, HEAD_BYTES_MAX
 from support.raw_http import Client, Reply, post, request, serving
 
 INNER = post("/inner")
@@ -265,3 +266,24 @@ def test_a_head_over_the_limit_is_refused_before_its_end(server: Recorder, segme
 def test_a_large_body_in_one_segment_with_its_head_does_not_count_as_head(server: Recorder) -> None:
     with Client(server.port) as client:
         assert client.send(post("/first", b"x" * 100_000)).reply().status == 200
+
+
+def test_a_request_may_have_a_hundred_header_lines(server: Recorder) -> None:
+    with Client(server.port) as client:
+        at_limit = [f"X-{number}: x" for number in range(FIELDS_MAX - 1)]
+        assert client.send(request("GET / HTTP/1.1", at_limit)).reply().status == 200
+        client.send(request("GET / HTTP/1.1", [*at_limit, "X: x"]))
+        assert_problem(client.reply(), 431)
+        assert client.closed()
+    assert len(server.ran) == 1
+
+
+def test_ten_megabytes_of_a_header_are_refused_at_the_limit_and_read_by_nothing(server: Recorder) -> None:
+    with Client(server.port) as client:
+        client.send(b"GET / HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer " + b"x" * 2 * HEAD_BYTES_MAX)
+        assert_problem(client.reply(), 431)
+        with suppress(ConnectionError):
+            client.send(b"x" * 10_000_000)
+    with Client(server.port) as client:
+        assert client.send(post("/next")).reply().status == 200
+    assert [path for path, _ in server.ran] == ["/next"]
