@@ -61,7 +61,7 @@ def test_every_route_documents_its_reply_and_its_problems(document: dict[str, An
     success = responses["201" if path == "/wallets" else "200"]
     schema_of(document, success["content"]["application/json"])
     refusals = {status for status in responses if status[0] in "45"}
-    assert refusals >= {"401", "403", "422", "503"}
+    assert refusals >= {"400", "401", "403", "422", "429", "503"}
     (needed,) = document["paths"][path][method]["security"]
     assert len(needed["bearer"]) == 1
     assert ("404" in refusals) == ("{wallet_id}" in path)

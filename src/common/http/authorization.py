@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from common.access.caller import Caller
 from common.http.openapi import problem_documentation
 from common.http.problem_responses import problem_response
-from common.problems import Forbidden, Problem, Unauthorized
+from common.problems import BadRequest, Forbidden, Problem, TooManyRequests, Unauthorized
 
 _BEARER: Final = HTTPBearer(scheme_name="bearer", description="An API key or a JWT.", auto_error=False)
 
@@ -75,7 +75,9 @@ def _documented(problem: Problem, description: str) -> dict[str, Any]:
 
 
 ACCESS_ERRORS: Final[dict[int | str, dict[str, Any]]] = {
+    400: _documented(BadRequest("Authorization: send it once."), "bad-request: a header of one value is sent twice"),
     401: _documented(Unauthorized.missing(), "unauthorized, with WWW-Authenticate"),
     403: _documented(_lacks("wallets:read"), "forbidden: the scope is missing, or the user is another one"),
+    429: _documented(TooManyRequests("The caller has sent more requests than its limit."), "too-many-requests"),
 }
 """The errors of each route, for the OpenAPI documents."""

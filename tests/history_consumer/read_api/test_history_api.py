@@ -397,7 +397,7 @@ async def test_probes_and_documents(api: httpx.AsyncClient) -> None:
     document = (await api.get("/openapi.json")).json()
     assert set(document["paths"]) == {"/history/wallets/{wallet_id}", "/history/users/{user_id}"}
     for path in document["paths"].values():
-        assert set(path["get"]["responses"]) == {"200", "401", "403", "422", "503"}
+        assert set(path["get"]["responses"]) == {"200", "400", "401", "403", "422", "429", "503"}
 
 
 async def test_a_history_whose_database_falls_silent_says_so_within_a_second(
