@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,16 +25,20 @@ SEED = os.environ.get("FUZZ_SEED", "1")
 IS_LONG = "FUZZ_EXAMPLES" in os.environ
 
 
+# Each request comes from one address, and some without credentials.
+COMMON: dict[str, Any] = {"log_level": "error", "authentication_failures_burst": 1_000_000}
+
+
 @contextmanager
 def wallet_api(database_url: str) -> Iterator[int]:
-    settings = WalletApiSettings(database_url=database_url, log_level="error")
+    settings = WalletApiSettings(database_url=database_url, **COMMON)
     with serving_api(create_wallet_api(settings), settings) as port:
         yield port
 
 
 @contextmanager
 def history_api(database_url: str) -> Iterator[int]:
-    settings = HistoryApiSettings(database_url=database_url, log_level="error", history_min_version_wait_seconds=0)
+    settings = HistoryApiSettings(database_url=database_url, history_min_version_wait_seconds=0, **COMMON)
     with serving_api(create_history_api(settings), settings) as port:
         yield port
 
