@@ -15,6 +15,7 @@ import pytest
 
 from history_consumer.read_api.app import create_app as create_history_api
 from history_consumer.settings import HistoryApiSettings
+from support.api_keys import KEY, bearer
 from support.raw_http import serving_api
 from wallet_api.app import create_app as create_wallet_api
 from wallet_api.settings import WalletApiSettings
@@ -46,7 +47,7 @@ def history_api(database_url: str) -> Iterator[int]:
 @pytest.fixture
 def client_headers() -> dict[str, str]:
     """The headers that each request has."""
-    return {}
+    return bearer(KEY)
 
 
 @pytest.mark.timeout(24 * 3600 if IS_LONG else 120)
