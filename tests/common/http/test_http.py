@@ -14,10 +14,12 @@ from starlette.applications import Starlette
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from common.http.metrics_guard import MetricsGuard
-from common.http.probes import _forget_dead_workers, probe_routes
+from common.http.probes import _forget_dead_workers, ops_server, probe_routes
 from common.http.problem_responses import EXCEPTION_HANDLERS
 from common.http.request_metrics import RequestMetrics
-from support.raw_http import Client, post, request, serving
+from common.secrets import Secret
+from support.ports import free_port
+from support.raw_http import Client, post, request, running, serving
 
 
 async def checks() -> dict[str, str]:
@@ -49,6 +51,15 @@ def test_what_an_ops_server_does_not_have_is_a_problem_document(ops_port: int, l
         reply = client.send(request(line)).reply()
     assert (reply.status, reply.headers["content-type"]) == (status, "application/problem+json")
     assert reply.headers.get("allow", "GET, HEAD") == "GET, HEAD"
+
+
+def test_a_workers_ops_server_asks_for_the_token_too() -> None:
+    port = free_port()
+    with running(ops_server(checks, "127.0.0.1", port, Secret("s3cret")), port), Client(port) as client:
+        asked = [[], ["Authorization: Bearer wrong"], ["Authorization: Bearer s3cret"]]
+        replies = [client.send(request("GET /metrics HTTP/1.1", fields)).reply().status for fields in asked]
+        assert client.send(request("GET /ready HTTP/1.1")).reply().status == 200
+    assert replies == [401, 401, 200]
 
 
 async def _fail(_scope: Scope, _receive: Receive, _send: Send) -> None:

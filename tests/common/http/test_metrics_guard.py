@@ -7,11 +7,9 @@ import pytest
 from starlette.applications import Starlette
 
 from common.http.metrics_guard import MetricsGuard
-from common.http.probes import ops_server, probe_routes
+from common.http.probes import probe_routes
 from common.http.problem_responses import EXCEPTION_HANDLERS
 from common.secrets import Secret
-from support.ports import free_port
-from support.raw_http import Client, request, running
 
 
 async def checks() -> dict[str, str]:
@@ -41,15 +39,6 @@ async def test_with_a_token_metrics_are_for_those_who_send_it(host: str) -> None
             assert await statuses(client, wrong) == [200, 200, 401]
         for right in ("Bearer s3cr\u00e9t", "bearer s3cr\u00e9t"):
             assert await statuses(client, right) == [200, 200, 200]
-
-
-def test_a_workers_ops_server_asks_for_the_token_too() -> None:
-    port = free_port()
-    with running(ops_server(checks, "127.0.0.1", port, Secret("s3cret")), port), Client(port) as client:
-        asked = [[], ["Authorization: Bearer wrong"], ["Authorization: Bearer s3cret"]]
-        replies = [client.send(request("GET /metrics HTTP/1.1", fields)).reply().status for fields in asked]
-        assert client.send(request("GET /ready HTTP/1.1")).reply().status == 200
-    assert replies == [401, 401, 200]
 
 
 async def test_wrong_tokens_are_slowed_down_and_no_reply_shows_the_right_one() -> None:
