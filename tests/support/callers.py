@@ -50,7 +50,7 @@ async def one_of_each(engine: AsyncEngine, scope: str) -> dict[str, tuple[Header
 class _Authentication:
     """In the place of `Authentication`: takes each request's word for its caller."""
 
-    def __init__(self, app: ASGIApp, _: object) -> None:
+    def __init__(self, app: ASGIApp, *_: object) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from common.access.caller import FUNDS_WRITE, SCOPES, WALLETS_READ, WALLETS_WRITE
 from common.access.key_acts import create_key, rotate_key
+from common.http.authentication import OPEN_PATHS
 from common.http.authorization import ScopedRoute
 from support.api_keys import KEY, bearer
 from support.callers import Headers, believe_callers, credentials, one_of_each
@@ -31,7 +32,6 @@ AssertProblem = Callable[[Response, int, str], Json]
 
 UNKNOWN = "0198c2a5-0000-7000-8000-000000000001"
 ADMIN, ADA, BOB = credentials("admin"), credentials("key-of-ada", "ada"), credentials("key-of-bob", "bob")
-PATHS_WITHOUT_SCOPE = {"/live", "/ready", "/metrics", "/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json"}
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def test_each_route_has_a_row_and_declares_its_scope_and_no_other_route_is_there
     }
     assert scoped == {route: row.scope for route, row in ROWS.items()}
     others = {getattr(route, "path", "?") for route in app.router.routes if not isinstance(route, ScopedRoute)}
-    assert others <= PATHS_WITHOUT_SCOPE
+    assert others <= OPEN_PATHS
 
 
 def test_each_operation_documents_its_scope_and_its_refusals() -> None:

@@ -11,8 +11,8 @@ from fastapi import APIRouter, FastAPI, Query, Request, Response
 from common.access.caller import ANONYMOUS, FUNDS_WRITE, OPS_READ, OPS_WRITE, WALLETS_READ, Caller, check_user
 from common.http.api import create_api
 from common.http.authorization import ScopedRoute, needs
+from common.http.settings import HttpApiSettings
 from common.problems import Forbidden
-from common.settings import ApiSettings
 from support.callers import believe_callers, credentials
 
 
@@ -37,7 +37,7 @@ def new_api(monkeypatch: pytest.MonkeyPatch) -> NewApi:
     believe_callers(monkeypatch)
 
     def make(router: APIRouter, *fast_routers: APIRouter) -> FastAPI:
-        return create_api("Test", "", ApiSettings(), no_context, no_context, [router], fast_routers)
+        return create_api("Test", "", "127.0.0.1", HttpApiSettings(), no_context, no_context, [router], fast_routers)
 
     return make
 

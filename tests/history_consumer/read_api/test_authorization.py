@@ -9,6 +9,7 @@ from fastapi import FastAPI
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from common.access.caller import HISTORY_READ
+from common.http.authentication import OPEN_PATHS
 from common.http.authorization import ScopedRoute
 from history_consumer.read_api.app import create_app
 from history_consumer.settings import HistoryApiSettings
@@ -19,7 +20,6 @@ OpenApi = Callable[..., AbstractAsyncContextManager[httpx.AsyncClient]]
 
 UNKNOWN = "0198c2a5-0000-7000-8000-000000000001"
 ADA = credentials("key-of-ada", "ada")
-PATHS_WITHOUT_SCOPE = {"/live", "/ready", "/metrics", "/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json"}
 # Each route, with the status that a caller of another user gets.
 ROWS = {("GET", "/history/wallets/{wallet_id}"): 200, ("GET", "/history/users/{user_id}"): 403}
 
@@ -48,7 +48,7 @@ def test_each_route_has_a_row_and_declares_its_scope_and_no_other_route_is_there
     }
     assert scoped == dict.fromkeys(ROWS, HISTORY_READ)
     others = {getattr(route, "path", "?") for route in app.router.routes if not isinstance(route, ScopedRoute)}
-    assert others <= PATHS_WITHOUT_SCOPE
+    assert others <= OPEN_PATHS
 
 
 def test_each_operation_documents_its_scope_and_its_refusals() -> None:
