@@ -15,6 +15,7 @@ import asyncpg
 import pytest
 
 from common.tables.grants import Role
+from support.api_keys import add_key
 from support.databases import migrate_all
 from support.processes import Pipeline
 from support.roles import Roles, new_roles
@@ -106,6 +107,7 @@ def site(tmp_path_factory: pytest.TempPathFactory, pipeline_roles: Roles) -> Ite
             asyncio.run(pipeline_roles.create(site.url))
             asyncio.run(migrate_all(site.url))
             asyncio.run(pipeline_roles.grant(site.url))
+            asyncio.run(add_key(site.url))
             yield site
         finally:
             asyncio.run(site.server.end(signal.SIGQUIT))
