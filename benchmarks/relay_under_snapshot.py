@@ -3,7 +3,7 @@
 A REPEATABLE READ session stays open while events pass, in rounds: write a round's events, then time how long the relay
 drains them. Prints the rate of each round, and the ratio of the last rounds to the first.
 
-    .venv/bin/python benchmarks/relay_under_snapshot.py --events 1000000
+    .venv/bin/python -m benchmarks.relay_under_snapshot --events 1000000
 """
 
 import argparse
@@ -15,13 +15,19 @@ from pathlib import Path
 from statistics import median
 
 from sqlalchemy import text
+from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from benchmarks.place import PASSWORD
 from common.kafka.clients import admin_client
 from common.kafka.topics import ensure_topic
 from common.kafka_connection import KafkaConnection
 from common.postgres.engine import create_engine
+from common.postgres.grants import USUAL_NAMES
 from common.postgres.migrations import migrate
+from common.postgres.privileges import apply_grants
+from common.secrets import Secret
+from common.tables.grants import Role
 from common.worker import Health
 from outbox_relay.adaptive_batching import AdaptiveBatching
 from outbox_relay.publisher import Publisher
@@ -74,16 +80,24 @@ async def rates(engine: AsyncEngine, relays: list[Relay], events: int, round_row
 
 async def run(url: str, servers: str, events: int, round_rows: int) -> float:
     """Return the rate at the end over the rate at the start."""
-    settings = RelaySettings(database_url=url, kafka_bootstrap_servers=servers)
     engine = create_engine(url, "benchmark", statement_timeout_seconds=0, idle_in_transaction_timeout_seconds=0)
     await migrate(engine, "wallet")
+    await apply_grants(engine, USUAL_NAMES)
+    async with engine.begin() as connection:
+        await connection.execute(text(f"ALTER ROLE {Role.RELAY} LOGIN PASSWORD '{PASSWORD}'"))
+    as_relay = make_url(url).set(username=Role.RELAY, password=PASSWORD).render_as_string(hide_password=False)
+    settings = RelaySettings(database_url=Secret(as_relay), kafka_bootstrap_servers=servers)
+    relay_engine = create_engine(as_relay, "benchmark")
     await ensure_topic(
         admin_client(KafkaConnection(servers)), settings.kafka_topic, settings.kafka_topic_partitions, {}
     )
     batching = AdaptiveBatching(settings.relay_gather_seconds, settings.relay_batch_rows)
-    relays = [Relay(settings, engine, Publisher(settings), Health(), batching) for _ in range(settings.relay_tasks)]
+    relays = [
+        Relay(settings, relay_engine, Publisher(settings), Health(), batching) for _ in range(settings.relay_tasks)
+    ]
     # The first round warms up: a producer's first record waits for its producer id.
     found = (await rates(engine, relays, events + round_rows, round_rows))[1:]
+    await relay_engine.dispose()
     await engine.dispose()
     first, last = median(found[:ROUNDS_COMPARED]), median(found[-ROUNDS_COMPARED:])
     print(f"first {first:,.0f} a second, last {last:,.0f} a second, ratio {last / first:.2f} (at least {RATIO_MIN})")
