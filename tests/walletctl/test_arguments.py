@@ -15,6 +15,7 @@ from typer.core import TyperArgument, TyperCommand, TyperGroup
 
 from common.postgres.engine import operator_engine
 from common.settings import PipelineSettings
+from support.databases import text_of
 from walletctl.cli import app, main
 from walletctl.console import Exit
 
@@ -105,7 +106,7 @@ def test_no_argument_is_a_traceback_and_a_wrong_one_writes_nothing(
     path: str,
 ) -> None:
     for name in ("database_url", "kafka_bootstrap_servers", "kafka_topic"):
-        monkeypatch.setenv(name.upper(), getattr(settings, name))
+        monkeypatch.setenv(name.upper(), text_of(getattr(settings, name)))
     monkeypatch.chdir(tmp_path)
     before = written(settings)
     for words in (words for tried, words in ATTEMPTS if tried == path):

@@ -65,7 +65,7 @@ def migrate_all() -> None:
     out.print(f"migrated: {', '.join(f'{schema} at {head_revision(schema)}' for schema in SCHEMAS)}")
 
 
-@app.command("grants", epilog="Example:  walletctl db grants --before-migrate | psql -v ON_ERROR_STOP=1 …")
+@app.command("grants", epilog="Example:  walletctl db grants --before-migrate | psql --dbname wallet")
 def print_grants(
     before_migrate: Annotated[
         bool, typer.Option("--before-migrate", help="Only the roles and the database: what must be there first.")

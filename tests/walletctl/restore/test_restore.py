@@ -409,8 +409,8 @@ async def test_an_epoch_that_is_refused_leaves_the_history_as_it_was(settings: P
     """A missing grant, a read-only server or a trigger fails the command before the first commit."""
     await tamper(
         settings.database_url,
-        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE ''refused''; END'",
-        "CREATE TRIGGER refuse BEFORE INSERT ON wallet.source_epochs FOR EACH ROW EXECUTE FUNCTION refuse()",
+        "CREATE FUNCTION wallet.refuse() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE ''refused''; END'",
+        "CREATE TRIGGER refuse BEFORE INSERT ON wallet.source_epochs FOR EACH ROW EXECUTE FUNCTION wallet.refuse()",
     )
     stored = "SELECT * FROM history.processed_offsets ORDER BY partition"
     before = await select(settings.history_database_url, stored)
@@ -424,9 +424,9 @@ async def test_an_epoch_that_is_refused_leaves_the_history_as_it_was(settings: P
 async def test_an_epoch_whose_commit_fails_is_reported_and_can_be_started_again(settings: PipelineSettings) -> None:
     await tamper(
         settings.database_url,
-        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE ''refused''; END'",
+        "CREATE FUNCTION wallet.refuse() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE ''refused''; END'",
         "CREATE CONSTRAINT TRIGGER refuse AFTER INSERT ON wallet.source_epochs DEFERRABLE INITIALLY DEFERRED "
-        "FOR EACH ROW EXECUTE FUNCTION refuse()",
+        "FOR EACH ROW EXECUTE FUNCTION wallet.refuse()",
     )
     with pytest.raises(DBAPIError, match="refused") as refusal:
         await restore.begin(settings, "a drill")
