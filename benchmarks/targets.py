@@ -33,6 +33,7 @@ _ALL: Final = (
     Target("transfers_64_pgbench", "transfers, 64 connections, beside pgbench by statements", "transfers/s", 1.0),
     Target("transfers_128_pgbench", "transfers, 128 connections, beside pgbench by statements", "transfers/s", 1.0),
     Target("hot_transfers", "transfers out of one wallet, beside pgbench by one function", "transfers/s", 1.5),
+    Target("api_key", "transfers with an API key, beside AUTH=none", "transfers/s", 0.95),
     Target("hot_funds", "funds of one wallet, beside the ORM app", "funds/s", 8),
     Target("relay_drain", "relay draining a backlog, beside Debezium", "events/s", 2.0),
     Target("relay_p50", "commit to Kafka at 500 events/s, p50, beside Debezium", "ms", 0.4, at_least=False),

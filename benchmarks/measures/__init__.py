@@ -14,6 +14,7 @@ MEASURES: Final[Mapping[str, Measure]] = {
     "transfers-orm": http.transfers_beside_orm,
     "transfers-pgbench": http.transfers_beside_pgbench,
     "hot-transfers": http.hot_transfers_beside_pgbench,
+    "api-key": http.keys_beside_no_authentication,
     "hot-funds": http.funds_beside_orm,
     "relay-drain": backlog.relays_beside_debezium,
     "relay-latency": latency.relay_beside_debezium,

@@ -62,6 +62,18 @@ def hot_transfers_beside_pgbench(lab: Lab, plan: Plan, findings: Findings) -> No
         findings.compare("hot_transfers", *in_turn(plan, side, peer), note=refusals(side))
 
 
+def keys_beside_no_authentication(lab: Lab, plan: Plan, findings: Findings) -> None:
+    """Transfers with an API key, beside our own API with authentication off. Neither side publishes meanwhile."""
+    template = lab.template(WALLETS)
+    with lab.place(template) as place, lab.place(template) as open_place:
+        with our_api(lab, place) as ours, our_api(lab, open_place, AUTH="none") as peer:
+            side = ours.side(CONNECTIONS[0])
+            samples = in_turn(plan, side, peer.side(CONNECTIONS[0]))
+            findings.compare("api_key", *samples, note=refusals(side))
+        place.verify()
+        open_place.verify()
+
+
 @dataclass
 class Server:
     """A server under load, with all its loads.
@@ -91,12 +103,12 @@ class Server:
 
 
 @contextmanager
-def our_api(lab: Lab, place: Place, wallets: int = WALLETS) -> Iterator[Server]:
+def our_api(lab: Lab, place: Place, wallets: int = WALLETS, **environment: str) -> Iterator[Server]:
     """Run our API during the block; then compare its replies with the ledger."""
     before = queries.value(place.url, queries.MOVEMENTS)
     ids = wrk.ids_file(lab.directory, [row[0] for row in queries.fetch(place.url, queries.WALLET_IDS, wallets)])
     api_key = place.new_key()
-    with lab.service(place, "api") as service:
+    with lab.service(place, "api", **environment) as service:
         server = Server(service, ids, api_key)
         yield server
     check_answers(place, server.sides, before)
