@@ -84,19 +84,21 @@ def print_json(value: object) -> None:
     sys.stdout.flush()
 
 
-def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+def print_table(
+    title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], *, console: Console = out
+) -> None:
     """Print rows under `columns`; a cell that is None is shown as a dash."""
     table = Table(title=Text(visible(title)), title_justify="left", header_style="bold")
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
         table.add_row(*("-" if cell is None else Text(visible(str(cell))) for cell in row))
-    out.print(table)
+    console.print(table)
 
 
-def print_fields(title: str, fields: Mapping[str, Any]) -> None:
+def print_fields(title: str, fields: Mapping[str, Any], *, console: Console = out) -> None:
     """Print one object as a table of fields and values."""
-    print_table(title, ("field", "value"), fields.items())
+    print_table(title, ("field", "value"), fields.items(), console=console)
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from sqlalchemy import RowMapping
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from common.access import key_acts
-from common.access.api_keys import NewKey
+from common.access.api_keys import PREFIX, NewKey, id_of
 from common.access.caller import SCOPES
 from common.access.key_acts import KeyStateError
 from common.access.key_store import REVOKED_SECONDS_MAX
@@ -36,8 +36,6 @@ _NAME_LENGTH_MAX: Final = 100
 _DAYS_MAX: Final = 36_500
 _HOURS_MAX: Final = 24 * 365
 
-KeyId = Annotated[str, typer.Argument(help="The id of a key, the third part of it.", metavar="ID")]
-
 
 def _scopes(value: str) -> str:
     scopes = value.split(",")
@@ -57,6 +55,19 @@ def _name(value: str) -> str:
     if not 1 <= len(value) <= _NAME_LENGTH_MAX or not value.isprintable():
         fail(f"--name: must be 1 to {_NAME_LENGTH_MAX} printable characters", Exit.USAGE)
     return value
+
+
+def _key_id(value: str) -> str:
+    if value.startswith(PREFIX):
+        # The line leaves the key out: it may be valid.
+        part = id_of(value) or "its third part"
+        fail(
+            f"ID: this is a whole key, which other users of the machine see here. Give its id alone: {part}", Exit.USAGE
+        )
+    return value
+
+
+KeyId = Annotated[str, typer.Argument(help="The id of a key, the third part of it.", metavar="ID", callback=_key_id)]
 
 
 @app.command(
@@ -165,7 +176,8 @@ def _print_new(key: NewKey, fields: Mapping[str, Any], as_json: bool) -> None:
         print_json({"id": key.id, "key": key.text, **fields})
         return
     shown = {name: ", ".join(value) if isinstance(value, list) else value for name, value in fields.items()}
-    print_fields(f"API key {key.id}", shown)
+    # Standard output has the key alone, so that a script can write key=$(walletctl keys create …).
+    print_fields(f"API key {key.id}", shown, console=err)
     err.print("Store the key now: it can't be shown again.", highlight=False)
     out.print(key.text, highlight=False, soft_wrap=True)
 

@@ -4,7 +4,7 @@ from datetime import datetime, timedelta
 import asyncpg
 import pytest
 
-from common.access.api_keys import hash_of, id_of
+from common.access.api_keys import hash_of, id_of, new_key
 from common.tables.grants import Role
 from support.command_lines import WalletCtl, printed
 from support.roles import Roles
@@ -56,12 +56,26 @@ async def test_a_key_is_shown_once_and_only_its_hash_is_stored(
         assert secret not in done.stdout + done.stderr
 
 
-async def test_for_people_the_key_is_the_last_line_of_the_output(walletctl: WalletCtl, at: dict[str, str]) -> None:
+async def test_for_people_standard_output_is_the_key_alone(walletctl: WalletCtl, at: dict[str, str]) -> None:
     done = walletctl(*CREATE, API_KEY_ENVIRONMENT="staging", **at)
-    key = done.stdout.splitlines()[-1]
+    (key,) = done.stdout.splitlines()
     assert id_of(key) is not None
     assert key.startswith("wk_staging_")
     assert "can't be shown again" in done.stderr
+    rotated = walletctl("keys", "rotate", str(id_of(key)), **at)
+    assert id_of(rotated.stdout.removesuffix("\n")) is not None
+
+
+@pytest.mark.parametrize("command", ["show", "rotate", "revoke"])
+def test_a_whole_key_in_place_of_its_id_is_refused_and_not_shown(walletctl: WalletCtl, command: str) -> None:
+    key = new_key("live")
+    done = walletctl("keys", command, key.text, DATABASE_URL="postgresql://127.0.0.1:1/none")
+    assert done.returncode == Exit.USAGE
+    assert done.stderr.endswith(f"Give its id alone: {key.id}\n")
+    assert key.text not in done.stdout + done.stderr
+    broken = walletctl("keys", command, key.text[:-1], DATABASE_URL="postgresql://127.0.0.1:1/none")
+    assert broken.returncode == Exit.USAGE
+    assert key.text[:-1] not in broken.stderr
 
 
 async def test_each_act_has_an_audit_row(walletctl: WalletCtl, at: dict[str, str], fetch: Fetch) -> None:
