@@ -39,6 +39,7 @@ _WRONG_URL: Final = ("28", "3D000", "42501")
 
 _STATES: Final[dict[str, tuple[str, Exit]]] = {
     "42704": ("the role or object doesn't exist: create it", Exit.USAGE),
+    "42939": ("PostgreSQL keeps this name for itself: choose another one", Exit.USAGE),
     "53100": ("PostgreSQL's disk is full: free space on it", Exit.UNREACHABLE),
     "53300": ("PostgreSQL has no free connection: end sessions, or raise max_connections", Exit.UNREACHABLE),
     "57014": (_BUSY, Exit.UNREACHABLE),

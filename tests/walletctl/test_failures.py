@@ -56,6 +56,12 @@ def as_role(database_url: str, role: str) -> str:
     return make_url(database_url).set(username=role, password="right").render_as_string(hide_password=False)
 
 
+def test_a_role_name_that_postgresql_keeps_for_itself_is_refused_with_the_way_out(database_url: str) -> None:
+    code, line = run("db", "migrate", DATABASE_URL=database_url, WALLET_API_ROLE="pg_wallet")
+    assert code == Exit.USAGE
+    assert line.endswith("(PostgreSQL keeps this name for itself: choose another one)")
+
+
 def test_a_missing_grant_is_named(database_url: str, role: str) -> None:
     code, line = run("outbox", "status", DATABASE_URL=as_role(database_url, role))
     assert code == Exit.USAGE
