@@ -10,8 +10,8 @@ from typing import Any
 import structlog
 import uvloop
 
+from common.checks import WARNING
 from common.garbage_collector import tune_garbage_collector
-from common.http.probes import WARNING
 from common.http.server import BackgroundServer
 from common.pauses import FAILURE_PAUSES, Pauses, pause
 from common.postgres.errors import is_temporary, message_with_remedy

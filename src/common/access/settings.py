@@ -5,7 +5,8 @@ from typing import ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from common.access.api_keys import ENVIRONMENT_PATTERN
-from common.access.token_settings import JwtSettings, is_loopback
+from common.access.token_settings import JwtSettings
+from common.loopback import is_loopback
 from common.settings import ApiSettings, OperatorSettings, WalletDatabaseSettings
 
 

@@ -1,7 +1,7 @@
 """The keys that verify tokens, kept up to date."""
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from time import monotonic
 from typing import Final
@@ -12,6 +12,7 @@ import structlog
 from common.access.key_sources import READ_TIMEOUT_SECONDS, KeySource
 from common.access.metrics import jwt_key_reads, jwt_keys_stale
 from common.access.signing_keys import SigningKeys, Unusable, read_keys
+from common.checks import WARNING
 from common.pauses import Pauses, pause
 from common.rate_limited_logs import RateLimitedLog
 
@@ -33,18 +34,26 @@ class TokenKeys:
         source: has the keys.
         algorithms: those that may sign a token.
         stale_seconds_max: how long keys are used after the last read that succeeded.
+        clock: returns seconds, as `time.monotonic`.
 
     Attributes:
         generation: another number whenever the keys are other ones.
         trouble: what an operator has to mend, or nothing.
     """
 
-    def __init__(self, source: KeySource, algorithms: Collection[str], stale_seconds_max: float) -> None:
+    def __init__(
+        self,
+        source: KeySource,
+        algorithms: Collection[str],
+        stale_seconds_max: float,
+        clock: Callable[[], float] = monotonic,
+    ) -> None:
         self.generation = 0
         self.trouble = f"{source.name} has not been read yet"
         self._source = source
         self._algorithms = algorithms
         self._stale_seconds_max = stale_seconds_max
+        self._clock = clock
         self._keys = SigningKeys()
         self._document: bytes | None = None
         self._document_at = 0.0
@@ -57,7 +66,7 @@ class TokenKeys:
     @property
     def are_known(self) -> bool:
         """Whether the source was read, and not too long ago."""
-        return self._document is not None
+        return self._document is not None and self._clock() - self._document_at <= self._stale_seconds_max
 
     async def find(self, key_id: str | None, algorithm: str) -> tuple[jwt.PyJWK, ...]:
         """Return the keys that may have signed a token with this `kid` and `alg`.
@@ -65,14 +74,24 @@ class TokenKeys:
         An unknown key makes `run` read the source again, once for all requests that wait for it, and at most once in
         the source's `cooldown_seconds`.
         """
-        found = self._keys.candidates(key_id, algorithm)
+        found = self._candidates(key_id, algorithm)
         if not found and self._waiting < _WAITING_MAX and self._asks_for_a_read():
             await self._wait_for_a_read()
-            found = self._keys.candidates(key_id, algorithm)
+            found = self._candidates(key_id, algorithm)
         return found
 
+    def state(self) -> str:
+        """Return "ok", what needs attention, or why no token can be verified."""
+        if not self.are_known:
+            return self.trouble or f"{self._source.name} has not been read for {self._stale_seconds_max:g} s"
+        return f"{WARNING}{self.trouble}" if self.trouble else "ok"
+
+    def _candidates(self, key_id: str | None, algorithm: str) -> tuple[jwt.PyJWK, ...]:
+        # Asked at each use: a read that hangs must not keep old keys in use.
+        return self._keys.candidates(key_id, algorithm) if self.are_known else ()
+
     def _asks_for_a_read(self) -> bool:
-        if not self._is_reading and monotonic() - self._read_at >= self._source.cooldown_seconds:
+        if not self._is_reading and self._clock() - self._read_at >= self._source.cooldown_seconds:
             self._wanted.set()
         return self._is_reading or self._wanted.is_set()
 
@@ -95,7 +114,7 @@ class TokenKeys:
 
     async def _read(self) -> bool:
         self._wanted.clear()
-        self._is_reading, self._read_at = True, monotonic()
+        self._is_reading, self._read_at = True, self._clock()
         try:
             document = await self._source.read()
         finally:
@@ -114,22 +133,17 @@ class TokenKeys:
     def _note_success(self, document: bytes, keys: SigningKeys) -> None:
         is_changed = document != self._document
         if is_changed:
-            self._replace(document, keys)
+            self._document, self._keys = document, keys
+            self.generation += 1
             log.info("jwt_keys_read", source=self._source.name, key_ids=sorted({kid for kid, _ in keys.keys if kid}))
-        self._document_at = monotonic()
+        self._document_at = self._clock()
         self.trouble = "" if keys.keys else f"{self._source.name} has no key for {', '.join(self._algorithms)}"
         jwt_key_reads.labels("changed" if is_changed else "unchanged").inc()
         jwt_keys_stale.set(0)
 
     def _note_failure(self, reason: str) -> None:
-        if self.are_known and monotonic() - self._document_at > self._stale_seconds_max:
-            self._replace(None, SigningKeys())
-        used = f"; keys of {monotonic() - self._document_at:.0f} s ago are used" if self.are_known else ""
+        used = f"; keys of {self._clock() - self._document_at:.0f} s ago are used" if self.are_known else ""
         self.trouble = f"{self._source.name} {reason}{used}"
         limited_log.warning("jwt_keys_unreadable", error=None, source=self._source.name, reason=reason)
         jwt_key_reads.labels("failed").inc()
         jwt_keys_stale.set(1)
-
-    def _replace(self, document: bytes | None, keys: SigningKeys) -> None:
-        self._document, self._keys = document, keys
-        self.generation += 1

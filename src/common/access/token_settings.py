@@ -1,7 +1,6 @@
 """Settings of JSON Web Tokens: whose tokens the APIs accept, and which keys verify them."""
 
 import re
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Final, Self
 from urllib.parse import urlsplit
@@ -10,6 +9,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from common.access.caller import SCOPES
 from common.access.signing_keys import ALGORITHMS, Unusable, read_file, read_keys
+from common.loopback import is_loopback
 from common.settings import Settings
 
 _NAME: Final = re.compile(r"[!-~]{1,255}")
@@ -42,16 +42,6 @@ def _jwks_url(value: str) -> str:
     if url.scheme == "http" and not is_loopback(host):
         raise ValueError("must begin with https:// unless its host is on loopback: changed keys would let strangers in")
     return value
-
-
-def is_loopback(host: str) -> bool:
-    """Whether the address is this machine's own, which no other machine reaches."""
-    if host == "localhost":
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _unbound_scope(value: str) -> str:

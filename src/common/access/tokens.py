@@ -23,8 +23,6 @@ from common.text import check_new_user_id
 TOKEN_LENGTH_MAX: Final = 8192
 _VERIFIED_MAX: Final = 4096
 _SUBJECT_LENGTH_MAX: Final = 255
-# As `/ready` begins the state of a check that leaves the process ready.
-_WARNING: Final = "warning: "
 
 _COMPACT: Final = re.compile(r"([A-Za-z0-9_-]+)\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
 # An access token has a type of its own (RFC 9068), or the general one. Others are no credentials: `logout+jwt`, …
@@ -93,9 +91,7 @@ class Tokens:
 
     def state(self) -> str:
         """Return "ok", what needs attention, or why no token can be verified."""
-        if not self._keys.trouble:
-            return "ok"
-        return f"{_WARNING}{self._keys.trouble}" if self._keys.are_known else self._keys.trouble
+        return self._keys.state()
 
     async def caller_of(self, token: str) -> Caller | Problem:
         """Return the caller of a token, or the problem for which it is refused."""
@@ -183,7 +179,7 @@ class _VerifiedTokens:
 
     def get(self, digest: bytes) -> Caller | None:
         found = self._of_these_keys().get(digest)
-        return found.caller if found and time.time() < found.expires_at else None
+        return found.caller if found and self._keys.are_known and time.time() < found.expires_at else None
 
     def add(self, digest: bytes, verified: _Verified) -> None:
         known = self._of_these_keys()

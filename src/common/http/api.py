@@ -11,7 +11,6 @@ from starlette.types import ASGIApp
 
 from common.access.authenticator import Authenticator
 from common.access.caller import Caller
-from common.access.token_settings import is_loopback
 from common.http.authentication import Authentication
 from common.http.authorization import ScopedRoute
 from common.http.docs_pages import OPENAPI_PATH, docs_routes
@@ -25,6 +24,7 @@ from common.http.rate_limits import CallerRateLimit, RefusalLimit
 from common.http.request_bounds import RequestBounds
 from common.http.request_metrics import RequestMetrics
 from common.http.settings import HttpApiSettings, items_of
+from common.loopback import is_loopback
 from common.postgres.database_health import DatabaseHealth
 from common.problems import Problem
 

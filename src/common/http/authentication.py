@@ -1,6 +1,6 @@
 """Middleware that finds the caller of each request before any route sees it."""
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 import structlog
@@ -9,6 +9,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from common.access.caller import Caller
 from common.access.metrics import auth_failures
+from common.http.bearer import bearer_token
 from common.http.docs_pages import DOCS_PATHS, OPENAPI_PATH
 from common.http.probes import PROBES
 from common.http.problem_responses import problem_response
@@ -23,8 +24,6 @@ Authenticate = Callable[[str | None], Awaitable[Caller | Problem]]
 
 OPEN_PATHS: Final = frozenset({*PROBES, *DOCS_PATHS, OPENAPI_PATH})
 """Paths without a caller. `/metrics` has a guard of its own."""
-
-_SCHEME: Final = b"bearer"
 
 
 class Authentication:
@@ -63,15 +62,3 @@ class Authentication:
         elif isinstance(problem, Unavailable):
             auth_failures.labels("unavailable").inc()
         await problem_response(Request(scope), problem)(scope, receive, send)
-
-
-def bearer_token(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
-    """Return the token of `Authorization: Bearer …`, or None (RFC 6750, section 2.1).
-
-    Credentials of another scheme are none.
-    """
-    for name, value in headers:
-        if name == b"authorization":
-            scheme, _, token = value.partition(b" ")
-            return token.strip(b" ").decode("latin-1") if scheme.lower() == _SCHEME else None
-    return None

@@ -4,10 +4,11 @@ from hmac import compare_digest
 
 from starlette.requests import Request
 
-from common.access.token_settings import is_loopback
 from common.http.addresses import client_address
+from common.http.bearer import bearer_token
 from common.http.rate_limits import too_many_requests
 from common.http.token_buckets import TokenBuckets
+from common.loopback import is_loopback
 from common.problems import Forbidden, Problem, Unauthorized, Unavailable
 from common.secrets import Secret, UnreadableSecretError
 
@@ -36,9 +37,9 @@ class MetricsGuard:
             expected = self._token.read()
         except UnreadableSecretError:
             return Unavailable("METRICS_TOKEN_FILE: the process cannot read it. Restore the file, then retry.")
-        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        token = bearer_token(request.scope["headers"])
         # A header's bytes reach the application as Latin-1.
-        if compare_digest(token.encode("latin-1"), expected.encode()) and scheme.lower() == "bearer":
+        if token is not None and compare_digest(token.encode("latin-1"), expected.encode()):
             return None
         self._refused.take(address)
         return Unauthorized("Authorization: send the token of METRICS_TOKEN, as Bearer.", "metrics-token")

@@ -1,7 +1,6 @@
 """Probes and metrics: `/live`, `/ready` and `/metrics`, of the APIs and of the workers' ops servers."""
 
 import os
-from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -11,16 +10,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
+from common.checks import Checks, are_ready
 from common.http.metrics_guard import MetricsGuard
 from common.http.problem_responses import EXCEPTION_HANDLERS, problem_response
 from common.http.server import BackgroundServer, background_server
 from common.secrets import Secret
-
-Checks = Callable[[], Awaitable[Mapping[str, str]]]
-"""Returns the state of each dependency: `"ok"`, or what is wrong with it."""
-
-WARNING: Final = "warning: "
-"""Begins the state of a check that needs attention and leaves the process ready."""
 
 PROBES: Final = ("/live", "/ready", "/metrics")
 
@@ -38,7 +32,7 @@ def probe_routes(checks: Checks, guard: MetricsGuard) -> list[BaseRoute]:
 
     async def ready(_: Request) -> Response:
         found = await checks()
-        is_ready = all(state == "ok" or state.startswith(WARNING) for state in found.values())
+        is_ready = are_ready(found.values())
         body = {"status": "ready" if is_ready else "not ready", "checks": dict(found)}
         return JSONResponse(body, status_code=200 if is_ready else 503)
 

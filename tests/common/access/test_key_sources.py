@@ -5,6 +5,7 @@ import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import pytest
@@ -42,10 +43,10 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @asynccontextmanager
 async def opened(
-    source: JwksUrl | KeysFile, stale_seconds_max: float = 3600
+    source: JwksUrl | KeysFile, stale_seconds_max: float = 3600, clock: Callable[[], float] = monotonic
 ) -> AsyncIterator[tuple[Tokens, TokenKeys]]:
     settings = JwtSettings(jwt_issuer=ISSUER, jwt_audience=AUDIENCE, jwt_jwks_url="https://login.example/jwks")
-    keys = TokenKeys(source, settings.algorithms, stale_seconds_max)
+    keys = TokenKeys(source, settings.algorithms, stale_seconds_max, clock)
     async with in_background("jwt_keys", keys.run):
         yield Tokens(settings, keys), keys
 
@@ -231,18 +232,50 @@ async def test_old_keys_are_used_while_the_server_has_none_and_a_gauge_and_the_s
         await eventually(is_well)
 
 
+class Clock:
+    seconds = 0.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
+@pytest.mark.usefixtures("quick")
 async def test_keys_that_are_too_old_are_not_used(server: JwksServer, eventually: Eventually) -> None:
-    async with opened(JwksUrl(server.url, 0.01), stale_seconds_max=0) as (tokens, keys):
+    clock = Clock()
+    async with opened(JwksUrl(server.url, 0.01), stale_seconds_max=60, clock=clock) as (tokens, keys):
         made = token()
         assert isinstance(await tokens.caller_of(made), Caller)
         server.answer(b"", "503 Service Unavailable")
 
+        async def is_told() -> bool:
+            return bool(keys.trouble)
+
+        await eventually(is_told)
+        assert isinstance(await tokens.caller_of(made), Caller)
+        clock.seconds = 61
+
         async def is_unknown() -> bool:
-            return not keys.are_known
+            return keys.trouble == keys.state() == "JWT_JWKS_URL answers 503 instead of 200"
 
         await eventually(is_unknown)
         assert isinstance(await tokens.caller_of(made), Unavailable)
-        assert keys.trouble == "JWT_JWKS_URL answers 503 instead of 200"
+
+
+async def test_keys_that_are_too_old_are_not_used_while_a_read_hangs(server: JwksServer) -> None:
+    clock = Clock()
+    async with opened(JwksUrl(server.url, 3600), stale_seconds_max=60, clock=clock) as (tokens, keys):
+        made = token()
+        assert isinstance(await tokens.caller_of(made), Caller)
+        server.allowed.clear()
+        clock.seconds = 61
+        asked = asyncio.create_task(tokens.caller_of(made))
+        while not asked.done() and len(server.requests) < 2:
+            await asyncio.sleep(0.01)
+        assert not keys.are_known
+        assert keys.state() == "JWT_JWKS_URL has not been read for 60 s"
+        assert not asked.done()
+        server.allowed.set()
+        assert isinstance(await asked, Caller)
 
 
 async def test_a_removed_key_stops_working_at_the_next_read_and_a_new_one_works(

@@ -18,7 +18,7 @@ from common.access.token_keys import TokenKeys
 from common.access.token_settings import JwtSettings
 from common.access.tokens import TOKEN_LENGTH_MAX, Refusal, Tokens
 from common.background import in_background
-from common.http.probes import WARNING
+from common.checks import WARNING
 from common.problems import Problem, Unauthorized, Unavailable
 from support.token_issuer import AUDIENCE, ISSUER, claims, jwk, jwks, private_key, public_pem, segment, signed, token
 

@@ -15,7 +15,7 @@ from common.access.api_keys import key_text
 from common.access.caller import SCOPES
 from common.access.key_acts import create_key, revoke_key
 from common.http import authentication
-from common.http.authentication import bearer_token
+from common.http.bearer import bearer_token
 from common.http.server import background_server
 from common.rate_limited_logs import RateLimiter
 from common.tables.grants import Role
