@@ -37,7 +37,7 @@ class CallerRateLimit:
     def __init__(self, app: ASGIApp, per_second: float, burst: int) -> None:
         self.app = app
         self._buckets = TokenBuckets(per_second, burst)
-        self._policy = f'"caller";q={burst};w={ceil(self._buckets.full_seconds)}'
+        self._policy = (b"ratelimit-policy", f'"caller";q={burst};w={ceil(self._buckets.full_seconds)}'.encode())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the caller's request on within the limit, or refuse it."""
@@ -46,25 +46,19 @@ class CallerRateLimit:
             await self.app(scope, receive, send)
             return
         bucket = self._buckets.take(caller.id or client_address(scope))
-        headers = self._headers(bucket)
-        if bucket.wait_seconds:
-            problem = too_many_requests("The caller has sent more requests than its limit.", bucket.wait_seconds)
-            await problem_response(Request(scope), problem, headers)(scope, receive, send)
-            return
-        fields = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+        limit = f'"caller";r={bucket.left};t={ceil(bucket.full_seconds)}'
+        fields = (self._policy, (b"ratelimit", limit.encode()))
 
         async def send_with_limit(message: Message) -> None:
             if message["type"] == "http.response.start":
                 message["headers"] = [*message["headers"], *fields]
             await send(message)
 
-        await self.app(scope, receive, send_with_limit)
-
-    def _headers(self, bucket: Bucket) -> dict[str, str]:
-        return {
-            "RateLimit-Policy": self._policy,
-            "RateLimit": f'"caller";r={bucket.left};t={ceil(bucket.full_seconds)}',
-        }
+        app = self.app
+        if bucket.wait_seconds:
+            problem = too_many_requests("The caller has sent more requests than its limit.", bucket.wait_seconds)
+            app = problem_response(Request(scope), problem)
+        await app(scope, receive, send_with_limit)
 
 
 class RefusalLimit:
@@ -85,8 +79,7 @@ class RefusalLimit:
 
     def refusal(self, scope: Scope, token: str | None) -> TooManyRequests | None:
         """Return the problem of a request whose token must not be looked up now."""
-        wait_seconds = self._buckets.wait_seconds(client_address(scope))
-        if not wait_seconds or hash(token) in self._valid:
+        if hash(token) in self._valid or not (wait_seconds := self._buckets.wait_seconds(client_address(scope))):
             return None
         return too_many_requests("This address has sent too many requests without valid credentials.", wait_seconds)
 
