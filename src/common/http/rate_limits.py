@@ -10,7 +10,7 @@ from common.access.caller import Caller
 from common.http.addresses import client_address
 from common.http.metrics import http_requests_refused
 from common.http.problem_responses import problem_response
-from common.http.token_buckets import Bucket, TokenBuckets
+from common.http.token_buckets import TokenBuckets
 from common.problems import TooManyRequests
 
 _TOKENS_MAX: Final = 10_000
@@ -20,7 +20,7 @@ def too_many_requests(what: str, wait_seconds: float) -> TooManyRequests:
     """Return the problem of a request beyond a limit, and count it."""
     http_requests_refused.labels("rate-limit").inc()
     seconds = max(ceil(wait_seconds), 1)
-    return TooManyRequests(f"{what} Retry in {seconds} seconds, and send fewer requests.", seconds)
+    return TooManyRequests(f"{what} Retry after {seconds} s, and send fewer requests.", seconds)
 
 
 class CallerRateLimit:
