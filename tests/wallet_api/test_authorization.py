@@ -215,6 +215,15 @@ async def test_a_strangers_wallet_that_is_locked_is_refused_like_one_that_does_n
                 client, "POST", path, iter([wallets["bob"]]), json={"amount": "1", **fields}, headers=ADA
             )
             assert reply.status_code == 404
+        for sender, receiver, code in [
+            (wallets["dollars"], wallets["bob"], "wallet-not-found"),
+            (UNKNOWN, wallets["bob"], "wallet-not-found"),
+            (wallets["bob"], wallets["bob"], "same-wallet"),
+            (UNKNOWN, UNKNOWN, "same-wallet"),
+        ]:
+            body = {"amount": "1", "to_wallet_id": receiver}
+            refused = await client.post(f"/wallets/{sender}/transfer", json=body, headers=ADA)
+            assert refused.json()["code"] == code
         owners = await client.post(f"/wallets/{wallets['bob']}/fund", json={"amount": "1"}, headers=BOB)
         assert owners.json()["code"] == "wallet-busy"
     await holder.close()
