@@ -132,7 +132,7 @@ def test_a_working_directory_that_is_gone_is_named(tmp_path: Path) -> None:
         (FileNotFoundError(errno.ENOENT, "No such file or directory", "/x"), "/x: No such file", Exit.USAGE),
         (ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused"), "a server is away", Exit.UNREACHABLE),
         (OSError("Multiple exceptions: refused"), "a server is away", Exit.UNREACHABLE),
-        (TimeoutError(), "a server is away: TimeoutError", Exit.UNREACHABLE),
+        (TimeoutError(), "a server is away: no answer in time", Exit.UNREACHABLE),
         (FileNotFoundError(errno.ENOENT, "No such file or directory"), "a server is away", Exit.UNREACHABLE),
         (ExceptionGroup("two", [ConnectionResetError(), TimeoutError()]), "a server is away", Exit.UNREACHABLE),
         (CommandError("Can't locate revision identified by 'x'"), "of another version", Exit.USAGE),

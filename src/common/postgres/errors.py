@@ -111,7 +111,8 @@ def remedy_for(error: BaseException) -> str | None:
 def message_of(error: BaseException) -> str:
     """Return the error's message on one line."""
     cause = (error.orig if isinstance(error, DBAPIError) else None) or error
-    text = " ".join(str(cause).split()) or type(cause).__name__
+    nameless = "no answer in time" if isinstance(cause, TimeoutError) else type(cause).__name__
+    text = " ".join(str(cause).split()) or nameless
     # SQLAlchemy puts the class of the driver's error before its message.
     return text.split(">: ", 1)[-1] if text.startswith("<class ") else text
 

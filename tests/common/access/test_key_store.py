@@ -142,6 +142,19 @@ async def test_no_key_is_accepted_for_longer_than_five_seconds_after_the_last_re
     assert isinstance(await store.caller_of(key), Caller)
 
 
+async def test_a_database_that_does_not_answer_is_named_as_the_reason(
+    engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def hang(*_: object) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(key_queries, "probe", hang)
+    monkeypatch.setattr(key_store, "_READ_TIMEOUT_SECONDS", 0.01)
+    store = KeyStore(engine)
+    await store.read()
+    assert store.state() == "can't be read: no answer in time"
+
+
 async def test_a_process_that_was_suspended_reads_the_keys_before_it_accepts_one(
     engine: AsyncEngine, new_key: NewKey, clock: Any
 ) -> None:

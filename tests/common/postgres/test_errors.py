@@ -81,4 +81,5 @@ def test_a_defect_is_not_temporary(error: Exception) -> None:
 
 def test_a_message_is_one_line_and_an_error_without_one_has_its_class() -> None:
     assert message_of(ValueError("one\n  two")) == "one two"
-    assert message_of(TimeoutError()) == "TimeoutError"
+    assert message_of(ZeroDivisionError()) == "ZeroDivisionError"
+    assert message_of(TimeoutError()) == "no answer in time"
