@@ -15,8 +15,8 @@ from support.processes import COMMANDS, Process
 from support.proxy import HOST
 from walletctl.stack.readiness import HttpProbe
 
-CONNECTIONS: Final = 150
-"""To each process: more than its limit."""
+CONNECTIONS: Final = 120
+"""To each process: more than a worker's limit, and fewer than may wait to be accepted with 1,024 open files."""
 CLOSED_SECONDS_MAX: Final = 20.0
 """A process closes such a connection after 10 s."""
 FILES_MIN: Final = 4096
