@@ -12,7 +12,8 @@ from faults.field import Act, Fault, Field, administration
 from walletctl.stack.readiness import HttpProbe
 from walletctl.stack.specs import DATABASE_ROLES
 
-TOLD_SECONDS_MAX: Final = 10.0
+TOLD_SECONDS_MAX: Final = 25.0
+"""A relay whose connections a firewall has just forgotten learns of nothing for 15 seconds."""
 HEALED_SECONDS_MAX: Final = 30.0
 
 _WRITERS: Final = ("wallet-api", "outbox-relay", "history-consumer")
