@@ -9,7 +9,9 @@ import asyncpg
 import httpx
 import pytest
 from prometheus_client import REGISTRY
+from sqlalchemy.ext.asyncio import AsyncEngine
 
+from common.postgres.engine import create_engine
 from common.tables.grants import Role
 from support.roles import Roles
 from wallet_api.app import create_app
@@ -46,6 +48,22 @@ async def client(
 ) -> AsyncIterator[httpx.AsyncClient]:
     async with open_client() as client:
         yield client
+
+
+@pytest.fixture
+async def engine(database_url: str, roles: Roles) -> AsyncIterator[AsyncEngine]:
+    """An engine that logs in as the API does."""
+    engine = create_engine(roles.url(database_url, Role.API), "tests", pool_size=20)
+    yield engine
+    await engine.dispose()
+
+
+@pytest.fixture
+async def operator(database_url: str, roles: Roles) -> AsyncIterator[AsyncEngine]:
+    """An engine that logs in as an operator does."""
+    engine = create_engine(roles.url(database_url, Role.OPERATOR), "tests")
+    yield engine
+    await engine.dispose()
 
 
 @pytest.fixture

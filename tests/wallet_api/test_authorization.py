@@ -122,10 +122,10 @@ def test_each_operation_documents_its_scope_and_its_refusals() -> None:
 
 @pytest.mark.parametrize(("method", "path"), ROWS)
 async def test_a_route_answers_each_caller_as_its_row_says(
-    open_client: OpenClient, engine: AsyncEngine, method: str, path: str
+    open_client: OpenClient, operator: AsyncEngine, method: str, path: str
 ) -> None:
     row = ROWS[method, path]
-    callers = await one_of_each(engine, row.scope)
+    callers = await one_of_each(operator, row.scope)
     by_route = {"other user": row.status_for_another_user, "right": row.status, "unbound": row.status}
     async with open_client(auth="keys") as client:
         wallets = {}
@@ -300,13 +300,13 @@ async def test_two_callers_with_one_key_do_not_meet(client: AsyncClient, wallets
 
 
 async def test_the_successor_of_a_rotated_key_is_the_same_caller(
-    open_client: OpenClient, engine: AsyncEngine, eventually: Callable[..., Awaitable[Any]]
+    open_client: OpenClient, operator: AsyncEngine, eventually: Callable[..., Awaitable[Any]]
 ) -> None:
-    first = await create_key(engine, "test", "a test", [WALLETS_WRITE])
+    first = await create_key(operator, "test", "a test", [WALLETS_WRITE])
     post: Json = {"url": "/wallets", "json": {"user_id": "ada", "currency": "EUR"}}
     async with open_client(auth="keys") as client:
         created = await client.post(**post, headers={**bearer(first.text), "Idempotency-Key": "k"})
-        successor, _ = await rotate_key(engine, "test", first.id, 1)
+        successor, _ = await rotate_key(operator, "test", first.id, 1)
 
         async def again() -> Response | None:
             reply = await client.post(**post, headers={**bearer(successor.text), "Idempotency-Key": "k"})
