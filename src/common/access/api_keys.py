@@ -68,7 +68,7 @@ def id_of(text: str) -> str | None:
 def hash_of(text: str) -> bytes:
     """Return the SHA-256 of the whole key.
 
-    A fast hash is enough: nobody can try out 2^256 secrets, as they can try out passwords.
+    A fast hash is enough: an attacker can try out passwords, and not 2^256 secrets.
     """
     return sha256(text.encode()).digest()
 

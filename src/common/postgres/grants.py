@@ -59,7 +59,7 @@ def objects_of(schemas: Sequence[str]) -> dict[Object, Sequence[Grant]]:
 
 
 def owner_of(each: Object) -> Role | None:
-    """Return the role that owns the object; None if whoever made it may keep it."""
+    """Return the role that owns the object; None if its creator may keep it."""
     if each.kind == "DATABASE" or each.name == "public":
         return None
     return Role.OPERATOR if each.name in grants.OPERATORS_TABLES else Role.OWNER

@@ -1,7 +1,7 @@
 """The roles in PostgreSQL, and what each may do, with the reason: the one declaration of all privileges.
 
 `common/postgres/grants.py` makes SQL of it, and compares it with the catalogue. docs/roles.md is generated from it. A
-table without a declaration here fails a test. Whoever is not named may do nothing.
+table without a declaration here fails a test. A role that is not named may do nothing.
 """
 
 from collections.abc import Mapping, Sequence
@@ -39,7 +39,7 @@ class Grant:
     """A privilege of a role on an object.
 
     Attributes:
-        role: who has it.
+        role: the one that has it.
         privilege: as PostgreSQL names it.
         why: what it is needed for.
         columns: it is for these columns only, if there are any.
@@ -52,8 +52,8 @@ class Grant:
 
 
 _AUDIT: Final = Grant(Role.AUDITOR, "SELECT", "audits")
-# A row lock needs UPDATE on a column (PostgreSQL manual, SELECT, "The Locking Clause"). Whoever may delete a row can do
-# no more harm by changing its time.
+# A row lock needs UPDATE on a column (PostgreSQL manual, SELECT, "The Locking Clause"). A role that may delete a
+# row can do no more harm by changing its time.
 _LOCK: Final = "locks the rows that are to be deleted"
 _LOCKED: Final = ("created_at",)
 
