@@ -11,7 +11,7 @@ from uuid import uuid4
 
 import asyncpg
 import pytest
-from httpx import ASGITransport, AsyncClient
+from httpx import AsyncClient
 from sqlalchemy.engine import make_url
 
 from common.worker import Health
@@ -20,6 +20,7 @@ from history_consumer.run import consume
 from history_consumer.settings import ConsumerSettings, HistoryApiSettings
 from outbox_relay.run import relay_until
 from outbox_relay.settings import RelaySettings
+from support.applications import client_of
 from support.databases import migrate_all
 from support.roles import Roles, new_roles
 from support.servers import Server
@@ -100,15 +101,6 @@ async def database_with_role(url: str, roles: Roles) -> AsyncIterator[Database]:
 async def database(database_url: str, roles: Roles) -> AsyncIterator[Database]:
     async with database_with_role(database_url, roles) as database:
         yield database
-
-
-@asynccontextmanager
-async def client_of(app: Any) -> AsyncIterator[AsyncClient]:
-    async with (
-        app.router.lifespan_context(app),
-        AsyncClient(transport=ASGITransport(app), base_url="http://wallet.test") as client,
-    ):
-        yield client
 
 
 async def create(api: AsyncClient) -> int:

@@ -16,7 +16,7 @@ from uuid import UUID, uuid4
 import asyncpg
 import psutil
 import pytest
-from httpx import ASGITransport, AsyncClient
+from httpx import AsyncClient
 from sqlalchemy import text
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -34,6 +34,7 @@ from outbox_relay.adaptive_batching import AdaptiveBatching
 from outbox_relay.publisher import Publisher
 from outbox_relay.relay import Relay
 from outbox_relay.settings import RelaySettings
+from support.applications import client_of
 from support.databases import migrate_all, run_sql, with_database
 from support.history_events import AnyEvent, Topic, Wallet
 from support.outboxes import Outbox
@@ -167,10 +168,7 @@ async def pair(servers: tuple[Postgres, Postgres, int]) -> AsyncIterator[Pair]:
 async def wallet_api(pair: Pair, **settings: Any) -> AsyncIterator[AsyncClient]:
     url = ROLES.url(pair.url, Role.API)
     app = create_app(WalletApiSettings(auth="none", database_url=url, log_level="warning", **settings))
-    async with (
-        app.router.lifespan_context(app),
-        AsyncClient(transport=ASGITransport(app), base_url="http://wallet.test") as client,
-    ):
+    async with client_of(app) as client:
         yield client
 
 

@@ -6,13 +6,13 @@ from typing import Any
 from uuid import uuid4
 
 import asyncpg
-import httpx
 import pytest
 
 from benchmarks import queries
 from benchmarks.load import pgbench
 from common.identifiers import lane_of
 from common.settings import PipelineSettings
+from support.applications import client_of
 from support.databases import run_sql
 from wallet_api.app import create_app
 from wallet_api.idempotency import request_hash
@@ -53,8 +53,7 @@ def another_url(new_database: Callable[[str | None], str], template: str) -> str
 async def written_by_api(another_url: str) -> str:
     """A database in which the API made wallets, funded them and moved money between them."""
     app = create_app(WalletApiSettings(auth="none", database_url=another_url, log_level="warning"))
-    transport = httpx.ASGITransport(app)
-    async with app.router.lifespan_context(app), httpx.AsyncClient(transport=transport, base_url="http://x") as api:
+    async with client_of(app) as api:
         ids = []
         for number in range(2):
             made = await api.post("/wallets", json={"user_id": f"user-{number}", "currency": "EUR"})

@@ -11,12 +11,12 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from common.postgres.engine import create_engine
 from common.tables.grants import Role
 from common.worker import Health
 from history_consumer.consumer.consumer import HistoryConsumer
 from history_consumer.read_api.app import create_app
 from history_consumer.settings import ConsumerSettings, HistoryApiSettings
+from support.applications import client_of
 from support.history_events import History, Topic
 from support.history_pipeline import HistoryPipeline
 from support.roles import Roles
@@ -41,9 +41,8 @@ def consumer_settings(
 @pytest.fixture
 async def consumer_engine(database_url: str, roles: Roles) -> AsyncIterator[AsyncEngine]:
     """An engine that logs in as a consumer does."""
-    engine = create_engine(roles.url(database_url, Role.CONSUMER), "tests", pool_size=20)
-    yield engine
-    await engine.dispose()
+    async with roles.engine(database_url, Role.CONSUMER) as engine:
+        yield engine
 
 
 @pytest.fixture
@@ -103,10 +102,8 @@ def open_api(roles: Roles) -> OpenApi:
         settings = {"auth": "none", "history_min_version_wait_seconds": 1, **settings}
         url = roles.url(database_url, Role.READER)
         app = create_app(HistoryApiSettings(database_url=url, **settings))
-        async with app.router.lifespan_context(app):
-            transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-            async with httpx.AsyncClient(transport=transport, base_url="http://history") as client:
-                yield client
+        async with client_of(app, "http://history", raise_app_exceptions=False) as client:
+            yield client
 
     return open_
 

@@ -7,7 +7,6 @@ import pytest
 from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from common.postgres.engine import create_engine
 from common.tables.grants import Role
 from common.worker import Health
 from outbox_relay.adaptive_batching import AdaptiveBatching
@@ -31,11 +30,10 @@ def relay_settings(database_url: str, kafka_bootstrap_servers: str, topic: str, 
 
 
 @pytest.fixture
-async def relay_engine(relay_settings: RelaySettings) -> AsyncIterator[AsyncEngine]:
+async def relay_engine(database_url: str, roles: Roles) -> AsyncIterator[AsyncEngine]:
     """An engine that logs in as a relay does."""
-    engine = create_engine(relay_settings.database_url, "tests", pool_size=20)
-    yield engine
-    await engine.dispose()
+    async with roles.engine(database_url, Role.RELAY) as engine:
+        yield engine
 
 
 @pytest.fixture

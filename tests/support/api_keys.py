@@ -1,5 +1,7 @@
 """The API key of the tests' own clients, which has all scopes."""
 
+from prometheus_client import REGISTRY
+
 from common.access import key_queries
 from common.access.api_keys import hash_of, key_text
 from common.access.caller import SCOPES
@@ -13,6 +15,11 @@ KEY = key_text("test", _ID, 0)
 def bearer(key: str) -> dict[str, str]:
     """Return the header with which a client sends the key."""
     return {"Authorization": f"Bearer {key}"}
+
+
+def refusals(reason: str) -> float:
+    """Return how many requests this process has refused for the reason."""
+    return REGISTRY.get_sample_value("auth_failures_total", {"reason": reason}) or 0
 
 
 async def add_key(url: str) -> None:

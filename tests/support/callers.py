@@ -3,6 +3,7 @@
 from collections.abc import Collection
 
 import pytest
+from fastapi import FastAPI
 from sqlalchemy.ext.asyncio import AsyncEngine
 from starlette.requests import Request
 from starlette.responses import Response
@@ -11,6 +12,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from common.access.api_keys import NewKey, key_text
 from common.access.caller import SCOPES, Caller
 from common.access.key_acts import create_key, revoke_key
+from common.http.authorization import ScopedRoute
 from support.api_keys import bearer
 
 Headers = dict[str, str]
@@ -19,6 +21,18 @@ Headers = dict[str, str]
 def credentials(caller_id: str, user_id: str | None = None, scopes: Collection[str] = SCOPES) -> Headers:
     """Return the headers of a request of this caller."""
     return {"Authorization": f"Bearer {caller_id}|{user_id or ''}|{','.join(scopes)}"}
+
+
+def routes_of(app: FastAPI) -> tuple[dict[tuple[str, str], str], set[str]]:
+    """Return the scope of each route by method and path, and the paths of the routes without a scope."""
+    routes = app.router.routes
+    scoped = {
+        (method, route.path.replace(":path", "")): route.needed
+        for route in routes
+        if isinstance(route, ScopedRoute)
+        for method in route.methods or ()
+    }
+    return scoped, {getattr(route, "path", "?") for route in routes if not isinstance(route, ScopedRoute)}
 
 
 async def one_of_each(engine: AsyncEngine, scope: str) -> dict[str, tuple[Headers, int | None]]:

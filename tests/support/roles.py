@@ -1,10 +1,12 @@
 """The roles of `common.tables.grants` as the tests log in as them, under names that no other roles have."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from uuid import uuid4
 
 from sqlalchemy.engine import make_url
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from common.postgres.engine import create_engine
 from common.postgres.privileges import apply_grants
@@ -28,6 +30,13 @@ class Roles:
         """Return the URL of the same database for that role."""
         logged_in = make_url(url).set(username=self.names[role], password=self.password)
         return logged_in.render_as_string(hide_password=False)
+
+    @asynccontextmanager
+    async def engine(self, url: str, role: Role) -> AsyncIterator[AsyncEngine]:
+        """Lend an engine that logs in to the same database as that role."""
+        engine = create_engine(self.url(url, role), "tests", pool_size=20)
+        yield engine
+        await engine.dispose()
 
     async def create(self, url: str) -> None:
         """Make the roles in the server of that URL."""

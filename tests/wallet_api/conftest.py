@@ -11,8 +11,8 @@ import pytest
 from prometheus_client import REGISTRY
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from common.postgres.engine import create_engine
 from common.tables.grants import Role
+from support.applications import client_of
 from support.roles import Roles
 from wallet_api.app import create_app
 from wallet_api.settings import WalletApiSettings
@@ -32,11 +32,7 @@ def open_client(database_url: str, roles: Roles) -> Callable[..., AbstractAsyncC
     async def open_(**settings: Any) -> AsyncIterator[httpx.AsyncClient]:
         url = roles.url(settings.pop("database_url", database_url), Role.API)
         app = create_app(WalletApiSettings(**{"auth": "none", "database_url": url, "log_level": "warning", **settings}))
-        transport = httpx.ASGITransport(app)
-        async with (
-            app.router.lifespan_context(app),
-            httpx.AsyncClient(transport=transport, base_url="http://wallet.test") as client,
-        ):
+        async with client_of(app) as client:
             yield client
 
     return open_
@@ -53,17 +49,15 @@ async def client(
 @pytest.fixture
 async def engine(database_url: str, roles: Roles) -> AsyncIterator[AsyncEngine]:
     """An engine that logs in as the API does."""
-    engine = create_engine(roles.url(database_url, Role.API), "tests", pool_size=20)
-    yield engine
-    await engine.dispose()
+    async with roles.engine(database_url, Role.API) as engine:
+        yield engine
 
 
 @pytest.fixture
 async def operator(database_url: str, roles: Roles) -> AsyncIterator[AsyncEngine]:
     """An engine that logs in as an operator does."""
-    engine = create_engine(roles.url(database_url, Role.OPERATOR), "tests")
-    yield engine
-    await engine.dispose()
+    async with roles.engine(database_url, Role.OPERATOR) as engine:
+        yield engine
 
 
 @pytest.fixture

@@ -17,9 +17,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from common.access.caller import FUNDS_WRITE, SCOPES, WALLETS_READ, WALLETS_WRITE
 from common.access.key_acts import create_key, rotate_key
 from common.http.authentication import OPEN_PATHS
-from common.http.authorization import ScopedRoute
 from support.api_keys import KEY, bearer
-from support.callers import Headers, believe_callers, credentials, one_of_each
+from support.callers import Headers, believe_callers, credentials, one_of_each, routes_of
 from wallet_api.app import create_app
 from wallet_api.commands import IdempotencyKey
 from wallet_api.key_queries import claim_keys
@@ -94,15 +93,8 @@ def application() -> FastAPI:
 
 
 def test_each_route_has_a_row_and_declares_its_scope_and_no_other_route_is_there() -> None:
-    app = application()
-    scoped = {
-        (method, route.path.replace(":path", "")): route.needed
-        for route in app.router.routes
-        if isinstance(route, ScopedRoute)
-        for method in route.methods or ()
-    }
+    scoped, others = routes_of(application())
     assert scoped == {route: row.scope for route, row in ROWS.items()}
-    others = {getattr(route, "path", "?") for route in app.router.routes if not isinstance(route, ScopedRoute)}
     assert others <= OPEN_PATHS
 
 

@@ -9,9 +9,10 @@ from uuid import UUID, uuid4
 import asyncpg
 import pytest
 import pytest_asyncio
-from httpx import ASGITransport, AsyncClient, Response
+from httpx import AsyncClient, Response
 from sqlalchemy.engine import make_url
 
+from support.applications import client_of
 from wallet_api.app import create_app
 from wallet_api.settings import WalletApiSettings
 
@@ -40,10 +41,7 @@ async def database_url(postgres_url: str, template: str) -> AsyncIterator[str]:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def client(database_url: str) -> AsyncIterator[AsyncClient]:
     app = create_app(WalletApiSettings(auth="none", database_url=database_url, log_level="warning"))
-    async with (
-        app.router.lifespan_context(app),
-        AsyncClient(transport=ASGITransport(app), base_url="http://wallet.test") as client,
-    ):
+    async with client_of(app) as client:
         yield client
 
 

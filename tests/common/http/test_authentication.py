@@ -6,7 +6,6 @@ from typing import Any
 
 import httpx
 import pytest
-from prometheus_client import REGISTRY
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -21,7 +20,8 @@ from common.rate_limited_logs import RateLimiter
 from common.tables.grants import Role
 from history_consumer.read_api.app import create_app as create_history_app
 from history_consumer.settings import HistoryApiSettings
-from support.api_keys import KEY, bearer
+from support.api_keys import KEY, bearer, refusals
+from support.applications import client_of
 from support.ports import free_port
 from support.raw_http import Client, post, request
 from support.roles import Roles
@@ -40,16 +40,8 @@ async def api(request: pytest.FixtureRequest, database_url: str, roles: Roles) -
     else:
         url = roles.url(database_url, Role.READER)
         app = create_history_app(HistoryApiSettings(database_url=url, log_level="warning"))
-    transport = httpx.ASGITransport(app)
-    async with (
-        app.router.lifespan_context(app),
-        httpx.AsyncClient(transport=transport, base_url="http://api.test") as client,
-    ):
+    async with client_of(app, "http://api.test") as client:
         yield client
-
-
-def refusals(reason: str) -> float:
-    return REGISTRY.get_sample_value("auth_failures_total", {"reason": reason}) or 0
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -155,11 +147,7 @@ async def test_a_history_in_another_database_has_the_keys_of_the_wallet_database
     )
     key = await create_key(engine, "test", "in one of them", SCOPES)
     app = create_history_app(settings)
-    transport = httpx.ASGITransport(app)
-    async with (
-        app.router.lifespan_context(app),
-        httpx.AsyncClient(transport=transport, base_url="http://api.test") as client,
-    ):
+    async with client_of(app, "http://api.test") as client:
         assert (await client.get("/history/users/ada", headers=bearer(key.text))).status_code == 200
 
 

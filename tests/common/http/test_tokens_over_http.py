@@ -6,11 +6,11 @@ from typing import Any
 
 import httpx
 import pytest
-from prometheus_client import REGISTRY
 
 from history_consumer.read_api.app import create_app as create_history_app
 from history_consumer.settings import HistoryApiSettings
-from support.api_keys import KEY, bearer
+from support.api_keys import KEY, bearer, refusals
+from support.applications import client_of
 from support.token_issuer import AUDIENCE, ISSUER, JwksServer, claims, jwk, segment, token
 from wallet_api.app import create_app
 from wallet_api.settings import WalletApiSettings
@@ -35,16 +35,8 @@ async def api(name: str, url: str, **settings: Any) -> AsyncIterator[httpx.Async
     app = (
         create_app(WalletApiSettings(**given)) if name == "wallet" else create_history_app(HistoryApiSettings(**given))
     )
-    transport = httpx.ASGITransport(app)
-    async with (
-        app.router.lifespan_context(app),
-        httpx.AsyncClient(transport=transport, base_url="http://api.test") as client,
-    ):
+    async with client_of(app, "http://api.test") as client:
         yield client
-
-
-def refusals(reason: str) -> float:
-    return REGISTRY.get_sample_value("auth_failures_total", {"reason": reason}) or 0
 
 
 @pytest.mark.parametrize("name", ["wallet", "history"])

@@ -10,10 +10,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from common.access.caller import HISTORY_READ
 from common.http.authentication import OPEN_PATHS
-from common.http.authorization import ScopedRoute
 from history_consumer.read_api.app import create_app
 from history_consumer.settings import HistoryApiSettings
-from support.callers import believe_callers, credentials, one_of_each
+from support.callers import believe_callers, credentials, one_of_each, routes_of
 from support.history_events import History, Wallet
 
 OpenApi = Callable[..., AbstractAsyncContextManager[httpx.AsyncClient]]
@@ -39,15 +38,8 @@ def application() -> FastAPI:
 
 
 def test_each_route_has_a_row_and_declares_its_scope_and_no_other_route_is_there() -> None:
-    app = application()
-    scoped = {
-        (method, route.path.replace(":path", "")): route.needed
-        for route in app.router.routes
-        if isinstance(route, ScopedRoute)
-        for method in route.methods or ()
-    }
+    scoped, others = routes_of(application())
     assert scoped == dict.fromkeys(ROWS, HISTORY_READ)
-    others = {getattr(route, "path", "?") for route in app.router.routes if not isinstance(route, ScopedRoute)}
     assert others <= OPEN_PATHS
 
 

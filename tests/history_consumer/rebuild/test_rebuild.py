@@ -5,7 +5,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
-import httpx
 import pytest
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
@@ -26,6 +25,7 @@ from history_consumer.settings import ConsumerSettings, HistoryApiSettings
 from outbox_relay import retention
 from outbox_relay.operations.replay import Selection, replay
 from outbox_relay.retention import RetentionAges
+from support.applications import client_of
 from support.foreign_transactions import ForeignProducer
 from support.pipelines import move_money, new_wallets, run_consumer, run_relay, tamper
 from support.schema_objects import OBJECTS
@@ -205,12 +205,10 @@ async def test_readers_consumer_and_relay_go_on_during_a_rebuild(
     fresh: PipelineSettings, eventually: Eventually
 ) -> None:
     app = create_app(HistoryApiSettings(auth="none", database_url=fresh.database_url))
-    transport = httpx.ASGITransport(app)
     stop = asyncio.Event()
     async with (
         operator_engine(fresh.database_url) as engine,
-        app.router.lifespan_context(app),
-        httpx.AsyncClient(transport=transport, base_url="http://history") as client,
+        client_of(app, "http://history") as client,
         consuming(fresh),
     ):
         wallets = await new_wallets(engine)
