@@ -18,10 +18,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from common.kafka.clients import admin_client
 from common.kafka_connection import KafkaConnection
-from common.postgres.engine import create_engine
 from support.api_keys import add_key
 from support.brokers_with_acls import BrokerWithAcls, broker_with_acls
-from support.databases import Databases, migrate_all, run_sql, with_database
+from support.databases import Databases, migrate_all, patient_engine, run_sql, with_database
 from support.outboxes import Outbox
 from support.ports import free_port
 from support.proxy import HOST, Proxy
@@ -181,9 +180,8 @@ def empty_database_url(new_database: Callable[[str | None], str]) -> str:
 @pytest.fixture
 async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
     """An engine on the fresh database."""
-    engine = create_engine(database_url, "tests", pool_size=20)
-    yield engine
-    await engine.dispose()
+    async with patient_engine(database_url) as engine:
+        yield engine
 
 
 @pytest.fixture

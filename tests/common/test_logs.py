@@ -95,3 +95,19 @@ def test_a_librarys_warning_is_logged_once_in_five_seconds_and_its_information_a
     clock[0] += 5
     assert passes(logging.WARNING, "Invalid HTTP request 9.") == 2
     assert [passes(logging.INFO, f"Started server process [{number}]") for number in range(3)] == [0, 0, 0]
+
+
+def test_the_level_of_the_newest_configuration_holds_for_a_logger_that_has_been_used() -> None:
+    script = """
+import structlog
+from common.logs import configure_logs
+from common.settings import LogSettings
+
+log = structlog.get_logger()
+for level in ("error", "warning"):
+    configure_logs(LogSettings(log_level=level, log_format="json"), "test")
+    log.warning(f"at_level_{level}")
+"""
+    output = subprocess.run([sys.executable, "-c", script], stderr=subprocess.PIPE, text=True, check=True).stderr
+    assert "at_level_warning" in output
+    assert "at_level_error" not in output

@@ -1,13 +1,15 @@
 """Databases by their URLs: plain SQL, migrations, and the clones that the tests work on."""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 from uuid import uuid4
 
 import asyncpg
 from sqlalchemy.engine import make_url
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from common.postgres.engine import create_engine
 from common.postgres.migrations import SCHEMAS, migrate
@@ -34,6 +36,14 @@ async def run_sql(url: Secret | str, *statements: str) -> None:
             await connection.execute(statement)
     finally:
         await connection.close()
+
+
+@asynccontextmanager
+async def patient_engine(url: Secret | str) -> AsyncIterator[AsyncEngine]:
+    """Lend an engine whose transactions may idle as long as a test holds them, on a slow machine too."""
+    engine = create_engine(url, "tests", pool_size=20, idle_in_transaction_timeout_seconds=0)
+    yield engine
+    await engine.dispose()
 
 
 async def migrate_all(url: str) -> None:

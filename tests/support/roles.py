@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from common.postgres.engine import create_engine
 from common.postgres.privileges import apply_grants
 from common.tables.grants import Role
-from support.databases import run_sql
+from support.databases import patient_engine, run_sql
 
 
 @dataclass(frozen=True)
@@ -34,9 +34,8 @@ class Roles:
     @asynccontextmanager
     async def engine(self, url: str, role: Role) -> AsyncIterator[AsyncEngine]:
         """Lend an engine that logs in to the same database as that role."""
-        engine = create_engine(self.url(url, role), "tests", pool_size=20)
-        yield engine
-        await engine.dispose()
+        async with patient_engine(self.url(url, role)) as engine:
+            yield engine
 
     async def create(self, url: str) -> None:
         """Make the roles in the server of that URL."""
