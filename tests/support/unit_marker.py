@@ -25,6 +25,7 @@ NOT_UNIT = (
     "common/test_failpoints.py",
     "common/test_logs.py",
     "common/test_worker.py",
+    "deploy/test_kubectl.py",
     "faults",
     "mutants",
     "tools/test_servers.py",
