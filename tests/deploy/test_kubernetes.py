@@ -19,6 +19,7 @@ from wallet_api.settings import WalletApiSettings
 
 KUBERNETES = Path(__file__).parents[2] / "deploy" / "kubernetes"
 MOUNT = "/run/secrets/wallet"
+LABEL = "app.kubernetes.io/name"
 PROCESSES: dict[str, type[Settings]] = {
     "wallet-api": WalletApiSettings,
     "outbox-relay": RelaySettings,
@@ -108,7 +109,7 @@ def test_every_deployment_is_probed_spread_and_disrupted_one_pod_at_a_time(manif
     budgets, deployments = of_kind(manifests, "PodDisruptionBudget"), of_kind(manifests, "Deployment")
     assert deployments.keys() == PORTS.keys() == budgets.keys()
     for name, deployment in deployments.items():
-        labels = {"app.kubernetes.io/name": name}
+        labels = {LABEL: name}
         assert deployment["spec"]["selector"] == {"matchLabels": labels}
         assert deployment["spec"]["template"]["metadata"]["labels"] == labels
         assert budgets[name]["spec"]["selector"] == {"matchLabels": labels}
@@ -130,7 +131,7 @@ def test_services_lead_to_the_apis(manifests: list[Manifest]) -> None:
     services = of_kind(manifests, "Service")
     assert services.keys() == {"wallet-api", "history-api"}
     for name, service in services.items():
-        assert service["spec"]["selector"] == {"app.kubernetes.io/name": name}
+        assert service["spec"]["selector"] == {LABEL: name}
         port = PROCESSES[name].model_fields[PORTS[name]].default
         assert service["spec"]["ports"] == [{"name": "http", "port": port, "targetPort": "http"}]
 
@@ -236,8 +237,11 @@ def test_a_command_is_one_of_walletctls(manifests: list[Manifest]) -> None:
         )
 
 
-def test_the_migration_is_tried_again_and_leaves(manifests: list[Manifest]) -> None:
+def test_the_migration_is_tried_again_and_can_be_applied_alone(manifests: list[Manifest]) -> None:
     spec: dict[str, Any] = of_kind(manifests, "Job")["migrate"]["spec"]
     assert spec["backoffLimit"] > 0
     assert spec["ttlSecondsAfterFinished"] > 0
     assert spec["template"]["spec"]["restartPolicy"] == "Never"
+    labelled = {name_of(each) for each in manifests if each["metadata"].get("labels", {}).get(LABEL) == "migrate"}
+    # What an upgrade applies first, by this label.
+    assert labelled == {("Job", "migrate"), ("ServiceAccount", "migrate"), ("ConfigMap", "migrate")}

@@ -14,8 +14,8 @@ SECRET_FILES = {f"{name}_FILE" for name in re.findall(r"`([A-Z_]+)` \(`_FILE`\)"
 METRICS = set(re.findall(r"^\| `([a-z_]+)` \|", (ROOT / "docs" / "metrics.md").read_text(), re.MULTILINE))
 _COMMAND = re.compile(r"^## `walletctl (.+?)`\n(.*?)(?=^## |\Z)", re.MULTILINE | re.DOTALL)
 COMMANDS = dict(_COMMAND.findall((ROOT / "docs" / "commands.md").read_text()))
-FOREIGN = {"DESCRIBE_CONFIGS", "ALTER_CONFIGS", "JAVA_TOOL_OPTIONS"}
-"""Kafka's ACLs, Java's variable."""
+FOREIGN = {"DESCRIBE_CONFIGS", "ALTER_CONFIGS", "JAVA_TOOL_OPTIONS", "STRIMZI_POD_SECURITY_PROVIDER_CLASS"}
+"""Kafka's ACLs, variables of Java and Strimzi."""
 
 by_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 

@@ -79,7 +79,10 @@ def _generate(manifests: list[Manifest], generator: Mapping[str, Any]) -> None:
         [found] = [manifest for manifest in manifests if name_of(manifest) == ("ConfigMap", generator["name"])]
         found["data"] |= data
         return
-    manifests.append({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": generator["name"]}, "data": data})
+    metadata: Manifest = {"name": generator["name"]}
+    if labels := generator.get("options", {}).get("labels"):
+        metadata["labels"] = labels
+    manifests.append({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data})
 
 
 def _patch(manifests: list[Manifest], patch: Mapping[str, Any]) -> None:
