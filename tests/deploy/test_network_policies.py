@@ -79,6 +79,19 @@ def test_callers_come_through_the_ingress_controller_and_figures_leave_to_the_mo
         assert all(peer["namespaceSelector"] for rule in found[name]["ingress"] for peer in rule["from"])
 
 
+def test_the_servers_of_the_operators_let_the_same_clients_in(operators: list[Manifest]) -> None:
+    postgres = policies(operators)["postgres"]
+    clients, *_ = postgres["ingress"]
+    assert selected(clients["from"][0]) == DATABASE_CLIENTS
+    assert clients["ports"] == [{"protocol": "TCP", "port": 5432}]
+    [kafka] = [each["spec"]["kafka"] for each in operators if each["kind"] == "Kafka"]
+    [listener] = kafka["listeners"]
+    assert selected(listener["networkPolicyPeers"][0]) == KAFKA_CLIENTS
+    for policy, label in (("postgres", "cnpg.io/cluster"), ("kafka", "strimzi.io/cluster")):
+        assert policies(operators)[policy]["podSelector"] == {"matchLabels": {label: policy}}
+        assert "Egress" in policies(operators)[policy]["policyTypes"]
+
+
 def test_every_process_that_a_selector_names_exists(manifests: list[Manifest]) -> None:
     processes = {name_of(manifest)[1] for manifest in manifests if pod_of(manifest)}
     assert processes == DATABASE_CLIENTS
