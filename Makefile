@@ -84,6 +84,8 @@ lock: $(VENV)/.installed ## resolve the requirements, with hashes
 	    $$(for extra in $$set; do echo --extra $$extra; done) \
 	    --custom-compile-command "make lock" --output-file requirements/$${name:-runtime}.txt; \
 	done
+	@echo hatchling | $(UV) pip compile --quiet --universal --generate-hashes --python-version 3.11 - \
+	  --constraint requirements/dev.txt --custom-compile-command "make lock" --output-file requirements/build.txt
 
 clean: ## remove what setup created
 	@rm -rf $(VENV) .tools
