@@ -5,7 +5,8 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Final
+from signal import SIGTERM, signal
+from typing import Annotated, Any, Final
 
 import typer
 from typer.core import TyperGroup
@@ -49,13 +50,30 @@ app = typer.Typer(
 )
 
 
+def _print_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        typer.echo(f"wallet-outbox {version('wallet-outbox')}")
+        raise typer.Exit
+
+
 @app.callback()
-def walletctl() -> None:
+def walletctl(
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", "-V", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
     """A digital wallet on a transactional-outbox event pipeline."""
+    del version
 
 
 def main() -> None:
     """Run the command line. A failure of a server or of this machine ends in one line and an exit code."""
+    if os.getpid() == 1:
+        # The kernel ignores SIGTERM to the first process of a container, unless the process handles it.
+        signal(SIGTERM, lambda *_: sys.exit(128 + SIGTERM))
     # The variable names another program's directory; `serve` makes its own.
     os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
     with _failures_explained(), sturdy_streams():

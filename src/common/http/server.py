@@ -1,6 +1,8 @@
 """The options of all HTTP servers: those of the APIs and the workers' ops servers."""
 
 import os
+import signal
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -86,6 +88,8 @@ def serve(
 ) -> None:
     """Serve the application that `factory` (`"module:function"`) makes, until SIGTERM or SIGINT.
 
+    After SIGTERM the process exits with 0, as a worker does.
+
     Args:
         factory: imported in each worker process.
         host: the address to listen on.
@@ -97,6 +101,8 @@ def serve(
     Raises:
         OSError: RLIMIT_NOFILE is too low.
     """
+    # uvicorn repeats the SIGTERM after its shutdown: then the process has done all that it was told.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     options = api_server_options(settings, descriptors_kept=descriptors_kept)
     options |= {"host": host, "port": port, "workers": workers, "loop": "uvloop", "timeout_graceful_shutdown": 10}
     if workers == 1:
