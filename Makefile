@@ -6,8 +6,16 @@ UV_VERSION := 0.13.9
 # The machine's uv if there is one, else one of our own in .tools.
 UV = $(shell command -v uv 2>/dev/null || echo .tools/bin/uv)
 
+VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+IMAGE ?= wallet-outbox:$(VERSION)
+# Of the commit: two builds of one commit carry the same times.
+REVISION = $(or $(shell git describe --always --dirty --abbrev=40 --exclude='*' 2>/dev/null),unknown)
+SOURCE_DATE_EPOCH ?= $(or $(shell git log -1 --format=%ct 2>/dev/null),315532800)
+SOURCE_URL ?= $(shell git remote get-url origin 2>/dev/null | sed -nE 's|^https://([^@/]*@)?|https://|p')
+
 .DEFAULT_GOAL := help
 .PHONY: help setup demo up down lint unit test check fuzz faults mutants bench bench-full wrk fmt docs lock clean
+.PHONY: image test-image dist audit
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -68,6 +76,27 @@ bench-full: setup $(if $(shell command -v wrk),,wrk) ## growth and memory at ful
 wrk: # where this may install it; elsewhere the benchmark says how to get it
 	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 	  apt-get update -qq && apt-get install -y -qq --no-install-recommends wrk >/dev/null; fi
+
+image: ## build the container image IMAGE (wallet-outbox:VERSION)
+	@docker version >/dev/null 2>&1 || { echo "make image needs a Docker engine: install Docker, start it, and let this user reach it (docker version)" >&2; exit 1; }
+	@docker build --tag $(IMAGE) --file deploy/Dockerfile $(if $(SOURCE_URL),--label org.opencontainers.image.source=$(SOURCE_URL)) \
+	  --build-arg VERSION=$(VERSION) --build-arg REVISION=$(REVISION) --build-arg SOURCE_DATE_EPOCH=$(SOURCE_DATE_EPOCH) \
+	  --build-arg CREATED=$$(date -u -d @$(SOURCE_DATE_EPOCH) +%Y-%m-%dT%H:%M:%SZ) .
+
+test-image: setup ## build the image twice, compare the builds, and try what docs/deployment.md says of it
+	@$(BIN)/python -m pytest -m image tests/deploy
+
+dist: export SOURCE_DATE_EPOCH := $(SOURCE_DATE_EPOCH)
+dist: setup ## build wheel, source archive, SBOM and checksums into dist/
+	@rm -rf dist
+	@$(UV) build --quiet --no-build-isolation --python $(BIN)/python --out-dir dist
+	@$(BIN)/python -W ignore -m cyclonedx_py requirements --pyproject pyproject.toml --output-reproducible \
+	  --output-file dist/wallet_outbox-$(VERSION).cdx.json requirements/runtime.txt
+	@cd dist && sha256sum -- *$(VERSION)* > SHA256SUMS && cat SHA256SUMS
+
+audit: setup ## ask the index for known vulnerabilities of the locked requirements; needs the network
+	@for set in runtime build dev; do \
+	  $(BIN)/pip-audit --strict --disable-pip --require-hashes --requirement requirements/$$set.txt || exit 1; done
 
 fmt: setup ## format the code and apply the linter's fixes
 	@$(BIN)/ruff check --fix --quiet . || true

@@ -29,7 +29,7 @@ def main() -> None:
                 importlib.import_module(module.name)
     files = {getattr(module, "__file__", None) or "" for module in sys.modules.values()}
     installed = (file for file in files if file.endswith(".py") and file.startswith((sys.prefix, sys.base_prefix)))
-    print("\n".join(sorted(installed)))  # noqa: T201
+    print("\n".join(sorted(installed)))
 
 
 if __name__ == "__main__":
