@@ -8,6 +8,7 @@ UV = $(shell command -v uv 2>/dev/null || echo .tools/bin/uv)
 
 VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 IMAGE ?= wallet-outbox:$(VERSION)
+DIST ?= dist
 # Of the commit: two builds of one commit carry the same times.
 REVISION = $(or $(shell git describe --always --dirty --abbrev=40 --exclude='*' 2>/dev/null),unknown)
 SOURCE_DATE_EPOCH ?= $(or $(shell git log -1 --format=%ct 2>/dev/null),315532800)
@@ -15,7 +16,7 @@ SOURCE_URL ?= $(shell git remote get-url origin 2>/dev/null | sed -nE 's|^https:
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo up down lint unit test check fuzz faults mutants bench bench-full wrk fmt docs lock clean
-.PHONY: image test-image dist audit
+.PHONY: image test-release dist audit
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -83,16 +84,16 @@ image: ## build the container image IMAGE (wallet-outbox:VERSION)
 	  --build-arg VERSION=$(VERSION) --build-arg REVISION=$(REVISION) --build-arg SOURCE_DATE_EPOCH=$(SOURCE_DATE_EPOCH) \
 	  --build-arg CREATED=$$(date -u -d @$(SOURCE_DATE_EPOCH) +%Y-%m-%dT%H:%M:%SZ) .
 
-test-image: setup ## build the image twice, compare the builds, and try what docs/deployment.md says of it
-	@$(BIN)/python -m pytest -m image tests/deploy
+test-release: setup ## make a release and the image twice, compare them, and try the image; needs Docker
+	@$(BIN)/python -m pytest -m release tests/deploy
 
 dist: export SOURCE_DATE_EPOCH := $(SOURCE_DATE_EPOCH)
-dist: setup ## build wheel, source archive, SBOM and checksums into dist/
-	@rm -rf dist
-	@$(UV) build --quiet --no-build-isolation --python $(BIN)/python --out-dir dist
+dist: setup ## build wheel, source archive, SBOM and checksums into DIST (dist/)
+	@mkdir -p $(DIST) && rm -f $(DIST)/wallet_outbox-* $(DIST)/SHA256SUMS
+	@$(UV) build --quiet --no-build-isolation --python $(BIN)/python --out-dir $(DIST)
 	@$(BIN)/python -W ignore -m cyclonedx_py requirements --pyproject pyproject.toml --output-reproducible \
-	  --output-file dist/wallet_outbox-$(VERSION).cdx.json requirements/runtime.txt
-	@cd dist && sha256sum -- *$(VERSION)* > SHA256SUMS && cat SHA256SUMS
+	  --output-file $(DIST)/wallet_outbox-$(VERSION).cdx.json requirements/runtime.txt
+	@cd $(DIST) && sha256sum -- wallet_outbox-* > SHA256SUMS && cat SHA256SUMS
 
 audit: setup ## ask the index for known vulnerabilities of the locked requirements; needs the network
 	@for set in runtime build dev; do \

@@ -1,8 +1,13 @@
+import tomllib
+from pathlib import Path
+
 import pytest
 
 from support.command_lines import WalletCtl, printed
 from support.roles import Roles
 from walletctl.console import Exit
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize(
@@ -37,6 +42,12 @@ def test_help_shows_an_example(walletctl: WalletCtl, command: list[str]) -> None
     assert done.returncode == Exit.OK
     assert "walletctl" in done.stdout
     assert "Example" in done.stdout or "Start here" in done.stdout
+
+
+@pytest.mark.parametrize("option", ["--version", "-V"])
+def test_the_version_is_the_one_of_the_package_in_one_line(walletctl: WalletCtl, option: str) -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert walletctl(option).stdout == f"{project['name']} {project['version']}\n"
 
 
 @pytest.mark.parametrize(
