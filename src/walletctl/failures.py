@@ -87,6 +87,8 @@ def _local_failure(error: OSError) -> str | None:
     if way_out is None:
         return None
     names = " and ".join(str(name) for name in (error.filename, error.filename2) if name is not None)
+    if str(error.strerror).startswith("No usable temporary directory"):
+        return "no temporary directory is writable (mount a tmpfs at /tmp, or set TMPDIR)"
     if error.errno in {errno.ENOENT, errno.EACCES} and not names:
         # The missing file is a server's socket (`postgresql:///wallet?host=/run/postgresql`) or the working directory.
         if _is_working_directory_there():

@@ -131,6 +131,7 @@ def test_a_working_directory_that_is_gone_is_named(tmp_path: Path) -> None:
         (PermissionError(errno.EACCES, "Permission denied", "/x"), "/x: Permission denied", Exit.USAGE),
         (FileNotFoundError(errno.ENOENT, "No such file or directory", "/x"), "/x: No such file", Exit.USAGE),
         (ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused"), "a server is away", Exit.UNREACHABLE),
+        (FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/tmp']"), "TMPDIR", Exit.USAGE),
         (ModuleNotFoundError("No module named 'psutil'", name="psutil"), "its extra `local`", Exit.USAGE),
         (OSError("Multiple exceptions: refused"), "a server is away", Exit.UNREACHABLE),
         (TimeoutError(), "a server is away: no answer in time", Exit.UNREACHABLE),
