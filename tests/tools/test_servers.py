@@ -51,7 +51,11 @@ async def test_postgres_starts_again_after_a_kill(tmp_path: Path) -> None:
         pid_file = tmp_path / "postgres" / "postmaster.pid"
         first = psutil.Process(int(pid_file.read_text().split()[0]))
         await value(url, "CREATE TABLE kept AS SELECT 7 AS seven")
+        sessions = first.children()
         os.kill(first.pid, signal.SIGKILL)
+        # The next server does not start while one of them still has the shared memory.
+        _, alive = psutil.wait_procs(sessions, timeout=60)
+        assert not alive
     assert pid_file.exists()
     with postgres_server(tmp_path, NO_SYNC) as url:
         assert await value(url, "SELECT seven FROM kept") == 7
