@@ -8,11 +8,13 @@ from common.tables import metadata
 schema: str = context.config.attributes["schema"]
 connection: Connection = context.config.attributes["connection"]
 
-connection.execute(text(f"CREATE SCHEMA IF NOT EXISTS {schema}"))
 context.configure(
     connection=connection,
     target_metadata=metadata,
     version_table_schema=schema,
     include_schemas=True,
 )
-context.run_migrations()
+with context.begin_transaction():
+    context.config.attributes["lock_first"]()
+    connection.execute(text(f"CREATE SCHEMA IF NOT EXISTS {schema}"))
+    context.run_migrations()

@@ -3,6 +3,8 @@
 import sqlalchemy as sa
 from alembic import op
 
+from common.postgres.online_ddl import build_index, without_transaction
+
 revision = "wallet_0003"
 down_revision = "wallet_0002"
 branch_labels = None
@@ -10,6 +12,14 @@ depends_on = None
 
 
 def upgrade() -> None:
+    with without_transaction():
+        build_index(
+            "idempotency_keys_created_at_idx",
+            "idempotency_keys",
+            ["created_at"],
+            schema="wallet",
+            postgresql_using="brin",
+        )
     op.create_table(
         "outbox_pruned",
         sa.Column("id", sa.SmallInteger(), autoincrement=False, server_default=sa.text("1"), nullable=False),
@@ -23,14 +33,6 @@ def upgrade() -> None:
         postgresql_with={"fillfactor": "20"},
     )
     op.execute("INSERT INTO wallet.outbox_pruned DEFAULT VALUES")
-    op.create_index(
-        "idempotency_keys_created_at_idx",
-        "idempotency_keys",
-        ["created_at"],
-        unique=False,
-        schema="wallet",
-        postgresql_using="brin",
-    )
 
 
 def downgrade() -> None:

@@ -52,6 +52,15 @@ async def renumber(engine: AsyncEngine) -> RenumberingResult:
     return RenumberingResult(behind, moved)
 
 
+async def renumber_if_needed(engine: AsyncEngine) -> None:
+    """Renumber if the sequence is behind or a row is stranded. If not, no lock keeps a request waiting."""
+    async with engine.begin() as connection:
+        last_id, highest_id = await numbering_queries.ids(connection)
+        is_needed = highest_id > last_id or await numbering_queries.is_any_stranded(connection, 0)
+    if is_needed:
+        await renumber(engine)
+
+
 class Numbering:
     """A relay's check of the ids: it renumbers rows where needed, and reports it."""
 

@@ -89,7 +89,10 @@ async def ids(connection: AsyncConnection) -> Ids:
 
 
 async def is_any_stranded(connection: AsyncConnection, seconds_max: float) -> bool:
-    """Return whether a pending row is below its lane's low water; PostgreSQL cancels the query after `seconds_max`."""
+    """Return whether a pending row is below its lane's low water.
+
+    PostgreSQL cancels the query after `seconds_max`; 0 means never.
+    """
     await connection.execute(SET_STATEMENT_TIMEOUT, {"milliseconds": str(round(seconds_max * 1000))})
     return bool(await connection.scalar(ANY_STRANDED))
 

@@ -56,6 +56,7 @@ _STATES: Final[dict[str, tuple[str, Exit]]] = {
 def explain(error: Exception) -> tuple[str, Exit] | None:
     """Return the line and the exit code; None for a defect, which keeps its traceback."""
     from common.postgres.errors import sqlstate
+    from common.postgres.lock_waits import LocksUnavailableError
 
     if isinstance(error, ExceptionGroup):
         # Tasks that ran concurrently may all have met the same failure: one line is enough.
@@ -67,6 +68,8 @@ def explain(error: Exception) -> tuple[str, Exit] | None:
         return line, Exit.USAGE
     if (state := sqlstate(error)) is not None:
         return _postgres_refusal(error, state)
+    if isinstance(error, LocksUnavailableError):
+        return f"PostgreSQL is busy: {error}", Exit.UNREACHABLE
     if (line := _refused_input(error)) is not None:
         return line, Exit.USAGE
     return _kafka_failure(error) or _unreachable(error)

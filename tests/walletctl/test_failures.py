@@ -163,7 +163,7 @@ def test_a_defect_keeps_its_traceback() -> None:
 
 def test_tables_of_a_newer_program_are_named(database_url: str) -> None:
     execute(database_url, "UPDATE wallet.alembic_version SET version_num = 'of_tomorrow'")
-    code, line = run("db", "migrate", DATABASE_URL=database_url)
+    code, line = run("db", "downgrade", "--yes", DATABASE_URL=database_url)
     assert code == Exit.USAGE
     assert "of_tomorrow" in line
     assert "another version" in line

@@ -1,15 +1,17 @@
 """Migrations of the schemas `wallet` and `history`, by Alembic."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final, Literal
 
 from alembic import command
 from alembic.config import Config
-from alembic.script import ScriptDirectory
+from alembic.script import Script, ScriptDirectory
 from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from common.postgres.lock_waits import Tell, lock_first, migrator
 
 Schema = Literal["wallet", "history"]
 SCHEMAS: Final[tuple[Schema, Schema]] = ("wallet", "history")
@@ -36,33 +38,69 @@ def head_revision(schema: Schema) -> str:
     return head
 
 
-async def migrate(engine: AsyncEngine, schema: Schema, revision: str = "head") -> None:
-    """Migrate the schema to `revision`: up, or down for `"base"`. A second migrator waits for the first.
+def is_newer(schema: Schema, current: str | None) -> bool:
+    """Return whether a newer version has made this revision: these migrations do not know it."""
+    known = ScriptDirectory.from_config(alembic_config(schema)).walk_revisions()
+    return current is not None and current not in {script.revision for script in known}
+
+
+def pending_revisions(schema: Schema, current: str | None) -> list[Script]:
+    """Return the migrations that the schema at revision `current` lacks, in the order in which they run.
 
     Raises:
-        sqlalchemy.exc.DBAPIError: the database is away or refuses, or another transaction held a lock for 10 seconds.
+        alembic.util.CommandError: these migrations do not know `current`: a newer version has made it.
     """
+    newest_first = ScriptDirectory.from_config(alembic_config(schema)).walk_revisions(current or "base", "head")
+    return [script for script in reversed(list(newest_first)) if script.revision != current]
 
+
+async def migrate(
+    engine: AsyncEngine, schema: Schema, revision: Literal["head", "base"] = "head", tell: Tell = lambda _: None
+) -> list[str]:
+    """Migrate the schema up to its newest revision, or down to none; return what was done, migration by migration.
+
+    Each migration up has a transaction of its own. A second migrator waits for the first.
+
+    Args:
+        engine: names the database.
+        schema: which of the two.
+        revision: the newest, or none.
+        tell: gets a line for each wait for a lock.
+
+    Raises:
+        LocksUnavailableError: other sessions held a lock for 60 seconds.
+        sqlalchemy.exc.DBAPIError: the database is away or refuses.
+    """
+    async with migrator(engine, tell) as one:
+        current = await current_revision(engine, schema)
+        if revision == "base":
+            await one.run(partial(_run, schema, command.downgrade, "base"))
+            return []
+        pending = pending_revisions(schema, current)
+        for script in pending:
+            await one.run(partial(_run, schema, command.upgrade, script.revision))
+    return [title(script) for script in pending]
+
+
+async def _run(
+    schema: Schema,
+    act: Callable[[Config, str], None],
+    revision: str,
+    connection: AsyncConnection,
+    contended: Sequence[str],
+) -> None:
     def run(connection: Connection) -> None:
         config = alembic_config(schema)
         config.attributes["connection"] = connection
-        if revision == "base":
-            command.downgrade(config, revision)
-        else:
-            command.upgrade(config, revision)
+        config.attributes["lock_first"] = partial(lock_first, connection, contended)
+        act(config, revision)
 
-    async with migration(engine) as connection:
-        await connection.run_sync(run)
+    await connection.run_sync(run)
 
 
-@asynccontextmanager
-async def migration(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
-    """Lend a transaction to a migrator. A second migrator of the same database waits for its end."""
-    async with engine.begin() as connection:
-        await connection.execute(text("SELECT pg_advisory_xact_lock(hashtextextended('wallet migrations', 0))"))
-        await connection.execute(text("SET LOCAL lock_timeout = '10s'"))
-        await connection.execute(text("SET LOCAL statement_timeout = '0'"))
-        yield connection
+def title(script: Script) -> str:
+    """Return the revision and what it does, in a line."""
+    return f"{script.revision}: {script.doc}"
 
 
 async def current_revision(engine: AsyncEngine, schema: Schema) -> str | None:

@@ -4,6 +4,7 @@ Objects and roles that the declaration does not name are left alone: an operator
 """
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Final, NamedTuple
 
 from sqlalchemy import text
@@ -25,7 +26,8 @@ from common.postgres.grants import (
     takeover_statement,
     wanted_privileges,
 )
-from common.postgres.migrations import SCHEMAS, migration
+from common.postgres.lock_waits import Tell, lock_first, migrator
+from common.postgres.migrations import SCHEMAS
 from common.tables.grants import Role
 
 _REMEDY: Final = (
@@ -144,35 +146,47 @@ async def find_differences(connection: AsyncConnection, names: Names) -> Differe
     return Differences(not is_member, not_owned, sorted(wanted - found), sorted(found - wanted))
 
 
-async def apply_grants(engine: AsyncEngine, names: Names) -> None:
+async def apply_grants(engine: AsyncEngine, names: Names, tell: Tell = lambda _: None) -> None:
     """Make this database's roles, owners and privileges as declared. Where they are, nothing is done.
 
     Raises:
         GrantsRefusedError: the database's role may not.
-        sqlalchemy.exc.DBAPIError: the database is away, or another transaction held a lock for 10 seconds.
+        LocksUnavailableError: other sessions held a lock for 60 seconds.
+        sqlalchemy.exc.DBAPIError: the database is away.
     """
     try:
-        await _apply(engine, names)
+        async with migrator(engine, tell) as one:
+            # Committed at once, so that migrators of other databases wait only for a moment.
+            if await one.run(partial(_make_roles, names)):
+                left = await one.run(partial(_make_as_declared, names))
+            else:
+                left = []
     except DBAPIError as error:
         if sqlstate(error) != INSUFFICIENT_PRIVILEGE:
             raise
         raise GrantsRefusedError(f"{message_of(error)}: {_REMEDY}") from error
+    if left:
+        raise GrantsRefusedError(f"{len(left)} privileges are not as declared, first: {left[0]}: {_REMEDY}")
 
 
-async def _apply(engine: AsyncEngine, names: Names) -> None:
-    async with migration(engine) as connection:
-        if not (await find_differences(connection, names)).lines():
-            return
-        # Committed at once, so that migrators of other databases wait only for a moment.
-        await _run(connection, role_statements(names))
-    async with migration(engine) as connection:
+async def _make_roles(names: Names, connection: AsyncConnection, _: Sequence[str]) -> bool:
+    """Make missing roles, if anything differs; return whether something does."""
+    async with connection.begin():
+        differs = bool((await find_differences(connection, names)).lines())
+        if differs:
+            await _run(connection, role_statements(names))
+    return differs
+
+
+async def _make_as_declared(names: Names, connection: AsyncConnection, contended: Sequence[str]) -> list[str]:
+    """Correct owners and privileges; return the differences that are left."""
+    async with connection.begin():
+        await connection.run_sync(lock_first, contended)
         await _run(connection, [takeover_statement(names)])
         # Twice: a former owner's privileges become visible when the object has its new owner.
         for _ in range(2):
             await _correct(connection, names)
-        left = (await find_differences(connection, names)).lines()
-    if left:
-        raise GrantsRefusedError(f"{len(left)} privileges are not as declared, first: {left[0]}: {_REMEDY}")
+        return (await find_differences(connection, names)).lines()
 
 
 async def _correct(connection: AsyncConnection, names: Names) -> None:

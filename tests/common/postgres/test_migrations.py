@@ -1,6 +1,6 @@
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from alembic.autogenerate import compare_metadata
@@ -22,7 +22,7 @@ async def objects_in(engine: AsyncEngine, *schemas: str) -> set[tuple[str, ...]]
     return {tuple(row) for row in rows if not any("alembic_version" in str(part) for part in row)}
 
 
-async def migrate_all(engine: AsyncEngine, revision: str = "head") -> None:
+async def migrate_all(engine: AsyncEngine, revision: Literal["head", "base"] = "head") -> None:
     for schema in SCHEMAS:
         await migrate(engine, schema, revision)
 

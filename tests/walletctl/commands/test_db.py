@@ -71,3 +71,35 @@ def test_a_name_that_sql_text_could_not_hold_is_refused(walletctl: WalletCtl, na
     done = walletctl("db", "grants", WALLET_API_ROLE=name)
     assert done.returncode == Exit.USAGE
     assert "WALLET_API_ROLE" in done.stderr
+
+
+def test_a_dry_run_tells_what_would_be_migrated_and_changes_nothing(
+    walletctl: WalletCtl, empty_database_url: str, roles: Roles
+) -> None:
+    planned = walletctl("db", "migrate", "--dry-run", DATABASE_URL=empty_database_url, **roles.environment)
+    assert planned.returncode == Exit.OK
+    assert planned.stdout.splitlines()[0].startswith("would migrate wallet_0001: Wallets")
+    before = walletctl("db", "status", "--json", DATABASE_URL=empty_database_url)
+    assert before.returncode == Exit.FOUND_WRONG
+    pending = [row["pending"] for row in printed(before)["schemas"]]
+    assert len(planned.stdout.splitlines()) == sum(map(len, pending)) > 1
+    assert walletctl("db", "migrate", DATABASE_URL=empty_database_url, **roles.environment).returncode == Exit.OK
+    assert walletctl("db", "status", DATABASE_URL=empty_database_url).returncode == Exit.OK
+
+
+def test_migrate_leaves_a_schema_and_grants_of_a_newer_version_alone_so_that_a_roll_back_succeeds(
+    walletctl: WalletCtl, database_url: str, roles: Roles
+) -> None:
+    asyncio.run(
+        run_sql(
+            database_url,
+            "UPDATE wallet.alembic_version SET version_num = 'wallet_9999'",
+            f'GRANT DELETE ON wallet.wallets TO "{roles.names[Role.API]}"',
+        )
+    )
+    done = walletctl("db", "migrate", DATABASE_URL=database_url, **roles.environment)
+    assert done.returncode == Exit.OK
+    assert "newer version" in done.stderr
+    assert "wallet_9999" in done.stderr
+    asyncio.run(run_sql(roles.url(database_url, Role.API), "DELETE FROM wallet.wallets"))
+    assert walletctl("db", "status", DATABASE_URL=database_url).returncode == Exit.OK
