@@ -16,7 +16,7 @@ SOURCE_URL ?= $(shell git remote get-url origin 2>/dev/null | sed -nE 's|^https:
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo up down lint unit test check fuzz faults mutants bench bench-full wrk fmt docs lock clean
-.PHONY: image test-release dist audit
+.PHONY: image test-release dist audit last-release
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -116,6 +116,10 @@ lock: $(VENV)/.installed ## resolve the requirements, with hashes
 	done
 	@echo hatchling | $(UV) pip compile --quiet --universal --generate-hashes --python-version 3.11 - \
 	  --constraint requirements/dev.txt --custom-compile-command "make lock" --output-file requirements/build.txt
+
+last-release: setup ## keep this version's wheel for the tests of upgrades: the last step of a release
+	@rm -f tests/upgrades/*.whl
+	@$(BIN)/python -m hatchling build --target wheel --directory tests/upgrades
 
 clean: ## remove what setup created
 	@rm -rf $(VENV) .tools

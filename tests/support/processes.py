@@ -77,6 +77,7 @@ class Pipeline:
     directory: Path
     eventually: Callable[..., Awaitable[Any]]
     processes: list[Process] = field(default_factory=list)
+    api_key: str = KEY
 
     def environment_of(self, role: Role) -> dict[str, str]:
         """Return the environment of a process or a command that logs in as that role."""
@@ -122,4 +123,4 @@ class Pipeline:
         return [process for process in self.processes if process.name == name]
 
     def client(self, name: str) -> httpx.AsyncClient:
-        return http_client(self.of(name)[0].url, timeout=20)
+        return http_client(self.of(name)[0].url, api_key=self.api_key, timeout=20)

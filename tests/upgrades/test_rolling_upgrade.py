@@ -1,0 +1,145 @@
+"""An upgrade from the last release and back, process by process, while requests go on."""
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from common.access.caller import SCOPES
+from common.tables.grants import Role
+from support.command_lines import run_walletctl
+from support.processes import COMMANDS, Pipeline, Process, http_client
+from support.roles import Roles
+from support.traffic import Transfer, assert_verified, create_wallets, ring, wait_until_complete
+
+ORDER = ("history-consumer", "history-api", "outbox-relay", "wallet-api")
+"""The order of an upgrade: readers of events and tables before their writers."""
+SENDERS = 6
+ROUNDS = 3
+
+
+@dataclass
+class Traffic:
+    """Clients that transfer without a pause, through the API that is in service, and repeat no request."""
+
+    url: str
+    api_key: str
+    wallets: list[str]
+    eventually: Callable[..., Awaitable[Any]]
+    done: int = 0
+    failures: list[str] = field(default_factory=list)
+    stop: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def send(self, pair: Transfer) -> None:
+        async with http_client("", api_key=self.api_key, timeout=20) as client:
+            while not self.stop.is_set():
+                await self._send_once(client, Transfer(pair.sender, pair.receiver))
+
+    async def _send_once(self, client: httpx.AsyncClient, transfer: Transfer) -> None:
+        client.base_url = httpx.URL(self.url)
+        reply = await transfer.ask(client)
+        if reply is not None and reply.status_code == 200:
+            self.done += 1
+        else:
+            self.failures.append("the connection broke" if reply is None else reply.text)
+
+    async def goes_on(self) -> None:
+        """Wait for some rounds of requests that begin after this moment."""
+        enough = self.done + (ROUNDS + 1) * SENDERS
+
+        async def are_done() -> bool:
+            assert not self.failures
+            return self.done >= enough
+
+        await self.eventually(are_done, 60)
+
+
+@asynccontextmanager
+async def traffic_of(pipeline: Pipeline) -> AsyncIterator[Traffic]:
+    async with pipeline.client("wallet-api") as api:
+        wallets = await create_wallets(api, SENDERS)
+    (process,) = pipeline.of("wallet-api")
+    traffic = Traffic(process.url, pipeline.api_key, wallets, pipeline.eventually)
+    async with asyncio.TaskGroup() as clients:
+        for pair in ring(wallets):
+            clients.create_task(traffic.send(pair))
+        try:
+            yield traffic
+        finally:
+            traffic.stop.set()
+
+
+async def walletctl(*arguments: str, **environment: str) -> str:
+    code, output = await run_walletctl(*arguments, **environment)
+    assert code == 0, output
+    return output
+
+
+async def replace_processes(pipeline: Pipeline, traffic: Traffic, version: dict[str, str]) -> None:
+    """Start one of each process in that version. When they are ready, stop the others one by one."""
+    others = list(pipeline.processes)
+    await asyncio.gather(*(pipeline.add(name, **version) for name in COMMANDS))
+    await traffic.goes_on()
+    for name in ORDER:
+        (other,) = (process for process in others if process.name == name)
+        if name == "wallet-api":
+            # As a load balancer does: first no new request, then SIGTERM.
+            traffic.url = pipeline.of(name)[-1].url
+        # An API that has drained ends by the signal itself.
+        assert await asyncio.to_thread(other.stop) in {0, -signal.SIGTERM}, other.log_file.read_text()
+        pipeline.processes.remove(other)
+        await traffic.goes_on()
+
+
+@pytest.fixture
+async def pipeline(
+    empty_database_url: str,
+    kafka_bootstrap_servers: str,
+    topic: str,
+    roles: Roles,
+    tmp_path: Path,
+    eventually: Callable[..., Awaitable[Any]],
+) -> AsyncIterator[Pipeline]:
+    environment = {
+        "DATABASE_URL": empty_database_url,
+        "KAFKA_BOOTSTRAP_SERVERS": kafka_bootstrap_servers,
+        "KAFKA_TOPIC": topic,
+        "CONSUMER_GROUP": f"group-{topic}",
+        **roles.environment,
+    }
+    pipeline = Pipeline(environment, roles, tmp_path, eventually)
+    started: list[Process] = pipeline.processes
+    yield pipeline
+    for process in started:
+        if process.is_running:
+            await asyncio.to_thread(process.stop)
+
+
+# It starts twelve processes. Alone on two cores it takes 20 s.
+@pytest.mark.timeout(300)
+async def test_an_upgrade_and_a_roll_back_under_traffic_fail_no_request_and_lose_no_event(
+    pipeline: Pipeline, last_release: dict[str, str]
+) -> None:
+    owner, auditor = pipeline.environment, pipeline.environment_of(Role.AUDITOR)
+    await walletctl("db", "migrate", **owner, **last_release)
+    created = await walletctl("keys", "create", "--name=traffic", f"--scopes={','.join(SCOPES)}", **owner)
+    pipeline.api_key = created.split()[-1]
+    await asyncio.gather(*(pipeline.add(name, **last_release) for name in COMMANDS))
+    async with traffic_of(pipeline) as traffic:
+        await traffic.goes_on()
+        await walletctl("db", "migrate", **owner)
+        await traffic.goes_on()
+        await replace_processes(pipeline, traffic, {})
+        await replace_processes(pipeline, traffic, last_release)
+        await walletctl("db", "migrate", **owner, **last_release)
+        await traffic.goes_on()
+    await wait_until_complete(pipeline, traffic.wallets)
+    assert traffic.failures == []
+    await assert_verified(pipeline)
+    await walletctl("verify", **auditor, **last_release)
