@@ -116,9 +116,9 @@ class Migrator:
         clock = asyncio.get_running_loop().time
         deadline = clock() + WAIT_SECONDS_MAX
         tables: set[str] = set()
+        holders: list[LockHolder] = []
         attempts = 0
         while True:
-            holders: list[LockHolder] = []
             try:
                 async with self._watched(holders):
                     return await step(self.connection, sorted(tables))
@@ -136,7 +136,7 @@ class Migrator:
 
     @asynccontextmanager
     async def _watched(self, holders: list[LockHolder]) -> AsyncIterator[None]:
-        """Keep in `holders` the sessions for which the block waited last."""
+        """Put into `holders` the sessions for which the block waits, as seen last."""
         ended = asyncio.Event()
 
         async def look() -> None:

@@ -56,8 +56,8 @@ def pending_revisions(schema: Schema, current: str | None) -> list[Script]:
 
 async def migrate(
     engine: AsyncEngine, schema: Schema, revision: Literal["head", "base"] = "head", tell: Tell = lambda _: None
-) -> list[str]:
-    """Migrate the schema up to its newest revision, or down to none; return what was done, migration by migration.
+) -> None:
+    """Migrate the schema up to its newest revision, or down to none.
 
     Each migration up has a transaction of its own. A second migrator waits for the first.
 
@@ -75,11 +75,9 @@ async def migrate(
         current = await current_revision(engine, schema)
         if revision == "base":
             await one.run(partial(_run, schema, command.downgrade, "base"))
-            return []
-        pending = pending_revisions(schema, current)
-        for script in pending:
+            return
+        for script in pending_revisions(schema, current):
             await one.run(partial(_run, schema, command.upgrade, script.revision))
-    return [title(script) for script in pending]
 
 
 async def _run(
