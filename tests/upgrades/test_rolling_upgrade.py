@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -21,42 +22,55 @@ from support.traffic import PAUSE_SECONDS, Transfer, assert_verified, create_wal
 ORDER = ("history-consumer", "history-api", "outbox-relay", "wallet-api")
 """The order of an upgrade: readers of events and tables before their writers."""
 SENDERS = 6
-ROUNDS = 3
+KINDS = ("transfer", "create", "fund", "read", "ledger")
 
 
 @dataclass
 class Traffic:
-    """Clients that transfer again and again, through the API that is in service, and repeat no request."""
+    """Clients that ask again and again, through the API that is in service, and repeat no request."""
 
     url: str
     api_key: str
     wallets: list[str]
     eventually: Callable[..., Awaitable[Any]]
-    done: int = 0
+    done: Counter[str] = field(default_factory=Counter)
     failures: list[str] = field(default_factory=list)
     stop: asyncio.Event = field(default_factory=asyncio.Event)
 
-    async def send(self, pair: Transfer) -> None:
+    async def transfer(self, sender: str, receiver: str) -> None:
         async with http_client("", api_key=self.api_key, timeout=20) as client:
             while not self.stop.is_set():
-                await self._send_once(client, Transfer(pair.sender, pair.receiver))
+                client.base_url = httpx.URL(self.url)
+                self._note("transfer", await Transfer(sender, receiver).ask(client))
                 await asyncio.sleep(PAUSE_SECONDS)
 
-    async def _send_once(self, client: httpx.AsyncClient, transfer: Transfer) -> None:
-        client.base_url = httpx.URL(self.url)
-        reply = await transfer.ask(client)
-        if reply is not None and reply.status_code == 200:
-            self.done += 1
+    async def create_fund_and_read(self) -> None:
+        async with http_client("", api_key=self.api_key, timeout=20) as client:
+            while not self.stop.is_set():
+                client.base_url = httpx.URL(self.url)
+                created = await client.post("/wallets", json={"user_id": "newcomer", "currency": "EUR"})
+                self._note("create", created)
+                path = f"/wallets/{created.json().get('id')}"
+                self._note("fund", await client.post(f"{path}/fund", json={"amount": "1.00"}))
+                self._note("read", await client.get(path))
+                self._note("ledger", await client.get(f"{path}/transactions"))
+                await asyncio.sleep(PAUSE_SECONDS)
+
+    def _note(self, kind: str, reply: httpx.Response | None) -> None:
+        if reply is not None and reply.is_success:
+            self.done[kind] += 1
         else:
-            self.failures.append("the connection broke" if reply is None else reply.text)
+            self.failures.append(f"{kind}: {'the connection broke' if reply is None else reply.text}")
 
     async def goes_on(self) -> None:
-        """Wait for some rounds of requests that begin after this moment."""
-        enough = self.done + (ROUNDS + 1) * SENDERS
+        """Wait for some requests of each kind that begin after this moment."""
+        before = self.done.copy()
 
         async def are_done() -> bool:
             assert not self.failures
-            return self.done >= enough
+            return self.done["transfer"] > before["transfer"] + 2 * SENDERS and all(
+                self.done[kind] > before[kind] + 1 for kind in KINDS
+            )
 
         await self.eventually(are_done, 60)
 
@@ -69,7 +83,8 @@ async def traffic_of(pipeline: Pipeline) -> AsyncIterator[Traffic]:
     traffic = Traffic(process.url, pipeline.api_key, wallets, pipeline.eventually)
     async with asyncio.TaskGroup() as clients:
         for pair in ring(wallets):
-            clients.create_task(traffic.send(pair))
+            clients.create_task(traffic.transfer(pair.sender, pair.receiver))
+        clients.create_task(traffic.create_fund_and_read())
         try:
             yield traffic
         finally:
