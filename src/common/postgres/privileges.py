@@ -28,7 +28,7 @@ from common.postgres.grants import (
 )
 from common.postgres.lock_waits import Tell, lock_first, migrator
 from common.postgres.migrations import SCHEMAS
-from common.tables.grants import Role
+from common.tables.grants import Grant, Role
 
 _REMEDY: Final = (
     "have a superuser run walletctl db migrate once, or the SQL that walletctl db grants prints; or name existing "
@@ -181,22 +181,29 @@ async def _make_roles(names: Names, connection: AsyncConnection, _: Sequence[str
 async def _make_as_declared(names: Names, connection: AsyncConnection, contended: Sequence[str]) -> list[str]:
     """Correct owners and privileges; return the differences that are left."""
     async with connection.begin():
-        await connection.run_sync(lock_first, contended)
         await _run(connection, [takeover_statement(names)])
+        found = await find_differences(connection, names)
+        declared = objects_of(await present_schemas(connection))
+    # A schema's grants come first: a table's new owner needs CREATE on the schema.
+    schemas = {each for each in found.objects() if each.kind == "SCHEMA"}
+    for each in (each for each in declared if each in schemas or each in found.not_owned):
+        # A new owner takes ACCESS EXCLUSIVE. No table stays locked while the next ones are given away.
+        async with connection.begin():
+            await connection.run_sync(lock_first, [table for table in contended if table == each.name])
+            # A sequence goes with its table.
+            statement = owner_statement(each, names) if each in found.not_owned else None
+            owner = [statement] if statement else []
+            await _run(connection, [*owner, *_grants(each, declared[each], names)])
+    async with connection.begin():
         # Twice: a former owner's privileges become visible when the object has its new owner.
         for _ in range(2):
-            await _correct(connection, names)
+            for each in (await find_differences(connection, names)).objects() & declared.keys():
+                await _run(connection, _grants(each, declared[each], names))
         return (await find_differences(connection, names)).lines()
 
 
-async def _correct(connection: AsyncConnection, names: Names) -> None:
-    differences = await find_differences(connection, names)
-    wrong = differences.objects()
-    for each, granted in objects_of(await present_schemas(connection)).items():
-        if each in differences.not_owned and (statement := owner_statement(each, names)):
-            await _run(connection, [statement])
-        if each in wrong:
-            await _run(connection, [statement for statement, _ in grant_statements(each, granted, names)])
+def _grants(each: Object, granted: Sequence[Grant], names: Names) -> list[str]:
+    return [statement for statement, _ in grant_statements(each, granted, names)]
 
 
 async def _run(connection: AsyncConnection, statements: Iterable[str]) -> None:
