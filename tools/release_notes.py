@@ -1,5 +1,6 @@
 """Prints the section of CHANGELOG.md that a release's tag names: `python -m tools.release_notes v0.2.0`."""
 
+import argparse
 import re
 import sys
 import tomllib
@@ -34,9 +35,12 @@ def release_notes(tag: str, version: str, changelog: str) -> str:
 
 def main() -> None:
     """Print the notes, or one line that says what is missing (exit 2)."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("tag", help="such as v0.2.0")
+    tag = parser.parse_args().tag
     version = tomllib.loads((_ROOT / "pyproject.toml").read_text())["project"]["version"]
     try:
-        sys.stdout.write(release_notes(sys.argv[1], version, (_ROOT / "CHANGELOG.md").read_text()))
+        sys.stdout.write(release_notes(tag, version, (_ROOT / "CHANGELOG.md").read_text()))
     except ValueError as error:
         sys.stderr.write(f"{error}\n")
         sys.exit(2)
