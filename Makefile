@@ -44,11 +44,14 @@ up: setup ## run the local stack until Ctrl-C
 down: setup ## stop the local stack
 	@$(BIN)/walletctl stack down
 
-lint: setup ## style, format, types and imports, in seconds
+lint: setup ## style, format, types, imports and workflows, in seconds
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
+	@$(BIN)/zizmor --offline --quiet --persona pedantic --strict-collection .github
+	@$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	@$(BIN)/check-jsonschema --quiet --builtin-schema vendor.dependabot .github/dependabot.yml
 
 unit: setup ## the tests that need no server, in less than 20 seconds
 	@PYTHONPATH=tests $(BIN)/python -m pytest -q -p support.unit_marker -m unit --hypothesis-profile=unit

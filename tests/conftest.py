@@ -64,7 +64,7 @@ def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     elif os.environ.get("TEST_BACKEND") == "containers":
         from support.containers import postgres_container
 
-        with postgres_container() as url:
+        with postgres_container(tmp_path_factory.mktemp("postgres")) as url:
             yield url
     else:
         from tools.servers import postgres_server
@@ -82,7 +82,7 @@ def kafka_bootstrap_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterato
     elif os.environ.get("TEST_BACKEND") == "containers":
         from support.containers import kafka_container
 
-        with kafka_container() as servers:
+        with kafka_container(tmp_path_factory.mktemp("kafka")) as servers:
             yield servers
     else:
         from tools.servers import kafka_server

@@ -39,7 +39,7 @@ def postgres_server(directory: Path, settings: Mapping[str, str] | None = None) 
         StackError: the server did not start.
     """
     log_file = directory.resolve() / "logs" / "postgres.log"
-    with _reserved("test-postgres") as (port,):
+    with reserved("test-postgres") as (port,):
         server = Postgres(directory.resolve() / "postgres", port, log_file, settings or {})
         server.prepare()
         with running(server.launch(), log_file, PostgresProbe(server.url), server.stop_signal):
@@ -63,7 +63,7 @@ def kafka_server(directory: Path, advertised: str | None = None) -> Iterator[str
         StackError: the server did not start.
     """
     log_file = directory.resolve() / "logs" / "kafka.log"
-    with _reserved("test-kafka", "test-kafka-controller") as (port, controller_port):
+    with reserved("test-kafka", "test-kafka-controller") as (port, controller_port):
         broker = Kafka(directory.resolve() / "kafka", port, controller_port, log_file, advertised)
         broker.prepare()
         with running(broker.launch(), log_file, KafkaProbe(HOST, port), broker.stop_signal):
@@ -71,7 +71,8 @@ def kafka_server(directory: Path, advertised: str | None = None) -> Iterator[str
 
 
 @contextmanager
-def _reserved(*names: str) -> Iterator[list[int]]:
+def reserved(*names: str) -> Iterator[list[int]]:
+    """Reserve a free port for each name, for the duration of the block."""
     reservations = PortReservations()
     try:
         yield list(reservations.choose(names, {}).values())

@@ -8,7 +8,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / ".github").rglob("*.md")])
 SOURCES = [path for folder in ("src", "tests", "benchmarks") for path in (ROOT / folder).rglob("*.py")]
-SOURCE = "\n".join(path.read_text() for path in [*SOURCES, ROOT / "Makefile"])
+WORKFLOWS = (ROOT / ".github" / "workflows").glob("*.yml")
+SOURCE = "\n".join(path.read_text() for path in [*SOURCES, *WORKFLOWS, ROOT / "Makefile"])
 SETTINGS = (ROOT / "docs" / "settings.md").read_text()
 SECRET_FILES = {f"{name}_FILE" for name in re.findall(r"`([A-Z_]+)` \(`_FILE`\)", SETTINGS)}
 METRICS = set(re.findall(r"^\| `([a-z_]+)` \|", (ROOT / "docs" / "metrics.md").read_text(), re.MULTILINE))

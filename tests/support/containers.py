@@ -1,62 +1,77 @@
-"""PostgreSQL and Kafka in containers, where a Docker engine answers."""
+"""PostgreSQL and Kafka in containers, where a Docker engine answers on this machine.
 
-import io
-import tarfile
-from collections.abc import Iterator
+`docker run` stays in the foreground and passes signals on, so a container ends with the tests, however they end. Its
+settings are those of the local stack's server.
+"""
+
+import os
+import signal
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
+from secrets import token_hex
 
-from testcontainers.community.postgres import PostgresContainer
-from testcontainers.core.container import DockerContainer
-from testcontainers.core.wait_strategies import LogMessageWaitStrategy
+from tools.servers import reserved, running
+from walletctl.stack.kafka import ONE_BROKER
+from walletctl.stack.launch import Launch, launch
+from walletctl.stack.ports import HOST
+from walletctl.stack.postgres import DATABASE, DEFAULT_SETTINGS, INITDB_OPTIONS, SUPERUSER, login_url
+from walletctl.stack.readiness import KafkaProbe, PostgresProbe
 
 _POSTGRES_IMAGE = "postgres:18"
 _KAFKA_IMAGE = "apache/kafka:4.1.0"
-_START_SCRIPT = "/tmp/start.sh"
 
 
 @contextmanager
-def postgres_container() -> Iterator[str]:
-    """Yield the URL of a PostgreSQL server."""
-    with PostgresContainer(_POSTGRES_IMAGE, driver=None) as postgres:
-        yield postgres.get_connection_url()
+def postgres_container(directory: Path) -> Iterator[str]:
+    """Yield the URL of a PostgreSQL server, as the superuser. Its log is in `directory`."""
+    log_file, password = directory / "postgres.log", token_hex(16)
+    environment = {
+        "POSTGRES_USER": SUPERUSER,
+        "POSTGRES_PASSWORD": password,
+        "POSTGRES_DB": DATABASE,
+        "POSTGRES_INITDB_ARGS": " ".join(("--no-sync", "--auth-host=scram-sha-256", *INITDB_OPTIONS)),
+    }
+    # The data are deleted after the tests, so they need not survive a power failure.
+    settings = [f"-c{name}={value}" for name, value in {**DEFAULT_SETTINGS, "fsync": "off"}.items()]
+    with reserved("container-postgres") as (port,):
+        url = login_url(SUPERUSER, password, port)
+        # On SIGINT PostgreSQL ends the sessions; on SIGTERM it would wait for their end.
+        start = _docker_run(f"{port}:5432", environment, [_POSTGRES_IMAGE, "postgres", *settings], signal.SIGINT)
+        with running(start, log_file, PostgresProbe(url), signal.SIGINT):
+            yield url
 
 
 @contextmanager
-def kafka_container() -> Iterator[str]:
-    """Yield the bootstrap servers of a broker.
+def kafka_container(directory: Path) -> Iterator[str]:
+    """Yield the bootstrap servers of a broker. Its log is in `directory`.
 
-    The broker must advertise the port on which clients reach it. That port is known only when the container runs. So
-    the container waits for a script that is copied into it then.
+    The broker listens on the same port inside and outside: it tells clients, and itself, one address.
     """
-    broker = DockerContainer(_KAFKA_IMAGE).with_exposed_ports(9092)
-    broker.with_envs(
-        KAFKA_NODE_ID="1",
-        KAFKA_PROCESS_ROLES="broker,controller",
-        KAFKA_LISTENERS="PLAINTEXT://:9092,BROKER://:9093,CONTROLLER://:9094",
-        KAFKA_LISTENER_SECURITY_PROTOCOL_MAP="PLAINTEXT:PLAINTEXT,BROKER:PLAINTEXT,CONTROLLER:PLAINTEXT",
-        KAFKA_CONTROLLER_LISTENER_NAMES="CONTROLLER",
-        KAFKA_INTER_BROKER_LISTENER_NAME="BROKER",
-        KAFKA_CONTROLLER_QUORUM_VOTERS="1@localhost:9094",
-        KAFKA_OFFSETS_TOPIC_REPLICATION_FACTOR="1",
-        KAFKA_TRANSACTION_STATE_LOG_REPLICATION_FACTOR="1",
-        KAFKA_TRANSACTION_STATE_LOG_MIN_ISR="1",
-        KAFKA_GROUP_MIN_SESSION_TIMEOUT_MS="1000",
-        KAFKA_GROUP_INITIAL_REBALANCE_DELAY_MS="0",
-    )
-    broker.with_command(["sh", "-c", f"until [ -f {_START_SCRIPT} ]; do sleep 0.1; done; exec sh {_START_SCRIPT}"])
-    with broker:
-        address = f"{broker.get_container_host_ip()}:{broker.get_exposed_port(9092)}"
-        _start(broker, address)
-        LogMessageWaitStrategy("Kafka Server started").with_startup_timeout(60).wait_until_ready(broker)
-        yield address
+    with reserved("container-kafka") as (port,):
+        settings = {
+            **ONE_BROKER,
+            "process.roles": "broker,controller",
+            "node.id": "1",
+            "controller.quorum.voters": "1@localhost:9093",
+            "controller.listener.names": "CONTROLLER",
+            "inter.broker.listener.name": "PLAINTEXT",
+            "listeners": f"PLAINTEXT://:{port},CONTROLLER://localhost:9093",
+            "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+            "advertised.listeners": f"PLAINTEXT://{HOST}:{port}",
+        }
+        environment = {f"KAFKA_{name.replace('.', '_').upper()}": value for name, value in settings.items()}
+        environment["KAFKA_HEAP_OPTS"] = "-Xmx384m"
+        start = _docker_run(f"{port}:{port}", environment, [_KAFKA_IMAGE], signal.SIGTERM)
+        with running(start, directory / "kafka.log", KafkaProbe(HOST, port), signal.SIGTERM):
+            yield f"{HOST}:{port}"
 
 
-def _start(broker: DockerContainer, address: str) -> None:
-    listeners = f"PLAINTEXT://{address},BROKER://localhost:9093"
-    script = f"export KAFKA_ADVERTISED_LISTENERS={listeners}\nexec /etc/kafka/docker/run\n".encode()
-    archive = io.BytesIO()
-    with tarfile.open(fileobj=archive, mode="w") as tar:
-        entry = tarfile.TarInfo(_START_SCRIPT.lstrip("/"))
-        entry.size = len(script)
-        tar.addfile(entry, io.BytesIO(script))
-    broker.get_wrapped_container().put_archive("/", archive.getvalue())
+def _docker_run(
+    ports: str, environment: Mapping[str, str], image_and_command: Sequence[str], on_parent_death: signal.Signals
+) -> Launch:
+    """Return how to run a container with one published port. Values, such as passwords, are no arguments."""
+    options = ["--rm", f"--publish={HOST}:{ports}", "--shm-size=256m", *(f"--env={name}" for name in environment)]
+    engine = {name: value for name, value in os.environ.items() if name.startswith("DOCKER_")}
+    command = ["docker", "run", *options, *image_and_command]
+    return launch(command, on_parent_death=on_parent_death, env={**engine, **environment})

@@ -35,6 +35,7 @@ NOT_UNIT = (
     "walletctl/demo",
     "walletctl/stack",
     "walletctl/test_failures.py",
+    "walletctl/test_hidden_secrets.py",
     "walletctl/test_streams.py",
 )
 """Below `tests/`: what starts processes or opens ports without such a fixture."""

@@ -130,7 +130,7 @@ class Kafka:
             "listeners": f"PLAINTEXT://{address},CONTROLLER://{controller}",
             "advertised.listeners": f"PLAINTEXT://{self.advertised or address},CONTROLLER://{controller}",
             "log.dirs": _LOG_DIR,
-            **_ONE_BROKER,
+            **ONE_BROKER,
         }
         return "".join(f"{name}={value}\n" for name, value in settings.items())
 
@@ -147,7 +147,7 @@ _LOG_DIR = "log"
 _LOG4J_FILE = "log4j2.properties"
 _PROPERTIES_FILE = "server.properties"
 
-_ONE_BROKER = {
+ONE_BROKER = {
     "auto.create.topics.enable": "false",
     "group.initial.rebalance.delay.ms": "0",
     # 6 s by default: a test that kills a consumer would wait that long for the next one.

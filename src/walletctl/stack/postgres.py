@@ -27,6 +27,7 @@ DEFAULT_SETTINGS = {
     "log_line_prefix": "%m [%p] %q%a ",
 }
 
+INITDB_OPTIONS = ("--encoding=UTF8", "--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8")
 
 SUPERUSER = "postgres"
 
@@ -123,7 +124,7 @@ class Postgres:
 
     def _initdb(self, target: Path) -> None:
         command = [str(binaries() / "initdb"), "-D", str(target), f"--username={SUPERUSER}", "--auth=reject"]
-        command += ["--encoding=UTF8", "--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
+        command += INITDB_OPTIONS
         if self.settings.get("fsync") == "off":
             command.append("--no-sync")
         run_step("initdb", self._as_server(command, SIGKILL))
