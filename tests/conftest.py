@@ -185,9 +185,15 @@ async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
 
 
 @pytest.fixture
-async def operator(database_url: str, roles: Roles) -> AsyncIterator[AsyncEngine]:
+def operator_url(database_url: str, roles: Roles) -> str:
+    """The URL of the fresh database for an operator."""
+    return roles.url(database_url, Role.OPERATOR)
+
+
+@pytest.fixture
+async def operator(operator_url: str) -> AsyncIterator[AsyncEngine]:
     """An engine that logs in as an operator does."""
-    async with roles.engine(database_url, Role.OPERATOR) as engine:
+    async with patient_engine(operator_url) as engine:
         yield engine
 
 

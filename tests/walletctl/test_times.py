@@ -44,7 +44,7 @@ def test_what_is_no_time_is_refused_with_its_name(said: str) -> None:
 
 @pytest.mark.parametrize("command", [["list"], ["replay", "--dry-run"]], ids=" ".join)
 async def test_every_command_that_takes_a_time_converts_its_offset(
-    database_url: str, outbox: Outbox, command: list[str]
+    operator_url: str, outbox: Outbox, command: list[str]
 ) -> None:
     """Three rows, at 21:00, 22:00 and 23:00 UTC; from 23:30 at +02:00 on there are two, and before it is one."""
     await outbox.write(uuid4(), 3)
@@ -62,7 +62,7 @@ async def test_every_command_that_takes_a_time_converts_its_offset(
         done = await asyncio.to_thread(
             subprocess.run,
             [sys.executable, "-m", "walletctl", "outbox", *command, "--json", *bounds],
-            env={"DATABASE_URL": database_url},
+            env={"DATABASE_URL": operator_url},
             stdout=subprocess.PIPE,
             check=True,
         )
