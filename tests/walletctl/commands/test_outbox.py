@@ -97,8 +97,11 @@ async def test_outbox_ids_out_of_order_are_exit_code_1_and_migrating_corrects_th
     assert "walletctl db migrate" in wrong.stderr
     found = printed(walletctl("outbox", "status", "--json", DATABASE_URL=operator_url))
     assert (found["stranded"], found["sequence_behind"]) == (3, 2)
+    # Privileges on a database are not cloned with it.
+    await roles.grant(database_url)
     owner_url = roles.url(database_url, Role.OWNER)
-    assert walletctl("db", "migrate", DATABASE_URL=owner_url, **roles.environment).returncode == Exit.OK
+    migrated = walletctl("db", "migrate", DATABASE_URL=owner_url, **roles.environment)
+    assert migrated.returncode == Exit.OK, migrated.stderr
     assert walletctl("outbox", "status", DATABASE_URL=operator_url).returncode == Exit.OK
     assert [row["id"] for row in await outbox.rows()] == [4, 5, 6]
 
