@@ -18,13 +18,14 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from common.kafka.clients import admin_client
 from common.kafka_connection import KafkaConnection
+from common.tables.grants import Role
 from support.api_keys import add_key
 from support.brokers_with_acls import BrokerWithAcls, broker_with_acls
 from support.databases import Databases, migrate_all, patient_engine, run_sql, with_database
 from support.outboxes import Outbox
 from support.ports import free_port
 from support.proxy import HOST, Proxy
-from support.roles import Roles, new_roles
+from support.roles import ROLES, Roles
 from support.topics import fresh_topic
 from walletctl.stack.environment import SETTINGS
 
@@ -106,10 +107,9 @@ def session_timeout_seconds() -> float:
 @pytest.fixture(scope="session")
 def roles(postgres_url: str) -> Iterator[Roles]:
     """The roles of the processes, each with a login."""
-    roles = new_roles()
-    asyncio.run(roles.create(postgres_url))
-    yield roles
-    asyncio.run(roles.drop(postgres_url))
+    asyncio.run(ROLES.create(postgres_url))
+    yield ROLES
+    asyncio.run(ROLES.drop(postgres_url))
 
 
 @pytest.fixture(scope="session")
@@ -179,8 +179,21 @@ def empty_database_url(new_database: Callable[[str | None], str]) -> str:
 
 @pytest.fixture
 async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
-    """An engine on the fresh database."""
+    """A superuser's engine on the fresh database: a test arranges and checks with it, and acts with a role's."""
     async with patient_engine(database_url) as engine:
+        yield engine
+
+
+@pytest.fixture
+def operator_url(database_url: str, roles: Roles) -> str:
+    """The URL of the fresh database for an operator."""
+    return roles.url(database_url, Role.OPERATOR)
+
+
+@pytest.fixture
+async def operator(operator_url: str) -> AsyncIterator[AsyncEngine]:
+    """An engine that logs in as an operator does."""
+    async with patient_engine(operator_url) as engine:
         yield engine
 
 

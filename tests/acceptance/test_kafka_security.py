@@ -20,6 +20,7 @@ from common.kafka.topic_settings import needed_settings
 from common.kafka.topics import ensure_topic
 from common.secrets import Secret
 from common.settings import PipelineSettings
+from common.tables.grants import Role
 from common.worker import Health
 from history_consumer.run import consume
 from history_consumer.settings import ConsumerSettings
@@ -27,8 +28,9 @@ from outbox_relay.run import relay_until
 from outbox_relay.settings import RelaySettings
 from support.brokers_with_acls import PASSWORD, BrokerWithAcls
 from support.command_lines import WalletCtl, walletctl
-from support.pipelines import APPLIED, move_money, new_wallets
-from walletctl.verify.audit import audit
+from support.pipeline_acts import audit
+from support.pipelines import APPLIED, api_engine, move_money, new_wallets
+from support.roles import ROLES
 
 __all__ = ["walletctl"]
 
@@ -49,10 +51,10 @@ def grant(guarded: BrokerWithAcls, settings: PipelineSettings, rows: list[Row]) 
 
 
 @pytest.fixture
-async def settings(guarded: BrokerWithAcls, database_url: str) -> PipelineSettings:
+async def settings(guarded: BrokerWithAcls, operator_url: str) -> PipelineSettings:
     """The settings of an operator who may do nothing yet. The topic exists."""
     settings = PipelineSettings(
-        database_url=database_url,
+        database_url=operator_url,
         kafka_topic=f"wallet_events_{uuid4().hex}",
         consumer_group=f"history-{uuid4().hex}",
         **guarded.by_password("PLAIN", "operator", Secret(PASSWORD)),
@@ -63,13 +65,20 @@ async def settings(guarded: BrokerWithAcls, database_url: str) -> PipelineSettin
 
 def relay_of(settings: PipelineSettings, **changes: Any) -> RelaySettings:
     login: dict[str, Any] = {"kafka_sasl_username": "relay", "relay_delivery_timeout_seconds": 2, **changes}
-    return RelaySettings(**{**settings.model_dump(), **login})
+    return RelaySettings(**{**ROLES.settings(settings, Role.RELAY).model_dump(), **login})
 
 
 def consumer_of(settings: PipelineSettings, **changes: Any) -> ConsumerSettings:
     login: dict[str, Any] = {"kafka_sasl_username": "consumer", **changes}
     quick: dict[str, Any] = {"consumer_check_seconds": 0.2, "consumer_session_timeout_seconds": 2}
-    return ConsumerSettings(**{**settings.model_dump(), **quick, **login})
+    return ConsumerSettings(**{**ROLES.settings(settings, Role.CONSUMER).model_dump(), **quick, **login})
+
+
+@pytest.fixture
+async def api(settings: PipelineSettings) -> AsyncIterator[AsyncEngine]:
+    """An engine that logs in as the wallet API does."""
+    async with api_engine(settings.database_url) as engine:
+        yield engine
 
 
 Says = Callable[..., Callable[[], Awaitable[bool]]]
@@ -117,12 +126,13 @@ async def test_the_acls_of_the_page_suffice_for_the_pipeline_and_its_audit(
     guarded: BrokerWithAcls,
     settings: PipelineSettings,
     engine: AsyncEngine,
+    api: AsyncEngine,
     eventually: Eventually,
     walletctl: WalletCtl,
 ) -> None:
     assert len(ACLS) == 6
     grant(guarded, settings, ACLS)
-    await move_money(engine, await new_wallets(engine), 2)
+    await move_money(api, await new_wallets(api), 2)
     async with running(relay_of(settings)) as relay, running(consumer_of(settings)) as consumer:
         await eventually(everything_is_applied(engine))
         await eventually(relay("ok"))
@@ -138,6 +148,7 @@ async def test_without_one_of_the_acls_the_process_reports_what_is_denied_until_
     guarded: BrokerWithAcls,
     settings: PipelineSettings,
     engine: AsyncEngine,
+    api: AsyncEngine,
     eventually: Eventually,
     walletctl: WalletCtl,
     missing: Row,
@@ -149,7 +160,7 @@ async def test_without_one_of_the_acls_the_process_reports_what_is_denied_until_
         assert result.returncode == 2
         assert "Kafka refuses: Broker: Topic authorization failed (grant it in Kafka's ACLs" in result.stderr
         return
-    await move_money(engine, await new_wallets(engine), 1)
+    await move_money(api, await new_wallets(api), 1)
     denied = "grant it DESCRIBE and WRITE" if missing[0] == "relay" else f"READ on the {missing[1]}"
     async with AsyncExitStack() as stack:
         for process in (relay_of(settings), consumer_of(settings)):
@@ -183,7 +194,12 @@ async def test_a_wrong_password_is_reported_and_the_process_goes_on_when_its_fil
 
 
 async def test_a_password_is_rotated_while_the_pipeline_runs(
-    guarded: BrokerWithAcls, settings: PipelineSettings, engine: AsyncEngine, eventually: Eventually, tmp_path: Path
+    guarded: BrokerWithAcls,
+    settings: PipelineSettings,
+    engine: AsyncEngine,
+    api: AsyncEngine,
+    eventually: Eventually,
+    tmp_path: Path,
 ) -> None:
     """The broker asks for the login every two seconds."""
     user, file = f"both-{uuid4().hex}", tmp_path / "password"
@@ -192,7 +208,7 @@ async def test_a_password_is_rotated_while_the_pipeline_runs(
     guarded.set_password(user, "first")
     file.write_text("first")
     login = guarded.by_password("SCRAM-SHA-512", user, Secret(file=file))
-    wallets = await new_wallets(engine)
+    wallets = await new_wallets(api)
     async with running(relay_of(settings, **login)) as relay, running(consumer_of(settings, **login)) as consumer:
         await eventually(everything_is_applied(engine))
         before = refusals("authentication")
@@ -200,7 +216,7 @@ async def test_a_password_is_rotated_while_the_pipeline_runs(
         # The old password is refused when the broker asks for it.
         await eventually(lambda: has_risen(before), 60)
         file.write_text("second")
-        await move_money(engine, wallets, 1)
+        await move_money(api, wallets, 1)
         await eventually(everything_is_applied(engine), 60)
         await eventually(relay("ok"))
         await eventually(consumer("ok"))
@@ -257,7 +273,7 @@ def test_no_log_line_not_even_of_the_client_library_and_no_argument_shows_a_pass
 ) -> None:
     (tmp_path / "client.properties").write_text("debug=all\n")
     variables = {
-        **environment(settings, "wr0ng-c4n4ry"),
+        **environment(ROLES.settings(settings, Role.RELAY), "wr0ng-c4n4ry"),
         "LOG_LEVEL": "debug",
         "RELAY_OPS_PORT": "0",
         "KAFKA_CLIENT_CONFIG_FILE": str(tmp_path / "client.properties"),

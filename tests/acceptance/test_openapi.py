@@ -13,10 +13,12 @@ from typing import Any
 
 import pytest
 
+from common.tables.grants import Role
 from history_consumer.read_api.app import create_app as create_history_api
 from history_consumer.settings import HistoryApiSettings
 from support.api_keys import KEY, bearer
 from support.raw_http import serving_api
+from support.roles import ROLES
 from wallet_api.app import create_app as create_wallet_api
 from wallet_api.settings import WalletApiSettings
 
@@ -32,14 +34,15 @@ COMMON: dict[str, Any] = {"log_level": "error", "authentication_failures_burst":
 
 @contextmanager
 def wallet_api(database_url: str) -> Iterator[int]:
-    settings = WalletApiSettings(database_url=database_url, **COMMON)
+    settings = WalletApiSettings(database_url=ROLES.url(database_url, Role.API), **COMMON)
     with serving_api(create_wallet_api(settings), settings) as port:
         yield port
 
 
 @contextmanager
 def history_api(database_url: str) -> Iterator[int]:
-    settings = HistoryApiSettings(database_url=database_url, history_min_version_wait_seconds=0, **COMMON)
+    url = ROLES.url(database_url, Role.READER)
+    settings = HistoryApiSettings(database_url=url, history_min_version_wait_seconds=0, **COMMON)
     with serving_api(create_history_api(settings), settings) as port:
         yield port
 

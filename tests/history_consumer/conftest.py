@@ -67,7 +67,7 @@ def events(kafka_bootstrap_servers: str, topic: str) -> Topic:
 
 @pytest.fixture
 def rows(engine: AsyncEngine) -> Callable[..., Any]:
-    """Run a statement, and return its rows as tuples."""
+    """Run a statement as the superuser, and return its rows as tuples."""
 
     async def select(statement: str, **parameters: object) -> list[tuple[Any, ...]]:
         async with engine.begin() as connection:
@@ -79,10 +79,14 @@ def rows(engine: AsyncEngine) -> Callable[..., Any]:
 
 @pytest.fixture
 def pipeline(
-    events: Topic, new_consumer: NewConsumer, engine: AsyncEngine, rows: Callable[..., Any]
+    events: Topic,
+    new_consumer: NewConsumer,
+    consumer_engine: AsyncEngine,
+    operator: AsyncEngine,
+    rows: Callable[..., Any],
 ) -> HistoryPipeline:
     """The test's topic, consumers and history."""
-    return HistoryPipeline(events, new_consumer, engine, rows)
+    return HistoryPipeline(events, new_consumer, consumer_engine, operator, rows)
 
 
 @pytest.fixture

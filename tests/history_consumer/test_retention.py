@@ -34,28 +34,32 @@ async def add_dead_letters(rows: Rows, *letters: tuple[str, int]) -> None:
         )
 
 
-async def test_old_dead_letters_are_deleted_but_young_ones_and_conflicts_stay(engine: AsyncEngine, rows: Rows) -> None:
+async def test_old_dead_letters_are_deleted_but_young_ones_and_conflicts_stay(
+    operator: AsyncEngine, consumer_engine: AsyncEngine, rows: Rows
+) -> None:
     await add_dead_letters(rows, ("not-json", 31), ("version-conflict", 99), ("superseded", 31), ("wrong-shape", 29))
-    assert await count_prunable(engine, 30) == (2, 1)
-    assert await DeadLetterRetention(engine, 30).run_once() == 0
+    assert await count_prunable(operator, 30) == (2, 1)
+    assert await DeadLetterRetention(consumer_engine, 30).run_once() == 0
     assert await rows(LETTERS) == [("version-conflict",), ("wrong-shape",)]
 
 
 async def test_many_dead_letters_are_deleted_in_chunks(
-    engine: AsyncEngine, rows: Rows, monkeypatch: pytest.MonkeyPatch
+    consumer_engine: AsyncEngine, rows: Rows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(retention, "CHUNK_LETTERS_MAX", 2)
     await add_dead_letters(rows, ("version-conflict", 31), *[("not-json", 31)] * 5)
-    worker = DeadLetterRetention(engine, 30)
+    worker = DeadLetterRetention(consumer_engine, 30)
     assert [await worker.run_once() for _ in range(3)] == [1, 1, 0]
     assert await rows(LETTERS) == [("version-conflict",)]
 
 
-async def test_pruning_skips_a_dead_letter_that_a_retry_has_locked(engine: AsyncEngine, rows: Rows) -> None:
+async def test_pruning_skips_a_dead_letter_that_a_retry_has_locked(
+    operator: AsyncEngine, consumer_engine: AsyncEngine, rows: Rows
+) -> None:
     await add_dead_letters(rows, ("not-json", 31), ("not-json", 31))
-    async with engine.begin() as connection:
+    async with operator.begin() as connection:
         await dead_letter_queries.lock(connection, [1])
-        assert await DeadLetterRetention(engine, 30).run_once() == 0
+        assert await DeadLetterRetention(consumer_engine, 30).run_once() == 0
     assert await rows("SELECT id FROM history.dead_letters") == [(1,)]
 
 

@@ -83,6 +83,12 @@ def read_topic(kafka_bootstrap_servers: str, topic: str) -> Iterator[Callable[[]
 
 
 @pytest.fixture
-def pipeline(outbox: Outbox, new_relay: Callable[..., Relay], read_topic: Callable[[], list[Message]]) -> RelayPipeline:
+def pipeline(
+    outbox: Outbox,
+    relay_engine: AsyncEngine,
+    operator: AsyncEngine,
+    new_relay: Callable[..., Relay],
+    read_topic: Callable[[], list[Message]],
+) -> RelayPipeline:
     """The test's outbox, relays and topic."""
-    return RelayPipeline(outbox.engine, new_relay, read_topic)
+    return RelayPipeline(outbox.engine, relay_engine, operator, new_relay, read_topic)

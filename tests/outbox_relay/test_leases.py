@@ -18,7 +18,7 @@ async def test_under_an_old_snapshot_a_claim_does_not_read_past_what_was_publish
     relay, wallet = pipeline.new_relay(), uuid4()
 
     async def blocks_read() -> int:
-        async with raw_connection(pipeline.engine) as connection:
+        async with raw_connection(pipeline.relay) as connection:
             found = await connection.fetchval(
                 f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {leases.CLAIM_LANES.sql}", LANES
             )

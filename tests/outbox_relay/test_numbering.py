@@ -13,11 +13,13 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from common.postgres.engine import create_engine
 from common.postgres.sequences import raise_sequences
+from common.tables.grants import Role
 from common.worker import Health, TemporaryError
 from outbox_relay.numbering import HEALTH_CHECK, Numbering, renumber
 from outbox_relay.operations import inspection
 from support.outboxes import Outbox, drain
 from support.relay_pipeline import RelayPipeline
+from support.roles import Roles
 
 
 async def run(engine: AsyncEngine, *statements: str) -> None:
@@ -45,7 +47,7 @@ async def test_events_below_the_low_water_of_a_sequence_that_went_back_are_publi
     await run(pipeline.engine, "UPDATE wallet.outbox_lanes SET low_water = 5", "DELETE FROM wallet.outbox")
     await set_back(pipeline.engine)
     await pipeline.write(wallet, 2)
-    status = await inspection.status(pipeline.engine)
+    status = await inspection.status(pipeline.operator)
     assert (status["pending"], status["stranded"], status["sequence_behind"]) == (2, 2, 3)
     relay = pipeline.new_relay()
     assert await drain(relay) == 3
@@ -53,7 +55,7 @@ async def test_events_below_the_low_water_of_a_sequence_that_went_back_are_publi
     assert all(row["published_at"] and row["id"] > 5 for row in rows)
     await pipeline.write(wallet)
     assert (await pipeline.rows())[-1]["id"] == rows[-1]["id"] + 1
-    status = await inspection.status(pipeline.engine)
+    status = await inspection.status(pipeline.operator)
     assert (status["stranded"], status["sequence_behind"]) == (0, 0)
     assert relay._health.checks[HEALTH_CHECK] == "ok"
 
@@ -97,14 +99,14 @@ async def test_a_row_below_the_low_water_of_a_sequence_that_has_caught_up_is_fou
     await pipeline.write(wallet)
     relay = pipeline.new_relay()
     assert [row["id"] for row in await pipeline.rows()] == [1, 2, 3]
-    await Numbering(pipeline.engine, Health()).run_once()
+    await Numbering(pipeline.relay, Health()).run_once()
     assert [row["id"] for row in await pipeline.rows()] == [4, 5, 6]
     assert await drain(relay) == 3
 
 
 @pytest.mark.parametrize("seed", range(8))
 async def test_renumbering_strands_no_row_and_keeps_each_wallets_order(
-    outbox: Outbox, engine: AsyncEngine, seed: int
+    outbox: Outbox, engine: AsyncEngine, relay_engine: AsyncEngine, operator: AsyncEngine, seed: int
 ) -> None:
     draw = Random(seed)
     wallets = [uuid4() for _ in range(4)]
@@ -128,10 +130,10 @@ async def test_renumbering_strands_no_row_and_keeps_each_wallets_order(
     for _ in range(min(free, 10)):
         await outbox.write(draw.choice(wallets))
     before = {row["event_id"]: {**row, "id": 0} for row in await outbox.rows()}
-    await renumber(engine)
+    await renumber(relay_engine)
     rows = await outbox.rows()
     assert {row["event_id"]: {**row, "id": 0} for row in rows} == before
-    assert (await inspection.status(engine))["stranded"] == 0
+    assert (await inspection.status(operator))["stranded"] == 0
     for own in by_wallet(rows).values():
         assert own == sorted(own, key=lambda row: row["created_at"])
     await outbox.write(wallets[0])
@@ -210,10 +212,12 @@ async def test_a_relay_that_may_not_set_the_sequence_waits_and_says_what_to_run(
         ),
     ],
 )
-async def test_migrating_raises_every_sequence_that_is_behind(engine: AsyncEngine, schema: str, insert: str) -> None:
+async def test_migrating_raises_every_sequence_that_is_behind(
+    engine: AsyncEngine, database_url: str, roles: Roles, schema: str, insert: str
+) -> None:
     table = insert.split()[2]
     await run(engine, insert, insert, f"SELECT setval(pg_get_serial_sequence('{table}', 'id'), 1, false)")
-    async with engine.begin() as connection:
+    async with roles.engine(database_url, Role.OWNER) as owner, owner.begin() as connection:
         assert await raise_sequences(connection, schema) == [table]
         assert await raise_sequences(connection, schema) == []
     await run(engine, insert)

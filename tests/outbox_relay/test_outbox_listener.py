@@ -25,10 +25,10 @@ async def notifier(database_url: str) -> AsyncIterator[asyncpg.Connection]:
 
 
 @pytest.fixture
-async def listener(engine: AsyncEngine) -> AsyncIterator[OutboxListener]:
+async def listener(relay_engine: AsyncEngine) -> AsyncIterator[OutboxListener]:
     """A listener that runs during the test."""
     stop = asyncio.Event()
-    made = OutboxListener(engine)
+    made = OutboxListener(relay_engine)
     running = asyncio.create_task(made.run(stop))
     yield made
     stop.set()

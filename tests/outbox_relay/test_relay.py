@@ -272,7 +272,7 @@ async def test_while_the_database_is_away_a_step_fails_as_temporary(pipeline: Re
 async def test_a_zombie_cannot_settle(pipeline: RelayPipeline) -> None:
     """PostgreSQL ends the session of a frozen relay; after it wakes up, the relay can change nothing."""
     await pipeline.write(uuid4())
-    async with raw_connection(pipeline.engine) as zombie, raw_connection(pipeline.engine) as other:
+    async with raw_connection(pipeline.relay) as zombie, raw_connection(pipeline.relay) as other:
         await zombie.execute("SET idle_in_transaction_session_timeout = '100ms'")
         await zombie.execute("BEGIN")
         assert len(await leases.claim_lanes(zombie, LANES)) == 1

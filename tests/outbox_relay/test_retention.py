@@ -55,7 +55,7 @@ async def scalar(engine: AsyncEngine, query: str) -> Any:
 
 
 async def test_only_rows_that_were_written_and_published_long_ago_are_deleted(
-    outbox: Outbox, engine: AsyncEngine
+    outbox: Outbox, engine: AsyncEngine, relay_engine: AsyncEngine, operator: AsyncEngine
 ) -> None:
     await outbox.write(uuid4(), 7, '{"wallets": [{}, {}]}')
     old, published, late, pending, parked, skipped, young = [row["id"] for row in await outbox.rows()]
@@ -67,8 +67,8 @@ async def test_only_rows_that_were_written_and_published_long_ago_are_deleted(
         f"UPDATE wallet.outbox SET parked_at = created_at WHERE id IN ({parked}, {skipped})",
         f"UPDATE wallet.outbox SET skipped_at = created_at WHERE id = {skipped}",
     )
-    assert await retention.count_prunable(engine, WEEK) == (2, 0)
-    assert await prune(engine) == [(2, 0)]
+    assert await retention.count_prunable(operator, WEEK) == (2, 0)
+    assert await prune(relay_engine) == [(2, 0)]
     assert [row["id"] for row in await outbox.rows()] == [late, pending, parked, skipped, young]
     async with engine.connect() as connection:
         noted = (await connection.execute(text("SELECT * FROM wallet.outbox_pruned"))).mappings().one()
@@ -77,7 +77,7 @@ async def test_only_rows_that_were_written_and_published_long_ago_are_deleted(
 
 
 async def test_old_rows_are_deleted_in_chunks_past_rows_that_are_kept(
-    outbox: Outbox, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+    outbox: Outbox, engine: AsyncEngine, relay_engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(retention, "_CHUNK_ROWS_MAX", 10)
     await outbox.write(uuid4(), 45)
@@ -88,10 +88,10 @@ async def test_old_rows_are_deleted_in_chunks_past_rows_that_are_kept(
         f"UPDATE wallet.outbox SET parked_at = now() WHERE id BETWEEN {first} AND {first + 19}",
         f"UPDATE wallet.outbox SET {PUBLISHED} WHERE parked_at IS NULL",
     )
-    assert await prune(engine) == [(0, 0), (0, 0), (10, 0), (5, 0)]
+    assert await prune(relay_engine) == [(0, 0), (0, 0), (10, 0), (5, 0)]
     left = {row["id"] for row in await outbox.rows()}
     assert left == {*range(first, first + 20), *range(first + 35, first + 45)}
-    assert await prune(engine) == [(0, 0), (0, 0), (0, 0)]
+    assert await prune(relay_engine) == [(0, 0), (0, 0), (0, 0)]
 
 
 async def test_a_row_that_is_published_after_the_pruner_passed_it_is_deleted_after_the_hourly_rewind(
@@ -99,7 +99,7 @@ async def test_a_row_that_is_published_after_the_pruner_passed_it_is_deleted_aft
 ) -> None:
     await pipeline.write(uuid4(), 2)
     await sql(pipeline.engine, "UPDATE wallet.outbox SET created_at = now() - interval '8 days'")
-    worker = OutboxRetention(pipeline.engine, WEEK)
+    worker = OutboxRetention(pipeline.relay, WEEK)
     await worker.run_once()
     await drain(pipeline.new_relay())
     await sql(pipeline.engine, "UPDATE wallet.outbox SET published_at = created_at")
@@ -121,13 +121,15 @@ async def test_a_row_that_a_replay_has_locked_is_kept(pipeline: RelayPipeline) -
     last = (await pipeline.rows())[-1]["id"]
     async with pipeline.engine.connect() as replaying, replaying.begin():
         await replaying.execute(text(f"SELECT FROM wallet.outbox WHERE id = {last} FOR UPDATE"))
-        assert await prune(pipeline.engine) == [(2, 0)]
-    _ = [ids async for ids in replay.replay(pipeline.engine, Selection(from_id=1))]
-    assert await prune(pipeline.engine) == [(0, 0)]
+        assert await prune(pipeline.relay) == [(2, 0)]
+    _ = [ids async for ids in replay.replay(pipeline.operator, Selection(from_id=1))]
+    assert await prune(pipeline.relay) == [(0, 0)]
     assert await drain(pipeline.new_relay()) == 1
 
 
-async def test_old_keys_are_deleted_and_young_ones_kept(engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_old_keys_are_deleted_and_young_ones_kept(
+    engine: AsyncEngine, relay_engine: AsyncEngine, operator: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(retention, "_CHUNK_ROWS_MAX", 10)
     await sql(
         engine,
@@ -136,26 +138,28 @@ async def test_old_keys_are_deleted_and_young_ones_kept(engine: AsyncEngine, mon
         SELECT 'key ' || days, '', now() - days * interval '1 day' FROM generate_series(1, 30) AS days
         """,
     )
-    assert await retention.count_prunable(engine, WEEK) == (0, 24)
-    assert await prune(engine) == [(0, 10), (0, 10), (0, 4)]
+    assert await retention.count_prunable(operator, WEEK) == (0, 24)
+    assert await prune(relay_engine) == [(0, 10), (0, 10), (0, 4)]
     assert await scalar(engine, "SELECT count(*) FROM wallet.idempotency_keys") == 6
 
 
-async def test_one_pruner_works_at_a_time_and_the_others_do_nothing(outbox: Outbox, engine: AsyncEngine) -> None:
+async def test_one_pruner_works_at_a_time_and_the_others_do_nothing(
+    outbox: Outbox, engine: AsyncEngine, relay_engine: AsyncEngine
+) -> None:
     await outbox.write(uuid4(), 2)
     await sql(engine, f"UPDATE wallet.outbox SET created_at = '2020-01-01', {PUBLISHED}")
     await sql(engine, "UPDATE wallet.outbox SET published_at = created_at")
     async with engine.connect() as other, other.begin():
         assert await retention_queries.lock(other, wait=False)
-        assert await prune(engine) == [(0, 0)]
-    assert await prune(engine) == [(2, 0)]
+        assert await prune(relay_engine) == [(0, 0)]
+    assert await prune(relay_engine) == [(2, 0)]
 
 
-async def test_pruning_by_hand_writes_an_audit_row(outbox: Outbox, engine: AsyncEngine) -> None:
+async def test_pruning_by_hand_writes_an_audit_row(outbox: Outbox, engine: AsyncEngine, operator: AsyncEngine) -> None:
     await outbox.write(uuid4(), 3)
     await sql(engine, f"UPDATE wallet.outbox SET {PUBLISHED}")
     await sql(engine, "UPDATE wallet.outbox SET created_at = '2020-01-01', published_at = '2020-01-01'")
-    assert [(chunk.rows, chunk.keys) async for chunk in retention.prune(engine, WEEK, "room")] == [(3, 0)]
+    assert [(chunk.rows, chunk.keys) async for chunk in retention.prune(operator, WEEK, "room")] == [(3, 0)]
     async with engine.connect() as connection:
         audit = (await connection.execute(text("SELECT * FROM wallet.outbox_audit"))).mappings().one()
     assert (audit["action"], audit["row_count"], audit["reason"]) == ("prune", 3, "room")

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from common.settings import PipelineSettings
-from support.databases import text_of
+from common.tables.grants import Role
+from support.roles import ROLES
 from walletctl.cli import main
 
 ARGUMENTS = {
@@ -65,9 +66,10 @@ def walletctl(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
     return run
 
 
-def environment(settings: PipelineSettings) -> dict[str, str]:
+def environment(settings: PipelineSettings, role: Role = Role.OPERATOR) -> dict[str, str]:
+    """Return the variables with which a role runs commands on the pipeline."""
     return {
-        "DATABASE_URL": text_of(settings.database_url),
+        "DATABASE_URL": ROLES.url(settings.database_url, role),
         "KAFKA_BOOTSTRAP_SERVERS": settings.kafka_bootstrap_servers,
         "KAFKA_TOPIC": settings.kafka_topic,
     }

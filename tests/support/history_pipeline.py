@@ -12,11 +12,15 @@ from support.history_events import Topic
 
 @dataclass(frozen=True)
 class HistoryPipeline:
-    """A topic to produce to, consumers that read it, and the history that they write."""
+    """A topic to produce to, consumers that read it, and the history that they write.
+
+    `rows` runs a superuser's statements. `consumer` and `operator` log in as their roles.
+    """
 
     topic: Topic
     new_consumer: Callable[..., HistoryConsumer]
-    engine: AsyncEngine
+    consumer: AsyncEngine
+    operator: AsyncEngine
     rows: Callable[..., Awaitable[list[Any]]]
 
     async def position(self, partition: int = 0) -> int:

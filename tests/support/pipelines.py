@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from uuid import UUID, uuid4
 
 import orjson
@@ -16,6 +16,7 @@ from common.kafka.topics import ensure_topic
 from common.postgres.engine import create_engine
 from common.secrets import Secret
 from common.settings import PipelineSettings
+from common.tables.grants import Role
 from common.worker import Health
 from history_consumer.consumer.consumer import HistoryConsumer
 from history_consumer.settings import ConsumerSettings
@@ -24,6 +25,7 @@ from outbox_relay.publisher import Publisher
 from outbox_relay.relay import Relay
 from outbox_relay.settings import RelaySettings
 from support.databases import database_of, with_database
+from support.roles import ROLES
 from wallet_api.commands import CreateWallet, Fund, Transfer
 from wallet_api.transactions import execute
 from wallet_api.use_cases import create_wallets, fund, transfer
@@ -31,6 +33,11 @@ from wallet_api.use_cases import create_wallets, fund, transfer
 Wallets = dict[str, UUID]
 APPLIED = text("SELECT coalesce(sum(event_count), 0) FROM history.wallet_progress")
 CURRENCIES = {"hot": "EUR", "cold": "EUR", "yen": "JPY", "dinar": "BHD", "empty": "EUR"}
+
+
+def api_engine(url: Secret | str) -> AbstractAsyncContextManager[AsyncEngine]:
+    """Lend an engine that logs in as the wallet API does."""
+    return ROLES.engine(url, Role.API)
 
 
 async def new_wallets(engine: AsyncEngine) -> Wallets:
@@ -96,17 +103,18 @@ async def opened(url: Secret | str) -> AsyncIterator[AsyncEngine]:
 
 
 async def run_relay(settings: PipelineSettings) -> None:
-    """Publish every pending event."""
+    """Publish every pending event, as the relay's role."""
     relay_settings = RelaySettings(**settings.model_dump())
-    async with opened(settings.database_url) as engine:
+    async with opened(ROLES.url(settings.database_url, Role.RELAY)) as engine:
         worker = Relay(relay_settings, engine, Publisher(relay_settings), Health(), AdaptiveBatching(0, 2000))
         while await worker.run_once():
             pass
 
 
 async def run_consumer(settings: PipelineSettings, due: int | None = None) -> None:
-    """Apply published events until the history has so many versions, or all versions of all wallets."""
-    async with opened(settings.history_database_url) as engine, opened(settings.database_url) as wallets:
+    """Apply published events, as the consumer's role, until the history has so many versions, or all versions."""
+    url = ROLES.url(settings.history_database_url, Role.CONSUMER)
+    async with opened(url) as engine, opened(settings.database_url) as wallets:
         consumer = HistoryConsumer(ConsumerSettings(**settings.model_dump()), engine, Health())
         try:
             async with asyncio.timeout(60), wallets.connect() as outbox, engine.connect() as history:
@@ -119,7 +127,7 @@ async def run_consumer(settings: PipelineSettings, due: int | None = None) -> No
 
 
 async def _run(settings: PipelineSettings) -> None:
-    async with opened(settings.database_url) as engine:
+    async with opened(ROLES.url(settings.database_url, Role.API)) as engine:
         wallets = await new_wallets(engine)
         await move_money(engine, wallets, rounds=6)
     await run_relay(settings)
@@ -168,7 +176,7 @@ def fresh(database_url: str, kafka_bootstrap_servers: str, topic: str) -> Pipeli
 
 
 async def tamper(url: Secret | str, *statements: str) -> None:
-    """Run SQL on a database in spite of its triggers."""
+    """Run SQL on a database in spite of its triggers, as the superuser of the URL."""
     async with opened(url) as engine, engine.connect() as connection:
         autocommit = await connection.execution_options(isolation_level="AUTOCOMMIT")
         # As replication does: triggers and foreign keys do not fire.

@@ -10,8 +10,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from common.postgres.engine import create_engine
 from common.postgres.privileges import apply_grants
+from common.secrets import Secret
+from common.settings import PipelineSettings
 from common.tables.grants import Role
-from support.databases import patient_engine, run_sql
+from support.databases import patient_engine, run_sql, text_of
 
 
 @dataclass(frozen=True)
@@ -26,13 +28,18 @@ class Roles:
         """The variables that name the roles for `walletctl db migrate`."""
         return {f"{role.upper()}_ROLE": name for role, name in self.names.items()}
 
-    def url(self, url: str, role: Role) -> str:
+    def url(self, url: Secret | str, role: Role) -> str:
         """Return the URL of the same database for that role."""
-        logged_in = make_url(url).set(username=self.names[role], password=self.password)
+        logged_in = make_url(text_of(url)).set(username=self.names[role], password=self.password)
         return logged_in.render_as_string(hide_password=False)
 
+    def settings(self, settings: PipelineSettings, role: Role) -> PipelineSettings:
+        """Return the settings of the same pipeline for that role."""
+        urls = {name: getattr(settings, name) for name in ("database_url", "history_database_url")}
+        return settings.model_copy(update={name: Secret(self.url(url, role)) for name, url in urls.items()})
+
     @asynccontextmanager
-    async def engine(self, url: str, role: Role) -> AsyncIterator[AsyncEngine]:
+    async def engine(self, url: Secret | str, role: Role) -> AsyncIterator[AsyncEngine]:
         """Lend an engine that logs in to the same database as that role."""
         async with patient_engine(self.url(url, role)) as engine:
             yield engine
@@ -63,3 +70,7 @@ def new_roles() -> Roles:
     """Return roles with names of their own."""
     suffix = uuid4().hex[:12]
     return Roles({role: f"{role.value}_{suffix}" for role in Role})
+
+
+ROLES = new_roles()
+"""The roles of the databases that the fixtures make: of `database_url`, and of the pipelines."""

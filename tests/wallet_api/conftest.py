@@ -54,13 +54,6 @@ async def engine(database_url: str, roles: Roles) -> AsyncIterator[AsyncEngine]:
 
 
 @pytest.fixture
-async def operator(database_url: str, roles: Roles) -> AsyncIterator[AsyncEngine]:
-    """An engine that logs in as an operator does."""
-    async with roles.engine(database_url, Role.OPERATOR) as engine:
-        yield engine
-
-
-@pytest.fixture
 def new_wallet(client: httpx.AsyncClient) -> Callable[..., Awaitable[Json]]:
     """Create a wallet, with a balance if one is given; return it as a client reads it."""
 

@@ -4,6 +4,8 @@ import httpx
 import pytest
 from sqlalchemy import text
 
+from common.tables.grants import Role
+from support.roles import Roles
 from wallet_api.app import create_app
 from wallet_api.settings import WalletApiSettings
 
@@ -15,9 +17,11 @@ async def test_the_reader_of_the_wallet_api_is_refused_a_write(database_url: str
             await connection.execute(text("UPDATE wallet.wallets SET balance_minor = 1"))
 
 
-async def test_reads_that_have_all_their_connections_leave_writes_theirs(database_url: str) -> None:
+async def test_reads_that_have_all_their_connections_leave_writes_theirs(database_url: str, roles: Roles) -> None:
     app = create_app(
-        WalletApiSettings(auth="none", database_url=database_url, log_level="warning", database_pool_size=1)
+        WalletApiSettings(
+            auth="none", database_url=roles.url(database_url, Role.API), log_level="warning", database_pool_size=1
+        )
     )
     async with (
         app.router.lifespan_context(app),

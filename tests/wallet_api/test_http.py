@@ -10,10 +10,12 @@ from httpx import AsyncClient, Response
 
 from common.http.heads import LIST_FIELDS, SINGLE_FIELDS
 from common.http.server import background_server
+from common.tables.grants import Role
 from history_consumer.read_api.app import create_app as create_history
 from history_consumer.settings import HistoryApiSettings
 from support.ports import free_port
 from support.raw_http import Client, post, request
+from support.roles import Roles
 from wallet_api.app import create_app
 from wallet_api.settings import WalletApiSettings
 
@@ -148,9 +150,10 @@ async def test_a_method_that_a_path_does_not_know_is_told_those_that_it_knows(
 
 
 @pytest.fixture
-async def served(database_url: str) -> AsyncIterator[int]:
+async def served(database_url: str, roles: Roles) -> AsyncIterator[int]:
     """The port of a real server of the API."""
-    app = create_app(WalletApiSettings(auth="none", database_url=database_url, log_level="warning"))
+    url = roles.url(database_url, Role.API)
+    app = create_app(WalletApiSettings(auth="none", database_url=url, log_level="warning"))
     server = background_server(app, "127.0.0.1", port := free_port())
     async with app.router.lifespan_context(app):
         serving = asyncio.create_task(server.serve())

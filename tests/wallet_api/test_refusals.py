@@ -12,7 +12,9 @@ import pytest_asyncio
 from httpx import AsyncClient, Response
 from sqlalchemy.engine import make_url
 
+from common.tables.grants import Role
 from support.applications import client_of
+from support.roles import Roles
 from wallet_api.app import create_app
 from wallet_api.settings import WalletApiSettings
 
@@ -39,8 +41,9 @@ async def database_url(postgres_url: str, template: str) -> AsyncIterator[str]:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def client(database_url: str) -> AsyncIterator[AsyncClient]:
-    app = create_app(WalletApiSettings(auth="none", database_url=database_url, log_level="warning"))
+async def client(database_url: str, roles: Roles) -> AsyncIterator[AsyncClient]:
+    url = roles.url(database_url, Role.API)
+    app = create_app(WalletApiSettings(auth="none", database_url=url, log_level="warning"))
     async with client_of(app) as client:
         yield client
 

@@ -11,7 +11,7 @@ from sqlalchemy import text
 from common.postgres.engine import operator_engine
 from common.secrets import Secret
 from common.settings import PipelineSettings
-from support.databases import text_of
+from support.command_lines import environment as variables
 from support.pipelines import tamper
 from walletctl.console import Exit
 
@@ -29,14 +29,8 @@ pytestmark = pytest.mark.skipif(os.getuid() != 0, reason="only root may become a
 
 def run(settings: PipelineSettings, *arguments: str, **environment: str) -> "subprocess.CompletedProcess[bytes]":
     """Run a command as a user who is missing from the password database."""
-    environment |= {
-        "DATABASE_URL": text_of(settings.database_url),
-        "HISTORY_DATABASE_URL": text_of(settings.history_database_url),
-        "KAFKA_BOOTSTRAP_SERVERS": settings.kafka_bootstrap_servers,
-        "KAFKA_TOPIC": settings.kafka_topic,
-    }
     command = [sys.executable, "-c", AS_NAMELESS, *arguments]
-    return subprocess.run(command, env=environment, capture_output=True, check=False)
+    return subprocess.run(command, env={**environment, **variables(settings)}, capture_output=True, check=False)
 
 
 async def fetch(url: Secret | str, query: str) -> list[Any]:

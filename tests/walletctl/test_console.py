@@ -58,7 +58,7 @@ def test_json_shows_the_same_text_as_escapes(capfd: pytest.CaptureFixture[str]) 
     ids=" ".join,
 )
 async def test_a_record_does_not_control_the_operators_terminal(
-    database_url: str, outbox: Outbox, command: list[str]
+    operator_url: str, outbox: Outbox, command: list[str]
 ) -> None:
     """On a real terminal rich writes its own escape sequences; the record's must not be among them."""
     payload = json.dumps({"user_id": EVIL}, ensure_ascii=False)
@@ -73,19 +73,19 @@ async def test_a_record_does_not_control_the_operators_terminal(
             """),
             {"evil": EVIL, "raw": EVIL.encode(), "headers": json.dumps([[EVIL, EVIL]])},
         )
-    said = printed_on_a_terminal(command, database_url)
+    said = printed_on_a_terminal(command, operator_url)
     assert "http://x" in said
     for sequence in ("\x1b[31mb", "\x1b]", "\x07", "\x9b", "\x7f", "\u202e", "\r["):
         assert sequence not in said
     assert "smile:" in said
 
 
-def printed_on_a_terminal(command: list[str], database_url: str) -> str:
+def printed_on_a_terminal(command: list[str], operator_url: str) -> str:
     ours, theirs = pty.openpty()
     try:
         child = subprocess.Popen(
             [sys.executable, "-m", "walletctl", *command],
-            env={"DATABASE_URL": database_url, "COLUMNS": "400", "TERM": "xterm-256color", "LC_ALL": "C.UTF-8"},
+            env={"DATABASE_URL": operator_url, "COLUMNS": "400", "TERM": "xterm-256color", "LC_ALL": "C.UTF-8"},
             stdout=theirs,
             stderr=theirs,
         )

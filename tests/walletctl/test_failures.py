@@ -98,10 +98,10 @@ def test_missing_tables_say_to_migrate(run: Run, empty_database_url: str, comman
     assert "walletctl db migrate" in line
 
 
-def test_a_read_only_server_is_named(run: Run, database_url: str) -> None:
+def test_a_read_only_server_is_named(run: Run, database_url: str, operator_url: str) -> None:
     name = make_url(database_url).database
     execute(database_url, f"ALTER DATABASE \"{name}\" SET default_transaction_read_only = 'on'")
-    code, line = run("outbox", "prune", DATABASE_URL=database_url)
+    code, line = run("outbox", "prune", DATABASE_URL=operator_url)
     assert code == Exit.UNREACHABLE
     assert "read-only" in line
     assert "name the primary" in line

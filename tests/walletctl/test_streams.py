@@ -28,27 +28,27 @@ def run_without_a_reader(*arguments: str, **environment: str) -> tuple[int, str]
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["outbox", "list", "--help"], ["db", "status"]], ids=" ".join)
-def test_a_reader_that_has_gone_is_no_error(database_url: str, arguments: list[str]) -> None:
-    assert run_without_a_reader(*arguments, DATABASE_URL=database_url) == (Exit.OK, "")
+def test_a_reader_that_has_gone_is_no_error(operator_url: str, arguments: list[str]) -> None:
+    assert run_without_a_reader(*arguments, DATABASE_URL=operator_url) == (Exit.OK, "")
 
 
 @pytest.mark.parametrize("form", [[], ["--json"]], ids=["table", "json"])
 def test_the_exit_code_tells_the_result_even_without_a_reader(
-    database_url: str, empty_database_url: str, form: list[str]
+    operator_url: str, empty_database_url: str, form: list[str]
 ) -> None:
     """As with `verify | head`: exit code 1 means that there is a difference, and nothing else."""
     status = ["db", "status", *form]
-    assert run_without_a_reader(*status, DATABASE_URL=database_url) == (Exit.OK, "")
+    assert run_without_a_reader(*status, DATABASE_URL=operator_url) == (Exit.OK, "")
     assert run_without_a_reader(*status, DATABASE_URL=empty_database_url) == (Exit.FOUND_WRONG, "")
 
 
 @NEEDS_FULL
 @pytest.mark.parametrize("arguments", [["--help"], ["db", "status"], ["db", "status", "--json"]], ids=" ".join)
-def test_a_full_disk_is_one_line_that_names_the_stream_and_no_server(database_url: str, arguments: list[str]) -> None:
+def test_a_full_disk_is_one_line_that_names_the_stream_and_no_server(operator_url: str, arguments: list[str]) -> None:
     with Path("/dev/full").open("wb") as full:
         done = subprocess.run(
             [*COMMAND, *arguments],
-            env={"DATABASE_URL": database_url},
+            env={"DATABASE_URL": operator_url},
             stdout=full,
             stderr=subprocess.PIPE,
             check=False,
@@ -58,9 +58,9 @@ def test_a_full_disk_is_one_line_that_names_the_stream_and_no_server(database_ur
     assert "standard output: No space left on device" in line
 
 
-def test_a_closed_standard_output_is_no_error(database_url: str) -> None:
+def test_a_closed_standard_output_is_no_error(operator_url: str) -> None:
     command = ["sh", "-c", 'exec "$@" >&-', "sh", *COMMAND, "db", "status", "--json"]
-    done = subprocess.run(command, env={"DATABASE_URL": database_url}, stderr=subprocess.PIPE, check=False)
+    done = subprocess.run(command, env={"DATABASE_URL": operator_url}, stderr=subprocess.PIPE, check=False)
     assert (done.returncode, done.stderr) == (Exit.OK, b"")
 
 

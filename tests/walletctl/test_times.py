@@ -41,7 +41,7 @@ def test_what_is_no_time_is_refused_with_its_name(said: str) -> None:
 
 @pytest.mark.parametrize("command", [["list"], ["replay", "--dry-run"]], ids=" ".join)
 async def test_every_command_that_takes_a_time_converts_its_offset(
-    database_url: str, outbox: Outbox, walletctl: WalletCtl, command: list[str]
+    operator_url: str, outbox: Outbox, walletctl: WalletCtl, command: list[str]
 ) -> None:
     """Three rows, at 21:00, 22:00 and 23:00 UTC; from 23:30 at +02:00 on there are two, and before it is one."""
     await outbox.write(uuid4(), 3)
@@ -56,7 +56,7 @@ async def test_every_command_that_takes_a_time_converts_its_offset(
         )
 
     def count(*bounds: str) -> int:
-        done = walletctl("outbox", *command, "--json", *bounds, DATABASE_URL=database_url)
+        done = walletctl("outbox", *command, "--json", *bounds, DATABASE_URL=operator_url)
         assert done.returncode == Exit.OK
         found = printed(done)
         return len(found["items"]) if "items" in found else int(found["matched"])

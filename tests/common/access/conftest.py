@@ -1,4 +1,4 @@
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,6 +8,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from common.access.caller import SCOPES
 from common.access.key_acts import create_key
+from common.tables.grants import Role
+from support.roles import Roles
 
 
 @dataclass
@@ -26,8 +28,15 @@ def clock() -> Clock:
 
 
 @pytest.fixture
+async def api(database_url: str, roles: Roles) -> AsyncIterator[AsyncEngine]:
+    """An engine that logs in as the wallet API does."""
+    async with roles.engine(database_url, Role.API) as engine:
+        yield engine
+
+
+@pytest.fixture
 def sql(engine: AsyncEngine) -> Callable[..., Awaitable[Any]]:
-    """Run a statement, and return its only value, or None."""
+    """Run a statement as the superuser, and return its only value, or None."""
 
     async def run(statement: str, **parameters: object) -> Any:
         async with engine.begin() as connection:
@@ -38,11 +47,11 @@ def sql(engine: AsyncEngine) -> Callable[..., Awaitable[Any]]:
 
 
 @pytest.fixture
-def new_key(engine: AsyncEngine) -> Callable[..., Awaitable[tuple[str, str]]]:
+def new_key(operator: AsyncEngine) -> Callable[..., Awaitable[tuple[str, str]]]:
     """Create a key with all scopes; return its id and its text."""
 
     async def create(**options: Any) -> tuple[str, str]:
-        key = await create_key(engine, "test", "a test", SCOPES, **options)
+        key = await create_key(operator, "test", "a test", SCOPES, **options)
         return key.id, key.text
 
     return create

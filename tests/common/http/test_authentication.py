@@ -77,11 +77,11 @@ async def test_the_name_of_the_scheme_has_any_case(api: httpx.AsyncClient, schem
 
 
 async def test_a_key_that_is_unknown_expired_revoked_or_wrong_is_refused_in_the_same_bytes(
-    api: httpx.AsyncClient, engine: AsyncEngine
+    api: httpx.AsyncClient, operator: AsyncEngine
 ) -> None:
-    revoked = await create_key(engine, "test", "revoked", SCOPES)
-    await revoke_key(engine, revoked.id, None)
-    expired = await create_key(engine, "test", "expired", SCOPES, expires_in_days=0)
+    revoked = await create_key(operator, "test", "revoked", SCOPES)
+    await revoke_key(operator, revoked.id, None)
+    expired = await create_key(operator, "test", "expired", SCOPES, expires_in_days=0)
     wrong = key_text("test", KEY.split("_")[2], 4711)
     replies = [await api.get("/nonsense", headers=bearer(key)) for key in (UNKNOWN, revoked.text, expired.text, wrong)]
     assert {reply.status_code for reply in replies} == {401}
@@ -96,8 +96,10 @@ async def test_two_authorization_headers_are_refused(api: httpx.AsyncClient) -> 
         assert (refused.status_code, refused.json()["code"]) == (400, "bad-request")
 
 
-async def test_the_body_of_a_refused_request_does_not_run_as_a_request(database_url: str, engine: AsyncEngine) -> None:
-    app = create_app(WalletApiSettings(database_url=database_url, log_level="warning"))
+async def test_the_body_of_a_refused_request_does_not_run_as_a_request(
+    database_url: str, roles: Roles, engine: AsyncEngine
+) -> None:
+    app = create_app(WalletApiSettings(database_url=roles.url(database_url, Role.API), log_level="warning"))
     wallet = b'{"user_id": "ada", "currency": "EUR"}'
     inner = post("/wallets", wallet, "Content-Type: application/json", f"Authorization: Bearer {KEY}")
 
@@ -140,12 +142,14 @@ async def test_while_the_keys_can_not_be_read_only_the_probes_are_answered(
 
 
 async def test_a_history_in_another_database_has_the_keys_of_the_wallet_database(
-    database_url: str, engine: AsyncEngine, new_database: Callable[[str | None], str], template: str
+    database_url: str, roles: Roles, operator: AsyncEngine, new_database: Callable[[str | None], str], template: str
 ) -> None:
     settings = HistoryApiSettings(
-        database_url=database_url, history_database_url=new_database(template), log_level="warning"
+        database_url=roles.url(database_url, Role.READER),
+        history_database_url=roles.url(new_database(template), Role.READER),
+        log_level="warning",
     )
-    key = await create_key(engine, "test", "in one of them", SCOPES)
+    key = await create_key(operator, "test", "in one of them", SCOPES)
     app = create_history_app(settings)
     async with client_of(app, "http://api.test") as client:
         assert (await client.get("/history/users/ada", headers=bearer(key.text))).status_code == 200
@@ -171,12 +175,12 @@ def test_the_token_is_what_follows_the_scheme(value: bytes, token: str | None) -
 
 async def test_no_part_of_a_key_is_in_a_log_a_metric_an_answer_or_a_repr(
     api: httpx.AsyncClient,
-    engine: AsyncEngine,
+    operator: AsyncEngine,
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(authentication.log, "_limiter", RateLimiter())
-    valid = await create_key(engine, "test", "canary", SCOPES)
+    valid = await create_key(operator, "test", "canary", SCOPES)
     wrong = key_text("test", valid.id, 4711)
     secrets = [key.split("_")[3] for key in (valid.text, wrong, UNKNOWN)]
     replies = [

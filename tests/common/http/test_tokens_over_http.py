@@ -7,10 +7,12 @@ from typing import Any
 import httpx
 import pytest
 
+from common.tables.grants import Role
 from history_consumer.read_api.app import create_app as create_history_app
 from history_consumer.settings import HistoryApiSettings
 from support.api_keys import KEY, bearer, refusals
 from support.applications import client_of
+from support.roles import ROLES
 from support.token_issuer import AUDIENCE, ISSUER, JwksServer, claims, jwk, segment, token
 from wallet_api.app import create_app
 from wallet_api.settings import WalletApiSettings
@@ -30,8 +32,15 @@ async def server() -> AsyncIterator[JwksServer]:
 
 @asynccontextmanager
 async def api(name: str, url: str, **settings: Any) -> AsyncIterator[httpx.AsyncClient]:
-    """Start an API without a socket, and return a client of it."""
-    given = {"database_url": url, "log_level": "warning", "jwt_issuer": ISSUER, "jwt_audience": AUDIENCE, **settings}
+    """Start an API without a socket, as its role, and return a client of it."""
+    logged_in = ROLES.url(url, Role.API if name == "wallet" else Role.READER)
+    given = {
+        "database_url": logged_in,
+        "log_level": "warning",
+        "jwt_issuer": ISSUER,
+        "jwt_audience": AUDIENCE,
+        **settings,
+    }
     app = (
         create_app(WalletApiSettings(**given)) if name == "wallet" else create_history_app(HistoryApiSettings(**given))
     )

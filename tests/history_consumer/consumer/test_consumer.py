@@ -269,7 +269,7 @@ async def test_records_in_hand_are_applied_when_the_database_is_back(pipeline: H
         await drive(consumer, failed_often, failures=failures)
         assert {error.dependency for error in failures} == {"database"}
         assert sorted(consumer.assignment.held) == [0, 1, 2]
-    consumer._engine = pipeline.engine
+    consumer._engine = pipeline.consumer
     await drive(consumer, pipeline.reached(3))
     assert [row[1] for row in await pipeline.rows(HISTORY)] == [1, 2, 3]
 
@@ -286,7 +286,7 @@ async def test_a_group_joined_while_the_database_is_away_is_read_when_it_is_back
 
         await drive(consumer, failed_often, failures=failures)
         assert sorted(consumer.assignment.pending) == [0, 1, 2]
-    consumer._engine = pipeline.engine
+    consumer._engine = pipeline.consumer
     await drive(consumer, pipeline.reached(1))
 
 
@@ -515,7 +515,7 @@ async def test_behind_transaction_markers_the_consumer_is_at_the_end_and_is_not_
         getattr(foreign_producer, end)()
         # Three offsets: an event, a record, a marker.
         await drive(consumer, pipeline.reached(3 * number))
-        assert (await history_status(pipeline.engine, Broker(KafkaConnection(kafka_bootstrap_servers), -1))).lag == 0
+        assert (await history_status(pipeline.operator, Broker(KafkaConnection(kafka_bootstrap_servers), -1))).lag == 0
     await drive(consumer, has_looked_for_long)
     assert metric("standstills_total") == before
     assert consumer._health.checks["kafka"] == "ok"

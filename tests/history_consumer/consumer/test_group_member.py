@@ -116,10 +116,10 @@ async def test_a_later_denial_is_reported_by_an_idle_consumer_too_and_heals(
 
 
 async def test_a_denied_consumer_backs_off(
-    guarded: BrokerWithAcls, settings: ConsumerSettings, engine: AsyncEngine
+    guarded: BrokerWithAcls, settings: ConsumerSettings, consumer_engine: AsyncEngine
 ) -> None:
     allow(guarded, settings, "topic")
-    consumer = HistoryConsumer(settings, engine, Health())
+    consumer = HistoryConsumer(settings, consumer_engine, Health())
     times: list[float] = []
     async with asyncio.timeout(40):
         while len(times) < 5:

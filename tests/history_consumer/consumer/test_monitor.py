@@ -47,7 +47,7 @@ def checks_without_rest(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 async def monitor(
     new_consumer: Callable[..., HistoryConsumer],
-    engine: AsyncEngine,
+    consumer_engine: AsyncEngine,
     topic: str,
     kafka_bootstrap_servers: str,
     eventually: Any,
@@ -59,7 +59,7 @@ async def monitor(
         return False
 
     await eventually(has_leaders)
-    return Monitor(new_consumer(), engine, Target("group", topic), Health())
+    return Monitor(new_consumer(), consumer_engine, Target("group", topic), Health())
 
 
 async def look(monitor: Monitor) -> list[tuple[str, str]]:
@@ -73,14 +73,14 @@ async def look(monitor: Monitor) -> list[tuple[str, str]]:
 
 
 async def test_a_gap_is_an_alarm_after_30_seconds_and_until_it_closes(
-    monitor: Monitor, history: History, rows: Rows, engine: AsyncEngine
+    monitor: Monitor, history: History, rows: Rows, operator: AsyncEngine
 ) -> None:
     ada, bob = Wallet("ada"), Wallet("bob")
     events: list[AnyEvent] = [ada.created(), ada.funded(), ada.funded(), ada.funded()]
     await history.add(events[0], events[2], bob.created())
     assert await look(monitor) == []
     assert gauges() == (0, 0)
-    assert (await history_status(engine, None)).old_gaps == 0
+    assert (await history_status(operator, None)).old_gaps == 0
     await rows(LATER)
     assert await look(monitor) == [("error", "history_gaps")]
     assert await look(monitor) == []
@@ -89,7 +89,7 @@ async def test_a_gap_is_an_alarm_after_30_seconds_and_until_it_closes(
     await history.add(events[3])
     assert await look(monitor) == []
     assert gauges() == (1, 0)
-    status = await history_status(engine, None)
+    status = await history_status(operator, None)
     assert (status.gaps, status.old_gaps) == (1, 1)
     assert [(gap["wallet_id"], gap["is_old"]) for gap in status.oldest_gaps] == [(ada.id, True)]
     await history.add(events[1])
@@ -133,7 +133,7 @@ async def test_a_gap_is_no_alarm_while_records_are_unread_that_the_topic_had_sin
 async def test_the_markers_of_a_foreign_transaction_do_not_delay_the_alarm(
     new_consumer: Callable[..., HistoryConsumer],
     consumer_settings: ConsumerSettings,
-    engine: AsyncEngine,
+    consumer_engine: AsyncEngine,
     history: History,
     rows: Rows,
     eventually: Any,
@@ -147,7 +147,7 @@ async def test_the_markers_of_a_foreign_transaction_do_not_delay_the_alarm(
         foreign_producer.commit()
     consumer = new_consumer()
     target = Target(consumer_settings.consumer_group, consumer_settings.kafka_topic)
-    monitor = Monitor(consumer, engine, target, Health())
+    monitor = Monitor(consumer, consumer_engine, target, Health())
 
     async def alarmed() -> bool:
         with suppress(TemporaryError):
@@ -180,14 +180,14 @@ async def test_a_gap_is_an_alarm_again_after_the_topic_was_recreated_shorter_tha
 
 
 async def test_a_conflict_is_an_alarm_until_its_dead_letter_is_deleted(
-    monitor: Monitor, history: History, rows: Rows, engine: AsyncEngine
+    monitor: Monitor, history: History, rows: Rows, operator: AsyncEngine
 ) -> None:
     ada = Wallet()
     await history.add(ada.created(), Wallet("eve", ada.id).created())
     assert await look(monitor) == [("error", "history_conflicts")]
     assert await look(monitor) == []
     assert gauges() == (0, 1)
-    assert (await history_status(engine, None)).conflicts == 1
+    assert (await history_status(operator, None)).conflicts == 1
     await rows("DELETE FROM history.dead_letters")
     assert await look(monitor) == [("info", "history_conflicts")]
     assert gauges() == (0, 0)

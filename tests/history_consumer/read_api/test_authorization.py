@@ -57,11 +57,11 @@ def test_each_operation_documents_its_scope_and_its_refusals() -> None:
 
 @pytest.mark.parametrize(("method", "path"), ROWS)
 async def test_a_route_answers_each_caller_as_its_row_says(
-    open_api: OpenApi, database_url: str, engine: AsyncEngine, history: History, method: str, path: str
+    open_api: OpenApi, database_url: str, operator: AsyncEngine, history: History, method: str, path: str
 ) -> None:
     ada = Wallet("ada")
     await history.add(ada.created())
-    callers = await one_of_each(engine, HISTORY_READ)
+    callers = await one_of_each(operator, HISTORY_READ)
     by_route = {"other user": ROWS[method, path], "right": 200, "unbound": 200}
     items = {}
     async with open_api(database_url, auth="keys") as api:

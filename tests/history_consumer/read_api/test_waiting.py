@@ -10,18 +10,27 @@ from uuid import uuid4
 import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from common.tables.grants import Role
 from history_consumer.read_api import page_queries
 from history_consumer.read_api.page_queries import WantedVersion
 from history_consumer.read_api.waiting import VersionPoller
 from support.history_events import AnyEvent, History, Wallet
+from support.roles import Roles
 
 Eventually = Callable[..., Awaitable[Any]]
 Looks = list[Collection[WantedVersion]]
 
 
 @pytest.fixture
-async def poller(engine: AsyncEngine) -> AsyncIterator[VersionPoller]:
-    poller = VersionPoller(engine.execution_options(isolation_level="AUTOCOMMIT"), 0.02)
+async def reader_engine(database_url: str, roles: Roles) -> AsyncIterator[AsyncEngine]:
+    """An engine that logs in as a history API does."""
+    async with roles.engine(database_url, Role.READER) as engine:
+        yield engine
+
+
+@pytest.fixture
+async def poller(reader_engine: AsyncEngine) -> AsyncIterator[VersionPoller]:
+    poller = VersionPoller(reader_engine.execution_options(isolation_level="AUTOCOMMIT"), 0.02)
     yield poller
     await poller.close()
 
@@ -88,7 +97,7 @@ async def test_a_query_that_fails_ends_each_wait_and_later_requests_are_polled_f
 
 
 async def test_a_version_is_reached_when_none_up_to_it_is_missing_and_its_caller_may_read_it(
-    history: History, engine: AsyncEngine
+    history: History, reader_engine: AsyncEngine
 ) -> None:
     ada, whole, unknown = Wallet("ada"), Wallet("bob"), uuid4()
     done: list[AnyEvent] = [ada.created(), *(ada.funded() for _ in range(6))]
@@ -99,7 +108,7 @@ async def test_a_version_is_reached_when_none_up_to_it_is_missing_and_its_caller
         for user_id in (None, "ada", "eve")
         for version in range(1, 9)
     }
-    async with engine.connect() as connection:
+    async with reader_engine.connect() as connection:
         reached = await page_queries.reached_versions(connection, wanted)
     assert reached == {
         *(WantedVersion(ada.id, user_id, version) for user_id in (None, "ada") for version in (1, 2)),

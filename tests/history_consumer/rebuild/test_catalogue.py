@@ -5,9 +5,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from common.postgres.engine import operator_engine
 from common.settings import PipelineSettings
+from common.tables.grants import Role
 from history_consumer.rebuild import rebuild as rebuild_module
 from history_consumer.rebuild import shadow
 from history_consumer.rebuild.errors import InTheWayError, TablesAlteredError
+from support.databases import database_of
+from support.pipeline_acts import rebuild
+from support.roles import ROLES
 
 
 async def sql(settings: PipelineSettings, *statements: str) -> None:
@@ -57,7 +61,7 @@ async def test_an_object_that_depends_on_the_tables_is_named_before_anything_is_
 
     monkeypatch.setattr(rebuild_module, "_fill_from_topic", read)
     with pytest.raises(InTheWayError) as refusal:
-        await rebuild_module.rebuild(settings)
+        await rebuild(settings)
     assert named in str(refusal.value)
 
 
@@ -125,9 +129,12 @@ async def catalogue_of(settings: PipelineSettings) -> list[str]:
 
 
 async def test_what_an_operator_added_to_the_tables_is_kept(settings: PipelineSettings) -> None:
-    await sql(settings, *KEPT)
+    # The operator must be a member of the tables' owner, which may have tables in the schema.
+    database, operator = database_of(settings.history_database_url), ROLES.names[Role.OPERATOR]
+    await sql(settings, f'ALTER DATABASE "{database}" OWNER TO {operator}')
+    await sql(settings, "GRANT USAGE, CREATE ON SCHEMA history TO pg_database_owner", *KEPT)
     before = await catalogue_of(settings)
-    assert (await rebuild_module.rebuild(settings)).missing == 0
+    assert (await rebuild(settings)).missing == 0
     assert await catalogue_of(settings) == before
 
 
@@ -142,5 +149,5 @@ async def test_a_table_that_was_altered_during_the_rebuild_is_not_replaced(
 
     monkeypatch.setattr(shadow, "analyze", analyze_late)
     with pytest.raises(TablesAlteredError, match="start again"):
-        await rebuild_module.rebuild(settings)
+        await rebuild(settings)
     assert any(" late " in line for line in await catalogue_of(settings))

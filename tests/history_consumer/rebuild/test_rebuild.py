@@ -14,22 +14,23 @@ from common.kafka.topics import ensure_topic
 from common.postgres.engine import operator_engine
 from common.secrets import Secret
 from common.settings import PipelineSettings
+from common.tables.grants import Role
 from common.worker import Health
 from history_consumer.read_api.app import create_app
 from history_consumer.rebuild import queries, shadow
 from history_consumer.rebuild import rebuild as rebuild_module
 from history_consumer.rebuild.errors import RebuildUnderWayError, TopicUnfitError
-from history_consumer.rebuild.rebuild import rebuild
 from history_consumer.run import consume
 from history_consumer.settings import ConsumerSettings, HistoryApiSettings
 from outbox_relay import retention
-from outbox_relay.operations.replay import Selection, replay
 from outbox_relay.retention import RetentionAges
 from support.applications import client_of
 from support.foreign_transactions import ForeignProducer
-from support.pipelines import move_money, new_wallets, run_consumer, run_relay, tamper
+from support.pipeline_acts import audit, rebuild, replay
+from support.pipelines import api_engine, move_money, new_wallets, run_consumer, run_relay, tamper
+from support.roles import ROLES
 from support.schema_objects import OBJECTS
-from walletctl.verify.audit import DEAD_LETTERS, HISTORY, OUTBOX, POSITIONS, PROGRESS, TOPIC, audit
+from walletctl.verify.audit import DEAD_LETTERS, HISTORY, OUTBOX, POSITIONS, PROGRESS, TOPIC
 
 Eventually = Callable[..., Awaitable[Any]]
 
@@ -77,7 +78,7 @@ async def consuming(settings: PipelineSettings, health: Health | None = None) ->
     """Run a consumer as its process does, for the block."""
     stop, health = asyncio.Event(), health or Health()
     consumer = ConsumerSettings(
-        **settings.model_dump(),
+        **ROLES.settings(settings, Role.CONSUMER).model_dump(),
         consumer_check_seconds=0.2,
         consumer_poll_seconds=0.05,
         consumer_session_timeout_seconds=6,
@@ -172,7 +173,7 @@ async def test_a_topic_with_a_strangers_transactions_is_read_to_its_end(fresh: P
     with ForeignProducer(fresh.kafka_bootstrap_servers, fresh.kafka_topic) as foreign_producer:
         for partition in range(3):
             foreign_producer.write(b"{", partition=partition)
-        async with operator_engine(fresh.database_url) as engine:
+        async with api_engine(fresh.database_url) as engine:
             await new_wallets(engine)
         await run_relay(fresh)
         await run_consumer(fresh)
@@ -204,10 +205,10 @@ async def test_a_reader_that_holds_the_old_tables_is_waited_for(settings: Pipeli
 async def test_readers_consumer_and_relay_go_on_during_a_rebuild(
     fresh: PipelineSettings, eventually: Eventually
 ) -> None:
-    app = create_app(HistoryApiSettings(auth="none", database_url=fresh.database_url))
+    app = create_app(HistoryApiSettings(auth="none", database_url=ROLES.url(fresh.database_url, Role.READER)))
     stop = asyncio.Event()
     async with (
-        operator_engine(fresh.database_url) as engine,
+        api_engine(fresh.database_url) as engine,
         client_of(app, "http://history") as client,
         consuming(fresh),
     ):
@@ -253,7 +254,7 @@ async def _truncate(admin: AdminClient, topic: str, partitions: int = 3) -> None
 
 
 async def _ran(settings: PipelineSettings, rounds: int = 3) -> Any:
-    async with operator_engine(settings.database_url) as engine:
+    async with api_engine(settings.database_url) as engine:
         wallets = await new_wallets(engine)
         await move_money(engine, wallets, rounds)
     await run_relay(settings)
@@ -266,7 +267,7 @@ async def test_events_that_the_topic_no_longer_has_come_from_the_outbox(
 ) -> None:
     wallets = await _ran(fresh)
     await _truncate(kafka_admin, fresh.kafka_topic)
-    async with operator_engine(fresh.database_url) as engine:
+    async with api_engine(fresh.database_url) as engine:
         await move_money(engine, wallets, 1)
         await run_relay(fresh)
         await move_money(engine, wallets, 1)
@@ -289,7 +290,7 @@ async def test_events_that_the_outbox_no_longer_has_come_from_the_ledger(
     await _truncate(kafka_admin, fresh.kafka_topic)
     before = set(await select(url, ids))
     await tamper(url, "DELETE FROM wallet.outbox WHERE id % 3 > 0")
-    async with operator_engine(url) as engine:
+    async with api_engine(url) as engine:
         await move_money(engine, wallets, 1)
     # Rows that agree with the ledger keep their event. The others get a new one.
     await tamper(url, *CORRUPTED[:3])
@@ -311,7 +312,7 @@ async def test_events_that_the_outbox_no_longer_has_come_from_the_ledger(
 async def test_after_a_recreated_topic_the_consumer_goes_on_by_itself(
     fresh: PipelineSettings, kafka_admin: AdminClient, eventually: Eventually
 ) -> None:
-    async with operator_engine(fresh.database_url) as engine, consuming(fresh) as health:
+    async with api_engine(fresh.database_url) as engine, consuming(fresh) as health:
         wallets = await new_wallets(engine)
         await move_money(engine, wallets, 3)
         await run_relay(fresh)
@@ -348,8 +349,7 @@ async def test_after_a_recreated_topic_the_consumer_goes_on_by_itself(
         await eventually(is_well)
         assert not (await differing(fresh)) & {HISTORY, PROGRESS, POSITIONS}
         # A replay of the outbox fills the topic again.
-        async for _ in replay(engine, Selection()):
-            pass
+        await replay(fresh)
         await run_relay(fresh)
         await eventually(caught_up)
     await assert_verified(fresh)
@@ -361,13 +361,13 @@ async def test_after_retention_and_a_recreated_topic_only_the_topic_differs_unti
     wallets = await _ran(fresh)
 
     async def is_pruned() -> bool:
-        async with operator_engine(fresh.database_url) as engine:
+        async with ROLES.engine(fresh.database_url, Role.OPERATOR) as engine:
             pruned = [chunk async for chunk in retention.prune(engine, RetentionAges(1e-7, 7))]
         assert pruned
         return await select(fresh.database_url, "SELECT count(*) FROM wallet.outbox") == [(0,)]
 
     await eventually(is_pruned)
-    async with operator_engine(fresh.database_url) as engine:
+    async with api_engine(fresh.database_url) as engine:
         await move_money(engine, wallets, 1)
     await run_relay(fresh)
     await run_consumer(fresh)
@@ -384,9 +384,7 @@ async def test_after_retention_and_a_recreated_topic_only_the_topic_differs_unti
     done = await rebuild(fresh)
     assert (done.from_outbox, done.from_ledger, done.missing) == (8, 29, 0)
     assert await differing(fresh) == {TOPIC}
-    async with operator_engine(fresh.database_url) as engine:
-        async for _ in replay(engine, Selection()):
-            pass
+    await replay(fresh)
     await run_relay(fresh)
     await assert_verified(fresh)
 
@@ -395,7 +393,7 @@ async def test_a_partition_halted_at_an_offset_out_of_range_goes_on_after_a_rebu
     fresh: PipelineSettings, kafka_admin: AdminClient, eventually: Eventually
 ) -> None:
     wallets = await _ran(fresh)
-    async with operator_engine(fresh.database_url) as engine:
+    async with api_engine(fresh.database_url) as engine:
         await move_money(engine, wallets, 2)
         await run_relay(fresh)
         await _truncate(kafka_admin, fresh.kafka_topic)
@@ -429,6 +427,7 @@ async def test_without_a_topic_the_history_comes_from_the_outbox_and_the_consume
 
 
 async def test_a_rebuild_cannot_write_to_the_wallet_database(settings: PipelineSettings) -> None:
+    # A superuser may write: it is the session that refuses.
     with pytest.raises(RuntimeError, match="only reads"):
         async with rebuild_module._wallets(settings) as wallets:
             await wallets.execute(text("DELETE FROM wallet.outbox_pruned"))

@@ -13,35 +13,40 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from common.postgres.engine import operator_engine
 from common.postgres.errors import LOCK_NOT_AVAILABLE, sqlstate
 from common.settings import PipelineSettings
+from common.tables.grants import Role
 from history_consumer.gap_queries import KEEP_TABLES, alarms
 from history_consumer.operations.status import history_status
 from history_consumer.operations.status_queries import oldest_gaps
 from history_consumer.read_api.page_queries import Filters, WantedVersion, reached_versions, user_page, wallet_page
 from history_consumer.rebuild import shadow
+from support.roles import ROLES
 from walletctl.verify.snapshots import take_snapshots
 
 Taker = Callable[[AsyncConnection], Coroutine[Any, Any, object]]
 Eventually = Callable[..., Awaitable[object]]
 
 ALL = Filters(None, None, None)
-TAKERS: dict[str, Taker] = {
-    "wallet_page": lambda connection: wallet_page(connection, uuid4(), None, "asc", 0, ALL, 10),
-    "user_page": lambda connection: user_page(connection, "ada", "asc", (uuid4(), uuid4()), ALL, 10),
-    "reached_versions": lambda connection: reached_versions(connection, {WantedVersion(uuid4(), None, 1)}),
-    "oldest_gaps": lambda connection: oldest_gaps(connection, 10),
-    "alarms": alarms,
-    "keep_tables": lambda connection: connection.execute(KEEP_TABLES),
-    "lock_live": shadow.lock_live,
+TAKERS: dict[str, tuple[Role, Taker]] = {
+    "wallet_page": (Role.READER, lambda connection: wallet_page(connection, uuid4(), None, "asc", 0, ALL, 10)),
+    "user_page": (Role.READER, lambda connection: user_page(connection, "ada", "asc", (uuid4(), uuid4()), ALL, 10)),
+    "reached_versions": (
+        Role.READER,
+        lambda connection: reached_versions(connection, {WantedVersion(uuid4(), None, 1)}),
+    ),
+    "oldest_gaps": (Role.OPERATOR, lambda connection: oldest_gaps(connection, 10)),
+    "alarms": (Role.CONSUMER, alarms),
+    "keep_tables": (Role.AUDITOR, lambda connection: connection.execute(KEEP_TABLES)),
+    "lock_live": (Role.OPERATOR, shadow.lock_live),
 }
 
 
 async def events_of_status(settings: PipelineSettings) -> int:
-    async with operator_engine(settings.history_database_url) as engine:
+    async with ROLES.engine(settings.history_database_url, Role.OPERATOR) as engine:
         return (await history_status(engine, None)).events
 
 
 async def events_of_verify(settings: PipelineSettings) -> int:
-    async with take_snapshots(settings) as snapshots:
+    async with take_snapshots(ROLES.settings(settings, Role.AUDITOR)) as snapshots:
         return int(snapshots.history_figures["row_count"])
 
 
@@ -60,7 +65,14 @@ TAKEN = text("""
 
 
 # A busy machine must not change the outcome.
-PATIENT = text("SET LOCAL deadlock_timeout = '60s'")
+PATIENT_MS = 60_000
+
+
+async def set_deadlock_timeout(engine: AsyncEngine, milliseconds: int) -> None:
+    """Set it for sessions that begin later: no role of a process may set its own."""
+    async with engine.begin() as connection:
+        name = await connection.scalar(text("SELECT current_database()"))
+        await connection.execute(text(f'ALTER DATABASE "{name}" SET deadlock_timeout = {milliseconds}'))
 
 
 async def pid(connection: AsyncConnection) -> int:
@@ -78,21 +90,34 @@ async def until_waiting(connection: AsyncConnection, waiting_pid: int | None, ev
 
 @pytest.fixture
 async def engine(settings: PipelineSettings) -> AsyncIterator[AsyncEngine]:
+    """A superuser's engine."""
     async with operator_engine(settings.history_database_url) as engine:
+        yield engine
+
+
+@pytest.fixture
+async def operator(settings: PipelineSettings) -> AsyncIterator[AsyncEngine]:
+    """An engine that logs in as an operator does."""
+    async with ROLES.engine(settings.history_database_url, Role.OPERATOR) as engine:
         yield engine
 
 
 @pytest.mark.parametrize("taker", TAKERS)
 async def test_readers_and_the_swap_take_the_tables_in_one_order(
-    engine: AsyncEngine, eventually: Eventually, taker: str
+    settings: PipelineSettings, engine: AsyncEngine, eventually: Eventually, taker: str
 ) -> None:
-    async with engine.connect() as holder, engine.connect() as connection:
+    role, take = TAKERS[taker]
+    await set_deadlock_timeout(engine, PATIENT_MS)
+    async with (
+        ROLES.engine(settings.history_database_url, role) as acting,
+        engine.connect() as holder,
+        acting.connect() as connection,
+    ):
         # The second time the session has a plan, and takes the locks by it.
         for _ in range(2):
             await holder.execute(text("LOCK TABLE history.transaction_events IN ACCESS EXCLUSIVE MODE"))
-            await connection.execute(PATIENT)
             taker_pid = await pid(connection)
-            taking = asyncio.create_task(TAKERS[taker](connection))
+            taking = asyncio.create_task(take(connection))
             await until_waiting(holder, taker_pid, eventually)
             taken = await holder.scalars(TAKEN, {"pid": taker_pid})
             assert taken.all() == ["history.wallet_progress"]
@@ -102,10 +127,10 @@ async def test_readers_and_the_swap_take_the_tables_in_one_order(
 
 
 async def test_a_transaction_that_took_the_tables_in_another_order_gets_them_and_the_swap_waits(
-    engine: AsyncEngine, eventually: Eventually
+    engine: AsyncEngine, operator: AsyncEngine, eventually: Eventually
 ) -> None:
-    async with engine.connect() as reader, engine.connect() as swap, engine.connect() as observer:
-        await reader.execute(PATIENT)
+    async with engine.connect() as reader, operator.connect() as swap, engine.connect() as observer:
+        await reader.execute(text(f"SET LOCAL deadlock_timeout = {PATIENT_MS}"))
         reader_pid = await pid(reader)
         await reader.execute(text("SELECT 1 FROM history.transaction_events LIMIT 1"))
         await swap.execute(text("LOCK TABLE history.wallet_progress IN ACCESS EXCLUSIVE MODE"))
@@ -120,13 +145,14 @@ async def test_a_transaction_that_took_the_tables_in_another_order_gets_them_and
 
 @pytest.mark.parametrize("deadlock_timeout_ms", [1000, 300, 1])
 async def test_the_swap_gives_way_before_a_deadlock_is_looked_for_and_waits_for_an_autovacuum_to_be_ended(
-    engine: AsyncEngine, deadlock_timeout_ms: int
+    engine: AsyncEngine, operator: AsyncEngine, deadlock_timeout_ms: int
 ) -> None:
+    await set_deadlock_timeout(engine, deadlock_timeout_ms)
+
     async def lock_timeout_ms() -> int:
         return int(await swap.scalar(text("SELECT setting FROM pg_settings WHERE name = 'lock_timeout'")) or 0)
 
-    async with engine.connect() as swap:
-        await swap.execute(text(f"SET LOCAL deadlock_timeout = {deadlock_timeout_ms}"))
+    async with operator.connect() as swap:
         await shadow.keep_vacuum_out(swap)
         assert await lock_timeout_ms() > deadlock_timeout_ms
         await shadow.lock_live(swap)

@@ -23,8 +23,8 @@ from support.repetition import repeat
 POISON = f'{{"too": "{"x" * 2_000_000}"}}'
 
 
-async def retry(engine: AsyncEngine, wallet_id: UUID | None, reason: str | None = None) -> list[int]:
-    return [row_id async for ids in parking.retry(engine, wallet_id, reason) for row_id in ids]
+async def retry(operator: AsyncEngine, wallet_id: UUID | None, reason: str | None = None) -> list[int]:
+    return [row_id async for ids in parking.retry(operator, wallet_id, reason) for row_id in ids]
 
 
 async def sql(engine: AsyncEngine, statement: str, **parameters: Any) -> None:
@@ -60,7 +60,7 @@ async def test_after_the_cause_is_gone_a_retry_publishes_all_of_the_wallet_in_or
     relay = pipeline.new_relay()
     wallet, ids = await poisoned_wallet(pipeline, relay)
     await sql(pipeline.engine, "UPDATE wallet.outbox SET payload = '{}' WHERE id = :id", id=ids[1])
-    assert await retry(pipeline.engine, wallet, "mended") == ids[1:]
+    assert await retry(pipeline.operator, wallet, "mended") == ids[1:]
     await pipeline.write(wallet, 2)
     await drain(relay)
     rows = await pipeline.rows()
@@ -77,7 +77,7 @@ async def test_a_retry_before_the_cause_is_gone_parks_the_wallet_again_and_publi
 ) -> None:
     relay = pipeline.new_relay()
     wallet, ids = await poisoned_wallet(pipeline, relay)
-    assert await retry(pipeline.engine, wallet) == ids[1:]
+    assert await retry(pipeline.operator, wallet) == ids[1:]
     await drain(relay)
     assert [row["parked_at"] is not None for row in await pipeline.rows()] == [False, True, True, True, True]
     assert await order_in_topic(pipeline, wallet) == ids[:1]
@@ -89,20 +89,20 @@ async def test_after_a_skip_the_later_events_are_published_in_order_and_the_skip
     relay = pipeline.new_relay()
     wallet, ids = await poisoned_wallet(pipeline, relay)
     await sql(pipeline.engine, "UPDATE wallet.outbox SET payload = '{}' WHERE id = :id", id=ids[1])
-    await parking.skip(pipeline.engine, ids[1], "test data")
+    await parking.skip(pipeline.operator, ids[1], "test data")
     await drain(relay)
     assert await order_in_topic(pipeline, wallet) == ids[:1]
-    assert await retry(pipeline.engine, wallet) == ids[2:]
+    assert await retry(pipeline.operator, wallet) == ids[2:]
     await pipeline.write(wallet)
     await drain(relay)
-    assert await retry(pipeline.engine, None) == []
+    assert await retry(pipeline.operator, None) == []
     await drain(relay)
     rows = await pipeline.rows()
     assert await order_in_topic(pipeline, wallet) == [ids[0], *ids[2:], rows[-1]["id"]]
     assert [row["id"] for row in rows if row["skipped_at"] is not None] == [ids[1]]
-    found = await inspection.status(pipeline.engine)
+    found = await inspection.status(pipeline.operator)
     assert (found["pending"], found["parked"], found["parked_wallets"]) == (0, 0, 0)
-    skipped = await inspection.list_rows(pipeline.engine, "skipped", replay.Selection(), 10)
+    skipped = await inspection.list_rows(pipeline.operator, "skipped", replay.Selection(), 10)
     assert [row["id"] for row in skipped] == [ids[1]]
     actions = [
         (audit["action"], audit["selection"], audit["row_count"], audit["reason"])
@@ -120,7 +120,7 @@ async def test_retried_rows_below_the_low_water_are_published(pipeline: RelayPip
     wallet, ids = await poisoned_wallet(pipeline, relay)
     await sql(pipeline.engine, "UPDATE wallet.outbox SET payload = '{}' WHERE id = :id", id=ids[1])
     await sql(pipeline.engine, "UPDATE wallet.outbox_lanes SET low_water = (SELECT max(id) FROM wallet.outbox)")
-    await retry(pipeline.engine, wallet)
+    await retry(pipeline.operator, wallet)
     assert await drain(relay) == 4
 
 
@@ -131,13 +131,13 @@ async def test_an_operator_parks_a_pending_event_and_with_it_only_the_later_ones
     await pipeline.write(wallet, 3)
     await pipeline.write(other, 2)
     ids = [row["id"] for row in await pipeline.rows()]
-    await parking.park(pipeline.engine, ids[1], "looks wrong")
+    await parking.park(pipeline.operator, ids[1], "looks wrong")
     await drain(relay)
     rows = await pipeline.rows()
     assert [row["parked_at"] is not None for row in rows] == [False, True, True, False, False]
     assert rows[1]["last_error"] == "parked by an operator: looks wrong"
     assert [audit["action"] for audit in await audits(pipeline.engine)] == ["park"]
-    await retry(pipeline.engine, wallet)
+    await retry(pipeline.operator, wallet)
     await drain(relay)
     assert await order_in_topic(pipeline, wallet) == ids[:3]
 
@@ -150,7 +150,7 @@ async def test_rows_that_are_parked_during_a_retry_are_retried_by_it(
     relay = pipeline.new_relay()
     wallet, ids = await poisoned_wallet(pipeline, relay)
     await sql(pipeline.engine, "UPDATE wallet.outbox SET payload = '{}' WHERE id = :id", id=ids[1])
-    chunks = parking.retry(pipeline.engine, wallet)
+    chunks = parking.retry(pipeline.operator, wallet)
     assert await anext(chunks) == ids[1:3]
     await pipeline.write(wallet)
     await drain(relay)
@@ -165,8 +165,8 @@ async def test_a_retry_without_a_wallet_is_of_all_wallets(pipeline: RelayPipelin
     for _ in range(3):
         await pipeline.write(uuid4(), 2)
     await sql(pipeline.engine, "UPDATE wallet.outbox SET parked_at = now()")
-    assert await parking.count_parked(pipeline.engine, None) == (6, 3)
-    assert sorted(await retry(pipeline.engine, None)) == [row["id"] for row in await pipeline.rows()]
+    assert await parking.count_parked(pipeline.operator, None) == (6, 3)
+    assert sorted(await retry(pipeline.operator, None)) == [row["id"] for row in await pipeline.rows()]
     assert await drain(pipeline.new_relay()) == 6
 
 
@@ -174,12 +174,12 @@ async def test_a_row_in_another_state_is_refused_and_no_audit_row_is_written(pip
     await pipeline.write(uuid4())
     (row,) = await pipeline.rows()
     with pytest.raises(RowStateError, match="not parked"):
-        await parking.skip(pipeline.engine, row["id"], "no")
+        await parking.skip(pipeline.operator, row["id"], "no")
     await drain(pipeline.new_relay())
     with pytest.raises(RowStateError, match="not pending"):
-        await parking.park(pipeline.engine, row["id"], "no")
+        await parking.park(pipeline.operator, row["id"], "no")
     with pytest.raises(RowStateError, match="doesn't exist"):
-        await parking.park(pipeline.engine, 4711, "no")
+        await parking.park(pipeline.operator, 4711, "no")
     assert await audits(pipeline.engine) == []
 
 
@@ -200,7 +200,7 @@ async def test_a_wallet_keeps_its_order_while_relays_writers_and_operators_work_
     wallets, done = [uuid4() for _ in range(3)], asyncio.Event()
     relays = [pipeline.new_relay(relay_batch_rows=20) for _ in range(2)]
     works: list[Callable[[], Awaitable[object]]] = [relay.run_once for relay in relays]
-    works.append(partial(retry, pipeline.engine, None))
+    works.append(partial(retry, pipeline.operator, None))
     async with asyncio.timeout(60), asyncio.TaskGroup() as tasks:
         for work in works:
             tasks.create_task(repeat(work, done))
@@ -210,8 +210,8 @@ async def test_a_wallet_keeps_its_order_while_relays_writers_and_operators_work_
         done.set()
     assert sum(audit["row_count"] > 0 for audit in await audits(pipeline.engine)) > 0
     await drain(relays[0])
-    await retry(pipeline.engine, None)
-    assert (await inspection.status(pipeline.engine))["parked"] == 0
+    await retry(pipeline.operator, None)
+    assert (await inspection.status(pipeline.operator))["parked"] == 0
     await drain(relays[0])
     rows = await pipeline.rows()
     assert all(row["published_at"] is not None for row in rows)
@@ -221,13 +221,13 @@ async def test_a_wallet_keeps_its_order_while_relays_writers_and_operators_work_
 
 
 async def test_while_a_relay_holds_the_lane_no_operator_parks_skips_or_retries_in_it(
-    outbox: Outbox, engine: AsyncEngine, database_url: str
+    outbox: Outbox, engine: AsyncEngine, operator: AsyncEngine, operator_url: str
 ) -> None:
     wallet = uuid4()
     await outbox.write(wallet, 2)
     first, second = [row["id"] for row in await outbox.rows()]
-    await parking.park(engine, first, "held")
-    impatient = create_engine(database_url, "tests", lock_timeout_seconds=0.01)
+    await parking.park(operator, first, "held")
+    impatient = create_engine(operator_url, "tests", lock_timeout_seconds=0.01)
     async with engine.connect() as relay, relay.begin():
         await relay.execute(text("SELECT FROM wallet.outbox_lanes FOR UPDATE"))
         works = parking.park(impatient, second, "x"), parking.skip(impatient, first, "x"), retry(impatient, wallet)

@@ -1,5 +1,6 @@
 import io
 import sys
+from collections.abc import AsyncIterator
 
 import pytest
 from sqlalchemy import text
@@ -7,9 +8,18 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from common.kafka.topics import set_settings
 from common.settings import PipelineSettings
+from common.tables.grants import Role
 from support.command_lines import WalletCtl, environment, printed
 from support.history_events import AnyEvent, History, Wallet
+from support.roles import Roles
 from walletctl.console import Exit
+
+
+@pytest.fixture
+async def consumer_engine(database_url: str, roles: Roles) -> AsyncIterator[AsyncEngine]:
+    """An engine that logs in as a consumer does."""
+    async with roles.engine(database_url, Role.CONSUMER) as engine:
+        yield engine
 
 
 async def test_a_topic_that_may_lose_events_is_exit_code_1(walletctl: WalletCtl, settings: PipelineSettings) -> None:
@@ -26,22 +36,22 @@ async def test_a_topic_that_may_lose_events_is_exit_code_1(walletctl: WalletCtl,
     assert walletctl(*status, **at).returncode == Exit.OK
 
 
-def test_dead_letters_are_listed_and_shown(walletctl: WalletCtl, database_url: str) -> None:
-    at = {"DATABASE_URL": database_url}
+def test_dead_letters_are_listed_and_shown(walletctl: WalletCtl, operator_url: str) -> None:
+    at = {"DATABASE_URL": operator_url}
     assert printed(walletctl("history", "dead-letters", "list", "--json", **at)) == {"items": []}
     assert walletctl("history", "dead-letters", "show", "1", **at).returncode == Exit.FOUND_WRONG
 
 
 async def test_dead_letters_are_retried_and_those_left_are_exit_code_1(
-    walletctl: WalletCtl, database_url: str, engine: AsyncEngine
+    walletctl: WalletCtl, operator_url: str, engine: AsyncEngine, consumer_engine: AsyncEngine
 ) -> None:
-    at, retry = {"DATABASE_URL": database_url}, ("history", "dead-letters", "retry")
+    at, retry = {"DATABASE_URL": operator_url}, ("history", "dead-letters", "retry")
     assert walletctl(*retry, **at).returncode == Exit.USAGE
     assert walletctl(*retry, "1", "--all", **at).returncode == Exit.USAGE
     assert walletctl(*retry, "1", **at).returncode == Exit.FOUND_WRONG
     assert walletctl(*retry, "--all", **at).returncode == Exit.OK
     ada = Wallet()
-    await History(engine).add(ada.created(), Wallet("eve", ada.id).created())
+    await History(consumer_engine).add(ada.created(), Wallet("eve", ada.id).created())
     done = walletctl(*retry, "--reason", "version-conflict", "--json", **at)
     assert done.returncode == Exit.FOUND_WRONG
     assert printed(done) == {
@@ -59,14 +69,14 @@ async def test_dead_letters_are_retried_and_those_left_are_exit_code_1(
 
 
 async def test_old_dead_letters_are_pruned_after_a_dry_run_and_conflicts_are_kept(
-    walletctl: WalletCtl, database_url: str, engine: AsyncEngine
+    walletctl: WalletCtl, operator_url: str, engine: AsyncEngine, consumer_engine: AsyncEngine
 ) -> None:
-    at, prune = {"DATABASE_URL": database_url}, ("history", "dead-letters", "prune")
+    at, prune = {"DATABASE_URL": operator_url}, ("history", "dead-letters", "prune")
     nothing = walletctl(*prune, **at)
     assert nothing.returncode == Exit.USAGE
     assert "DEAD_LETTER_RETENTION_DAYS" in nothing.stderr
     ada = Wallet()
-    await History(engine).add(ada.created(), Wallet("eve", ada.id).created())
+    await History(consumer_engine).add(ada.created(), Wallet("eve", ada.id).created())
     async with engine.begin() as connection:
         aged = "created_at = now() - interval '10 days'"
         await connection.execute(text(f"UPDATE history.dead_letters SET {aged}"))
@@ -109,21 +119,21 @@ def test_a_rebuild_needs_confirmation_and_reports_its_result(
 
 
 async def test_history_status_marks_what_is_an_alarm(
-    walletctl: WalletCtl, database_url: str, engine: AsyncEngine
+    walletctl: WalletCtl, operator_url: str, engine: AsyncEngine, consumer_engine: AsyncEngine
 ) -> None:
     ada, bob = Wallet("ada"), Wallet("bob")
     events: list[AnyEvent] = [ada.created(), ada.funded(), ada.funded(), bob.created()]
-    await History(engine).add(events[0], events[2], events[3])
+    await History(consumer_engine).add(events[0], events[2], events[3])
     status = ("history", "status")
-    young = walletctl(*status, DATABASE_URL=database_url)
+    young = walletctl(*status, DATABASE_URL=operator_url)
     assert young.returncode == Exit.FOUND_WRONG
     assert "alarm" not in young.stdout.lower()
     async with engine.begin() as connection:
         await connection.execute(text("UPDATE history.wallet_progress SET updated_at = now() - interval '31 s'"))
-    await History(engine).add(Wallet("eve", bob.id).created())
-    old = walletctl(*status, DATABASE_URL=database_url)
+    await History(consumer_engine).add(Wallet("eve", bob.id).created())
+    old = walletctl(*status, DATABASE_URL=operator_url)
     assert "1 wallets miss a version" in old.stdout
     assert "1 events claim a version" in old.stdout
-    found = printed(walletctl(*status, "--json", DATABASE_URL=database_url))
+    found = printed(walletctl(*status, "--json", DATABASE_URL=operator_url))
     assert (found["gaps"], found["old_gaps"], found["conflicts"]) == (1, 1, 1)
     assert found["oldest_gaps"][0]["is_old"] is True

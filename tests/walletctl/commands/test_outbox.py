@@ -4,6 +4,7 @@ from uuid import uuid4
 import pytest
 from sqlalchemy import text
 
+from common.tables.grants import Role
 from outbox_relay.operations import replay
 from support.command_lines import WalletCtl, printed
 from support.outboxes import Outbox
@@ -11,14 +12,14 @@ from support.roles import Roles
 from walletctl.console import Exit
 
 
-async def test_the_outbox_is_listed_shown_and_replayed(walletctl: WalletCtl, database_url: str, outbox: Outbox) -> None:
+async def test_the_outbox_is_listed_shown_and_replayed(walletctl: WalletCtl, operator_url: str, outbox: Outbox) -> None:
     wallet = uuid4()
     await outbox.write(wallet, 3, '{"amount": "1.00"}')
     async with outbox.engine.begin() as connection:
         await connection.execute(
             text("UPDATE wallet.outbox SET published_at = now(), kafka_partition = 0, kafka_offset = id")
         )
-    at = {"DATABASE_URL": database_url}
+    at = {"DATABASE_URL": operator_url}
     listed = printed(walletctl("outbox", "list", "--wallet", str(wallet), "--state", "published", "--json", **at))
     assert len(listed["items"]) == 3
     row_id = str(listed["items"][0]["id"])
@@ -36,14 +37,14 @@ async def test_the_outbox_is_listed_shown_and_replayed(walletctl: WalletCtl, dat
 
 
 async def test_a_replay_of_more_than_a_thousand_rows_needs_yes(
-    walletctl: WalletCtl, database_url: str, outbox: Outbox
+    walletctl: WalletCtl, operator_url: str, outbox: Outbox
 ) -> None:
     await outbox.write(uuid4(), 1001)
     async with outbox.engine.begin() as connection:
         await connection.execute(
             text("UPDATE wallet.outbox SET published_at = now(), kafka_partition = 0, kafka_offset = id")
         )
-    at = {"DATABASE_URL": database_url}
+    at = {"DATABASE_URL": operator_url}
     many = walletctl("outbox", "replay", "--all", **at)
     assert many.returncode == Exit.FOUND_WRONG
     assert "1,001 published rows match" in many.stdout
@@ -56,7 +57,7 @@ async def test_a_replay_of_more_than_a_thousand_rows_needs_yes(
 
 @pytest.mark.parametrize("done", [0, 2])
 async def test_a_stopped_replay_says_where_to_continue(
-    walletctl: WalletCtl, database_url: str, outbox: Outbox, monkeypatch: pytest.MonkeyPatch, done: int
+    walletctl: WalletCtl, operator_url: str, outbox: Outbox, monkeypatch: pytest.MonkeyPatch, done: int
 ) -> None:
     await outbox.write(uuid4(), 3)
     ids = [row["id"] for row in await outbox.rows()]
@@ -71,43 +72,47 @@ async def test_a_stopped_replay_says_where_to_continue(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(replay, "replay", stopped)
-    ended = walletctl("outbox", "replay", "--all", DATABASE_URL=database_url)
+    ended = walletctl("outbox", "replay", "--all", DATABASE_URL=operator_url)
     assert ended.returncode == Exit.FOUND_WRONG
     assert f"--from-id {ids[done]}" in ended.stderr
 
 
-async def test_parked_events_are_exit_code_1(walletctl: WalletCtl, database_url: str, outbox: Outbox) -> None:
+async def test_parked_events_are_exit_code_1(walletctl: WalletCtl, operator_url: str, outbox: Outbox) -> None:
     await outbox.write(uuid4())
-    assert walletctl("outbox", "status", DATABASE_URL=database_url).returncode == Exit.OK
+    assert walletctl("outbox", "status", DATABASE_URL=operator_url).returncode == Exit.OK
     async with outbox.engine.begin() as connection:
         await connection.execute(text("UPDATE wallet.outbox SET parked_at = now()"))
-    assert walletctl("outbox", "status", DATABASE_URL=database_url).returncode == Exit.FOUND_WRONG
+    assert walletctl("outbox", "status", DATABASE_URL=operator_url).returncode == Exit.FOUND_WRONG
 
 
 async def test_outbox_ids_out_of_order_are_exit_code_1_and_migrating_corrects_them(
-    walletctl: WalletCtl, database_url: str, outbox: Outbox, roles: Roles
+    walletctl: WalletCtl, operator_url: str, outbox: Outbox, roles: Roles, database_url: str
 ) -> None:
     await outbox.write(uuid4(), 3)
     async with outbox.engine.begin() as connection:
         await connection.execute(text("UPDATE wallet.outbox_lanes SET low_water = 3"))
         await connection.execute(text("SELECT setval('wallet.outbox_id_seq', 1)"))
-    wrong = walletctl("outbox", "status", DATABASE_URL=database_url)
+    wrong = walletctl("outbox", "status", DATABASE_URL=operator_url)
     assert wrong.returncode == Exit.FOUND_WRONG
     assert "walletctl db migrate" in wrong.stderr
-    found = printed(walletctl("outbox", "status", "--json", DATABASE_URL=database_url))
+    found = printed(walletctl("outbox", "status", "--json", DATABASE_URL=operator_url))
     assert (found["stranded"], found["sequence_behind"]) == (3, 2)
-    assert walletctl("db", "migrate", DATABASE_URL=database_url, **roles.environment).returncode == Exit.OK
-    assert walletctl("outbox", "status", DATABASE_URL=database_url).returncode == Exit.OK
+    # Privileges on a database are not cloned with it.
+    await roles.grant(database_url)
+    owner_url = roles.url(database_url, Role.OWNER)
+    migrated = walletctl("db", "migrate", DATABASE_URL=owner_url, **roles.environment)
+    assert migrated.returncode == Exit.OK, migrated.stderr
+    assert walletctl("outbox", "status", DATABASE_URL=operator_url).returncode == Exit.OK
     assert [row["id"] for row in await outbox.rows()] == [4, 5, 6]
 
 
 async def test_an_event_is_parked_and_skipped_and_its_wallet_retried(
-    walletctl: WalletCtl, database_url: str, outbox: Outbox
+    walletctl: WalletCtl, operator_url: str, outbox: Outbox
 ) -> None:
     wallet = uuid4()
     await outbox.write(wallet, 2)
     first, second = [str(row["id"]) for row in await outbox.rows()]
-    at = {"DATABASE_URL": database_url}
+    at = {"DATABASE_URL": operator_url}
     assert walletctl("outbox", "park", first, **at).returncode == Exit.USAGE
     assert walletctl("outbox", "park", "4711", "--reason", "x", **at).returncode == Exit.FOUND_WRONG
     assert walletctl("outbox", "skip", first, "--reason", "x", **at).returncode == Exit.FOUND_WRONG
@@ -125,11 +130,11 @@ async def test_an_event_is_parked_and_skipped_and_its_wallet_retried(
     assert walletctl("outbox", "retry", second, **at).returncode == Exit.FOUND_WRONG
 
 
-async def test_a_retry_of_all_wallets_needs_yes(walletctl: WalletCtl, database_url: str, outbox: Outbox) -> None:
+async def test_a_retry_of_all_wallets_needs_yes(walletctl: WalletCtl, operator_url: str, outbox: Outbox) -> None:
     await outbox.write(uuid4(), 2)
     async with outbox.engine.begin() as connection:
         await connection.execute(text("UPDATE wallet.outbox SET parked_at = now()"))
-    at = {"DATABASE_URL": database_url}
+    at = {"DATABASE_URL": operator_url}
     assert walletctl("outbox", "retry", **at).returncode == Exit.USAGE
     assert walletctl("outbox", "retry", "--all", "--wallet", str(uuid4()), **at).returncode == Exit.USAGE
     refused = walletctl("outbox", "retry", "--all", **at)
@@ -138,7 +143,7 @@ async def test_a_retry_of_all_wallets_needs_yes(walletctl: WalletCtl, database_u
     assert printed(released) == {"released": 2, "wallets": 1}
 
 
-async def test_old_events_are_pruned_after_a_dry_run(walletctl: WalletCtl, database_url: str, outbox: Outbox) -> None:
+async def test_old_events_are_pruned_after_a_dry_run(walletctl: WalletCtl, operator_url: str, outbox: Outbox) -> None:
     await outbox.write(uuid4(), 3)
     async with outbox.engine.begin() as connection:
         await connection.execute(
@@ -147,7 +152,7 @@ async def test_old_events_are_pruned_after_a_dry_run(walletctl: WalletCtl, datab
                     published_at = now() - interval '8 days'
             """)
         )
-    at = {"DATABASE_URL": database_url}
+    at = {"DATABASE_URL": operator_url}
     dry = printed(walletctl("outbox", "prune", "--dry-run", "--json", **at))
     assert dry == {"rows": 3, "keys": 0, "dry_run": True}
     none = printed(walletctl("outbox", "prune", "--json", OUTBOX_RETENTION_DAYS="9", **at))

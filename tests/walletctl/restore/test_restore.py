@@ -18,19 +18,21 @@ from common.kafka.topic_reader import open_topic
 from common.postgres.engine import create_engine, operator_engine
 from common.secrets import Secret
 from common.settings import PipelineSettings
+from common.tables.grants import Role
 from common.worker import Health, TemporaryError
 from history_consumer.consumer.consumer import HistoryConsumer
 from history_consumer.rebuild import shadow
 from history_consumer.rebuild.errors import TopicUnfitError
-from history_consumer.rebuild.rebuild import rebuild
 from history_consumer.settings import ConsumerSettings
-from outbox_relay.operations.replay import Selection, replay
+from outbox_relay.operations.replay import Selection
 from support.databases import database_of
 from support.foreign_transactions import ForeignProducer
-from support.pipelines import move_money, new_wallets, run_relay, tamper
+from support.pipeline_acts import audit, begin_epoch, find_lost, rebuild, replay
+from support.pipelines import api_engine, move_money, new_wallets, run_relay, tamper
 from support.repetition import repeat
-from walletctl.restore import restore
-from walletctl.verify.audit import DEAD_LETTERS, HISTORY, POSITIONS, TOPIC, audit
+from support.roles import ROLES
+from walletctl.restore.restore import LossReport
+from walletctl.verify.audit import DEAD_LETTERS, HISTORY, POSITIONS, TOPIC
 
 NewDatabase = Callable[[str | None], str]
 
@@ -45,7 +47,7 @@ class Pipeline:
 
     async def start(self, settings: PipelineSettings, rounds: int = 1) -> dict[str, UUID]:
         """Create wallets, move money between them, and apply every event to the history."""
-        async with operator_engine(settings.database_url) as engine:
+        async with api_engine(settings.database_url) as engine:
             wallets = await new_wallets(engine)
         await self.move(settings, wallets, rounds)
         await consume(settings)
@@ -53,7 +55,7 @@ class Pipeline:
 
     async def move(self, settings: PipelineSettings, wallets: dict[str, UUID], rounds: int) -> None:
         """Move money and publish it."""
-        async with operator_engine(settings.database_url) as engine:
+        async with api_engine(settings.database_url) as engine:
             await move_money(engine, wallets, rounds)
         await run_relay(settings)
 
@@ -86,7 +88,7 @@ def restored_to(settings: PipelineSettings, backup: str) -> PipelineSettings:
 
 async def consume(settings: PipelineSettings) -> dict[int, str]:
     """Consume until each partition is read to its end or halted; return the halted ones, and why."""
-    engine = create_engine(settings.history_database_url, "tests")
+    engine = create_engine(ROLES.url(settings.history_database_url, Role.CONSUMER), "tests")
     made = ConsumerSettings(**settings.model_dump(), consumer_poll_seconds=0.02)
     consumer = HistoryConsumer(made, engine, Health())
     try:
@@ -135,7 +137,7 @@ async def test_after_begin_and_rebuild_everything_agrees_and_what_was_lost_is_co
     await pipeline.move(running, wallets, 3)
     await consume(running)
     restored = restored_to(running, backup)
-    start = await restore.begin(restored, "a drill")
+    start = await begin_epoch(restored, "a drill")
     assert (start.epoch, start.pending) == (2, 0)
     assert sum(start.topic_ends.values()) == WALLETS_MADE + 5 * EVENTS_A_ROUND
     # The API and the relay run again before the history is rebuilt.
@@ -158,7 +160,7 @@ async def test_until_it_is_rebuilt_the_history_applies_no_event(running: Pipelin
     await pipeline.move(running, wallets, 1)
     restored = restored_to(running, backup)
     before = await select(restored.history_database_url, "SELECT * FROM history.transaction_events ORDER BY 1, 2")
-    await restore.begin(restored, None)
+    await begin_epoch(restored)
     await pipeline.move(restored, wallets, 1)
     halted = await consume(restored)
     assert sorted(halted) == [0, 1, 2]
@@ -176,7 +178,7 @@ async def test_a_history_elsewhere_that_was_not_told_stops_at_the_first_event_of
     await pipeline.move(fresh, wallets, 1)
     await consume(elsewhere)
     restored = restored_to(fresh, backup)
-    await restore.begin(restored, None)
+    await begin_epoch(restored)
     await pipeline.move(restored, wallets, 1)
     halted = await consume(elsewhere)
     assert halted
@@ -192,14 +194,14 @@ async def test_events_that_were_still_to_be_published_go_out_in_the_new_epoch_an
     running: PipelineSettings, pipeline: Pipeline
 ) -> None:
     wallets = await pipeline.start(running, 0)
-    async with operator_engine(running.database_url) as engine:
+    async with api_engine(running.database_url) as engine:
         await move_money(engine, wallets, 1)
     backup = await pipeline.backup(running.database_url)
     # The relay of the old database publishes them too.
     await run_relay(running)
     await consume(running)
     restored = restored_to(running, backup)
-    assert (await restore.begin(restored, None)).pending == EVENTS_A_ROUND
+    assert (await begin_epoch(restored)).pending == EVENTS_A_ROUND
     await rebuild(restored)
     await run_relay(restored)
     assert await consume(restored) == {}
@@ -222,7 +224,7 @@ async def test_without_begin_reused_versions_are_an_alarm_and_begin_is_the_way_o
     await consume(restored)
     assert (REGISTRY.get_sample_value("history_conflicts_total") or 0) > conflicts
     assert {HISTORY, TOPIC, DEAD_LETTERS} <= await differing(restored)
-    await restore.begin(restored, "late")
+    await begin_epoch(restored, "late")
     done = await rebuild(restored)
     assert (done.missing, done.retried.left.total()) == (0, 0)
     await pipeline.move(restored, wallets, 1)
@@ -236,7 +238,7 @@ async def test_an_epoch_that_a_second_restore_undoes_is_not_used_again(
     wallets = await pipeline.start(running)
     backup = await pipeline.backup(running.database_url)
     first = restored_to(running, await pipeline.backup(running.database_url))
-    await restore.begin(first, None)
+    await begin_epoch(first)
     await rebuild(first)
     await pipeline.move(first, wallets, 2)
     assert await consume(first) == {}
@@ -244,7 +246,7 @@ async def test_an_epoch_that_a_second_restore_undoes_is_not_used_again(
     # The topic alone has the epoch: the history may have been restored along with the wallets.
     with pytest.raises(TopicUnfitError, match="walletctl restore begin"):
         await rebuild(second, "topic")
-    assert (await restore.begin(second, None)).epoch == 3
+    assert (await begin_epoch(second)).epoch == 3
     await rebuild(second)
     await pipeline.move(second, wallets, 1)
     assert await consume(second) == {}
@@ -257,13 +259,13 @@ async def test_an_epoch_is_found_in_the_topic_behind_all_that_a_stranger_wrote_s
     wallets = await pipeline.start(fresh)
     backup = await pipeline.backup(fresh.database_url)
     first = restored_to(fresh, await pipeline.backup(fresh.database_url))
-    await restore.begin(first, None)
+    await begin_epoch(first)
     await pipeline.move(first, wallets, 1)
     with ForeignProducer(fresh.kafka_bootstrap_servers, fresh.kafka_topic) as foreign_producer:
         for partition in range(3):
             foreign_producer.write(*[b"{"] * 150, partition=partition)
         foreign_producer.commit()
-        assert (await restore.begin(restored_to(first, backup), None)).epoch == 3
+        assert (await begin_epoch(restored_to(first, backup))).epoch == 3
 
 
 @pytest.fixture
@@ -294,7 +296,7 @@ async def test_a_history_whose_rebuild_was_overtaken_by_begin_stops_at_the_next_
     await pipeline.move(fresh, wallets, 1)
     await consume(fresh)
     restored = restored_to(fresh, backup)
-    await during_a_rebuild(restored, lambda: restore.begin(restored, "too late"))
+    await during_a_rebuild(restored, lambda: begin_epoch(restored, "too late"))
     await pipeline.move(restored, wallets, 1)
     halted = await consume(restored)
     assert halted
@@ -312,7 +314,7 @@ async def test_a_rebuild_that_reads_events_of_a_newer_epoch_fails_and_the_histor
     restored = restored_to(fresh, await pipeline.backup(fresh.database_url))
 
     async def begin_and_go_on() -> None:
-        await restore.begin(restored, "too late")
+        await begin_epoch(restored, "too late")
         await pipeline.move(restored, wallets, 1)
 
     with pytest.raises(TopicUnfitError, match="events of a source epoch after 1"):
@@ -328,12 +330,10 @@ async def test_a_relay_that_still_runs_on_the_old_database_changes_nothing_and_i
 ) -> None:
     wallets = await pipeline.start(running)
     restored = restored_to(running, await pipeline.backup(running.database_url))
-    await restore.begin(restored, None)
+    await begin_epoch(restored)
     await rebuild(restored)
     # The history has some of these events. Others are of versions that the restored database will assign again.
-    async with operator_engine(running.database_url) as engine:
-        async for _ in replay(engine, Selection(event_type="WALLET_CREATED")):
-            pass
+    await replay(running, Selection(event_type="WALLET_CREATED"))
     await pipeline.move(running, wallets, 1)
     await pipeline.move(restored, wallets, 1)
     assert await consume(restored) == {}
@@ -343,7 +343,7 @@ async def test_a_relay_that_still_runs_on_the_old_database_changes_nothing_and_i
     assert letters == [("superseded", EVENTS_A_ROUND)]
     assert await differing(restored) == {DEAD_LETTERS, TOPIC}
     # The old relay is stopped: all its records lie before the next epoch.
-    assert (await restore.begin(restored, None)).epoch == 3
+    assert (await begin_epoch(restored)).epoch == 3
     done = await rebuild(restored)
     assert (done.superseded, done.retried.left.total()) == (EVENTS_A_ROUND, 0)
     await assert_verified(restored, superseded=EVENTS_A_ROUND)
@@ -358,11 +358,11 @@ async def test_an_epoch_begins_between_events_beside_live_traffic(
     async def epochs() -> list[int]:
         return [row[0] for row in await select(fresh.database_url, "SELECT source_epoch FROM wallet.outbox")]
 
-    async with operator_engine(fresh.database_url) as engine, asyncio.TaskGroup() as tasks:
+    async with api_engine(fresh.database_url) as engine, asyncio.TaskGroup() as tasks:
         for work in (lambda: move_money(engine, wallets, 1), lambda: run_relay(fresh)):
             tasks.create_task(repeat(work, done))
         for epoch in (2, 3, 4):
-            assert (await restore.begin(fresh, None)).epoch == epoch
+            assert (await begin_epoch(fresh)).epoch == epoch
 
             async def is_written_in(epoch: int = epoch) -> bool:
                 return (await epochs()).count(epoch) > EVENTS_A_ROUND
@@ -378,15 +378,13 @@ async def test_an_epoch_begins_between_events_beside_live_traffic(
 
 async def test_each_lost_event_is_listed_once_and_no_other(fresh: PipelineSettings, pipeline: Pipeline) -> None:
     wallets = await pipeline.start(fresh)
-    assert await restore.find_lost(fresh, 10) == restore.LossReport()
+    assert await find_lost(fresh, 10) == LossReport()
     restored = restored_to(fresh, await pipeline.backup(fresh.database_url))
     await pipeline.move(fresh, wallets, 1)
-    async with operator_engine(fresh.database_url) as engine:
-        async for _ in replay(engine, Selection()):
-            pass
+    await replay(fresh)
     await run_relay(fresh)
     await pipeline.move(restored, wallets, 1)
-    report = await restore.find_lost(restored, 3)
+    report = await find_lost(restored, 3)
     assert report.count == EVENTS_A_ROUND
     assert len(report.events) == 3
 
@@ -400,9 +398,9 @@ async def test_an_epoch_begins_though_the_topic_no_longer_keeps_any_record(
     parts = [TopicPartition(fresh.kafka_topic, partition, end) for partition, end in ends.items()]
     for future in kafka_admin.delete_records(parts).values():
         await asyncio.wrap_future(future)
-    start = await restore.begin(fresh, None)
+    start = await begin_epoch(fresh)
     assert (start.epoch, start.topic_ends) == (2, ends)
-    assert (await restore.find_lost(fresh, 1)).count == 0
+    assert (await find_lost(fresh, 1)).count == 0
 
 
 async def test_an_epoch_that_is_refused_leaves_the_history_as_it_was(settings: PipelineSettings) -> None:
@@ -415,10 +413,10 @@ async def test_an_epoch_that_is_refused_leaves_the_history_as_it_was(settings: P
     stored = "SELECT * FROM history.processed_offsets ORDER BY partition"
     before = await select(settings.history_database_url, stored)
     with pytest.raises(DBAPIError, match="refused"):
-        await restore.begin(settings, "a drill")
+        await begin_epoch(settings, "a drill")
     assert await select(settings.history_database_url, stored) == before
     await tamper(settings.database_url, "DROP TRIGGER refuse ON wallet.source_epochs")
-    assert (await restore.begin(settings, "a drill")).epoch == 2
+    assert (await begin_epoch(settings, "a drill")).epoch == 2
 
 
 async def test_an_epoch_whose_commit_fails_is_reported_and_can_be_started_again(settings: PipelineSettings) -> None:
@@ -429,7 +427,7 @@ async def test_an_epoch_whose_commit_fails_is_reported_and_can_be_started_again(
         "FOR EACH ROW EXECUTE FUNCTION wallet.refuse()",
     )
     with pytest.raises(DBAPIError, match="refused") as refusal:
-        await restore.begin(settings, "a drill")
+        await begin_epoch(settings, "a drill")
     assert "run restore begin again" in refusal.value.__notes__[0]
     await tamper(settings.database_url, "DROP TRIGGER refuse ON wallet.source_epochs")
-    assert (await restore.begin(settings, "a drill")).epoch == 2
+    assert (await begin_epoch(settings, "a drill")).epoch == 2

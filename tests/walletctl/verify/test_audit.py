@@ -3,6 +3,7 @@
 import pytest
 
 from common.settings import PipelineSettings
+from support.pipeline_acts import audit
 from support.pipelines import tamper
 from walletctl.verify.audit import (
     BALANCES,
@@ -14,7 +15,6 @@ from walletctl.verify.audit import (
     SUMS,
     TOPIC,
     VERSIONS,
-    audit,
 )
 from walletctl.verify.report import Report
 

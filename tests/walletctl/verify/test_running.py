@@ -1,6 +1,7 @@
 """The audit beside live traffic, replays, foreign records, retention, and with servers away."""
 
 import asyncio
+from collections.abc import AsyncIterator
 
 import orjson
 import pytest
@@ -16,40 +17,49 @@ from common.kafka import topics
 from common.pauses import pause
 from common.postgres.engine import operator_engine
 from common.settings import PipelineSettings
+from common.tables.grants import Role
 from outbox_relay import retention
-from outbox_relay.operations import parking, replay
+from outbox_relay.operations import parking
 from outbox_relay.operations.replay import Selection
 from outbox_relay.retention import RetentionAges
 from support.command_lines import environment
 from support.foreign_transactions import ForeignProducer
-from support.pipelines import move_money, new_wallets, run_consumer, run_relay, tamper
+from support.pipeline_acts import audit, replay
+from support.pipelines import api_engine, move_money, new_wallets, run_consumer, run_relay, tamper
 from support.repetition import repeat
+from support.roles import ROLES
 from walletctl.commands.verify import verify
 from walletctl.console import Exit
 from walletctl.verify import published
-from walletctl.verify.audit import BALANCES, DEAD_LETTERS, HISTORY, OUTBOX, PROGRESS, TOPIC, audit
+from walletctl.verify.audit import BALANCES, DEAD_LETTERS, HISTORY, OUTBOX, PROGRESS, TOPIC
 from walletctl.verify.report import Report
 from walletctl.verify.snapshots import take_snapshots
+
+
+@pytest.fixture
+async def api(fresh: PipelineSettings) -> AsyncIterator[AsyncEngine]:
+    """An engine that logs in as the wallet API does."""
+    async with api_engine(fresh.database_url) as engine:
+        yield engine
 
 
 def broken(report: Report) -> dict[str, int]:
     return {check.name: check.difference_count for check in report.checks if check.difference_count}
 
 
-async def test_live_traffic_raises_no_false_alarm(fresh: PipelineSettings, engine: AsyncEngine) -> None:
-    wallets = await new_wallets(engine)
+async def test_live_traffic_raises_no_false_alarm(fresh: PipelineSettings, api: AsyncEngine) -> None:
+    wallets = await new_wallets(api)
     stop, consumed = asyncio.Event(), asyncio.Event()
 
     async def replay_now_and_then() -> None:
-        async for _ in replay.replay(engine, Selection(event_type="WALLET_FUNDED")):
-            pass
+        await replay(fresh, Selection(event_type="WALLET_FUNDED"))
         await pause(stop, 0.3)
 
     async with asyncio.TaskGroup() as relay:
         # The relay ends last: the consumer waits for every event that was committed when it started.
         relay.create_task(repeat(lambda: run_relay(fresh), consumed))
         async with asyncio.TaskGroup() as tasks:
-            for work in (lambda: move_money(engine, wallets, 2), lambda: run_consumer(fresh), replay_now_and_then):
+            for work in (lambda: move_money(api, wallets, 2), lambda: run_consumer(fresh), replay_now_and_then):
                 tasks.create_task(repeat(work, stop))
             reports = [await audit(fresh) for _ in range(12)]
             stop.set()
@@ -65,8 +75,8 @@ async def test_live_traffic_raises_no_false_alarm(fresh: PipelineSettings, engin
     assert at_rest.horizon.topic_duplicates > 0
 
 
-async def test_an_event_that_is_not_published_yet_is_on_its_way(fresh: PipelineSettings, engine: AsyncEngine) -> None:
-    await move_money(engine, await new_wallets(engine), 1)
+async def test_an_event_that_is_not_published_yet_is_on_its_way(fresh: PipelineSettings, api: AsyncEngine) -> None:
+    await move_money(api, await new_wallets(api), 1)
     pending = await audit(fresh)
     assert (pending.ok, pending.horizon.pending, pending.horizon.on_their_way) == (True, 11, 13)
     await run_relay(fresh)
@@ -75,11 +85,11 @@ async def test_an_event_that_is_not_published_yet_is_on_its_way(fresh: PipelineS
 
 
 async def test_a_record_that_is_not_from_the_outbox_is_named(
-    fresh: PipelineSettings, engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+    fresh: PipelineSettings, engine: AsyncEngine, api: AsyncEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(published, "STRAYS_HELD_MAX", 2)
-    wallets = await new_wallets(engine)
-    await move_money(engine, wallets, 1)
+    wallets = await new_wallets(api)
+    await move_money(api, wallets, 1)
     await run_relay(fresh)
     async with engine.connect() as connection:
         event_id = await connection.scalar(text("SELECT event_id FROM wallet.outbox LIMIT 1"))
@@ -88,7 +98,7 @@ async def test_a_record_that_is_not_from_the_outbox_is_named(
         # In the hot wallet's partition: records of the outbox follow.
         producer.produce(fresh.kafka_topic, b"{}", str(wallets["hot"]), headers={"ce_id": ce_id})
     assert producer.flush(10) == 0
-    await move_money(engine, wallets, 1)
+    await move_money(api, wallets, 1)
     await run_relay(fresh)
     report = await audit(fresh)
     assert broken(report) == {TOPIC: 4}
@@ -98,12 +108,12 @@ async def test_a_record_that_is_not_from_the_outbox_is_named(
 
 @pytest.mark.parametrize("end", ["commit", "abort"])
 async def test_what_relays_wrote_beside_and_behind_a_strangers_transaction_is_no_difference(
-    fresh: PipelineSettings, engine: AsyncEngine, end: str
+    fresh: PipelineSettings, api: AsyncEngine, end: str
 ) -> None:
-    wallets = await new_wallets(engine)
+    wallets = await new_wallets(api)
 
     async def move_and_audit() -> dict[str, int]:
-        await move_money(engine, wallets, 1)
+        await move_money(api, wallets, 1)
         await run_relay(fresh)
         await run_consumer(fresh)
         return broken(await audit(fresh))
@@ -118,8 +128,10 @@ async def test_what_relays_wrote_beside_and_behind_a_strangers_transaction_is_no
         assert await move_and_audit() == {DEAD_LETTERS: 3}
 
 
-async def test_a_row_whose_record_is_another_ones_marker_is_named(fresh: PipelineSettings, engine: AsyncEngine) -> None:
-    await new_wallets(engine)
+async def test_a_row_whose_record_is_another_ones_marker_is_named(
+    fresh: PipelineSettings, engine: AsyncEngine, api: AsyncEngine
+) -> None:
+    await new_wallets(api)
     await run_relay(fresh)
     with ForeignProducer(fresh.kafka_bootstrap_servers, fresh.kafka_topic) as foreign_producer:
         async with engine.connect() as connection:
@@ -137,9 +149,9 @@ async def test_a_row_whose_record_is_another_ones_marker_is_named(fresh: Pipelin
 
 
 async def test_records_that_the_topic_no_longer_keeps_are_counted_and_no_difference(
-    fresh: PipelineSettings, engine: AsyncEngine, kafka_admin: AdminClient
+    fresh: PipelineSettings, engine: AsyncEngine, api: AsyncEngine, kafka_admin: AdminClient
 ) -> None:
-    await move_money(engine, await new_wallets(engine), 3)
+    await move_money(api, await new_wallets(api), 3)
     await run_relay(fresh)
     async with engine.connect() as connection:
         fullest = text(
@@ -189,7 +201,7 @@ async def test_a_database_that_is_away_is_an_os_error(settings: PipelineSettings
 def _run_command(settings: PipelineSettings | None, *arguments: str) -> tuple[int, str]:
     app = typer.Typer()
     app.command()(verify)
-    result = CliRunner().invoke(app, arguments, env=environment(settings) if settings else {})
+    result = CliRunner().invoke(app, arguments, env=environment(settings, Role.AUDITOR) if settings else {})
     return result.exit_code, result.stdout
 
 
@@ -216,15 +228,15 @@ def test_bad_configuration_is_a_usage_error() -> None:
 
 
 async def test_an_event_that_was_skipped_is_counted_and_no_difference(
-    fresh: PipelineSettings, engine: AsyncEngine
+    fresh: PipelineSettings, engine: AsyncEngine, api: AsyncEngine, operator: AsyncEngine
 ) -> None:
     """The last event of a wallet, a fund: the history lacks one version, and it is not on its way."""
-    await move_money(engine, await new_wallets(engine), 1)
+    await move_money(api, await new_wallets(api), 1)
     async with engine.connect() as connection:
         query = text("SELECT max(id) FROM wallet.outbox WHERE event_type = 'WALLET_FUNDED'")
         row_id = int(await connection.scalar(query) or 0)
-    await parking.park(engine, row_id, "drill")
-    await parking.skip(engine, row_id, "drill")
+    await parking.park(operator, row_id, "drill")
+    await parking.skip(operator, row_id, "drill")
     await run_relay(fresh)
     await run_consumer(fresh, 12)
     report = await audit(fresh)
@@ -233,24 +245,24 @@ async def test_an_event_that_was_skipped_is_counted_and_no_difference(
     assert (horizon.skipped, horizon.parked, horizon.pending, horizon.on_their_way) == (1, 0, 0, 0)
 
 
-async def _age_and_prune(engine: AsyncEngine, where: str) -> int:
-    """Make outbox rows look old, all but those written last, and prune them."""
-    async with engine.begin() as connection:
+async def _age_and_prune(settings: PipelineSettings, where: str) -> int:
+    """Make outbox rows look old, all but those written last, and prune them as an operator does."""
+    async with operator_engine(settings.database_url) as engine, engine.begin() as connection:
         await connection.execute(
             text(f"UPDATE wallet.outbox SET published_at = created_at - interval '1 day' WHERE {where}")
         )
         age = text("SELECT extract(epoch FROM now() - max(created_at))::float FROM wallet.outbox WHERE " + where)
         seconds = float(await connection.scalar(age) or 0) - 0.000_01
     ages = RetentionAges(seconds / 86_400, 7)
-    return sum([chunk.rows async for chunk in retention.prune(engine, ages)])
+    async with ROLES.engine(settings.database_url, Role.OPERATOR) as operator:
+        return sum([chunk.rows async for chunk in retention.prune(operator, ages)])
 
 
 async def test_events_that_retention_has_taken_are_counted_and_no_difference(settings: PipelineSettings) -> None:
-    async with operator_engine(settings.database_url) as engine:
-        async with engine.connect() as connection:
-            count, last_id = (await connection.execute(text("SELECT count(*), max(id) FROM wallet.outbox"))).one()
-        # One row in the middle stays: records of pruned events lie before and behind it.
-        assert await _age_and_prune(engine, f"id <> {last_id // 2}") == count - 1
+    async with operator_engine(settings.database_url) as engine, engine.connect() as connection:
+        count, last_id = (await connection.execute(text("SELECT count(*), max(id) FROM wallet.outbox"))).one()
+    # One row in the middle stays: records of pruned events lie before and behind it.
+    assert await _age_and_prune(settings, f"id <> {last_id // 2}") == count - 1
     report = await audit(settings)
     assert report.differences == []
     assert report.horizon.pruned in {51, 52}
@@ -269,8 +281,7 @@ async def test_events_that_retention_has_taken_are_counted_and_no_difference(set
 async def test_what_is_lost_among_pruned_events_is_named(
     settings: PipelineSettings, statement: str, expected: set[str]
 ) -> None:
-    async with operator_engine(settings.database_url) as engine:
-        await _age_and_prune(engine, "id > 7")
+    await _age_and_prune(settings, "id > 7")
     assert (await audit(settings)).differences == []
     await tamper(settings.database_url, statement)
     assert set(broken(await audit(settings))) == expected
@@ -281,6 +292,7 @@ async def test_what_is_lost_among_pruned_events_is_named(
     [("wallet", "DELETE FROM wallet.outbox_pruned"), ("history", "DELETE FROM history.wallet_progress")],
 )
 async def test_the_audit_can_write_to_neither_database(apart: PipelineSettings, database: str, statement: str) -> None:
+    # A superuser may write: it is the session that refuses.
     with pytest.raises(RuntimeError, match="only reads"):
         async with take_snapshots(apart) as snapshots:
             await getattr(snapshots, database).execute(text(statement))
