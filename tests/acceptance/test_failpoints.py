@@ -88,14 +88,13 @@ _FULL: dict[str, str] = {
 async def test_a_batch_in_flight_and_a_full_queue_that_die_with_the_api_are_done_once_each_when_asked_again(
     pipeline: Pipeline,
 ) -> None:
-    process = pipeline.of("wallet-api")[0]
+    names = [name for name in NAMES if name.startswith("api.")]
+    doomed = {name: pipeline.make("wallet-api", FAILPOINTS=f"{name}=kill@2", **_FULL) for name in names}
+    for process in doomed.values():
+        process.start()
     async with pipeline.client("wallet-api") as api:
         wallets = await create_wallets(api, 8)
-        process.stop()
-        names = [name for name in NAMES if name.startswith("api.")]
-        asked = sum([await _die_full(pipeline, process, name, wallets) for name in names])
-        process.start()
-        await pipeline.ready(process)
+        asked = sum([await _die_full(pipeline, process, name, wallets) for name, process in doomed.items()])
         found = [(await api.get(f"/wallets/{wallet}")).json() for wallet in wallets]
     assert sum(Decimal(wallet["balance"]) for wallet in found) == 800
     assert sum(wallet["version"] for wallet in found) == 16 + 2 * asked
@@ -104,11 +103,10 @@ async def test_a_batch_in_flight_and_a_full_queue_that_die_with_the_api_are_done
 
 
 async def _die_full(pipeline: Pipeline, process: Process, name: str, wallets: list[str]) -> int:
-    """Let the process die at the failpoint with a batch in flight and a full queue behind it; ask for all again.
+    """Let the process die at the failpoint with a batch in flight and a full queue behind it; ask another for all.
 
     Returns how many transfers were asked for.
     """
-    process.start(FAILPOINTS=f"{name}=kill@2", **_FULL)
     await pipeline.ready(process)
     transfers = [transfer for _ in range((_QUEUE + _REFUSED) // len(wallets)) for transfer in ring(wallets)]
     first = Transfer(wallets[0], wallets[1])
@@ -128,8 +126,7 @@ async def _die_full(pipeline: Pipeline, process: Process, name: str, wallets: li
             await pipeline.eventually(is_full)
         await _until_killed(pipeline, process)
         replies = await asyncio.gather(*tasks)
-        process.start()
-        await pipeline.ready(process)
+    async with pipeline.client("wallet-api") as api:
         again = await asyncio.gather(*(transfer.ask_until_done(api) for transfer in [first, *transfers]))
     await asyncio.gather(holder.close(), watcher.close())
     # The first transfer and the refused ones got a reply. All other connections broke.
@@ -140,7 +137,6 @@ async def _die_full(pipeline: Pipeline, process: Process, name: str, wallets: li
             assert (after.content, after.headers["idempotent-replayed"]) == (before.content, "true")
     replayed = sum("idempotent-replayed" in reply.headers for reply in again)
     assert replayed == 1 + (_BATCH if name == "api.committed" else 0)
-    process.stop()
     return len(again)
 
 

@@ -54,7 +54,7 @@ ROLES = Roles(USUAL_NAMES)
 """The processes' logins to the primary."""
 CANCELLED = "canceling (the )?wait for synchronous replication"
 # Past client_connection_check_interval, and past the timeouts that these tests give their sessions.
-WATCHED_SECONDS = 3.5
+WATCHED_SECONDS = 2.5
 WAITING = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND datname = current_database()"
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from faults.nemesis import PROCESS_FAULTS, SERVER_FAULTS
 
-SHORT_SECONDS = 25.0
+SHORT_SECONDS = 15.0
 # The short run always has the same schedule, so that a failure is due to a change. `make faults` draws one.
 # This schedule begins with many kinds of faults; the short run ends soon.
 SHORT_SEED = 9213

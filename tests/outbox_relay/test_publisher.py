@@ -168,7 +168,7 @@ async def test_a_broker_that_is_too_slow_for_a_batch_gets_smaller_ones(
 ) -> None:
     """There isn't enough time to halve the batch down to single rows."""
     del small_topic
-    relay, wallet = pipeline.new_relay(relay_delivery_timeout_seconds=1), uuid4()
+    relay, wallet = pipeline.new_relay(relay_delivery_timeout_seconds=1, relay_batch_rows=8), uuid4()
     await pipeline.write(wallet)
     # The first batch opens the connections.
     await relay.run_once()

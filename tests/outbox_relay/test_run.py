@@ -11,7 +11,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from common.worker import Health
-from outbox_relay import run
+from outbox_relay import outbox_listener, run
 from outbox_relay.publisher import Publisher
 from outbox_relay.retention import OutboxRetention
 from outbox_relay.run import relay_until
@@ -40,8 +40,13 @@ async def count(engine: AsyncEngine, query: str) -> int:
 
 
 async def test_cancelled_statements_and_ended_sessions_end_no_task(
-    relay_settings: RelaySettings, engine: AsyncEngine, outbox: Outbox, eventually: Eventually
+    relay_settings: RelaySettings,
+    engine: AsyncEngine,
+    outbox: Outbox,
+    eventually: Eventually,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(outbox_listener, "_PING_SECONDS", 1.0)
     async with relaying(relay_settings) as task:
         for how in ("pg_cancel_backend", "pg_terminate_backend", "pg_cancel_backend"):
             async with engine.begin() as holder:

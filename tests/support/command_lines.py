@@ -2,9 +2,8 @@
 
 import asyncio
 import json
-import os
 import sys
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -46,6 +45,7 @@ class CommandResult:
 
 
 WalletCtl = Callable[..., CommandResult]
+AsyncWalletCtl = Callable[..., Awaitable[tuple[int, str]]]
 
 
 @pytest.fixture
@@ -79,13 +79,12 @@ def printed(result: CommandResult) -> Any:
     return json.loads(result.stdout)
 
 
-async def run_walletctl(*arguments: str, **environment: str) -> tuple[int | None, str]:
-    """Run a command as a process beside the test's event loop; return its exit code and all that it printed."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "walletctl", *arguments),
-        env={**os.environ, **environment},
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-    )
-    output, _ = await process.communicate()
-    return process.returncode, output.decode()
+@pytest.fixture
+def run_walletctl(walletctl: WalletCtl) -> AsyncWalletCtl:
+    """Run a command beside the test's event loop; return its exit code and all that it printed."""
+
+    async def run(*arguments: str, **environment: str) -> tuple[int, str]:
+        done = await asyncio.to_thread(walletctl, *arguments, **environment)
+        return done.returncode, done.stdout + done.stderr
+
+    return run

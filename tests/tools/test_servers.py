@@ -11,10 +11,7 @@ import asyncpg
 import psutil
 import pytest
 
-from common.kafka.clients import admin_client
-from common.kafka.topics import ensure_topic
-from common.kafka_connection import KafkaConnection
-from tools.servers import kafka_server, postgres_server
+from tools.servers import postgres_server
 from walletctl.stack import launch as launching
 from walletctl.stack.errors import RefusedError, StackError
 from walletctl.stack.launch import launch, run_step, setpriv
@@ -62,20 +59,6 @@ async def test_postgres_starts_again_after_a_kill(tmp_path: Path) -> None:
 
 
 STRANGE_NAME = "Ωmega, naïve #1 = 2: 'x' \"y\" $HOME \\t\\u0041 100% [red] "
-
-
-def test_kafka_keeps_its_data_below_a_directory_of_any_name_in_any_locale(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("LC_ALL", "C")
-    monkeypatch.setenv("JAVA_TOOL_OPTIONS", "-Xmx1m")
-    directory = tmp_path / STRANGE_NAME
-    for _ in range(2):
-        with kafka_server(directory) as servers:
-            admin = admin_client(KafkaConnection(servers))
-            asyncio.run(ensure_topic(admin, "kept", 1, {}))
-    assert (directory / "kafka" / "log" / "kept-0").is_dir()
-    assert [path.name for path in tmp_path.iterdir()] == [STRANGE_NAME]
 
 
 def test_postgres_keeps_its_data_below_a_directory_of_any_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ from alembic.util import CommandError
 from confluent_kafka import KafkaError, KafkaException
 from sqlalchemy.engine import make_url
 
+from support.command_lines import WalletCtl
 from support.databases import run_sql
 from walletctl.console import Exit
 from walletctl.failures import explain
@@ -22,20 +23,17 @@ from walletctl.failures import explain
 Run = Callable[..., tuple[int, str]]
 
 
-def run(*arguments: str, cwd: Path | None = None, **environment: str) -> tuple[int, str]:
+@pytest.fixture
+def run(walletctl: WalletCtl) -> Run:
     """Run a command; return its exit code and its one line on standard error, apart from warnings."""
-    done = subprocess.run(
-        [sys.executable, "-m", "walletctl", *arguments],
-        env=environment,
-        cwd=cwd,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        check=False,
-    )
-    # A migration warns of the tests' server, which runs without fsync.
-    (line,) = (line for line in done.stderr.decode().splitlines() if not line.startswith("warning: "))
-    return done.returncode, line
+
+    def run(*arguments: str, **environment: str) -> tuple[int, str]:
+        done = walletctl(*arguments, **environment)
+        # A migration warns of the tests' server, which runs without fsync.
+        (line,) = (line for line in done.stderr.splitlines() if not line.startswith("warning: "))
+        return done.returncode, line
+
+    return run
 
 
 def execute(url: str, *statements: str) -> None:
@@ -56,13 +54,13 @@ def as_role(database_url: str, role: str) -> str:
     return make_url(database_url).set(username=role, password="right").render_as_string(hide_password=False)
 
 
-def test_a_role_name_that_postgresql_keeps_for_itself_is_refused_with_the_way_out(database_url: str) -> None:
+def test_a_role_name_that_postgresql_keeps_for_itself_is_refused_with_the_way_out(run: Run, database_url: str) -> None:
     code, line = run("db", "migrate", DATABASE_URL=database_url, WALLET_API_ROLE="pg_wallet")
     assert code == Exit.USAGE
     assert line.endswith("(PostgreSQL keeps this name for itself: choose another one)")
 
 
-def test_a_missing_grant_is_named(database_url: str, role: str) -> None:
+def test_a_missing_grant_is_named(run: Run, database_url: str, role: str) -> None:
     code, line = run("outbox", "status", DATABASE_URL=as_role(database_url, role))
     assert code == Exit.USAGE
     assert "permission denied for schema wallet" in line
@@ -70,7 +68,9 @@ def test_a_missing_grant_is_named(database_url: str, role: str) -> None:
 
 
 @pytest.mark.parametrize("command", [["outbox", "status"], ["history", "status"], ["db", "migrate"]], ids=" ".join)
-def test_a_missing_role_is_not_reported_as_a_server_that_is_away(database_url: str, command: list[str]) -> None:
+def test_a_missing_role_is_not_reported_as_a_server_that_is_away(
+    run: Run, database_url: str, command: list[str]
+) -> None:
     code, line = run(*command, DATABASE_URL=as_role(database_url, "nobody_of_that_name"))
     assert code == Exit.USAGE
     assert 'role "nobody_of_that_name"' in line or "password authentication failed" in line
@@ -79,7 +79,7 @@ def test_a_missing_role_is_not_reported_as_a_server_that_is_away(database_url: s
 
 
 @pytest.mark.parametrize("command", [["outbox", "status"], ["history", "status"], ["db", "migrate"]], ids=" ".join)
-def test_a_missing_database_is_named(database_url: str, command: list[str]) -> None:
+def test_a_missing_database_is_named(run: Run, database_url: str, command: list[str]) -> None:
     url = make_url(database_url).set(database="none_of_that_name").render_as_string(hide_password=False)
     code, line = run(*command, DATABASE_URL=url)
     assert code == Exit.USAGE
@@ -92,13 +92,13 @@ def test_a_missing_database_is_named(database_url: str, command: list[str]) -> N
     [["outbox", "status"], ["outbox", "list"], ["history", "status"], ["history", "dead-letters", "list"]],
     ids=" ".join,
 )
-def test_missing_tables_say_to_migrate(empty_database_url: str, command: list[str]) -> None:
+def test_missing_tables_say_to_migrate(run: Run, empty_database_url: str, command: list[str]) -> None:
     code, line = run(*command, DATABASE_URL=empty_database_url)
     assert code == Exit.UNREACHABLE
     assert "walletctl db migrate" in line
 
 
-def test_a_read_only_server_is_named(database_url: str, operator_url: str) -> None:
+def test_a_read_only_server_is_named(run: Run, database_url: str, operator_url: str) -> None:
     name = make_url(database_url).database
     execute(database_url, f"ALTER DATABASE \"{name}\" SET default_transaction_read_only = 'on'")
     code, line = run("outbox", "prune", DATABASE_URL=operator_url)
@@ -161,7 +161,7 @@ def test_a_defect_keeps_its_traceback() -> None:
     assert explain(ExceptionGroup("two", [ZeroDivisionError(), TimeoutError()])) is None
 
 
-def test_tables_of_a_newer_program_are_named(database_url: str) -> None:
+def test_tables_of_a_newer_program_are_named(run: Run, database_url: str) -> None:
     execute(database_url, "UPDATE wallet.alembic_version SET version_num = 'of_tomorrow'")
     code, line = run("db", "downgrade", "--yes", DATABASE_URL=database_url)
     assert code == Exit.USAGE

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from support.command_lines import WalletCtl
 from walletctl.console import Exit
 
 COMMAND = [sys.executable, "-m", "walletctl"]
@@ -80,13 +81,13 @@ def test_a_terminal_without_utf_8_shows_escapes(encoding: str, arguments: list[s
     ids=ascii,
 )
 def test_an_argument_with_control_characters_is_refused_before_the_command_runs(
-    before: list[str], argument: str
+    walletctl: WalletCtl, before: list[str], argument: str
 ) -> None:
     """Error messages quote arguments, and the audit table keeps them."""
-    done = subprocess.run([*COMMAND, *before, argument], capture_output=True, env={"LC_ALL": "C.UTF-8"}, check=False)
+    done = walletctl(*before, argument)
     assert done.returncode == Exit.USAGE
-    assert not set(argument) & {"\x1b", "\x9b", "\x7f", "\u202e"} & set(done.stderr.decode())
-    (line,) = done.stderr.decode().splitlines()
+    assert not set(argument) & {"\x1b", "\x9b", "\x7f", "\u202e"} & set(done.stderr)
+    (line,) = done.stderr.splitlines()
     assert f"argument {len(before) + 1} has control characters" in line
 
 

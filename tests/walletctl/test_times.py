@@ -1,8 +1,4 @@
-import asyncio
-import json
 import re
-import subprocess
-import sys
 from datetime import UTC, datetime
 from uuid import uuid4
 
@@ -10,6 +6,7 @@ import pytest
 import typer
 from sqlalchemy import text
 
+from support.command_lines import WalletCtl, printed
 from support.outboxes import Outbox
 from walletctl.console import Exit
 from walletctl.times import parse_time
@@ -44,7 +41,7 @@ def test_what_is_no_time_is_refused_with_its_name(said: str) -> None:
 
 @pytest.mark.parametrize("command", [["list"], ["replay", "--dry-run"]], ids=" ".join)
 async def test_every_command_that_takes_a_time_converts_its_offset(
-    operator_url: str, outbox: Outbox, command: list[str]
+    operator_url: str, outbox: Outbox, walletctl: WalletCtl, command: list[str]
 ) -> None:
     """Three rows, at 21:00, 22:00 and 23:00 UTC; from 23:30 at +02:00 on there are two, and before it is one."""
     await outbox.write(uuid4(), 3)
@@ -58,18 +55,12 @@ async def test_every_command_that_takes_a_time_converts_its_offset(
             """)
         )
 
-    async def count(*bounds: str) -> int:
-        done = await asyncio.to_thread(
-            subprocess.run,
-            [sys.executable, "-m", "walletctl", "outbox", *command, "--json", *bounds],
-            env={"DATABASE_URL": operator_url},
-            stdout=subprocess.PIPE,
-            check=True,
-        )
+    def count(*bounds: str) -> int:
+        done = walletctl("outbox", *command, "--json", *bounds, DATABASE_URL=operator_url)
         assert done.returncode == Exit.OK
-        found = json.loads(done.stdout)
+        found = printed(done)
         return len(found["items"]) if "items" in found else int(found["matched"])
 
-    assert await count("--from", "2026-11-25T23:30:00+02:00") == 2
-    assert await count("--to", "2026-11-25T23:30:00+02:00") == 1
-    assert await count("--from", "0001-01-01", "--to", "9999-12-31T23:59:59.999999") == 3
+    assert count("--from", "2026-11-25T23:30:00+02:00") == 2
+    assert count("--to", "2026-11-25T23:30:00+02:00") == 1
+    assert count("--from", "0001-01-01", "--to", "9999-12-31T23:59:59.999999") == 3

@@ -165,6 +165,9 @@ ONE_BROKER = {
     # With KIP-848 the broker decides how long a killed consumer keeps its partitions: 45 s by default.
     "group.consumer.min.session.timeout.ms": "10000",
     "group.consumer.session.timeout.ms": "10000",
+    # A partition changes hands by heartbeats of both consumers: every 5 s by default.
+    "group.consumer.min.heartbeat.interval.ms": "500",
+    "group.consumer.heartbeat.interval.ms": "500",
     # `walletctl verify` compares every published row with its record: none may expire.
     "log.retention.ms": "-1",
 }

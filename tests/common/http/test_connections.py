@@ -15,7 +15,7 @@ from starlette.types import Receive, Scope, Send
 from common.http.connections import ConnectionBounds, backlog_within, connections_within
 from support.raw_http import Client, Reply, post, request, serving
 
-BOUNDS = ConnectionBounds(head_deadline_seconds=1.0, body_deadline_seconds=0.6, reply_stall_seconds=2.0)
+BOUNDS = ConnectionBounds(head_deadline_seconds=0.6, body_deadline_seconds=0.6, reply_stall_seconds=1.0)
 FEW = ConnectionBounds(connections_max=4, head_deadline_seconds=60, body_deadline_seconds=60)
 LARGE_BYTES = 20_000_000
 

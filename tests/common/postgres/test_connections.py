@@ -20,9 +20,11 @@ from common.postgres.engine import create_engine
 from common.postgres.errors import is_refused_by_server, is_unreachable
 from common.postgres.raw_sql import raw_connection
 from common.secrets import Secret
-from support.command_lines import run_walletctl
+from support.command_lines import AsyncWalletCtl, run_walletctl, walletctl
 from support.proxy import Proxy
 from walletctl.console import Exit
+
+__all__ = ["run_walletctl", "walletctl"]
 
 Eventually = Callable[..., Awaitable[Any]]
 HOST = "127.0.0.1"
@@ -159,7 +161,7 @@ async def test_if_no_host_accepts_the_connection_the_most_informative_error_is_r
     url = make_url(database_url)
     silent_url = f"postgresql://postgres:{url.password}@{HOST}:{silent[1]},{HOST}:{{port}}/nowhere"
     with pytest.raises(asyncpg.InvalidCatalogNameError) as missing:
-        await connected(silent_url.format(port=url.port), 4)
+        await connected(silent_url.format(port=url.port), 2)
     assert is_refused_by_server(missing.value)
     with pytest.raises(TimeoutError) as late:
         await connected(silent_url.format(port=silent[1]), 0.5)
@@ -215,14 +217,14 @@ async def test_a_database_of_another_encoding_is_refused_with_the_remedy(foreign
 
 @pytest.mark.parametrize("command", ["migrate", "status"])
 async def test_a_command_ends_with_one_line_and_the_exit_code_of_bad_configuration(
-    foreign_url: str, command: str
+    foreign_url: str, run_walletctl: AsyncWalletCtl, command: str
 ) -> None:
     code, output = await run_walletctl("db", command, DATABASE_URL=foreign_url)
     assert (code, output.count("\n"), "ENCODING 'UTF8'" in output) == (Exit.USAGE, 1, True), output
 
 
 async def test_a_command_reaches_the_second_host_while_the_first_is_silent(
-    database_url: str, silent: tuple[Listener, int]
+    database_url: str, run_walletctl: AsyncWalletCtl, silent: tuple[Listener, int]
 ) -> None:
     code, output = await run_walletctl("db", "status", DATABASE_URL=several(database_url, silent[1]))
     assert code == Exit.OK, output

@@ -11,11 +11,13 @@ from common.postgres.database_health import health_checks
 from common.postgres.engine import create_engine
 from common.postgres.errors import is_refused_by_server, is_unreachable
 from common.postgres.raw_sql import raw_connection
-from support.command_lines import run_walletctl
+from support.command_lines import AsyncWalletCtl, run_walletctl, walletctl
 from support.pooler import Pooler
 from support.ports import free_port
 from support.proxy import HOST
 from walletctl.console import Exit
+
+__all__ = ["run_walletctl", "walletctl"]
 
 SETTINGS = {
     *("jit", "synchronous_commit", "statement_timeout", "lock_timeout", "transaction_timeout"),
@@ -43,7 +45,7 @@ async def test_a_pooler_is_refused_with_the_way_out(pooled_url: str) -> None:
     await engine.dispose()
 
 
-async def test_a_command_behind_a_pooler_ends_with_one_line(pooled_url: str) -> None:
+async def test_a_command_behind_a_pooler_ends_with_one_line(run_walletctl: AsyncWalletCtl, pooled_url: str) -> None:
     code, output = await run_walletctl("db", "status", DATABASE_URL=pooled_url)
     assert (code, output.count("\n"), "name PostgreSQL itself" in output) == (Exit.USAGE, 1, True), output
 

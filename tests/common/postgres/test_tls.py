@@ -16,11 +16,13 @@ from common.postgres.database_health import health_checks
 from common.postgres.engine import create_engine
 from common.postgres.errors import is_refused_by_server
 from common.postgres.raw_sql import raw_connection
-from support.command_lines import run_walletctl
+from support.command_lines import AsyncWalletCtl, run_walletctl, walletctl
 from support.ports import free_port
 from support.proxy import HOST
 from support.tls_proxy import TlsProxy
 from walletctl.console import Exit
+
+__all__ = ["run_walletctl", "walletctl"]
 
 Eventually = Callable[..., Awaitable[Any]]
 AWAY = (OSError, DBAPIError)
@@ -172,7 +174,9 @@ async def test_a_file_that_is_no_certificate_is_refused(
 
 
 @pytest.mark.parametrize("command", [["db", "migrate"], ["history", "status"]], ids=" ".join)
-async def test_a_command_ends_with_one_line(command: list[str], tls_url: str, another: Authority) -> None:
+async def test_a_command_ends_with_one_line(
+    run_walletctl: AsyncWalletCtl, command: list[str], tls_url: str, another: Authority
+) -> None:
     url = f"{tls_url}?sslmode=verify-full&sslrootcert={another.file}"
     code, output = await run_walletctl(*command, DATABASE_URL=url)
     assert (code, output.count("\n"), "certificate is refused" in output) == (Exit.USAGE, 1, True), output

@@ -498,7 +498,7 @@ async def test_behind_transaction_markers_the_consumer_is_at_the_end_and_is_not_
     end: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(stall_detector, "PATIENCE_SECONDS", 0.6)
+    monkeypatch.setattr(stall_detector, "PATIENCE_SECONDS", 0.2)
     ada = Wallet()
     consumer, before = pipeline.new_consumer(), metric("standstills_total")
     looks: list[float] = []

@@ -303,14 +303,17 @@ async def test_min_version_waits_for_the_pipeline(api: httpx.AsyncClient, histor
     assert (await api.get(path, params={"min_version": 3})).status_code == 200
 
 
-async def test_min_version_that_does_not_come_is_a_503_to_ask_again(api: httpx.AsyncClient, history: History) -> None:
+async def test_min_version_that_does_not_come_is_a_503_to_ask_again(
+    open_api: Callable[..., AbstractAsyncContextManager[httpx.AsyncClient]], database_url: str, history: History
+) -> None:
     ada = Wallet("ada")
     await history.add(ada.created())
-    for wallet_id in (ada.id, uuid4()):
-        reply = await api.get(f"/history/wallets/{wallet_id}", params={"min_version": 2})
-        assert (reply.status_code, reply.headers["Retry-After"]) == (503, "1")
-        assert reply.headers["Content-Type"] == "application/problem+json"
-        assert reply.json()["code"] == "history-behind"
+    async with open_api(database_url, history_min_version_wait_seconds=0.1) as api:
+        for wallet_id in (ada.id, uuid4()):
+            reply = await api.get(f"/history/wallets/{wallet_id}", params={"min_version": 2})
+            assert (reply.status_code, reply.headers["Retry-After"]) == (503, "1")
+            assert reply.headers["Content-Type"] == "application/problem+json"
+            assert reply.json()["code"] == "history-behind"
 
 
 STRANGE = [
