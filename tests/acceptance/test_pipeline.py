@@ -143,13 +143,6 @@ async def test_the_demo_proves_the_promises_of_running_services_as_an_auditor(pi
     assert len(report["verify"]["checks"]) == 9
 
 
-async def test_the_demo_says_what_it_can_not_prove_without_the_servers(pipeline: Pipeline) -> None:
-    code, output = await run_walletctl("stack", "demo", "--against-env", **demo_environment(pipeline))
-    assert code == 0, output
-    assert "not verified: ledger, outbox, topic and history" in output
-    assert "every promise held" not in output
-
-
 async def test_the_demo_tells_the_refusal_of_its_key_in_one_line(pipeline: Pipeline) -> None:
     environment = demo_environment(pipeline, "no-key")
     code, output = await run_walletctl("stack", "demo", "--against-env", **environment)

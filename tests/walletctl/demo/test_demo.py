@@ -1,5 +1,6 @@
 import asyncio
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
@@ -9,7 +10,7 @@ import pytest
 from support.command_lines import WalletCtl, walletctl
 from walletctl.console import Exit
 from walletctl.demo import demo
-from walletctl.demo.pipelines import Pipeline
+from walletctl.demo.pipelines import Pipeline, pipeline_of_environment
 
 __all__ = ["walletctl"]
 
@@ -78,3 +79,16 @@ def test_an_api_that_is_away_is_told_in_one_line(walletctl: WalletCtl) -> None:
     assert result.returncode == Exit.FOUND_WRONG
     assert len(result.stderr.splitlines()) == 1
     assert "did not answer the demo" in result.stderr
+
+
+def test_without_the_servers_the_demo_says_what_it_did_not_prove(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in SERVICES.items():
+        monkeypatch.setenv(name, value)
+    with pipeline_of_environment() as pipeline:
+        assert pipeline.audit_environment is None
+    demo._print(demo.Figures(Counter({"funds": 1}), 1.0, 0.1, [0.01, 0.02], None, []), 2.0, as_json=False)
+    output = capsys.readouterr().out
+    assert "not verified: ledger, outbox, topic and history" in output
+    assert "every promise held" not in output
