@@ -7,7 +7,7 @@ UV_VERSION := 0.13.9
 UV = $(shell command -v uv 2>/dev/null || echo .tools/bin/uv)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up down lint unit test check fuzz faults compose-test mutants bench bench-full wrk fmt docs lock clean
+.PHONY: help setup demo up down lint unit test check fuzz faults mutants bench bench-full wrk fmt docs lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -56,6 +56,7 @@ fuzz: setup ## FUZZ_EXAMPLES (500) random inputs of each operation of both APIs;
 faults: setup ## random faults for FAULTS_SECONDS (480), then each fault alone; FAULTS_SEED repeats a schedule
 	@FAULTS_SECONDS=$${FAULTS_SECONDS:-480} $(BIN)/python -m pytest -s -m "" tests/faults
 
+.PHONY: compose-test
 compose-test: setup ## attack compose.yaml on a Docker engine: stops, kills, down and up, in about 10 minutes
 	@$(BIN)/python tests/deploy/attack_compose.py
 
