@@ -19,7 +19,7 @@ SOURCE_URL ?= $(shell git remote get-url origin 2>/dev/null | sed -nE 's|^https:
 .PHONY: image test-release dist audit last-release
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
 
 setup: $(VENV)/.installed ## create .venv with everything, also .venv/bin/walletctl
 
@@ -67,6 +67,10 @@ fuzz: setup ## FUZZ_EXAMPLES (500) random inputs of each operation of both APIs;
 
 faults: setup ## random faults for FAULTS_SECONDS (480), then each fault alone; FAULTS_SEED repeats a schedule
 	@FAULTS_SECONDS=$${FAULTS_SECONDS:-480} $(BIN)/python -m pytest -s -m "" tests/faults
+
+.PHONY: compose-test
+compose-test: setup ## attack compose.yaml on a Docker engine: stops, kills, down and up, in about 10 minutes
+	@$(BIN)/python tests/deploy/attack_compose.py
 
 mutants: setup ## break each promise on purpose, and require the tests to notice
 	@$(BIN)/python tests/mutants/run.py

@@ -88,7 +88,7 @@ def settings_of_commands() -> dict[str, tuple[type[Settings], ...]]:
     from common.settings import PipelineSettings
     from history_consumer import settings as history
     from outbox_relay import settings as outbox
-    from walletctl.settings import RestoreBeginSettings, RestoreLostSettings, RoleSettings, StatusSettings
+    from walletctl.settings import DemoSettings, RestoreBeginSettings, RestoreLostSettings, RoleSettings, StatusSettings
 
     audited = WalletDatabaseSettings, OperatorSettings
     return {
@@ -117,6 +117,7 @@ def settings_of_commands() -> dict[str, tuple[type[Settings], ...]]:
         "history dead-letters prune": (HistoryDatabaseSettings, history.DeadLetterRetentionSettings),
         "restore begin": (RestoreBeginSettings,),
         "restore lost": (RestoreLostSettings,),
+        "stack demo": (DemoSettings,),
         "verify": (PipelineSettings,),
     }
 

@@ -5,6 +5,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from common.secrets import Secret
 from common.settings import (
     DatabaseSettings,
     HistoryDatabaseSettings,
@@ -55,3 +56,19 @@ class StatusSettings(HistoryDatabaseSettings, TopicSettings):
 
     kafka_bootstrap_servers: str = ""
     """Brokers to ask for the lag and the topic's settings: `host:9092,…`. If unset, neither is shown."""
+
+
+class DemoSettings(Settings):
+    """What `stack demo --against-env` reads. With one of the last two, it also reads what `verify` does."""
+
+    wallet_api_url: str = Field(pattern=r"^https?://")
+    """The wallet API: `http://127.0.0.1:8000`."""
+    history_api_url: str = Field(pattern=r"^https?://")
+    """The history API: `http://127.0.0.1:8001`."""
+    wallet_api_key: Secret
+    """An API key with the scopes `wallets:read`, `wallets:write`, `funds:write` and `history:read`."""
+    database_url: Secret | None = None
+    """The wallet database of these services, for `verify`. If it and KAFKA_BOOTSTRAP_SERVERS are unset, nothing is
+    verified."""
+    kafka_bootstrap_servers: str = ""
+    """Their brokers, for `verify`."""

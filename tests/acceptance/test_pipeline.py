@@ -1,12 +1,16 @@
 """The pipeline's promises, with real processes."""
 
 import asyncio
+import json
 import signal
 from decimal import Decimal
 
 import asyncpg
 import pytest
 
+from common.tables.grants import Role
+from support.api_keys import KEY
+from support.command_lines import run_walletctl
 from support.processes import Pipeline, http_client
 from support.traffic import (
     assert_verified,
@@ -120,3 +124,28 @@ async def test_metrics_of_several_api_workers_add_up(pipeline: Pipeline) -> None
                 (await one.post("/wallets", json=body)).raise_for_status()
         metrics = (await api.get("/metrics")).text
     assert 'wallet_operations_total{operation="create",outcome="done"} 20.0' in metrics
+
+
+def demo_environment(pipeline: Pipeline, key: str = KEY) -> dict[str, str]:
+    """Return the variables by which the demo finds the APIs."""
+    urls = {"WALLET_API_URL": pipeline.of("wallet-api")[0].url, "HISTORY_API_URL": pipeline.of("history-api")[0].url}
+    return {**urls, "WALLET_API_KEY": key}
+
+
+async def test_the_demo_proves_the_promises_of_running_services_as_an_auditor(pipeline: Pipeline) -> None:
+    environment = {**pipeline.environment_of(Role.AUDITOR), **demo_environment(pipeline)}
+    code, output = await run_walletctl("stack", "demo", "--against-env", "--json", **environment)
+    assert code == 0, output
+    report = json.loads(output)
+    assert report["ok"]
+    assert report["operations"]["wallets created"] == 40
+    assert report["verify"]["ok"]
+    assert len(report["verify"]["checks"]) == 9
+
+
+async def test_the_demo_tells_the_refusal_of_its_key_in_one_line(pipeline: Pipeline) -> None:
+    environment = demo_environment(pipeline, "no-key")
+    code, output = await run_walletctl("stack", "demo", "--against-env", **environment)
+    assert code == 1
+    assert "401" in output
+    assert len(output.splitlines()) == 1

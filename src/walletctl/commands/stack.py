@@ -145,16 +145,32 @@ def reset(
     err.print(f"deleted the data in {data_dir}", highlight=False, markup=False, soft_wrap=True)
 
 
-@app.command(epilog="Example:  walletctl stack demo --json | jq .verify.ok")
-def demo(as_json: JsonOption = False) -> None:
+@app.command(
+    epilog="Examples:  walletctl stack demo --json | jq .verify.ok   ·   "
+    "docker compose run --rm -e WALLET_API_KEY walletctl stack demo --against-env"
+)
+def demo(
+    against_env: Annotated[
+        bool,
+        typer.Option(
+            "--against-env", help="Run on the services that the environment names, not on a stack of the demo's own."
+        ),
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
     """Run the whole pipeline on a temporary stack, with thousands of requests, and check what it promises.
+
+    With --against-env, the settings come from the environment: WALLET_API_URL, HISTORY_API_URL and WALLET_API_KEY. With
+    DATABASE_URL and KAFKA_BOOTSTRAP_SERVERS, and what else `walletctl verify` reads, it verifies too. It leaves 40 new
+    wallets with invented money behind: do not run it on a system with real money.
 
     Exit 1 if a check failed; the output names the check.
     """
     from walletctl.demo.demo import run_demo
+    from walletctl.demo.pipelines import pipeline_of_environment, temporary_stack
 
     with _one_line_errors():
-        code = run_demo(as_json=as_json)
+        code = run_demo(pipeline_of_environment() if against_env else temporary_stack(), as_json=as_json)
     raise typer.Exit(code)
 
 

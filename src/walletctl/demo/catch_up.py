@@ -6,15 +6,17 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final
 
-import httpx
+import httpx2
 
 from walletctl.demo.traffic import WalletModel
 
 _CATCH_UP_SECONDS_MAX: Final = 60.0
 _CONCURRENT: Final = 8
+_NOT_YET: Final = (httpx2.codes.NOT_FOUND, httpx2.codes.SERVICE_UNAVAILABLE)
+"""The statuses for which the demo asks again. `read_history` fails for another one."""
 
 
-async def check_balances(api: httpx.AsyncClient, wallets: Sequence[WalletModel]) -> tuple[dict[str, int], list[str]]:
+async def check_balances(api: httpx2.AsyncClient, wallets: Sequence[WalletModel]) -> tuple[dict[str, int], list[str]]:
     """Compare each balance with the one that the replies add up to; return versions by wallet, and the differences."""
     versions, broken = {}, []
     for wallet in wallets:
@@ -25,12 +27,12 @@ async def check_balances(api: httpx.AsyncClient, wallets: Sequence[WalletModel])
     return versions, broken
 
 
-async def wait_for_history(history: httpx.AsyncClient, versions: dict[str, int]) -> list[str]:
+async def wait_for_history(history: httpx2.AsyncClient, versions: dict[str, int]) -> list[str]:
     """Wait until the history of each wallet is complete up to its version; return a line for each that is late."""
 
     async def wait_for(wallet_id: str, version: int) -> None:
         parameters = {"min_version": version, "limit": 1}
-        while (await history.get(f"/history/wallets/{wallet_id}", params=parameters)).status_code != httpx.codes.OK:
+        while (await history.get(f"/history/wallets/{wallet_id}", params=parameters)).status_code in _NOT_YET:
             await asyncio.sleep(0.1)
 
     waiting = {wallet_id: asyncio.create_task(wait_for(wallet_id, version)) for wallet_id, version in versions.items()}
@@ -44,7 +46,7 @@ async def wait_for_history(history: httpx.AsyncClient, versions: dict[str, int])
     ]
 
 
-async def read_history(history: httpx.AsyncClient, versions: dict[str, int]) -> tuple[list[float], list[str]]:
+async def read_history(history: httpx2.AsyncClient, versions: dict[str, int]) -> tuple[list[float], list[str]]:
     """Read every wallet's history; return each row's latency in seconds, and a line for each wrong history."""
     latencies: list[float] = []
     broken: list[str] = []
@@ -61,7 +63,7 @@ async def read_history(history: httpx.AsyncClient, versions: dict[str, int]) -> 
     return latencies, broken
 
 
-async def _all_items(history: httpx.AsyncClient, wallet_id: str) -> list[dict[str, Any]]:
+async def _all_items(history: httpx2.AsyncClient, wallet_id: str) -> list[dict[str, Any]]:
     items: list[dict[str, Any]] = []
     parameters: dict[str, Any] = {"order": "asc", "limit": 100}
     while True:

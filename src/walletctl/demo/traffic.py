@@ -9,7 +9,7 @@ from decimal import Decimal
 from typing import Any, Final
 from uuid import uuid4
 
-import httpx
+import httpx2
 
 from common.money import exponent_of
 
@@ -43,7 +43,7 @@ class WalletModel:
 class Traffic:
     """Sends requests to the API and counts them. `broken` has a line for each wrong reply."""
 
-    client: httpx.AsyncClient
+    client: httpx2.AsyncClient
     rng: random.Random
     advance: Callable[[float], None]
     wallets: list[WalletModel] = field(default_factory=list)
@@ -84,14 +84,14 @@ class Traffic:
             # All tasks fail for the same reason.
             raise failed.exceptions[0] from failed
 
-    async def _post(self, kind: str, path: str, body: dict[str, Any], key: str | None = None) -> httpx.Response:
+    async def _post(self, kind: str, path: str, body: dict[str, Any], key: str | None = None) -> httpx2.Response:
         headers = {"Idempotency-Key": key or str(uuid4())}
         response = await self.client.post(path, json=body, headers=headers)
         self.counts[kind] += 1
         self.advance(1)
         return response
 
-    def _expect(self, response: httpx.Response, status: int, what: str) -> bool:
+    def _expect(self, response: httpx2.Response, status: int, what: str) -> bool:
         if response.status_code != status:
             self.broken.append(f"{what}: expected {status}, got {response.status_code} {response.text[:200]}")
         return response.status_code == status
@@ -155,7 +155,8 @@ class Traffic:
         receiver.balance += Decimal(amount)
 
 
-OPERATIONS_TOTAL: Final = (
-    2 * len(_USERS) * len(_CURRENCIES) + _HOT_FUNDS + _SPREAD_FUNDS + _TRANSFERS + 2 * _RETRIED + _REFUSED
-)
+WALLETS_TOTAL: Final = len(_USERS) * len(_CURRENCIES)
+"""How many wallets the demo creates."""
+
+OPERATIONS_TOTAL: Final = 2 * WALLETS_TOTAL + _HOT_FUNDS + _SPREAD_FUNDS + _TRANSFERS + 2 * _RETRIED + _REFUSED
 """How many requests the demo sends."""
