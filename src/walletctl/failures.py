@@ -56,7 +56,6 @@ _STATES: Final[dict[str, tuple[str, Exit]]] = {
 def explain(error: Exception) -> tuple[str, Exit] | None:
     """Return the line and the exit code; None for a defect, which keeps its traceback."""
     from common.postgres.errors import sqlstate
-    from common.postgres.lock_waits import LocksUnavailableError
 
     if isinstance(error, ExceptionGroup):
         # Tasks that ran concurrently may all have met the same failure: one line is enough.
@@ -68,8 +67,6 @@ def explain(error: Exception) -> tuple[str, Exit] | None:
         return line, Exit.USAGE
     if (state := sqlstate(error)) is not None:
         return _postgres_refusal(error, state)
-    if isinstance(error, LocksUnavailableError):
-        return f"PostgreSQL is busy: {error}", Exit.UNREACHABLE
     if (line := _refused_input(error)) is not None:
         return line, Exit.USAGE
     return _kafka_failure(error) or _unreachable(error)
@@ -77,7 +74,10 @@ def explain(error: Exception) -> tuple[str, Exit] | None:
 
 def _unreachable(error: Exception) -> tuple[str, Exit] | None:
     from common.postgres.errors import is_unreachable, message_of
+    from common.postgres.lock_waits import LocksUnavailableError
 
+    if isinstance(error, LocksUnavailableError):
+        return f"PostgreSQL is busy: {error}", Exit.UNREACHABLE
     if not is_unreachable(error):
         return None
     check = "check that it runs, and that DATABASE_URL and KAFKA_BOOTSTRAP_SERVERS name it"
