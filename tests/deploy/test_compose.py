@@ -14,9 +14,8 @@ from common.postgres.grants import USUAL_NAMES, grants_script
 from common.postgres.migrations import SCHEMAS
 from common.settings import DatabaseSettings, OperatorSettings, PipelineSettings, Settings
 from history_consumer.settings import ConsumerSettings, HistoryApiSettings
-from outbox_relay.publisher import PUBLISH_MARGIN_SECONDS
-from outbox_relay.relay import _DATABASE_SECONDS_MAX
 from outbox_relay.settings import RelaySettings
+from support.drains import DRAIN_SECONDS
 from wallet_api.settings import WalletApiSettings
 from walletctl.settings import DemoSettings
 
@@ -37,18 +36,6 @@ READ: dict[str, tuple[type[Settings], ...]] = {
     "walletctl": (OperatorSettings, PipelineSettings, DemoSettings),
 }
 """The settings that a service reads."""
-API_DRAIN_SECONDS = 10.0
-"""`timeout_graceful_shutdown` in common/http/server.py."""
-CLOSE_SECONDS = 2.0
-DRAIN_SECONDS = {
-    **dict.fromkeys(APIS, API_DRAIN_SECONDS),
-    "outbox-relay": 2 * _DATABASE_SECONDS_MAX
-    + RelaySettings.model_fields["relay_delivery_timeout_seconds"].default
-    + PUBLISH_MARGIN_SECONDS
-    + CLOSE_SECONDS,
-    "history-consumer": 2 * ConsumerSettings.model_fields["consumer_transaction_timeout_seconds"].default
-    + ConsumerSettings.model_fields["consumer_leave_seconds"].default,
-}
 
 by_service = pytest.mark.parametrize("name", SERVICES)
 

@@ -12,8 +12,8 @@ import trustme
 
 from common.settings import DatabaseSettings, PipelineSettings, Settings, is_secret
 from history_consumer.settings import ConsumerSettings, HistoryApiSettings
-from outbox_relay.run import HUNG_TRANSACTION_SECONDS
 from outbox_relay.settings import RelaySettings
+from support.drains import DRAIN_SECONDS
 from support.kustomizations import Manifest, containers_of, name_of, pod_of, render
 from wallet_api.settings import WalletApiSettings
 
@@ -34,7 +34,6 @@ PORTS = {
     "history-consumer": "consumer_ops_port",
     "history-api": "history_api_port",
 }
-UVICORN_DRAIN_SECONDS = 10
 _VALIDATED: set[str] = set()
 
 
@@ -137,20 +136,11 @@ def test_services_lead_to_the_apis(manifests: list[Manifest]) -> None:
 
 
 def test_a_pod_has_longer_to_end_than_its_drain_takes(manifests: list[Manifest]) -> None:
-    relay, consumer = RelaySettings.model_fields, ConsumerSettings.model_fields
-    drains = {
-        "wallet-api": UVICORN_DRAIN_SECONDS,
-        "history-api": UVICORN_DRAIN_SECONDS,
-        "outbox-relay": 3 * HUNG_TRANSACTION_SECONDS + relay["relay_delivery_timeout_seconds"].default,
-        "history-consumer": sum(
-            consumer[f"consumer_{part}_seconds"].default for part in ("transaction_timeout", "leave", "poll")
-        ),
-    }
     for name, deployment in of_kind(manifests, "Deployment").items():
         pod = deployment["spec"]["template"]["spec"]
         hooks = pod["containers"][0].get("lifecycle", {})
         pause = hooks["preStop"]["sleep"]["seconds"] if name in {"wallet-api", "history-api"} else 0
-        assert pod["terminationGracePeriodSeconds"] > pause + drains[name]
+        assert pod["terminationGracePeriodSeconds"] > pause + DRAIN_SECONDS[name]
 
 
 def test_apis_are_rolled_with_a_surge_and_consumers_one_by_one(manifests: list[Manifest]) -> None:

@@ -1,7 +1,9 @@
 """An upgrade from the last release and back, process by process, while requests go on."""
 
 import asyncio
+import os
 import signal
+import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -14,7 +16,6 @@ import pytest
 
 from common.access.caller import SCOPES
 from common.tables.grants import Role
-from support.command_lines import run_walletctl
 from support.processes import COMMANDS, Pipeline, Process, http_client
 from support.roles import Roles
 from support.traffic import PAUSE_SECONDS, Transfer, assert_verified, create_wallets, ring, wait_until_complete
@@ -92,9 +93,16 @@ async def traffic_of(pipeline: Pipeline) -> AsyncIterator[Traffic]:
 
 
 async def walletctl(*arguments: str, **environment: str) -> str:
-    code, output = await run_walletctl(*arguments, **environment)
-    assert code == 0, output
-    return output
+    """Run a command in a process of its own, which may have the last release's code; return what it printed."""
+    command = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "walletctl", *arguments),
+        env=os.environ | environment,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    output, _ = await command.communicate()
+    assert command.returncode == 0, output.decode()
+    return output.decode()
 
 
 async def replace_processes(pipeline: Pipeline, traffic: Traffic, version: dict[str, str]) -> None:
