@@ -4,8 +4,10 @@ from common.kafka.clients import ADMIN_TIMEOUT_SECONDS, ask_broker
 from common.kafka_connection import KafkaConnection
 
 
-async def group_members(connection: KafkaConnection, group: str) -> set[str]:
-    """Return the ids of the consumer group's members.
+async def partitions_by_member(connection: KafkaConnection, group: str, topic: str) -> dict[str, set[int]]:
+    """Return the partitions of the topic that each member of the consumer group has, by the member's id.
+
+    While a group of the classic protocol rebalances, the broker lists its members without partitions.
 
     Raises:
         KafkaException: the broker is away, or refuses.
@@ -14,4 +16,7 @@ async def group_members(connection: KafkaConnection, group: str) -> set[str]:
         connection,
         lambda admin: admin.describe_consumer_groups([group], request_timeout=ADMIN_TIMEOUT_SECONDS),
     )
-    return {member.member_id for member in answers[group].members}
+    return {
+        member.member_id: {part.partition for part in member.assignment.topic_partitions if part.topic == topic}
+        for member in answers[group].members
+    }

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import structlog
 
-from common.kafka.groups import group_members
+from common.kafka.groups import partitions_by_member
 from common.kafka.topics import describe_topic, end_offsets
 from common.pauses import FAILURE_PAUSES
 from common.worker import Health, TemporaryError
@@ -138,8 +138,11 @@ class GroupMember:
             subscription.stall = f"nothing comes from partitions {numbers}, though the broker has more"
         return ends
 
-    async def look_at_group(self) -> None:
-        """Ask the broker whether a membership without partitions is a member: a spare.
+    async def look_at_group(self, partition_count: int) -> None:
+        """Ask the broker whether a membership without partitions is a spare: other members have them all.
+
+        Args:
+            partition_count: how many the topic has.
 
         Raises:
             TemporaryError: the broker is away, or denies the question.
@@ -147,8 +150,10 @@ class GroupMember:
         subscription = self.subscription
         if subscription is not None and subscription.may_be_spare:
             with self._looking():
-                members = await group_members(self._settings.kafka, self._settings.consumer_group)
-            subscription.note_members(members)
+                members = await partitions_by_member(
+                    self._settings.kafka, self._settings.consumer_group, self._settings.kafka_topic
+                )
+            subscription.note_members(members, partition_count)
 
     @contextmanager
     def _looking(self) -> Iterator[None]:

@@ -46,8 +46,9 @@ class Monitor:
         self._health.ok("database")
         asked_at = time.monotonic()
         group_member = self._consumer.group_member
-        self._alarms.note_ends(await self._consumer.look_at_ends(await group_member.look_at_topic()), asked_at)
-        await group_member.look_at_group()
+        partition_count = await group_member.look_at_topic()
+        self._alarms.note_ends(await self._consumer.look_at_ends(partition_count), asked_at)
+        await group_member.look_at_group(partition_count)
         group_member.report()
         return 0
 

@@ -8,7 +8,7 @@ run there inside a poll, and the event loop's calls run there between polls.
 """
 
 import threading
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import TypeVar
@@ -53,6 +53,7 @@ class Subscription:
         self._topic = settings.kafka_topic
         self._group = settings.consumer_group
         self._session_seconds = settings.consumer_session_timeout_seconds
+        # The group gave this membership a partition, or other members have them all: it is a spare.
         self._is_joined = False
         # A record or a partition's end has come: the broker lets this client read.
         self._has_received = False
@@ -123,12 +124,17 @@ class Subscription:
 
     @property
     def may_be_spare(self) -> bool:
-        """Whether the group has not yet answered the join."""
+        """Whether the group has given no partition yet, or took it before this client received anything."""
         return not self._is_joined and not self._is_closed
 
-    def note_members(self, members: Collection[str]) -> None:
-        """Note the group's members, as the broker lists them: KIP-848 doesn't tell a spare that it is one."""
-        if self.may_be_spare and self._consumer.memberid() in members:
+    def note_members(self, members: Mapping[str, Collection[int]], partition_count: int) -> None:
+        """Note whether this membership is a spare, by the partitions that the broker lists for each member.
+
+        To be listed is not enough: the group may be about to give this membership partitions, which it may not read.
+        """
+        own_id = self._consumer.memberid()
+        others = [partitions for member, partitions in members.items() if member != own_id]
+        if self.may_be_spare and own_id in members and len(set().union(*others)) == partition_count:
             self._is_joined = True
 
     def note_answer(self) -> None:
@@ -244,10 +250,11 @@ class Subscription:
         log.error("partition_halted", partition=position.partition, why=why)
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        self._is_joined = True
         self.assignment = self.assignment.given([part.partition for part in partitions])
         consumer.incremental_assign([])
+        # A rebalance may give nothing although partitions are free, say while their last owner revokes them.
         if partitions:
+            self._is_joined = True
             log.info("partitions_given", partitions=sorted(part.partition for part in partitions))
 
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
@@ -262,6 +269,8 @@ class Subscription:
         removed = [part.partition for part in partitions]
         read = [partition for partition in removed if partition in self.assignment.held]
         self.assignment = self.assignment.without(removed)
+        if not self._has_received and self.assignment == Assignment():
+            self._is_joined = False
         consumer.incremental_unassign([TopicPartition(self._topic, partition) for partition in read])
         log.info("partitions_taken", partitions=sorted(removed))
 

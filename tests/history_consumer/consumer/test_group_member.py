@@ -13,9 +13,11 @@ from confluent_kafka.admin import AclOperation, AdminClient, ResourceType  # typ
 from prometheus_client import REGISTRY
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from common.kafka.groups import partitions_by_member
 from common.kafka.topics import ensure_topic
 from common.pauses import FAILURE_PAUSES
 from common.worker import Health, TemporaryError
+from history_consumer.consumer.batch_writes import Target
 from history_consumer.consumer.consumer import HistoryConsumer
 from history_consumer.consumer.monitor import Monitor
 from history_consumer.run import consume
@@ -132,6 +134,27 @@ async def test_a_denied_consumer_backs_off(
     await consumer.close()
     for number, (earlier, later) in enumerate(pairwise(times), start=1):
         assert later - earlier >= FAILURE_PAUSES.after(number)
+
+
+@pytest.mark.parametrize("protocol", ["classic", "consumer"])
+async def test_a_member_that_the_broker_lists_is_not_ready_before_it_reads(
+    consumer_settings: ConsumerSettings, consumer_engine: AsyncEngine, eventually: Eventually, protocol: str
+) -> None:
+    settings = consumer_settings.model_copy(update={"consumer_group_protocol": protocol})
+    group, topic, health = settings.consumer_group, settings.kafka_topic, Health()
+    consumer = HistoryConsumer(settings, consumer_engine, health)
+    monitor = Monitor(consumer, consumer_engine, Target(group, topic), health)
+
+    async def is_given_partitions() -> bool:
+        return any((await partitions_by_member(settings.kafka, group, topic)).values())
+
+    # The client joins by itself. Without a poll it does not learn which partitions the group gives it.
+    await consumer.group_member.joined()
+    await eventually(is_given_partitions)
+    await monitor.run_once()
+    consumer.group_member.note_step()
+    assert health.checks["kafka"] == f"joining the group {group}"
+    await consumer.close()
 
 
 async def test_a_spare_without_partitions_is_ready(

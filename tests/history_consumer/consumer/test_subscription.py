@@ -4,6 +4,7 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from confluent_kafka import KafkaError, Message
@@ -21,6 +22,10 @@ class Member:
 
     def incremental_unassign(self, partitions: object) -> None:
         """Do nothing."""
+
+    def memberid(self) -> str:
+        """Return this member's id."""
+        return "self"
 
 
 SETTINGS = ConsumerSettings(database_url="postgresql://nowhere/none", kafka_bootstrap_servers="127.0.0.1:1")
@@ -92,6 +97,39 @@ async def test_an_end_is_a_record_only_if_it_lies_behind_the_last_polled_offset(
         (8, False, True),
         (9, False, False),
     ]
+
+
+@pytest.mark.parametrize(
+    ("members", "is_spare"),
+    [
+        ({"self": set(), "other": {0}, "another": {1, 2}}, True),
+        ({"self": set(), "other": {0, 1}}, False),
+        ({"self": {0}, "other": {1, 2}}, False),
+        ({"self": set(), "other": set()}, False),
+        ({"other": {0, 1, 2}}, False),
+    ],
+)
+async def test_a_member_is_a_spare_only_if_other_members_have_all_partitions(
+    subscription: Subscription, members: dict[str, set[int]], is_spare: bool
+) -> None:
+    with patch.object(subscription, "_consumer", Member()):
+        subscription._on_assign(Member(), [])  # type: ignore[arg-type]
+        assert not subscription.works, "a rebalance that gives nothing proves nothing"
+        subscription.note_members(members, 3)
+    assert subscription.works == is_spare
+    assert (subscription.state() == "ok") == is_spare
+
+
+async def test_a_member_whose_partitions_are_revoked_before_it_received_anything_is_not_ready(
+    subscription: Subscription,
+) -> None:
+    await read(subscription, Position(0, 6, "id"))
+    subscription._on_revoke(Member(), [Part(0)])  # type: ignore[arg-type,list-item]
+    assert not subscription.works
+    await read(subscription, Position(1, 6, "id"))
+    subscription._stamped([_end(1, 6)])
+    subscription._on_revoke(Member(), [Part(1)])  # type: ignore[arg-type,list-item]
+    assert subscription.works
 
 
 async def test_a_client_without_a_broker_reports_it_until_a_broker_answers(subscription: Subscription) -> None:
