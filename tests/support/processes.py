@@ -16,6 +16,7 @@ from common.tables.grants import Role
 from support.api_keys import KEY, bearer
 from support.ports import free_port
 from support.roles import Roles
+from support.servers import READY_SECONDS_MAX
 from walletctl.stack.readiness import HttpProbe
 from walletctl.stack.specs import DATABASE_ROLES
 
@@ -117,7 +118,7 @@ class Pipeline:
             assert process.child.poll() is None, process.log_file.read_text()
             return await probe.ready()
 
-        await self.eventually(answers, 40)
+        await self.eventually(answers, READY_SECONDS_MAX)
 
     def of(self, name: str) -> list[Process]:
         return [process for process in self.processes if process.name == name]
