@@ -10,7 +10,7 @@ import pytest
 
 from common.tables.grants import Role
 from support.api_keys import KEY
-from support.command_lines import run_walletctl
+from support.command_lines import AsyncWalletCtl, run_walletctl, walletctl
 from support.processes import Pipeline, http_client
 from support.traffic import (
     assert_verified,
@@ -19,6 +19,8 @@ from support.traffic import (
     transfer_in_a_ring_until,
     wait_until_complete,
 )
+
+__all__ = ["run_walletctl", "walletctl"]
 
 
 async def test_every_movement_reaches_the_history_exactly_once_and_in_order(pipeline: Pipeline) -> None:
@@ -132,7 +134,9 @@ def demo_environment(pipeline: Pipeline, key: str = KEY) -> dict[str, str]:
     return {**urls, "WALLET_API_KEY": key}
 
 
-async def test_the_demo_proves_the_promises_of_running_services_as_an_auditor(pipeline: Pipeline) -> None:
+async def test_the_demo_proves_the_promises_of_running_services_as_an_auditor(
+    pipeline: Pipeline, run_walletctl: AsyncWalletCtl
+) -> None:
     environment = {**pipeline.environment_of(Role.AUDITOR), **demo_environment(pipeline)}
     code, output = await run_walletctl("stack", "demo", "--against-env", "--json", **environment)
     assert code == 0, output
@@ -143,7 +147,9 @@ async def test_the_demo_proves_the_promises_of_running_services_as_an_auditor(pi
     assert len(report["verify"]["checks"]) == 9
 
 
-async def test_the_demo_tells_the_refusal_of_its_key_in_one_line(pipeline: Pipeline) -> None:
+async def test_the_demo_tells_the_refusal_of_its_key_in_one_line(
+    pipeline: Pipeline, run_walletctl: AsyncWalletCtl
+) -> None:
     environment = demo_environment(pipeline, "no-key")
     code, output = await run_walletctl("stack", "demo", "--against-env", **environment)
     assert code == 1

@@ -31,6 +31,7 @@ ARGUMENTS = {
     "outbox show": ["1"],
     "outbox skip": ["1", "--reason", "x"],
     "restore begin": ["--yes"],
+    "stack demo": ["--against-env"],
 }
 """What a command needs to begin its work without a question."""
 
