@@ -1,7 +1,6 @@
 """compose.yaml as a document: what it promises without a Docker engine. `make compose-test` tries it on one."""
 
 import re
-import subprocess
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -114,8 +113,7 @@ def test_a_secret_is_in_a_file_and_never_in_the_environment(name: str) -> None:
 def test_secrets_are_files_that_git_ignores() -> None:
     files = [secret["file"] for secret in COMPOSE["secrets"].values()]
     assert files == [f"deploy/compose/secrets/{name}" for name in COMPOSE["secrets"]]
-    ignored = subprocess.run(["git", "check-ignore", *files], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert ignored.stdout.split() == files
+    assert {"deploy/compose/secrets/", "deploy/compose/certificates/"} <= set((ROOT / ".gitignore").read_text().split())
 
 
 def test_each_process_has_the_passwords_of_its_own_logins_only() -> None:

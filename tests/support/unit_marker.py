@@ -32,6 +32,7 @@ NOT_UNIT = (
     "mutants",
     "tools/test_servers.py",
     "tools/test_unit_marker.py",
+    "upgrades",
     "walletctl/demo",
     "walletctl/stack",
     "walletctl/test_failures.py",

@@ -1,6 +1,7 @@
 """Events of this version can be read by the last release's consumers, and the other way round."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -49,8 +50,6 @@ def test_an_event_has_every_field_of_the_last_release_and_what_it_adds_is_option
 
 
 def test_the_kept_wheel_is_of_the_newest_version_in_the_changelog(last_release_wheel: Path) -> None:
-    import re
-
     changelog = (Path(__file__).parents[2] / "CHANGELOG.md").read_text()
     released = re.findall(r"^## (\d+\.\d+\.\d+) - ", changelog, re.MULTILINE)
     assert not released or last_release_wheel.name.startswith(f"wallet_outbox-{released[0]}-")
