@@ -5,6 +5,7 @@ set -eu
 cd "$(dirname "$0")/../.."
 umask 077
 mkdir -p deploy/compose/secrets
+chmod 700 deploy/compose/secrets
 sed -n 's|^ .*{file: \(deploy/compose/secrets/[a-z_]*_password\)}$|\1|p' compose.yaml | while read -r file; do
     [ -s "$file" ] && continue
     od -An -v -N 32 -tx1 /dev/urandom | tr -d ' \n' > "$file.new"

@@ -1,4 +1,4 @@
-"""What deploy/Dockerfile says, without a Docker engine. `make test-image` tries the image itself."""
+"""What deploy/Dockerfile says, without a Docker engine. `make test-release` tries the image itself."""
 
 import re
 import tomllib
@@ -25,7 +25,7 @@ def arguments(instructions: list[tuple[str, str]], name: str) -> list[str]:
 def test_each_stage_is_of_one_pinned_base_and_no_other_image_is_pulled(instructions: list[tuple[str, str]]) -> None:
     assert [base.split()[0] for base in arguments(instructions, "FROM")] == [BASE, BASE]
     assert not (ROOT / "deploy" / "Dockerfile").read_text().lower().startswith("# syntax")
-    assert f"docker.io/library/{BASE}" in " ".join(arguments(instructions, "LABEL"))
+    assert f'base.name="{BASE}"' in " ".join(arguments(instructions, "LABEL"))
 
 
 def test_the_last_user_is_numeric_and_not_root(instructions: list[tuple[str, str]]) -> None:

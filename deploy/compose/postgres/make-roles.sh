@@ -4,7 +4,8 @@ set -eu
 PGPASSWORD=$(cat /run/secrets/postgres_password)
 export PGPASSWORD PGHOST=postgres PGUSER=postgres PGDATABASE=wallet
 psql() { command psql --no-psqlrc --quiet --set ON_ERROR_STOP=1 "$@"; }
-psql --file /setup/roles.sql
+# In one transaction: at no moment a running process lacks the right to connect.
+psql --single-transaction --file /setup/roles.sql
 for file in /run/secrets/*_password; do
     role=$(basename "$file" _password)
     [ "$role" = postgres ] && continue
