@@ -39,8 +39,8 @@ def kafka(kafka_admin: AdminClient, kafka_bootstrap_servers: str) -> Iterator[di
         yield {"KAFKA_BOOTSTRAP_SERVERS": kafka_bootstrap_servers, "KAFKA_TOPIC": topic}
 
 
-# `restore lost` asks for the database only if the topic has events, `db grants` never, `stack demo` by `verify`.
-_ASK_NO_DATABASE = {"restore lost", "db grants", "stack demo"}
+# `restore lost` asks for the database only if the topic has events, `stack demo` after the APIs, `db grants` never.
+_ASK_NO_DATABASE = {"restore lost", "stack demo", "db grants"}
 
 
 @pytest.mark.parametrize("command", [name for name in settings_of_commands() if name not in _ASK_NO_DATABASE])
