@@ -1,19 +1,18 @@
 """How long each process may take to finish what is under way, from SIGTERM on, by the settings' defaults."""
 
+from common.http import server
 from history_consumer.settings import ConsumerSettings
 from outbox_relay.publisher import PUBLISH_MARGIN_SECONDS
 from outbox_relay.run import HUNG_TRANSACTION_SECONDS
 from outbox_relay.settings import RelaySettings
 
-_API_SECONDS = 10.0
-"""`timeout_graceful_shutdown` in common/http/server.py."""
 _CLOSE_SECONDS = 2.0
 _RELAY = RelaySettings.model_fields
 _CONSUMER = ConsumerSettings.model_fields
 
 DRAIN_SECONDS = {
-    "wallet-api": _API_SECONDS,
-    "history-api": _API_SECONDS,
+    "wallet-api": server.DRAIN_SECONDS,
+    "history-api": server.DRAIN_SECONDS,
     # It claims, publishes, settles and closes its producers.
     "outbox-relay": 2 * HUNG_TRANSACTION_SECONDS
     + _RELAY["relay_delivery_timeout_seconds"].default

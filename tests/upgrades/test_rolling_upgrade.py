@@ -115,7 +115,7 @@ async def replace_processes(pipeline: Pipeline, traffic: Traffic, version: dict[
         if name == "wallet-api":
             # As a load balancer does: first no new request, then SIGTERM.
             traffic.url = pipeline.of(name)[-1].url
-        # An API that has drained ends by the signal itself.
+        # An API of version 0.1.0 that has drained ends by the signal itself.
         assert await asyncio.to_thread(other.stop) in {0, -signal.SIGTERM}, other.log_file.read_text()
         pipeline.processes.remove(other)
         await traffic.goes_on()
@@ -160,6 +160,7 @@ async def test_an_upgrade_and_a_roll_back_under_traffic_fail_no_request_and_lose
         await walletctl("db", "migrate", **owner)
         await traffic.goes_on()
         await replace_processes(pipeline, traffic, {})
+        # In the same order: then the last release also reads what this version's API writes.
         await replace_processes(pipeline, traffic, last_release)
     await wait_until_complete(pipeline, traffic.wallets)
     assert traffic.failures == []

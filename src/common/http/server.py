@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -16,6 +16,9 @@ from common.http.connections import ConnectionBounds, Connections, backlog_withi
 from common.http.protocol import HttpProtocol
 from common.http.security_headers import security_headers
 from common.http.settings import HttpApiSettings, items_of
+
+DRAIN_SECONDS: Final = 10
+"""How long an API's requests under way may take after SIGTERM."""
 
 
 def server_options(bounds: ConnectionBounds, *, descriptors_kept: int = 0) -> dict[str, Any]:
@@ -104,7 +107,13 @@ def serve(
     # uvicorn repeats the SIGTERM after its shutdown: then the process has done all that it was told.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     options = api_server_options(settings, descriptors_kept=descriptors_kept)
-    options |= {"host": host, "port": port, "workers": workers, "loop": "uvloop", "timeout_graceful_shutdown": 10}
+    options |= {
+        "host": host,
+        "port": port,
+        "workers": workers,
+        "loop": "uvloop",
+        "timeout_graceful_shutdown": DRAIN_SECONDS,
+    }
     if workers == 1:
         uvicorn.run(factory, factory=True, **options)
         return
