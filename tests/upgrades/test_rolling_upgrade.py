@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import signal
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -115,8 +114,7 @@ async def replace_processes(pipeline: Pipeline, traffic: Traffic, version: dict[
         if name == "wallet-api":
             # As a load balancer does: first no new request, then SIGTERM.
             traffic.url = pipeline.of(name)[-1].url
-        # An API of version 0.1.0 that has drained ends by the signal itself.
-        assert await asyncio.to_thread(other.stop) in {0, -signal.SIGTERM}, other.log_file.read_text()
+        assert await asyncio.to_thread(other.stop) == 0, other.log_file.read_text()
         pipeline.processes.remove(other)
         await traffic.goes_on()
 
