@@ -2,11 +2,14 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Final
 
 from alembic import op
+from sqlalchemy import text
 
 from common.postgres.lock_waits import WAIT_SECONDS_MAX
+
+_IS_VALID: Final = text("SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass(:name)")
 
 
 @contextmanager
@@ -28,7 +31,10 @@ def build_index(name: str, table: str, columns: Sequence[str], *, schema: str, *
     """Build an index while requests go on; call it in `without_transaction`.
 
     A build that failed leaves an invalid index of that name behind, which this removes first (PostgreSQL manual,
-    CREATE INDEX, "Building Indexes Concurrently").
+    CREATE INDEX, "Building Indexes Concurrently"). A valid one stays: an earlier attempt of the migration built it, and
+    did not get a later lock.
     """
+    if op.get_bind().scalar(_IS_VALID, {"name": f"{schema}.{name}"}):
+        return
     op.drop_index(name, table_name=table, schema=schema, if_exists=True, postgresql_concurrently=True)
     op.create_index(name, table, columns, schema=schema, postgresql_concurrently=True, **options)

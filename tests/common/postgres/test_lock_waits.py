@@ -8,12 +8,15 @@ from typing import Any
 
 import asyncpg
 import pytest
-from sqlalchemy import text
+from alembic.migration import MigrationContext
+from alembic.operations import Operations
+from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from common.postgres import lock_waits, online_ddl
 from common.postgres.lock_waits import LocksUnavailableError, lock_first, migrator
 from common.postgres.migrations import current_revision, head_revision, migrate
+from common.postgres.online_ddl import build_index, without_transaction
 from support.databases import patient_engine
 from walletctl.console import Exit
 from walletctl.failures import explain
@@ -38,6 +41,13 @@ async def add_column(connection: AsyncConnection, contended: Sequence[str]) -> S
         await connection.run_sync(lock_first, contended)
         await connection.execute(text("ALTER TABLE wallet.outbox ADD COLUMN extra text"))
     return contended
+
+
+async def indexes(engine: AsyncEngine, condition: str) -> list[tuple[str, int]]:
+    """Return the name and the identifier of each index that meets the condition."""
+    query = f"SELECT indexrelid::regclass::text, indexrelid::bigint FROM pg_index WHERE {condition}"
+    async with engine.connect() as connection:
+        return [(name, oid) for name, oid in await connection.execute(text(query))]
 
 
 @pytest.fixture
@@ -101,12 +111,26 @@ async def test_a_migration_that_gave_up_while_it_built_an_index_is_completed_by_
             with pytest.raises(LocksUnavailableError, match=f"{READER}.* holds a transaction that must end first"):
                 await migrate(engine, "wallet")
         stopped_at = await current_revision(engine, "wallet")
+        left_behind = await indexes(engine, "NOT indisvalid")
         await migrate(engine, "wallet")
         assert await current_revision(engine, "wallet") == head_revision("wallet") != stopped_at
-        async with engine.connect() as connection:
-            invalid = await connection.scalar(text("SELECT count(*) FROM pg_index WHERE NOT indisvalid"))
+        assert await indexes(engine, "NOT indisvalid") == []
     assert stopped_at == "wallet_0001"
-    assert invalid == 0
+    assert [name for name, _ in left_behind] == ["wallet.outbox_parked_new"]
+
+
+async def test_an_index_that_an_earlier_attempt_has_built_is_not_built_again(engine: AsyncEngine) -> None:
+    def build(connection: Connection) -> None:
+        context = MigrationContext.configure(connection)
+        with Operations.context(context), context.begin_transaction(), without_transaction():
+            build_index("extra_idx", "outbox", ["created_at"], schema="wallet")
+
+    built = []
+    for _ in range(2):
+        async with engine.connect() as connection:
+            await connection.run_sync(build)
+        built.append(await indexes(engine, "indexrelid = to_regclass('wallet.extra_idx')"))
+    assert built[0] == built[1] != []
 
 
 @pytest.mark.parametrize(
