@@ -1,7 +1,6 @@
 """The pipeline with logins and ACLs: the rights of the page suffice, and a refusal is reported and waited for."""
 
 import asyncio
-import re
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -28,6 +27,7 @@ from outbox_relay.run import relay_until
 from outbox_relay.settings import RelaySettings
 from support.brokers_with_acls import PASSWORD, BrokerWithAcls
 from support.command_lines import WalletCtl, walletctl
+from support.kafka_acls import ACLS, Row
 from support.pipeline_acts import audit
 from support.pipelines import APPLIED, api_engine, move_money, new_wallets
 from support.roles import ROLES
@@ -35,11 +35,8 @@ from support.roles import ROLES
 __all__ = ["walletctl"]
 
 Eventually = Callable[..., Awaitable[Any]]
-Row = tuple[str, str, str]
 """An identity, a resource, and the operation that the identity needs."""
 
-PAGE = (Path(__file__).parents[2] / "docs" / "kafka-security.md").read_text()
-ACLS: list[Row] = re.findall(r"^\| (relay|consumer|operator) \| (topic|group) \| ([A-Z_]+) \|", PAGE, re.MULTILINE)
 REQUIRED = [row for row in ACLS if row[2] != "DESCRIBE_CONFIGS"]
 OUTBOX_PENDING = text("SELECT count(*) FROM wallet.outbox WHERE published_at IS NULL")
 

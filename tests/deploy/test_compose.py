@@ -12,10 +12,10 @@ from common.kafka.topic_settings import needed_settings
 from common.postgres.grants import USUAL_NAMES, grants_script
 from common.postgres.migrations import SCHEMAS
 from common.settings import DatabaseSettings, OperatorSettings, PipelineSettings, Settings
-from history_consumer.settings import ConsumerSettings, HistoryApiSettings
 from outbox_relay.settings import RelaySettings
 from support.drains import DRAIN_SECONDS
-from wallet_api.settings import WalletApiSettings
+from support.kafka_acls import ACLS, operation_of
+from support.process_settings import PORTS, PROCESS_SETTINGS
 from walletctl.settings import DemoSettings
 
 ROOT = Path(__file__).parents[2]
@@ -28,10 +28,7 @@ LASTING = (*APIS, *WORKERS, "postgres", "kafka")
 ONE_OFF = ("roles", "migrate", "topic", "walletctl")
 READ: dict[str, tuple[type[Settings], ...]] = {
     "migrate": (DatabaseSettings,),
-    "wallet-api": (WalletApiSettings,),
-    "history-api": (HistoryApiSettings,),
-    "outbox-relay": (RelaySettings,),
-    "history-consumer": (ConsumerSettings,),
+    **{name: (settings,) for name, settings in PROCESS_SETTINGS.items()},
     "walletctl": (OperatorSettings, PipelineSettings, DemoSettings),
 }
 """The settings that a service reads."""
@@ -84,6 +81,12 @@ def test_ports_are_published_on_loopback_only() -> None:
     published = {name: service["ports"] for name, service in SERVICES.items() if "ports" in service}
     assert set(published) == set(APIS)
     assert all(port.startswith("127.0.0.1:") for ports in published.values() for port in ports)
+    assert all(ports[0].endswith(f":-{PORTS[name]}}}:{PORTS[name]}") for name, ports in published.items())
+
+
+@pytest.mark.parametrize("name", PORTS)
+def test_a_process_is_checked_at_its_port(name: str) -> None:
+    assert SERVICES[name]["healthcheck"]["test"][-1] == str(PORTS[name])
 
 
 def test_callers_reach_the_apis_only_and_the_apis_do_not_reach_kafka() -> None:
@@ -151,16 +154,13 @@ def test_the_topic_is_made_as_the_relay_would_make_it() -> None:
 
 
 def test_the_acls_are_those_of_the_page() -> None:
-    page = (ROOT / "docs" / "kafka-security.md").read_text()
-    wanted = set(re.findall(r"^\| (relay|consumer|operator) \| (topic|group) \| ([A-Z_]+) \|", page, re.MULTILINE))
     found = set()
     for line in re.findall(r"^allow (.+)$", (HERE / "kafka" / "make-topic.sh").read_text(), re.MULTILINE):
         identity = line.split()[0]
         resources = re.findall(r"--(topic|group) ", line)
         names = re.findall(r"--operation (\w+)", line)
-        operations = [re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).upper() for name in names]
-        found |= {(identity, resource, operation) for resource in resources for operation in operations}
-    assert found == wanted
+        found |= {(identity, resource, operation_of(name)) for resource in resources for name in names}
+    assert found == set(ACLS)
 
 
 @pytest.mark.parametrize(

@@ -11,28 +11,17 @@ import pytest
 import trustme
 
 from common.settings import DatabaseSettings, PipelineSettings, Settings, is_secret
-from history_consumer.settings import ConsumerSettings, HistoryApiSettings
-from outbox_relay.settings import RelaySettings
 from support.drains import DRAIN_SECONDS
 from support.kustomizations import Manifest, containers_of, name_of, pod_of, render
-from wallet_api.settings import WalletApiSettings
+from support.process_settings import PORTS, PROCESS_SETTINGS
 
 KUBERNETES = Path(__file__).parents[2] / "deploy" / "kubernetes"
 MOUNT = "/run/secrets/wallet"
 LABEL = "app.kubernetes.io/name"
 PROCESSES: dict[str, type[Settings]] = {
-    "wallet-api": WalletApiSettings,
-    "outbox-relay": RelaySettings,
-    "history-consumer": ConsumerSettings,
-    "history-api": HistoryApiSettings,
+    **PROCESS_SETTINGS,
     "migrate": DatabaseSettings,
     "walletctl": PipelineSettings,
-}
-PORTS = {
-    "wallet-api": "wallet_api_port",
-    "outbox-relay": "relay_ops_port",
-    "history-consumer": "consumer_ops_port",
-    "history-api": "history_api_port",
 }
 _VALIDATED: set[str] = set()
 
@@ -122,8 +111,7 @@ def test_every_deployment_is_probed_spread_and_disrupted_one_pod_at_a_time(manif
         # A server that is away must not restart a process, which waits for it.
         assert [probed[kind]["path"] for kind in ("startup", "liveness", "readiness")] == ["/live", "/live", "/ready"]
         assert {get["port"] for get in probed.values()} == {"http"}
-        port = PROCESSES[name].model_fields[PORTS[name]].default
-        assert container["ports"] == [{"name": "http", "containerPort": port}]
+        assert container["ports"] == [{"name": "http", "containerPort": PORTS[name]}]
 
 
 def test_services_lead_to_the_apis(manifests: list[Manifest]) -> None:
@@ -131,8 +119,7 @@ def test_services_lead_to_the_apis(manifests: list[Manifest]) -> None:
     assert services.keys() == {"wallet-api", "history-api"}
     for name, service in services.items():
         assert service["spec"]["selector"] == {LABEL: name}
-        port = PROCESSES[name].model_fields[PORTS[name]].default
-        assert service["spec"]["ports"] == [{"name": "http", "port": port, "targetPort": "http"}]
+        assert service["spec"]["ports"] == [{"name": "http", "port": PORTS[name], "targetPort": "http"}]
 
 
 def test_a_pod_has_longer_to_end_than_its_drain_takes(manifests: list[Manifest]) -> None:

@@ -17,6 +17,7 @@ from common.tables.grants import Role
 from outbox_relay.settings import RelaySettings
 from support.command_lines import WalletCtl, walletctl
 from support.databases import run_sql, with_database
+from support.kafka_acls import ACLS, operation_of
 from support.kustomizations import Manifest, name_of, pod_of
 from support.roles import Roles
 from walletctl.console import Exit
@@ -144,9 +145,7 @@ def test_the_topic_has_the_settings_and_the_replicas_of_the_docs(operators: list
 
 
 def test_each_kafka_user_has_the_rights_of_the_docs_and_no_other(operators: list[Manifest]) -> None:
-    page = (DOCS / "kafka-security.md").read_text()
-    rows = re.findall(r"^\| (relay|consumer|operator) \| (topic|group) \| ([A-Z_]+) \|", page, re.MULTILINE)
-    wanted = {(IDENTITIES[identity], resource, operation) for identity, resource, operation in rows}
+    wanted = {(IDENTITIES[identity], resource, operation) for identity, resource, operation in ACLS}
     autoscaler = {("autoscaler-kafka", "topic", "DESCRIBE"), ("autoscaler-kafka", "group", "DESCRIBE")}
     assert set(rights(operators)) == wanted | autoscaler
 
@@ -159,7 +158,7 @@ def rights(operators: list[Manifest]) -> Iterator[tuple[str, str, str]]:
                 resource = acl["resource"]["type"]
                 assert acl["resource"]["name"] == names[resource]
                 for operation in acl["operations"]:
-                    yield name_of(manifest)[1], resource, re.sub(r"(?<=[a-z])(?=[A-Z])", "_", operation).upper()
+                    yield name_of(manifest)[1], resource, operation_of(operation)
 
 
 def test_a_process_logs_in_to_kafka_as_its_user_at_the_listener(operators: list[Manifest]) -> None:
