@@ -16,7 +16,7 @@ SOURCE_URL ?= $(shell git remote get-url origin 2>/dev/null | sed -nE 's|^https:
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo up down lint unit test check fuzz faults mutants bench bench-full wrk fmt docs lock clean
-.PHONY: image test-release dist audit last-release
+.PHONY: image test-release compose-test dist audit last-release
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -68,7 +68,6 @@ fuzz: setup ## FUZZ_EXAMPLES (500) random inputs of each operation of both APIs;
 faults: setup ## random faults for FAULTS_SECONDS (480), then each fault alone; FAULTS_SEED repeats a schedule
 	@FAULTS_SECONDS=$${FAULTS_SECONDS:-480} $(BIN)/python -m pytest -s -m "" tests/faults
 
-.PHONY: compose-test
 compose-test: setup ## attack compose.yaml on a Docker engine: stops, kills, down and up, in about 10 minutes
 	@$(BIN)/python tests/deploy/attack_compose.py
 

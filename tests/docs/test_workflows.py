@@ -70,6 +70,12 @@ def test_a_job_ends_within_a_time_and_leaves_no_credentials_behind(path: Path) -
         assert all(step["with"]["persist-credentials"] is False for step in checkouts)
 
 
+def test_a_job_that_may_publish_runs_no_code_of_the_repository() -> None:
+    for name, job in RIGHTS_TO_WRITE:
+        steps = jobs(WORKFLOWS[0].with_name(name))[job]["steps"]
+        assert not [step for step in steps if "checkout" in step.get("uses", "") or "make " in step.get("run", "")]
+
+
 def test_no_workflow_that_publishes_restores_a_cache() -> None:
     for name in ("image.yml", "release.yml"):
         steps = [step for job in jobs(WORKFLOWS[0].with_name(name)).values() for step in job.get("steps", [])]

@@ -149,7 +149,8 @@ class Migrator:
             yield
         finally:
             ended.set()
-            await looking
+            # A watch that fails tells nothing of the step, which has its own result or error.
+            await asyncio.gather(looking, return_exceptions=True)
 
     async def wait_for_turn(self) -> None:
         """Take the advisory lock. A statement that waits for it would keep an index from being built concurrently.

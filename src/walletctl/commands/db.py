@@ -68,8 +68,8 @@ def migrate_all(
         _warn(f"a newer version has migrated this database ({', '.join(newer)}): nothing is changed")
         return
     if dry_run:
-        for each in (each for row in found for each in row["pending"]):
-            out.print(f"would migrate {each}", soft_wrap=True)
+        pending = [f"would migrate {each}" for row in found for each in row["pending"]]
+        out.print("\n".join(pending) or "nothing to migrate", soft_wrap=True)
         return
     try:
         run(_migrate(urls, names))

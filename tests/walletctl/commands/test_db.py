@@ -85,6 +85,8 @@ def test_a_dry_run_tells_what_would_be_migrated_and_changes_nothing(
     assert len(planned.stdout.splitlines()) == sum(map(len, pending)) > 1
     assert walletctl("db", "migrate", DATABASE_URL=empty_database_url, **roles.environment).returncode == Exit.OK
     assert walletctl("db", "status", DATABASE_URL=empty_database_url).returncode == Exit.OK
+    planned = walletctl("db", "migrate", "--dry-run", DATABASE_URL=empty_database_url, **roles.environment)
+    assert planned.stdout == "nothing to migrate\n"
 
 
 def test_migrate_leaves_a_schema_and_grants_of_a_newer_version_alone_so_that_a_roll_back_succeeds(
