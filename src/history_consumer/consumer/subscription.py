@@ -132,9 +132,12 @@ class Subscription:
 
         To be listed is not enough: the group may be about to give this membership partitions, which it may not read.
         """
+        # The membership may have ended since the broker was asked. A closed client has no id.
+        if not self.may_be_spare:
+            return
         own_id = self._consumer.memberid()
         others = [partitions for member, partitions in members.items() if member != own_id]
-        if self.may_be_spare and own_id in members and len(set().union(*others)) == partition_count:
+        if own_id in members and len(set().union(*others)) == partition_count:
             self._is_joined = True
 
     def note_answer(self) -> None:

@@ -132,6 +132,14 @@ async def test_a_member_whose_partitions_are_revoked_before_it_received_anything
     assert subscription.works
 
 
+async def test_an_answer_about_the_group_that_comes_after_the_membership_ended_is_ignored(
+    subscription: Subscription,
+) -> None:
+    await subscription.close(5)
+    subscription.note_members({"self": set(), "other": {0}}, 1)
+    assert not subscription.works
+
+
 async def test_a_client_without_a_broker_reports_it_until_a_broker_answers(subscription: Subscription) -> None:
     async with asyncio.timeout(20):
         while "brokers are down" not in subscription.state():
