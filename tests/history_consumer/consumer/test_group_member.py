@@ -148,13 +148,14 @@ async def test_a_member_that_the_broker_lists_is_not_ready_before_it_reads(
     async def is_given_partitions() -> bool:
         return any((await partitions_by_member(settings.kafka, group, topic)).values())
 
-    # The client joins by itself. Without a poll it does not learn which partitions the group gives it.
-    await consumer.group_member.joined()
-    await eventually(is_given_partitions)
-    await monitor.run_once()
-    consumer.group_member.note_step()
-    assert health.checks["kafka"] == f"joining the group {group}"
-    await consumer.close()
+    try:
+        # The client joins by itself. Without a poll it does not learn which partitions the group gives it.
+        await consumer.group_member.joined()
+        await eventually(is_given_partitions)
+        await monitor.run_once()
+        assert health.checks["kafka"] == f"joining the group {group}"
+    finally:
+        await consumer.close()
 
 
 async def test_a_spare_without_partitions_is_ready(
