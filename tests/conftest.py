@@ -5,12 +5,14 @@ The tests use the servers of `TEST_DATABASE_URL` and `TEST_KAFKA_BOOTSTRAP_SERVE
 """
 
 import asyncio
+import logging
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 from uuid import uuid4
 
 import pytest
+import structlog
 from confluent_kafka.admin import AdminClient
 from hypothesis import HealthCheck, settings
 from sqlalchemy.engine import make_url
@@ -54,6 +56,13 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["no_proxy"] = os.environ["NO_PROXY"] = f"127.0.0.1,localhost,{os.environ.get('no_proxy', '')}"
     # These brokers run for seconds: optimising their code would take more than half of their processor time.
     os.environ.setdefault("WALLET_STACK_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1")
+
+
+@pytest.fixture(autouse=True)
+def logs_as_in_a_new_process() -> None:
+    """Forget the level and the form of log lines that an application of an earlier test configured."""
+    structlog.reset_defaults()
+    logging.getLogger().setLevel(logging.WARNING)
 
 
 @pytest.fixture(scope="session")
