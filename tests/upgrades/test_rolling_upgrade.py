@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,33 +35,49 @@ class Traffic:
     wallets: list[str]
     eventually: Callable[..., Awaitable[Any]]
     done: Counter[str] = field(default_factory=Counter)
+    under_way: Counter[str] = field(default_factory=Counter)
     failures: list[str] = field(default_factory=list)
     stop: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def transfer(self, sender: str, receiver: str) -> None:
         async with http_client("", api_key=self.api_key, timeout=20) as client:
             while not self.stop.is_set():
-                client.base_url = httpx.URL(self.url)
-                self._note("transfer", await Transfer(sender, receiver).ask(client))
+                await self._ask(client, "transfer", lambda: Transfer(sender, receiver).ask(client))
                 await asyncio.sleep(PAUSE_SECONDS)
 
     async def create_fund_and_read(self) -> None:
+        newcomer, amount = {"user_id": "newcomer", "currency": "EUR"}, {"amount": "1.00"}
         async with http_client("", api_key=self.api_key, timeout=20) as client:
             while not self.stop.is_set():
-                client.base_url = httpx.URL(self.url)
-                created = await client.post("/wallets", json={"user_id": "newcomer", "currency": "EUR"})
-                self._note("create", created)
-                path = f"/wallets/{created.json().get('id')}"
-                self._note("fund", await client.post(f"{path}/fund", json={"amount": "1.00"}))
-                self._note("read", await client.get(path))
-                self._note("ledger", await client.get(f"{path}/transactions"))
+                created = await self._ask(client, "create", lambda: client.post("/wallets", json=newcomer))
+                path = f"/wallets/{created.json().get('id') if created else None}"
+                await self._ask(client, "fund", partial(client.post, f"{path}/fund", json=amount))
+                await self._ask(client, "read", partial(client.get, path))
+                await self._ask(client, "ledger", partial(client.get, f"{path}/transactions"))
                 await asyncio.sleep(PAUSE_SECONDS)
 
-    def _note(self, kind: str, reply: httpx.Response | None) -> None:
+    async def _ask(
+        self, client: httpx.AsyncClient, kind: str, ask: Callable[[], Awaitable[httpx.Response | None]]
+    ) -> httpx.Response | None:
+        url = self.url
+        client.base_url = httpx.URL(url)
+        self.under_way[url] += 1
+        reply = await ask()
+        self.under_way[url] -= 1
         if reply is not None and reply.is_success:
             self.done[kind] += 1
         else:
             self.failures.append(f"{kind}: {'the connection broke' if reply is None else reply.text}")
+        return reply
+
+    async def move_to(self, url: str) -> None:
+        """Send new requests there, and wait until the others are answered, as a load balancer does."""
+        before, self.url = self.url, url
+
+        async def is_left() -> bool:
+            return self.under_way[before] == 0
+
+        await self.eventually(is_left, 60)
 
     async def goes_on(self) -> None:
         """Wait for some requests of each kind that begin after this moment."""
@@ -112,8 +129,7 @@ async def replace_processes(pipeline: Pipeline, traffic: Traffic, version: dict[
     for name in ORDER:
         (other,) = (process for process in others if process.name == name)
         if name == "wallet-api":
-            # As a load balancer does: first no new request, then SIGTERM.
-            traffic.url = pipeline.of(name)[-1].url
+            await traffic.move_to(pipeline.of(name)[-1].url)
         assert await asyncio.to_thread(other.stop) == 0, other.log_file.read_text()
         pipeline.processes.remove(other)
         await traffic.goes_on()
