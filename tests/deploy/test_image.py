@@ -130,7 +130,7 @@ def test_the_image_has_no_compiler_no_installer_and_no_cache(image: str) -> None
     found = docker(
         *("run", "--rm", "--user=0", "--entrypoint=sh", image, "-c"),
         "for tool in cc gcc g++ c++ clang ld as strip make cmake cargo rustc go pip pip3 uv curl wget git; do"
-        " command -v $tool; done; ls -A /root/.cache /tmp /mnt /var/lib/apt/lists 2>/dev/null | grep -v :$;"
+        " command -v $tool; done; ls -A ~/.cache /tmp /mnt /var/lib/apt/lists 2>/dev/null | grep -v :$;"
         "for module in pip setuptools wheel hatchling ensurepip; do"
         " python -c 'import sys, importlib.util as u; u.find_spec(sys.argv[1]) and print(sys.argv[1])' $module; done",
     )
