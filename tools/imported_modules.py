@@ -24,8 +24,8 @@ def main() -> None:
         importlib.import_module(name)
     for package in PACKAGES:
         for module in pkgutil.walk_packages(sys.modules[package].__path__, f"{package}."):
-            # The demo needs the requirements of the local stack. Importing `__main__` would run it.
-            if not module.name.startswith(("walletctl.demo", "walletctl.__main__")):
+            # Importing it would run it.
+            if module.name != "walletctl.__main__":
                 importlib.import_module(module.name)
     files = {getattr(module, "__file__", None) or "" for module in sys.modules.values()}
     installed = (file for file in files if file.endswith(".py") and file.startswith((sys.prefix, sys.base_prefix)))
