@@ -81,15 +81,13 @@ def create_engine(
     Raises:
         ValueError: the URL is wrong. That of a setting has been checked.
     """
-    timeouts = {
-        "statement_timeout": statement_timeout_seconds,
-        "lock_timeout": lock_timeout_seconds,
-        "idle_in_transaction_session_timeout": idle_in_transaction_timeout_seconds,
-        "transaction_timeout": transaction_timeout_seconds,
-    }
-    # Each session sets it, since the server's default may differ, and a 2xx reply promises a durable commit.
-    settings = {**_SESSION_SETTINGS, "synchronous_commit": "on" if durable else "off"}
-    settings |= {name: str(round(seconds * 1000)) for name, seconds in timeouts.items()}
+    settings = _session_settings(
+        durable=durable,
+        statement_timeout=statement_timeout_seconds,
+        lock_timeout=lock_timeout_seconds,
+        idle_in_transaction_session_timeout=idle_in_transaction_timeout_seconds,
+        transaction_timeout=transaction_timeout_seconds,
+    )
     secret = url if isinstance(url, Secret) else Secret(url)
     creator = partial(
         connect if writes else connect_read_only,
@@ -111,6 +109,12 @@ def create_engine(
     _sources[engine.sync_engine] = _Source(secret, parse_url(secret.read()).database)
     _replace_unusable_connections(engine)
     return engine
+
+
+def _session_settings(*, durable: bool, **timeouts_seconds: float) -> dict[str, str]:
+    """Return what each session sets, since the server's default may differ, and a 2xx reply promises durability."""
+    timeouts = {name: str(round(seconds * 1000)) for name, seconds in timeouts_seconds.items()}
+    return {**_SESSION_SETTINGS, "synchronous_commit": "on" if durable else "off", **timeouts}
 
 
 def url_of(engine: AsyncEngine) -> Secret:

@@ -5,6 +5,7 @@ manual, section 13.3.1). So a migrator waits for 0.2 seconds, lets the requests 
 """
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -32,7 +33,8 @@ Tell = Callable[[str], None]
 Step = Callable[[AsyncConnection, Sequence[str]], Awaitable[ResultT]]
 """Does its work in transactions of its own. It first locks these tables against vacuums (see `lock_first`)."""
 
-TRY_LOCK: Final = text("SELECT pg_try_advisory_lock(hashtextextended('wallet migrations', 0))")
+_TURN: Final = "hashtextextended('wallet migrations', 0)"
+_TRY_LOCK: Final = text(f"SELECT pg_try_advisory_lock({_TURN})")
 
 _SESSION: Final = """
     pid, coalesce(nullif(application_name, ''), backend_type, 'unknown'), usename,
@@ -41,7 +43,7 @@ _SESSION: Final = """
 
 # PostgreSQL manual, section 9.27 (pg_blocking_pids) and section 53.13 (pg_locks). The start of another role's
 # transaction is hidden from a role that is not a member of pg_read_all_stats.
-HOLDERS: Final = text(f"""
+_HOLDERS: Final = text(f"""
     SELECT coalesce(waiting.relation::regclass::text, 'a transaction that must end first'),
         coalesce(relkind IN ('r', 'p') AND nspname IN ('wallet', 'history'), false), {_SESSION}
     FROM (SELECT pid AS migrator, relation FROM pg_locks WHERE pid = :migrator AND NOT granted) AS waiting
@@ -51,13 +53,27 @@ HOLDERS: Final = text(f"""
     LEFT JOIN pg_namespace ON pg_namespace.oid = relnamespace
 """)  # noqa: S608
 
-MIGRATORS: Final = text(f"""
+_MIGRATORS: Final = text(f"""
     SELECT 'the right to migrate', false, {_SESSION}
     FROM pg_locks JOIN pg_stat_activity USING (pid)
     WHERE locktype = 'advisory' AND granted AND pid <> :migrator
         AND pg_locks.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-        AND (classid::bigint << 32 | objid::bigint) = hashtextextended('wallet migrations', 0)
+        AND (classid::bigint << 32 | objid::bigint) = {_TURN}
 """)  # noqa: S608
+
+
+class _Patience:
+    """The pauses between attempts, for 60 seconds in all from now on."""
+
+    def __init__(self) -> None:
+        self._deadline = time.monotonic() + WAIT_SECONDS_MAX
+        self._attempts = 0
+
+    def pause_seconds(self) -> float | None:
+        """Return the pause after an attempt that failed, or None if it would last too long."""
+        self._attempts += 1
+        seconds = _PAUSES.after(self._attempts)
+        return None if time.monotonic() + seconds > self._deadline else seconds
 
 
 class LockHolder(NamedTuple):
@@ -113,11 +129,9 @@ class Migrator:
             LocksUnavailableError: it did not get them within 60 seconds.
             sqlalchemy.exc.DBAPIError: the database is away or refuses.
         """
-        clock = asyncio.get_running_loop().time
-        deadline = clock() + WAIT_SECONDS_MAX
+        patience = _Patience()
         tables: set[str] = set()
         holders: list[LockHolder] = []
-        attempts = 0
         while True:
             try:
                 async with self._watched(holders):
@@ -126,9 +140,7 @@ class Migrator:
                 await self.connection.rollback()
                 if sqlstate(error) not in {LOCK_NOT_AVAILABLE, DEADLOCK_DETECTED}:
                     raise
-            attempts += 1
-            pause_seconds = _PAUSES.after(attempts)
-            if clock() + pause_seconds > deadline:
+            if (pause_seconds := patience.pause_seconds()) is None:
                 raise LocksUnavailableError(holders)
             tables |= {holder.locked for holder in holders if holder.is_table}
             self.tell(f"{_in_words(holders)}; trying again in {pause_seconds:g} s")
@@ -142,7 +154,7 @@ class Migrator:
         async def look() -> None:
             while not ended.is_set():
                 await pause(ended, _WATCH_SECONDS)
-                holders[:] = await self._find(HOLDERS) or holders
+                holders[:] = await self._find(_HOLDERS) or holders
 
         looking = asyncio.create_task(look())
         try:
@@ -158,15 +170,11 @@ class Migrator:
         Raises:
             LocksUnavailableError: another migrator had it for 60 seconds.
         """
-        clock = asyncio.get_running_loop().time
-        deadline = clock() + WAIT_SECONDS_MAX
-        attempts = 0
-        while not await self.connection.scalar(TRY_LOCK):
+        patience = _Patience()
+        while not await self.connection.scalar(_TRY_LOCK):
             await self.connection.rollback()
-            attempts += 1
-            pause_seconds = _PAUSES.after(attempts)
-            if clock() + pause_seconds > deadline:
-                raise LocksUnavailableError(await self._find(MIGRATORS))
+            if (pause_seconds := patience.pause_seconds()) is None:
+                raise LocksUnavailableError(await self._find(_MIGRATORS))
             await asyncio.sleep(pause_seconds)
         await self.connection.commit()
 

@@ -31,16 +31,20 @@ def alembic_config(schema: Schema) -> Config:
     return config
 
 
+def _scripts(schema: Schema) -> ScriptDirectory:
+    return ScriptDirectory.from_config(alembic_config(schema))
+
+
 def head_revision(schema: Schema) -> str:
     """Return the newest revision of the schema's migrations."""
-    head = ScriptDirectory.from_config(alembic_config(schema)).get_current_head()
+    head = _scripts(schema).get_current_head()
     assert head is not None
     return head
 
 
 def is_newer(schema: Schema, current: str | None) -> bool:
     """Return whether a newer version has made this revision: these migrations do not know it."""
-    known = ScriptDirectory.from_config(alembic_config(schema)).walk_revisions()
+    known = _scripts(schema).walk_revisions()
     return current is not None and current not in {script.revision for script in known}
 
 
@@ -50,7 +54,7 @@ def pending_revisions(schema: Schema, current: str | None) -> list[Script]:
     Raises:
         alembic.util.CommandError: these migrations do not know `current`: a newer version has made it.
     """
-    newest_first = ScriptDirectory.from_config(alembic_config(schema)).walk_revisions(current or "base", "head")
+    newest_first = _scripts(schema).walk_revisions(current or "base", "head")
     return [script for script in reversed(list(newest_first)) if script.revision != current]
 
 
