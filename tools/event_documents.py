@@ -9,14 +9,9 @@ from typing import Any, Final
 
 import orjson
 
-from common.events import EVENT_MODELS, SCHEMA_VERSION, SOURCE
+from common.events import EVENT_MODELS, SCHEMA_VERSION, SOURCE, event_type_of
 
 _TOPIC: Final = "wallet_events"
-
-
-def event_type_of(model: type[Any]) -> str:
-    """Return the event type of a model."""
-    return str(model.model_fields["event_type"].default)
 
 
 def documents() -> dict[str, dict[str, Any]]:

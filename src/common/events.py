@@ -4,8 +4,10 @@ They are CloudEvents 1.0 in Kafka's binary mode: attributes are `ce_*` headers, 
 `tools/event_documents.py` makes the JSON Schemas and the AsyncAPI document in `docs/events/` from the models.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from functools import reduce
+from operator import or_
 from typing import Annotated, Any, ClassVar, Final, Literal
 from uuid import UUID
 
@@ -56,12 +58,19 @@ class _Event(BaseModel):
         return self.model_dump_json()
 
 
-class _Movement(_Event):
-    """An event in which money moved."""
+class TransactionEvent(_Event):
+    """The event of a transaction of the ledger. Each type of transaction has a model of its own.
 
+    `transaction_type` is the type of its ledger entries.
+    """
+
+    transaction_type: ClassVar[str]
+
+    event_type: str
     transaction_id: UUID
     amount: Amount
     reference: str | None
+    wallets: Annotated[list[WalletChange], Field(min_length=1)]
 
 
 class WalletCreated(_Event):
@@ -72,32 +81,49 @@ class WalletCreated(_Event):
     wallets: Annotated[list[WalletChange], Field(min_length=1, max_length=1)]
 
 
-class WalletFunded(_Movement):
+class WalletFunded(TransactionEvent):
     """Money was added to a wallet from outside."""
+
+    transaction_type = "FUND"
 
     event_type: Literal["WALLET_FUNDED"] = "WALLET_FUNDED"
     wallets: Annotated[list[WalletChange], Field(min_length=1, max_length=1)]
 
 
-class TransferDone(_Movement):
+class TransferDone(TransactionEvent):
     """Money moved from the first wallet to the second."""
+
+    transaction_type = "TRANSFER"
 
     event_type: Literal["TRANSFER_DONE"] = "TRANSFER_DONE"
     wallets: Annotated[list[WalletChange], Field(min_length=2, max_length=2)]
 
 
-Event = Annotated[WalletCreated | WalletFunded | TransferDone, Field(discriminator="event_type")]
+AnyEvent = WalletCreated | TransactionEvent
 
-EVENT_MODELS: Final[Sequence[type[WalletCreated | WalletFunded | TransferDone]]] = (
-    WalletCreated,
-    WalletFunded,
-    TransferDone,
-)
+TRANSACTION_EVENTS: Final[Mapping[str, type[TransactionEvent]]] = {
+    model.transaction_type: model for model in (WalletFunded, TransferDone)
+}
+"""The event model of each type of ledger transaction."""
 
-_decoder: TypeAdapter[WalletCreated | WalletFunded | TransferDone] = TypeAdapter(Event)
+EVENT_MODELS: Final[Sequence[type[AnyEvent]]] = (WalletCreated, *TRANSACTION_EVENTS.values())
+
+_any_event: Any = reduce(or_, EVENT_MODELS)
+_decoder: TypeAdapter[AnyEvent] = TypeAdapter(Annotated[_any_event, Field(discriminator="event_type")])
 
 
-def decode(value: object) -> WalletCreated | WalletFunded | TransferDone:
+def transaction_event(transaction_type: str, **fields: Any) -> TransactionEvent:
+    """Return the event of a ledger transaction of this type."""
+    model: Callable[..., TransactionEvent] = TRANSACTION_EVENTS[transaction_type]
+    return model(**fields)
+
+
+def event_type_of(model: type[AnyEvent]) -> str:
+    """Return the event type of a model."""
+    return str(model.model_fields["event_type"].default)
+
+
+def decode(value: object) -> AnyEvent:
     """Return the event of a record's value, which was parsed from JSON already.
 
     Raises:

@@ -3,29 +3,44 @@
 Any client may write to the topic. Any bytes give rows that PostgreSQL takes, or PoisonError.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, Final, Literal, NamedTuple
+from typing import Annotated, Any, Final, Literal, NamedTuple
 from uuid import UUID
 
 import orjson
-from pydantic import ValidationError
+from pydantic import AfterValidator, ValidationError, WithJsonSchema
 
-from common.events import TransferDone, WalletChange, WalletCreated, WalletFunded, decode
+from common.events import AnyEvent, WalletChange, WalletCreated, decode
 from common.money import AmountError, UnknownCurrencyError, balance_to_minor, to_minor
 from common.text import check_text, check_user_id
 
-EventType = Literal["WALLET_CREATED", "WALLET_FUNDED", "TRANSFER_SENT", "TRANSFER_RECEIVED"]
 Direction = Literal["in", "out"]
 
 VERSION_MAX: Final = 2**63 - 1
 DETAIL_LENGTH_MAX: Final = 1000
 
-_SIDES: Final[dict[str, Sequence[tuple[EventType, Direction | None]]]] = {
+SIDES: Final[Mapping[str, Sequence[tuple[str, Direction | None]]]] = {
     "WALLET_CREATED": [("WALLET_CREATED", None)],
     "WALLET_FUNDED": [("WALLET_FUNDED", "in")],
     "TRANSFER_DONE": [("TRANSFER_SENT", "out"), ("TRANSFER_RECEIVED", "in")],
 }
+"""For each event, its type in the history of each of its wallets, and the direction in which the money moved there."""
+
+EVENT_TYPES: Final = tuple(event_type for sides in SIDES.values() for event_type, _ in sides)
+"""The types of the history's rows."""
+
+
+def _check_event_type(value: str) -> str:
+    if value not in EVENT_TYPES:
+        raise ValueError(f"must be one of {', '.join(EVENT_TYPES)}")
+    return value
+
+
+EventType = Annotated[
+    str, AfterValidator(_check_event_type), WithJsonSchema({"type": "string", "enum": list(EVENT_TYPES)})
+]
+"""One of `EVENT_TYPES`."""
 
 
 class PoisonError(Exception):
@@ -52,7 +67,7 @@ class HistoryRow(NamedTuple):
     wallet_id: UUID
     wallet_version: int
     event_id: UUID
-    event_type: EventType
+    event_type: str
     user_id: str
     transaction_id: UUID | None
     direction: Direction | None
@@ -88,7 +103,7 @@ def rows_of(value: bytes | None) -> tuple[HistoryRow, ...]:
         transaction_id, amount_minor = _moved(event)
         field = "balance_after"
         for change, (event_type, direction), counterparty in zip(
-            event.wallets, _SIDES[event.event_type], counterparties, strict=True
+            event.wallets, SIDES[event.event_type], counterparties, strict=True
         ):
             if change.version > VERSION_MAX:
                 raise PoisonError("out-of-range", f"version: must be at most {VERSION_MAX}")
@@ -131,7 +146,7 @@ def _parse(value: bytes) -> Any:
         raise PoisonError("not-json", str(error)) from None
 
 
-def _decode(parsed: Any) -> WalletCreated | WalletFunded | TransferDone:
+def _decode(parsed: Any) -> AnyEvent:
     try:
         return decode(parsed)
     except ValidationError as error:
@@ -174,7 +189,7 @@ def _in_utc(moment: datetime) -> datetime:
         raise PoisonError("out-of-range", f"created_at: {moment.isoformat()} is no time in UTC") from None
 
 
-def _moved(event: WalletCreated | WalletFunded | TransferDone) -> tuple[UUID | None, int | None]:
+def _moved(event: AnyEvent) -> tuple[UUID | None, int | None]:
     if isinstance(event, WalletCreated):
         return None, None
     return event.transaction_id, to_minor(event.amount, event.currency)

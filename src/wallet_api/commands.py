@@ -1,11 +1,11 @@
-"""The commands of the use cases, validated for shape. Amounts are still text: only the wallet knows its currency."""
+"""The commands of the use cases, validated for shape. Amounts are still text: only the wallet knows its currency.
+
+`wallet_api/operations/` has the commands on wallets that exist: one module for each operation.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
-from uuid import UUID
-
-from common.access.caller import Caller
 
 
 class IdempotencyKey(NamedTuple):
@@ -49,38 +49,4 @@ class CreateWallet(Command):
     external_id: str | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MoneyCommand(Command):
-    """Move money into or out of one wallet.
-
-    Args:
-        caller: moves the wallets of its user only, if it is bound to one.
-        wallet_id: the acting wallet.
-        amount: in major units, `"50.00"`.
-        currency: must be the wallet's, if the client sends one.
-        reference: the client's own text.
-        if_match: the wallet must be at one of these versions; None means any.
-    """
-
-    caller: Caller
-    wallet_id: UUID
-    amount: str
-    currency: str | None
-    reference: str | None
-    if_match: frozenset[int] | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Fund(MoneyCommand):
-    """Bring money in from outside."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Transfer(MoneyCommand):
-    """Send money to another wallet."""
-
-    to_wallet_id: UUID
-
-
 CommandT = TypeVar("CommandT", bound=Command)
-MoneyT = TypeVar("MoneyT", bound=MoneyCommand)

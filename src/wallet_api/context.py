@@ -15,32 +15,37 @@ from common.postgres.database_health import DatabaseHealth, health_checks
 from common.postgres.durability import tell_unsafe_settings
 from common.postgres.engine import create_engine
 from wallet_api import read_queries
-from wallet_api.commands import CreateWallet, Fund, Transfer
+from wallet_api.commands import CreateWallet
 from wallet_api.group_commit import Bounds, GroupCommit
+from wallet_api.operations.operation import Operation
 from wallet_api.relay_notifier import RelayNotifier
 from wallet_api.retries import CommandRetry
 from wallet_api.settings import WalletApiSettings
-from wallet_api.use_cases import create_wallets, fund, transfer
+from wallet_api.use_cases import create_wallets, run_operations
 
 # A process that hangs in the middle of a batch holds the locks of all its wallets: PostgreSQL ends its session then.
 _HUNG_TRANSACTION_SECONDS: Final = 5.0
-# The group commit of an operation runs one transaction at a time.
+# Each group commit runs one transaction at a time.
 WRITE_CONNECTIONS_MAX: Final = 3
 
 
 @dataclass(frozen=True)
 class WalletApiContext:
-    """What a request needs: the settings, an engine that only reads, and a group commit for each operation."""
+    """What a request needs: the settings, an engine that only reads, and the group commits of all that writes."""
 
     settings: WalletApiSettings
     reader: AsyncEngine
     creations: GroupCommit[CreateWallet]
-    funds: GroupCommit[Fund]
-    transfers: GroupCommit[Transfer]
+    optimistic: GroupCommit[Operation]
+    pessimistic: GroupCommit[Operation]
+
+    def group_commit_of(self, operation: type[Operation]) -> GroupCommit[Operation]:
+        """Return the group commit that runs the operation."""
+        return self.optimistic if operation.is_optimistic else self.pessimistic
 
     async def close(self) -> None:
         """Abandon the batches in progress."""
-        await asyncio.gather(self.creations.close(), self.funds.close(), self.transfers.close())
+        await asyncio.gather(self.creations.close(), self.optimistic.close(), self.pessimistic.close())
 
 
 @asynccontextmanager
@@ -93,12 +98,13 @@ def make_context(
         transaction_timeout_seconds=settings.transaction_timeout_seconds,
     )
     retry = CommandRetry(settings.version_attempts_max, settings.busy_retry_seconds)
+    run_skipping = partial(run_operations, skip_locked=True)
     return WalletApiContext(
         settings,
         reader,
         GroupCommit("create", writer, create_wallets, create_wallets, bounds, retry, on_commit),
-        GroupCommit("fund", writer, fund, partial(fund, skip_locked=True), bounds, retry, on_commit),
-        GroupCommit("transfer", writer, transfer, partial(transfer, skip_locked=True), bounds, retry, on_commit),
+        GroupCommit("optimistic", writer, run_operations, run_skipping, bounds, retry, on_commit),
+        GroupCommit("pessimistic", writer, run_operations, run_skipping, bounds, retry, on_commit),
     )
 
 

@@ -76,6 +76,6 @@ def decided_keys(slots: Sequence[Slot[CommandT]]) -> list[tuple[CommandT, KeyRow
 
 
 async def store(connection: asyncpg.Connection, slots: Sequence[Slot[CommandT]]) -> None:
-    """Write the keys of decided commands; where there are movements, `queries.write_movements` writes them."""
+    """Write the keys of decided commands; where there are transactions, `queries.write_transactions` writes them."""
     if keys := decided_keys(slots):
         await key_queries.insert_keys(connection, [row for _, row in keys])

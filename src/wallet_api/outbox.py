@@ -5,11 +5,12 @@ from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID
 
-from common.events import TransferDone, WalletChange, WalletCreated, WalletFunded
+from common.events import AnyEvent, WalletChange, WalletCreated, transaction_event
 from common.identifiers import event_id_at, lane_of
 from common.money import to_major
 from wallet_api.commands import Command, CreateWallet
-from wallet_api.wallet import Movement, Wallet
+from wallet_api.operations.operation import LedgerTransaction
+from wallet_api.wallet import Wallet
 
 NewOutboxRow = dict[str, Any]
 
@@ -30,27 +31,31 @@ def creation_rows(wallets: Sequence[tuple[Wallet, CreateWallet]], created_at: da
     return rows
 
 
-def movement_rows(movements: Sequence[Movement], created_at: datetime) -> list[NewOutboxRow]:
-    """Return the `WALLET_FUNDED` and `TRANSFER_DONE` rows."""
+def transaction_rows(transactions: Sequence[LedgerTransaction], created_at: datetime) -> list[NewOutboxRow]:
+    """Return the row of each transaction's event."""
     return [
-        _row(_movement_event(movement, created_at, position), movement.wallet.id, movement.command)
-        for position, movement in enumerate(movements)
+        _row(_event(transaction, created_at, position), transaction.wallet.id, transaction.command)
+        for position, transaction in enumerate(transactions)
     ]
 
 
-def _movement_event(movement: Movement, created_at: datetime, position: int) -> WalletFunded | TransferDone:
-    common: dict[str, Any] = {
-        "event_id": event_id_at(created_at, position),
-        "created_at": created_at,
-        "currency": movement.wallet.currency,
-        "metadata": dict(movement.command.metadata),
-        "transaction_id": movement.transaction_id,
-        "amount": to_major(movement.amount_minor, movement.wallet.currency),
-        "reference": movement.command.reference,
-    }
-    if movement.receiver is None:
-        return WalletFunded(**common, wallets=[_change(movement.wallet, "in")])
-    return TransferDone(**common, wallets=[_change(movement.wallet, "out"), _change(movement.receiver, "in")])
+def _event(transaction: LedgerTransaction, created_at: datetime, position: int) -> AnyEvent:
+    command, currency = transaction.command, transaction.wallet.currency
+    return transaction_event(
+        command.transaction_type,
+        event_id=event_id_at(created_at, position),
+        created_at=created_at,
+        currency=currency,
+        metadata=dict(command.metadata),
+        transaction_id=transaction.id,
+        amount=to_major(transaction.amount_minor, currency),
+        reference=command.reference,
+        wallets=[
+            _change(entry.wallet, "in" if entry.amount_minor > 0 else "out")
+            for entry in transaction.entries
+            if entry.wallet
+        ],
+    )
 
 
 def _change(wallet: Wallet, direction: Literal["in", "out"] | None) -> WalletChange:
@@ -63,7 +68,7 @@ def _change(wallet: Wallet, direction: Literal["in", "out"] | None) -> WalletCha
     )
 
 
-def _row(event: WalletCreated | WalletFunded | TransferDone, aggregate_id: UUID, command: Command) -> NewOutboxRow:
+def _row(event: AnyEvent, aggregate_id: UUID, command: Command) -> NewOutboxRow:
     return {
         "event_id": event.event_id,
         "aggregate_id": aggregate_id,

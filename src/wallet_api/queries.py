@@ -12,7 +12,8 @@ from common.postgres.raw_sql import RawStatement
 from common.tables.wallet import OUTBOX_CHANNEL
 from wallet_api.commands import CreateWallet
 from wallet_api.key_queries import INSERT_KEYS_WHERE, KeyRow, key_parameters
-from wallet_api.wallet import Movement, Wallet, entries_of
+from wallet_api.operations.operation import LedgerTransaction
+from wallet_api.wallet import Wallet
 
 _WALLET: Final = "id, user_id, currency, balance_minor, version, status"
 
@@ -47,11 +48,11 @@ _INSERT_OUTBOX: Final = """
 """
 INSERT_OUTBOX: Final = RawStatement(_INSERT_OUTBOX.format(only="true"))
 
-# All that movements write, in one round trip. Wallets are changed by compare-and-set. The inner SELECT takes the row
-# locks in the order of ids, as LOCK_WALLETS does; after a wait it sees the row's newest version. A wallet that isn't at
-# the version at which it was read is lost: nothing that follows from it is written. So all other branches are written
-# after these locks are taken, when the lost wallets are known.
-_WRITE_MOVEMENTS: Final = f"""
+# All that ledger transactions write, in one round trip. Wallets are changed by compare-and-set. The inner SELECT takes
+# the row locks in the order of ids, as LOCK_WALLETS does; after a wait it sees the row's newest version. A wallet that
+# isn't at the version at which it was read is lost: nothing that follows from it is written. So all other branches are
+# written after these locks are taken, when the lost wallets are known.
+_WRITE_TRANSACTIONS: Final = f"""
     WITH change AS MATERIALIZED (
         SELECT wallets.id, change.balance_minor, change.version
         FROM unnest(
@@ -92,9 +93,9 @@ _WRITE_MOVEMENTS: Final = f"""
     )
     SELECT id FROM lost
 """  # noqa: S608
-WRITE_MOVEMENTS: Final = {
-    False: RawStatement(_WRITE_MOVEMENTS.format(skip="")),
-    True: RawStatement(_WRITE_MOVEMENTS.format(skip="SKIP LOCKED")),
+WRITE_TRANSACTIONS: Final = {
+    False: RawStatement(_WRITE_TRANSACTIONS.format(skip="")),
+    True: RawStatement(_WRITE_TRANSACTIONS.format(skip="SKIP LOCKED")),
 }
 
 INSERT_WALLETS: Final = RawStatement("""
@@ -124,6 +125,14 @@ class LoadedWallets(NamedTuple):
     by_id: dict[UUID, Wallet]
     loaded_at: datetime | None
 
+    def with_(self, other: "LoadedWallets") -> "LoadedWallets":
+        """Return the wallets of both."""
+        times = [loaded.loaded_at for loaded in (self, other) if loaded.loaded_at]
+        return LoadedWallets({**self.by_id, **other.by_id}, max(times, default=None))
+
+
+NO_WALLETS: Final = LoadedWallets({}, None)
+
 
 async def read_wallets(connection: asyncpg.Connection, ids: Collection[UUID]) -> LoadedWallets:
     """Return the wallets, read without a lock."""
@@ -145,11 +154,11 @@ def _loaded(rows: Sequence[asyncpg.Record]) -> LoadedWallets:
     return LoadedWallets(wallets, max((row[-1] for row in rows), default=None))
 
 
-async def write_movements(
+async def write_transactions(
     connection: asyncpg.Connection,
     read: Mapping[UUID, Wallet],
     changed: Collection[Wallet],
-    movements: Sequence[Movement],
+    transactions: Sequence[LedgerTransaction],
     events: Sequence[Mapping[str, Any]],
     keys: Sequence[tuple[UUID, KeyRow]],
     created_at: datetime,
@@ -162,7 +171,7 @@ async def write_movements(
         connection: the transaction.
         read: the wallets as they were read.
         changed: the wallets as they are to be.
-        movements: their entries are written.
+        transactions: of the ledger; their entries are written.
         events: outbox rows, in this order.
         keys: idempotency keys with their replies, each with the wallet that acted.
         created_at: the time of all that is written.
@@ -172,32 +181,31 @@ async def write_movements(
         The wallets that another transaction changed since they were read. Nothing about them was written.
     """
     entries = [
-        (movement, number, entry)
-        for movement in movements
-        for number, entry in enumerate(entries_of(movement), start=1)
+        (transaction, number, entry, entry.wallet)
+        for transaction in transactions
+        for number, entry in enumerate(transaction.entries, start=1)
     ]
-    sides = [(movement, entry, entry.wallet) for movement, _, entry in entries]
     parameters = {
         "ids": [wallet.id for wallet in changed],
         "read_versions": [read[wallet.id].version for wallet in changed],
         "versions": [wallet.version for wallet in changed],
         "balances": [wallet.balance_minor for wallet in changed],
-        "acting_wallet_ids": [movement.wallet.id for movement, _, _ in entries],
-        "transaction_ids": [movement.transaction_id for movement, _, _ in entries],
-        "entries": [number for _, number, _ in entries],
-        "wallet_ids": [wallet and wallet.id for _, _, wallet in sides],
-        "wallet_versions": [wallet and wallet.version for _, _, wallet in sides],
-        "counterparties": [entry.counterparty and entry.counterparty.id for _, entry, _ in sides],
-        "types": [movement.type for movement, _, _ in sides],
-        "amounts": [entry.amount_minor for _, entry, _ in sides],
-        "currencies": [movement.wallet.currency for movement, _, _ in sides],
-        "balances_after": [wallet and wallet.balance_minor for _, _, wallet in sides],
-        "references": [wallet and movement.command.reference for movement, _, wallet in sides],
-        "metadata": [wallet and _json(movement.command.metadata) for movement, _, wallet in sides],
+        "acting_wallet_ids": [made.wallet.id for made, _, _, _ in entries],
+        "transaction_ids": [made.id for made, _, _, _ in entries],
+        "entries": [number for _, number, _, _ in entries],
+        "wallet_ids": [wallet and wallet.id for _, _, _, wallet in entries],
+        "wallet_versions": [wallet and wallet.version for _, _, _, wallet in entries],
+        "counterparties": [made.counterparty_id(entry) for made, _, entry, _ in entries],
+        "types": [made.command.transaction_type for made, _, _, _ in entries],
+        "amounts": [entry.amount_minor for _, _, entry, _ in entries],
+        "currencies": [made.wallet.currency for made, _, _, _ in entries],
+        "balances_after": [wallet and wallet.balance_minor for _, _, _, wallet in entries],
+        "references": [wallet and made.command.reference for made, _, _, wallet in entries],
+        "metadata": [wallet and _json(made.command.metadata) for made, _, _, wallet in entries],
         **_outbox_parameters(events, created_at),
         **key_parameters(keys),
     }
-    return {row[0] for row in await WRITE_MOVEMENTS[skip_locked].fetch(connection, **parameters)}
+    return {row[0] for row in await WRITE_TRANSACTIONS[skip_locked].fetch(connection, **parameters)}
 
 
 async def insert_outbox(

@@ -10,10 +10,12 @@ import orjson
 from pydantic import BaseModel, Field
 from sqlalchemy import RowMapping
 
+from common.events import TRANSACTION_EVENTS
 from common.moments import timestamp
 from common.money import to_major
 from common.problems import MEDIA_TYPE, Problem
-from wallet_api.wallet import Movement, Wallet
+from wallet_api.operations.operation import LedgerTransaction
+from wallet_api.wallet import Wallet
 
 JSON = "application/json"
 
@@ -55,9 +57,9 @@ class WalletOut(BaseModel):
     updated_at: datetime
 
 
-class _MovementOut(BaseModel):
+class _TransactionOut(BaseModel):
     transaction_id: UUID
-    type: Literal["FUND", "TRANSFER"]
+    type: str = Field(examples=["TRANSFER"], json_schema_extra={"enum": list(TRANSACTION_EVENTS)})
     wallet_id: UUID
     counterparty_wallet_id: UUID | None
     amount: str = Field(examples=["30.00"])
@@ -68,13 +70,13 @@ class _MovementOut(BaseModel):
     created_at: datetime
 
 
-class MoneyOut(_MovementOut):
-    """A movement, and the acting wallet after it."""
+class MoneyOut(_TransactionOut):
+    """A transaction, and the acting wallet after it."""
 
     balance: str = Field(examples=["20.00"])
 
 
-class EntryOut(_MovementOut):
+class EntryOut(_TransactionOut):
     """One entry of a wallet's ledger; `amount` is negative where money left the wallet."""
 
     balance_after: str = Field(examples=["20.00"])
@@ -150,15 +152,16 @@ def wallet_reply(wallet: Wallet, external_id: str | None, metadata: Mapping[str,
     return Reply(201, orjson.dumps(body), {"Location": f"/wallets/{wallet.id}", "ETag": etag(wallet.version)})
 
 
-def money_reply(movement: Movement, created_at: datetime) -> Reply:
-    """Return the reply to a movement: with the balance of the acting wallet, never of the other one."""
-    wallet, command = movement.wallet, movement.command
+def money_reply(transaction: LedgerTransaction, created_at: datetime) -> Reply:
+    """Return the reply to a transaction: with the balance of the acting wallet, never of another one."""
+    wallet, command = transaction.wallet, transaction.command
+    counterparty_id = transaction.counterparty_id(transaction.entries[0])
     body = {
-        "transaction_id": str(movement.transaction_id),
-        "type": movement.type,
+        "transaction_id": str(transaction.id),
+        "type": command.transaction_type,
         "wallet_id": str(wallet.id),
-        "counterparty_wallet_id": movement.receiver and str(movement.receiver.id),
-        "amount": to_major(movement.amount_minor, wallet.currency),
+        "counterparty_wallet_id": counterparty_id and str(counterparty_id),
+        "amount": to_major(transaction.amount_minor, wallet.currency),
         "currency": wallet.currency,
         "balance": to_major(wallet.balance_minor, wallet.currency),
         "version": wallet.version,

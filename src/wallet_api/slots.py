@@ -6,8 +6,8 @@ from typing import Generic
 
 from common.problems import Problem
 from wallet_api.commands import CommandT
+from wallet_api.operations.operation import LedgerTransaction
 from wallet_api.replies import Reply, problem_reply
-from wallet_api.wallet import Movement
 
 
 @dataclass(slots=True, eq=False)
@@ -16,12 +16,12 @@ class Slot(Generic[CommandT]):
 
     Attributes:
         command: of one request.
-        movement: of money, if the command makes one and is not refused.
+        transaction: of the ledger, if the command makes one and is not refused.
         reply: None until the command is answered.
     """
 
     command: CommandT
-    movement: Movement | None = None
+    transaction: LedgerTransaction | None = None
     reply: Reply | None = None
 
     @property

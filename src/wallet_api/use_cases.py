@@ -3,7 +3,7 @@
 Each phase is a function over the batch's slots. A refused command leaves the other commands alone.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Protocol, TypeVar
 from uuid import UUID
 
@@ -13,12 +13,13 @@ from common import failpoints
 from common.identifiers import new_id
 from common.problems import Problem
 from wallet_api import idempotency, outbox, queries
-from wallet_api.commands import Command, CreateWallet, Fund, MoneyT, Transfer
+from wallet_api.commands import Command, CreateWallet
 from wallet_api.errors import ExternalIdTaken, VersionConflict, WalletBusy, WalletNotFound
-from wallet_api.queries import LoadedWallets
+from wallet_api.operations.operation import Operation
+from wallet_api.queries import NO_WALLETS, LoadedWallets
 from wallet_api.replies import Reply, money_reply, wallet_reply
 from wallet_api.slots import Slot, replies_of
-from wallet_api.wallet import Movement, Wallet, decide_fund, decide_transfer, find_acting
+from wallet_api.wallet import Wallet
 
 CommandT_contra = TypeVar("CommandT_contra", bound=Command, contravariant=True)
 
@@ -30,39 +31,26 @@ class UseCase(Protocol[CommandT_contra]):
         """Run it."""
 
 
-async def fund(connection: asyncpg.Connection, commands: Sequence[Fund], *, skip_locked: bool = False) -> list[Reply]:
-    """Fund wallets with optimistic locks: read without a lock, written only at the version that was read.
-
-    A command whose wallet changed in between gets version-conflict. With `skip_locked` it gets wallet-busy, and so
-    does a command whose wallet another transaction has locked, without a wait.
-
-    Raises:
-        asyncpg.LockNotAvailableError: a lock timed out; nothing of the list was done.
-    """
-    slots = [Slot(command) for command in commands]
-    if fresh := await idempotency.claim(connection, slots):
-        loaded = await queries.read_wallets(connection, {slot.command.wallet_id for slot in fresh})
-        failpoints.hit("api.locked")
-        _decide(fresh, loaded, decide_fund)
-        await _write(connection, fresh, loaded, skip_locked=skip_locked)
-    return replies_of(slots)
-
-
-async def transfer(
-    connection: asyncpg.Connection, commands: Sequence[Transfer], *, skip_locked: bool = False
+async def run_operations(
+    connection: asyncpg.Connection, commands: Sequence[Operation], *, skip_locked: bool = False
 ) -> list[Reply]:
-    """Transfer between wallets with pessimistic locks: all wallets of the list, in the order of their ids.
+    """Run operations on wallets. All see the wallets as the commands before them in the list leave them.
 
-    With `skip_locked` a command one of whose wallets another transaction has locked gets wallet-busy, without a wait.
+    The wallets of pessimistic operations are locked, all at once and in the order of their ids. The wallets of
+    optimistic ones are read without a lock, and written only at the version that was read: a command whose wallet
+    changed in between gets version-conflict.
+
+    With `skip_locked` a command one of whose wallets another transaction has locked gets wallet-busy, without a wait;
+    so does an optimistic command whose wallet has changed.
 
     Raises:
         asyncpg.LockNotAvailableError: a lock timed out; nothing of the list was done.
     """
     slots = [Slot(command) for command in commands]
     if fresh := await idempotency.claim(connection, slots):
-        loaded = await _lock(connection, fresh, skip_locked=skip_locked)
+        loaded = await _load(connection, fresh, skip_locked=skip_locked)
         failpoints.hit("api.locked")
-        _decide(fresh, loaded, decide_transfer)
+        _decide(fresh, loaded)
         await _write(connection, fresh, loaded, skip_locked=skip_locked)
     return replies_of(slots)
 
@@ -79,65 +67,71 @@ async def create_wallets(connection: asyncpg.Connection, commands: Sequence[Crea
     return replies_of(slots)
 
 
-async def _lock(connection: asyncpg.Connection, slots: Sequence[Slot[Transfer]], *, skip_locked: bool) -> LoadedWallets:
-    """Lock the wallets of the slots and return them; refuse commands whose wallets were skipped."""
-    ids = {wallet_id for slot in slots for wallet_id in (slot.command.wallet_id, slot.command.to_wallet_id)}
+async def _load(
+    connection: asyncpg.Connection, slots: Sequence[Slot[Operation]], *, skip_locked: bool
+) -> LoadedWallets:
+    """Lock the wallets of pessimistic operations, and read those of optimistic ones."""
+    locked = {id_ for slot in slots if not slot.command.is_optimistic for id_ in slot.command.wallet_ids}
+    read = {id_ for slot in slots if slot.command.is_optimistic for id_ in slot.command.wallet_ids} - locked
+    loaded = await _lock(connection, slots, locked, skip_locked=skip_locked) if locked else NO_WALLETS
+    return loaded.with_(await queries.read_wallets(connection, read)) if read else loaded
+
+
+async def _lock(
+    connection: asyncpg.Connection, slots: Sequence[Slot[Operation]], ids: set[UUID], *, skip_locked: bool
+) -> LoadedWallets:
+    """Lock the wallets and return them; refuse commands whose wallets were skipped."""
     loaded = await queries.lock_wallets(connection, ids, skip_locked=skip_locked)
     absent = ids - loaded.by_id.keys() if skip_locked else set()
     # A wallet that doesn't exist is absent too, and not busy.
     busy = (await queries.read_wallets(connection, absent)).by_id if absent else {}
     known = {**loaded.by_id, **busy}
     for slot in slots:
-        # A caller that may not move the acting wallet learns nothing of either.
-        is_busy = slot.command.wallet_id in busy or slot.command.to_wallet_id in busy
-        if is_busy and find_acting(known, slot.command):
+        # A caller that may not move the acting wallet learns nothing of the others.
+        if not busy.keys().isdisjoint(slot.command.wallet_ids) and slot.command.find_acting(known):
             slot.refuse(WalletBusy())
     return loaded
 
 
-def _decide(
-    slots: Sequence[Slot[MoneyT]],
-    loaded: LoadedWallets,
-    decide: Callable[[Mapping[UUID, Wallet], MoneyT], Movement | Problem],
-) -> None:
+def _decide(slots: Sequence[Slot[Operation]], loaded: LoadedWallets) -> None:
     """Decide each command, on the wallets as the commands before it leave them."""
     wallets = dict(loaded.by_id)
     for slot in slots:
         if slot.reply:
             continue
-        decision = decide(wallets, slot.command)
-        if isinstance(decision, Problem):
-            slot.refuse(decision)
+        try:
+            slot.transaction = slot.command.decide(wallets)
+        except Problem as refusal:
+            slot.refuse(refusal)
             continue
         assert loaded.loaded_at is not None
-        slot.movement = decision
-        slot.reply = money_reply(decision, loaded.loaded_at)
-        wallets.update({wallet.id: wallet for wallet in decision.wallets})
+        slot.reply = money_reply(slot.transaction, loaded.loaded_at)
+        wallets.update((wallet.id, wallet) for wallet in slot.transaction.wallets)
 
 
 async def _write(
-    connection: asyncpg.Connection, slots: Sequence[Slot[MoneyT]], loaded: LoadedWallets, *, skip_locked: bool
+    connection: asyncpg.Connection, slots: Sequence[Slot[Operation]], loaded: LoadedWallets, *, skip_locked: bool
 ) -> None:
     """Write what was decided; refuse commands whose wallet changed since it was loaded."""
-    movements = [slot.movement for slot in slots if slot.movement]
-    if not movements:
+    transactions = [slot.transaction for slot in slots if slot.transaction]
+    if not transactions:
         await idempotency.store(connection, slots)
         return
     assert loaded.loaded_at is not None
-    changed = {wallet.id: wallet for movement in movements for wallet in movement.wallets}
-    lost = await queries.write_movements(
+    changed = {wallet.id: wallet for transaction in transactions for wallet in transaction.wallets}
+    lost = await queries.write_transactions(
         connection,
         loaded.by_id,
         changed.values(),
-        movements,
-        outbox.movement_rows(movements, loaded.loaded_at),
+        transactions,
+        outbox.transaction_rows(transactions, loaded.loaded_at),
         [(command.wallet_id, row) for command, row in idempotency.decided_keys(slots)],
         loaded.loaded_at,
         skip_locked=skip_locked,
     )
     for slot in slots:
-        # A refusal too: it may rest on a movement earlier in the list, which wasn't written. No movement makes a wallet
-        # exist, though: a caller of another user must get the same reply whatever happens to the wallet.
+        # A refusal too: it may rest on a transaction earlier in the list, which wasn't written. No transaction makes a
+        # wallet exist, though: a caller of another user must get the same reply whatever happens to the wallet.
         if slot.command.wallet_id in lost and slot.outcome != WalletNotFound.code:
             slot.refuse(WalletBusy() if skip_locked else VersionConflict(slot.command.wallet_id))
 

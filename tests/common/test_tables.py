@@ -143,7 +143,6 @@ NEW_ID = "gen_random_uuid()"
         ("UPDATE wallet.wallets SET currency = 'eur'", "wallets_currency_check"),
         ("UPDATE wallet.wallets SET currency = E'EUR\\n'", "wallets_currency_check"),
         ("UPDATE wallet.wallets SET status = 'gone'", "wallets_status_check"),
-        (f"{ENTRY} ({NEW_ID}, 1, NULL, NULL, 'GIFT', 1, 'EUR', NULL)", "wallet_transactions_type_check"),
         (f"{ENTRY} ({NEW_ID}, 1, NULL, NULL, 'FUND', 0, 'EUR', NULL)", "wallet_transactions_amount_check"),
         (f"{ENTRY} ({NEW_ID}, 1, '{WALLET}', 2, 'FUND', 1, 'EUR', -1)", "wallet_transactions_balance_after_check"),
         (f"{ENTRY} ({NEW_ID}, 1, '{WALLET}', NULL, 'FUND', 1, 'EUR', 1)", "wallet_transactions_wallet_check"),

@@ -26,9 +26,11 @@ from outbox_relay.relay import Relay
 from outbox_relay.settings import RelaySettings
 from support.databases import database_of, with_database
 from support.roles import ROLES
-from wallet_api.commands import CreateWallet, Fund, Transfer
+from wallet_api.commands import CreateWallet
+from wallet_api.operations.fund import Fund
+from wallet_api.operations.transfer import Transfer
 from wallet_api.transactions import execute
-from wallet_api.use_cases import create_wallets, fund, transfer
+from wallet_api.use_cases import create_wallets, run_operations
 
 Wallets = dict[str, UUID]
 APPLIED = text("SELECT coalesce(sum(event_count), 0) FROM history.wallet_progress")
@@ -87,10 +89,10 @@ def _transfer(wallet_id: UUID, to_wallet_id: UUID, amount: str) -> Transfer:
 async def move_money(engine: AsyncEngine, wallets: Wallets, rounds: int) -> None:
     """Fund wallets and transfer both ways, in so many rounds."""
     for number in range(1, rounds + 1):
-        await execute(engine, fund, [_fund(wallets["hot"], f"{number}.50"), _fund(wallets["cold"], "7")])
-        await execute(engine, fund, [_fund(wallets["yen"], "500"), _fund(wallets["dinar"], "0.005")])
-        await execute(engine, transfer, [_transfer(wallets["hot"], wallets["cold"], "0.75")])
-        await execute(engine, transfer, [_transfer(wallets["cold"], wallets["hot"], "0.01")])
+        await execute(engine, run_operations, [_fund(wallets["hot"], f"{number}.50"), _fund(wallets["cold"], "7")])
+        await execute(engine, run_operations, [_fund(wallets["yen"], "500"), _fund(wallets["dinar"], "0.005")])
+        await execute(engine, run_operations, [_transfer(wallets["hot"], wallets["cold"], "0.75")])
+        await execute(engine, run_operations, [_transfer(wallets["cold"], wallets["hot"], "0.01")])
 
 
 @asynccontextmanager

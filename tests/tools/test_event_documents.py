@@ -7,8 +7,8 @@ import orjson
 import pytest
 from jsonschema import Draft202012Validator, FormatChecker
 
-from common.events import EVENT_MODELS, TransferDone, WalletChange, decode
-from tools.event_documents import documents, event_type_of
+from common.events import EVENT_MODELS, TransferDone, WalletChange, decode, event_type_of
+from tools.event_documents import documents
 
 FOLDER = Path(__file__).parents[2] / "docs" / "events"
 

@@ -23,7 +23,7 @@ from common.postgres.raw_sql import raw_connection
 from common.problems import Unavailable
 from common.rate_limited_logs import RateLimitedLog
 from wallet_api import group_commit
-from wallet_api.commands import Fund, IdempotencyClaim, IdempotencyKey, Transfer
+from wallet_api.commands import IdempotencyClaim, IdempotencyKey
 from wallet_api.errors import (
     IdempotencyKeyInFlight,
     InsufficientFunds,
@@ -32,9 +32,11 @@ from wallet_api.errors import (
     WalletNotFound,
 )
 from wallet_api.group_commit import Bounds, GroupCommit
+from wallet_api.operations.fund import Fund
+from wallet_api.operations.transfer import Transfer
 from wallet_api.replies import DONE, Reply, problem_reply
 from wallet_api.retries import CommandRetry
-from wallet_api.use_cases import fund, transfer
+from wallet_api.use_cases import run_operations
 
 Json = dict[str, Any]
 NewWallet = Callable[..., Awaitable[Json]]
@@ -99,7 +101,7 @@ Collect = Callable[..., GroupCommit[Any]]
 
 @pytest.fixture
 def batches() -> Batches:
-    return Batches(fund)
+    return Batches(run_operations)
 
 
 @pytest.fixture
@@ -109,13 +111,13 @@ async def collect(database_url: str) -> AsyncIterator[Collect]:
     collectors: list[GroupCommit[Any]] = []
 
     def make(
-        use_case: Any = fund,
+        use_case: Any = run_operations,
         skipping: Any = None,
         version_attempts_max: int = 1000,
         busy_seconds_max: float = 60,
         **bounds: float,
     ) -> GroupCommit[Any]:
-        skipping = skipping or partial(fund, skip_locked=True)
+        skipping = skipping or partial(run_operations, skip_locked=True)
         retry = CommandRetry(version_attempts_max, busy_seconds_max)
         collector = GroupCommit(
             "fund", engine, use_case, skipping, Bounds(**{**PATIENT, **bounds}), retry, lambda _: None
@@ -199,8 +201,8 @@ async def test_a_batch_is_never_larger_than_its_bound(
 async def test_a_refused_command_leaves_those_beside_it_alone(
     collect: Collect, wallets: list[UUID], assert_promises_kept: Check
 ) -> None:
-    batches = Batches(transfer)
-    collector = collect(batches, partial(transfer, skip_locked=True))
+    batches = Batches(run_operations)
+    collector = collect(batches, partial(run_operations, skip_locked=True))
     commands = [
         a_transfer(wallets[0], wallets[1], "10"),
         a_transfer(wallets[0], wallets[1], "0.01"),
@@ -261,7 +263,7 @@ async def test_a_wallet_that_another_session_has_locked_delays_only_its_own_comm
     assert_promises_kept: Check,
     act: str,
 ) -> None:
-    use_case: Any = fund if act == "fund" else transfer
+    use_case: Any = run_operations
     collector = collect(use_case, partial(use_case, skip_locked=True))
 
     def a_command(wallet: UUID) -> Any:
@@ -328,7 +330,7 @@ async def test_a_key_that_a_hung_request_has_claimed_delays_only_its_own_command
     collector = collect(batches)
     async with raw_connection(engine) as hung:
         await hung.execute("BEGIN")
-        (first,) = await fund(hung, [a_fund(wallets[0], "k")])
+        (first,) = await run_operations(hung, [a_fund(wallets[0], "k")])
         same = (await submitted(collector, [a_fund(wallets[0], "k")]))[0]
         for number in range(3):
             others = [a_fund(wallet, f"{number}-{wallet}") for wallet in wallets[1:]]
@@ -392,7 +394,7 @@ async def test_a_full_queue_refuses_at_once_and_nothing_comes_of_the_refused(
     wallet = await new_wallet()
     path = f"/wallets/{wallet['id']}"
     async with open_client(**patient, queue_commands_max=3) as api:
-        queue = api._transport.app.state.context.funds._queue
+        queue = api._transport.app.state.context.optimistic._queue
 
         async def is_full() -> bool:
             return len(queue) == 3
@@ -601,7 +603,7 @@ async def test_a_cancellation_from_within_a_batch_answers_it_and_those_behind_it
     await within(until(lambda: batches.sizes == [1]))
     behind = await submitted(collector, [a_fund(wallet) for wallet in wallets])
     with monkeypatch.context() as patched:
-        patched.setattr(batches, "use_case", fund)
+        patched.setattr(batches, "use_case", run_operations)
         batches.open.set()
         with pytest.raises(Unavailable, match="outcome is unknown"):
             await within(lost[0])

@@ -11,13 +11,13 @@ from starlette.types import Message
 
 from common.money import MINOR_MAX, to_major, to_minor
 from common.problems import BadRequest, ContentTooLarge, Problem, UnsupportedMediaType, ValidationProblem
+from wallet_api.bodies import Body, CreateWalletBody
 from wallet_api.commands import IdempotencyKey
 from wallet_api.errors import IdempotencyKeyRequired
+from wallet_api.operations.catalogue import OPERATIONS
+from wallet_api.operations.fund import FundBody
 from wallet_api.requests import (
     BODY_BYTES_MAX,
-    CreateWalletBody,
-    FundBody,
-    TransferBody,
     is_match,
     read_body,
     read_claim,
@@ -25,8 +25,7 @@ from wallet_api.requests import (
     read_traceparent,
 )
 
-Body = CreateWalletBody | FundBody | TransferBody
-MODELS = st.sampled_from([CreateWalletBody, FundBody, TransferBody])
+MODELS = st.sampled_from([CreateWalletBody, *(operation.body for operation in OPERATIONS)])
 ANY_TEXT = st.text(st.characters(exclude_categories=[]), max_size=70)
 NUMBERS = st.integers() | st.floats() | st.integers(10**299, 10**301) | st.integers(-(2**64), 2**64)
 JSON = st.recursive(

@@ -14,12 +14,14 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from common.access.caller import ANONYMOUS, Caller
 from common.postgres.raw_sql import raw_connection
 from wallet_api import queries
-from wallet_api.commands import CreateWallet, Fund, IdempotencyClaim, IdempotencyKey, Transfer
+from wallet_api.commands import CreateWallet, IdempotencyClaim, IdempotencyKey
 from wallet_api.errors import IdempotencyKeyReused, InsufficientFunds, WalletNotFound
+from wallet_api.operations.fund import Fund
+from wallet_api.operations.transfer import Transfer
 from wallet_api.queries import LoadedWallets
 from wallet_api.replies import DONE, Reply
 from wallet_api.transactions import execute
-from wallet_api.use_cases import create_wallets, fund, transfer
+from wallet_api.use_cases import create_wallets, run_operations
 
 Json = dict[str, Any]
 NewWallet = Callable[..., Awaitable[Json]]
@@ -84,8 +86,8 @@ NOBODY = {"id": str(uuid4())}
 
 
 async def test_an_empty_list_has_no_outcomes(engine: AsyncEngine) -> None:
-    assert await execute(engine, fund, []) == []
-    assert await execute(engine, transfer, []) == []
+    assert await execute(engine, run_operations, []) == []
+    assert await execute(engine, run_operations, []) == []
     assert await execute(engine, create_wallets, []) == []
 
 
@@ -95,7 +97,7 @@ async def test_a_refused_command_leaves_the_other_commands_of_its_list_alone(
     ada, bob, cleo = wallets.values()
     outcomes = await execute(
         engine,
-        transfer,
+        run_operations,
         [
             a_transfer(ada, bob, "4"),
             a_transfer(ada, bob, "6.01"),
@@ -123,7 +125,7 @@ async def test_one_wallet_many_times_in_a_list_moves_step_by_step(
     engine: AsyncEngine, wallets: dict[str, Json], sql: Sql
 ) -> None:
     ada = wallets["ada"]
-    outcomes = await execute(engine, fund, [a_fund(ada, str(amount)) for amount in range(1, 6)])
+    outcomes = await execute(engine, run_operations, [a_fund(ada, str(amount)) for amount in range(1, 6)])
     assert all_told(outcomes) == [(3, "11.00"), (4, "13.00"), (5, "16.00"), (6, "20.00"), (7, "25.00")]
     rows = await sql(
         "SELECT wallet_version, amount_minor, balance_after_minor FROM wallet.wallet_transactions"
@@ -148,7 +150,7 @@ async def test_one_wallet_many_times_in_a_list_moves_step_by_step(
 async def test_one_command_object_many_times_in_a_list_is_as_many_commands(
     engine: AsyncEngine, wallets: dict[str, Json]
 ) -> None:
-    outcomes = await execute(engine, fund, [a_fund(wallets["ada"])] * 3)
+    outcomes = await execute(engine, run_operations, [a_fund(wallets["ada"])] * 3)
     assert all_told(outcomes) == [(3, "11.00"), (4, "12.00"), (5, "13.00")]
 
 
@@ -158,7 +160,7 @@ async def test_money_that_arrives_in_a_list_can_be_sent_on_in_the_same_list(
     poor = await new_wallet("poor")
     ada, bob, _ = wallets.values()
     commands = [a_transfer(poor, bob, "5"), a_transfer(ada, poor, "5"), a_transfer(poor, bob, "5")]
-    assert all_told(await execute(engine, transfer, commands)) == ["insufficient-funds", (3, "5.00"), (3, "0.00")]
+    assert all_told(await execute(engine, run_operations, commands)) == ["insufficient-funds", (3, "5.00"), (3, "0.00")]
 
 
 async def test_a_list_of_creations_names_the_taken_external_ids_also_within_itself(
@@ -182,8 +184,8 @@ async def test_one_key_twice_in_a_list_is_refused_before_anything_is_done(
 ) -> None:
     before = await sql("SELECT count(*) FROM wallet.outbox")
     for use_case, commands in [
-        (fund, [a_fund(wallets["ada"], key="k"), a_fund(wallets["bob"], key="k")]),
-        (transfer, [a_transfer(wallets["ada"], wallets["bob"], key="k")] * 2),
+        (run_operations, [a_fund(wallets["ada"], key="k"), a_fund(wallets["bob"], key="k")]),
+        (run_operations, [a_transfer(wallets["ada"], wallets["bob"], key="k")] * 2),
         (create_wallets, [a_wallet(key="k"), a_wallet(), a_wallet(key="k")]),
     ]:
         with pytest.raises(ValueError, match="keys of one list must differ"):
@@ -196,10 +198,10 @@ async def test_in_one_list_answered_keys_are_replayed_new_ones_done_and_undecide
     engine: AsyncEngine, wallets: dict[str, Json], sql: Sql
 ) -> None:
     ada, bob, _ = wallets.values()
-    (first,) = await execute(engine, fund, [a_fund(ada, "1", "old")])
+    (first,) = await execute(engine, run_operations, [a_fund(ada, "1", "old")])
     outcomes = await execute(
         engine,
-        fund,
+        run_operations,
         [
             a_fund(bob, "2", "new"),
             a_fund(ada, "1", "old"),
@@ -219,8 +221,8 @@ async def test_a_reused_key_in_a_list_leaves_the_other_commands_alone(
     engine: AsyncEngine, wallets: dict[str, Json]
 ) -> None:
     ada, bob, _ = wallets.values()
-    await execute(engine, fund, [a_fund(ada, "1", "old", b"one")])
-    outcomes = await execute(engine, fund, [a_fund(ada, "1", "old", b"other"), a_fund(bob, "1", "new")])
+    await execute(engine, run_operations, [a_fund(ada, "1", "old", b"one")])
+    outcomes = await execute(engine, run_operations, [a_fund(ada, "1", "old", b"other"), a_fund(bob, "1", "new")])
     assert outcomes[0].outcome == IdempotencyKeyReused.code
     assert told(outcomes[1]) == (3, "11.00")
 
@@ -230,7 +232,7 @@ async def test_a_list_in_which_nothing_was_decided_leaves_no_trace(
 ) -> None:
     del wallets
     before = await sql("SELECT count(*), max(id) FROM wallet.outbox")
-    (outcome,) = await execute(engine, fund, [a_fund(NOBODY, key="k")])
+    (outcome,) = await execute(engine, run_operations, [a_fund(NOBODY, key="k")])
     assert outcome.outcome == WalletNotFound.code
     assert await sql("SELECT count(*), max(id) FROM wallet.outbox") == before
     assert await sql("SELECT FROM wallet.idempotency_keys") == []
@@ -255,13 +257,13 @@ async def test_a_wallet_that_changed_in_between_costs_only_its_own_commands_of_t
     holder = await asyncpg.connect(database_url)
     async with holder.transaction():
         await holder.execute("UPDATE wallet.wallets SET version = version + 1 WHERE id = $1", UUID(brim["id"]))
-        running = asyncio.create_task(execute(engine, fund, commands))
+        running = asyncio.create_task(execute(engine, run_operations, commands))
         blocked = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
         await eventually(lambda: sql(blocked))
     await holder.close()
     assert all_told(await running) == ["version-conflict", (3, "11.00"), "version-conflict"]
     assert [row["key"] for row in await sql("SELECT key FROM wallet.idempotency_keys")] == ["ada"]
-    again = await execute(engine, fund, [commands[2]])
+    again = await execute(engine, run_operations, [commands[2]])
     assert told(again[0]) == (3, "1.00")
 
 
@@ -272,8 +274,8 @@ async def test_a_use_case_leaves_the_commit_to_its_caller(
     before = await sql("SELECT id, balance_minor, version FROM wallet.wallets ORDER BY id")
     async with raw_connection(engine) as connection:
         await connection.execute("BEGIN")
-        assert all_told(await transfer(connection, [a_transfer(ada, bob)])) == [(3, "9.00")]
-        assert all_told(await fund(connection, [a_fund(ada)])) == [(4, "10.00")]
+        assert all_told(await run_operations(connection, [a_transfer(ada, bob)])) == [(3, "9.00")]
+        assert all_told(await run_operations(connection, [a_fund(ada)])) == [(4, "10.00")]
         await connection.execute("ROLLBACK")
     assert await sql("SELECT id, balance_minor, version FROM wallet.wallets ORDER BY id") == before
 
@@ -283,7 +285,7 @@ async def test_a_long_list_is_one_transaction_with_one_time_and_ids_in_its_order
 ) -> None:
     ada, bob, cleo = wallets.values()
     commands = [a_transfer(*pair, "0.01") for pair in [(ada, bob), (bob, cleo), (cleo, ada)] * 100]
-    outcomes = await execute(engine, transfer, commands)
+    outcomes = await execute(engine, run_operations, commands)
     assert {outcome.outcome for outcome in outcomes} == {DONE}
     rows = await sql(
         "SELECT event_id, created_at, xmin::text, payload FROM wallet.outbox"
@@ -299,7 +301,7 @@ async def test_an_overdraft_within_a_list_is_refused_at_the_command_that_would_c
     engine: AsyncEngine, wallets: dict[str, Json]
 ) -> None:
     ada, bob, _ = wallets.values()
-    outcomes = await execute(engine, transfer, [a_transfer(ada, bob, "3") for _ in range(5)])
+    outcomes = await execute(engine, run_operations, [a_transfer(ada, bob, "3") for _ in range(5)])
     assert [outcome.outcome for outcome in outcomes] == [DONE] * 3 + [InsufficientFunds.code] * 2
 
 
@@ -322,5 +324,5 @@ async def test_a_stranger_is_refused_alike_whether_the_wallet_changes_or_is_not_
     monkeypatch.setattr(queries, "read_wallets", read_before_a_change)
     bob = Caller("key", "bob", frozenset())
     commands = [a_fund(ada), a_fund(ada, caller=bob), a_fund(NOBODY, caller=bob), a_fund(wallets["bob"], caller=bob)]
-    outcomes = await execute(engine, partial(fund, skip_locked=skip_locked), commands)
+    outcomes = await execute(engine, partial(run_operations, skip_locked=skip_locked), commands)
     assert all_told(outcomes) == [code, "wallet-not-found", "wallet-not-found", (3, "11.00")]

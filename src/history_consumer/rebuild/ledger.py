@@ -8,7 +8,7 @@ from uuid import UUID
 import orjson
 from sqlalchemy import Row
 
-from common.events import TransferDone, WalletChange, WalletCreated, WalletFunded
+from common.events import TransactionEvent, WalletChange, WalletCreated, transaction_event
 from common.identifiers import POSITIONS_MAX, event_id_at
 from common.money import to_major
 from history_consumer.projection import HistoryRow
@@ -28,26 +28,20 @@ def created(row: Row[Any]) -> WalletCreated:
     )
 
 
-def moved(row: Row[Any]) -> WalletFunded | TransferDone:
+def moved(row: Row[Any]) -> TransactionEvent:
     """Return the event of the movement."""
-    fields: dict[str, Any] = {
-        "event_id": _event_id(row.created_at, row.version, row.transaction_id),
-        "created_at": row.created_at,
-        "currency": row.currency,
-        "metadata": orjson.loads(row.metadata or "{}"),
-        "transaction_id": row.transaction_id,
-        "amount": to_major(row.amount_minor, row.currency),
-        "reference": row.reference,
-    }
-    balance = to_major(row.balance_after_minor, row.currency)
-    if row.other_id is None:
-        return WalletFunded(**fields, wallets=[_change(row.wallet_id, row.user_id, row.version, balance, "in")])
-    other_balance = to_major(row.other_balance_after_minor, row.currency)
-    return TransferDone(
-        **fields,
+    return transaction_event(
+        row.type,
+        event_id=_event_id(row.created_at, row.version, row.transaction_id),
+        created_at=row.created_at,
+        currency=row.currency,
+        metadata=orjson.loads(row.metadata or "{}"),
+        transaction_id=row.transaction_id,
+        amount=to_major(row.amount_minor, row.currency),
+        reference=row.reference,
         wallets=[
-            _change(row.wallet_id, row.user_id, row.version, balance, "out"),
-            _change(row.other_id, row.other_user_id, row.other_version, other_balance, "in"),
+            _change(UUID(wallet_id), user_id, version, to_major(balance, row.currency), "in" if amount > 0 else "out")
+            for wallet_id, user_id, version, balance, amount in orjson.loads(row.wallets)
         ],
     )
 

@@ -101,10 +101,7 @@ PUBLISHED_EVENTS: Final = text("""
 UNPUBLISHED_EVENTS: Final = text("SELECT payload::text AS payload FROM wallet.outbox WHERE published_at IS NULL")
 
 LEDGER_COUNT: Final = text("""
-    SELECT (SELECT count(*) FROM wallet.wallets) + (
-        SELECT count(*) FROM wallet.wallet_transactions
-        WHERE wallet_id IS NOT NULL AND (type = 'FUND' OR amount_minor < 0)
-    )
+    SELECT (SELECT count(*) FROM wallet.wallets) + (SELECT count(*) FROM wallet.wallet_transactions WHERE entry = 1)
 """)
 
 CREATIONS: Final = text("""
@@ -112,21 +109,20 @@ CREATIONS: Final = text("""
     FROM wallet.wallets ORDER BY id
 """)
 
-# One row for each movement: the wallet that acted, and the receiver of a transfer.
+# One row for each movement, with the wallets that it changed in the order of its entries: the acting wallet is first.
 MOVEMENTS: Final = text("""
-    SELECT entry.transaction_id, abs(entry.amount_minor) AS amount_minor, entry.currency, entry.reference,
-        entry.metadata::text AS metadata, entry.created_at,
-        entry.wallet_id, wallet.user_id, entry.wallet_version AS version, entry.balance_after_minor,
-        other.wallet_id AS other_id, receiver.user_id AS other_user_id, other.wallet_version AS other_version,
-        other.balance_after_minor AS other_balance_after_minor
-    FROM wallet.wallet_transactions AS entry
-    JOIN wallet.wallets AS wallet ON wallet.id = entry.wallet_id
-    LEFT JOIN wallet.wallet_transactions AS other
-        ON other.transaction_id = entry.transaction_id AND other.wallet_id = entry.counterparty_wallet_id
-        AND entry.type = 'TRANSFER'
-    LEFT JOIN wallet.wallets AS receiver ON receiver.id = other.wallet_id
-    WHERE entry.type = 'FUND' OR entry.amount_minor < 0
-    ORDER BY entry.transaction_id
+    SELECT transaction_id, type, abs(amount_minor) AS amount_minor, currency, reference, metadata::text AS metadata,
+        created_at, wallet_version AS version, wallets
+    FROM wallet.wallet_transactions AS acting
+    CROSS JOIN LATERAL (
+        SELECT json_agg(
+            json_build_array(wallet_id, user_id, wallet_version, balance_after_minor, amount_minor) ORDER BY entry
+        )::text AS wallets
+        FROM wallet.wallet_transactions AS entry JOIN wallet.wallets ON wallets.id = entry.wallet_id
+        WHERE entry.transaction_id = acting.transaction_id
+    ) AS changed
+    WHERE entry = 1
+    ORDER BY transaction_id
 """)
 
 

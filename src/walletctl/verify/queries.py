@@ -4,6 +4,8 @@ from typing import Final
 
 from sqlalchemy import text
 
+from common.events import TRANSACTION_EVENTS, event_type_of
+from history_consumer.projection import SIDES
 from walletctl.verify.lines import UNKNOWN, digest, key, line, time
 
 # Memory for sorting and hashing millions of rows. No memory for the results of jsonb_array_elements by payload: each
@@ -86,21 +88,32 @@ LAST_VERSIONS: Final = text("""
     WHERE wallets.version <> coalesce(entries.last_version, 1)
 """)
 
+# The event of each type of ledger transaction, and the history's type for each side of an event.
+_EVENT_TYPES: Final = " ".join(
+    f"WHEN '{transaction_type}' THEN '{event_type_of(model)}'" for transaction_type, model in TRANSACTION_EVENTS.items()
+)
+_HISTORY_TYPES: Final = " ".join(
+    f"WHEN '{direction}{event_type}' THEN '{history_type}'"
+    for event_type, sides in SIDES.items()
+    for history_type, direction in sides
+    if history_type != event_type
+)
+
 # The facts by the ledger: one row for each version of each wallet.
-_FACTS: Final = """
+_FACTS: Final = f"""
     SELECT id AS wallet_id, cast(1 AS bigint) AS version, user_id, 'WALLET_CREATED' AS event_type,
         NULL AS direction, cast(NULL AS uuid) AS transaction_id, cast(NULL AS bigint) AS amount_minor,
         cast(0 AS bigint) AS balance_after_minor, currency, cast(NULL AS uuid) AS counterparty_wallet_id, created_at
     FROM wallet.wallets
     UNION ALL
     SELECT entries.wallet_id, wallet_version, user_id,
-        CASE type WHEN 'FUND' THEN 'WALLET_FUNDED' WHEN 'TRANSFER' THEN 'TRANSFER_DONE' ELSE type END,
+        CASE type {_EVENT_TYPES} ELSE type END,
         CASE WHEN amount_minor > 0 THEN 'in' ELSE 'out' END, transaction_id, abs(amount_minor),
         balance_after_minor, entries.currency, counterparty_wallet_id, entries.created_at
     FROM wallet.wallet_transactions AS entries
     LEFT JOIN wallet.wallets ON wallets.id = entries.wallet_id
     WHERE entries.wallet_id IS NOT NULL
-"""
+"""  # noqa: S608 - constants of this package
 
 OUTBOX_FIELDS: Final = (
     *("event_type", "direction", "transaction_id", "amount", "balance_after", "currency"),
@@ -204,10 +217,7 @@ HISTORY_FIELDS: Final = (
 )
 _EXPECTED_LINE: Final = line(
     f"coalesce(claims.event_id::text, '{UNKNOWN}')",
-    """CASE facts.direction || facts.event_type
-        WHEN 'outTRANSFER_DONE' THEN 'TRANSFER_SENT' WHEN 'inTRANSFER_DONE' THEN 'TRANSFER_RECEIVED'
-        ELSE facts.event_type
-    END""",
+    f"CASE facts.direction || facts.event_type {_HISTORY_TYPES} ELSE facts.event_type END",
     *("facts.direction", "facts.transaction_id", "facts.amount_minor", "facts.balance_after_minor"),
     *("facts.currency", "facts.counterparty_wallet_id", "facts.user_id", time("facts.created_at")),
     f"coalesce(claims.payload_digest, '{UNKNOWN}')",

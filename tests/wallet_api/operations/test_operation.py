@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from common.access.caller import ANONYMOUS, SCOPES, Caller
 from common.money import MINOR_MAX, to_major
 from common.problems import Problem, ValidationProblem
-from wallet_api.commands import Fund, MoneyCommand, Transfer
 from wallet_api.errors import (
     BalanceLimitExceeded,
     CurrencyMismatch,
@@ -23,8 +22,11 @@ from wallet_api.errors import (
     WalletFrozen,
     WalletNotFound,
 )
+from wallet_api.operations.fund import Fund
+from wallet_api.operations.operation import LedgerTransaction, Operation
+from wallet_api.operations.transfer import Transfer
 from wallet_api.replies import DONE, Reply, money_reply, problem_reply
-from wallet_api.wallet import Movement, Wallet, decide_fund, decide_transfer, entries_of
+from wallet_api.wallet import Wallet
 
 ADA, BOB, NOBODY = UUID(int=1), UUID(int=2), UUID(int=3)
 CURRENCIES = st.sampled_from(["EUR", "JPY", "BHD"])
@@ -43,8 +45,7 @@ def wallet(wallet_id: UUID = ADA, **fields: Any) -> Wallet:
     return replace(Wallet(wallet_id, "ada", "EUR", 1000, 5, "active"), **fields)
 
 
-def money(kind: type[MoneyCommand], **fields: Any) -> dict[str, Any]:
-    del kind
+def money(**fields: Any) -> dict[str, Any]:
     return {
         "caller": ANONYMOUS,
         "path": "/",
@@ -61,11 +62,11 @@ def money(kind: type[MoneyCommand], **fields: Any) -> dict[str, Any]:
 
 
 def fund(**fields: Any) -> Fund:
-    return Fund(**money(Fund, **fields))
+    return Fund(**money(**fields))
 
 
 def transfer(**fields: Any) -> Transfer:
-    return Transfer(**money(Transfer, **{"to_wallet_id": BOB, **fields}))
+    return Transfer(**money(**{"to_wallet_id": BOB, **fields}))
 
 
 def wallets_of(wallet_id: UUID) -> st.SearchStrategy[Wallet]:
@@ -90,17 +91,20 @@ FIELDS: dict[str, Any] = {
 COMMANDS = st.builds(fund, **FIELDS) | st.builds(transfer, **FIELDS, to_wallet_id=WALLET_IDS)
 
 
-def decide(wallets: dict[UUID, Wallet], command: Fund | Transfer) -> Movement | Problem:
-    return decide_fund(wallets, command) if isinstance(command, Fund) else decide_transfer(wallets, command)
+def decide(wallets: dict[UUID, Wallet], command: Operation) -> LedgerTransaction | Problem:
+    try:
+        return command.decide(wallets)
+    except Problem as refusal:
+        return refusal
 
 
-def decided(wallets: dict[UUID, Wallet], command: Fund | Transfer) -> Movement:
+def decided(wallets: dict[UUID, Wallet], command: Operation) -> LedgerTransaction:
     movement = decide(wallets, command)
-    assert isinstance(movement, Movement), movement
+    assert isinstance(movement, LedgerTransaction), movement
     return movement
 
 
-def refused(wallets: dict[UUID, Wallet], command: Fund | Transfer) -> Problem:
+def refused(wallets: dict[UUID, Wallet], command: Operation) -> Problem:
     problem = decide(wallets, command)
     assert isinstance(problem, Problem), problem
     return problem
@@ -117,27 +121,29 @@ GOOD_AMOUNTS = st.sampled_from(["0.01", "0.05"]) | st.integers(1, MINOR_MAX).map
 GOOD_COMMANDS = st.builds(fund, amount=GOOD_AMOUNTS) | st.builds(transfer, amount=GOOD_AMOUNTS)
 
 
-def moved(wallets: dict[UUID, Wallet], command: Fund | Transfer) -> Movement:
+def moved(wallets: dict[UUID, Wallet], command: Operation) -> LedgerTransaction:
     outcome = decide(wallets, command)
     assume(not isinstance(outcome, InsufficientFunds | BalanceLimitExceeded))
-    assert isinstance(outcome, Movement)
+    assert isinstance(outcome, LedgerTransaction)
     return outcome
 
 
 @given(OPEN_WALLETS, GOOD_COMMANDS)
 def test_the_entries_of_every_movement_sum_to_zero_and_none_is_zero(
-    wallets: dict[UUID, Wallet], command: Fund | Transfer
+    wallets: dict[UUID, Wallet], command: Operation
 ) -> None:
-    entries = entries_of(moved(wallets, command))
+    entries = moved(wallets, command).entries
     assert sum(entry.amount_minor for entry in entries) == 0
     assert all(entry.amount_minor for entry in entries)
 
 
 @given(OPEN_WALLETS, GOOD_COMMANDS)
-def test_each_entry_is_the_whole_change_of_its_wallet(wallets: dict[UUID, Wallet], command: Fund | Transfer) -> None:
+def test_each_entry_is_the_whole_change_of_its_wallet(wallets: dict[UUID, Wallet], command: Operation) -> None:
     movement = moved(wallets, command)
-    sides = [entry for entry in entries_of(movement) if entry.wallet]
-    assert [entry.wallet for entry in sides] == [side for side in (movement.wallet, movement.receiver) if side]
+    sides = [entry for entry in movement.entries if entry.wallet]
+    assert movement.entries[0].wallet == movement.wallet
+    assert {entry.wallet.id for entry in sides if entry.wallet} == set(command.wallet_ids)
+    assert len(sides) == len(command.wallet_ids)
     for entry in sides:
         assert entry.wallet
         before = wallets[entry.wallet.id]
@@ -147,16 +153,15 @@ def test_each_entry_is_the_whole_change_of_its_wallet(wallets: dict[UUID, Wallet
 
 @given(OPEN_WALLETS, GOOD_COMMANDS)
 def test_a_movement_leaves_every_balance_between_zero_and_what_fits(
-    wallets: dict[UUID, Wallet], command: Fund | Transfer
+    wallets: dict[UUID, Wallet], command: Operation
 ) -> None:
     movement = moved(wallets, command)
-    for after in (movement.wallet, movement.receiver):
-        assert after is None or 0 <= after.balance_minor <= MINOR_MAX
+    assert all(0 <= after.balance_minor <= MINOR_MAX for after in movement.wallets)
 
 
 @given(WALLETS, COMMANDS)
 def test_a_command_is_decided_or_refused_by_a_decided_problem_or_one_that_may_pass(
-    wallets: dict[UUID, Wallet], command: Fund | Transfer
+    wallets: dict[UUID, Wallet], command: Operation
 ) -> None:
     before = dict(wallets)
     outcome = decide(wallets, command)
@@ -169,9 +174,7 @@ def test_a_command_is_decided_or_refused_by_a_decided_problem_or_one_that_may_pa
 
 
 @given(WALLETS, COMMANDS)
-def test_a_movement_happens_only_where_the_command_allows_it(
-    wallets: dict[UUID, Wallet], command: Fund | Transfer
-) -> None:
+def test_a_movement_happens_only_where_the_command_allows_it(wallets: dict[UUID, Wallet], command: Operation) -> None:
     movement = decide(wallets, command)
     if isinstance(movement, Problem):
         return
@@ -188,7 +191,7 @@ def test_a_movement_happens_only_where_the_command_allows_it(
 
 def test_two_movements_have_two_transaction_ids() -> None:
     wallets = {ADA: wallet()}
-    assert decided(wallets, fund()).transaction_id != decided(wallets, fund()).transaction_id
+    assert decided(wallets, fund()).id != decided(wallets, fund()).id
 
 
 def test_all_of_a_balance_can_be_sent_and_not_a_cent_more() -> None:
@@ -225,14 +228,14 @@ def test_a_wallet_can_be_filled_to_the_brim_and_not_a_cent_more() -> None:
         (transfer(amount="0"), ValidationProblem),
     ],
 )
-def test_a_refusal_is_of_its_kind(command: Fund | Transfer, problem: type[Problem]) -> None:
+def test_a_refusal_is_of_its_kind(command: Operation, problem: type[Problem]) -> None:
     assert type(refused({ADA: wallet(), BOB: wallet(BOB)}, command)) is problem
 
 
 @pytest.mark.parametrize(("status", "problem"), [("frozen", WalletFrozen), ("closed", WalletClosed)])
 @pytest.mark.parametrize("act", [fund, transfer])
 def test_a_wallet_that_is_not_active_neither_gives_nor_takes(
-    status: str, problem: type[Problem], act: Callable[[], Fund | Transfer]
+    status: str, problem: type[Problem], act: Callable[[], Operation]
 ) -> None:
     assert type(refused({ADA: wallet(status=status), BOB: wallet(BOB)}, act())) is problem
     assert type(refused({ADA: wallet(), BOB: wallet(BOB, status=status)}, transfer())) is problem
@@ -257,10 +260,10 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 def reply_to(sender: Wallet, receiver: Wallet, command: Transfer) -> Reply:
     """Return the reply, with one transaction id for all movements."""
-    outcome = decide_transfer({ADA: sender, BOB: receiver}, command)
+    outcome = decide({ADA: sender, BOB: receiver}, command)
     if isinstance(outcome, Problem):
         return problem_reply(outcome, "/")
-    return money_reply(replace(outcome, transaction_id=UUID(int=0)), NOW)
+    return money_reply(outcome._replace(id=UUID(int=0)), NOW)
 
 
 @given(wallets_of(ADA), STRANGERS, STRANGERS, BOUND_TRANSFERS)
@@ -280,15 +283,15 @@ def test_a_receiver_is_unavailable_where_a_caller_that_may_read_it_is_told_why(
 ) -> None:
     """For a transfer that the sender could make."""
     wallets = {ADA: sender, BOB: receiver}
-    bound, unbound = (decide_transfer(wallets, replace(command, caller=caller)) for caller in (OF_ADA, ANONYMOUS))
-    assert isinstance(bound, Movement) == isinstance(unbound, Movement)
+    bound, unbound = (decide(wallets, replace(command, caller=caller)) for caller in (OF_ADA, ANONYMOUS))
+    assert isinstance(bound, LedgerTransaction) == isinstance(unbound, LedgerTransaction)
     if isinstance(bound, ReceiverUnavailable):
         assert isinstance(unbound, WalletFrozen | WalletClosed | CurrencyMismatch | BalanceLimitExceeded)
 
 
 @given(WALLETS, COMMANDS)
 def test_a_strangers_wallet_is_refused_like_one_that_does_not_exist(
-    wallets: dict[UUID, Wallet], command: Fund | Transfer
+    wallets: dict[UUID, Wallet], command: Operation
 ) -> None:
     command = replace(command, caller=Caller("key", "eve", frozenset(SCOPES)))
     seen, unseen = decide(wallets, command), decide({}, command)

@@ -1,0 +1,89 @@
+"""The routes of the operations, each made from its class: parse, run one use case, reply."""
+
+from collections.abc import Awaitable, Callable
+from inspect import getdoc
+from typing import Any, Final
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, Request, Response
+
+from common.access.caller import Caller, caller_of
+from common.http.authorization import ScopedRoute, needs
+from common.http.paths import PathUuid, path_of, path_uuid
+from wallet_api import metrics
+from wallet_api.bodies import Body
+from wallet_api.context import context_of
+from wallet_api.openapi import post_documentation
+from wallet_api.operations.catalogue import OPERATIONS
+from wallet_api.operations.operation import Operation
+from wallet_api.replies import JSON, MoneyOut, Reply
+from wallet_api.requests import (
+    IdempotencyKeyHeader,
+    IfMatchHeader,
+    read_body,
+    read_claim,
+    read_if_match,
+    read_traceparent,
+)
+
+
+def _parameters(
+    wallet_id: PathUuid, idempotency_key: IdempotencyKeyHeader = None, if_match: IfMatchHeader = None
+) -> None:
+    """Document what an operation's route reads."""
+
+
+def _endpoint(operation: type[Operation]) -> Callable[[Request], Awaitable[Response]]:
+    async def post(request: Request) -> Response:
+        wallet_id = path_uuid(request, "wallet_id")
+        body = await read_body(request, operation.body)
+        command = _command(operation, request, wallet_id, body)
+        return respond(operation.name, await context_of(request).group_commit_of(operation).submit(command))
+
+    return post
+
+
+def _command(operation: type[Operation], request: Request, wallet_id: UUID, body: Body) -> Operation:
+    caller = caller_of(request)
+    return operation(
+        **command_fields(request, caller, body, f"/wallets/{wallet_id}/{operation.name}"),
+        caller=caller,
+        wallet_id=wallet_id,
+        if_match=read_if_match(request.headers.get("if-match")),
+    )
+
+
+def command_fields(request: Request, caller: Caller, body: Body, target: str) -> dict[str, Any]:
+    """Return the fields of a command that come from the request's body, and those that all commands have."""
+    required = context_of(request).settings.idempotency_key_required
+    return {
+        **dict(body),
+        "path": path_of(request),
+        "claim": read_claim(target, caller.id, request.headers.get("idempotency-key"), body, required=required),
+        "traceparent": read_traceparent(request.headers),
+    }
+
+
+def respond(operation: str, reply: Reply) -> Response:
+    """Return the response that the reply makes, and count it."""
+    metrics.operations.labels(operation, reply.outcome).inc()
+    return Response(reply.body, reply.status, {"Content-Type": JSON, **reply.headers})
+
+
+def _router() -> APIRouter:
+    router = APIRouter(tags=["wallets"], route_class=ScopedRoute)
+    for operation in OPERATIONS:
+        router.add_api_route(
+            f"/wallets/{{wallet_id}}/{operation.name}",
+            _endpoint(operation),
+            methods=["POST"],
+            name=f"post_{operation.name}",
+            description=getdoc(operation),
+            dependencies=[needs(operation.scope), Depends(_parameters)],
+            **post_documentation(operation.body, MoneyOut, 200),
+        )
+    return router
+
+
+router: Final = _router()
+"""The routes, all of the fast path."""

@@ -1,0 +1,32 @@
+"""Fund: money comes into a wallet from outside. Pure."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from uuid import UUID
+
+from common.access.caller import FUNDS_WRITE
+from wallet_api.bodies import MoneyBody
+from wallet_api.operations.operation import Entry, LedgerTransaction, Operation
+from wallet_api.wallet import Wallet
+
+
+class FundBody(MoneyBody):
+    """Money to bring in."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fund(Operation):
+    """Bring money in from outside. Locks optimistically."""
+
+    name = "fund"
+    transaction_type = "FUND"
+    scope = FUNDS_WRITE
+    body = FundBody
+    is_optimistic = True
+
+    def decide(self, wallets: Mapping[UUID, Wallet]) -> LedgerTransaction:
+        """Move the amount from the world account into the wallet."""
+        wallet = self.acting_wallet(wallets)
+        amount_minor = self.amount_minor(wallet)
+        funded = wallet.moved(amount_minor)
+        return self.transaction(amount_minor, Entry(funded, amount_minor), Entry(None, -amount_minor))

@@ -1,0 +1,148 @@
+"""What an operation is: a command on a wallet that exists, and what a decided one writes. Pure."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+from uuid import UUID
+
+from common.access.caller import Caller
+from common.identifiers import new_id
+from common.money import AmountError, to_minor
+from common.problems import ValidationProblem
+from wallet_api.bodies import MoneyBody
+from wallet_api.commands import Command
+from wallet_api.errors import CurrencyMismatch, VersionMismatch, WalletNotFound
+from wallet_api.wallet import Wallet
+
+
+class Entry(NamedTuple):
+    """One entry of a ledger transaction.
+
+    Attributes:
+        wallet: as it is after the entry; None is the currency's world account.
+        amount_minor: moves into the wallet, or, below zero, out of it.
+    """
+
+    wallet: Wallet | None
+    amount_minor: int
+
+
+class LedgerTransaction(NamedTuple):
+    """What a decided command writes: the entries, whose amounts sum to zero, the wallets and one event.
+
+    Attributes:
+        id: of the transaction.
+        command: which made it.
+        amount_minor: of the command, above zero.
+        wallet: the acting wallet, as it is after the transaction.
+        entries: the acting wallet's entry is the first; each wallet has one.
+    """
+
+    id: UUID
+    command: "Operation"
+    amount_minor: int
+    wallet: Wallet
+    entries: tuple[Entry, ...]
+
+    @property
+    def wallets(self) -> list[Wallet]:
+        """The wallets that it changes, as they are after it: the acting wallet first."""
+        return [entry.wallet for entry in self.entries if entry.wallet]
+
+    def counterparty_id(self, entry: Entry) -> UUID | None:
+        """Return the wallet on the other side of an entry: None is the world, or several wallets."""
+        if entry is not self.entries[0]:
+            return self.wallet.id
+        others = self.wallets[1:]
+        return others[0].id if len(others) == 1 else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operation(Command, ABC):
+    """A command on a wallet that exists. Each operation is a subclass, in a module of its own.
+
+    The class says what the operation is:
+
+    - `name`: in the route's path and in metrics.
+    - `transaction_type`: of its ledger transactions; `common.events.TRANSACTION_EVENTS` has the event.
+    - `scope`: that callers need.
+    - `body`: of its requests. The body's fields are fields of the command.
+    - `is_optimistic`: read its wallets without a lock, and write only if they are still at that version.
+
+    Args:
+        caller: moves the wallets of its user only, if it is bound to one.
+        wallet_id: the acting wallet.
+        amount: in major units, `"50.00"`.
+        currency: must be the wallet's, if the client sends one.
+        reference: the client's own text.
+        if_match: the wallet must be at one of these versions; None means any.
+    """
+
+    name: ClassVar[str]
+    transaction_type: ClassVar[str]
+    scope: ClassVar[str]
+    body: ClassVar[type[MoneyBody]]
+    is_optimistic: ClassVar[bool] = False
+
+    caller: Caller
+    wallet_id: UUID
+    amount: str
+    currency: str | None
+    reference: str | None
+    if_match: frozenset[int] | None
+
+    @property
+    def wallet_ids(self) -> tuple[UUID, ...]:
+        """The wallets that it needs."""
+        return (self.wallet_id,)
+
+    @abstractmethod
+    def decide(self, wallets: Mapping[UUID, Wallet]) -> LedgerTransaction:
+        """Return what the command does to its wallets.
+
+        Raises:
+            Problem: the command is refused.
+        """
+
+    def find_acting(self, wallets: Mapping[UUID, Wallet]) -> Wallet | None:
+        """Return the acting wallet; None, too, where it isn't the caller's: it gets the same reply."""
+        wallet = wallets.get(self.wallet_id)
+        return wallet if wallet and self.caller.owns(wallet.user_id) else None
+
+    def acting_wallet(self, wallets: Mapping[UUID, Wallet]) -> Wallet:
+        """Return the acting wallet, if the command fits it.
+
+        Raises:
+            WalletNotFound, VersionMismatch, WalletFrozen, WalletClosed, CurrencyMismatch: it doesn't.
+        """
+        wallet = self.find_acting(wallets)
+        if wallet is None:
+            raise WalletNotFound(self.wallet_id)
+        if self.if_match is not None and wallet.version not in self.if_match:
+            raise VersionMismatch(
+                f"If-Match: wallet {wallet.id} is at version {wallet.version}. Read the wallet, and send its new ETag."
+            )
+        wallet.check_open("wallet_id")
+        if self.currency not in {None, wallet.currency}:
+            raise CurrencyMismatch(
+                f"currency: wallet {wallet.id} is in {wallet.currency}, not {self.currency}. Send {wallet.currency}."
+            )
+        return wallet
+
+    def amount_minor(self, wallet: Wallet) -> int:
+        """Return the amount in minor units of the wallet's currency.
+
+        Raises:
+            ValidationProblem: it isn't an amount of that currency.
+        """
+        try:
+            return to_minor(self.amount, wallet.currency)
+        except AmountError as error:
+            raise ValidationProblem.of("amount", str(error)) from error
+
+    def transaction(self, amount_minor: int, *entries: Entry) -> LedgerTransaction:
+        """Return the transaction that the entries make; the acting wallet's is the first."""
+        wallet = entries[0].wallet
+        assert wallet is not None
+        return LedgerTransaction(new_id(), self, amount_minor, wallet, entries)

@@ -1,0 +1,69 @@
+"""Transfer: money moves to another wallet of the same currency. Pure."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated
+from uuid import UUID
+
+from pydantic import BeforeValidator
+
+from common.access.caller import WALLETS_WRITE
+from common.identifiers import parse_uuid
+from wallet_api.bodies import MoneyBody
+from wallet_api.errors import CurrencyMismatch, ReceiverUnavailable, SameWallet, WalletNotFound
+from wallet_api.operations.operation import Entry, LedgerTransaction, Operation
+from wallet_api.wallet import Wallet
+
+
+class TransferBody(MoneyBody):
+    """Money to send."""
+
+    to_wallet_id: Annotated[UUID, BeforeValidator(parse_uuid)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Transfer(Operation):
+    """Send money to another wallet of the same currency. Locks both wallets.
+
+    The reply tells nothing of a wallet that the caller may not read, but that it cannot receive.
+    """
+
+    name = "transfer"
+    transaction_type = "TRANSFER"
+    scope = WALLETS_WRITE
+    body = TransferBody
+
+    to_wallet_id: UUID
+
+    @property
+    def wallet_ids(self) -> tuple[UUID, ...]:
+        """The sender and the receiver."""
+        return self.wallet_id, self.to_wallet_id
+
+    def decide(self, wallets: Mapping[UUID, Wallet]) -> LedgerTransaction:
+        """Move the amount from the sender to the receiver."""
+        if self.to_wallet_id == self.wallet_id:
+            raise SameWallet("to_wallet_id: must be another wallet than the sender.")
+        sender = self.acting_wallet(wallets)
+        receiver = wallets.get(self.to_wallet_id)
+        if receiver is None:
+            raise WalletNotFound(self.to_wallet_id, "to_wallet_id")
+        is_readable = self.caller.owns(receiver.user_id)
+        if is_readable:
+            _check_receiver(receiver, sender.currency)
+        amount_minor = self.amount_minor(sender)
+        sent = sender.moved(-amount_minor)
+        # Last: a caller that could not send the money learns nothing of another user's wallet (decision 0024).
+        if not is_readable and not receiver.can_receive(amount_minor, sender.currency):
+            raise ReceiverUnavailable(receiver.id)
+        received = receiver.moved(amount_minor)
+        return self.transaction(amount_minor, Entry(sent, -amount_minor), Entry(received, amount_minor))
+
+
+def _check_receiver(receiver: Wallet, currency: str) -> None:
+    receiver.check_open("to_wallet_id")
+    if receiver.currency != currency:
+        raise CurrencyMismatch(
+            f"to_wallet_id: wallet {receiver.id} is in {receiver.currency}, not {currency}."
+            " Send to a wallet of the sender's currency."
+        )
