@@ -41,6 +41,12 @@ VISIBLE_SECONDS: Final = """
     WHERE entries.type = 'TRANSFER' AND entries.created_at > $1
 """
 
+# Movements that shared a commit, on average. A transaction is known by its commit's time, whichever program wrote it.
+MOVEMENTS_A_COMMIT: Final = """
+    SELECT count(*)::float8 / count(DISTINCT pg_xact_commit_timestamp(xmin))
+    FROM wallet.wallet_transactions WHERE entry = 1 AND created_at > $1
+"""
+
 # A backlog for Debezium's slot, which sees only rows that are inserted after the slot was created. Transactions of a
 # thousand rows are small enough for the decoder's memory.
 COPY_BACKLOG: Final = "CREATE TABLE bench.backlog AS SELECT * FROM wallet.outbox ORDER BY id"

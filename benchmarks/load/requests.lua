@@ -2,7 +2,7 @@
 --
 --   wrk … -s requests.lua URL -- OPERATION WALLETS HOT RATE SEED
 --
--- OPERATION  transfer or fund
+-- OPERATION  transfer, fund, or mixed: each request is one of the two, by chance
 -- WALLETS    a file with one wallet id a line
 -- HOT        all for any wallet; one: only the first wallet sends, or is funded
 -- RATE       requests a second on a schedule that waits for no reply; 0: as fast as replies come
@@ -71,12 +71,16 @@ end
 function request()
     headers["Idempotency-Key"] = key()
     local wallet = hot and 1 or math.random(#ids)
+    local route = operation
+    if operation == "mixed" then
+        route = math.random(2) == 1 and "fund" or "transfer"
+    end
     local body = '{"amount":"0.01"}'
-    if operation == "transfer" then
+    if route == "transfer" then
         local other = (wallet + math.random(#ids - 1) - 1) % #ids + 1
         body = '{"to_wallet_id":"' .. ids[other] .. '","amount":"0.01"}'
     end
-    return wrk.format("POST", "/wallets/" .. ids[wallet] .. "/" .. operation, headers, body)
+    return wrk.format("POST", "/wallets/" .. ids[wallet] .. "/" .. route, headers, body)
 end
 
 function response(status)

@@ -22,7 +22,8 @@ RATE_KEPT_MIN: Final = 0.95
 
 _seeds = count(1)
 
-Operation = Literal["transfer", "fund"]
+Operation = Literal["transfer", "fund", "mixed"]
+"""What the requests do; mixed: half of them transfer, half fund."""
 
 
 class MissingGeneratorError(Exception):
@@ -38,7 +39,7 @@ class Load:
     """The requests of a load.
 
     Attributes:
-        operation: the route.
+        operation: what each request does.
         ids: the file of wallets, one of which is drawn for each request.
         hot: whether only the first wallet sends, or is funded.
         api_key: sent with each request.

@@ -74,6 +74,22 @@ def keys_beside_no_authentication(lab: Lab, plan: Plan, findings: Findings) -> N
         open_place.verify()
 
 
+def mixed_beside_transfers(lab: Lab, plan: Plan, findings: Findings) -> None:
+    """Funds and transfers, half and half, beside transfers alone, both by our API. Neither side publishes."""
+    template = lab.template(WALLETS)
+    since = queries.value(lab.postgres_url, queries.NOW)
+    with lab.place(template) as place, lab.place(template) as peer_place:
+        with our_api(lab, place) as ours, our_api(lab, peer_place) as peer:
+            side = ours.side(CONNECTIONS[0], "mixed")
+            samples = in_turn(plan, side, peer.side(CONNECTIONS[0]))
+        shared = [queries.value(one.url, queries.MOVEMENTS_A_COMMIT, since) for one in (place, peer_place)]
+        place.verify()
+        peer_place.verify()
+    commits = [median(found) / movements for found, movements in zip(samples, shared, strict=True)]
+    findings.compare("mixed_money", *samples, note=refusals(side))
+    findings.compare("mixed_commits", shared[:1], shared[1:], "{:,.0f} commits/s, beside {:,.0f}".format(*commits))
+
+
 @dataclass
 class Server:
     """A server under load, with all its loads.

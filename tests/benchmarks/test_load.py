@@ -38,9 +38,11 @@ async def server(requests: list[bytes], *, status: str = "200 OK") -> AsyncItera
         yield f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
 
 
-async def send(tmp_path: Path, load_of: str, *, hot: bool = False, rate: float = 0) -> tuple[wrk.Answers, list[bytes]]:
+async def send(
+    tmp_path: Path, operation: wrk.Operation, *, hot: bool = False, rate: float = 0
+) -> tuple[wrk.Answers, list[bytes]]:
     requests: list[bytes] = []
-    load = Load("fund" if load_of == "fund" else "transfer", wrk.ids_file(tmp_path, WALLETS), hot, "wk_key")
+    load = Load(operation, wrk.ids_file(tmp_path, WALLETS), hot, "wk_key")
     async with server(requests) as url:
         answers = await asyncio.to_thread(wrk.send, url, load, CONNECTIONS, 1, rate)
     return answers, requests
@@ -73,6 +75,18 @@ async def test_a_hot_load_is_all_of_the_first_wallet(tmp_path: Path) -> None:
 
     assert {parts(request)[0] for request in requests} == {WALLETS[0]}
     assert {parts(request)[2]["amount"] for request in requests} == {"0.01"}
+
+
+@needs_wrk
+async def test_half_of_a_mixed_load_is_funds_and_half_transfers_of_any_wallet(tmp_path: Path) -> None:
+    _, requests = await send(tmp_path, "mixed")
+
+    routes = [request.split(b" ", 2)[1].rsplit(b"/", 1)[1].decode() for request in requests]
+    receivers = [parts(request)[2].get("to_wallet_id") for request in requests]
+    assert [route == "transfer" for route in routes] == [receiver is not None for receiver in receivers]
+    assert set(routes) == {"fund", "transfer"}
+    assert 0.25 < routes.count("fund") / len(routes) < 0.75
+    assert {parts(request)[0] for request in requests} == set(WALLETS)
 
 
 @needs_wrk
