@@ -90,6 +90,15 @@ class WalletFunded(TransactionEvent):
     wallets: Annotated[list[WalletChange], Field(min_length=1, max_length=1)]
 
 
+class WalletWithdrawn(TransactionEvent):
+    """Money left a wallet and the system."""
+
+    transaction_type = "WITHDRAW"
+
+    event_type: Literal["WALLET_WITHDRAWN"] = "WALLET_WITHDRAWN"
+    wallets: Annotated[list[WalletChange], Field(min_length=1, max_length=1)]
+
+
 class TransferDone(TransactionEvent):
     """Money moved from the first wallet to the second."""
 
@@ -102,7 +111,7 @@ class TransferDone(TransactionEvent):
 AnyEvent = WalletCreated | TransactionEvent
 
 TRANSACTION_EVENTS: Final[Mapping[str, type[TransactionEvent]]] = {
-    model.transaction_type: model for model in (WalletFunded, TransferDone)
+    model.transaction_type: model for model in (WalletFunded, WalletWithdrawn, TransferDone)
 }
 """The event model of each type of ledger transaction."""
 

@@ -23,6 +23,7 @@ DETAIL_LENGTH_MAX: Final = 1000
 SIDES: Final[Mapping[str, Sequence[tuple[str, Direction | None]]]] = {
     "WALLET_CREATED": [("WALLET_CREATED", None)],
     "WALLET_FUNDED": [("WALLET_FUNDED", "in")],
+    "WALLET_WITHDRAWN": [("WALLET_WITHDRAWN", "out")],
     "TRANSFER_DONE": [("TRANSFER_SENT", "out"), ("TRANSFER_RECEIVED", "in")],
 }
 """For each event, its type in the history of each of its wallets, and the direction in which the money moved there."""

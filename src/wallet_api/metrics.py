@@ -4,7 +4,7 @@ from prometheus_client import Counter, Histogram
 
 operations = Counter(
     "wallet_operations_total",
-    "Decided requests by operation (create, fund, transfer) and outcome (done, replayed or a problem's code).",
+    "Decided requests by operation (create, fund, withdraw, transfer) and outcome (done, replayed, a problem's code).",
     ("operation", "outcome"),
 )
 
@@ -17,7 +17,7 @@ transaction_retries = Counter(
 
 batch_commands = Histogram(
     "wallet_batch_commands",
-    "Commands that shared one transaction, by operation.",
+    "Commands that shared one transaction, by group commit (create, optimistic, pessimistic).",
     ("operation",),
     buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256),
 )

@@ -4,7 +4,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Collection
 from contextlib import suppress
-from typing import Any, Final
+from typing import Any, Final, Literal
 from uuid import UUID
 
 import asyncpg
@@ -30,6 +30,10 @@ DRAIN_SECONDS_MAX: Final = 60.0
 READY_SECONDS_MAX: Final = 30.0
 SESSIONS_MAX: Final = 80
 
+KINDS: Final[tuple[Literal["fund", "withdraw"], ...]] = ("fund", "withdraw")
+KNOWN: Final = frozenset({"ok"})
+POSSIBLE: Final = frozenset({"ok", "unknown"})
+
 _BANK = """
     SELECT (SELECT sum(balance_minor) FROM wallet.wallets)::bigint AS balances,
         (SELECT min(balance_minor) FROM wallet.wallets) AS lowest,
@@ -53,7 +57,7 @@ async def monitor(on: Field, stop: asyncio.Event) -> int:
     """Read the balances and the positions repeatedly during the faults; return how often."""
     reads, driver, positions = 0, on.driver, dict[tuple[int, str], int]()
     while not stop.is_set():
-        at_least = driver.funded_at_least
+        funded, withdrawn = (driver.moved_minor(kind, KNOWN) for kind in KINDS)
         with suppress(OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
             async with asyncio.timeout(5):
                 connection = await asyncpg.connect(on.cluster.database_url)
@@ -62,7 +66,9 @@ async def monitor(on: Field, stop: asyncio.Event) -> int:
                     found = await connection.fetch(_POSITIONS)
                 finally:
                     connection.terminate()
-            driver.violations += balance_violations(row, at_least, driver.funded_at_most)
+            # What was asked for meanwhile may be done, or not.
+            funded_at_most, withdrawn_at_most = (driver.moved_minor(kind, POSSIBLE) for kind in KINDS)
+            driver.violations += balance_violations(row, funded - withdrawn_at_most, funded_at_most - withdrawn)
             before, positions = positions, {(row["partition"], row["topic_id"]): row["next_offset"] for row in found}
             driver.violations += [] if on.repaired else fallen(before, positions)
             reads += 1

@@ -3,7 +3,7 @@
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any, Literal
@@ -11,6 +11,8 @@ from typing import Any, Literal
 import httpx
 
 from support.processes import http_client
+
+Kind = Literal["create", "fund", "withdraw", "transfer"]
 
 _PATIENCE_SECONDS = 4.0
 _SETTLE_SECONDS_MAX = 60.0
@@ -22,7 +24,7 @@ _AGAIN = {409, 429, 503}
 class Operation:
     """One request, which may be sent several times, and its only allowed reply."""
 
-    kind: Literal["create", "fund", "transfer"]
+    kind: Kind
     path: str
     body: dict[str, Any]
     key: str
@@ -89,15 +91,9 @@ class Driver:
         self._left += [operation for operation in asked if operation.outcome == "unknown"]
         return asked
 
-    @property
-    def funded_at_least(self) -> int:
-        """Minor units that the wallets have for certain."""
-        return sum(done.amount_minor for done in self.operations if done.kind == "fund" and done.outcome == "ok")
-
-    @property
-    def funded_at_most(self) -> int:
-        """Minor units that the wallets may have."""
-        return sum(done.amount_minor for done in self.operations if done.kind == "fund" and done.outcome != "refused")
+    def moved_minor(self, kind: Literal["fund", "withdraw"], outcomes: Container[str]) -> int:
+        """Return the sum of the operations of this kind with these outcomes."""
+        return sum(done.amount_minor for done in self.operations if done.kind == kind and done.outcome in outcomes)
 
     def _client(self) -> httpx.AsyncClient:
         return http_client(self.url, timeout=_PATIENCE_SECONDS)
@@ -132,6 +128,8 @@ class Driver:
         wallet, other = rng.sample(self.wallets, 2)
         if drawn < 0.3:
             return self._fund(wallet, rng.randint(1, 500))
+        if drawn < 0.4:
+            return self._money("withdraw", wallet, {}, rng.randint(1, 300))
         # Some ask for more than any wallet has.
         return self._transfer(wallet, other, rng.randint(1, 2000) if rng.random() < 0.9 else 10_000_000)
 
@@ -145,7 +143,7 @@ class Driver:
     def _transfer(self, wallet: str, other: str, amount_minor: int) -> Operation:
         return self._money("transfer", wallet, {"to_wallet_id": other}, amount_minor)
 
-    def _money(self, kind: Literal["fund", "transfer"], wallet: str, body: dict[str, Any], minor: int) -> Operation:
+    def _money(self, kind: Kind, wallet: str, body: dict[str, Any], minor: int) -> Operation:
         key = self._key()
         whole = {**body, "amount": f"{minor // 100}.{minor % 100:02}", "reference": key}
         return self._new(Operation(kind, f"/wallets/{wallet}/{kind}", whole, key, minor))

@@ -1,14 +1,11 @@
 """An upgrade from the last release and back, process by process, while requests go on."""
 
 import asyncio
-import os
-import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -16,8 +13,8 @@ import pytest
 
 from common.access.caller import SCOPES
 from common.tables.grants import Role
-from support.processes import COMMANDS, Pipeline, Process, http_client
-from support.roles import Roles
+from support.processes import COMMANDS, Pipeline, http_client
+from support.releases import walletctl
 from support.traffic import PAUSE_SECONDS, Transfer, assert_verified, create_wallets, ring, wait_until_complete
 
 ORDER = ("history-consumer", "history-api", "outbox-relay", "wallet-api")
@@ -108,19 +105,6 @@ async def traffic_of(pipeline: Pipeline) -> AsyncIterator[Traffic]:
             traffic.stop.set()
 
 
-async def walletctl(*arguments: str, **environment: str) -> str:
-    """Run a command in a process of its own, which may have the last release's code; return what it printed."""
-    command = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "walletctl", *arguments),
-        env=os.environ | environment,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-    )
-    output, _ = await command.communicate()
-    assert command.returncode == 0, output.decode()
-    return output.decode()
-
-
 async def replace_processes(pipeline: Pipeline, traffic: Traffic, version: dict[str, str]) -> None:
     """Start one of each process in that version. When they are ready, stop the others one by one."""
     others = list(pipeline.processes)
@@ -133,30 +117,6 @@ async def replace_processes(pipeline: Pipeline, traffic: Traffic, version: dict[
         assert await asyncio.to_thread(other.stop) == 0, other.log_file.read_text()
         pipeline.processes.remove(other)
         await traffic.goes_on()
-
-
-@pytest.fixture
-async def pipeline(
-    empty_database_url: str,
-    kafka_bootstrap_servers: str,
-    topic: str,
-    roles: Roles,
-    tmp_path: Path,
-    eventually: Callable[..., Awaitable[Any]],
-) -> AsyncIterator[Pipeline]:
-    environment = {
-        "DATABASE_URL": empty_database_url,
-        "KAFKA_BOOTSTRAP_SERVERS": kafka_bootstrap_servers,
-        "KAFKA_TOPIC": topic,
-        "CONSUMER_GROUP": f"group-{topic}",
-        **roles.environment,
-    }
-    pipeline = Pipeline(environment, roles, tmp_path, eventually)
-    started: list[Process] = pipeline.processes
-    yield pipeline
-    for process in started:
-        if process.is_running:
-            await asyncio.to_thread(process.stop)
 
 
 # It starts twelve processes: half a minute alone on two cores, and minutes beside other work.

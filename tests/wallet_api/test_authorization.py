@@ -46,6 +46,7 @@ class Row:
 ROWS = {
     ("POST", "/wallets"): Row(WALLETS_WRITE, 201, 403, {"user_id": "ada", "currency": "EUR"}),
     ("POST", "/wallets/{wallet_id}/fund"): Row(FUNDS_WRITE, 200, 404, {"amount": "1"}),
+    ("POST", "/wallets/{wallet_id}/withdraw"): Row(FUNDS_WRITE, 200, 404, {"amount": "1"}),
     ("POST", "/wallets/{wallet_id}/transfer"): Row(WALLETS_WRITE, 200, 404, {"amount": "1", "to_wallet_id": ""}),
     ("GET", "/wallets/{wallet_id}"): Row(WALLETS_READ, 200, 404),
     ("GET", "/wallets/{wallet_id}/transactions"): Row(WALLETS_READ, 200, 404),
@@ -178,9 +179,10 @@ async def test_moving_a_strangers_money_is_refused_like_moving_that_of_a_wallet_
     if_matches: list[Headers] = [{}, {"If-Match": '"9"'}, {"If-Match": "2"}]
     receivers = [wallets["ada"], wallets["bob"], UNKNOWN[:-1] + "2", "x"]
     statuses = set()
-    for amount, currency in product(amounts, currencies):
+    for name, amount, currency in product(["fund", "withdraw"], amounts, currencies):
+        body = {"amount": amount, **currency}
         reply = await assert_like_unknown(
-            client, "POST", "/wallets/{}/fund", strangers_of(wallets), json={"amount": amount, **currency}, headers=ADA
+            client, "POST", f"/wallets/{{}}/{name}", strangers_of(wallets), json=body, headers=ADA
         )
         statuses.add(reply.status_code)
     strangers = (wallets["dollars"], wallets["frozen"])
@@ -202,9 +204,10 @@ async def test_a_strangers_wallet_that_is_locked_is_refused_like_one_that_does_n
     holder = await asyncpg.connect(database_url)
     async with holder.transaction():
         await holder.execute("SELECT FROM wallet.wallets WHERE id = $1 FOR UPDATE", UUID(wallets["bob"]))
-        for path, fields in [("/wallets/{}/fund", {}), ("/wallets/{}/transfer", {"to_wallet_id": wallets["ada"]})]:
+        for name, fields in [("fund", {}), ("withdraw", {}), ("transfer", {"to_wallet_id": wallets["ada"]})]:
+            body: Json = {"amount": "1", **fields}
             reply = await assert_like_unknown(
-                client, "POST", path, iter([wallets["bob"]]), json={"amount": "1", **fields}, headers=ADA
+                client, "POST", f"/wallets/{{}}/{name}", iter([wallets["bob"]]), json=body, headers=ADA
             )
             assert reply.status_code == 404
         for sender, receiver, code in [

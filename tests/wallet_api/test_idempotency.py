@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wallet_api.idempotency import request_hash
+from wallet_api.operations.catalogue import OPERATIONS
 
 Json = dict[str, Any]
 NewWallet = Callable[..., Awaitable[Json]]
@@ -79,6 +80,7 @@ async def requests(new_wallet: NewWallet) -> dict[str, tuple[str, Json]]:
     return {
         "create": ("/wallets", {"user_id": "ada", "currency": "EUR", "external_id": "x", "metadata": {"a": [1.5]}}),
         "fund": (f"{path}/fund", {"amount": 5, "reference": "é", "metadata": {"a": 1}}),
+        "withdraw": (f"{path}/withdraw", {"amount": "5", "reference": "payout"}),
         "transfer": (f"{path}/transfer", {"amount": "5", **to_bob}),
         "external-id-taken": ("/wallets", {"user_id": full["user_id"], "currency": "EUR", "external_id": "main"}),
         "insufficient-funds": (f"{path}/transfer", {"amount": "9.01", **to_bob}),
@@ -89,7 +91,7 @@ async def requests(new_wallet: NewWallet) -> dict[str, tuple[str, Json]]:
     }
 
 
-DONE = ["create", "fund", "transfer"]
+DONE = ["create", *(operation.name for operation in OPERATIONS)]
 REFUSED = [
     "external-id-taken",
     "insufficient-funds",

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
@@ -83,7 +84,7 @@ class WalletMachine(RuleBasedStateMachine):
         self.url = make_database()
         self.model: dict[str, ModelWallet] = {}
         self.events: list[tuple[str, str]] = []
-        self.funded: dict[str, int] = {}
+        self.came_in: Counter[str] = Counter()
         self.key_count = 0
         self.run(self.open())
 
@@ -163,8 +164,28 @@ class WalletMachine(RuleBasedStateMachine):
 
     def do_fund(self, wallet: ModelWallet, amount: int) -> None:
         wallet.move(amount)
-        self.funded[wallet.currency] = self.funded.get(wallet.currency, 0) + amount
+        self.came_in[wallet.currency] += amount
         self.events.append(("WALLET_FUNDED", wallet.id))
+
+    @rule(target=asked, wallet=wallets, amount=AMOUNTS, keyed=KEYED)
+    def withdraw(self, wallet: ModelWallet, amount: int, keyed: bool) -> Any:
+        body = {"amount": to_major(amount, wallet.currency)}
+        response, asked = self.post(f"/wallets/{wallet.id}/withdraw", body, keyed=keyed)
+        if wallet.status != "active":
+            self.assert_refused(response, f"wallet-{wallet.status}")
+        elif wallet.balance < amount:
+            self.assert_refused(response, "insufficient-funds")
+        else:
+            wallet.move(-amount)
+            self.came_in[wallet.currency] -= amount
+            self.events.append(("WALLET_WITHDRAWN", wallet.id))
+            self.assert_moved(response, wallet, amount)
+        return asked
+
+    @rule(wallet=wallets, share=st.sampled_from([1, 2]))
+    def withdraw_a_share_of_all_it_has(self, wallet: ModelWallet, share: int) -> None:
+        if wallet.balance >= share:
+            self.withdraw(wallet, wallet.balance // share, keyed=False)
 
     @rule(target=asked, sender=wallets, receiver=wallets, amount=AMOUNTS, keyed=KEYED)
     def transfer(self, sender: ModelWallet, receiver: ModelWallet, amount: int, keyed: bool) -> Any:
@@ -302,16 +323,14 @@ class WalletMachine(RuleBasedStateMachine):
         assert entries == {item.id: item.entries for item in self.model.values()}
 
     @invariant()
-    def what_all_wallets_have_is_what_came_in_from_the_world(self) -> None:
+    def what_all_wallets_have_is_what_came_in_from_the_world_and_did_not_leave(self) -> None:
         sums = "SELECT currency, sum(amount_minor) FROM wallet.wallet_transactions WHERE wallet_id IS NULL GROUP BY 1"
-        world = {currency: -total for currency, total in self.run(self.database.fetch(sums))}
-        assert world == self.funded
-        held: dict[str, int] = {}
+        world = Counter({currency: -int(total) for currency, total in self.run(self.database.fetch(sums))})
+        assert world == self.came_in
+        balances: Counter[str] = Counter()
         for item in self.model.values():
-            held[item.currency] = held.get(item.currency, 0) + item.balance
-        assert {currency: total for currency, total in held.items() if total} == {
-            currency: total for currency, total in self.funded.items() if total
-        }
+            balances[item.currency] += item.balance
+        assert balances == self.came_in
 
     @invariant()
     def the_outbox_has_one_event_for_each_change_in_their_order(self) -> None:

@@ -5,9 +5,10 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from wallet_api.app import create_app
+from wallet_api.operations.catalogue import OPERATIONS
 from wallet_api.settings import WalletApiSettings
 
-POSTS = ["/wallets", "/wallets/{wallet_id}/fund", "/wallets/{wallet_id}/transfer"]
+POSTS = ["/wallets", *(f"/wallets/{{wallet_id}}/{operation.name}" for operation in OPERATIONS)]
 GETS = ["/wallets/{wallet_id}", "/wallets/{wallet_id}/transactions", "/users/{user_id}/wallets"]
 ROUTES = [(path, "post") for path in POSTS] + [(path, "get") for path in GETS]
 

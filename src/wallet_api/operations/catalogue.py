@@ -5,5 +5,6 @@ from typing import Final
 from wallet_api.operations.fund import Fund
 from wallet_api.operations.operation import Operation
 from wallet_api.operations.transfer import Transfer
+from wallet_api.operations.withdraw import Withdraw
 
-OPERATIONS: Final[tuple[type[Operation], ...]] = (Fund, Transfer)
+OPERATIONS: Final[tuple[type[Operation], ...]] = (Fund, Withdraw, Transfer)

@@ -18,6 +18,7 @@ _CURRENCIES: Final = ("EUR", "USD", "JPY", "BHD")
 _CONNECTIONS: Final = 32
 _HOT_FUNDS: Final = 200
 _SPREAD_FUNDS: Final = 250
+_WITHDRAWALS: Final = 150
 _TRANSFERS: Final = 1200
 _RETRIED: Final = 150
 _REFUSED: Final = 140
@@ -56,12 +57,13 @@ class Traffic:
         await self._run([lambda pair=pair: self._create(*pair) for pair in pairs])  # type: ignore[misc]
 
     async def move_money(self) -> None:
-        """Send funds, transfers, retries and requests to be refused, all at once."""
+        """Send funds, withdrawals, transfers, retries and requests to be refused, all at once."""
         await self._run([lambda wallet=wallet: self._fund(wallet, 50_000) for wallet in self.wallets])  # type: ignore[misc]
         hot = self.wallets[0]
         operations: list[Operation] = [
             *[lambda: self._fund(hot, 100)] * _HOT_FUNDS,
             *[lambda: self._fund(self.rng.choice(self.wallets), self.rng.randint(1, 5000))] * _SPREAD_FUNDS,
+            *[lambda: self._withdraw(self.rng.choice(self.wallets), self.rng.randint(1, 50))] * _WITHDRAWALS,
             *[self._transfer_somewhere] * _TRANSFERS,
             *[self._retried_transfer] * _RETRIED,
             *[self._refused] * _REFUSED,
@@ -106,6 +108,12 @@ class Traffic:
         response = await self._post("funds", f"/wallets/{wallet.id}/fund", {"amount": amount})
         if self._expect(response, 200, "a fund"):
             wallet.balance += Decimal(amount)
+
+    async def _withdraw(self, wallet: WalletModel, units: int) -> None:
+        amount = wallet.amount(units)
+        response = await self._post("withdrawals", f"/wallets/{wallet.id}/withdraw", {"amount": amount})
+        if self._expect(response, 200, "a withdrawal"):
+            wallet.balance -= Decimal(amount)
 
     def _pair(self) -> tuple[WalletModel, WalletModel]:
         """Return two of a currency's first four wallets, so that transfers in both directions meet."""
@@ -158,5 +166,7 @@ class Traffic:
 WALLETS_TOTAL: Final = len(_USERS) * len(_CURRENCIES)
 """How many wallets the demo creates."""
 
-OPERATIONS_TOTAL: Final = 2 * WALLETS_TOTAL + _HOT_FUNDS + _SPREAD_FUNDS + _TRANSFERS + 2 * _RETRIED + _REFUSED
+OPERATIONS_TOTAL: Final = (
+    2 * WALLETS_TOTAL + _HOT_FUNDS + _SPREAD_FUNDS + _WITHDRAWALS + _TRANSFERS + 2 * _RETRIED + _REFUSED
+)
 """How many requests the demo sends."""

@@ -25,6 +25,7 @@ from wallet_api.errors import (
 from wallet_api.operations.fund import Fund
 from wallet_api.operations.operation import LedgerTransaction, Operation
 from wallet_api.operations.transfer import Transfer
+from wallet_api.operations.withdraw import Withdraw
 from wallet_api.replies import DONE, Reply, money_reply, problem_reply
 from wallet_api.wallet import Wallet
 
@@ -69,6 +70,10 @@ def transfer(**fields: Any) -> Transfer:
     return Transfer(**money(**{"to_wallet_id": BOB, **fields}))
 
 
+def withdraw(**fields: Any) -> Withdraw:
+    return Withdraw(**money(**fields))
+
+
 def wallets_of(wallet_id: UUID) -> st.SearchStrategy[Wallet]:
     return st.builds(
         Wallet,
@@ -88,7 +93,9 @@ FIELDS: dict[str, Any] = {
     "currency": st.none() | CURRENCIES,
     "if_match": st.none() | st.frozensets(st.integers(1, 10), max_size=3),
 }
-COMMANDS = st.builds(fund, **FIELDS) | st.builds(transfer, **FIELDS, to_wallet_id=WALLET_IDS)
+COMMANDS = (
+    st.builds(fund, **FIELDS) | st.builds(withdraw, **FIELDS) | st.builds(transfer, **FIELDS, to_wallet_id=WALLET_IDS)
+)
 
 
 def decide(wallets: dict[UUID, Wallet], command: Operation) -> LedgerTransaction | Problem:
@@ -118,7 +125,7 @@ OPEN_WALLETS = st.tuples(BALANCES, BALANCES, st.integers(1, 10)).map(
     }
 )
 GOOD_AMOUNTS = st.sampled_from(["0.01", "0.05"]) | st.integers(1, MINOR_MAX).map(lambda minor: to_major(minor, "EUR"))
-GOOD_COMMANDS = st.builds(fund, amount=GOOD_AMOUNTS) | st.builds(transfer, amount=GOOD_AMOUNTS)
+GOOD_COMMANDS = st.one_of(*(st.builds(make, amount=GOOD_AMOUNTS) for make in (fund, withdraw, transfer)))
 
 
 def moved(wallets: dict[UUID, Wallet], command: Operation) -> LedgerTransaction:
