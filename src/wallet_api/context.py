@@ -26,7 +26,7 @@ from wallet_api.use_cases import create_wallets, run_operations
 # A process that hangs in the middle of a batch holds the locks of all its wallets: PostgreSQL ends its session then.
 _HUNG_TRANSACTION_SECONDS: Final = 5.0
 # Each group commit runs one transaction at a time.
-WRITE_CONNECTIONS_MAX: Final = 3
+WRITE_CONNECTIONS_MAX: Final = 2
 
 
 @dataclass(frozen=True)
@@ -36,16 +36,11 @@ class WalletApiContext:
     settings: WalletApiSettings
     reader: AsyncEngine
     creations: GroupCommit[CreateWallet]
-    optimistic: GroupCommit[Operation]
-    pessimistic: GroupCommit[Operation]
-
-    def group_commit_of(self, operation: type[Operation]) -> GroupCommit[Operation]:
-        """Return the group commit that runs the operation."""
-        return self.optimistic if operation.is_optimistic else self.pessimistic
+    operations: GroupCommit[Operation]
 
     async def close(self) -> None:
         """Abandon the batches in progress."""
-        await asyncio.gather(self.creations.close(), self.optimistic.close(), self.pessimistic.close())
+        await asyncio.gather(self.creations.close(), self.operations.close())
 
 
 @asynccontextmanager
@@ -103,8 +98,7 @@ def make_context(
         settings,
         reader,
         GroupCommit("create", writer, create_wallets, create_wallets, bounds, retry, on_commit),
-        GroupCommit("optimistic", writer, run_operations, run_skipping, bounds, retry, on_commit),
-        GroupCommit("pessimistic", writer, run_operations, run_skipping, bounds, retry, on_commit),
+        GroupCommit("operations", writer, run_operations, run_skipping, bounds, retry, on_commit),
     )
 
 

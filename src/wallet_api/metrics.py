@@ -17,7 +17,7 @@ transaction_retries = Counter(
 
 batch_commands = Histogram(
     "wallet_batch_commands",
-    "Commands that shared one transaction, by group commit (create, optimistic, pessimistic).",
+    "Commands that shared one transaction, by group commit (create, operations).",
     ("operation",),
     buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256),
 )

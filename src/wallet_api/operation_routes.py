@@ -38,7 +38,7 @@ def _endpoint(operation: type[Operation]) -> Callable[[Request], Awaitable[Respo
         wallet_id = path_uuid(request, "wallet_id")
         body = await read_body(request, operation.body)
         command = _command(operation, request, wallet_id, body)
-        return respond(operation.name, await context_of(request).group_commit_of(operation).submit(command))
+        return respond(operation.name, await context_of(request).operations.submit(command))
 
     return post
 

@@ -23,7 +23,7 @@ class WalletApiSettings(AccessSettings, HttpApiSettings, WalletDatabaseSettings,
     idempotency_key_required: bool = False
     """Whether a POST without `Idempotency-Key` is refused."""
     database_pool_size: int = Field(10, ge=1, le=200)
-    """The most connections of one process that read. Creations, funds and all other operations have one more each."""
+    """The most connections of one process that read. Creations and operations have one more each."""
     batch_commands_max: int = Field(128, ge=1, le=4096)
     """Requests that may share one transaction."""
     queue_commands_max: int = Field(512, ge=1, le=100_000)

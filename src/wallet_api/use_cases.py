@@ -41,7 +41,8 @@ async def run_operations(
     changed in between gets version-conflict.
 
     With `skip_locked` a command one of whose wallets another transaction has locked gets wallet-busy, without a wait;
-    so does an optimistic command whose wallet has changed.
+    so does an optimistic command whose wallet has changed. In a list of both kinds of operations that holds for the
+    optimistic ones in any case: the transaction already holds locks, and would wait for others out of their order.
 
     Raises:
         asyncpg.LockNotAvailableError: a lock timed out; nothing of the list was done.
@@ -51,7 +52,8 @@ async def run_operations(
         loaded = await _load(connection, fresh, skip_locked=skip_locked)
         failpoints.hit("api.locked")
         _decide(fresh, loaded)
-        await _write(connection, fresh, loaded, skip_locked=skip_locked)
+        is_mixed = len({slot.command.is_optimistic for slot in fresh}) > 1
+        await _write(connection, fresh, loaded, skip_locked=skip_locked or is_mixed)
     return replies_of(slots)
 
 

@@ -152,7 +152,7 @@ def test_one_owner_has_the_number_of_each_deployments_pods(manifests: list[Manif
 
 def test_all_processes_together_leave_connections_free(operators: list[Manifest]) -> None:
     """With every autoscaler at its maximum, during a rolling update."""
-    each = {"wallet-api": 16, "history-api": 12, "outbox-relay": 6, "history-consumer": 3}
+    each = {"wallet-api": 15, "history-api": 12, "outbox-relay": 6, "history-consumer": 3}
     most = {
         name: manifest["spec"].get("maxReplicas") or manifest["spec"]["maxReplicaCount"]
         for kind in ("HorizontalPodAutoscaler", "ScaledObject")

@@ -394,7 +394,7 @@ async def test_a_full_queue_refuses_at_once_and_nothing_comes_of_the_refused(
     wallet = await new_wallet()
     path = f"/wallets/{wallet['id']}"
     async with open_client(**patient, queue_commands_max=3) as api:
-        queue = api._transport.app.state.context.optimistic._queue
+        queue = api._transport.app.state.context.operations._queue
 
         async def is_full() -> bool:
             return len(queue) == 3

@@ -267,6 +267,37 @@ async def test_a_wallet_that_changed_in_between_costs_only_its_own_commands_of_t
     assert told(again[0]) == (3, "1.00")
 
 
+async def test_a_fund_beside_transfers_shares_their_transaction(
+    engine: AsyncEngine, wallets: dict[str, Json], sql: Sql
+) -> None:
+    ada, bob, cleo = wallets.values()
+    outcomes = await execute(engine, run_operations, [a_transfer(ada, bob), a_fund(bob), a_fund(cleo)])
+    assert all_told(outcomes) == [(3, "9.00"), (4, "12.00"), (3, "11.00")]
+    rows = await sql("SELECT DISTINCT xmin::text FROM wallet.wallets")
+    assert len(rows) == 1
+
+
+@pytest.mark.parametrize(
+    "lock",
+    [
+        "UPDATE wallet.wallets SET version = version WHERE id = $1",
+        "SELECT FROM wallet.wallets WHERE id = $1 FOR UPDATE",
+    ],
+)
+async def test_a_fund_waits_for_no_lock_while_its_transaction_holds_those_of_transfers(
+    engine: AsyncEngine, wallets: dict[str, Json], database_url: str, lock: str
+) -> None:
+    """Else two such transactions wait for each other: each for a fund's wallet that the other one has locked."""
+    ada, bob, cleo = wallets.values()
+    holder = await asyncpg.connect(database_url)
+    async with holder.transaction():
+        await holder.execute(lock, UUID(cleo["id"]))
+        outcomes = await execute(engine, run_operations, [a_transfer(ada, bob), a_fund(cleo), a_fund(bob)])
+        assert all_told(outcomes) == [(3, "9.00"), "wallet-busy", (4, "12.00")]
+    await holder.close()
+    assert all_told(await execute(engine, run_operations, [a_fund(cleo)])) == [(3, "11.00")]
+
+
 async def test_a_use_case_leaves_the_commit_to_its_caller(
     engine: AsyncEngine, wallets: dict[str, Json], sql: Sql
 ) -> None:
