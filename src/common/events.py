@@ -68,9 +68,14 @@ class TransactionEvent(_Event):
 
     event_type: str
     transaction_id: UUID
-    amount: Amount
     reference: str | None
     wallets: Annotated[list[WalletChange], Field(min_length=1)]
+
+
+class MovementEvent(TransactionEvent):
+    """The event of a transaction in which money moves."""
+
+    amount: Amount
 
 
 class WalletCreated(_Event):
@@ -81,7 +86,7 @@ class WalletCreated(_Event):
     wallets: Annotated[list[WalletChange], Field(min_length=1, max_length=1)]
 
 
-class WalletFunded(TransactionEvent):
+class WalletFunded(MovementEvent):
     """Money was added to a wallet from outside."""
 
     transaction_type = "FUND"
@@ -90,7 +95,7 @@ class WalletFunded(TransactionEvent):
     wallets: Annotated[list[WalletChange], Field(min_length=1, max_length=1)]
 
 
-class WalletWithdrawn(TransactionEvent):
+class WalletWithdrawn(MovementEvent):
     """Money left a wallet and the system."""
 
     transaction_type = "WITHDRAW"
@@ -99,7 +104,7 @@ class WalletWithdrawn(TransactionEvent):
     wallets: Annotated[list[WalletChange], Field(min_length=1, max_length=1)]
 
 
-class TransferDone(TransactionEvent):
+class TransferDone(MovementEvent):
     """Money moved from the first wallet to the second."""
 
     transaction_type = "TRANSFER"

@@ -11,7 +11,7 @@ from uuid import UUID
 import orjson
 from pydantic import AfterValidator, ValidationError, WithJsonSchema
 
-from common.events import AnyEvent, WalletChange, WalletCreated, decode
+from common.events import AnyEvent, MovementEvent, WalletChange, WalletCreated, decode
 from common.money import AmountError, UnknownCurrencyError, balance_to_minor, to_minor
 from common.text import check_text, check_user_id
 
@@ -193,7 +193,8 @@ def _in_utc(moment: datetime) -> datetime:
 def _moved(event: AnyEvent) -> tuple[UUID | None, int | None]:
     if isinstance(event, WalletCreated):
         return None, None
-    return event.transaction_id, to_minor(event.amount, event.currency)
+    amount_minor = to_minor(event.amount, event.currency) if isinstance(event, MovementEvent) else None
+    return event.transaction_id, amount_minor
 
 
 def _user_id(change: WalletChange) -> str:

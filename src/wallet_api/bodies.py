@@ -84,9 +84,14 @@ class CreateWalletBody(Body):
     external_id: Text255 | None = None
 
 
-class MoneyBody(Body):
+class OperationBody(Body):
+    """The fields that the bodies of all operations have."""
+
+    reference: Text255 | None = None
+
+
+class MoneyBody(OperationBody):
     """Money to move."""
 
     amount: Amount
     currency: Currency | None = None
-    reference: Text255 | None = None

@@ -42,7 +42,7 @@ def transaction_rows(transactions: Sequence[LedgerTransaction], created_at: date
 def _event(transaction: LedgerTransaction, created_at: datetime, position: int) -> AnyEvent:
     command, currency = transaction.command, transaction.wallet.currency
     return transaction_event(
-        command.transaction_type,
+        transaction.type,
         event_id=event_id_at(created_at, position),
         created_at=created_at,
         currency=currency,
@@ -50,11 +50,8 @@ def _event(transaction: LedgerTransaction, created_at: datetime, position: int) 
         transaction_id=transaction.id,
         amount=to_major(transaction.amount_minor, currency),
         reference=command.reference,
-        wallets=[
-            _change(entry.wallet, "in" if entry.amount_minor > 0 else "out")
-            for entry in transaction.entries
-            if entry.wallet
-        ],
+        wallets=[_change(entry.wallet, entry.direction) for entry in transaction.entries if entry.wallet],
+        **transaction.details,
     )
 
 

@@ -72,18 +72,19 @@ _WRITE_TRANSACTIONS: Final = f"""
     ), entries AS (
         INSERT INTO wallet.wallet_transactions (
             transaction_id, entry, wallet_id, wallet_version, counterparty_wallet_id, type, amount_minor,
-            currency, balance_after_minor, reference, metadata, created_at
+            currency, balance_after_minor, reference, metadata, details, created_at
         )
         SELECT transaction_id, entry, wallet_id, wallet_version, counterparty_wallet_id, type, amount_minor,
-            currency, balance_after_minor, reference, metadata::jsonb, :created_at
+            currency, balance_after_minor, reference, metadata::jsonb, details::jsonb, :created_at
         FROM unnest(
             cast(:acting_wallet_ids AS uuid[]), cast(:transaction_ids AS uuid[]), cast(:entries AS smallint[]),
             cast(:wallet_ids AS uuid[]), cast(:wallet_versions AS bigint[]), cast(:counterparties AS uuid[]),
             cast(:types AS text[]), cast(:amounts AS bigint[]), cast(:currencies AS text[]),
-            cast(:balances_after AS bigint[]), cast(:references AS text[]), cast(:metadata AS text[])
+            cast(:balances_after AS bigint[]), cast(:references AS text[]), cast(:metadata AS text[]),
+            cast(:details AS text[])
         ) AS row (
             acting_wallet_id, transaction_id, entry, wallet_id, wallet_version, counterparty_wallet_id, type,
-            amount_minor, currency, balance_after_minor, reference, metadata
+            amount_minor, currency, balance_after_minor, reference, metadata, details
         )
         WHERE acting_wallet_id NOT IN (SELECT id FROM lost)
     ), events AS (
@@ -196,12 +197,13 @@ async def write_transactions(
         "wallet_ids": [wallet and wallet.id for _, _, _, wallet in entries],
         "wallet_versions": [wallet and wallet.version for _, _, _, wallet in entries],
         "counterparties": [made.counterparty_id(entry) for made, _, entry, _ in entries],
-        "types": [made.command.transaction_type for made, _, _, _ in entries],
+        "types": [made.type for made, _, _, _ in entries],
         "amounts": [entry.amount_minor for _, _, entry, _ in entries],
         "currencies": [made.wallet.currency for made, _, _, _ in entries],
         "balances_after": [wallet and wallet.balance_minor for _, _, _, wallet in entries],
         "references": [wallet and made.command.reference for made, _, _, wallet in entries],
         "metadata": [wallet and _json(made.command.metadata) for made, _, _, wallet in entries],
+        "details": [_json(made.details) if number == 1 and made.details else None for made, number, _, _ in entries],
         **_outbox_parameters(events, created_at),
         **key_parameters(keys),
     }

@@ -152,13 +152,13 @@ def wallet_reply(wallet: Wallet, external_id: str | None, metadata: Mapping[str,
     return Reply(201, orjson.dumps(body), {"Location": f"/wallets/{wallet.id}", "ETag": etag(wallet.version)})
 
 
-def money_reply(transaction: LedgerTransaction, created_at: datetime) -> Reply:
+def transaction_reply(transaction: LedgerTransaction, created_at: datetime) -> Reply:
     """Return the reply to a transaction: with the balance of the acting wallet, never of another one."""
     wallet, command = transaction.wallet, transaction.command
     counterparty_id = transaction.counterparty_id(transaction.entries[0])
     body = {
         "transaction_id": str(transaction.id),
-        "type": command.transaction_type,
+        "type": transaction.type,
         "wallet_id": str(wallet.id),
         "counterparty_wallet_id": counterparty_id and str(counterparty_id),
         "amount": to_major(transaction.amount_minor, wallet.currency),
@@ -168,6 +168,7 @@ def money_reply(transaction: LedgerTransaction, created_at: datetime) -> Reply:
         "reference": command.reference,
         "metadata": command.metadata,
         "created_at": timestamp(created_at),
+        **transaction.details,
     }
     return Reply(200, orjson.dumps(body), {"ETag": etag(wallet.version)})
 

@@ -16,12 +16,12 @@ class Slot(Generic[CommandT]):
 
     Attributes:
         command: of one request.
-        transaction: of the ledger, if the command makes one and is not refused.
+        transactions: of the ledger; none if the command is refused or replayed.
         reply: None until the command is answered.
     """
 
     command: CommandT
-    transaction: LedgerTransaction | None = None
+    transactions: tuple[LedgerTransaction, ...] = ()
     reply: Reply | None = None
 
     @property

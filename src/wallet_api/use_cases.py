@@ -17,7 +17,7 @@ from wallet_api.commands import Command, CreateWallet
 from wallet_api.errors import ExternalIdTaken, VersionConflict, WalletBusy, WalletNotFound
 from wallet_api.operations.operation import Operation
 from wallet_api.queries import NO_WALLETS, LoadedWallets
-from wallet_api.replies import Reply, money_reply, wallet_reply
+from wallet_api.replies import Reply, transaction_reply, wallet_reply
 from wallet_api.slots import Slot, replies_of
 from wallet_api.wallet import Wallet
 
@@ -102,20 +102,20 @@ def _decide(slots: Sequence[Slot[Operation]], loaded: LoadedWallets) -> None:
         if slot.reply:
             continue
         try:
-            slot.transaction = slot.command.decide(wallets)
+            slot.transactions = slot.command.decide(wallets)
         except Problem as refusal:
             slot.refuse(refusal)
             continue
         assert loaded.loaded_at is not None
-        slot.reply = money_reply(slot.transaction, loaded.loaded_at)
-        wallets.update((wallet.id, wallet) for wallet in slot.transaction.wallets)
+        slot.reply = transaction_reply(slot.transactions[-1], loaded.loaded_at)
+        wallets.update((wallet.id, wallet) for made in slot.transactions for wallet in made.wallets)
 
 
 async def _write(
     connection: asyncpg.Connection, slots: Sequence[Slot[Operation]], loaded: LoadedWallets, *, skip_locked: bool
 ) -> None:
     """Write what was decided; refuse commands whose wallet changed since it was loaded."""
-    transactions = [slot.transaction for slot in slots if slot.transaction]
+    transactions = [transaction for slot in slots for transaction in slot.transactions]
     if not transactions:
         await idempotency.store(connection, slots)
         return

@@ -77,6 +77,8 @@ wallet_transactions = Table(
     Column("balance_after_minor", BigInteger),
     Column("reference", Text),
     Column("metadata", JSONB),
+    # Of the first entry: what the event says besides the columns, so that a lost event can be made again.
+    Column("details", JSONB),
     now_column(),
     # An entry of zero would move nothing.
     CheckConstraint("amount_minor <> 0", "amount"),

@@ -40,10 +40,17 @@ def moved(row: Row[Any]) -> TransactionEvent:
         amount=to_major(row.amount_minor, row.currency),
         reference=row.reference,
         wallets=[
-            _change(UUID(wallet_id), user_id, version, to_major(balance, row.currency), "in" if amount > 0 else "out")
+            _change(UUID(wallet_id), user_id, version, to_major(balance, row.currency), _direction(amount))
             for wallet_id, user_id, version, balance, amount in orjson.loads(row.wallets)
         ],
+        **orjson.loads(row.details or "{}"),
     )
+
+
+def _direction(amount_minor: int) -> Literal["in", "out"] | None:
+    if amount_minor == 0:
+        return None
+    return "in" if amount_minor > 0 else "out"
 
 
 def same_facts(one: tuple[HistoryRow, ...], other: tuple[HistoryRow, ...]) -> bool:

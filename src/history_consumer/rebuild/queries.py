@@ -112,7 +112,7 @@ CREATIONS: Final = text("""
 # One row for each movement, with the wallets that it changed in the order of its entries: the acting wallet is first.
 MOVEMENTS: Final = text("""
     SELECT transaction_id, type, abs(amount_minor) AS amount_minor, currency, reference, metadata::text AS metadata,
-        created_at, wallet_version AS version, wallets
+        details::text AS details, created_at, wallet_version AS version, wallets
     FROM wallet.wallet_transactions AS acting
     CROSS JOIN LATERAL (
         SELECT json_agg(

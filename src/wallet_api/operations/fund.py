@@ -6,7 +6,7 @@ from uuid import UUID
 
 from common.access.caller import FUNDS_WRITE
 from wallet_api.bodies import MoneyBody
-from wallet_api.operations.operation import Entry, LedgerTransaction, Operation
+from wallet_api.operations.operation import Entry, LedgerTransaction, MoneyOperation
 from wallet_api.wallet import Wallet
 
 
@@ -15,7 +15,7 @@ class FundBody(MoneyBody):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Fund(Operation):
+class Fund(MoneyOperation):
     """Bring money in from outside. Locks optimistically."""
 
     name = "fund"
@@ -24,9 +24,9 @@ class Fund(Operation):
     body = FundBody
     is_optimistic = True
 
-    def decide(self, wallets: Mapping[UUID, Wallet]) -> LedgerTransaction:
+    def decide(self, wallets: Mapping[UUID, Wallet]) -> tuple[LedgerTransaction, ...]:
         """Move the amount from the world account into the wallet."""
-        wallet = self.acting_wallet(wallets)
+        wallet = self.open_wallet(wallets)
         amount_minor = self.amount_minor(wallet)
         funded = wallet.moved(amount_minor)
-        return self.transaction(amount_minor, Entry(funded, amount_minor), Entry(None, -amount_minor))
+        return (self.transaction(amount_minor, Entry(funded, amount_minor), Entry(None, -amount_minor)),)

@@ -3,14 +3,14 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 from uuid import UUID
 
 from common.access.caller import Caller
 from common.identifiers import new_id
 from common.money import AmountError, to_minor
 from common.problems import ValidationProblem
-from wallet_api.bodies import MoneyBody
+from wallet_api.bodies import OperationBody
 from wallet_api.commands import Command
 from wallet_api.errors import CurrencyMismatch, VersionMismatch, WalletNotFound
 from wallet_api.wallet import Wallet
@@ -27,23 +27,34 @@ class Entry(NamedTuple):
     wallet: Wallet | None
     amount_minor: int
 
+    @property
+    def direction(self) -> Literal["in", "out"] | None:
+        """Where the money moves, from the wallet's view; None if it does not."""
+        if self.amount_minor == 0:
+            return None
+        return "in" if self.amount_minor > 0 else "out"
+
 
 class LedgerTransaction(NamedTuple):
-    """What a decided command writes: the entries, whose amounts sum to zero, the wallets and one event.
+    """What an operation writes: the entries, whose amounts sum to zero, the wallets, and one event.
 
     Attributes:
         id: of the transaction.
+        type: of its entries; `common.events.TRANSACTION_EVENTS` has the event.
         command: which made it.
-        amount_minor: of the command, above zero.
+        amount_minor: how much money it moves; 0 if none.
         wallet: the acting wallet, as it is after the transaction.
         entries: the acting wallet's entry is the first; each wallet has one.
+        details: what the event says besides that, as JSON values.
     """
 
     id: UUID
+    type: str
     command: "Operation"
     amount_minor: int
     wallet: Wallet
     entries: tuple[Entry, ...]
+    details: Mapping[str, Any]
 
     @property
     def wallets(self) -> list[Wallet]:
@@ -65,16 +76,14 @@ class Operation(Command, ABC):
     The class says what the operation is:
 
     - `name`: in the route's path and in metrics.
-    - `transaction_type`: of its ledger transactions; `common.events.TRANSACTION_EVENTS` has the event.
+    - `transaction_type`: of its ledger transactions.
     - `scope`: that callers need.
     - `body`: of its requests. The body's fields are fields of the command.
     - `is_optimistic`: read its wallets without a lock, and write only if they are still at that version.
 
     Args:
-        caller: moves the wallets of its user only, if it is bound to one.
+        caller: acts on the wallets of its user only, if it is bound to one.
         wallet_id: the acting wallet.
-        amount: in major units, `"50.00"`.
-        currency: must be the wallet's, if the client sends one.
         reference: the client's own text.
         if_match: the wallet must be at one of these versions; None means any.
     """
@@ -82,13 +91,11 @@ class Operation(Command, ABC):
     name: ClassVar[str]
     transaction_type: ClassVar[str]
     scope: ClassVar[str]
-    body: ClassVar[type[MoneyBody]]
+    body: ClassVar[type[OperationBody]]
     is_optimistic: ClassVar[bool] = False
 
     caller: Caller
     wallet_id: UUID
-    amount: str
-    currency: str | None
     reference: str | None
     if_match: frozenset[int] | None
 
@@ -98,8 +105,8 @@ class Operation(Command, ABC):
         return (self.wallet_id,)
 
     @abstractmethod
-    def decide(self, wallets: Mapping[UUID, Wallet]) -> LedgerTransaction:
-        """Return what the command does to its wallets.
+    def decide(self, wallets: Mapping[UUID, Wallet]) -> tuple[LedgerTransaction, ...]:
+        """Return what the command does to its wallets: nearly always one transaction. The reply tells of the last.
 
         Raises:
             Problem: the command is refused.
@@ -111,10 +118,10 @@ class Operation(Command, ABC):
         return wallet if wallet and self.caller.owns(wallet.user_id) else None
 
     def acting_wallet(self, wallets: Mapping[UUID, Wallet]) -> Wallet:
-        """Return the acting wallet, if the command fits it.
+        """Return the acting wallet, at a version that the command takes.
 
         Raises:
-            WalletNotFound, VersionMismatch, WalletFrozen, WalletClosed, CurrencyMismatch: it doesn't.
+            WalletNotFound, VersionMismatch: there is none.
         """
         wallet = self.find_acting(wallets)
         if wallet is None:
@@ -123,6 +130,34 @@ class Operation(Command, ABC):
             raise VersionMismatch(
                 f"If-Match: wallet {wallet.id} is at version {wallet.version}. Read the wallet, and send its new ETag."
             )
+        return wallet
+
+    def transaction(self, amount_minor: int, *entries: Entry, **details: Any) -> LedgerTransaction:
+        """Return the transaction that the entries make; the acting wallet's is the first."""
+        wallet = entries[0].wallet
+        assert wallet is not None
+        return LedgerTransaction(new_id(), self.transaction_type, self, amount_minor, wallet, entries, details)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MoneyOperation(Operation):
+    """An operation that moves an amount into or out of the acting wallet.
+
+    Args:
+        amount: in major units, `"50.00"`.
+        currency: must be the wallet's, if the client sends one.
+    """
+
+    amount: str
+    currency: str | None
+
+    def open_wallet(self, wallets: Mapping[UUID, Wallet]) -> Wallet:
+        """Return the acting wallet, if money of the command's currency may move.
+
+        Raises:
+            WalletNotFound, VersionMismatch, WalletFrozen, WalletClosed, CurrencyMismatch: it may not.
+        """
+        wallet = self.acting_wallet(wallets)
         wallet.check_open("wallet_id")
         if self.currency not in {None, wallet.currency}:
             raise CurrencyMismatch(
@@ -140,9 +175,3 @@ class Operation(Command, ABC):
             return to_minor(self.amount, wallet.currency)
         except AmountError as error:
             raise ValidationProblem.of("amount", str(error)) from error
-
-    def transaction(self, amount_minor: int, *entries: Entry) -> LedgerTransaction:
-        """Return the transaction that the entries make; the acting wallet's is the first."""
-        wallet = entries[0].wallet
-        assert wallet is not None
-        return LedgerTransaction(new_id(), self, amount_minor, wallet, entries)

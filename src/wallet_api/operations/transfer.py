@@ -11,7 +11,7 @@ from common.access.caller import WALLETS_WRITE
 from common.identifiers import parse_uuid
 from wallet_api.bodies import MoneyBody
 from wallet_api.errors import CurrencyMismatch, ReceiverUnavailable, SameWallet, WalletNotFound
-from wallet_api.operations.operation import Entry, LedgerTransaction, Operation
+from wallet_api.operations.operation import Entry, LedgerTransaction, MoneyOperation
 from wallet_api.wallet import Wallet
 
 
@@ -22,7 +22,7 @@ class TransferBody(MoneyBody):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Transfer(Operation):
+class Transfer(MoneyOperation):
     """Send money to another wallet of the same currency. Locks both wallets.
 
     The reply tells nothing of a wallet that the caller may not read, but that it cannot receive.
@@ -40,11 +40,11 @@ class Transfer(Operation):
         """The sender and the receiver."""
         return self.wallet_id, self.to_wallet_id
 
-    def decide(self, wallets: Mapping[UUID, Wallet]) -> LedgerTransaction:
+    def decide(self, wallets: Mapping[UUID, Wallet]) -> tuple[LedgerTransaction, ...]:
         """Move the amount from the sender to the receiver."""
         if self.to_wallet_id == self.wallet_id:
             raise SameWallet("to_wallet_id: must be another wallet than the sender.")
-        sender = self.acting_wallet(wallets)
+        sender = self.open_wallet(wallets)
         receiver = wallets.get(self.to_wallet_id)
         if receiver is None:
             raise WalletNotFound(self.to_wallet_id, "to_wallet_id")
@@ -57,7 +57,7 @@ class Transfer(Operation):
         if not is_readable and not receiver.can_receive(amount_minor, sender.currency):
             raise ReceiverUnavailable(receiver.id)
         received = receiver.moved(amount_minor)
-        return self.transaction(amount_minor, Entry(sent, -amount_minor), Entry(received, amount_minor))
+        return (self.transaction(amount_minor, Entry(sent, -amount_minor), Entry(received, amount_minor)),)
 
 
 def _check_receiver(receiver: Wallet, currency: str) -> None:

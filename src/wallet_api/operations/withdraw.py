@@ -6,7 +6,7 @@ from uuid import UUID
 
 from common.access.caller import FUNDS_WRITE
 from wallet_api.bodies import MoneyBody
-from wallet_api.operations.operation import Entry, LedgerTransaction, Operation
+from wallet_api.operations.operation import Entry, LedgerTransaction, MoneyOperation
 from wallet_api.wallet import Wallet
 
 
@@ -15,7 +15,7 @@ class WithdrawBody(MoneyBody):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Withdraw(Operation):
+class Withdraw(MoneyOperation):
     """Pay money out: it leaves the wallet and the system. Locks the wallet."""
 
     name = "withdraw"
@@ -23,9 +23,9 @@ class Withdraw(Operation):
     scope = FUNDS_WRITE
     body = WithdrawBody
 
-    def decide(self, wallets: Mapping[UUID, Wallet]) -> LedgerTransaction:
+    def decide(self, wallets: Mapping[UUID, Wallet]) -> tuple[LedgerTransaction, ...]:
         """Move the amount from the wallet to the currency's world account."""
-        wallet = self.acting_wallet(wallets)
+        wallet = self.open_wallet(wallets)
         amount_minor = self.amount_minor(wallet)
         withdrawn = wallet.moved(-amount_minor)
-        return self.transaction(amount_minor, Entry(withdrawn, -amount_minor), Entry(None, amount_minor))
+        return (self.transaction(amount_minor, Entry(withdrawn, -amount_minor), Entry(None, amount_minor)),)

@@ -23,10 +23,10 @@ from wallet_api.errors import (
     WalletNotFound,
 )
 from wallet_api.operations.fund import Fund
-from wallet_api.operations.operation import LedgerTransaction, Operation
+from wallet_api.operations.operation import LedgerTransaction, MoneyOperation
 from wallet_api.operations.transfer import Transfer
 from wallet_api.operations.withdraw import Withdraw
-from wallet_api.replies import DONE, Reply, money_reply, problem_reply
+from wallet_api.replies import DONE, Reply, problem_reply, transaction_reply
 from wallet_api.wallet import Wallet
 
 ADA, BOB, NOBODY = UUID(int=1), UUID(int=2), UUID(int=3)
@@ -98,20 +98,21 @@ COMMANDS = (
 )
 
 
-def decide(wallets: dict[UUID, Wallet], command: Operation) -> LedgerTransaction | Problem:
+def decide(wallets: dict[UUID, Wallet], command: MoneyOperation) -> LedgerTransaction | Problem:
     try:
-        return command.decide(wallets)
+        (transaction,) = command.decide(wallets)
     except Problem as refusal:
         return refusal
+    return transaction
 
 
-def decided(wallets: dict[UUID, Wallet], command: Operation) -> LedgerTransaction:
+def decided(wallets: dict[UUID, Wallet], command: MoneyOperation) -> LedgerTransaction:
     movement = decide(wallets, command)
     assert isinstance(movement, LedgerTransaction), movement
     return movement
 
 
-def refused(wallets: dict[UUID, Wallet], command: Operation) -> Problem:
+def refused(wallets: dict[UUID, Wallet], command: MoneyOperation) -> Problem:
     problem = decide(wallets, command)
     assert isinstance(problem, Problem), problem
     return problem
@@ -128,7 +129,7 @@ GOOD_AMOUNTS = st.sampled_from(["0.01", "0.05"]) | st.integers(1, MINOR_MAX).map
 GOOD_COMMANDS = st.one_of(*(st.builds(make, amount=GOOD_AMOUNTS) for make in (fund, withdraw, transfer)))
 
 
-def moved(wallets: dict[UUID, Wallet], command: Operation) -> LedgerTransaction:
+def moved(wallets: dict[UUID, Wallet], command: MoneyOperation) -> LedgerTransaction:
     outcome = decide(wallets, command)
     assume(not isinstance(outcome, InsufficientFunds | BalanceLimitExceeded))
     assert isinstance(outcome, LedgerTransaction)
@@ -137,7 +138,7 @@ def moved(wallets: dict[UUID, Wallet], command: Operation) -> LedgerTransaction:
 
 @given(OPEN_WALLETS, GOOD_COMMANDS)
 def test_the_entries_of_every_movement_sum_to_zero_and_none_is_zero(
-    wallets: dict[UUID, Wallet], command: Operation
+    wallets: dict[UUID, Wallet], command: MoneyOperation
 ) -> None:
     entries = moved(wallets, command).entries
     assert sum(entry.amount_minor for entry in entries) == 0
@@ -145,7 +146,7 @@ def test_the_entries_of_every_movement_sum_to_zero_and_none_is_zero(
 
 
 @given(OPEN_WALLETS, GOOD_COMMANDS)
-def test_each_entry_is_the_whole_change_of_its_wallet(wallets: dict[UUID, Wallet], command: Operation) -> None:
+def test_each_entry_is_the_whole_change_of_its_wallet(wallets: dict[UUID, Wallet], command: MoneyOperation) -> None:
     movement = moved(wallets, command)
     sides = [entry for entry in movement.entries if entry.wallet]
     assert movement.entries[0].wallet == movement.wallet
@@ -160,7 +161,7 @@ def test_each_entry_is_the_whole_change_of_its_wallet(wallets: dict[UUID, Wallet
 
 @given(OPEN_WALLETS, GOOD_COMMANDS)
 def test_a_movement_leaves_every_balance_between_zero_and_what_fits(
-    wallets: dict[UUID, Wallet], command: Operation
+    wallets: dict[UUID, Wallet], command: MoneyOperation
 ) -> None:
     movement = moved(wallets, command)
     assert all(0 <= after.balance_minor <= MINOR_MAX for after in movement.wallets)
@@ -168,7 +169,7 @@ def test_a_movement_leaves_every_balance_between_zero_and_what_fits(
 
 @given(WALLETS, COMMANDS)
 def test_a_command_is_decided_or_refused_by_a_decided_problem_or_one_that_may_pass(
-    wallets: dict[UUID, Wallet], command: Operation
+    wallets: dict[UUID, Wallet], command: MoneyOperation
 ) -> None:
     before = dict(wallets)
     outcome = decide(wallets, command)
@@ -181,7 +182,9 @@ def test_a_command_is_decided_or_refused_by_a_decided_problem_or_one_that_may_pa
 
 
 @given(WALLETS, COMMANDS)
-def test_a_movement_happens_only_where_the_command_allows_it(wallets: dict[UUID, Wallet], command: Operation) -> None:
+def test_a_movement_happens_only_where_the_command_allows_it(
+    wallets: dict[UUID, Wallet], command: MoneyOperation
+) -> None:
     movement = decide(wallets, command)
     if isinstance(movement, Problem):
         return
@@ -235,14 +238,14 @@ def test_a_wallet_can_be_filled_to_the_brim_and_not_a_cent_more() -> None:
         (transfer(amount="0"), ValidationProblem),
     ],
 )
-def test_a_refusal_is_of_its_kind(command: Operation, problem: type[Problem]) -> None:
+def test_a_refusal_is_of_its_kind(command: MoneyOperation, problem: type[Problem]) -> None:
     assert type(refused({ADA: wallet(), BOB: wallet(BOB)}, command)) is problem
 
 
 @pytest.mark.parametrize(("status", "problem"), [("frozen", WalletFrozen), ("closed", WalletClosed)])
-@pytest.mark.parametrize("act", [fund, transfer])
+@pytest.mark.parametrize("act", [fund, withdraw, transfer])
 def test_a_wallet_that_is_not_active_neither_gives_nor_takes(
-    status: str, problem: type[Problem], act: Callable[[], Operation]
+    status: str, problem: type[Problem], act: Callable[[], MoneyOperation]
 ) -> None:
     assert type(refused({ADA: wallet(status=status), BOB: wallet(BOB)}, act())) is problem
     assert type(refused({ADA: wallet(), BOB: wallet(BOB, status=status)}, transfer())) is problem
@@ -270,7 +273,7 @@ def reply_to(sender: Wallet, receiver: Wallet, command: Transfer) -> Reply:
     outcome = decide({ADA: sender, BOB: receiver}, command)
     if isinstance(outcome, Problem):
         return problem_reply(outcome, "/")
-    return money_reply(outcome._replace(id=UUID(int=0)), NOW)
+    return transaction_reply(outcome._replace(id=UUID(int=0)), NOW)
 
 
 @given(wallets_of(ADA), STRANGERS, STRANGERS, BOUND_TRANSFERS)
@@ -298,7 +301,7 @@ def test_a_receiver_is_unavailable_where_a_caller_that_may_read_it_is_told_why(
 
 @given(WALLETS, COMMANDS)
 def test_a_strangers_wallet_is_refused_like_one_that_does_not_exist(
-    wallets: dict[UUID, Wallet], command: Operation
+    wallets: dict[UUID, Wallet], command: MoneyOperation
 ) -> None:
     command = replace(command, caller=Caller("key", "eve", frozenset(SCOPES)))
     seen, unseen = decide(wallets, command), decide({}, command)
