@@ -65,8 +65,9 @@ class LedgerTransaction(NamedTuple):
         """Return the wallet on the other side of an entry: None is the world, or several wallets."""
         if entry is not self.entries[0]:
             return self.wallet.id
-        others = self.wallets[1:]
-        return others[0].id if len(others) == 1 else None
+        others = self.entries[1:]
+        other = others[0].wallet if len(others) == 1 else None
+        return other.id if other else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
