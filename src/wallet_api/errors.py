@@ -2,6 +2,8 @@
 
     Problem
     ├── WalletNotFound             404 wallet-not-found
+    ├── TransactionNotFound        404 transaction-not-found
+    ├── NotAcceptable              406 not-acceptable
     ├── WalletFrozen               409 wallet-frozen                (decided)
     ├── WalletClosed               409 wallet-closed                (decided)
     ├── ExternalIdTaken            409 external-id-taken            (decided)
@@ -20,6 +22,7 @@
 A decided problem is stored under the request's idempotency key: a repeated request gets the same reply.
 """
 
+from collections.abc import Sequence
 from uuid import UUID
 
 from common.problems import Problem
@@ -37,6 +40,31 @@ class WalletNotFound(Problem):
             f"{field}: wallet {wallet_id} does not exist. Check the id.",
             extensions={"wallet_id": str(wallet_id)},
         )
+
+
+class TransactionNotFound(Problem):
+    """The transaction does not exist, or none of its wallets is the caller's."""
+
+    status = 404
+    code = "transaction-not-found"
+    title = "Transaction not found"
+
+    def __init__(self, transaction_id: UUID) -> None:
+        super().__init__(
+            f"transaction_id: transaction {transaction_id} does not exist. Check the id.",
+            extensions={"transaction_id": str(transaction_id)},
+        )
+
+
+class NotAcceptable(Problem):
+    """The reply has none of the media types of `Accept` (RFC 9110, section 15.5.7)."""
+
+    status = 406
+    code = "not-acceptable"
+    title = "Not acceptable"
+
+    def __init__(self, offered: Sequence[str]) -> None:
+        super().__init__(f"Accept: name one of {', '.join(offered)}.", extensions={"offered": list(offered)})
 
 
 class WalletFrozen(Problem):

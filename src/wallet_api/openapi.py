@@ -30,6 +30,10 @@ READ_ERRORS: Final[dict[int | str, dict[str, Any]]] = {
     503: _problem("unavailable"),
 }
 
+TRANSACTION_ERRORS: Final = {**READ_ERRORS, 404: _problem("transaction-not-found")}
+
+STATEMENT_ERRORS: Final = {**READ_ERRORS, 406: _problem("not-acceptable")}
+
 LIST_ERRORS: Final = {code: what for code, what in READ_ERRORS.items() if code != HTTPStatus.NOT_FOUND}
 
 _POST_ERRORS: Final[dict[int | str, dict[str, Any]]] = {

@@ -25,9 +25,10 @@ USABLE: Final = usability_query(
 _WALLET: Final = "id, user_id, currency, balance_minor, version, status, external_id, metadata, created_at, updated_at"
 
 # A caller that is bound to a user reads a wallet of another user as one that doesn't exist, in the same statement.
-_READABLE: Final = "(cast(:caller_user_id AS text) IS NULL OR user_id = cast(:caller_user_id AS text))"
+READABLE: Final = "(cast(:caller_user_id AS text) IS NULL OR user_id = cast(:caller_user_id AS text))"
+"""The condition on a row of `wallet.wallets` that the caller may read it."""
 
-GET_WALLET: Final = text(f"SELECT {_WALLET} FROM wallet.wallets WHERE id = :id AND {_READABLE}")  # noqa: S608
+GET_WALLET: Final = text(f"SELECT {_WALLET} FROM wallet.wallets WHERE id = :id AND {READABLE}")  # noqa: S608
 
 _LIST_WALLETS: Final = f"""
     SELECT {_WALLET} FROM wallet.wallets
@@ -38,7 +39,7 @@ _LIST_ENTRIES: Final = f"""
         wallet_version, reference, metadata, created_at
     FROM wallet.wallet_transactions
     WHERE wallet_id = :wallet_id AND wallet_version {{compare}} :after
-        AND EXISTS (SELECT FROM wallet.wallets WHERE id = :wallet_id AND {_READABLE})
+        AND EXISTS (SELECT FROM wallet.wallets WHERE id = :wallet_id AND {READABLE})
     ORDER BY wallet_version {{direction}} LIMIT :limit
 """  # noqa: S608
 _ORDERS: Final = {

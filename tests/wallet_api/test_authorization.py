@@ -41,6 +41,7 @@ class Row:
     status: int
     status_for_another_user: int
     body: Json | None = None
+    query: str = ""
 
 
 ROWS = {
@@ -50,7 +51,14 @@ ROWS = {
     ("POST", "/wallets/{wallet_id}/transfer"): Row(WALLETS_WRITE, 200, 404, {"amount": "1", "to_wallet_id": ""}),
     ("GET", "/wallets/{wallet_id}"): Row(WALLETS_READ, 200, 404),
     ("GET", "/wallets/{wallet_id}/transactions"): Row(WALLETS_READ, 200, 404),
+    ("GET", "/wallets/{wallet_id}/balance"): Row(WALLETS_READ, 200, 404),
+    ("GET", "/wallets/{wallet_id}/statement"): Row(
+        WALLETS_READ, 200, 404, query="?from=2026-01-01T00:00:00Z&to=2026-02-01T00:00:00Z"
+    ),
     ("GET", "/users/{user_id}/wallets"): Row(WALLETS_READ, 200, 403),
+    ("GET", "/transactions/{transaction_id}"): Row(WALLETS_READ, 200, 404),
+    # A search that finds nothing has an empty page.
+    ("GET", "/transactions"): Row(WALLETS_READ, 200, 200, query="?reference=rent"),
 }
 
 
@@ -121,12 +129,13 @@ async def test_a_route_answers_each_caller_as_its_row_says(
     callers = await one_of_each(operator, row.scope)
     by_route = {"other user": row.status_for_another_user, "right": row.status, "unbound": row.status}
     async with open_client(auth="keys") as client:
-        wallets = {}
+        wallets, transactions = {}, {}
         for user_id in ("ada", "bob"):
             created = await client.post("/wallets", json={"user_id": user_id, "currency": "EUR"}, headers=bearer(KEY))
             wallets[user_id] = created.json()["id"]
-            await client.post(f"/wallets/{wallets[user_id]}/fund", json={"amount": "5"}, headers=bearer(KEY))
-        target = path.format(wallet_id=wallets["ada"], user_id="ada")
+            funded = await client.post(f"/wallets/{wallets[user_id]}/fund", json={"amount": "5"}, headers=bearer(KEY))
+            transactions[user_id] = funded.json()["transaction_id"]
+        target = path.format(wallet_id=wallets["ada"], user_id="ada", transaction_id=transactions["ada"]) + row.query
         body = row.body and {**row.body, **({"to_wallet_id": wallets["bob"]} if "to_wallet_id" in row.body else {})}
         for method_sent in [method, "HEAD"] if method == "GET" else [method]:
             for name, (headers, status) in callers.items():
@@ -161,6 +170,14 @@ async def test_reads_of_a_strangers_wallet_are_like_those_of_a_wallet_that_does_
         ("/wallets/{}/transactions?limit=1&order=asc", {}, 404),
         ("/wallets/{}/transactions?limit=0", {}, 422),
         ("/wallets/{}/transactions?cursor=x", {}, 422),
+        ("/wallets/{}/balance", {}, 404),
+        ("/wallets/{}/balance?at=2026-01-01T00:00:00Z", {}, 404),
+        ("/wallets/{}/balance?at=2999-01-01T00:00:00Z", {}, 422),
+        ("/wallets/{}/balance?version=1", {}, 404),
+        ("/wallets/{}/balance?version=99", {}, 404),
+        ("/wallets/{}/statement?from=2026-01-01T00:00:00Z&to=2026-02-01T00:00:00Z", {}, 404),
+        ("/wallets/{}/statement?from=2026-01-01T00:00:00Z&to=2026-02-01T00:00:00Z", {"Accept": "text/html"}, 406),
+        ("/transactions?wallet_id={}", {}, 200),
     ]
     for path, headers, status in reads:
         unknown = await assert_like_unknown(client, "GET", path, strangers_of(wallets), headers={**ADA, **headers})

@@ -9,7 +9,15 @@ from wallet_api.operations.catalogue import OPERATIONS
 from wallet_api.settings import WalletApiSettings
 
 POSTS = ["/wallets", *(f"/wallets/{{wallet_id}}/{operation.name}" for operation in OPERATIONS)]
-GETS = ["/wallets/{wallet_id}", "/wallets/{wallet_id}/transactions", "/users/{user_id}/wallets"]
+GETS = [
+    "/wallets/{wallet_id}",
+    "/wallets/{wallet_id}/transactions",
+    "/wallets/{wallet_id}/balance",
+    "/wallets/{wallet_id}/statement",
+    "/users/{user_id}/wallets",
+    "/transactions",
+    "/transactions/{transaction_id}",
+]
 ROUTES = [(path, "post") for path in POSTS] + [(path, "get") for path in GETS]
 
 
@@ -65,7 +73,8 @@ def test_every_route_documents_its_reply_and_its_problems(document: dict[str, An
     assert refusals >= {"400", "401", "403", "422", "429", "503"}
     (needed,) = document["paths"][path][method]["security"]
     assert len(needed["bearer"]) == 1
-    assert ("404" in refusals) == ("{wallet_id}" in path)
+    assert ("404" in refusals) == ("{wallet_id}" in path or "{transaction_id}" in path)
+    assert ("406" in refusals) == (len(success["content"]) > 1)
     for status in refusals:
         content = responses[status]["content"]["application/problem+json"]
         schema_of(document, content).validate(content["example"])

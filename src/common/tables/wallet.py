@@ -97,6 +97,15 @@ wallet_transactions = Table(
         unique=True,
         postgresql_where=text("wallet_id IS NOT NULL"),
     ),
+    # Transactions by their reference. A bound caller's search reads the entries of its own wallets only, so the wallet
+    # comes second. The world account's entries have no reference (docs/decisions/0033-when-a-time-is-final.md).
+    Index(
+        "wallet_transactions_reference_idx",
+        "reference",
+        "wallet_id",
+        "transaction_id",
+        postgresql_where=text("reference IS NOT NULL"),
+    ),
     schema="wallet",
 )
 
