@@ -8,6 +8,7 @@ from uuid import UUID
 from pydantic import BaseModel, Field
 from sqlalchemy import RowMapping
 
+from common.events import TRANSACTION_EVENTS
 from common.moments import timestamp
 from common.money import to_major
 from wallet_api.lookups.queries import Legs
@@ -17,7 +18,7 @@ class LegOut(BaseModel):
     """One side of a transaction; `amount` is negative where money left."""
 
     wallet_id: UUID | None = Field(description="null: the world account, where money comes from outside.")
-    counterparty_wallet_id: UUID | None
+    counterparty_wallet_id: UUID | None = Field(description="null: the world account, or several wallets.")
     amount: str = Field(examples=["-30.00"])
     balance_after: str | None = Field(examples=["20.00"], description="null for the world account.")
     version: int | None = Field(examples=[3], description="The wallet's; null for the world account.")
@@ -27,7 +28,7 @@ class TransactionOut(BaseModel):
     """A transaction, with those of its legs that the caller may read."""
 
     transaction_id: UUID
-    type: str = Field(examples=["TRANSFER"])
+    type: str = Field(examples=["TRANSFER"], json_schema_extra={"enum": list(TRANSACTION_EVENTS)})
     currency: str = Field(examples=["EUR"])
     reference: str | None = Field(examples=["invoice 4711"])
     metadata: dict[str, Any]
