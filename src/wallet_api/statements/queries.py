@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from wallet_api.read_queries import READABLE
 from wallet_api.statements.balances import Balance
 
-PAGE_ENTRIES: Final = 500
+PAGE_ENTRIES: Final = 200
 """Entries that a statement reads at once: few, so that other requests of the process do not wait for their encoding."""
 
 # Version 1 is the creation. It has no entry, and its balance is zero.
