@@ -5,7 +5,6 @@ from typing import Annotated, Any, Final
 
 import orjson
 from fastapi import APIRouter, Query, Request, Response
-from fastapi.responses import StreamingResponse
 
 from common.access.caller import WALLETS_READ, caller_of
 from common.http.authorization import ScopedRoute, needs
@@ -23,6 +22,7 @@ from wallet_api.statements.csv_format import statement_csv
 from wallet_api.statements.media_types import preferred
 from wallet_api.statements.periods import read_balance_at, read_balance_of, read_period
 from wallet_api.statements.replies import BalanceOut, StatementOut, balance_json, statement_json
+from wallet_api.statements.streaming import StatementResponse
 
 router = APIRouter(tags=["statements"], route_class=ScopedRoute, dependencies=[needs(WALLETS_READ)])
 
@@ -92,4 +92,4 @@ async def get_statement(
     period = await read_period(reader, wallet_id, caller_of(request).user_id, start, end)
     content_type, write = _FORMATS[media_type]
     pages = queries.pages_of_entries(reader, wallet_id, period.opening.version, period.closing.version)
-    return StreamingResponse(write(period, pages), headers={"Content-Type": content_type, "Vary": "Accept"})
+    return StatementResponse(write(period, pages), headers={"Content-Type": content_type, "Vary": "Accept"})

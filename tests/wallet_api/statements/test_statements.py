@@ -11,7 +11,7 @@ from uuid import UUID, uuid4
 
 import asyncpg
 import pytest
-from httpx import AsyncClient, Response
+from httpx import AsyncClient, RemoteProtocolError, Response
 from lxml import etree  # type: ignore[import-untyped]
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -225,6 +225,34 @@ async def test_a_long_statement_holds_no_connection_while_its_client_reads_it(
     assert len(lines) == 1 + 1 + 30_000 + 1 + 1
     assert lines[-2].startswith("CLOSING,30001,")
     assert lines[-2].endswith(",300.00,EUR")
+
+
+async def test_a_statement_whose_database_goes_away_is_never_taken_for_whole(
+    served: AsyncClient,
+    new_wallet: NewWallet,
+    database_url: str,
+    roles: Roles,
+    sql: Sql,
+    caplog: pytest.LogCaptureFixture,
+    eventually: Callable[..., Awaitable[Any]],
+) -> None:
+    wallet = await new_wallet()
+    await fill_ledger(database_url, UUID(wallet["id"]), 60_000)
+    target = f"/wallets/{wallet['id']}/statement?from=2019-01-01T00:00:00Z&to=2021-01-01T00:00:00Z"
+    async with served.stream("GET", target) as reply:
+        parts = reply.aiter_bytes()
+        assert (await anext(parts)).startswith(b"{")
+        # The rest does not fit into the buffers of the connection.
+        await sql(f"REVOKE SELECT ON wallet.wallet_transactions FROM {roles.names[Role.API]}")
+        with pytest.raises(RemoteProtocolError):
+            [part async for part in parts]
+
+    async def is_logged() -> bool:
+        return "statement_broken_off" in caplog.text
+
+    await eventually(is_logged)
+    assert "request_failed" not in caplog.text
+    assert not any(record.exc_info for record in caplog.records)
 
 
 async def test_the_pages_of_a_statement_are_all_entries_in_order(
