@@ -2,12 +2,15 @@
 
 from http import HTTPStatus
 from typing import Any, Final
+from uuid import UUID
 
+import orjson
 from pydantic import BaseModel
 
 from common.http.authorization import ACCESS_ERRORS
 from common.http.openapi import problem_documentation
-from wallet_api.errors import InsufficientFunds
+from common.problems import Problem
+from wallet_api.errors import InsufficientFunds, NotAcceptable, TransactionNotFound
 
 _PROBLEM_EXAMPLE: Final = {
     "type": InsufficientFunds.type_uri(),
@@ -30,9 +33,21 @@ READ_ERRORS: Final[dict[int | str, dict[str, Any]]] = {
     503: _problem("unavailable"),
 }
 
-TRANSACTION_ERRORS: Final = {**READ_ERRORS, 404: _problem("transaction-not-found")}
 
-STATEMENT_ERRORS: Final = {**READ_ERRORS, 406: _problem("not-acceptable")}
+def _example(problem: Problem, path: str) -> dict[str, Any]:
+    return problem_documentation(problem.code, orjson.loads(problem.body(path)))
+
+
+_UNKNOWN: Final = UUID("0198c2a5-0000-7000-8000-000000000001")
+TRANSACTION_ERRORS: Final = {
+    **READ_ERRORS,
+    404: _example(TransactionNotFound(_UNKNOWN), f"/transactions/{_UNKNOWN}"),
+}
+
+STATEMENT_ERRORS: Final = {
+    **READ_ERRORS,
+    406: _example(NotAcceptable(["application/json", "text/csv", "application/xml"]), "/wallets/0198c2a5-…/statement"),
+}
 
 LIST_ERRORS: Final = {code: what for code, what in READ_ERRORS.items() if code != HTTPStatus.NOT_FOUND}
 

@@ -18,15 +18,19 @@ from wallet_api.read_queries import READABLE
 Legs = Sequence[RowMapping]
 """The legs of one transaction that the caller may read, in their order; never none."""
 
-# The columns by which a page goes on come with each leg.
+# The columns by which a page goes on come with each leg. OFFSET keeps the look-up of a transaction's legs an index
+# look-up, however many transactions the planner expects.
 _LEGS: Final = """
-    SELECT found.sort_version, leg.transaction_id, type, leg.wallet_id, counterparty_wallet_id, amount_minor, currency,
-        balance_after_minor, wallet_version, reference, metadata, created_at
+    SELECT found.sort_version, leg.*
     FROM ({found}) AS found
-    JOIN wallet.wallet_transactions AS leg USING (transaction_id)
+    CROSS JOIN LATERAL (
+        SELECT transaction_id, entry, type, wallet_id, counterparty_wallet_id, amount_minor, currency,
+            balance_after_minor, wallet_version, reference, metadata, created_at
+        FROM wallet.wallet_transactions WHERE transaction_id = found.transaction_id OFFSET 0
+    ) AS leg
     WHERE cast(:caller_user_id AS text) IS NULL
         OR EXISTS (SELECT FROM wallet.wallets WHERE id = leg.wallet_id AND user_id = cast(:caller_user_id AS text))
-    ORDER BY found.sort_version {direction}, transaction_id {direction}, entry
+    ORDER BY found.sort_version {direction}, leg.transaction_id {direction}, leg.entry
 """
 
 _BY_ID: Final = "SELECT cast(:id AS uuid) AS transaction_id, 0 AS sort_version"
@@ -52,10 +56,10 @@ _BY_REFERENCE_OF_USER: Final = f"""
     {_PAGE}
 """  # noqa: S608
 
-# A refusal's reply has no transaction.
+# A refusal has no transaction, though its reply may name one.
 _BY_IDEMPOTENCY_KEY: Final = """
     SELECT (convert_from(reply_body, 'UTF8')::json ->> 'transaction_id')::uuid AS transaction_id, 0 AS sort_version
-    FROM wallet.idempotency_keys WHERE caller_id = :caller_id AND key = :key
+    FROM wallet.idempotency_keys WHERE caller_id = :caller_id AND key = :key AND reply_status < 300
 """
 
 _ORDERS: Final[Mapping[Order, Mapping[str, str]]] = {

@@ -211,7 +211,7 @@ async def test_a_long_statement_holds_no_connection_while_its_client_reads_it(
 ) -> None:
     """The only connection that reads serves other requests meanwhile."""
     wallet = await new_wallet()
-    await fill_ledger(database_url, UUID(wallet["id"]), 30_000)
+    await fill_ledger(database_url, UUID(wallet["id"]), 10_000)
     target = f"/wallets/{wallet['id']}/statement?from=2019-01-01T00:00:00Z&to=2021-01-01T00:00:00Z"
     monkeypatch.setattr(queries, "PAGE_ENTRIES", 100)
     async with served.stream("GET", target, headers={"Accept": "text/csv"}) as reply:
@@ -222,9 +222,9 @@ async def test_a_long_statement_holds_no_connection_while_its_client_reads_it(
             assert other.status_code == 200
         received += [part async for part in parts]
     lines = b"".join(received).decode().split("\r\n")
-    assert len(lines) == 1 + 1 + 30_000 + 1 + 1
-    assert lines[-2].startswith("CLOSING,30001,")
-    assert lines[-2].endswith(",300.00,EUR")
+    assert len(lines) == 1 + 1 + 10_000 + 1 + 1
+    assert lines[-2].startswith("CLOSING,10001,")
+    assert lines[-2].endswith(",100.00,EUR")
 
 
 async def test_a_statement_whose_database_goes_away_is_never_taken_for_whole(
