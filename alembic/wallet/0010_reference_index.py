@@ -6,7 +6,7 @@ from alembic import op
 from common.postgres.online_ddl import build_index, without_transaction
 
 revision = "wallet_0010"
-down_revision = "wallet_0011"
+down_revision = "wallet_0009"
 branch_labels = None
 depends_on = None
 

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.events import EVENT_MODELS
+from common.events import EVENT_MODELS, AnyEvent
 from common.money import MINOR_MAX, to_major
 from history_consumer.projection import DETAIL_LENGTH_MAX, PoisonError, rows_of
-from support.history_events import AnyEvent, Wallet
+from support.history_events import Wallet
 
 A, B, EVENT, TRANSACTION = (str(UUID(int=number)) for number in range(1, 5))
 BIG = 2**63 - 1

@@ -9,7 +9,7 @@ from uuid import UUID
 from confluent_kafka import Message, Producer
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from common.events import TransferDone, WalletChange, WalletCreated, WalletFunded
+from common.events import AnyEvent, TransferDone, WalletChange, WalletCreated, WalletFunded, WalletWithdrawn
 from common.identifiers import new_id
 from history_consumer.consumer import queries
 from history_consumer.consumer.batch_writes import Target, write_batch
@@ -22,8 +22,6 @@ HEADERS: list[tuple[str, str | bytes | None]] = [
     ("odd", b"\xff"),
     ("none", None),
 ]
-
-AnyEvent = WalletCreated | WalletFunded | TransferDone
 
 
 @dataclass
@@ -67,6 +65,18 @@ class Wallet:
             amount=amount,
             reference="salary",
             wallets=[self.change(amount, "in")],
+        )
+
+    def withdrawn(self, amount: str = "1.00") -> WalletWithdrawn:
+        return WalletWithdrawn(
+            event_id=new_id(),
+            created_at=datetime.now(UTC),
+            currency="EUR",
+            metadata={},
+            transaction_id=new_id(),
+            amount=amount,
+            reference="payout",
+            wallets=[self.change(amount, "out")],
         )
 
     def sent(self, receiver: "Wallet", amount: str = "1.00") -> TransferDone:

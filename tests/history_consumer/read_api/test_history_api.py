@@ -16,9 +16,10 @@ from uuid import UUID, uuid4
 import httpx
 import pytest
 
+from common.events import AnyEvent
 from common.postgres.database_health import INTERVAL_SECONDS, TIMEOUT_SECONDS
 from history_consumer.projection import EVENT_TYPES
-from support.history_events import AnyEvent, History, Wallet
+from support.history_events import History, Wallet
 from support.proxy import Proxy
 
 ODD_USER = "größe/中>…"
@@ -84,6 +85,7 @@ async def test_each_wallet_is_shown_its_own_side_of_every_event_and_nothing_of_t
         bob.created(),
         own.created(),
         ada.funded("71.07"),
+        ada.withdrawn("3.07"),
         ada.sent(bob, "5.03"),
         bob.sent(ada, "1.01"),
         ada.sent(own, "2.09"),
@@ -95,7 +97,7 @@ async def test_each_wallet_is_shown_its_own_side_of_every_event_and_nothing_of_t
     pages = [await get(api, path) for path in paths]
     items = [item for page in pages for item in page["items"]]
     # Of a transfer between two wallets of one user, that user has two items, each with its own side.
-    assert [len(page["items"]) for page in pages] == [5, 3, 2, 7]
+    assert [len(page["items"]) for page in pages] == [6, 3, 2, 8]
     assert {item["event_type"] for item in items} == set(EVENT_TYPES)
     for item in items:
         key = UUID(item["event_id"]), UUID(item["wallet_id"])
