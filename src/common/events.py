@@ -38,6 +38,11 @@ class WalletChange(BaseModel):
     version: int = Field(ge=1)
     balance_after: Amount
     direction: Literal["in", "out"] | None
+    amount: Amount | None = Field(
+        None,
+        description="What moved into or out of this wallet; it is left out where that is the event's amount.",
+        exclude_if=lambda amount: amount is None,
+    )
 
 
 class _Event(BaseModel):
@@ -113,10 +118,19 @@ class TransferDone(MovementEvent):
     wallets: Annotated[list[WalletChange], Field(min_length=2, max_length=2)]
 
 
+class SplitDone(MovementEvent):
+    """Money moved from the first wallet to the others, to each its own amount."""
+
+    transaction_type = "SPLIT"
+
+    event_type: Literal["SPLIT_DONE"] = "SPLIT_DONE"
+    wallets: Annotated[list[WalletChange], Field(min_length=2, max_length=21)]
+
+
 AnyEvent = WalletCreated | TransactionEvent
 
 TRANSACTION_EVENTS: Final[Mapping[str, type[TransactionEvent]]] = {
-    model.transaction_type: model for model in (WalletFunded, WalletWithdrawn, TransferDone)
+    model.transaction_type: model for model in (WalletFunded, WalletWithdrawn, TransferDone, SplitDone)
 }
 """The event model of each type of ledger transaction."""
 

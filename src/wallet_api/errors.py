@@ -177,16 +177,16 @@ class SameWallet(Problem):
 
 
 class ReceiverUnavailable(Problem):
-    """The receiver cannot take the transfer. The caller may not read that wallet, so it does not learn why."""
+    """The receiver cannot take the payment. The caller may not read that wallet, so it does not learn why."""
 
     status = 422
     code = "receiver-unavailable"
     title = "Receiver unavailable"
     decided = True
 
-    def __init__(self, wallet_id: UUID) -> None:
+    def __init__(self, wallet_id: UUID, field: str) -> None:
         super().__init__(
-            f"to_wallet_id: wallet {wallet_id} cannot receive this transfer. Ask its owner, or send to another wallet."
+            f"{field}: wallet {wallet_id} cannot receive this payment. Ask its owner, or send to another wallet."
         )
 
 

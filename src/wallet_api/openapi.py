@@ -76,10 +76,26 @@ def post_documentation(body: type[BaseModel], reply: type[BaseModel], status: in
     A wallet that is created (201) can't be missing or at another version yet.
     """
     left_out = {404, 412} if status == HTTPStatus.CREATED else set()
-    schema = body.model_json_schema(ref_template="#/components/schemas/{model}")
+    schema = body.model_json_schema()
     return {
         "status_code": status,
         "response_model": reply,
         "responses": {code: what for code, what in _POST_ERRORS.items() if code not in left_out},
-        "openapi_extra": {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}},
+        "openapi_extra": {
+            "requestBody": {
+                "required": True,
+                "content": {"application/json": {"schema": _inlined(schema, schema.pop("$defs", {}))}},
+            }
+        },
     }
+
+
+def _inlined(schema: Any, definitions: dict[str, Any]) -> Any:
+    """Return the schema with each definition in the place of its references: FastAPI adds no schemas of bodies."""
+    if isinstance(schema, list):
+        return [_inlined(item, definitions) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    if "$ref" in schema:
+        return _inlined(definitions[schema["$ref"].rpartition("/")[2]], definitions)
+    return {name: _inlined(item, definitions) for name, item in schema.items()}

@@ -9,7 +9,7 @@ from common.events import AnyEvent, WalletChange, WalletCreated, transaction_eve
 from common.identifiers import event_id_at, lane_of
 from common.money import to_major
 from wallet_api.commands import Command, CreateWallet
-from wallet_api.operations.operation import LedgerTransaction
+from wallet_api.operations.operation import Entry, LedgerTransaction
 from wallet_api.wallet import Wallet
 
 NewOutboxRow = dict[str, Any]
@@ -50,18 +50,25 @@ def _event(transaction: LedgerTransaction, created_at: datetime, position: int) 
         transaction_id=transaction.id,
         amount=to_major(transaction.amount_minor, currency),
         reference=command.reference,
-        wallets=[_change(entry.wallet, entry.direction) for entry in transaction.entries if entry.wallet],
+        wallets=[_entry_change(transaction, entry, entry.wallet) for entry in transaction.entries if entry.wallet],
         **transaction.details,
     )
 
 
-def _change(wallet: Wallet, direction: Literal["in", "out"] | None) -> WalletChange:
+def _entry_change(transaction: LedgerTransaction, entry: Entry, wallet: Wallet) -> WalletChange:
+    amount_minor = abs(entry.amount_minor)
+    own = None if amount_minor == transaction.amount_minor else to_major(amount_minor, wallet.currency)
+    return _change(wallet, entry.direction, own)
+
+
+def _change(wallet: Wallet, direction: Literal["in", "out"] | None, amount: str | None = None) -> WalletChange:
     return WalletChange(
         wallet_id=wallet.id,
         user_id=wallet.user_id,
         version=wallet.version,
         balance_after=to_major(wallet.balance_minor, wallet.currency),
         direction=direction,
+        amount=amount,
     )
 
 

@@ -33,8 +33,10 @@ class Wallet:
         if self.status == "closed":
             raise WalletClosed(f"{field}: wallet {self.id} is closed. Use another wallet.")
 
-    def moved(self, amount_minor: int) -> "Wallet":
+    def moved(self, amount_minor: int, field: str = "amount") -> "Wallet":
         """Return the wallet after the amount has moved into it (or, below zero, out of it), one version on.
+
+        `field` of the request has the amount.
 
         Raises:
             InsufficientFunds: its balance is less than the amount.
@@ -43,12 +45,12 @@ class Wallet:
         balance_minor = self.balance_minor + amount_minor
         if balance_minor < 0:
             raise InsufficientFunds(
-                f"amount: wallet {self.id} has {to_major(self.balance_minor, self.currency)} {self.currency},"
+                f"{field}: wallet {self.id} has {to_major(self.balance_minor, self.currency)} {self.currency},"
                 f" less than {to_major(-amount_minor, self.currency)}. Fund the wallet, or send a smaller amount."
             )
         if balance_minor > MINOR_MAX:
             most = to_major(MINOR_MAX, self.currency)
             raise BalanceLimitExceeded(
-                f"amount: wallet {self.id} can hold at most {most} {self.currency}. Send a smaller amount."
+                f"{field}: wallet {self.id} can hold at most {most} {self.currency}. Send a smaller amount."
             )
         return Wallet(self.id, self.user_id, self.currency, balance_minor, self.version + 1, self.status)

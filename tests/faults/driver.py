@@ -12,7 +12,7 @@ import httpx
 
 from support.processes import http_client
 
-Kind = Literal["create", "fund", "withdraw", "transfer"]
+Kind = Literal["create", "fund", "withdraw", "transfer", "split"]
 
 _PATIENCE_SECONDS = 4.0
 _SETTLE_SECONDS_MAX = 60.0
@@ -125,13 +125,20 @@ class Driver:
             return None
         if drawn < 0.13:
             return self._create()
-        wallet, other = rng.sample(self.wallets, 2)
-        if drawn < 0.3:
+        return self._move(rng)
+
+    def _move(self, rng: random.Random) -> Operation:
+        wallet, *others = rng.sample(self.wallets, rng.randint(2, len(self.wallets)))
+        (kind,) = rng.choices(("fund", "withdraw", "split", "transfer"), (2, 1, 1, 6))
+        if kind == "fund":
             return self._fund(wallet, rng.randint(1, 500))
-        if drawn < 0.4:
+        if kind == "withdraw":
             return self._money("withdraw", wallet, {}, rng.randint(1, 300))
         # Some ask for more than any wallet has.
-        return self._transfer(wallet, other, rng.randint(1, 2000) if rng.random() < 0.9 else 10_000_000)
+        amount_minor = rng.randint(10, 2000) if rng.random() < 0.9 else 10_000_000
+        if kind == "split":
+            return self._split(wallet, others, amount_minor)
+        return self._transfer(wallet, others[0], amount_minor)
 
     def _create(self) -> Operation:
         key = self._key()
@@ -142,6 +149,11 @@ class Driver:
 
     def _transfer(self, wallet: str, other: str, amount_minor: int) -> Operation:
         return self._money("transfer", wallet, {"to_wallet_id": other}, amount_minor)
+
+    def _split(self, wallet: str, others: list[str], amount_minor: int) -> Operation:
+        amounts = ["rest", *["0.01"] * (len(others) - 1)]
+        legs = [{"to_wallet_id": other, "amount": amount} for other, amount in zip(others, amounts, strict=True)]
+        return self._money("split", wallet, {"legs": legs}, amount_minor)
 
     def _money(self, kind: Kind, wallet: str, body: dict[str, Any], minor: int) -> Operation:
         key = self._key()

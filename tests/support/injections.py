@@ -93,6 +93,10 @@ def _on_route(method: str, path: str, operation: Json, valid: Json, payload: str
         yield Attack(f"header {name}", method, right, query, {name: payload}, body)
     for name in schema.get("properties", {}):
         yield Attack(f"body {name}", method, right, body={**(body or {}), name: payload})
+    for name, field_schema in schema.get("properties", {}).items():
+        for inner in field_schema.get("items", {}).get("properties", {}):
+            item = {**valid[name][0], inner: payload}
+            yield Attack(f"body {name} {inner}", method, right, body={**(body or {}), name: [item]})
     if content:
         for metadata in ({payload: payload}, {"a": [{payload: [payload]}]}):
             yield Attack("body metadata", method, right, body={**(body or {}), "metadata": metadata})

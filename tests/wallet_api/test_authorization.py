@@ -49,6 +49,9 @@ ROWS = {
     ("POST", "/wallets/{wallet_id}/fund"): Row(FUNDS_WRITE, 200, 404, {"amount": "1"}),
     ("POST", "/wallets/{wallet_id}/withdraw"): Row(FUNDS_WRITE, 200, 404, {"amount": "1"}),
     ("POST", "/wallets/{wallet_id}/transfer"): Row(WALLETS_WRITE, 200, 404, {"amount": "1", "to_wallet_id": ""}),
+    ("POST", "/wallets/{wallet_id}/split"): Row(
+        WALLETS_WRITE, 200, 404, {"legs": [{"amount": "1", "to_wallet_id": ""}]}
+    ),
     ("GET", "/wallets/{wallet_id}"): Row(WALLETS_READ, 200, 404),
     ("GET", "/wallets/{wallet_id}/transactions"): Row(WALLETS_READ, 200, 404),
     ("GET", "/wallets/{wallet_id}/balance"): Row(WALLETS_READ, 200, 404),
@@ -91,6 +94,12 @@ async def wallets(client: AsyncClient, sql: Sql) -> dict[str, str]:
         if name in {"frozen", "closed"}:
             await sql("UPDATE wallet.wallets SET status = $1 WHERE id = $2", name, UUID(ids[name]))
     return ids
+
+
+def with_receiver(body: Json, wallet_id: str) -> Json:
+    """Return the body with this wallet for each empty receiver."""
+    filled = {**body, **({"to_wallet_id": wallet_id} if "to_wallet_id" in body else {})}
+    return {**filled, **({"legs": [with_receiver(leg, wallet_id) for leg in body["legs"]]} if "legs" in body else {})}
 
 
 def strangers_of(wallets: Mapping[str, str]) -> Iterator[str]:
@@ -136,7 +145,7 @@ async def test_a_route_answers_each_caller_as_its_row_says(
             funded = await client.post(f"/wallets/{wallets[user_id]}/fund", json={"amount": "5"}, headers=bearer(KEY))
             transactions[user_id] = funded.json()["transaction_id"]
         target = path.format(wallet_id=wallets["ada"], user_id="ada", transaction_id=transactions["ada"]) + row.query
-        body = row.body and {**row.body, **({"to_wallet_id": wallets["bob"]} if "to_wallet_id" in row.body else {})}
+        body = row.body and with_receiver(row.body, wallets["bob"])
         for method_sent in [method, "HEAD"] if method == "GET" else [method]:
             for name, (headers, status) in callers.items():
                 reply = await client.request(method_sent, target, json=body, headers=headers)
@@ -210,6 +219,14 @@ async def test_moving_a_strangers_money_is_refused_like_moving_that_of_a_wallet_
             client, "POST", "/wallets/{}/transfer", iter(strangers), json=body, headers=headers
         )
         statuses.add(reply.status_code)
+    totals = [*amounts, None]
+    for total, if_match, receiver, leg_amount in product(totals, if_matches, receivers, ["1", "0", "rest"]):
+        split: Json = {"amount": total, "legs": [{"to_wallet_id": receiver, "amount": leg_amount}]}
+        headers = {**ADA, **if_match}
+        reply = await assert_like_unknown(
+            client, "POST", "/wallets/{}/split", iter(strangers[:1]), json=split, headers=headers
+        )
+        statuses.add(reply.status_code)
     assert statuses == {404, 422}
     assert await sql("SELECT id, balance_minor, version FROM wallet.wallets ORDER BY id") == before
     assert await sql("SELECT FROM wallet.idempotency_keys") == []
@@ -221,7 +238,14 @@ async def test_a_strangers_wallet_that_is_locked_is_refused_like_one_that_does_n
     holder = await asyncpg.connect(database_url)
     async with holder.transaction():
         await holder.execute("SELECT FROM wallet.wallets WHERE id = $1 FOR UPDATE", UUID(wallets["bob"]))
-        for name, fields in [("fund", {}), ("withdraw", {}), ("transfer", {"to_wallet_id": wallets["ada"]})]:
+        to_ada = {"to_wallet_id": wallets["ada"]}
+        requests: list[tuple[str, Json]] = [
+            ("fund", {}),
+            ("withdraw", {}),
+            ("transfer", to_ada),
+            ("split", {"legs": [{**to_ada, "amount": "rest"}]}),
+        ]
+        for name, fields in requests:
             body: Json = {"amount": "1", **fields}
             reply = await assert_like_unknown(
                 client, "POST", f"/wallets/{{}}/{name}", iter([wallets["bob"]]), json=body, headers=ADA
@@ -276,6 +300,35 @@ async def test_a_transfer_to_a_strangers_wallet_tells_only_whether_it_arrived(
         "created_at",
     }
     assert (arrived.json()["balance"], arrived.json()["version"], arrived.headers["etag"]) == ("999.00", 3, '"3"')
+
+
+async def test_a_split_to_strangers_wallets_tells_only_which_of_them_cannot_receive(
+    client: AsyncClient, wallets: dict[str, str]
+) -> None:
+    async def send(*names: str, each: str = "500", **fields: str) -> Response:
+        legs = [{"to_wallet_id": wallets.get(name, name), "amount": each} for name in names]
+        return await client.post(f"/wallets/{wallets['ada']}/split", json={"legs": legs, **fields}, headers=ADA)
+
+    refusals = {name: await send("bob", name) for name in ("dollars", "frozen", "closed", "full")}
+    assert {reply.json()["code"] for reply in refusals.values()} == {"receiver-unavailable"}
+    assert len({as_unknown(reply, wallets[name])[:2] for name, reply in refusals.items()}) == 1
+    for name, reply in refusals.items():
+        assert reply.json()["detail"].startswith(f"legs.1.to_wallet_id: wallet {wallets[name]} cannot receive")
+    # What the payer alone decides comes first.
+    for each, fields, code in [
+        ("500.01", {}, "insufficient-funds"),
+        ("1.001", {}, "validation-error"),
+        ("1", {"amount": "3"}, "validation-error"),
+        ("1", {"currency": "USD"}, "currency-mismatch"),
+    ]:
+        replies = {name: await send("empty", name, each=each, **fields) for name in refusals}
+        assert {reply.json()["code"] for reply in replies.values()} == {code}
+        assert len({as_unknown(reply, wallets[name])[:2] for name, reply in replies.items()}) == 1
+    missing = (await send("bob", UNKNOWN)).json()
+    assert (missing["code"], missing["detail"][:20]) == ("wallet-not-found", "legs.1.to_wallet_id:")
+    arrived = (await send("bob", "empty", each="1")).json()
+    assert (arrived["balance"], arrived["version"], arrived["counterparty_wallet_id"]) == ("998.00", 3, None)
+    assert not {wallets["bob"], wallets["empty"]} & {str(value) for value in arrived.values()}
 
 
 def strangers_names(wallets: Mapping[str, str]) -> list[str]:
@@ -365,8 +418,7 @@ async def test_a_body_sets_nothing_that_only_the_server_sets(
     client: AsyncClient, wallets: dict[str, str], sql: Sql, path: str
 ) -> None:
     body: Json = {**(ROWS["POST", path].body or {})}
-    if "to_wallet_id" in body:
-        body["to_wallet_id"] = wallets["bob"]
+    body = with_receiver(body, wallets["bob"])
     extras: Json = {
         "id": UNKNOWN,
         "user_id": "bob",

@@ -32,6 +32,7 @@ async def test_hostile_text_in_any_input_is_stored_or_refused_and_changes_nothin
         "user_id": "ada",
         "currency": "EUR",
         "amount": "0.01",
+        "legs": [{"to_wallet_id": other["id"], "amount": "0.01"}],
         "transaction_id": entry["transaction_id"],
         "from": "2026-01-01T00:00:00Z",
         "to": "2026-02-01T00:00:00Z",

@@ -39,10 +39,7 @@ def moved(row: Row[Any]) -> TransactionEvent:
         transaction_id=row.transaction_id,
         amount=to_major(row.amount_minor, row.currency),
         reference=row.reference,
-        wallets=[
-            _change(UUID(wallet_id), user_id, version, to_major(balance, row.currency), _direction(amount))
-            for wallet_id, user_id, version, balance, amount in orjson.loads(row.wallets)
-        ],
+        wallets=[_entry_change(row, *entry) for entry in orjson.loads(row.wallets)],
         **orjson.loads(row.details or "{}"),
     )
 
@@ -62,11 +59,29 @@ def _facts(row: HistoryRow) -> HistoryRow:
     return row._replace(event_id=row.wallet_id, event_data="")
 
 
+def _entry_change(
+    row: Row[Any], wallet_id: str, user_id: str, version: int, balance_minor: int, amount_minor: int
+) -> WalletChange:
+    own = None if abs(amount_minor) == row.amount_minor else to_major(abs(amount_minor), row.currency)
+    balance = to_major(balance_minor, row.currency)
+    return _change(UUID(wallet_id), user_id, version, balance, _direction(amount_minor), own)
+
+
 def _change(
-    wallet_id: UUID, user_id: str, version: int, balance: str, direction: Literal["in", "out"] | None
+    wallet_id: UUID,
+    user_id: str,
+    version: int,
+    balance: str,
+    direction: Literal["in", "out"] | None,
+    amount: str | None = None,
 ) -> WalletChange:
     return WalletChange(
-        wallet_id=wallet_id, user_id=user_id, version=version, balance_after=balance, direction=direction
+        wallet_id=wallet_id,
+        user_id=user_id,
+        version=version,
+        balance_after=balance,
+        direction=direction,
+        amount=amount,
     )
 
 

@@ -4,7 +4,8 @@ from typing import Final
 
 from wallet_api.operations.fund import Fund
 from wallet_api.operations.operation import Operation
+from wallet_api.operations.split import Split
 from wallet_api.operations.transfer import Transfer
 from wallet_api.operations.withdraw import Withdraw
 
-OPERATIONS: Final[tuple[type[Operation], ...]] = (Fund, Withdraw, Transfer)
+OPERATIONS: Final[tuple[type[Operation], ...]] = (Fund, Withdraw, Transfer, Split)

@@ -141,15 +141,13 @@ class Operation(Command, ABC):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MoneyOperation(Operation):
-    """An operation that moves an amount into or out of the acting wallet.
+class CurrencyOperation(Operation):
+    """An operation that moves money of one currency into or out of the acting wallet.
 
     Args:
-        amount: in major units, `"50.00"`.
         currency: must be the wallet's, if the client sends one.
     """
 
-    amount: str
     currency: str | None
 
     def open_wallet(self, wallets: Mapping[UUID, Wallet]) -> Wallet:
@@ -166,13 +164,33 @@ class MoneyOperation(Operation):
             )
         return wallet
 
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MoneyOperation(CurrencyOperation):
+    """An operation that moves one amount into or out of the acting wallet.
+
+    Args:
+        amount: in major units, `"50.00"`.
+    """
+
+    amount: str
+
     def amount_minor(self, wallet: Wallet) -> int:
         """Return the amount in minor units of the wallet's currency.
 
         Raises:
             ValidationProblem: it isn't an amount of that currency.
         """
-        try:
-            return to_minor(self.amount, wallet.currency)
-        except AmountError as error:
-            raise ValidationProblem.of("amount", str(error)) from error
+        return minor_of(self.amount, wallet.currency, "amount")
+
+
+def minor_of(amount: str, currency: str, field: str) -> int:
+    """Return the amount that the request has in this field, in minor units.
+
+    Raises:
+        ValidationProblem: it isn't an amount of that currency.
+    """
+    try:
+        return to_minor(amount, currency)
+    except AmountError as error:
+        raise ValidationProblem.of(field, str(error)) from error

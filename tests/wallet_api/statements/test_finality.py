@@ -123,7 +123,8 @@ async def test_the_time_of_an_operation_that_is_not_committed_yet_is_not_final(
     async with open_client(**patient) as slow:
         async with holder.transaction():
             await holder.execute("LOCK TABLE wallet.outbox IN EXCLUSIVE MODE")
-            fields = {"amount": "2", "to_wallet_id": other["id"]}
+            receiver = {"to_wallet_id": other["id"]}
+            fields = {"amount": "2", **receiver, "legs": [{**receiver, "amount": "rest"}]}
             body = {name: value for name, value in fields.items() if name in operation.body.model_fields}
             moving = asyncio.create_task(slow.post(f"/wallets/{wallet['id']}/{operation.name}", json=body))
             await until_blocked()
