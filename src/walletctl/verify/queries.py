@@ -124,9 +124,14 @@ _FACT_LINE: Final = line(
     *("facts.currency", "counterparty_wallet_id", "user_id", time("created_at"), "'agrees'"),
 )
 _CLAIM_LINE: Final = line(
-    *("event_type", "value ->> 'direction'", "event ->> 'transaction_id'", "event ->> 'amount'"),
+    *("event_type", "value ->> 'direction'", "event ->> 'transaction_id'"),
+    # The event's amount is that of the acting wallet, which is the first. Other wallets may have amounts of their own.
+    "CASE change.position WHEN 1 THEN event ->> 'amount' ELSE coalesce(value ->> 'amount', event ->> 'amount') END",
     *("value ->> 'balance_after'", "event ->> 'currency'"),
-    "event -> 'wallets' -> (CASE change.position WHEN 1 THEN 1 ELSE 0 END) ->> 'wallet_id'",
+    # The acting wallet is the other side of each other wallet; it has one itself if there is one other wallet.
+    """event -> 'wallets' -> CASE change.position
+        WHEN 1 THEN CASE jsonb_array_length(event -> 'wallets') WHEN 2 THEN 1 END ELSE 0
+    END ->> 'wallet_id'""",
     *("value ->> 'user_id'", time("created_at")),
     """CASE
         WHEN event ->> 'event_id' IS DISTINCT FROM event_id::text THEN 'another event_id in the payload'

@@ -34,6 +34,8 @@ ONE_EVENT = f"""
     )
 """
 ONE_ROW = f"wallet_id = {HOT} AND wallet_version = 5"
+# The hot wallet pays 0.50: one receiver gets 0.20, and the other one 0.30.
+THE_SPLIT = "event_type = 'SPLIT_DONE'"
 
 WALLET_CORRUPTIONS = {
     "a balance too high": (
@@ -85,6 +87,14 @@ WALLET_CORRUPTIONS = {
         f"UPDATE wallet.wallet_transactions SET counterparty_wallet_id = {EMPTY} WHERE {ONE_ENTRY}",
         {OUTBOX, HISTORY},
     ),
+    "the counterparty of a split's payer altered": (
+        f"UPDATE wallet.wallet_transactions SET counterparty_wallet_id = {EMPTY} WHERE type = 'SPLIT' AND entry = 1",
+        {OUTBOX, HISTORY},
+    ),
+    "the counterparty of a split's receiver lost": (
+        "UPDATE wallet.wallet_transactions SET counterparty_wallet_id = NULL WHERE type = 'SPLIT' AND entry = 2",
+        {OUTBOX, HISTORY},
+    ),
     "a version without an entry": (
         "UPDATE wallet.wallets SET version = version + 1 WHERE external_id = 'hot'",
         {VERSIONS},
@@ -118,6 +128,30 @@ OUTBOX_CORRUPTIONS = {
         UPDATE wallet.outbox SET payload = replace(payload::text, '"amount":"', '"amount":"1')::json WHERE {ONE_EVENT}
         """,
         {OUTBOX, TOPIC, HISTORY},
+    ),
+    **{
+        f"{what} altered": (
+            f"""
+            UPDATE wallet.outbox
+            SET payload = replace(payload::text, '"amount":"{amount}"', '"amount":"0.40"')::json WHERE {THE_SPLIT}
+            """,
+            {OUTBOX, TOPIC, HISTORY},
+        )
+        for what, amount in {"a split's amount": "0.50", "the amount of a split's receiver": "0.20"}.items()
+    },
+    "the amount of a split's receiver lost": (
+        f"""
+        UPDATE wallet.outbox SET payload = replace(payload::text, ',"amount":"0.30"', '')::json WHERE {THE_SPLIT}
+        """,
+        {OUTBOX, TOPIC, HISTORY},
+    ),
+    "an amount of a split's payer beside the event's": (
+        f"""
+        UPDATE wallet.outbox
+        SET payload = replace(payload::text, '"direction":"out"', '"direction":"out","amount":"0.40"')::json
+        WHERE {THE_SPLIT}
+        """,
+        {TOPIC, HISTORY},
     ),
     "a payload of nonsense": (f"UPDATE wallet.outbox SET payload = '[1]' WHERE {ONE_EVENT}", {OUTBOX, TOPIC}),
     "a payload of other wallets": (
@@ -165,6 +199,10 @@ HISTORY_CORRUPTIONS = {
             "created_at": "created_at + interval '1 microsecond'",
         }.items()
     },
+    "the whole amount in the row of a split's receiver": (
+        "UPDATE history.transaction_events SET amount_minor = 50 WHERE event_type = 'SPLIT_RECEIVED'",
+        {HISTORY},
+    ),
     "a row lost": (f"DELETE FROM history.transaction_events WHERE {ONE_ROW}", {HISTORY, PROGRESS}),
     "a row moved": (
         f"UPDATE history.transaction_events SET wallet_version = 5000 WHERE {ONE_ROW}",
@@ -202,8 +240,8 @@ async def test_a_pipeline_at_rest_agrees(settings: PipelineSettings) -> None:
     assert report.differences == []
     assert report.ok
     compared = {check.name: check.compared for check in report.checks}
-    assert compared[BALANCES] == 5
-    assert compared[OUTBOX] == compared[HISTORY] == compared[VERSIONS] == 53
+    assert compared[BALANCES] == 6
+    assert compared[OUTBOX] == compared[HISTORY] == compared[VERSIONS] == 57
     assert compared[TOPIC] == report.horizon.last_outbox_id == sum(report.horizon.next_offsets.values())
     assert report.horizon.pending == report.horizon.on_their_way == report.horizon.history_gaps == 0
 
