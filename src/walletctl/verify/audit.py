@@ -7,15 +7,17 @@ beyond the snapshots (not yet published, not yet applied) is counted in the hori
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Final
+from typing import Any, Final
 
 from common.kafka.topic_reader import TopicReader, open_topic
-from common.progress import Advance, Progress, in_steps, no_progress
+from common.progress import Progress, in_steps, no_progress
 from common.settings import PipelineSettings
 from walletctl.verify import history, ledger
-from walletctl.verify.published import RecordCounts, check_topic
+from walletctl.verify.published import RecordCounts, check_topic, recorded_ranges
 from walletctl.verify.report import CheckResult, Findings, Horizon, Report
 from walletctl.verify.snapshots import Snapshots, take_snapshots
+from walletctl.verify.sums import Reading, Sums, read_sums
+from walletctl.verify.topic_records import Ranges
 
 BALANCES: Final = "wallet balances = ledger sums"
 SUMS: Final = "ledger sums to zero"
@@ -48,65 +50,69 @@ async def audit(settings: PipelineSettings, *, progress: Progress = no_progress)
         open_topic(settings, "walletctl-verify", expired="skip", checks_crcs=True) as topic,
         take_snapshots(settings) as snapshots,
     ):
+        ranges = await recorded_ranges(snapshots, topic)
+        with progress("reading every row and record", snapshots.wallet_figures["published_count"]) as advance:
+            sums = await read_sums(snapshots, topic, ranges, in_steps(advance, _REPORTED_STEP))
         checks = _Checks(progress)
-        await _check_wallets(checks, snapshots)
-        counts = await _check_events(checks, snapshots, topic)
-        on_their_way = await _check_history(checks, snapshots, topic)
+        await _check_wallets(checks, snapshots, sums)
+        counts = await _check_events(checks, snapshots, topic, sums, ranges)
+        on_their_way = await _check_history(checks, snapshots, topic, sums)
         return Report(_horizon(snapshots, counts, on_their_way), checks.results)
 
 
-async def _check_wallets(checks: "_Checks", snapshots: Snapshots) -> None:
+async def _check_wallets(checks: "_Checks", snapshots: Snapshots, sums: Sums) -> None:
     """Check that wallets and ledger agree."""
-    with checks.check(BALANCES, "wallets") as (findings, _):
-        await ledger.check_balances(snapshots, findings)
-    with checks.check(SUMS, "entries") as (findings, _):
-        await ledger.check_sums(snapshots, findings)
-    with checks.check(VERSIONS, "versions") as (findings, _):
-        await ledger.check_versions(snapshots, findings)
+    with checks.check(BALANCES, "wallets", sums.ledger) as findings:
+        await ledger.check_balances(snapshots, sums, findings)
+    with checks.check(SUMS, "entries", sums.ledger) as findings:
+        await ledger.check_sums(snapshots, sums, findings)
+    with checks.check(VERSIONS, "versions", sums.ledger) as findings:
+        await ledger.check_versions(snapshots, sums, findings)
 
 
-async def _check_events(checks: "_Checks", snapshots: Snapshots, topic: TopicReader) -> RecordCounts:
+async def _check_events(
+    checks: "_Checks", snapshots: Snapshots, topic: TopicReader, sums: Sums, ranges: Ranges
+) -> RecordCounts:
     """Check that the outbox has an event for every movement, and the topic a record for every published event."""
-    with checks.check(OUTBOX, "versions") as (findings, _):
-        await ledger.check_outbox(snapshots, findings)
-    with checks.check(TOPIC, "records", snapshots.wallet_figures["published_count"]) as (findings, advance):
-        return await check_topic(snapshots, topic, findings, advance)
+    with checks.check(OUTBOX, "versions", sums.facts, sums.claims) as findings:
+        await ledger.check_outbox(snapshots, sums, findings)
+    with checks.check(TOPIC, "records", sums.recorded, sums.records) as findings:
+        return await check_topic(snapshots, topic, sums, ranges, findings)
 
 
-async def _check_history(checks: "_Checks", snapshots: Snapshots, topic: TopicReader) -> int:
+async def _check_history(checks: "_Checks", snapshots: Snapshots, topic: TopicReader, sums: Sums) -> int:
     """Check that the history has the rows that it must have, and no other rows; return how many are on their way."""
-    total = snapshots.wallet_figures["wallet_count"] + snapshots.wallet_figures["wallet_entry_count"]
-    with checks.check(HISTORY, "versions", total) as (findings, advance):
-        on_their_way = await history.check_history(snapshots, findings, advance)
-    with checks.check(PROGRESS, "wallets") as (findings, _):
+    with checks.check(HISTORY, "versions", sums.facts, sums.claims, sums.history) as findings:
+        on_their_way = await history.check_history(snapshots, sums, findings)
+    with checks.check(PROGRESS, "wallets") as findings:
         await history.check_progress(snapshots, findings)
-    with checks.check(POSITIONS, "partitions") as (findings, _):
+    with checks.check(POSITIONS, "partitions") as findings:
         await history.check_positions(snapshots, findings, topic)
-    with checks.check(DEAD_LETTERS, "dead letters") as (findings, _):
+    with checks.check(DEAD_LETTERS, "dead letters") as findings:
         await history.check_dead_letters(snapshots, findings, topic.name)
     return on_their_way
 
 
 class _Checks:
-    """Times each check, shows its progress, and collects its result."""
+    """Times each check, shows that it runs, and collects its result."""
 
     def __init__(self, progress: Progress) -> None:
         self.results: list[CheckResult] = []
         self._progress = progress
 
     @contextmanager
-    def check(self, name: str, unit: str, total: int | None = None) -> Iterator[tuple[Findings, Advance]]:
+    def check(self, name: str, unit: str, *readings: Reading[Any]) -> Iterator[Findings]:
         """Run one check in the block, which notes its findings.
 
         Args:
             name: the check's name.
             unit: what it compares.
-            total: how many of these it will compare, or None where that is unknown.
+            readings: the sums that it compares. Their time is a part of the check's.
         """
         findings, started = Findings(name), time.monotonic()
-        with self._progress(name, total) as advance:
-            yield findings, in_steps(advance, _REPORTED_STEP)
-        seconds = time.monotonic() - started
+        with self._progress(name, None):
+            yield findings
+        seconds = time.monotonic() - started + sum(reading.seconds for reading in readings)
         self.results.append(
             CheckResult(name, findings.compared, unit, findings.difference_count, seconds, findings.lines)
         )

@@ -8,11 +8,12 @@ from sqlalchemy import RowMapping
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from common.epochs import Epoch, current_epoch
-from common.postgres.reading import fetch_one, read_only_snapshot
+from common.postgres.reading import fetch_all, fetch_one, read_only_snapshot
 from common.settings import PipelineSettings
 from history_consumer.gap_queries import KEEP_TABLES
 from history_consumer.position_queries import StoredPosition, stored_positions
 from walletctl.verify import queries
+from walletctl.verify.scope import Scope, scope_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,7 @@ class Snapshots:
         history_figures: the row of `queries.HISTORY_FIGURES`.
         positions: up to where the consumer has applied the topic, by partition.
         epoch: the wallet database's epoch.
+        scope: the rows that the audit looks at.
     """
 
     wallet: AsyncConnection
@@ -34,6 +36,7 @@ class Snapshots:
     history_figures: RowMapping
     positions: Mapping[int, StoredPosition]
     epoch: Epoch
+    scope: Scope
 
     def is_applied(self, partition: int | None, offset: int | None) -> bool:
         """Return whether the history must have the event that was published there."""
@@ -57,4 +60,6 @@ async def take_snapshots(settings: PipelineSettings) -> AsyncIterator[Snapshots]
             await wallet.execute(queries.PREPARE)
             wallet_figures = await fetch_one(wallet, queries.WALLET_FIGURES)
             epoch = await current_epoch(wallet)
-            yield Snapshots(wallet, history, wallet_figures, history_figures, positions, epoch)
+            currencies = [row.currency for row in await fetch_all(wallet, queries.CURRENCIES)]
+            scope = scope_of(dict(wallet_figures), currencies)
+            yield Snapshots(wallet, history, wallet_figures, history_figures, positions, epoch, scope)

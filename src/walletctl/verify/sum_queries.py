@@ -1,0 +1,119 @@
+"""The SQL of the sums: each statement reads each row of a table once, without sorting, by as many workers as it gets.
+
+Each row is reduced to a hash of 64 bits, seeded anew for each audit, and the hashes are summed. Two tables with the
+same sum have the same rows, but for a chance of 2^-64 (decision 0032).
+"""
+
+from typing import Final
+
+from sqlalchemy import text
+
+from walletctl.verify.event_types import told_type
+from walletctl.verify.facts import FACTS, SLICE, UNITS, WITHIN
+
+
+def _hash(*fields: str) -> str:
+    """Return SQL for the hash of these SQL expressions; their types count.
+
+    The hash of a record is a linear function of the hashes of its fields. Without the second hash, two rows could
+    exchange a field, and the sum would be the same.
+    """
+    seed = "cast(:seed AS bigint)"
+    return f"hashint8extended(hash_record_extended(ROW({', '.join(fields)}), {seed}), {seed})"
+
+
+_TRANSACTION: Final = _hash("transaction_id", "currency")
+_AFTER: Final = _hash("wallet_id", "currency", "wallet_version", "balance_after_minor::numeric")
+_BEFORE: Final = _hash("wallet_id", "currency", "wallet_version - 1", "balance_after_minor - amount_minor::numeric")
+_CREATED: Final = _hash("id", "currency", "cast(1 AS bigint)", "cast(0 AS numeric)")
+_NOW: Final = _hash("id", "currency", "version", "balance_minor::numeric")
+
+# An entry leads its wallet from one version and balance to the next. If each wallet's entries are an unbroken chain
+# from its creation to its present version and balance, each state is entered as often as it is left: `chain` sums to
+# zero.
+# Each transaction's sum is weighted with the hash of its id, so that the sums of two transactions can't cancel out.
+LEDGER_SUMS: Final = text(f"""
+    SELECT currency, count(*) AS entry_count, count(wallet_id) AS wallet_entry_count,
+        sum(amount_minor) = 0 AND sum(amount_minor::numeric * {_TRANSACTION}) = 0 AS balanced,
+        coalesce(bool_or(balance_after_minor < 0), false) AS negative,
+        coalesce(sum({_AFTER}::numeric - {_BEFORE}) FILTER (WHERE wallet_id IS NOT NULL), 0)::text AS chain
+    FROM wallet.wallet_transactions GROUP BY currency
+""")  # noqa: S608 - constants of this package
+
+WALLET_SUMS: Final = text(f"""
+    SELECT coalesce(sum({_CREATED}::numeric - {_NOW}), 0)::text AS chain FROM wallet.wallets
+""")  # noqa: S608 - constants of this package
+
+_FACT: Final = _hash(
+    *("wallet_id::text", "version::text", "event_type", "direction", "transaction_id::text"),
+    *("(amount_minor * major)::text", "(balance_after_minor * major)::text", "facts.currency"),
+    *("counterparty_wallet_id::text", "user_id", "created_at", "true"),
+)
+_CLAIM: Final = _hash(
+    *("change.wallet_id", "change.version", "outbox.event_type", "direction", "event.transaction_id"),
+    *("event.amount", "balance_after", "event.currency"),
+    "event.wallets -> (CASE change.position WHEN 1 THEN 1 ELSE 0 END) ->> 'wallet_id'",
+    *("user_id", "created_at"),
+    """(
+        event.event_id = outbox.event_id::text AND event.event_type = outbox.event_type
+        AND event.wallets -> 0 ->> 'wallet_id' = aggregate_id::text
+    ) IS TRUE""",
+)
+_CLAIMED_EVENT: Final = _hash("change.wallet_id", "change.version", "outbox.event_id", "payload::text")
+_ROW: Final = _hash(
+    *("wallet_id::text", "wallet_version::text", told_type("direction", "event_type"), "direction"),
+    *("transaction_id::text", "(amount_minor * major)::text", "(balance_after_minor * major)::text"),
+    *("events.currency", "counterparty_wallet_id::text", "user_id", "created_at", "true"),
+)
+_APPLIED_EVENT: Final = _hash("wallet_id::text", "wallet_version::text", "event_id", "event_data::text")
+
+FACT_SUMS: Final = text(f"""
+    SELECT slice, count(*) AS row_count, sum(hash)::text AS facts, NULL AS events
+    FROM (
+        SELECT {SLICE} AS slice, {_FACT} AS hash
+        FROM ({FACTS}) AS facts LEFT JOIN {UNITS} ON unit.currency = facts.currency
+        WHERE {WITHIN}
+    ) AS hashes GROUP BY slice
+""")  # noqa: S608 - constants of this package
+
+# A payload of another shape than an event's ends the statement with an error of class 22.
+CLAIM_SUMS: Final = text(f"""
+    SELECT slice, count(*) AS row_count, sum(fact_hash)::text AS facts, sum(event_hash)::text AS events
+    FROM (
+        SELECT {SLICE} AS slice, {_CLAIM} AS fact_hash, {_CLAIMED_EVENT} AS event_hash
+        FROM wallet.outbox
+        CROSS JOIN LATERAL jsonb_to_record(payload::text::jsonb) AS event (
+            event_id text, event_type text, transaction_id text, amount text, currency text, wallets jsonb
+        )
+        LEFT JOIN LATERAL ROWS FROM (
+            jsonb_to_recordset(event.wallets) AS (
+                wallet_id text, version text, balance_after text, direction text, user_id text
+            )
+        ) WITH ORDINALITY AS change (wallet_id, version, balance_after, direction, user_id, position) ON true
+        WHERE {WITHIN}
+    ) AS hashes GROUP BY slice
+""")  # noqa: S608 - constants of this package
+
+HISTORY_SUMS: Final = text(f"""
+    SELECT slice, count(*) AS row_count, sum(fact_hash)::text AS facts, sum(event_hash)::text AS events
+    FROM (
+        SELECT {SLICE} AS slice, {_ROW} AS fact_hash, {_APPLIED_EVENT} AS event_hash
+        FROM history.transaction_events AS events LEFT JOIN {UNITS} ON unit.currency = events.currency
+        WHERE {WITHIN}
+    ) AS hashes GROUP BY slice
+""")  # noqa: S608 - constants of this package
+
+# The first 64 bits of SHA-256, which the reader of the topic computes too. A block is 1,024 offsets of a partition.
+RECORD_SUMS: Final = text("""
+    SELECT partition, block, count(*) AS row_count,
+        sum(('x' || encode(substr(digest, 1, 8), 'hex'))::bit(64)::bigint)::text AS records
+    FROM (
+        SELECT kafka_partition AS partition, kafka_offset >> 10 AS block, sha256(convert_to(
+            concat_ws(' ', kafka_offset, event_id, source_epoch, aggregate_id, payload::text), 'UTF8'
+        )) AS digest
+        FROM wallet.outbox
+        LEFT JOIN unnest(cast(:partitions AS integer[]), cast(:lows AS bigint[])) AS kept (partition, low)
+            ON kept.partition = kafka_partition
+        WHERE published_at IS NOT NULL AND kafka_offset >= coalesce(low, 0) AND created_at > :since
+    ) AS digests GROUP BY partition, block
+""")

@@ -1,0 +1,163 @@
+"""The sums of the rows of wallets, ledger, outbox, topic and history, which are read side by side.
+
+Where two sums are the same, the rows are the same. Where they differ, the rows are compared one by one: they are
+different, or an event is on its way.
+"""
+
+import asyncio
+import secrets
+import time
+from collections.abc import Awaitable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Generic, TypeVar
+
+from sqlalchemy import TextClause
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from common.kafka.topic_reader import TopicReader
+from common.postgres.errors import sqlstate
+from common.postgres.reading import fetch_all, fetch_value
+from common.progress import Advance
+from walletctl.verify import sum_queries
+from walletctl.verify.snapshots import Snapshots
+from walletctl.verify.topic_records import Block, BlockSum, Ranges, block_sums
+
+_DATA_EXCEPTION: Final = "22"
+
+ResultT = TypeVar("ResultT")
+
+
+@dataclass(frozen=True, slots=True)
+class Reading(Generic[ResultT]):
+    """What was read, and how long that took."""
+
+    found: ResultT
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerSums:
+    """What one pass over wallets and ledger tells.
+
+    Args:
+        entry_count: how many entries the ledger has.
+        wallet_entry_count: how many of them are of wallets.
+        balanced: whether the entries of each transaction and of each currency sum to zero.
+        chained: whether each wallet's entries lead from its creation to its version and balance, never below zero.
+    """
+
+    entry_count: int
+    wallet_entry_count: int
+    balanced: bool
+    chained: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SliceSum:
+    """The sums of the versions in one slice of time: how many, what they tell, and by which events."""
+
+    row_count: int = 0
+    facts: str | None = None
+    events: str | None = None
+
+
+SliceSums = Mapping[int, SliceSum]
+
+
+@dataclass(frozen=True, slots=True)
+class Sums:
+    """The sums of an audit.
+
+    Args:
+        ledger: of wallets and ledger.
+        facts: of the versions by the ledger.
+        claims: of the versions by the outbox; none, if a payload has another shape than an event.
+        history: of the history's rows.
+        recorded: of the topic's records by the outbox.
+        records: of the topic's records.
+    """
+
+    ledger: Reading[LedgerSums]
+    facts: Reading[SliceSums]
+    claims: Reading[SliceSums]
+    history: Reading[SliceSums]
+    recorded: Reading[Mapping[Block, BlockSum]]
+    records: Reading[Mapping[Block, BlockSum]]
+
+
+async def read_sums(snapshots: Snapshots, topic: TopicReader, ranges: Ranges, advance: Advance) -> Sums:
+    """Read every row and every record once, the two databases and the topic side by side.
+
+    Args:
+        snapshots: the databases.
+        topic: the reader of the topic.
+        ranges: which records the outbox has recorded, of those that the topic keeps.
+        advance: takes how many records have been read.
+
+    Raises:
+        ExceptionGroup: a server went away.
+    """
+    # A forger who does not know the seed can't make two rows with the same hash.
+    parameters = {**snapshots.scope.parameters, **snapshots.scope.unit_parameters, "seed": secrets.randbits(62)}
+    async with asyncio.TaskGroup() as tasks:
+        records = tasks.create_task(_timed(block_sums(topic, ranges, advance)))
+        history = tasks.create_task(_timed(_slice_sums(snapshots.history, sum_queries.HISTORY_SUMS, parameters)))
+        wallet = tasks.create_task(_wallet_sums(snapshots, ranges, parameters))
+    return Sums(**await wallet, history=await history, records=await records)
+
+
+async def _wallet_sums(snapshots: Snapshots, ranges: Ranges, parameters: Mapping[str, Any]) -> dict[str, Reading[Any]]:
+    connection = snapshots.wallet
+    return {
+        "ledger": await _timed(_ledger_sums(connection, parameters)),
+        "facts": await _timed(_slice_sums(connection, sum_queries.FACT_SUMS, parameters)),
+        "claims": await _timed(_claim_sums(connection, parameters)),
+        "recorded": await _timed(_recorded_sums(connection, ranges, snapshots)),
+    }
+
+
+async def _ledger_sums(connection: AsyncConnection, parameters: Mapping[str, Any]) -> LedgerSums:
+    seed = {"seed": parameters["seed"]}
+    currencies = await fetch_all(connection, sum_queries.LEDGER_SUMS, **seed)
+    left_minus_entered = int(await fetch_value(connection, sum_queries.WALLET_SUMS, **seed))
+    return LedgerSums(
+        entry_count=sum(row.entry_count for row in currencies),
+        wallet_entry_count=sum(row.wallet_entry_count for row in currencies),
+        balanced=all(row.balanced for row in currencies),
+        chained=left_minus_entered + sum(int(row.chain) for row in currencies) == 0
+        and not any(row.negative for row in currencies),
+    )
+
+
+async def _slice_sums(connection: AsyncConnection, query: TextClause, parameters: Mapping[str, Any]) -> SliceSums:
+    own = {name: parameters[name] for name in query.compile().params}
+    rows = await fetch_all(connection, query, **own)
+    return {row.slice: SliceSum(row.row_count, row.facts, row.events) for row in rows}
+
+
+async def _claim_sums(connection: AsyncConnection, parameters: Mapping[str, Any]) -> SliceSums:
+    """Return the sums of the outbox. Without them each slice differs, and the rows are compared one by one."""
+    try:
+        async with connection.begin_nested():
+            return await _slice_sums(connection, sum_queries.CLAIM_SUMS, parameters)
+    except DBAPIError as error:
+        if not (sqlstate(error) or "").startswith(_DATA_EXCEPTION):
+            raise
+        return {}
+
+
+async def _recorded_sums(connection: AsyncConnection, ranges: Ranges, snapshots: Snapshots) -> Mapping[Block, BlockSum]:
+    rows = await fetch_all(
+        connection,
+        sum_queries.RECORD_SUMS,
+        since=snapshots.scope.since,
+        partitions=list(ranges.begins),
+        lows=list(ranges.begins.values()),
+    )
+    return {Block(row.partition, row.block): BlockSum(row.row_count, int(row.records)) for row in rows}
+
+
+async def _timed(work: Awaitable[ResultT]) -> Reading[ResultT]:
+    started = time.monotonic()
+    return Reading(await work, time.monotonic() - started)
