@@ -46,6 +46,7 @@ async def audit(settings: PipelineSettings, *, progress: Progress = no_progress)
         OSError: PostgreSQL is away.
         sqlalchemy.exc.DBAPIError: PostgreSQL is away, refuses, or has no tables.
     """
+    started = time.monotonic()
     async with (
         open_topic(settings, "walletctl-verify", expired="skip", checks_crcs=True) as topic,
         take_snapshots(settings) as snapshots,
@@ -57,7 +58,8 @@ async def audit(settings: PipelineSettings, *, progress: Progress = no_progress)
         await _check_wallets(checks, snapshots, sums)
         counts = await _check_events(checks, snapshots, topic, sums, ranges)
         on_their_way = await _check_history(checks, snapshots, topic, sums)
-        return Report(_horizon(snapshots, counts, on_their_way), checks.results)
+        horizon = _horizon(snapshots, counts, on_their_way)
+        return Report(horizon, checks.results, time.monotonic() - started)
 
 
 async def _check_wallets(checks: "_Checks", snapshots: Snapshots, sums: Sums) -> None:

@@ -26,7 +26,10 @@ class Findings:
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """One check's figures. `unit` names what `compared` counts."""
+    """One check's figures. `unit` names what `compared` counts.
+
+    `seconds` has the time of all that the check reads. Checks that share a reading, or read side by side, each have it.
+    """
 
     name: str
     compared: int
@@ -97,10 +100,17 @@ class Horizon:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """The outcome of an audit."""
+    """The outcome of an audit.
+
+    Args:
+        horizon: up to where it looked.
+        checks: what it compared.
+        seconds: how long it took.
+    """
 
     horizon: Horizon
     checks: Sequence[CheckResult]
+    seconds: float
 
     @property
     def ok(self) -> bool:
@@ -133,6 +143,7 @@ class Report:
                 }
                 for check in self.checks
             ],
+            "seconds": round(self.seconds, 3),
             "difference_count": self.difference_count,
             "differences": self.differences,
         }
