@@ -217,6 +217,25 @@ outbox_pruned = Table(
     postgresql_with={"fillfactor": "20"},
 )
 
+verified_horizons = Table(
+    "verified_horizons",
+    metadata,
+    # Up to where the last clean `walletctl verify` of a topic and its consumer group has compared everything. Only
+    # `walletctl verify --since` reads it (decision 0032).
+    Column("topic", Text, primary_key=True),
+    Column("consumer_group", Text, primary_key=True),
+    Column("up_to", TIMESTAMP, nullable=False),
+    # The snapshots of the last clean run of everything, and of the last clean run.
+    Column("full_at", TIMESTAMP, nullable=False),
+    Column("taken_at", TIMESTAMP, nullable=False),
+    # What must be the same for the horizon to hold: the databases, the tables and the topic, and the number of rows.
+    Column("identity", JSONB, nullable=False),
+    Column("counts", JSONB, nullable=False),
+    # By partition, the first offset that was not read.
+    Column("read_to", JSONB, nullable=False),
+    schema="wallet",
+)
+
 idempotency_keys = Table(
     "idempotency_keys",
     metadata,

@@ -13,6 +13,7 @@ from common.kafka.topic_reader import TopicReader, open_topic
 from common.progress import Progress, in_steps, no_progress
 from common.settings import PipelineSettings
 from walletctl.verify import history, ledger
+from walletctl.verify.horizons import Start, may_store, reached, start_after_last, store
 from walletctl.verify.published import RecordCounts, check_topic, recorded_ranges
 from walletctl.verify.report import CheckResult, Findings, Horizon, Report
 from walletctl.verify.snapshots import Snapshots, take_snapshots
@@ -32,13 +33,14 @@ DEAD_LETTERS: Final = "no dead letters"
 _REPORTED_STEP: Final = 1000
 
 
-async def audit(settings: PipelineSettings, *, progress: Progress = no_progress) -> Report:
-    """Compare everything with everything; change nothing.
+async def audit(settings: PipelineSettings, *, since_last: bool = False, progress: Progress = no_progress) -> Report:
+    """Compare everything with everything; change nothing but the stored horizon, and that only if nothing differs.
 
     The audit holds a transaction open on each database. Until it ends, PostgreSQL keeps dead rows.
 
     Args:
         settings: the databases, the topic and the consumer group.
+        since_last: whether to compare only what came after the horizon of the last clean audit.
         progress: shows how far each check is.
 
     Raises:
@@ -49,9 +51,11 @@ async def audit(settings: PipelineSettings, *, progress: Progress = no_progress)
     started = time.monotonic()
     async with (
         open_topic(settings, "walletctl-verify", expired="skip", checks_crcs=True) as topic,
-        take_snapshots(settings) as snapshots,
+        take_snapshots(settings) as taken,
     ):
-        ranges = await recorded_ranges(snapshots, topic)
+        start = await start_after_last(taken, topic, settings) if since_last else Start()
+        snapshots = taken.since(start.since)
+        ranges = await recorded_ranges(snapshots, topic, start.read_to)
         with progress("reading every row and record", snapshots.wallet_figures["published_count"]) as advance:
             sums = await read_sums(snapshots, topic, ranges, in_steps(advance, _REPORTED_STEP))
         checks = _Checks(progress)
@@ -59,7 +63,18 @@ async def audit(settings: PipelineSettings, *, progress: Progress = no_progress)
         counts = await _check_events(checks, snapshots, topic, sums, ranges)
         on_their_way = await _check_history(checks, snapshots, topic, sums)
         horizon = _horizon(snapshots, counts, on_their_way)
-        return Report(horizon, checks.results, time.monotonic() - started)
+        ok = not any(check.difference_count for check in checks.results)
+        clean = await reached(snapshots, topic, start, ranges) if ok and await may_store(snapshots) else None
+    if clean is not None:
+        await store(settings, clean)
+    return Report(
+        horizon,
+        checks.results,
+        time.monotonic() - started,
+        since=start.horizon.up_to if start.horizon else None,
+        why_all=start.why_all,
+        clean_up_to=clean.up_to if clean else None,
+    )
 
 
 async def _check_wallets(checks: "_Checks", snapshots: Snapshots, sums: Sums) -> None:

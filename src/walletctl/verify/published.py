@@ -44,17 +44,23 @@ class RecordCounts:
     superseded: int = 0
 
 
-async def recorded_ranges(snapshots: Snapshots, topic: TopicReader) -> Ranges:
+async def recorded_ranges(snapshots: Snapshots, topic: TopicReader, read_to: Mapping[int, int]) -> Ranges:
     """Return which records to read: those at recorded offsets, and between them, of what the topic keeps.
 
     Records below a partition's lowest recorded offset, and above its highest, are beyond the snapshot.
+
+    Args:
+        snapshots: the databases. The lowest offset is that of a row within the scope.
+        topic: the reader of the topic.
+        read_to: the offset from which records are read at the latest, by partition.
     """
     begins, ends = {}, {}
     kept = await topic.offsets()
     for row in await fetch_all(snapshots.wallet, queries.RECORDED_RANGES, since=snapshots.scope.since):
-        if row.partition in kept:
+        firsts = [first for first in (row.first_offset, read_to.get(row.partition)) if first is not None]
+        if firsts and row.partition in kept:
             low, high = kept[row.partition]
-            begins[row.partition], ends[row.partition] = max(row.first_offset, low), min(row.last_offset + 1, high)
+            begins[row.partition], ends[row.partition] = max(low, min(firsts)), min(row.last_offset + 1, high)
     return Ranges(begins, ends)
 
 
@@ -67,11 +73,12 @@ async def check_topic(
         TimeoutError: the broker went away.
     """
     recorded, records = sums.recorded.found, sums.records.found
-    published_count = snapshots.wallet_figures["published_count"]
-    findings.compared = published_count
+    findings.compared = sum(block.row_count for block in recorded.values())
     check = _TopicCheck(snapshots, topic, findings)
-    check.counts.expired = published_count - sum(block.row_count for block in recorded.values())
-    different = [block for block in recorded.keys() | records.keys() if recorded.get(block) != records.get(block)]
+    expired = {block for block in recorded if block.number is None}
+    check.counts.expired = sum(recorded[block].row_count for block in expired)
+    different = {block for block in recorded.keys() | records.keys() if recorded.get(block) != records.get(block)}
+    different -= expired
     if different:
         await check.run(_ranges_of(different), ranges)
     return check.counts
@@ -82,6 +89,7 @@ def _ranges_of(blocks: Iterable[Block]) -> Ranges:
     begins: dict[int, int] = {}
     ends: dict[int, int] = {}
     for partition, number in blocks:
+        assert number is not None
         begin, end = number << BLOCK_BITS, (number + 1) << BLOCK_BITS
         begins[partition] = min(begin, begins.get(partition, begin))
         ends[partition] = max(end, ends.get(partition, end))
@@ -94,7 +102,6 @@ class _TopicCheck:
     def __init__(self, snapshots: Snapshots, topic: TopicReader, findings: Findings) -> None:
         self.counts = RecordCounts()
         self._epoch = snapshots.epoch
-        self._since = snapshots.scope.since
         self._wallet = snapshots.wallet
         self._history = snapshots.history
         self._may_be_pruned = snapshots.wallet_figures["pruned_version_count"] > 0
@@ -109,7 +116,6 @@ class _TopicCheck:
         rows = stream_rows(
             self._wallet,
             queries.PUBLISHED_ROWS,
-            since=self._since,
             partitions=list(asked.begins),
             begins=[begins.get(partition, begin) for partition, begin in asked.begins.items()],
             ends=list(asked.ends.values()),

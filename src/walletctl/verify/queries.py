@@ -108,12 +108,13 @@ LEDGER_AND_OUTBOX: Final = text(f"""
 
 REPEATED_EVENT_IDS: Final = text("""
     SELECT event_id, min(id) AS first_id, max(id) AS last_id
-    FROM wallet.outbox GROUP BY event_id HAVING count(*) > 1
+    FROM wallet.outbox WHERE created_at > :since GROUP BY event_id HAVING count(*) > 1
 """)
 
 RECORDED_RANGES: Final = text("""
-    SELECT kafka_partition AS partition, min(kafka_offset) AS first_offset, max(kafka_offset) AS last_offset
-    FROM wallet.outbox WHERE published_at IS NOT NULL AND created_at > :since GROUP BY kafka_partition
+    SELECT kafka_partition AS partition, min(kafka_offset) FILTER (WHERE created_at > :since) AS first_offset,
+        max(kafka_offset) AS last_offset
+    FROM wallet.outbox WHERE published_at IS NOT NULL GROUP BY kafka_partition
 """)
 
 PUBLISHED_ROWS: Final = text(f"""
@@ -123,7 +124,7 @@ PUBLISHED_ROWS: Final = text(f"""
     JOIN unnest(cast(:partitions AS integer[]), cast(:begins AS bigint[]), cast(:ends AS bigint[]))
         AS asked (partition, first, after)
         ON kafka_partition = partition AND kafka_offset >= first AND kafka_offset < after
-    WHERE published_at IS NOT NULL AND created_at > :since ORDER BY kafka_partition, kafka_offset
+    WHERE published_at IS NOT NULL ORDER BY kafka_partition, kafka_offset
 """)  # noqa: S608 - constants of this module
 
 FIND_EVENTS: Final = text(f"""

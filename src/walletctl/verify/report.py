@@ -106,11 +106,18 @@ class Report:
         horizon: up to where it looked.
         checks: what it compared.
         seconds: how long it took.
+        since: only what was created after this time was compared; None if all was.
+        why_all: why all was compared, though only what came after the last clean audit was asked for.
+        clean_up_to: the time up to which this audit and those before it have proved everything, which is stored; None
+            if something differs, or if this login can't store it.
     """
 
     horizon: Horizon
     checks: Sequence[CheckResult]
     seconds: float
+    since: datetime | None = None
+    why_all: str | None = None
+    clean_up_to: datetime | None = None
 
     @property
     def ok(self) -> bool:
@@ -132,6 +139,9 @@ class Report:
         """Return it as JSON values."""
         return {
             "ok": self.ok,
+            "since": _isoformat(self.since),
+            "why_all": self.why_all,
+            "clean_up_to": _isoformat(self.clean_up_to),
             "horizon": self.horizon.as_json(),
             "checks": [
                 {
@@ -147,6 +157,10 @@ class Report:
             "difference_count": self.difference_count,
             "differences": self.differences,
         }
+
+
+def _isoformat(moment: datetime | None) -> str | None:
+    return None if moment is None else moment.isoformat()
 
 
 def fair_shares(wanted: Sequence[int], total: int) -> list[int]:

@@ -45,7 +45,7 @@ class Scope:
         return {"currencies": list(self.units), "units": list(self.units.values())}
 
 
-def scope_of(figures: Mapping[str, Any], currencies: Sequence[str], since: datetime = BEGINNING) -> Scope:
+def scope_of(figures: Mapping[str, Any], currencies: Sequence[str], since: datetime) -> Scope:
     """Return the scope of an audit of all rows after `since`.
 
     Args:

@@ -2,7 +2,8 @@
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime
 
 from sqlalchemy import RowMapping
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -13,7 +14,7 @@ from common.settings import PipelineSettings
 from history_consumer.gap_queries import KEEP_TABLES
 from history_consumer.position_queries import StoredPosition, stored_positions
 from walletctl.verify import queries
-from walletctl.verify.scope import Scope, scope_of
+from walletctl.verify.scope import BEGINNING, Scope, scope_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +28,7 @@ class Snapshots:
         history_figures: the row of `queries.HISTORY_FIGURES`.
         positions: up to where the consumer has applied the topic, by partition.
         epoch: the wallet database's epoch.
-        scope: the rows that the audit looks at.
+        scope: the rows that the audit looks at: all, unless a horizon is set.
     """
 
     wallet: AsyncConnection
@@ -43,6 +44,10 @@ class Snapshots:
         if partition is None or offset is None or partition not in self.positions:
             return False
         return offset < self.positions[partition].next_offset
+
+    def since(self, since: datetime) -> "Snapshots":
+        """Return the same snapshots, of which only what was created after that time is looked at."""
+        return replace(self, scope=scope_of(dict(self.wallet_figures), list(self.scope.units), since))
 
 
 @asynccontextmanager
@@ -61,5 +66,5 @@ async def take_snapshots(settings: PipelineSettings) -> AsyncIterator[Snapshots]
             wallet_figures = await fetch_one(wallet, queries.WALLET_FIGURES)
             epoch = await current_epoch(wallet)
             currencies = [row.currency for row in await fetch_all(wallet, queries.CURRENCIES)]
-            scope = scope_of(dict(wallet_figures), currencies)
+            scope = scope_of(dict(wallet_figures), currencies, BEGINNING)
             yield Snapshots(wallet, history, wallet_figures, history_figures, positions, epoch, scope)

@@ -12,7 +12,7 @@ from walletctl.verify.event_types import told_type
 from walletctl.verify.facts import FACTS, SLICE, UNITS, WITHIN
 
 
-def _hash(*fields: str) -> str:
+def hash_of(*fields: str) -> str:
     """Return SQL for the hash of these SQL expressions; their types count.
 
     The hash of a record is a linear function of the hashes of its fields. Without the second hash, two rows could
@@ -22,34 +22,50 @@ def _hash(*fields: str) -> str:
     return f"hashint8extended(hash_record_extended(ROW({', '.join(fields)}), {seed}), {seed})"
 
 
-_TRANSACTION: Final = _hash("transaction_id", "currency")
-_AFTER: Final = _hash("wallet_id", "currency", "wallet_version", "balance_after_minor::numeric")
-_BEFORE: Final = _hash("wallet_id", "currency", "wallet_version - 1", "balance_after_minor - amount_minor::numeric")
-_CREATED: Final = _hash("id", "currency", "cast(1 AS bigint)", "cast(0 AS numeric)")
-_NOW: Final = _hash("id", "currency", "version", "balance_minor::numeric")
+_TRANSACTION: Final = hash_of("transaction_id", "currency")
+_AFTER: Final = hash_of("wallet_id", "currency", "wallet_version", "balance_after_minor::numeric")
+_BEFORE: Final = hash_of("wallet_id", "currency", "wallet_version - 1", "balance_after_minor - amount_minor::numeric")
+_CREATED: Final = hash_of("id", "wallets.currency", "cast(1 AS bigint)", "cast(0 AS numeric)")
+_NOW: Final = hash_of("id", "wallets.currency", "version", "balance_minor::numeric")
+_LAST: Final = hash_of("last.wallet_id", "last.currency", "last.wallet_version", "last.balance_after_minor::numeric")
 
 # An entry leads its wallet from one version and balance to the next. If each wallet's entries are an unbroken chain
 # from its creation to its present version and balance, each state is entered as often as it is left: `chain` sums to
 # zero.
 # Each transaction's sum is weighted with the hash of its id, so that the sums of two transactions can't cancel out.
 LEDGER_SUMS: Final = text(f"""
-    SELECT currency, count(*) AS entry_count, count(wallet_id) AS wallet_entry_count,
+    SELECT currency, count(*) AS entry_count,
         sum(amount_minor) = 0 AND sum(amount_minor::numeric * {_TRANSACTION}) = 0 AS balanced,
         coalesce(bool_or(balance_after_minor < 0), false) AS negative,
         coalesce(sum({_AFTER}::numeric - {_BEFORE}) FILTER (WHERE wallet_id IS NOT NULL), 0)::text AS chain
-    FROM wallet.wallet_transactions GROUP BY currency
+    FROM wallet.wallet_transactions WHERE {WITHIN} GROUP BY currency
 """)  # noqa: S608 - constants of this package
 
 WALLET_SUMS: Final = text(f"""
-    SELECT coalesce(sum({_CREATED}::numeric - {_NOW}), 0)::text AS chain FROM wallet.wallets
+    SELECT count(*) AS wallet_count, coalesce(sum({_CREATED}::numeric - {_NOW}), 0)::text AS chain FROM wallet.wallets
 """)  # noqa: S608 - constants of this package
 
-_FACT: Final = _hash(
+# The same for the wallets with entries after `since`: their chains begin at the last entry before it.
+WALLET_SUMS_SINCE: Final = text(f"""
+    SELECT count(*) AS wallet_count, coalesce(sum(
+        (CASE WHEN first_version > 2 THEN {_LAST} ELSE {_CREATED} END)::numeric - {_NOW}
+    ), 0)::text AS chain
+    FROM (
+        SELECT wallet_id, min(wallet_version) AS first_version
+        FROM wallet.wallet_transactions WHERE {WITHIN} AND wallet_id IS NOT NULL GROUP BY wallet_id
+    ) AS changed
+    FULL JOIN (SELECT id AS created_id FROM wallet.wallets WHERE {WITHIN}) AS created ON created_id = changed.wallet_id
+    LEFT JOIN wallet.wallets ON wallets.id = coalesce(changed.wallet_id, created_id)
+    LEFT JOIN wallet.wallet_transactions AS last
+        ON last.wallet_id = changed.wallet_id AND last.wallet_version = first_version - 1
+""")  # noqa: S608 - constants of this package
+
+_FACT: Final = hash_of(
     *("wallet_id::text", "version::text", "event_type", "direction", "transaction_id::text"),
     *("(amount_minor * major)::text", "(balance_after_minor * major)::text", "facts.currency"),
     *("counterparty_wallet_id::text", "user_id", "created_at", "true"),
 )
-_CLAIM: Final = _hash(
+_CLAIM: Final = hash_of(
     *("change.wallet_id", "change.version", "outbox.event_type", "direction", "event.transaction_id"),
     *("event.amount", "balance_after", "event.currency"),
     "event.wallets -> (CASE change.position WHEN 1 THEN 1 ELSE 0 END) ->> 'wallet_id'",
@@ -59,13 +75,13 @@ _CLAIM: Final = _hash(
         AND event.wallets -> 0 ->> 'wallet_id' = aggregate_id::text
     ) IS TRUE""",
 )
-_CLAIMED_EVENT: Final = _hash("change.wallet_id", "change.version", "outbox.event_id", "payload::text")
-_ROW: Final = _hash(
+_CLAIMED_EVENT: Final = hash_of("change.wallet_id", "change.version", "outbox.event_id", "payload::text")
+_ROW: Final = hash_of(
     *("wallet_id::text", "wallet_version::text", told_type("direction", "event_type"), "direction"),
     *("transaction_id::text", "(amount_minor * major)::text", "(balance_after_minor * major)::text"),
     *("events.currency", "counterparty_wallet_id::text", "user_id", "created_at", "true"),
 )
-_APPLIED_EVENT: Final = _hash("wallet_id::text", "wallet_version::text", "event_id", "event_data::text")
+_APPLIED_EVENT: Final = hash_of("wallet_id::text", "wallet_version::text", "event_id", "event_data::text")
 
 FACT_SUMS: Final = text(f"""
     SELECT slice, count(*) AS row_count, sum(hash)::text AS facts, NULL AS events
@@ -103,17 +119,20 @@ HISTORY_SUMS: Final = text(f"""
     ) AS hashes GROUP BY slice
 """)  # noqa: S608 - constants of this package
 
-# The first 64 bits of SHA-256, which the reader of the topic computes too. A block is 1,024 offsets of a partition.
+# The first 64 bits of SHA-256, which the reader of the topic computes too. A block is 1,024 offsets of a partition. A
+# row whose record the topic no longer keeps has no block.
 RECORD_SUMS: Final = text("""
     SELECT partition, block, count(*) AS row_count,
         sum(('x' || encode(substr(digest, 1, 8), 'hex'))::bit(64)::bigint)::text AS records
     FROM (
-        SELECT kafka_partition AS partition, kafka_offset >> 10 AS block, sha256(convert_to(
-            concat_ws(' ', kafka_offset, event_id, source_epoch, aggregate_id, payload::text), 'UTF8'
-        )) AS digest
+        SELECT kafka_partition AS partition,
+            CASE WHEN kafka_offset >= coalesce(first, kafka_offset) THEN kafka_offset >> 10 END AS block,
+            sha256(convert_to(
+                concat_ws(' ', kafka_offset, event_id, source_epoch, aggregate_id, payload::text), 'UTF8'
+            )) AS digest
         FROM wallet.outbox
-        LEFT JOIN unnest(cast(:partitions AS integer[]), cast(:lows AS bigint[])) AS kept (partition, low)
-            ON kept.partition = kafka_partition
-        WHERE published_at IS NOT NULL AND kafka_offset >= coalesce(low, 0) AND created_at > :since
+        LEFT JOIN unnest(cast(:partitions AS integer[]), cast(:begins AS bigint[])) AS read (partition, first)
+            ON read.partition = kafka_partition
+        WHERE published_at IS NOT NULL AND (created_at > :since OR kafka_offset >= first)
     ) AS digests GROUP BY partition, block
 """)

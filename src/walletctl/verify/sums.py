@@ -17,9 +17,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from common.kafka.topic_reader import TopicReader
 from common.postgres.errors import sqlstate
-from common.postgres.reading import fetch_all, fetch_value
+from common.postgres.reading import fetch_all, fetch_one
 from common.progress import Advance
 from walletctl.verify import sum_queries
+from walletctl.verify.scope import BEGINNING
 from walletctl.verify.snapshots import Snapshots
 from walletctl.verify.topic_records import Block, BlockSum, Ranges, block_sums
 
@@ -41,14 +42,14 @@ class LedgerSums:
     """What one pass over wallets and ledger tells.
 
     Args:
+        wallet_count: how many wallets there are; after a horizon, how many of them have changed.
         entry_count: how many entries the ledger has.
-        wallet_entry_count: how many of them are of wallets.
         balanced: whether the entries of each transaction and of each currency sum to zero.
         chained: whether each wallet's entries lead from its creation to its version and balance, never below zero.
     """
 
+    wallet_count: int
     entry_count: int
-    wallet_entry_count: int
     balanced: bool
     chained: bool
 
@@ -118,14 +119,17 @@ async def _wallet_sums(snapshots: Snapshots, ranges: Ranges, parameters: Mapping
 
 
 async def _ledger_sums(connection: AsyncConnection, parameters: Mapping[str, Any]) -> LedgerSums:
-    seed = {"seed": parameters["seed"]}
-    currencies = await fetch_all(connection, sum_queries.LEDGER_SUMS, **seed)
-    left_minus_entered = int(await fetch_value(connection, sum_queries.WALLET_SUMS, **seed))
+    seed, since = {"seed": parameters["seed"]}, {"since": parameters["since"]}
+    currencies = await fetch_all(connection, sum_queries.LEDGER_SUMS, **seed, **since)
+    if parameters["since"] == BEGINNING:
+        wallets = await fetch_one(connection, sum_queries.WALLET_SUMS, **seed)
+    else:
+        wallets = await fetch_one(connection, sum_queries.WALLET_SUMS_SINCE, **seed, **since)
     return LedgerSums(
+        wallet_count=wallets["wallet_count"],
         entry_count=sum(row.entry_count for row in currencies),
-        wallet_entry_count=sum(row.wallet_entry_count for row in currencies),
         balanced=all(row.balanced for row in currencies),
-        chained=left_minus_entered + sum(int(row.chain) for row in currencies) == 0
+        chained=int(wallets["chain"]) + sum(int(row.chain) for row in currencies) == 0
         and not any(row.negative for row in currencies),
     )
 
@@ -153,7 +157,7 @@ async def _recorded_sums(connection: AsyncConnection, ranges: Ranges, snapshots:
         sum_queries.RECORD_SUMS,
         since=snapshots.scope.since,
         partitions=list(ranges.begins),
-        lows=list(ranges.begins.values()),
+        begins=list(ranges.begins.values()),
     )
     return {Block(row.partition, row.block): BlockSum(row.row_count, int(row.records)) for row in rows}
 

@@ -21,10 +21,13 @@ _FIRST_EPOCH: Final = str(FIRST_SOURCE_EPOCH).encode()
 
 
 class Block(NamedTuple):
-    """Neighbouring offsets of a partition, whose records are compared as one."""
+    """Neighbouring offsets of a partition, whose records are compared as one.
+
+    `number` is None for all records of the partition that the topic no longer keeps.
+    """
 
     partition: int
-    number: int
+    number: int | None
 
 
 class BlockSum(NamedTuple):

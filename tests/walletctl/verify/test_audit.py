@@ -66,6 +66,18 @@ WALLET_CORRUPTIONS = {
         f"UPDATE wallet.wallet_transactions SET amount_minor = amount_minor - 1 WHERE {ONE_WORLD_ENTRY}",
         {SUMS},
     ),
+    "two transactions whose differences cancel out": (
+        """
+        UPDATE wallet.wallet_transactions
+        SET amount_minor = amount_minor + CASE transaction_id WHEN earliest THEN 1 ELSE -1 END
+        FROM (
+            SELECT min(transaction_id::text)::uuid AS earliest, max(transaction_id::text)::uuid AS latest
+            FROM wallet.wallet_transactions WHERE wallet_id IS NULL AND currency = 'JPY'
+        ) AS chosen
+        WHERE wallet_id IS NULL AND transaction_id IN (earliest, latest)
+        """,
+        {SUMS},
+    ),
     "the world's side lost": (f"DELETE FROM wallet.wallet_transactions WHERE {ONE_WORLD_ENTRY}", {SUMS}),
     "an entry's amount altered": (
         f"UPDATE wallet.wallet_transactions SET amount_minor = amount_minor + 1 WHERE {ONE_ENTRY}",
