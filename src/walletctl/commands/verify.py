@@ -39,10 +39,12 @@ def verify(since_last: SinceOption = False, as_json: JsonOption = False) -> None
 
     Examples:  eval "$(walletctl stack env)"; walletctl verify   ·   walletctl verify --since --json | jq .differences
     """
+    from common.garbage_collector import tune_garbage_collector
     from common.settings import PipelineSettings
     from walletctl.verify.audit import audit
 
     settings = load_settings(PipelineSettings)
+    tune_garbage_collector()
     report = run(audit(settings, since_last=since_last, progress=progress_bar))
     if as_json:
         print_json(report.as_json())
