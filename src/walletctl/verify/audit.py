@@ -91,7 +91,7 @@ async def _check_events(
     checks: "_Checks", snapshots: Snapshots, topic: TopicReader, sums: Sums, ranges: Ranges
 ) -> RecordCounts:
     """Check that the outbox has an event for every movement, and the topic a record for every published event."""
-    with checks.check(OUTBOX, "versions", sums.facts, sums.claims) as findings:
+    with checks.check(OUTBOX, "versions", sums.facts, sums.claims, sums.repeats) as findings:
         await ledger.check_outbox(snapshots, sums, findings)
     with checks.check(TOPIC, "records", sums.recorded, sums.records) as findings:
         return await check_topic(snapshots, topic, sums, ranges, findings)
@@ -101,8 +101,8 @@ async def _check_history(checks: "_Checks", snapshots: Snapshots, topic: TopicRe
     """Check that the history has the rows that it must have, and no other rows; return how many are on their way."""
     with checks.check(HISTORY, "versions", sums.facts, sums.claims, sums.history) as findings:
         on_their_way = await history.check_history(snapshots, sums, findings)
-    with checks.check(PROGRESS, "wallets") as findings:
-        await history.check_progress(snapshots, findings)
+    with checks.check(PROGRESS, "wallets", sums.miscounts) as findings:
+        await history.check_progress(snapshots, sums, findings)
     with checks.check(POSITIONS, "partitions") as findings:
         await history.check_positions(snapshots, findings, topic)
     with checks.check(DEAD_LETTERS, "dead letters") as findings:

@@ -87,6 +87,11 @@ async def check_outbox(snapshots: Snapshots, sums: Sums, findings: Findings) -> 
     findings.compared = _version_count(sums)
     if slices := _different_slices(snapshots, sums):
         await _compare_outbox(snapshots, slices, findings)
+    if sums.repeats.found:
+        await _name_repeats(snapshots, findings)
+
+
+async def _name_repeats(snapshots: Snapshots, findings: Findings) -> None:
     async for row in stream_rows(snapshots.wallet, queries.REPEATED_EVENT_IDS, since=snapshots.scope.since):
         where = f"outbox row {row.last_id}"
         findings.add(where, "event_id", expected="a unique id", found=f"{row.event_id}, as in row {row.first_id}")

@@ -106,10 +106,12 @@ LEDGER_AND_OUTBOX: Final = text(f"""
     WHERE fact.line IS DISTINCT FROM claim.line
 """)  # noqa: S608 - constants of this module
 
-REPEATED_EVENT_IDS: Final = text("""
+_REPEATED_EVENT_IDS: Final = """
     SELECT event_id, min(id) AS first_id, max(id) AS last_id
     FROM wallet.outbox WHERE created_at > :since GROUP BY event_id HAVING count(*) > 1
-""")
+"""
+REPEATED_EVENT_IDS: Final = text(_REPEATED_EVENT_IDS)
+HAS_REPEATED_EVENT_IDS: Final = text(f"SELECT EXISTS ({_REPEATED_EVENT_IDS})")
 
 RECORDED_RANGES: Final = text("""
     SELECT kafka_partition AS partition, min(kafka_offset) FILTER (WHERE created_at > :since) AS first_offset,
@@ -172,7 +174,7 @@ HISTORY: Final = text(f"""
     FROM history.transaction_events WHERE {IN_SLICES} ORDER BY wallet_id, wallet_version
 """)  # noqa: S608 - constants of this module
 
-PROGRESS: Final = text("""
+_PROGRESS: Final = """
     SELECT coalesce(progress.wallet_id, events.wallet_id) AS wallet_id,
         progress.event_count, progress.max_version, events.counted, events.highest
     FROM history.wallet_progress AS progress
@@ -181,7 +183,9 @@ PROGRESS: Final = text("""
         FROM history.transaction_events GROUP BY wallet_id
     ) AS events ON events.wallet_id = progress.wallet_id
     WHERE progress.event_count IS DISTINCT FROM events.counted OR progress.max_version IS DISTINCT FROM events.highest
-""")
+"""
+PROGRESS: Final = text(_PROGRESS)
+HAS_WRONG_PROGRESS: Final = text(f"SELECT EXISTS ({_PROGRESS})")
 
 DEAD_LETTERS: Final = text("""
     SELECT id, partition, "offset", reason, detail FROM history.dead_letters WHERE topic = :topic ORDER BY id

@@ -37,19 +37,21 @@ LEDGER_SUMS: Final = text(f"""
     SELECT currency, count(*) AS entry_count,
         sum(amount_minor) = 0 AND sum(amount_minor::numeric * {_TRANSACTION}) = 0 AS balanced,
         coalesce(bool_or(balance_after_minor < 0), false) AS negative,
-        coalesce(sum({_AFTER}::numeric - {_BEFORE}) FILTER (WHERE wallet_id IS NOT NULL), 0)::text AS chain
+        coalesce(
+            sum({_AFTER}) FILTER (WHERE wallet_id IS NOT NULL) - sum({_BEFORE}) FILTER (WHERE wallet_id IS NOT NULL), 0
+        )::text AS chain
     FROM wallet.wallet_transactions WHERE {WITHIN} GROUP BY currency
 """)  # noqa: S608 - constants of this package
 
 WALLET_SUMS: Final = text(f"""
-    SELECT count(*) AS wallet_count, coalesce(sum({_CREATED}::numeric - {_NOW}), 0)::text AS chain FROM wallet.wallets
+    SELECT count(*) AS wallet_count, coalesce(sum({_CREATED}) - sum({_NOW}), 0)::text AS chain FROM wallet.wallets
 """)  # noqa: S608 - constants of this package
 
 # The same for the wallets with entries after `since`: their chains begin at the last entry before it.
 WALLET_SUMS_SINCE: Final = text(f"""
-    SELECT count(*) AS wallet_count, coalesce(sum(
-        (CASE WHEN first_version > 2 THEN {_LAST} ELSE {_CREATED} END)::numeric - {_NOW}
-    ), 0)::text AS chain
+    SELECT count(*) AS wallet_count, coalesce(
+        sum(CASE WHEN first_version > 2 THEN {_LAST} ELSE {_CREATED} END) - sum({_NOW}), 0
+    )::text AS chain
     FROM (
         SELECT wallet_id, min(wallet_version) AS first_version
         FROM wallet.wallet_transactions WHERE {WITHIN} AND wallet_id IS NOT NULL GROUP BY wallet_id

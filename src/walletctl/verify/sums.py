@@ -17,9 +17,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from common.kafka.topic_reader import TopicReader
 from common.postgres.errors import sqlstate
-from common.postgres.reading import fetch_all, fetch_one
+from common.postgres.reading import fetch_all, fetch_one, fetch_value
 from common.progress import Advance
-from walletctl.verify import sum_queries
+from walletctl.verify import queries, sum_queries
 from walletctl.verify.scope import BEGINNING
 from walletctl.verify.snapshots import Snapshots
 from walletctl.verify.topic_records import Block, BlockSum, Ranges, block_sums
@@ -77,6 +77,8 @@ class Sums:
         history: of the history's rows.
         recorded: of the topic's records by the outbox.
         records: of the topic's records.
+        repeats: whether an event id is repeated in the outbox.
+        miscounts: whether the history has miscounted its rows.
     """
 
     ledger: Reading[LedgerSums]
@@ -85,6 +87,8 @@ class Sums:
     history: Reading[SliceSums]
     recorded: Reading[Mapping[Block, BlockSum]]
     records: Reading[Mapping[Block, BlockSum]]
+    repeats: Reading[bool]
+    miscounts: Reading[bool]
 
 
 async def read_sums(snapshots: Snapshots, topic: TopicReader, ranges: Ranges, advance: Advance) -> Sums:
@@ -103,9 +107,16 @@ async def read_sums(snapshots: Snapshots, topic: TopicReader, ranges: Ranges, ad
     parameters = {**snapshots.scope.parameters, **snapshots.scope.unit_parameters, "seed": secrets.randbits(62)}
     async with asyncio.TaskGroup() as tasks:
         records = tasks.create_task(_timed(block_sums(topic, ranges, advance)))
-        history = tasks.create_task(_timed(_slice_sums(snapshots.history, sum_queries.HISTORY_SUMS, parameters)))
+        history = tasks.create_task(_history_sums(snapshots.history, parameters))
         wallet = tasks.create_task(_wallet_sums(snapshots, ranges, parameters))
-    return Sums(**await wallet, history=await history, records=await records)
+    return Sums(**await wallet, **await history, records=await records)
+
+
+async def _history_sums(connection: AsyncConnection, parameters: Mapping[str, Any]) -> dict[str, Reading[Any]]:
+    return {
+        "history": await _timed(_slice_sums(connection, sum_queries.HISTORY_SUMS, parameters)),
+        "miscounts": await _timed(fetch_value(connection, queries.HAS_WRONG_PROGRESS)),
+    }
 
 
 async def _wallet_sums(snapshots: Snapshots, ranges: Ranges, parameters: Mapping[str, Any]) -> dict[str, Reading[Any]]:
@@ -115,6 +126,7 @@ async def _wallet_sums(snapshots: Snapshots, ranges: Ranges, parameters: Mapping
         "facts": await _timed(_slice_sums(connection, sum_queries.FACT_SUMS, parameters)),
         "claims": await _timed(_claim_sums(connection, parameters)),
         "recorded": await _timed(_recorded_sums(connection, ranges, snapshots)),
+        "repeats": await _timed(fetch_value(connection, queries.HAS_REPEATED_EVENT_IDS, since=snapshots.scope.since)),
     }
 
 
