@@ -24,7 +24,8 @@ FACTS: Final = f"""
     UNION ALL
     SELECT entries.wallet_id, wallet_version, user_id,
         {event_type("type")},
-        CASE WHEN amount_minor > 0 THEN 'in' ELSE 'out' END, transaction_id, abs(amount_minor),
+        CASE WHEN amount_minor > 0 THEN 'in' WHEN amount_minor < 0 THEN 'out' END, transaction_id,
+        nullif(abs(amount_minor), 0),
         balance_after_minor, entries.currency, counterparty_wallet_id, entries.created_at
     FROM wallet.wallet_transactions AS entries
     LEFT JOIN wallet.wallets ON wallets.id = entries.wallet_id
