@@ -5,10 +5,24 @@ from typing import Final
 from walletctl.verify.event_types import event_type
 from walletctl.verify.lines import digest, line, time
 
-# An audit looks at rows after `since`, in slices of time. Slice 0 is the time in which retention has pruned the outbox.
-SLICE: Final = "width_bucket(created_at, cast(:bounds AS timestamptz[]))"
 WITHIN: Final = "created_at > :since"
-IN_SLICES: Final = f"{WITHIN} AND {SLICE} = ANY(:slices)"
+_TIME_SLICE: Final = "width_bucket(created_at, cast(:bounds AS timestamptz[]))"
+
+
+def slice_of(wallet_id: str, version: str) -> str:
+    """Return SQL for the slice of a version: its slice of time, or `scope.KEPT_SLICE`."""
+    key = f"concat_ws('/', {wallet_id}, {version})"
+    return f"CASE {_TIME_SLICE} WHEN 0 THEN (CASE WHEN {key} = ANY(:kept) THEN -1 ELSE 0 END) ELSE {_TIME_SLICE} END"
+
+
+def in_slices(slice_: str) -> str:
+    """Return SQL for whether a row is in one of the slices."""
+    return f"{WITHIN} AND {slice_} = ANY(:slices)"
+
+
+FACT_SLICE: Final = slice_of("wallet_id", "version")
+ROW_SLICE: Final = slice_of("wallet_id", "wallet_version")
+CLAIM_SLICE: Final = f"coalesce(nullif({_TIME_SLICE}, 0), -1)"
 
 # `major` is one minor unit in major units (0.01): its product with an amount is the amount as events have it.
 UNITS: Final = """
@@ -57,7 +71,7 @@ _CLAIM_LINE: Final = line(
 # The claims by the outbox: one row for each wallet of each event. An event whose payload cannot be read has one row
 # without a wallet. `copy` numbers the rows that claim the same version of the same wallet.
 # OFFSET 0 keeps PostgreSQL from parsing the payload again for every field, and from sorting whole payloads.
-CLAIMS: Final = f"""
+_CLAIMS: Final = f"""
     SELECT *, row_number() OVER (PARTITION BY wallet_id, version ORDER BY outbox_id) AS copy
     FROM (
         SELECT outbox.id AS outbox_id, event_id, kafka_partition, kafka_offset, {_CLAIM_LINE} AS line,
@@ -74,7 +88,9 @@ CLAIMS: Final = f"""
         LEFT JOIN LATERAL jsonb_array_elements(
             CASE WHEN jsonb_typeof(event -> 'wallets') = 'array' THEN event -> 'wallets' END
         ) WITH ORDINALITY AS change (value, position) ON true
-        WHERE {IN_SLICES}
+        WHERE WHICH
         OFFSET 0
     ) AS claim
 """  # noqa: S608 - constants of this module
+CLAIMS: Final = _CLAIMS.replace("WHICH", in_slices(CLAIM_SLICE))
+CLAIMS_UP_TO: Final = _CLAIMS.replace("WHICH", "created_at <= :up_to")

@@ -41,8 +41,7 @@ def _different_slices(scope: Scope, sums: Sums) -> list[int]:
         facts, claims, history = (
             found.get(slice_, none) for found in (sums.facts.found, sums.claims.found, sums.history.found)
         )
-        is_pruned = slice_ == PRUNED_SLICE and slice_ not in sums.claims.found
-        if facts.facts != history.facts or (claims.events != history.events and not is_pruned):
+        if facts.facts != history.facts or (claims.events != history.events and slice_ != PRUNED_SLICE):
             different.append(slice_)
     return different
 

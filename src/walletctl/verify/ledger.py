@@ -11,7 +11,7 @@ from walletctl.verify import queries
 from walletctl.verify.facts import OUTBOX_FIELDS
 from walletctl.verify.lines import differing
 from walletctl.verify.report import Findings
-from walletctl.verify.scope import BEGINNING, PRUNED_SLICE
+from walletctl.verify.scope import BEGINNING, KEPT_SLICE, PRUNED_SLICE
 from walletctl.verify.snapshots import Snapshots
 from walletctl.verify.sums import SliceSum, Sums
 
@@ -107,9 +107,9 @@ def _different_slices(snapshots: Snapshots, sums: Sums) -> list[int]:
     different = [
         slice_ for slice_ in snapshots.scope.slices if facts.get(slice_, none).facts != claims.get(slice_, none).facts
     ]
-    if PRUNED_SLICE not in claims and _may_have_pruned(snapshots, facts.get(PRUNED_SLICE, none).row_count):
+    if _may_have_pruned(snapshots, facts.get(PRUNED_SLICE, none).row_count):
         return [slice_ for slice_ in different if slice_ != PRUNED_SLICE]
-    return different
+    return [KEPT_SLICE, PRUNED_SLICE, *(slice_ for slice_ in different if slice_ > PRUNED_SLICE)]
 
 
 def _may_have_pruned(snapshots: Snapshots, version_count: int) -> bool:

@@ -5,7 +5,17 @@ from typing import Final
 from sqlalchemy import text
 
 from walletctl.verify.event_types import history_type
-from walletctl.verify.facts import CLAIMS, FACT_LINE, FACTS, IN_SLICES, UNITS
+from walletctl.verify.facts import (
+    CLAIMS,
+    CLAIMS_UP_TO,
+    FACT_LINE,
+    FACT_SLICE,
+    FACTS,
+    ROW_SLICE,
+    UNITS,
+    in_slices,
+    slice_of,
+)
 from walletctl.verify.lines import UNKNOWN, digest, key, line, time
 
 # Memory for sorting and hashing millions of rows. No memory for the results of jsonb_array_elements by payload: each
@@ -94,7 +104,7 @@ LEDGER_AND_OUTBOX: Final = text(f"""
     WITH fact AS (
         SELECT wallet_id, version, cast(1 AS bigint) AS copy, {FACT_LINE} AS line, {_IN_PRUNED_TIME} AS in_pruned_time
         FROM ({FACTS}) AS facts LEFT JOIN {UNITS} ON unit.currency = facts.currency
-        WHERE {IN_SLICES}
+        WHERE {in_slices(FACT_SLICE)}
     ), claim AS (
         SELECT wallet_id, version, copy, outbox_id, line FROM ({CLAIMS}) AS claims
     )
@@ -105,6 +115,12 @@ LEDGER_AND_OUTBOX: Final = text(f"""
     FULL JOIN claim ON claim.wallet_id = fact.wallet_id AND claim.version = fact.version AND claim.copy = fact.copy
     WHERE fact.line IS DISTINCT FROM claim.line
 """)  # noqa: S608 - constants of this module
+
+# What the outbox still has of the time in which retention has pruned: parked and skipped events, and replayed ones.
+KEPT: Final = text(f"""
+    SELECT DISTINCT concat_ws('/', wallet_id, version) AS key FROM ({CLAIMS_UP_TO}) AS claims
+    WHERE wallet_id IS NOT NULL
+""")  # noqa: S608 - constants of this package
 
 _REPEATED_EVENT_IDS: Final = """
     SELECT event_id, min(id) AS first_id, max(id) AS last_id
@@ -165,13 +181,13 @@ EXPECTED_HISTORY: Final = text(f"""
     FROM ({FACTS}) AS facts
     LEFT JOIN ({CLAIMS}) AS claims
         ON claims.wallet_id = facts.wallet_id AND claims.version = facts.version AND claims.copy = 1
-    WHERE {IN_SLICES}
+    WHERE {in_slices(slice_of("facts.wallet_id", "facts.version"))}
     ORDER BY facts.wallet_id, facts.version
 """)  # noqa: S608 - constants of this module
 
 HISTORY: Final = text(f"""
     SELECT {key("wallet_id", "wallet_version")} AS key, {_HISTORY_LINE} AS line
-    FROM history.transaction_events WHERE {IN_SLICES} ORDER BY wallet_id, wallet_version
+    FROM history.transaction_events WHERE {in_slices(ROW_SLICE)} ORDER BY wallet_id, wallet_version
 """)  # noqa: S608 - constants of this module
 
 _PROGRESS: Final = """

@@ -10,6 +10,9 @@ from common.money import UnknownCurrencyError, to_major
 BEGINNING: Final = datetime(1, 1, 1, tzinfo=UTC)
 SLICES: Final = 256
 PRUNED_SLICE: Final = 0
+"""The time in which retention has pruned the outbox: versions without an outbox row."""
+KEPT_SLICE: Final = -1
+"""The versions of that time whose outbox row is still there."""
 
 _INSTANT: Final = timedelta(microseconds=1)
 
@@ -20,24 +23,25 @@ class Scope:
 
     Args:
         since: only rows that were created after it.
-        bounds: where each slice begins, from slice 1 on, in ascending order. Slice 0 is what lies before: the time in
-            which retention has pruned the outbox.
+        bounds: where each slice begins, from slice 1 on, in ascending order. What lies before is `PRUNED_SLICE`.
+        kept: the versions of `KEPT_SLICE`, as `wallet/version`.
         units: one minor unit in major units (`0.01`), by currency. An unknown currency has none.
     """
 
     since: datetime
     bounds: Sequence[datetime]
+    kept: Sequence[str]
     units: Mapping[str, str]
 
     @property
     def slices(self) -> range:
         """The numbers of the slices."""
-        return range(len(self.bounds) + 1)
+        return range(KEPT_SLICE, len(self.bounds) + 1)
 
     @property
     def parameters(self) -> dict[str, Any]:
         """What the queries take."""
-        return {"since": self.since, "bounds": list(self.bounds)}
+        return {"since": self.since, "bounds": list(self.bounds), "kept": list(self.kept)}
 
     @property
     def unit_parameters(self) -> dict[str, Any]:
@@ -45,12 +49,13 @@ class Scope:
         return {"currencies": list(self.units), "units": list(self.units.values())}
 
 
-def scope_of(figures: Mapping[str, Any], currencies: Sequence[str], since: datetime) -> Scope:
+def scope_of(figures: Mapping[str, Any], currencies: Sequence[str], kept: Sequence[str], since: datetime) -> Scope:
     """Return the scope of an audit of all rows after `since`.
 
     Args:
         figures: the row of `queries.WALLET_FIGURES`.
         currencies: those of the wallets.
+        kept: the versions of `KEPT_SLICE`.
         since: the time up to which an earlier audit has compared everything.
     """
     pruned_up_to, oldest, newest = figures["pruned_up_to"], figures["oldest_at"], figures["taken_at"]
@@ -58,7 +63,7 @@ def scope_of(figures: Mapping[str, Any], currencies: Sequence[str], since: datet
     start = max(first, oldest or newest)
     width = max((newest - start) / SLICES, _INSTANT)
     units = {currency: unit for currency in currencies if (unit := _unit(currency))}
-    return Scope(since, [first, *(start + number * width for number in range(1, SLICES))], units)
+    return Scope(since, [first, *(start + number * width for number in range(1, SLICES))], kept, units)
 
 
 def _unit(currency: str) -> str | None:

@@ -47,7 +47,7 @@ class Snapshots:
 
     def since(self, since: datetime) -> "Snapshots":
         """Return the same snapshots, of which only what was created after that time is looked at."""
-        return replace(self, scope=scope_of(dict(self.wallet_figures), list(self.scope.units), since))
+        return replace(self, scope=scope_of(dict(self.wallet_figures), list(self.scope.units), self.scope.kept, since))
 
 
 @asynccontextmanager
@@ -66,5 +66,6 @@ async def take_snapshots(settings: PipelineSettings) -> AsyncIterator[Snapshots]
             wallet_figures = await fetch_one(wallet, queries.WALLET_FIGURES)
             epoch = await current_epoch(wallet)
             currencies = [row.currency for row in await fetch_all(wallet, queries.CURRENCIES)]
-            scope = scope_of(dict(wallet_figures), currencies, BEGINNING)
+            kept = await fetch_all(wallet, queries.KEPT, up_to=wallet_figures["pruned_up_to"] or BEGINNING)
+            scope = scope_of(dict(wallet_figures), currencies, [row.key for row in kept], BEGINNING)
             yield Snapshots(wallet, history, wallet_figures, history_figures, positions, epoch, scope)

@@ -9,7 +9,7 @@ from typing import Final
 from sqlalchemy import text
 
 from walletctl.verify.event_types import told_type
-from walletctl.verify.facts import FACTS, SLICE, UNITS, WITHIN
+from walletctl.verify.facts import CLAIM_SLICE, FACT_SLICE, FACTS, ROW_SLICE, UNITS, WITHIN
 
 
 def hash_of(*fields: str) -> str:
@@ -88,7 +88,7 @@ _APPLIED_EVENT: Final = hash_of("wallet_id::text", "wallet_version::text", "even
 FACT_SUMS: Final = text(f"""
     SELECT slice, count(*) AS row_count, sum(hash)::text AS facts, NULL AS events
     FROM (
-        SELECT {SLICE} AS slice, {_FACT} AS hash
+        SELECT {FACT_SLICE} AS slice, {_FACT} AS hash
         FROM ({FACTS}) AS facts LEFT JOIN {UNITS} ON unit.currency = facts.currency
         WHERE {WITHIN}
     ) AS hashes GROUP BY slice
@@ -98,7 +98,7 @@ FACT_SUMS: Final = text(f"""
 CLAIM_SUMS: Final = text(f"""
     SELECT slice, count(*) AS row_count, sum(fact_hash)::text AS facts, sum(event_hash)::text AS events
     FROM (
-        SELECT {SLICE} AS slice, {_CLAIM} AS fact_hash, {_CLAIMED_EVENT} AS event_hash
+        SELECT {CLAIM_SLICE} AS slice, {_CLAIM} AS fact_hash, {_CLAIMED_EVENT} AS event_hash
         FROM wallet.outbox
         CROSS JOIN LATERAL jsonb_to_record(payload::text::jsonb) AS event (
             event_id text, event_type text, transaction_id text, amount text, currency text, wallets jsonb
@@ -115,7 +115,7 @@ CLAIM_SUMS: Final = text(f"""
 HISTORY_SUMS: Final = text(f"""
     SELECT slice, count(*) AS row_count, sum(fact_hash)::text AS facts, sum(event_hash)::text AS events
     FROM (
-        SELECT {SLICE} AS slice, {_ROW} AS fact_hash, {_APPLIED_EVENT} AS event_hash
+        SELECT {ROW_SLICE} AS slice, {_ROW} AS fact_hash, {_APPLIED_EVENT} AS event_hash
         FROM history.transaction_events AS events LEFT JOIN {UNITS} ON unit.currency = events.currency
         WHERE {WITHIN}
     ) AS hashes GROUP BY slice

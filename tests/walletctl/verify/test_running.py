@@ -276,6 +276,14 @@ async def test_events_that_retention_has_taken_are_counted_and_no_difference(set
         ("DELETE FROM wallet.outbox WHERE id = (SELECT min(id) FROM wallet.outbox)", {OUTBOX}),
         ("UPDATE wallet.outbox_pruned SET version_count = version_count - 1", {OUTBOX}),
         ("UPDATE history.transaction_events SET balance_after_minor = 1 WHERE wallet_version = 3", {HISTORY}),
+        # Of an event that is still there: its payload is known.
+        (
+            """
+            UPDATE history.transaction_events SET event_data = '{}'
+            WHERE event_id = (SELECT event_id FROM wallet.outbox WHERE id = 6)
+            """,
+            {HISTORY},
+        ),
     ],
 )
 async def test_what_is_lost_among_pruned_events_is_named(

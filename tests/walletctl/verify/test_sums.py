@@ -30,7 +30,7 @@ def test_slices_ascend_from_what_retention_has_left(
     since: datetime, pruned_up_to: datetime | None, oldest_at: datetime | None
 ) -> None:
     figures = {"pruned_up_to": pruned_up_to, "oldest_at": oldest_at, "taken_at": NOW}
-    scope = scope_of(figures, ["EUR", "ZZZ"], since)
+    scope = scope_of(figures, ["EUR", "ZZZ"], [], since)
     assert list(scope.bounds) == sorted(set(scope.bounds))
     assert len(scope.bounds) == SLICES
     assert scope.bounds[0] == max(since, pruned_up_to or BEGINNING) + timedelta(microseconds=1)
