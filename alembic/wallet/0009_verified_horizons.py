@@ -5,7 +5,7 @@ from alembic import op
 from sqlalchemy.dialects.postgresql import JSONB
 
 revision = "wallet_0009"
-down_revision = "wallet_0008"
+down_revision = "wallet_0010"
 branch_labels = None
 depends_on = None
 
