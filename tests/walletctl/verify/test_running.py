@@ -3,14 +3,11 @@
 import asyncio
 from collections.abc import AsyncIterator
 
-import orjson
 import pytest
-import typer
 from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
-from typer.testing import CliRunner
 
 from common.identifiers import new_id
 from common.kafka import topics
@@ -22,16 +19,13 @@ from outbox_relay import retention
 from outbox_relay.operations import parking
 from outbox_relay.operations.replay import Selection
 from outbox_relay.retention import RetentionAges
-from support.command_lines import environment
 from support.foreign_transactions import ForeignProducer
 from support.pipeline_acts import audit, replay
 from support.pipelines import api_engine, move_money, new_wallets, run_consumer, run_relay, tamper
 from support.repetition import repeat
 from support.roles import ROLES
-from walletctl.commands.verify import verify
-from walletctl.console import Exit
 from walletctl.verify import published
-from walletctl.verify.audit import BALANCES, DEAD_LETTERS, HISTORY, OUTBOX, PROGRESS, TOPIC
+from walletctl.verify.audit import DEAD_LETTERS, HISTORY, OUTBOX, PROGRESS, TOPIC
 from walletctl.verify.report import Report
 from walletctl.verify.snapshots import take_snapshots
 
@@ -196,35 +190,6 @@ async def test_a_database_that_is_away_is_an_os_error(settings: PipelineSettings
     away = settings.model_copy(update={"history_database_url": "postgresql://postgres@127.0.0.1:1/wallet"})
     with pytest.raises(OSError, match="127"):
         await audit(away)
-
-
-def _run_command(settings: PipelineSettings | None, *arguments: str) -> tuple[int, str]:
-    app = typer.Typer()
-    app.command()(verify)
-    result = CliRunner().invoke(app, arguments, env=environment(settings, Role.AUDITOR) if settings else {})
-    return result.exit_code, result.stdout
-
-
-def test_the_command_prints_tables_or_json(settings: PipelineSettings) -> None:
-    code, output = _run_command(settings)
-    assert code == Exit.OK
-    assert "everything agrees" in output
-    asyncio.run(tamper(settings.database_url, "UPDATE wallet.wallets SET balance_minor = balance_minor + 1"))
-    code, output = _run_command(settings)
-    assert code == Exit.FOUND_WRONG
-    assert output.count("differs:") == 6
-    code, output = _run_command(settings, "--json")
-    assert code == Exit.FOUND_WRONG
-    report = orjson.loads(output)
-    assert report["ok"] is False
-    assert report["difference_count"] == len(report["differences"]) == 6
-    assert report["checks"][0]["name"] == BALANCES
-    assert report["checks"][0]["differences"] == 6
-    assert report["horizon"]["last_outbox_id"] > 0
-
-
-def test_bad_configuration_is_a_usage_error() -> None:
-    assert _run_command(None)[0] == Exit.USAGE
 
 
 async def test_an_event_that_was_skipped_is_counted_and_no_difference(
