@@ -4,7 +4,7 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects.postgresql import JSONB
 
-revision = "wallet_0009"
+revision = "wallet_0011"
 down_revision = "wallet_0010"
 branch_labels = None
 depends_on = None
