@@ -50,23 +50,32 @@ OUTBOX_FIELDS: Final = (
     *("event_type", "direction", "transaction_id", "amount", "balance_after", "currency"),
     *("counterparty_wallet_id", "user_id", "created_at", "envelope"),
 )
-FACT_LINE: Final = line(
+FACT_FIELDS: Final = (
     *("event_type", "direction", "transaction_id", "amount_minor * major", "balance_after_minor * major"),
-    *("facts.currency", "counterparty_wallet_id", "user_id", time("created_at"), "'agrees'"),
+    *("facts.currency", "counterparty_wallet_id", "user_id"),
 )
-_CLAIM_LINE: Final = line(
-    *("event_type", "value ->> 'direction'", "event ->> 'transaction_id'", "event ->> 'amount'"),
+FACT_LINE: Final = line(*FACT_FIELDS, time("created_at"), "'agrees'")
+
+# Of `event`, the payload, and `change`, one of its wallets: `value` at `position`.
+CLAIM_FIELDS: Final = (
+    *("event_type", "value ->> 'direction'", "event ->> 'transaction_id'"),
+    # The event's amount is that of the acting wallet, which is the first. Other wallets may have amounts of their own.
+    "CASE change.position WHEN 1 THEN event ->> 'amount' ELSE coalesce(value ->> 'amount', event ->> 'amount') END",
     *("value ->> 'balance_after'", "event ->> 'currency'"),
-    "event -> 'wallets' -> (CASE change.position WHEN 1 THEN 1 ELSE 0 END) ->> 'wallet_id'",
-    *("value ->> 'user_id'", time("created_at")),
-    """CASE
-        WHEN event ->> 'event_id' IS DISTINCT FROM event_id::text THEN 'another event_id in the payload'
-        WHEN event ->> 'event_type' IS DISTINCT FROM event_type THEN 'another event_type in the payload'
-        WHEN event -> 'wallets' -> 0 ->> 'wallet_id' IS DISTINCT FROM aggregate_id::text
-            THEN 'another first wallet in the payload'
-        ELSE 'agrees'
-    END""",
+    # The acting wallet is the other side of each other wallet; it has one itself if there is one other wallet.
+    """event -> 'wallets' -> CASE change.position
+        WHEN 1 THEN CASE jsonb_array_length(event -> 'wallets') WHEN 2 THEN 1 END ELSE 0
+    END ->> 'wallet_id'""",
+    "value ->> 'user_id'",
 )
+ENVELOPE: Final = """CASE
+    WHEN event ->> 'event_id' IS DISTINCT FROM event_id::text THEN 'another event_id in the payload'
+    WHEN event ->> 'event_type' IS DISTINCT FROM event_type THEN 'another event_type in the payload'
+    WHEN event -> 'wallets' -> 0 ->> 'wallet_id' IS DISTINCT FROM aggregate_id::text
+        THEN 'another first wallet in the payload'
+    ELSE 'agrees'
+END"""
+_CLAIM_LINE: Final = line(*CLAIM_FIELDS, time("created_at"), ENVELOPE)
 
 # The claims by the outbox: one row for each wallet of each event. An event whose payload cannot be read has one row
 # without a wallet. `copy` numbers the rows that claim the same version of the same wallet.

@@ -4,12 +4,23 @@ Each row is reduced to a hash of 64 bits, seeded anew for each audit, and the ha
 same sum have the same rows, but for a chance of 2^-64 (decision 0032).
 """
 
+from collections.abc import Sequence
 from typing import Final
 
 from sqlalchemy import text
 
 from walletctl.verify.event_types import told_type
-from walletctl.verify.facts import CLAIM_SLICE, FACT_SLICE, FACTS, ROW_SLICE, UNITS, WITHIN
+from walletctl.verify.facts import (
+    CLAIM_FIELDS,
+    CLAIM_SLICE,
+    ENVELOPE,
+    FACT_FIELDS,
+    FACT_SLICE,
+    FACTS,
+    ROW_SLICE,
+    UNITS,
+    WITHIN,
+)
 
 
 def hash_of(*fields: str) -> str:
@@ -20,6 +31,11 @@ def hash_of(*fields: str) -> str:
     """
     seed = "cast(:seed AS bigint)"
     return f"hashint8extended(hash_record_extended(ROW({', '.join(fields)}), {seed}), {seed})"
+
+
+def texts(fields: Sequence[str]) -> list[str]:
+    """Return SQL for the texts of these SQL expressions, as JSON has them."""
+    return [f"({field})::text" for field in fields]
 
 
 _TRANSACTION: Final = hash_of("transaction_id", "currency")
@@ -62,27 +78,16 @@ WALLET_SUMS_SINCE: Final = text(f"""
         ON last.wallet_id = changed.wallet_id AND last.wallet_version = first_version - 1
 """)  # noqa: S608 - constants of this package
 
-_FACT: Final = hash_of(
-    *("wallet_id::text", "version::text", "event_type", "direction", "transaction_id::text"),
-    *("(amount_minor * major)::text", "(balance_after_minor * major)::text", "facts.currency"),
-    *("counterparty_wallet_id::text", "user_id", "created_at", "true"),
+_AGREES: Final = "cast('agrees' AS text)"
+_FACT: Final = hash_of("wallet_id::text", "version::text", *texts(FACT_FIELDS), "created_at", _AGREES)
+_CLAIM: Final = hash_of("value ->> 'wallet_id'", "value ->> 'version'", *CLAIM_FIELDS, "created_at", ENVELOPE)
+_CLAIMED_EVENT: Final = hash_of("value ->> 'wallet_id'", "value ->> 'version'", "event_id", "payload::text")
+_ROW_FIELDS: Final = (
+    *(told_type("direction", "event_type"), "direction", "transaction_id"),
+    *("amount_minor * major", "balance_after_minor * major"),
+    *("events.currency", "counterparty_wallet_id", "user_id"),
 )
-_CLAIM: Final = hash_of(
-    *("change.wallet_id", "change.version", "outbox.event_type", "direction", "event.transaction_id"),
-    *("event.amount", "balance_after", "event.currency"),
-    "event.wallets -> (CASE change.position WHEN 1 THEN 1 ELSE 0 END) ->> 'wallet_id'",
-    *("user_id", "created_at"),
-    """(
-        event.event_id = outbox.event_id::text AND event.event_type = outbox.event_type
-        AND event.wallets -> 0 ->> 'wallet_id' = aggregate_id::text
-    ) IS TRUE""",
-)
-_CLAIMED_EVENT: Final = hash_of("change.wallet_id", "change.version", "outbox.event_id", "payload::text")
-_ROW: Final = hash_of(
-    *("wallet_id::text", "wallet_version::text", told_type("direction", "event_type"), "direction"),
-    *("transaction_id::text", "(amount_minor * major)::text", "(balance_after_minor * major)::text"),
-    *("events.currency", "counterparty_wallet_id::text", "user_id", "created_at", "true"),
-)
+_ROW: Final = hash_of("wallet_id::text", "wallet_version::text", *texts(_ROW_FIELDS), "created_at", _AGREES)
 _APPLIED_EVENT: Final = hash_of("wallet_id::text", "wallet_version::text", "event_id", "event_data::text")
 
 FACT_SUMS: Final = text(f"""
@@ -94,20 +99,15 @@ FACT_SUMS: Final = text(f"""
     ) AS hashes GROUP BY slice
 """)  # noqa: S608 - constants of this package
 
-# A payload of another shape than an event's ends the statement with an error of class 22.
+# A payload that jsonb refuses, or that has no list of wallets, ends the statement with an error of class 22. The
+# payload is parsed once for each row, because it is an element of an array.
 CLAIM_SUMS: Final = text(f"""
     SELECT slice, count(*) AS row_count, sum(fact_hash)::text AS facts, sum(event_hash)::text AS events
     FROM (
         SELECT {CLAIM_SLICE} AS slice, {_CLAIM} AS fact_hash, {_CLAIMED_EVENT} AS event_hash
         FROM wallet.outbox
-        CROSS JOIN LATERAL jsonb_to_record(payload::text::jsonb) AS event (
-            event_id text, event_type text, transaction_id text, amount text, currency text, wallets jsonb
-        )
-        LEFT JOIN LATERAL ROWS FROM (
-            jsonb_to_recordset(event.wallets) AS (
-                wallet_id text, version text, balance_after text, direction text, user_id text
-            )
-        ) WITH ORDINALITY AS change (wallet_id, version, balance_after, direction, user_id, position) ON true
+        CROSS JOIN LATERAL unnest(ARRAY[payload::text::jsonb]) AS parsed (event)
+        LEFT JOIN LATERAL jsonb_array_elements(event -> 'wallets') WITH ORDINALITY AS change (value, position) ON true
         WHERE {WITHIN}
     ) AS hashes GROUP BY slice
 """)  # noqa: S608 - constants of this package

@@ -1,10 +1,12 @@
 """Each difference between the parts of the pipeline is found by the right check, and by no other."""
 
 import pytest
+from sqlalchemy import text
 
 from common.settings import PipelineSettings
 from support.pipeline_acts import audit
 from support.pipelines import tamper
+from walletctl.verify import queries
 from walletctl.verify.audit import (
     BALANCES,
     DEAD_LETTERS,
@@ -256,6 +258,16 @@ async def test_a_pipeline_at_rest_agrees(settings: PipelineSettings) -> None:
     assert compared[OUTBOX] == compared[HISTORY] == compared[VERSIONS] == 57
     assert compared[TOPIC] == report.horizon.last_outbox_id == sum(report.horizon.next_offsets.values())
     assert report.horizon.pending == report.horizon.on_their_way == report.horizon.history_gaps == 0
+
+
+async def test_a_pipeline_at_rest_is_proved_by_sums_alone(
+    settings: PipelineSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each kind of event and of entry has the same hash everywhere: no row is compared by itself."""
+    by_rows = ("BALANCES", "CURRENCY_SUMS", "TRANSACTION_SUMS", "CHAIN_BREAKS", "LAST_VERSIONS", "LEDGER_AND_OUTBOX")
+    for name in (*by_rows, "REPEATED_EVENT_IDS", "PUBLISHED_ROWS", "EXPECTED_HISTORY", "HISTORY", "PROGRESS"):
+        monkeypatch.setattr(queries, name, text("SELECT 1 / 0"))
+    assert (await audit(settings)).ok
 
 
 @pytest.mark.parametrize("corruption", WALLET_CORRUPTIONS)
