@@ -21,6 +21,8 @@ FIRST_SOURCE_EPOCH: Final = 1
 """The epoch of a database that was never restored, and of records without the header."""
 
 Amount = Annotated[str, Field(pattern=r"^(0|[1-9][0-9]*)(\.[0-9]+)?$", max_length=40, examples=["30.00"])]
+Blocks = Literal["in", "out", "all"]
+"""What a frozen wallet refuses: money that moves in, money that moves out, or both."""
 CurrencyCode = Annotated[str, Field(pattern=r"^[A-Z]{3}$", examples=["EUR"])]
 
 
@@ -127,10 +129,74 @@ class SplitDone(MovementEvent):
     wallets: Annotated[list[WalletChange], Field(min_length=2, max_length=21)]
 
 
+class StatusEvent(TransactionEvent):
+    """The event of a change of a wallet's status. No money moves.
+
+    `wallet_status` is the status after it.
+    """
+
+    wallet_status: ClassVar[Literal["active", "frozen", "closed"]]
+
+    reason: str = Field(examples=["reported as stolen"])
+    wallets: Annotated[list[WalletChange], Field(min_length=1, max_length=1)]
+
+
+class WalletFrozen(StatusEvent):
+    """A wallet was frozen, or what it refuses while it is frozen was changed."""
+
+    transaction_type = "FREEZE"
+    wallet_status = "frozen"
+
+    event_type: Literal["WALLET_FROZEN"] = "WALLET_FROZEN"
+    blocks: Blocks
+
+
+class WalletUnfrozen(StatusEvent):
+    """A frozen wallet is active again."""
+
+    transaction_type = "UNFREEZE"
+    wallet_status = "active"
+
+    event_type: Literal["WALLET_UNFROZEN"] = "WALLET_UNFROZEN"
+
+
+class Sweep(BaseModel):
+    """The transfer that emptied a wallet before it was closed."""
+
+    model_config = ConfigDict(frozen=True)
+
+    transaction_id: UUID
+    to_wallet_id: UUID
+    amount: Amount
+
+
+class WalletClosed(StatusEvent):
+    """An empty wallet was closed. `sweep` is the transfer that emptied it in the same database transaction, if any."""
+
+    transaction_type = "CLOSE"
+    wallet_status = "closed"
+
+    event_type: Literal["WALLET_CLOSED"] = "WALLET_CLOSED"
+    sweep: Sweep | None
+
+
+class WalletReopened(StatusEvent):
+    """A closed wallet is active again."""
+
+    transaction_type = "REOPEN"
+    wallet_status = "active"
+
+    event_type: Literal["WALLET_REOPENED"] = "WALLET_REOPENED"
+
+
 AnyEvent = WalletCreated | TransactionEvent
 
 TRANSACTION_EVENTS: Final[Mapping[str, type[TransactionEvent]]] = {
-    model.transaction_type: model for model in (WalletFunded, WalletWithdrawn, TransferDone, SplitDone)
+    model.transaction_type: model
+    for model in (
+        *(WalletFunded, WalletWithdrawn, TransferDone, SplitDone),
+        *(WalletFrozen, WalletUnfrozen, WalletClosed, WalletReopened),
+    )
 }
 """The event model of each type of ledger transaction."""
 

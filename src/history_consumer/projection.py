@@ -27,6 +27,10 @@ SIDES: Final[Mapping[str, Sequence[tuple[str, Direction | None]]]] = {
     "WALLET_WITHDRAWN": [("WALLET_WITHDRAWN", "out")],
     "TRANSFER_DONE": [("TRANSFER_SENT", "out"), ("TRANSFER_RECEIVED", "in")],
     "SPLIT_DONE": [("SPLIT_SENT", "out"), ("SPLIT_RECEIVED", "in")],
+    "WALLET_FROZEN": [("WALLET_FROZEN", None)],
+    "WALLET_UNFROZEN": [("WALLET_UNFROZEN", None)],
+    "WALLET_CLOSED": [("WALLET_CLOSED", None)],
+    "WALLET_REOPENED": [("WALLET_REOPENED", None)],
 }
 """For each event, its type in the history of each of its wallets, and the direction in which the money moved there.
 

@@ -56,8 +56,8 @@ _POST_ERRORS: Final[dict[int | str, dict[str, Any]]] = {
     400: _problem("bad-request: the body is not JSON, or a header of one value is sent twice"),
     404: _problem("wallet-not-found"),
     409: _problem(
-        "wallet-frozen, wallet-closed, external-id-taken; with Retry-After: version-conflict, wallet-busy, "
-        "idempotency-key-in-flight"
+        "wallet-frozen, wallet-closed, wallet-not-frozen, wallet-not-closed, wallet-not-empty, external-id-taken; "
+        "with Retry-After: version-conflict, wallet-busy, idempotency-key-in-flight"
     ),
     412: _problem("version-mismatch"),
     413: _problem("content-too-large"),

@@ -15,7 +15,7 @@ from wallet_api.key_queries import INSERT_KEYS_WHERE, KeyRow, key_parameters
 from wallet_api.operations.operation import LedgerTransaction
 from wallet_api.wallet import Wallet
 
-_WALLET: Final = "id, user_id, currency, balance_minor, version, status"
+_WALLET: Final = "id, user_id, currency, balance_minor, version, status, blocks"
 
 # With the time after each row was read. It is later than the time of the transaction that wrote this version of the
 # row, since that transaction took its time before it committed. So a wallet's times rise with its versions.
@@ -98,6 +98,13 @@ WRITE_TRANSACTIONS: Final = {
     False: RawStatement(_WRITE_TRANSACTIONS.format(skip="")),
     True: RawStatement(_WRITE_TRANSACTIONS.format(skip="SKIP LOCKED")),
 }
+
+# After WRITE_TRANSACTIONS, which has locked the rows and hardly ever changes a status.
+WRITE_STATUSES: Final = RawStatement("""
+    UPDATE wallet.wallets SET status = change.status, blocks = change.blocks
+    FROM unnest(cast(:ids AS uuid[]), cast(:statuses AS text[]), cast(:blocks AS text[])) AS change (id, status, blocks)
+    WHERE wallets.id = change.id
+""")
 
 INSERT_WALLETS: Final = RawStatement("""
     INSERT INTO wallet.wallets (id, user_id, currency, external_id, metadata, created_at, updated_at)
@@ -208,6 +215,16 @@ async def write_transactions(
         **key_parameters(keys),
     }
     return {row[0] for row in await WRITE_TRANSACTIONS[skip_locked].fetch(connection, **parameters)}
+
+
+async def write_statuses(connection: asyncpg.Connection, wallets: Collection[Wallet]) -> None:
+    """Write the statuses of wallets that the transaction has written already."""
+    await WRITE_STATUSES.fetch(
+        connection,
+        ids=[wallet.id for wallet in wallets],
+        statuses=[wallet.status for wallet in wallets],
+        blocks=[wallet.blocks for wallet in wallets],
+    )
 
 
 async def insert_outbox(

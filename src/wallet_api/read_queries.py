@@ -22,7 +22,9 @@ USABLE: Final = usability_query(
 """The health check of the API's database: can it be written, and has the role its privileges?"""
 
 # Columns by name: with `*`, a migration that adds a column would break the prepared statements.
-_WALLET: Final = "id, user_id, currency, balance_minor, version, status, external_id, metadata, created_at, updated_at"
+_WALLET: Final = (
+    "id, user_id, currency, balance_minor, version, status, blocks, external_id, metadata, created_at, updated_at"
+)
 
 # A caller that is bound to a user reads a wallet of another user as one that doesn't exist, in the same statement.
 READABLE: Final = "(cast(:caller_user_id AS text) IS NULL OR user_id = cast(:caller_user_id AS text))"

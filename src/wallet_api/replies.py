@@ -7,10 +7,10 @@ from typing import Any, Final, Literal
 from uuid import UUID
 
 import orjson
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, create_model
 from sqlalchemy import RowMapping
 
-from common.events import TRANSACTION_EVENTS
+from common.events import TRANSACTION_EVENTS, Blocks, MovementEvent
 from common.moments import timestamp
 from common.money import to_major
 from common.problems import MEDIA_TYPE, Problem
@@ -51,6 +51,7 @@ class WalletOut(BaseModel):
     balance: str = Field(examples=["50.00"])
     version: int = Field(examples=[2])
     status: Literal["active", "frozen", "closed"]
+    blocks: Blocks | None = Field(description="What a frozen wallet refuses: money in, money out, or all. Else null.")
     external_id: str | None
     metadata: dict[str, Any]
     created_at: datetime
@@ -62,7 +63,6 @@ class _TransactionOut(BaseModel):
     type: str = Field(examples=["TRANSFER"], json_schema_extra={"enum": list(TRANSACTION_EVENTS)})
     wallet_id: UUID
     counterparty_wallet_id: UUID | None
-    amount: str = Field(examples=["30.00"])
     currency: str = Field(examples=["EUR"])
     version: int = Field(examples=[3])
     reference: str | None
@@ -71,15 +71,30 @@ class _TransactionOut(BaseModel):
 
 
 class MoneyOut(_TransactionOut):
-    """A transaction, and the acting wallet after it."""
+    """A transaction in which money moved, and the acting wallet after it."""
 
+    amount: str = Field(examples=["30.00"])
+    balance: str = Field(examples=["20.00"])
+
+
+class ChangeOut(_TransactionOut):
+    """A transaction in which no money moved, and the acting wallet after it."""
+
+    amount: None = None
     balance: str = Field(examples=["20.00"])
 
 
 class EntryOut(_TransactionOut):
-    """One entry of a wallet's ledger; `amount` is negative where money left the wallet."""
+    """One entry of a wallet's ledger.
 
+    `amount` is negative where money left the wallet, and zero where none moved.
+    """
+
+    amount: str = Field(examples=["30.00"])
     balance_after: str = Field(examples=["20.00"])
+
+
+_COMMON_FIELDS: Final = frozenset(MovementEvent.model_fields)
 
 
 class WalletList(BaseModel):
@@ -96,6 +111,19 @@ class EntryList(BaseModel):
     next_cursor: str | None
 
 
+def reply_model(transaction_type: str) -> type[BaseModel]:
+    """Return the model of the reply to an operation: its transaction, and what the event says besides."""
+    event = TRANSACTION_EVENTS[transaction_type]
+    base: type[BaseModel] = MoneyOut if issubclass(event, MovementEvent) else ChangeOut
+    details: dict[str, Any] = {
+        name: (field.annotation, field) for name, field in event.model_fields.items() if name not in _COMMON_FIELDS
+    }
+    if not details:
+        return base
+    model: type[BaseModel] = create_model(f"{event.__name__}Out", __base__=base, __doc__=base.__doc__, **details)
+    return model
+
+
 def etag(version: int) -> str:
     """Return the strong entity tag of a wallet at that version (RFC 9110, section 8.8.3)."""
     return f'"{version}"'
@@ -110,6 +138,7 @@ def wallet_json(row: RowMapping) -> dict[str, Any]:
         "balance": to_major(row["balance_minor"], row["currency"]),
         "version": row["version"],
         "status": row["status"],
+        "blocks": row["blocks"] or ("all" if row["status"] == "frozen" else None),
         "external_id": row["external_id"],
         "metadata": row["metadata"],
         "created_at": timestamp(row["created_at"]),
@@ -144,6 +173,7 @@ def wallet_reply(wallet: Wallet, external_id: str | None, metadata: Mapping[str,
         "balance": to_major(wallet.balance_minor, wallet.currency),
         "version": wallet.version,
         "status": wallet.status,
+        "blocks": wallet.blocks,
         "external_id": external_id,
         "metadata": metadata,
         "created_at": timestamp(created_at),
@@ -161,7 +191,7 @@ def transaction_reply(transaction: LedgerTransaction, created_at: datetime) -> R
         "type": transaction.type,
         "wallet_id": str(wallet.id),
         "counterparty_wallet_id": counterparty_id and str(counterparty_id),
-        "amount": to_major(transaction.amount_minor, wallet.currency),
+        "amount": to_major(transaction.amount_minor, wallet.currency) if transaction.amount_minor else None,
         "currency": wallet.currency,
         "balance": to_major(wallet.balance_minor, wallet.currency),
         "version": wallet.version,

@@ -72,17 +72,30 @@ def keyed(key: str = "k") -> dict[str, str]:
 
 
 @pytest.fixture
-async def requests(new_wallet: NewWallet) -> dict[str, tuple[str, Json]]:
+async def requests(client: AsyncClient, new_wallet: NewWallet) -> dict[str, tuple[str, Json]]:
     """One request for each POST route, and one for each refusal that is decided."""
     ada, bob, usd = await new_wallet("ada", balance="9"), await new_wallet("bob"), await new_wallet(currency="USD")
     full = await new_wallet(balance="92233720368547758.07", external_id="main")
     path, to_bob = f"/wallets/{ada['id']}", {"to_wallet_id": bob["id"]}
+    why = {"reason": "a test"}
+    frozen, closed = await new_wallet(), await new_wallet()
+    await client.post(f"/wallets/{frozen['id']}/freeze", json={"blocks": "all", **why})
+    await client.post(f"/wallets/{closed['id']}/close", json=why)
     return {
         "create": ("/wallets", {"user_id": "ada", "currency": "EUR", "external_id": "x", "metadata": {"a": [1.5]}}),
         "fund": (f"{path}/fund", {"amount": 5, "reference": "é", "metadata": {"a": 1}}),
         "withdraw": (f"{path}/withdraw", {"amount": "5", "reference": "payout"}),
         "transfer": (f"{path}/transfer", {"amount": "5", **to_bob}),
         "split": (f"{path}/split", {"amount": "5", "legs": [{**to_bob, "amount": "rest"}]}),
+        "freeze": (f"{path}/freeze", {"blocks": "in", **why, "reference": "ticket 12"}),
+        "unfreeze": (f"/wallets/{frozen['id']}/unfreeze", why),
+        "close": (f"/wallets/{bob['id']}/close", why),
+        "reopen": (f"/wallets/{closed['id']}/reopen", why),
+        "wallet-frozen": (f"/wallets/{frozen['id']}/fund", {"amount": "1"}),
+        "wallet-closed": (f"/wallets/{closed['id']}/fund", {"amount": "1"}),
+        "wallet-not-frozen": (f"{path}/unfreeze", why),
+        "wallet-not-closed": (f"{path}/reopen", why),
+        "wallet-not-empty": (f"{path}/close", why),
         "external-id-taken": ("/wallets", {"user_id": full["user_id"], "currency": "EUR", "external_id": "main"}),
         "insufficient-funds": (f"{path}/transfer", {"amount": "9.01", **to_bob}),
         "same-wallet": (f"{path}/transfer", {"amount": "1", "to_wallet_id": ada["id"]}),
@@ -94,6 +107,11 @@ async def requests(new_wallet: NewWallet) -> dict[str, tuple[str, Json]]:
 
 DONE = ["create", *(operation.name for operation in OPERATIONS)]
 REFUSED = [
+    "wallet-frozen",
+    "wallet-closed",
+    "wallet-not-frozen",
+    "wallet-not-closed",
+    "wallet-not-empty",
     "external-id-taken",
     "insufficient-funds",
     "same-wallet",

@@ -71,6 +71,7 @@ TABLES: Final[Mapping[str, Sequence[Grant]]] = {
             ("id", "user_id", "currency", "external_id", "metadata", "created_at", "updated_at"),
         ),
         Grant(Role.API, "UPDATE", "moves money", ("balance_minor", "version", "updated_at")),
+        Grant(Role.API, "UPDATE", "freezes, unfreezes, closes and reopens wallets", ("status", "blocks")),
         Grant(Role.OPERATOR, "SELECT", "`history rebuild`, `restore lost` and `verify` look wallets up"),
         _AUDIT,
     ),

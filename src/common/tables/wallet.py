@@ -33,6 +33,8 @@ wallets = Table(
     Column("metadata", JSONB, nullable=False, server_default=text("'{}'")),
     now_column(),
     now_column("updated_at"),
+    # What a frozen wallet refuses. It is NULL if the status was set with SQL: that means all.
+    Column("blocks", Text),
     # A defect in the code can't make a balance negative.
     CheckConstraint("balance_minor >= 0", "balance"),
     # Version 1 is the wallet's creation.
@@ -43,6 +45,8 @@ wallets = Table(
     CheckConstraint("currency ~ '^[A-Z]{3}$'", "currency"),
     # The states that the code knows.
     CheckConstraint("status IN ('active', 'frozen', 'closed')", "status"),
+    # The values that the code knows. Only a frozen wallet refuses money.
+    CheckConstraint("blocks IN ('in', 'out', 'all') AND status = 'frozen' OR blocks IS NULL", "blocks"),
     # Pages of a user's wallets in the order of their ids (keyset pagination).
     Index("wallets_user_id_id_idx", "user_id", "id"),
     # A user can't have two wallets with the same external id.
@@ -72,6 +76,7 @@ wallet_transactions = Table(
     # A type of `common.events.TRANSACTION_EVENTS`. No CHECK lists them, so that a new operation needs no migration.
     # `walletctl verify` compares each entry's type with the transaction's event.
     Column("type", Text, nullable=False),
+    # Zero in a transaction that moves no money, such as a freeze.
     Column("amount_minor", BigInteger, nullable=False),
     Column("currency", Text, nullable=False),
     Column("balance_after_minor", BigInteger),
@@ -80,8 +85,6 @@ wallet_transactions = Table(
     # Of the first entry: what the event says besides the columns, so that a lost event can be made again.
     Column("details", JSONB),
     now_column(),
-    # An entry of zero would move nothing.
-    CheckConstraint("amount_minor <> 0", "amount"),
     # The same rule as for the balance of the wallet.
     CheckConstraint("balance_after_minor >= 0", "balance_after"),
     # A wallet's entry has the wallet's version and balance. The world account has neither.

@@ -2,10 +2,17 @@
 
 from typing import Final
 
+from wallet_api.operations.close import Close
+from wallet_api.operations.freeze import Freeze
 from wallet_api.operations.fund import Fund
 from wallet_api.operations.operation import Operation
+from wallet_api.operations.reopen import Reopen
 from wallet_api.operations.split import Split
 from wallet_api.operations.transfer import Transfer
+from wallet_api.operations.unfreeze import Unfreeze
 from wallet_api.operations.withdraw import Withdraw
 
-OPERATIONS: Final[tuple[type[Operation], ...]] = (Fund, Withdraw, Transfer, Split)
+OPERATIONS: Final[tuple[type[Operation], ...]] = (
+    *(Fund, Withdraw, Transfer, Split),
+    *(Freeze, Unfreeze, Close, Reopen),
+)

@@ -26,7 +26,7 @@ class Fund(MoneyOperation):
 
     def decide(self, wallets: Mapping[UUID, Wallet]) -> tuple[LedgerTransaction, ...]:
         """Move the amount from the world account into the wallet."""
-        wallet = self.open_wallet(wallets)
+        wallet = self.open_wallet(wallets, "in")
         amount_minor = self.amount_minor(wallet)
         funded = wallet.moved(amount_minor)
         return (self.transaction(amount_minor, Entry(funded, amount_minor), Entry(None, -amount_minor)),)

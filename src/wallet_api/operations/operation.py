@@ -150,14 +150,14 @@ class CurrencyOperation(Operation):
 
     currency: str | None
 
-    def open_wallet(self, wallets: Mapping[UUID, Wallet]) -> Wallet:
-        """Return the acting wallet, if money of the command's currency may move.
+    def open_wallet(self, wallets: Mapping[UUID, Wallet], direction: Literal["in", "out"]) -> Wallet:
+        """Return the acting wallet, if money of the command's currency may move in this direction.
 
         Raises:
             WalletNotFound, VersionMismatch, WalletFrozen, WalletClosed, CurrencyMismatch: it may not.
         """
         wallet = self.acting_wallet(wallets)
-        wallet.check_open("wallet_id")
+        wallet.check_open("wallet_id", direction)
         if self.currency not in {None, wallet.currency}:
             raise CurrencyMismatch(
                 f"currency: wallet {wallet.id} is in {wallet.currency}, not {self.currency}. Send {wallet.currency}."

@@ -2,14 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated
+from typing import ClassVar
 from uuid import UUID
 
-from pydantic import BeforeValidator
-
 from common.access.caller import WALLETS_WRITE
-from common.identifiers import parse_uuid
-from wallet_api.bodies import MoneyBody
+from wallet_api.bodies import MoneyBody, WalletId
 from wallet_api.errors import SameWallet
 from wallet_api.operations.operation import Entry, LedgerTransaction, MoneyOperation
 from wallet_api.operations.receiver import find_receiver
@@ -19,7 +16,7 @@ from wallet_api.wallet import Wallet
 class TransferBody(MoneyBody):
     """Money to send."""
 
-    to_wallet_id: Annotated[UUID, BeforeValidator(parse_uuid)]
+    to_wallet_id: WalletId
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +30,7 @@ class Transfer(MoneyOperation):
     transaction_type = "TRANSFER"
     scope = WALLETS_WRITE
     body = TransferBody
+    receiver_prefix: ClassVar[str] = ""
 
     to_wallet_id: UUID
 
@@ -44,9 +42,9 @@ class Transfer(MoneyOperation):
     def decide(self, wallets: Mapping[UUID, Wallet]) -> tuple[LedgerTransaction, ...]:
         """Move the amount from the sender to the receiver."""
         if self.to_wallet_id == self.wallet_id:
-            raise SameWallet("to_wallet_id: must be another wallet than the sender.")
-        sender = self.open_wallet(wallets)
-        receiver = find_receiver(wallets, self.to_wallet_id, self.caller, sender.currency)
+            raise SameWallet(f"{self.receiver_prefix}to_wallet_id: must be another wallet than the sender.")
+        sender = self.open_wallet(wallets, "out")
+        receiver = find_receiver(wallets, self.to_wallet_id, self.caller, sender.currency, self.receiver_prefix)
         amount_minor = self.amount_minor(sender)
         sent = sender.moved(-amount_minor)
         received = receiver.received(amount_minor, sender.currency)

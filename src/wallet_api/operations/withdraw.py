@@ -25,7 +25,7 @@ class Withdraw(MoneyOperation):
 
     def decide(self, wallets: Mapping[UUID, Wallet]) -> tuple[LedgerTransaction, ...]:
         """Move the amount from the wallet to the currency's world account."""
-        wallet = self.open_wallet(wallets)
+        wallet = self.open_wallet(wallets, "out")
         amount_minor = self.amount_minor(wallet)
         withdrawn = wallet.moved(-amount_minor)
         return (self.transaction(amount_minor, Entry(withdrawn, -amount_minor), Entry(None, amount_minor)),)
