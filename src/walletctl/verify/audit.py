@@ -23,6 +23,7 @@ from walletctl.verify.topic_records import Ranges
 BALANCES: Final = "wallet balances = ledger sums"
 SUMS: Final = "ledger sums to zero"
 VERSIONS: Final = "versions without holes"
+STATUSES: Final = "wallet statuses = ledger"
 OUTBOX: Final = "ledger = outbox"
 TOPIC: Final = "outbox = topic"
 HISTORY: Final = "history = ledger"
@@ -85,6 +86,8 @@ async def _check_wallets(checks: "_Checks", snapshots: Snapshots, sums: Sums) ->
         await ledger.check_sums(snapshots, sums, findings)
     with checks.check(VERSIONS, "versions", sums.ledger) as findings:
         await ledger.check_versions(snapshots, sums, findings)
+    with checks.check(STATUSES, "wallets") as findings:
+        await ledger.check_statuses(snapshots, findings)
 
 
 async def _check_events(
