@@ -112,6 +112,22 @@ wallet_transactions = Table(
     schema="wallet",
 )
 
+wallet_audit = Table(
+    "wallet_audit",
+    metadata,
+    # What operators do with wallets: actor, time, operation, wallet, ledger transaction and reason.
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    now_column(),
+    Column("actor", Text, nullable=False),
+    Column("action", Text, nullable=False),
+    Column("wallet_id", Uuid, nullable=False),
+    Column("transaction_id", Uuid, nullable=False),
+    Column("reason", Text, nullable=False),
+    # The acts on one wallet.
+    Index("wallet_audit_wallet_id_idx", "wallet_id"),
+    schema="wallet",
+)
+
 OUTBOX_CHANNEL: Final = "outbox"
 """The channel of the NOTIFY that tells relays of new outbox rows."""
 
