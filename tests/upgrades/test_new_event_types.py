@@ -1,6 +1,7 @@
 """A consumer of the last release meets the event types that this release adds."""
 
 import json
+from typing import Any
 
 import pytest
 
@@ -10,15 +11,18 @@ from support.processes import COMMANDS, Pipeline
 from support.releases import walletctl
 from support.traffic import assert_verified, create_wallets, wait_until_complete
 
-_WHY = {"reason": "a test"}
-NEW_OPERATIONS = {
-    "withdraw": {"amount": "1.00"},
-    "freeze": {"blocks": "all", **_WHY},
-    "unfreeze": _WHY,
-    "close": _WHY,
-    "reopen": _WHY,
-}
-"""The operations that the last release lacks, each with its body."""
+
+def new_operations(other: str) -> dict[str, Any]:
+    """Return the operations that the last release lacks, each with its body."""
+    why = {"reason": "a test"}
+    return {
+        "withdraw": {"amount": "1.00"},
+        "split": {"legs": [{"to_wallet_id": other, "amount": "1.00"}]},
+        "freeze": {"blocks": "all", **why},
+        "unfreeze": why,
+        "close": {"sweep_to_wallet_id": other, **why},
+        "reopen": why,
+    }
 
 
 # It starts five processes.
@@ -35,9 +39,8 @@ async def test_a_consumer_of_the_last_release_makes_dead_letters_of_new_event_ty
         await pipeline.add(name, **(last_release if name == "history-consumer" else {}))
     async with pipeline.client("wallet-api") as api:
         wallet, other = await create_wallets(api, 2)
-        for name, body in NEW_OPERATIONS.items():
-            sweep = {"sweep_to_wallet_id": other} if name == "close" else {}
-            (await api.post(f"/wallets/{wallet}/{name}", json={**body, **sweep})).raise_for_status()
+        for name, body in new_operations(other).items():
+            (await api.post(f"/wallets/{wallet}/{name}", json=body)).raise_for_status()
         # It goes on with later events of the wallet; the history has a gap until then.
         (await api.post(f"/wallets/{wallet}/fund", json={"amount": "2.00"})).raise_for_status()
 
@@ -46,7 +49,7 @@ async def test_a_consumer_of_the_last_release_makes_dead_letters_of_new_event_ty
         return [letter["reason"] for letter in listed]
 
     async def all_are_there() -> bool:
-        return len(await letters()) == len(NEW_OPERATIONS)
+        return len(await letters()) == len(new_operations(other))
 
     await pipeline.eventually(all_are_there, 60)
     assert set(await letters()) == {"unknown-type"}

@@ -113,7 +113,9 @@ ALLOWED = {
     "fund": {"active", "out"},
     "withdraw": {"active", "in"},
     "transfer": {"active", "in"},
+    "split": {"active", "in"},
     "receive": {"active", "out"},
+    "receive of a split": {"active", "out"},
     "receive from a bound caller": {"active", "out"},
     "freeze": {"active", "in", "out", "all"},
     "unfreeze": {"in", "out", "all"},
@@ -158,6 +160,8 @@ async def test_what_works_in_each_state_is_what_the_table_says(
                 "fund": (wallet, "fund", {"amount": "1"}, {}),
                 "withdraw": (wallet, "withdraw", {"amount": "1"}, {}),
                 "transfer": (wallet, "transfer", {"amount": "1", **to_other}, {}),
+                "split": (wallet, "split", {"legs": [{"amount": "1", **to_other}]}, {}),
+                "receive of a split": (other, "split", {"legs": [{"amount": "1", **to_it}]}, {}),
                 "receive": (other, "transfer", {"amount": "1", **to_it}, {}),
                 "receive from a bound caller": (
                     *(other, "transfer", {"amount": "1", **to_it}),
