@@ -494,7 +494,7 @@ class WalletMachine(RuleBasedStateMachine):
                     amounts[change["wallet_id"]].append(change.get("amount", event["amount"]))
         assert last == {item.id: (item.version, to_major(item.balance, item.currency)) for item in self.model.values()}
         assert amounts == {
-            item.id: [to_major(abs(amount), item.currency) for _, amount, _ in item.entries]
+            item.id: [to_major(abs(amount), item.currency) for _, amount, _ in item.entries if amount]
             for item in self.model.values()
         }
 
