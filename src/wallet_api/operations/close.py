@@ -9,7 +9,7 @@ from common.access.caller import OPS_WRITE, WALLETS_WRITE
 from common.money import to_major
 from common.problems import Forbidden
 from wallet_api.bodies import StatusBody, WalletId
-from wallet_api.errors import WalletNotEmpty
+from wallet_api.errors import WalletFrozen, WalletNotEmpty
 from wallet_api.operations.operation import Entry, LedgerTransaction, Operation
 from wallet_api.operations.transfer import Transfer
 from wallet_api.wallet import Wallet
@@ -56,6 +56,12 @@ class Close(Operation):
             raise Forbidden(f"sweep_to_wallet_id: the caller lacks the scope {WALLETS_WRITE}.", WALLETS_WRITE)
         wallet = self.acting_wallet(wallets)
         wallet.check_not_closed("wallet_id")
+        if wallet.status == "frozen" and OPS_WRITE not in self.caller.scopes:
+            # A setting may let owners close and reopen. Both together must not lift a freeze of the operators.
+            raise WalletFrozen(
+                f"wallet_id: wallet {wallet.id} is frozen. Close it when it is unfrozen.",
+                extensions={"blocks": wallet.blocks or "all"},
+            )
         if wallet.balance_minor == 0:
             return (self._closing(wallet, None),)
         balance = to_major(wallet.balance_minor, wallet.currency)

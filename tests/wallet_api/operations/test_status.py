@@ -318,6 +318,28 @@ async def test_a_setting_lets_owners_freeze_their_own_wallets_and_never_lift_a_f
         assert_problem(unfrozen, 403, "forbidden")
 
 
+async def test_owners_that_may_close_and_reopen_do_not_lift_a_freeze_of_the_operators(
+    open_client: OpenClient, monkeypatch: pytest.MonkeyPatch, assert_problem: AssertProblem
+) -> None:
+    believe_callers(monkeypatch)
+    ada = credentials("key-of-ada", "ada", [WALLETS_READ, WALLETS_WRITE])
+    desk = credentials("desk", scopes=SCOPES)
+    async with open_client(owner_operations="close,reopen") as client:
+        created = await client.post("/wallets", json={"user_id": "ada", "currency": "EUR"}, headers=ada)
+        path = f"/wallets/{created.json()['id']}"
+        await client.post(f"{path}/freeze", json={"blocks": "in", "reason": "a warrant"}, headers=desk)
+        problem = assert_problem(
+            await client.post(f"{path}/close", json={"reason": "left"}, headers=ada), 409, "wallet-frozen"
+        )
+        assert problem["blocks"] == "in"
+        for act in ("unfreeze", "freeze"):
+            body = {"reason": "settled", **({"blocks": "out"} if act == "freeze" else {})}
+            assert (await client.post(f"{path}/{act}", json=body, headers=desk)).status_code == 200
+        assert (await client.post(f"{path}/close", json={"reason": "settled"}, headers=desk)).status_code == 200
+        assert (await client.post(f"{path}/reopen", json={"reason": "back"}, headers=ada)).status_code == 200
+        assert (await client.post(f"{path}/close", json={"reason": "left"}, headers=ada)).status_code == 200
+
+
 async def test_after_a_freeze_no_transfer_in_flight_takes_money_out(
     open_client: OpenClient,
     patient: dict[str, float],
