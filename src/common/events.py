@@ -13,6 +13,8 @@ from uuid import UUID
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter
 
+from common.money import to_major
+
 SCHEMA_VERSION: Final = 1
 SOURCE: Final = "/wallet-api"
 
@@ -44,6 +46,41 @@ class WalletChange(BaseModel):
         None,
         description="What moved into or out of this wallet; it is left out where that is the event's amount.",
         exclude_if=lambda amount: amount is None,
+    )
+
+
+def wallet_change(
+    wallet_id: UUID,
+    user_id: str,
+    version: int,
+    currency: str,
+    balance_minor: int,
+    *,
+    moved_minor: int = 0,
+    amount_minor: int = 0,
+) -> WalletChange:
+    """Return what an entry of the ledger did to its wallet.
+
+    Args:
+        wallet_id: whose entry it is.
+        user_id: of the wallet.
+        version: of the wallet, after the entry.
+        currency: of the wallet.
+        balance_minor: after the entry.
+        moved_minor: what moved into the wallet or, below zero, out of it.
+        amount_minor: the event's amount.
+    """
+    own_minor = abs(moved_minor)
+    direction: Literal["in", "out"] | None = None
+    if moved_minor:
+        direction = "in" if moved_minor > 0 else "out"
+    return WalletChange(
+        wallet_id=wallet_id,
+        user_id=user_id,
+        version=version,
+        balance_after=to_major(balance_minor, currency),
+        direction=direction,
+        amount=None if own_minor == amount_minor else to_major(own_minor, currency),
     )
 
 

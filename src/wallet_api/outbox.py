@@ -2,14 +2,14 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any
 from uuid import UUID
 
-from common.events import AnyEvent, WalletChange, WalletCreated, transaction_event
+from common.events import AnyEvent, WalletChange, WalletCreated, transaction_event, wallet_change
 from common.identifiers import event_id_at, lane_of
 from common.money import to_major
 from wallet_api.commands import Command, CreateWallet
-from wallet_api.operations.operation import Entry, LedgerTransaction
+from wallet_api.operations.operation import LedgerTransaction
 from wallet_api.wallet import Wallet
 
 NewOutboxRow = dict[str, Any]
@@ -25,7 +25,7 @@ def creation_rows(wallets: Sequence[tuple[Wallet, CreateWallet]], created_at: da
             currency=wallet.currency,
             metadata=dict(command.metadata),
             external_id=command.external_id,
-            wallets=[_change(wallet, None)],
+            wallets=[_change(wallet, 0, 0)],
         )
         rows.append(_row(event, wallet.id, command))
     return rows
@@ -50,25 +50,24 @@ def _event(transaction: LedgerTransaction, created_at: datetime, position: int) 
         transaction_id=transaction.id,
         amount=to_major(transaction.amount_minor, currency),
         reference=command.reference,
-        wallets=[_entry_change(transaction, entry, entry.wallet) for entry in transaction.entries if entry.wallet],
+        wallets=[
+            _change(entry.wallet, entry.amount_minor, transaction.amount_minor)
+            for entry in transaction.entries
+            if entry.wallet
+        ],
         **transaction.details,
     )
 
 
-def _entry_change(transaction: LedgerTransaction, entry: Entry, wallet: Wallet) -> WalletChange:
-    amount_minor = abs(entry.amount_minor)
-    own = None if amount_minor == transaction.amount_minor else to_major(amount_minor, wallet.currency)
-    return _change(wallet, entry.direction, own)
-
-
-def _change(wallet: Wallet, direction: Literal["in", "out"] | None, amount: str | None = None) -> WalletChange:
-    return WalletChange(
-        wallet_id=wallet.id,
-        user_id=wallet.user_id,
-        version=wallet.version,
-        balance_after=to_major(wallet.balance_minor, wallet.currency),
-        direction=direction,
-        amount=amount,
+def _change(wallet: Wallet, moved_minor: int, amount_minor: int) -> WalletChange:
+    return wallet_change(
+        wallet.id,
+        wallet.user_id,
+        wallet.version,
+        wallet.currency,
+        wallet.balance_minor,
+        moved_minor=moved_minor,
+        amount_minor=amount_minor,
     )
 
 

@@ -11,13 +11,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from common.events import (
     AnyEvent,
-    SplitDone,
     TransactionEvent,
-    TransferDone,
     WalletChange,
     WalletCreated,
-    WalletFunded,
-    WalletWithdrawn,
     transaction_event,
 )
 from common.identifiers import new_id
@@ -68,54 +64,34 @@ class Wallet:
             wallets=[self.change(None, None)],
         )
 
-    def funded(self, amount: str = "10.00") -> WalletFunded:
-        return WalletFunded(
-            event_id=new_id(),
-            created_at=datetime.now(UTC),
-            currency="EUR",
-            metadata={},
-            transaction_id=new_id(),
-            amount=amount,
-            reference="salary",
-            wallets=[self.change(amount, "in")],
-        )
+    def funded(self, amount: str = "10.00") -> TransactionEvent:
+        return self._moved("FUND", amount, "salary", [self.change(amount, "in")])
 
-    def withdrawn(self, amount: str = "1.00") -> WalletWithdrawn:
-        return WalletWithdrawn(
-            event_id=new_id(),
-            created_at=datetime.now(UTC),
-            currency="EUR",
-            metadata={},
-            transaction_id=new_id(),
-            amount=amount,
-            reference="payout",
-            wallets=[self.change(amount, "out")],
-        )
+    def withdrawn(self, amount: str = "1.00") -> TransactionEvent:
+        return self._moved("WITHDRAW", amount, "payout", [self.change(amount, "out")])
 
-    def split(self, *legs: "tuple[Wallet, str]") -> SplitDone:
+    def split(self, *legs: "tuple[Wallet, str]") -> TransactionEvent:
         amount = f"{sum(Decimal(amount) for _, amount in legs):.2f}"
         received = [receiver.change(amount, "in", has_own_amount=True) for receiver, amount in legs]
-        return SplitDone(
-            event_id=new_id(),
-            created_at=datetime.now(UTC),
-            currency="EUR",
-            metadata={},
-            transaction_id=new_id(),
-            amount=amount,
-            reference="shares",
-            wallets=[self.change(amount, "out"), *received],
-        )
+        return self._moved("SPLIT", amount, "shares", [self.change(amount, "out"), *received])
 
-    def sent(self, receiver: "Wallet", amount: str = "1.00") -> TransferDone:
-        return TransferDone(
+    def sent(self, receiver: "Wallet", amount: str = "1.00") -> TransactionEvent:
+        return self._moved("TRANSFER", amount, None, [self.change(amount, "out"), receiver.change(amount, "in")])
+
+    @staticmethod
+    def _moved(
+        transaction_type: str, amount: str, reference: str | None, changes: list[WalletChange]
+    ) -> TransactionEvent:
+        return transaction_event(
+            transaction_type,
             event_id=new_id(),
             created_at=datetime.now(UTC),
             currency="EUR",
             metadata={},
             transaction_id=new_id(),
             amount=amount,
-            reference=None,
-            wallets=[self.change(amount, "out"), receiver.change(amount, "in")],
+            reference=reference,
+            wallets=changes,
         )
 
     def restated(self, transaction_type: str, **details: Any) -> TransactionEvent:

@@ -2,13 +2,13 @@
 
 import hashlib
 from datetime import datetime
-from typing import Any, Final, Literal
+from typing import Any, Final
 from uuid import UUID
 
 import orjson
 from sqlalchemy import Row
 
-from common.events import TransactionEvent, WalletChange, WalletCreated, transaction_event
+from common.events import TransactionEvent, WalletChange, WalletCreated, transaction_event, wallet_change
 from common.identifiers import POSITIONS_MAX, event_id_at
 from common.money import to_major
 from history_consumer.projection import HistoryRow
@@ -24,7 +24,7 @@ def created(row: Row[Any]) -> WalletCreated:
         currency=row.currency,
         metadata=orjson.loads(row.metadata),
         external_id=row.external_id,
-        wallets=[_change(row.wallet_id, row.user_id, 1, to_major(0, row.currency), None)],
+        wallets=[wallet_change(row.wallet_id, row.user_id, 1, row.currency, 0)],
     )
 
 
@@ -44,12 +44,6 @@ def moved(row: Row[Any]) -> TransactionEvent:
     )
 
 
-def _direction(amount_minor: int) -> Literal["in", "out"] | None:
-    if amount_minor == 0:
-        return None
-    return "in" if amount_minor > 0 else "out"
-
-
 def same_facts(one: tuple[HistoryRow, ...], other: tuple[HistoryRow, ...]) -> bool:
     """Return whether both have the same facts. The event's id and bytes do not count: the ledger has neither."""
     return [_facts(row) for row in one] == [_facts(row) for row in other]
@@ -60,28 +54,16 @@ def _facts(row: HistoryRow) -> HistoryRow:
 
 
 def _entry_change(
-    row: Row[Any], wallet_id: str, user_id: str, version: int, balance_minor: int, amount_minor: int
+    row: Row[Any], wallet_id: str, user_id: str, version: int, balance_minor: int, moved_minor: int
 ) -> WalletChange:
-    own = None if abs(amount_minor) == row.amount_minor else to_major(abs(amount_minor), row.currency)
-    balance = to_major(balance_minor, row.currency)
-    return _change(UUID(wallet_id), user_id, version, balance, _direction(amount_minor), own)
-
-
-def _change(
-    wallet_id: UUID,
-    user_id: str,
-    version: int,
-    balance: str,
-    direction: Literal["in", "out"] | None,
-    amount: str | None = None,
-) -> WalletChange:
-    return WalletChange(
-        wallet_id=wallet_id,
-        user_id=user_id,
-        version=version,
-        balance_after=balance,
-        direction=direction,
-        amount=amount,
+    return wallet_change(
+        UUID(wallet_id),
+        user_id,
+        version,
+        row.currency,
+        balance_minor,
+        moved_minor=moved_minor,
+        amount_minor=row.amount_minor,
     )
 
 

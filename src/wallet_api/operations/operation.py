@@ -27,13 +27,6 @@ class Entry(NamedTuple):
     wallet: Wallet | None
     amount_minor: int
 
-    @property
-    def direction(self) -> Literal["in", "out"] | None:
-        """Where the money moves, from the wallet's view; None if it does not."""
-        if self.amount_minor == 0:
-            return None
-        return "in" if self.amount_minor > 0 else "out"
-
 
 class LedgerTransaction(NamedTuple):
     """What an operation writes: the entries, whose amounts sum to zero, the wallets, and one event.

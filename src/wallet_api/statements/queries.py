@@ -64,8 +64,8 @@ ENTRIES: Final = text("""
 
 NOW: Final = text("SELECT clock_timestamp()")
 
-# Whoever writes an entry takes its time in a statement that reads `wallet.wallets`, and so has a lock on that table,
-# which it keeps until its transaction has ended for all others too. Every role sees these locks, but not whose they
+# A transaction takes the time of its entries in a statement that reads `wallet.wallets`. The statement locks that table
+# until the transaction has ended for all others too. Every role sees these locks, but not whose they
 # are. A lock of a mode that only reads is of a transaction that may have taken its time, and not written yet.
 MAY_WRITE_BEFORE: Final = text("""
     SELECT virtualtransaction FROM pg_locks
