@@ -21,6 +21,7 @@ FIRST_SOURCE_EPOCH: Final = 1
 """The epoch of a database that was never restored, and of records without the header."""
 
 Amount = Annotated[str, Field(pattern=r"^(0|[1-9][0-9]*)(\.[0-9]+)?$", max_length=40, examples=["30.00"])]
+HoldStatus = Literal["open", "captured", "voided", "expired"]
 CurrencyCode = Annotated[str, Field(pattern=r"^[A-Z]{3}$", examples=["EUR"])]
 
 
@@ -29,6 +30,9 @@ class WalletChange(BaseModel):
 
     `(wallet_id, version)` is unique over all events, and the versions of a wallet are 1, 2, 3, ... without gaps. So
     consumers can order events, and detect duplicates and gaps.
+
+    `held_after` is what open holds reserve of the balance. It is null in a creation, and in the events of releases
+    that had no holds.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -37,6 +41,7 @@ class WalletChange(BaseModel):
     user_id: str
     version: int = Field(ge=1)
     balance_after: Amount
+    held_after: Amount | None = None
     direction: Literal["in", "out"] | None
 
 
@@ -73,9 +78,35 @@ class TransactionEvent(_Event):
 
 
 class MovementEvent(TransactionEvent):
-    """The event of a transaction in which money moves."""
+    """The event of a transaction in which money moves, is reserved or is released."""
 
     amount: Amount
+
+
+class HoldState(BaseModel):
+    """A hold as it was right after the event.
+
+    `to_wallet_id` is the receiver; null is the world. `remaining` is what the hold still reserves.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    id: UUID
+    wallet_id: UUID
+    to_wallet_id: UUID | None
+    amount: Amount
+    capture_max: Amount
+    captured: Amount
+    remaining: Amount
+    status: HoldStatus
+    expires_at: AwareDatetime
+
+
+class HoldEvent(MovementEvent):
+    """The event of a hold's change. `amount` is what is reserved, captured or released."""
+
+    hold: HoldState
+    wallets: Annotated[list[WalletChange], Field(min_length=1, max_length=1)]
 
 
 class WalletCreated(_Event):
@@ -113,10 +144,45 @@ class TransferDone(MovementEvent):
     wallets: Annotated[list[WalletChange], Field(min_length=2, max_length=2)]
 
 
+class HoldCreated(HoldEvent):
+    """Part of a wallet's balance was reserved."""
+
+    transaction_type = "HOLD"
+
+    event_type: Literal["HOLD_CREATED"] = "HOLD_CREATED"
+
+
+class HoldCaptured(HoldEvent):
+    """Money that was reserved moved from the first wallet to the second, or out of the system."""
+
+    transaction_type = "CAPTURE"
+
+    event_type: Literal["HOLD_CAPTURED"] = "HOLD_CAPTURED"
+    wallets: Annotated[list[WalletChange], Field(min_length=1, max_length=2)]
+
+
+class HoldVoided(HoldEvent):
+    """A hold was given up, and what it reserved is available again."""
+
+    transaction_type = "VOID"
+
+    event_type: Literal["HOLD_VOIDED"] = "HOLD_VOIDED"
+    reason: str | None
+
+
+class HoldHasExpired(HoldEvent):
+    """A hold has expired, and what it reserved is available again."""
+
+    transaction_type = "EXPIRE"
+
+    event_type: Literal["HOLD_EXPIRED"] = "HOLD_EXPIRED"
+
+
 AnyEvent = WalletCreated | TransactionEvent
 
 TRANSACTION_EVENTS: Final[Mapping[str, type[TransactionEvent]]] = {
-    model.transaction_type: model for model in (WalletFunded, WalletWithdrawn, TransferDone)
+    model.transaction_type: model
+    for model in (WalletFunded, WalletWithdrawn, TransferDone, HoldCreated, HoldCaptured, HoldVoided, HoldHasExpired)
 }
 """The event model of each type of ledger transaction."""
 

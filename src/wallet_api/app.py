@@ -8,7 +8,7 @@ from common.access.authenticator import open_authenticator
 from common.garbage_collector import tune_garbage_collector
 from common.http.api import create_api
 from common.logs import configure_logs
-from wallet_api import operation_routes, routes
+from wallet_api import hold_routes, operation_routes, routes
 from wallet_api.context import open_context
 from wallet_api.settings import WalletApiSettings
 
@@ -28,8 +28,8 @@ def create_app(settings: WalletApiSettings | None = None) -> FastAPI:
         settings,
         partial(open_context, settings),
         partial(open_authenticator, settings, settings.database_url),
-        [routes.hot_router, operation_routes.router, routes.router],
-        [routes.hot_router, operation_routes.router],
+        [routes.hot_router, operation_routes.router, hold_routes.post_router, routes.router, hold_routes.router],
+        [routes.hot_router, operation_routes.router, hold_routes.post_router],
     )
     # A process serves one application, and by now has imported and made nearly all that it will keep.
     tune_garbage_collector()

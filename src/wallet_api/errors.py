@@ -2,9 +2,12 @@
 
     Problem
     ├── WalletNotFound             404 wallet-not-found
+    ├── HoldNotFound               404 hold-not-found
     ├── WalletFrozen               409 wallet-frozen                (decided)
     ├── WalletClosed               409 wallet-closed                (decided)
     ├── ExternalIdTaken            409 external-id-taken            (decided)
+    ├── HoldNotOpen                409 hold-not-open                (decided)
+    ├── HoldExpired                409 hold-expired                 (decided)
     ├── VersionConflict            409 version-conflict             (+ Retry-After)
     ├── WalletBusy                 409 wallet-busy                  (+ Retry-After)
     ├── IdempotencyKeyInFlight     409 idempotency-key-in-flight    (+ Retry-After)
@@ -13,6 +16,7 @@
     ├── BalanceLimitExceeded       422 balance-limit-exceeded       (decided)
     ├── CurrencyMismatch           422 currency-mismatch            (decided)
     ├── SameWallet                 422 same-wallet                  (decided)
+    ├── CaptureExceedsHold         422 capture-exceeds-hold         (decided)
     ├── ReceiverUnavailable        422 receiver-unavailable         (decided)
     ├── IdempotencyKeyReused       422 idempotency-key-reused
     └── IdempotencyKeyRequired     422 idempotency-key-required
@@ -20,8 +24,10 @@
 A decided problem is stored under the request's idempotency key: a repeated request gets the same reply.
 """
 
+from datetime import datetime
 from uuid import UUID
 
+from common.moments import timestamp
 from common.problems import Problem
 
 
@@ -37,6 +43,17 @@ class WalletNotFound(Problem):
             f"{field}: wallet {wallet_id} does not exist. Check the id.",
             extensions={"wallet_id": str(wallet_id)},
         )
+
+
+class HoldNotFound(Problem):
+    """The hold does not exist."""
+
+    status = 404
+    code = "hold-not-found"
+    title = "Hold not found"
+
+    def __init__(self, hold_id: UUID) -> None:
+        super().__init__(f"hold_id: hold {hold_id} does not exist. Check the id.", extensions={"hold_id": str(hold_id)})
 
 
 class WalletFrozen(Problem):
@@ -64,6 +81,36 @@ class ExternalIdTaken(Problem):
     code = "external-id-taken"
     title = "External id taken"
     decided = True
+
+
+class HoldNotOpen(Problem):
+    """The hold was captured or voided."""
+
+    status = 409
+    code = "hold-not-open"
+    title = "Hold not open"
+    decided = True
+
+    def __init__(self, hold_id: UUID, status: str) -> None:
+        super().__init__(
+            f"hold_id: hold {hold_id} is {status}. Place a new hold.",
+            extensions={"hold_id": str(hold_id), "hold_status": status},
+        )
+
+
+class HoldExpired(Problem):
+    """The hold has expired."""
+
+    status = 409
+    code = "hold-expired"
+    title = "Hold expired"
+    decided = True
+
+    def __init__(self, hold_id: UUID, expires_at: datetime) -> None:
+        super().__init__(
+            f"hold_id: hold {hold_id} has expired. Place a new hold.",
+            extensions={"hold_id": str(hold_id), "hold_status": "expired", "expires_at": timestamp(expires_at)},
+        )
 
 
 class VersionConflict(Problem):
@@ -113,7 +160,7 @@ class VersionMismatch(Problem):
 
 
 class InsufficientFunds(Problem):
-    """The balance of the sender is less than the amount."""
+    """Less is available than the amount: the balance without what open holds reserve."""
 
     status = 422
     code = "insufficient-funds"
@@ -146,6 +193,21 @@ class SameWallet(Problem):
     code = "same-wallet"
     title = "Same wallet"
     decided = True
+
+
+class CaptureExceedsHold(Problem):
+    """More would be captured than `capture_max` allows."""
+
+    status = 422
+    code = "capture-exceeds-hold"
+    title = "Capture exceeds hold"
+    decided = True
+
+    def __init__(self, capturable: str, currency: str) -> None:
+        super().__init__(
+            f"amount: at most {capturable} {currency} can be captured. Send a smaller amount.",
+            extensions={"capturable": capturable},
+        )
 
 
 class ReceiverUnavailable(Problem):

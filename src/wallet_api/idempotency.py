@@ -21,6 +21,7 @@ from wallet_api.key_queries import KeyRow
 from wallet_api.replies import Reply
 from wallet_api.slots import Slot
 
+_AMOUNTS: Final = ("amount", "capture_max")
 _REPLAYED: Final = {"Idempotent-Replayed": "true"}
 
 
@@ -31,8 +32,8 @@ def request_hash(method: str, path: str, body: Mapping[str, Any]) -> bytes:
     may be a number or a string, with or without zeros at its end. `metadata` is kept as it came: `1.0` isn't `1` in it.
     Headers aren't part of the request: a request repeated with another `If-Match` gets the first reply.
     """
-    amount = body.get("amount")
-    understood = {**body, "amount": without_zeros(amount)} if isinstance(amount, str) else body
+    amounts = {name: without_zeros(body[name]) for name in _AMOUNTS if isinstance(body.get(name), str)}
+    understood = {**body, **amounts} if amounts else body
     canonical = orjson.dumps(understood, option=orjson.OPT_SORT_KEYS)
     return hashlib.sha256(b"\n".join((method.encode(), path.encode(), canonical))).digest()
 

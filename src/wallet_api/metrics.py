@@ -4,7 +4,8 @@ from prometheus_client import Counter, Histogram
 
 operations = Counter(
     "wallet_operations_total",
-    "Decided requests by operation (create, fund, withdraw, transfer) and outcome (done, replayed, a problem's code).",
+    "Decided requests by operation (create, fund, withdraw, transfer, holds, capture, void, expire) and outcome (done,"
+    " replayed, a problem's code).",
     ("operation", "outcome"),
 )
 

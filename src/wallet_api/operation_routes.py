@@ -3,12 +3,11 @@
 from collections.abc import Awaitable, Callable
 from inspect import getdoc
 from typing import Any, Final
-from uuid import UUID
 
 from fastapi import APIRouter, Depends, Request, Response
 
 from common.access.caller import Caller, caller_of
-from common.http.authorization import ScopedRoute, needs
+from common.http.authorization import ScopedRoute, check_scope, needs
 from common.http.paths import PathUuid, path_of, path_uuid
 from wallet_api import metrics
 from wallet_api.bodies import Body
@@ -16,7 +15,8 @@ from wallet_api.context import context_of
 from wallet_api.openapi import post_documentation
 from wallet_api.operations.catalogue import OPERATIONS
 from wallet_api.operations.operation import Operation
-from wallet_api.replies import JSON, MoneyOut, Reply
+from wallet_api.operations.place_hold import PlaceHold
+from wallet_api.replies import JSON, HoldChangeOut, MoneyOut, Reply
 from wallet_api.requests import (
     IdempotencyKeyHeader,
     IfMatchHeader,
@@ -37,20 +37,34 @@ def _endpoint(operation: type[Operation]) -> Callable[[Request], Awaitable[Respo
     async def post(request: Request) -> Response:
         wallet_id = path_uuid(request, "wallet_id")
         body = await read_body(request, operation.body)
-        command = _command(operation, request, wallet_id, body)
-        return respond(operation.name, await context_of(request).operations.submit(command))
+        target = f"/wallets/{wallet_id}/{operation.name}"
+        return await run(operation, request, body, target, wallet_id=wallet_id)
 
     return post
 
 
-def _command(operation: type[Operation], request: Request, wallet_id: UUID, body: Body) -> Operation:
+async def run(operation: type[Operation], request: Request, body: Body, target: str, **fields: Any) -> Response:
+    """Run the operation, and return its response.
+
+    Args:
+        operation: the class of the command.
+        request: of the caller.
+        body: parsed; its fields are fields of the command.
+        target: the route's path with its parsed ids.
+        fields: further fields of the command.
+
+    Raises:
+        Forbidden: the command needs a scope that the caller lacks.
+    """
     caller = caller_of(request)
-    return operation(
-        **command_fields(request, caller, body, f"/wallets/{wallet_id}/{operation.name}"),
+    command = operation(
+        **command_fields(request, caller, body, target),
         caller=caller,
-        wallet_id=wallet_id,
         if_match=read_if_match(request.headers.get("if-match")),
+        **fields,
     )
+    check_scope(caller, command.needed_scope)
+    return respond(operation.name, await context_of(request).operations.submit(command))
 
 
 def command_fields(request: Request, caller: Caller, body: Body, target: str) -> dict[str, Any]:
@@ -70,6 +84,10 @@ def respond(operation: str, reply: Reply) -> Response:
     return Response(reply.body, reply.status, {"Content-Type": JSON, **reply.headers})
 
 
+def _reply_model(operation: type[Operation]) -> type[MoneyOut]:
+    return HoldChangeOut if operation is PlaceHold else MoneyOut
+
+
 def _router() -> APIRouter:
     router = APIRouter(tags=["wallets"], route_class=ScopedRoute)
     for operation in OPERATIONS:
@@ -80,7 +98,7 @@ def _router() -> APIRouter:
             name=f"post_{operation.name}",
             description=getdoc(operation),
             dependencies=[needs(operation.scope), Depends(_parameters)],
-            **post_documentation(operation.body, MoneyOut, 200),
+            **post_documentation(operation.body, _reply_model(operation), operation.status),
         )
     return router
 

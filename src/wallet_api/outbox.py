@@ -25,7 +25,7 @@ def creation_rows(wallets: Sequence[tuple[Wallet, CreateWallet]], created_at: da
             currency=wallet.currency,
             metadata=dict(command.metadata),
             external_id=command.external_id,
-            wallets=[_change(wallet, None)],
+            wallets=[_new(wallet)],
         )
         rows.append(_row(event, wallet.id, command))
     return rows
@@ -55,12 +55,23 @@ def _event(transaction: LedgerTransaction, created_at: datetime, position: int) 
     )
 
 
+def _new(wallet: Wallet) -> WalletChange:
+    return WalletChange(
+        wallet_id=wallet.id,
+        user_id=wallet.user_id,
+        version=wallet.version,
+        balance_after=to_major(wallet.balance_minor, wallet.currency),
+        direction=None,
+    )
+
+
 def _change(wallet: Wallet, direction: Literal["in", "out"] | None) -> WalletChange:
     return WalletChange(
         wallet_id=wallet.id,
         user_id=wallet.user_id,
         version=wallet.version,
         balance_after=to_major(wallet.balance_minor, wallet.currency),
+        held_after=to_major(wallet.held_minor, wallet.currency),
         direction=direction,
     )
 

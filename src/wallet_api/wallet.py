@@ -9,7 +9,12 @@ from wallet_api.errors import BalanceLimitExceeded, InsufficientFunds, WalletClo
 
 @dataclass(frozen=True, slots=True)
 class Wallet:
-    """A wallet at one of its versions; the balance is in minor units of its currency."""
+    """A wallet at one of its versions; money is in minor units of its currency.
+
+    Attributes:
+        balance_minor: what is booked.
+        held_minor: what open holds reserve of it.
+    """
 
     id: UUID
     user_id: str
@@ -17,6 +22,12 @@ class Wallet:
     balance_minor: int
     version: int
     status: str
+    held_minor: int = 0
+
+    @property
+    def available_minor(self) -> int:
+        """What may be spent or reserved."""
+        return self.balance_minor - self.held_minor
 
     def can_receive(self, amount_minor: int, currency: str) -> bool:
         """Whether the amount may move into the wallet."""
@@ -33,22 +44,25 @@ class Wallet:
         if self.status == "closed":
             raise WalletClosed(f"{field}: wallet {self.id} is closed. Use another wallet.")
 
-    def moved(self, amount_minor: int) -> "Wallet":
-        """Return the wallet after the amount has moved into it (or, below zero, out of it), one version on.
+    def moved(self, amount_minor: int, held_minor: int = 0) -> "Wallet":
+        """Return the wallet one version on, after its balance and what it holds have changed by these amounts.
 
         Raises:
-            InsufficientFunds: its balance is less than the amount.
+            InsufficientFunds: less than that is available.
             BalanceLimitExceeded: its balance would be more than a wallet can hold.
         """
         balance_minor = self.balance_minor + amount_minor
-        if balance_minor < 0:
+        held_minor += self.held_minor
+        if balance_minor < held_minor:
+            needed_minor = self.available_minor - balance_minor + held_minor
             raise InsufficientFunds(
-                f"amount: wallet {self.id} has {to_major(self.balance_minor, self.currency)} {self.currency},"
-                f" less than {to_major(-amount_minor, self.currency)}. Fund the wallet, or send a smaller amount."
+                f"amount: wallet {self.id} has {to_major(self.available_minor, self.currency)} {self.currency}"
+                f" available, less than {to_major(needed_minor, self.currency)}."
+                " Fund the wallet, or send a smaller amount."
             )
         if balance_minor > MINOR_MAX:
             most = to_major(MINOR_MAX, self.currency)
             raise BalanceLimitExceeded(
                 f"amount: wallet {self.id} can hold at most {most} {self.currency}. Send a smaller amount."
             )
-        return Wallet(self.id, self.user_id, self.currency, balance_minor, self.version + 1, self.status)
+        return Wallet(self.id, self.user_id, self.currency, balance_minor, self.version + 1, self.status, held_minor)

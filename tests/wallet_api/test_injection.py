@@ -24,8 +24,10 @@ async def test_hostile_text_in_any_input_is_stored_or_refused_and_changes_nothin
     client: AsyncClient, new_wallet: NewWallet, sql: Sql, assert_promises_kept: Callable[[], Awaitable[None]]
 ) -> None:
     wallet, other = await new_wallet(balance="1000"), await new_wallet("bob")
+    hold = (await client.post(f"/wallets/{wallet['id']}/holds", json={"amount": "1"})).json()["hold"]
     tables = await sql(TABLES)
     valid = {
+        "hold_id": hold["id"],
         "wallet_id": wallet["id"],
         "to_wallet_id": other["id"],
         "user_id": "ada",

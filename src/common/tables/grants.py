@@ -70,7 +70,7 @@ TABLES: Final[Mapping[str, Sequence[Grant]]] = {
             "creates wallets, with no balance",
             ("id", "user_id", "currency", "external_id", "metadata", "created_at", "updated_at"),
         ),
-        Grant(Role.API, "UPDATE", "moves money", ("balance_minor", "version", "updated_at")),
+        Grant(Role.API, "UPDATE", "moves and reserves money", ("balance_minor", "held_minor", "version", "updated_at")),
         Grant(Role.OPERATOR, "SELECT", "`history rebuild`, `restore lost` and `verify` look wallets up"),
         _AUDIT,
     ),
@@ -79,6 +79,13 @@ TABLES: Final[Mapping[str, Sequence[Grant]]] = {
         Grant(Role.API, "SELECT", "shows a wallet's ledger"),
         Grant(Role.API, "INSERT", "moves money"),
         Grant(Role.OPERATOR, "SELECT", "`history rebuild`, `restore lost` and `verify` read the ledger"),
+        _AUDIT,
+    ),
+    "wallet.holds": (
+        Grant(Role.API, "SELECT", "reads the holds of a request"),
+        Grant(Role.API, "INSERT", "reserves money"),
+        Grant(Role.API, "UPDATE", "captures, voids and expires holds", ("captured_minor", "status", "updated_at")),
+        Grant(Role.OPERATOR, "SELECT", "`verify` compares holds with the ledger"),
         _AUDIT,
     ),
     "wallet.outbox": (

@@ -24,7 +24,7 @@ def created(row: Row[Any]) -> WalletCreated:
         currency=row.currency,
         metadata=orjson.loads(row.metadata),
         external_id=row.external_id,
-        wallets=[_change(row.wallet_id, row.user_id, 1, to_major(0, row.currency), None)],
+        wallets=[_change(row.wallet_id, row.user_id, 1, to_major(0, row.currency), None, None)],
     )
 
 
@@ -40,8 +40,15 @@ def moved(row: Row[Any]) -> TransactionEvent:
         amount=to_major(row.amount_minor, row.currency),
         reference=row.reference,
         wallets=[
-            _change(UUID(wallet_id), user_id, version, to_major(balance, row.currency), _direction(amount))
-            for wallet_id, user_id, version, balance, amount in orjson.loads(row.wallets)
+            _change(
+                UUID(wallet_id),
+                user_id,
+                version,
+                to_major(balance, row.currency),
+                None if held is None else to_major(held, row.currency),
+                _direction(amount),
+            )
+            for wallet_id, user_id, version, balance, held, amount in orjson.loads(row.wallets)
         ],
         **orjson.loads(row.details or "{}"),
     )
@@ -63,10 +70,20 @@ def _facts(row: HistoryRow) -> HistoryRow:
 
 
 def _change(
-    wallet_id: UUID, user_id: str, version: int, balance: str, direction: Literal["in", "out"] | None
+    wallet_id: UUID,
+    user_id: str,
+    version: int,
+    balance: str,
+    held: str | None,
+    direction: Literal["in", "out"] | None,
 ) -> WalletChange:
     return WalletChange(
-        wallet_id=wallet_id, user_id=user_id, version=version, balance_after=balance, direction=direction
+        wallet_id=wallet_id,
+        user_id=user_id,
+        version=version,
+        balance_after=balance,
+        held_after=held,
+        direction=direction,
     )
 
 

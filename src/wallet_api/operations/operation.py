@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, ClassVar, Literal, NamedTuple
 from uuid import UUID
 
@@ -13,7 +14,22 @@ from common.problems import ValidationProblem
 from wallet_api.bodies import OperationBody
 from wallet_api.commands import Command
 from wallet_api.errors import CurrencyMismatch, VersionMismatch, WalletNotFound
+from wallet_api.hold import Hold
 from wallet_api.wallet import Wallet
+
+
+class State(NamedTuple):
+    """What a command is decided on: wallets and holds as the commands before it in the batch leave them.
+
+    Attributes:
+        wallets: by their ids.
+        holds: by their ids: those that commands name, and the overdue ones of the wallets.
+        now: the database's time, after each wallet became what it is.
+    """
+
+    wallets: Mapping[UUID, Wallet]
+    holds: Mapping[UUID, Hold]
+    now: datetime
 
 
 class Entry(NamedTuple):
@@ -22,10 +38,12 @@ class Entry(NamedTuple):
     Attributes:
         wallet: as it is after the entry; None is the currency's world account.
         amount_minor: moves into the wallet, or, below zero, out of it.
+        held_minor: changes what the wallet's open holds reserve.
     """
 
     wallet: Wallet | None
     amount_minor: int
+    held_minor: int = 0
 
     @property
     def direction(self) -> Literal["in", "out"] | None:
@@ -36,7 +54,9 @@ class Entry(NamedTuple):
 
 
 class LedgerTransaction(NamedTuple):
-    """What an operation writes: the entries, whose amounts sum to zero, the wallets, and one event.
+    """What an operation writes: the entries, the wallets, and one event.
+
+    The amounts of the entries sum to zero, and so does what they hold.
 
     Attributes:
         id: of the transaction.
@@ -46,6 +66,7 @@ class LedgerTransaction(NamedTuple):
         wallet: the acting wallet, as it is after the transaction.
         entries: the acting wallet's entry is the first; each wallet has one.
         details: what the event says besides that, as JSON values.
+        hold: as it is after the transaction, if it changes one.
     """
 
     id: UUID
@@ -55,6 +76,7 @@ class LedgerTransaction(NamedTuple):
     wallet: Wallet
     entries: tuple[Entry, ...]
     details: Mapping[str, Any]
+    hold: Hold | None = None
 
     @property
     def wallets(self) -> list[Wallet]:
@@ -66,6 +88,8 @@ class LedgerTransaction(NamedTuple):
         if entry is not self.entries[0]:
             return self.wallet.id
         others = self.entries[1:]
+        if len(others) > 1:
+            others = tuple(entry for entry in others if entry.amount_minor)
         other = others[0].wallet if len(others) == 1 else None
         return other.id if other else None
 
@@ -80,6 +104,7 @@ class Operation(Command, ABC):
     - `transaction_type`: of its ledger transactions.
     - `scope`: that callers need.
     - `body`: of its requests. The body's fields are fields of the command.
+    - `status`: of the reply, if it is done.
     - `is_optimistic`: read its wallets without a lock, and write only if they are still at that version.
 
     Args:
@@ -93,6 +118,7 @@ class Operation(Command, ABC):
     transaction_type: ClassVar[str]
     scope: ClassVar[str]
     body: ClassVar[type[OperationBody]]
+    status: ClassVar[int] = 200
     is_optimistic: ClassVar[bool] = False
 
     caller: Caller
@@ -105,8 +131,18 @@ class Operation(Command, ABC):
         """The wallets that it needs."""
         return (self.wallet_id,)
 
+    @property
+    def hold_ids(self) -> tuple[UUID, ...]:
+        """The holds that it needs."""
+        return ()
+
+    @property
+    def needed_scope(self) -> str:
+        """The scope that this command needs: the route's own, or a stronger one."""
+        return self.scope
+
     @abstractmethod
-    def decide(self, wallets: Mapping[UUID, Wallet]) -> tuple[LedgerTransaction, ...]:
+    def decide(self, state: State) -> tuple[LedgerTransaction, ...]:
         """Return what the command does to its wallets: nearly always one transaction. The reply tells of the last.
 
         Raises:
@@ -118,13 +154,13 @@ class Operation(Command, ABC):
         wallet = wallets.get(self.wallet_id)
         return wallet if wallet and self.caller.owns(wallet.user_id) else None
 
-    def acting_wallet(self, wallets: Mapping[UUID, Wallet]) -> Wallet:
+    def acting_wallet(self, state: State) -> Wallet:
         """Return the acting wallet, at a version that the command takes.
 
         Raises:
             WalletNotFound, VersionMismatch: there is none.
         """
-        wallet = self.find_acting(wallets)
+        wallet = self.find_acting(state.wallets)
         if wallet is None:
             raise WalletNotFound(self.wallet_id)
         if self.if_match is not None and wallet.version not in self.if_match:
@@ -152,13 +188,13 @@ class MoneyOperation(Operation):
     amount: str
     currency: str | None
 
-    def open_wallet(self, wallets: Mapping[UUID, Wallet]) -> Wallet:
+    def open_wallet(self, state: State) -> Wallet:
         """Return the acting wallet, if money of the command's currency may move.
 
         Raises:
             WalletNotFound, VersionMismatch, WalletFrozen, WalletClosed, CurrencyMismatch: it may not.
         """
-        wallet = self.acting_wallet(wallets)
+        wallet = self.acting_wallet(state)
         wallet.check_open("wallet_id")
         if self.currency not in {None, wallet.currency}:
             raise CurrencyMismatch(
@@ -172,7 +208,16 @@ class MoneyOperation(Operation):
         Raises:
             ValidationProblem: it isn't an amount of that currency.
         """
-        try:
-            return to_minor(self.amount, wallet.currency)
-        except AmountError as error:
-            raise ValidationProblem.of("amount", str(error)) from error
+        return minor_of("amount", self.amount, wallet.currency)
+
+
+def minor_of(field: str, amount: str, currency: str) -> int:
+    """Return the amount in this field of the body, in minor units.
+
+    Raises:
+        ValidationProblem: it isn't an amount of that currency.
+    """
+    try:
+        return to_minor(amount, currency)
+    except AmountError as error:
+        raise ValidationProblem.of(field, str(error)) from error

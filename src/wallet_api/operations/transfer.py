@@ -1,6 +1,5 @@
 """Transfer: money moves to another wallet of the same currency. Pure."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated
 from uuid import UUID
@@ -10,9 +9,10 @@ from pydantic import BeforeValidator
 from common.access.caller import WALLETS_WRITE
 from common.identifiers import parse_uuid
 from wallet_api.bodies import MoneyBody
-from wallet_api.errors import CurrencyMismatch, ReceiverUnavailable, SameWallet, WalletNotFound
-from wallet_api.operations.operation import Entry, LedgerTransaction, MoneyOperation
-from wallet_api.wallet import Wallet
+from wallet_api.errors import SameWallet
+from wallet_api.operations.holds import with_available
+from wallet_api.operations.operation import Entry, LedgerTransaction, MoneyOperation, State
+from wallet_api.operations.receiver import find_receiver, received
 
 
 class TransferBody(MoneyBody):
@@ -40,30 +40,14 @@ class Transfer(MoneyOperation):
         """The sender and the receiver."""
         return self.wallet_id, self.to_wallet_id
 
-    def decide(self, wallets: Mapping[UUID, Wallet]) -> tuple[LedgerTransaction, ...]:
+    def decide(self, state: State) -> tuple[LedgerTransaction, ...]:
         """Move the amount from the sender to the receiver."""
         if self.to_wallet_id == self.wallet_id:
             raise SameWallet("to_wallet_id: must be another wallet than the sender.")
-        sender = self.open_wallet(wallets)
-        receiver = wallets.get(self.to_wallet_id)
-        if receiver is None:
-            raise WalletNotFound(self.to_wallet_id, "to_wallet_id")
-        is_readable = self.caller.owns(receiver.user_id)
-        if is_readable:
-            _check_receiver(receiver, sender.currency)
+        sender = self.open_wallet(state)
+        receiver = find_receiver(self.caller, state, self.to_wallet_id, sender.currency)
         amount_minor = self.amount_minor(sender)
+        sender, expired = with_available(state, sender, amount_minor)
         sent = sender.moved(-amount_minor)
-        # Last: a caller that could not send the money learns nothing of another user's wallet (decision 0024).
-        if not is_readable and not receiver.can_receive(amount_minor, sender.currency):
-            raise ReceiverUnavailable(receiver.id)
-        received = receiver.moved(amount_minor)
-        return (self.transaction(amount_minor, Entry(sent, -amount_minor), Entry(received, amount_minor)),)
-
-
-def _check_receiver(receiver: Wallet, currency: str) -> None:
-    receiver.check_open("to_wallet_id")
-    if receiver.currency != currency:
-        raise CurrencyMismatch(
-            f"to_wallet_id: wallet {receiver.id} is in {receiver.currency}, not {currency}."
-            " Send to a wallet of the sender's currency."
-        )
+        got = received(self.caller, receiver, amount_minor, sender.currency)
+        return (*expired, self.transaction(amount_minor, Entry(sent, -amount_minor), Entry(got, amount_minor)))

@@ -108,8 +108,9 @@ _FACTS: Final = f"""
     UNION ALL
     SELECT entries.wallet_id, wallet_version, user_id,
         CASE type {_EVENT_TYPES} ELSE type END,
-        CASE WHEN amount_minor > 0 THEN 'in' ELSE 'out' END, transaction_id, abs(amount_minor),
-        balance_after_minor, entries.currency, counterparty_wallet_id, entries.created_at
+        CASE WHEN amount_minor > 0 THEN 'in' WHEN amount_minor < 0 THEN 'out' END, transaction_id,
+        nullif(abs(coalesce(nullif(amount_minor, 0), entries.held_minor)), 0), balance_after_minor, entries.currency,
+        counterparty_wallet_id, entries.created_at
     FROM wallet.wallet_transactions AS entries
     LEFT JOIN wallet.wallets ON wallets.id = entries.wallet_id
     WHERE entries.wallet_id IS NOT NULL
