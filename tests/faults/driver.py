@@ -12,12 +12,13 @@ import httpx
 
 from support.processes import http_client
 
-Kind = Literal["create", "fund", "withdraw", "transfer"]
+Kind = Literal["create", "fund", "withdraw", "transfer", "holds", "capture", "void"]
 
 _PATIENCE_SECONDS = 4.0
 _SETTLE_SECONDS_MAX = 60.0
 _DECIDED_REFUSALS = {422}
 _AGAIN = {409, 429, 503}
+_ENDED = {"hold-not-open", "hold-expired"}
 
 
 @dataclass
@@ -56,6 +57,7 @@ class Driver:
     violations: list[str] = field(default_factory=list)
     wallets: list[str] = field(default_factory=list)
     answers: Counter[str] = field(default_factory=Counter)
+    holds: list[str] = field(default_factory=list)
     seen_versions: dict[str, int] = field(default_factory=dict)
     _numbers: "count[int]" = field(default_factory=count)
     _left: list[Operation] = field(default_factory=list)
@@ -128,8 +130,8 @@ class Driver:
         wallet, other = rng.sample(self.wallets, 2)
         if drawn < 0.3:
             return self._fund(wallet, rng.randint(1, 500))
-        if drawn < 0.4:
-            return self._money("withdraw", wallet, {}, rng.randint(1, 300))
+        if drawn < 0.55:
+            return self._withdraw_or_hold(rng, wallet, other)
         # Some ask for more than any wallet has.
         return self._transfer(wallet, other, rng.randint(1, 2000) if rng.random() < 0.9 else 10_000_000)
 
@@ -142,6 +144,27 @@ class Driver:
 
     def _transfer(self, wallet: str, other: str, amount_minor: int) -> Operation:
         return self._money("transfer", wallet, {"to_wallet_id": other}, amount_minor)
+
+    def _withdraw_or_hold(self, rng: random.Random, wallet: str, other: str) -> Operation:
+        drawn = rng.random()
+        if drawn < 0.3:
+            return self._money("withdraw", wallet, {}, rng.randint(1, 300))
+        if drawn < 0.6 and self.holds:
+            return self._end(rng, rng.choice(self.holds))
+        return self._hold(rng, wallet, other)
+
+    def _hold(self, rng: random.Random, wallet: str, other: str) -> Operation:
+        """Place a hold; some expire before they are captured."""
+        fields = {"to_wallet_id": other, "expires_in": rng.choice([1, 2, 3600])}
+        return self._money("holds", wallet, fields, rng.randint(1, 300))
+
+    def _end(self, rng: random.Random, hold: str) -> Operation:
+        """Capture or void a hold, which another client may do at the same time."""
+        key = self._key()
+        if rng.random() < 0.3:
+            return self._new(Operation("void", f"/holds/{hold}/void", {"reference": key}, key))
+        body = {"final": rng.random() < 0.7, "reference": key}
+        return self._new(Operation("capture", f"/holds/{hold}/capture", body, key))
 
     def _money(self, kind: Kind, wallet: str, body: dict[str, Any], minor: int) -> Operation:
         key = self._key()
@@ -184,16 +207,19 @@ class Driver:
         self.answers[what] += 1
 
     def _learn(self, operation: Operation, reply: httpx.Response) -> None:
-        if reply.status_code in _AGAIN:
+        is_refused = reply.status_code in _DECIDED_REFUSALS or reply.json().get("code") in _ENDED
+        if reply.status_code in _AGAIN and not is_refused:
             return
-        if reply.status_code not in {200, 201, *_DECIDED_REFUSALS}:
+        if reply.status_code not in {200, 201} and not is_refused:
             self.violations.append(f"{operation.path} {operation.key}: answered {reply.status_code} {reply.text[:300]}")
             return
         if operation.outcome == "unknown":
-            operation.outcome = "refused" if reply.status_code in _DECIDED_REFUSALS else "ok"
+            operation.outcome = "refused" if is_refused else "ok"
             operation.status, operation.reply = reply.status_code, reply.content
             if operation.outcome == "ok" and operation.kind != "create":
                 self._see(_json(operation)["wallet_id"], _json(operation)["version"])
+            if operation.outcome == "ok" and operation.kind == "holds":
+                self.holds.append(_json(operation)["hold"]["id"])
         elif (operation.status, operation.reply) != (reply.status_code, reply.content):
             self.violations.append(
                 f"{operation.path} {operation.key}: first {operation.status} {operation.reply!r},"

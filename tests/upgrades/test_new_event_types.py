@@ -11,6 +11,9 @@ from support.processes import COMMANDS, Pipeline
 from support.releases import walletctl
 from support.traffic import assert_verified, create_wallets, wait_until_complete
 
+# A withdrawal, three holds, and the end of two of them: the other one expires.
+_NEW_EVENTS = 7
+
 
 # It starts five processes.
 @pytest.mark.timeout(180)
@@ -27,6 +30,10 @@ async def test_a_consumer_of_the_last_release_makes_dead_letters_of_new_event_ty
     async with pipeline.client("wallet-api") as api:
         (wallet,) = await create_wallets(api, 1)
         (await api.post(f"/wallets/{wallet}/withdraw", json={"amount": "1.00"})).raise_for_status()
+        for act, body in [("capture", {"amount": "0.20", "final": False}), ("void", {})]:
+            hold = await api.post(f"/wallets/{wallet}/holds", json={"amount": "0.50"})
+            (await api.post(f"{hold.headers['location']}/{act}", json=body)).raise_for_status()
+        (await api.post(f"/wallets/{wallet}/holds", json={"amount": "0.50", "expires_in": 1})).raise_for_status()
         # It goes on with later events of the wallet; the history has a gap until then.
         (await api.post(f"/wallets/{wallet}/fund", json={"amount": "2.00"})).raise_for_status()
 
@@ -36,8 +43,11 @@ async def test_a_consumer_of_the_last_release_makes_dead_letters_of_new_event_ty
         )["items"]
         return found
 
-    (letter,) = await pipeline.eventually(letters, 60)
-    assert letter["reason"] == "unknown-type"
+    async def all_letters() -> list[dict[str, Any]]:
+        found = await letters()
+        return found if len(found) == _NEW_EVENTS else []
+
+    assert {letter["reason"] for letter in await pipeline.eventually(all_letters, 60)} == {"unknown-type"}
     await walletctl("history", "dead-letters", "retry", "--all", **operator)
     assert await letters() == []
     await wait_until_complete(pipeline, [wallet])
