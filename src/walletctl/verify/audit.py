@@ -20,6 +20,7 @@ from walletctl.verify.snapshots import Snapshots, take_snapshots
 BALANCES: Final = "wallet balances = ledger sums"
 SUMS: Final = "ledger sums to zero"
 VERSIONS: Final = "versions without holes"
+HOLDS: Final = "holds = ledger"
 OUTBOX: Final = "ledger = outbox"
 TOPIC: Final = "outbox = topic"
 HISTORY: Final = "history = ledger"
@@ -56,13 +57,15 @@ async def audit(settings: PipelineSettings, *, progress: Progress = no_progress)
 
 
 async def _check_wallets(checks: "_Checks", snapshots: Snapshots) -> None:
-    """Check that wallets and ledger agree."""
+    """Check that wallets, holds and ledger agree."""
     with checks.check(BALANCES, "wallets") as (findings, _):
         await ledger.check_balances(snapshots, findings)
     with checks.check(SUMS, "entries") as (findings, _):
         await ledger.check_sums(snapshots, findings)
     with checks.check(VERSIONS, "versions") as (findings, _):
         await ledger.check_versions(snapshots, findings)
+    with checks.check(HOLDS, "holds") as (findings, _):
+        await ledger.check_holds(snapshots, findings)
 
 
 async def _check_events(checks: "_Checks", snapshots: Snapshots, topic: TopicReader) -> RecordCounts:

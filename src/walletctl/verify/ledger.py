@@ -11,9 +11,11 @@ from walletctl.verify.lines import differing
 from walletctl.verify.report import Findings
 from walletctl.verify.snapshots import Snapshots
 
+_NOTHING = "nothing"
+
 
 async def check_balances(snapshots: Snapshots, findings: Findings) -> None:
-    """Check that each balance is the sum of the wallet's entries, all in its currency, and that each wallet exists."""
+    """Check that balances, and what is held, are the sums of entries, and that each wallet of an entry exists."""
     findings.compared = snapshots.wallet_figures["wallet_count"]
     async for row in stream_rows(snapshots.wallet, queries.BALANCES):
         where = f"wallet {row.wallet_id}"
@@ -27,18 +29,28 @@ async def check_balances(snapshots: Snapshots, findings: Findings) -> None:
                 expected=f"{_major(row.total_minor, row.currency)} by the ledger",
                 found=_major(row.balance_minor, row.currency),
             )
+        if row.held_minor != int(row.held_total_minor):
+            findings.add(
+                where,
+                "held",
+                expected=f"{_major(row.held_total_minor, row.currency)} by the ledger",
+                found=_major(row.held_minor, row.currency),
+            )
         for currency in sorted({row.lowest_currency, row.highest_currency} - {row.currency}):
             findings.add(where, "currency of its entries", expected=row.currency, found=currency)
 
 
 async def check_sums(snapshots: Snapshots, findings: Findings) -> None:
-    """Check that all entries, with those of the world accounts, sum to zero by currency and by transaction."""
+    """Check that all entries, with those of the world accounts, sum to zero by currency and by transaction.
+
+    So does what they hold.
+    """
     findings.compared = snapshots.wallet_figures["entry_count"]
     async for row in stream_rows(snapshots.wallet, queries.CURRENCY_SUMS):
-        findings.add(f"currency {row.currency}", "sum of all entries", expected=0, found=_amount(row))
+        findings.add(f"currency {row.currency}", "sum of all entries", expected=_NOTHING, found=_sums(row))
     async for row in stream_rows(snapshots.wallet, queries.TRANSACTION_SUMS):
         where = f"transaction {row.transaction_id}"
-        findings.add(where, f"sum of its {row.currency} entries", expected=0, found=_amount(row))
+        findings.add(where, f"sum of its {row.currency} entries", expected=_NOTHING, found=_sums(row))
 
 
 async def check_versions(snapshots: Snapshots, findings: Findings) -> None:
@@ -64,8 +76,31 @@ def _add_chain_break(row: Row[Any], findings: Findings) -> None:
             expected=_major(row.sum_minor, row.currency),
             found=_major(row.balance_after_minor, row.currency),
         )
-    else:
+    elif row.balance_after_minor < 0:
         findings.add(where, "balance_after", expected="not below zero", found=row.balance_after_minor)
+    elif row.held_after_minor != row.held_sum_minor:
+        findings.add(
+            where,
+            "held_after",
+            expected=_major(row.held_sum_minor, row.currency),
+            found=_major(row.held_after_minor, row.currency),
+        )
+    else:
+        findings.add(where, "held_after", expected="between zero and the balance", found=row.held_after_minor)
+
+
+async def check_holds(snapshots: Snapshots, findings: Findings) -> None:
+    """Check that each hold is what its entries in the ledger tell: its status, what was captured, what is left."""
+    findings.compared = snapshots.wallet_figures["hold_count"]
+    async for row in stream_rows(snapshots.wallet, queries.HOLDS):
+        where = f"hold {row.hold_id}"
+        if row.found is None:
+            findings.add(where, "entries of a missing hold", expected="a hold", found="none")
+        elif row.expected is None:
+            findings.add(where, "entries", expected="entries in the ledger", found="none")
+        elif different := differing(queries.HOLD_FIELDS, row.expected, row.found):
+            expected, found = different
+            findings.add(where, "hold", expected=f"{expected} by the ledger", found=found)
 
 
 async def check_outbox(snapshots: Snapshots, findings: Findings) -> None:
@@ -116,8 +151,8 @@ def _unit(currency: str) -> str | None:
         return None
 
 
-def _amount(row: Row[Any]) -> str:
-    return _major(row.total_minor, row.currency)
+def _sums(row: Row[Any]) -> str:
+    return f"{_major(row.total_minor, row.currency)}, held {_major(row.held_total_minor, row.currency)}"
 
 
 def _major(amount_minor: object, currency: str) -> str:
