@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 from uuid import UUID
 
 import asyncpg
@@ -15,6 +15,8 @@ from wallet_api.hold import Hold
 from wallet_api.key_queries import INSERT_KEYS_WHERE, KeyRow, key_parameters
 from wallet_api.operations.operation import LedgerTransaction
 from wallet_api.wallet import Wallet
+
+T = TypeVar("T")
 
 _WALLET: Final = "id, user_id, currency, balance_minor, version, status, held_minor"
 
@@ -61,7 +63,7 @@ INSERT_OUTBOX: Final = RawStatement(_INSERT_OUTBOX.format(only="true"))
 # written after these locks are taken, when the lost wallets are known.
 _WRITE_TRANSACTIONS: Final = f"""
     WITH change AS MATERIALIZED (
-        SELECT wallets.id, change.balance_minor, change.held_minor, change.version
+        SELECT wallets.id, change.balance_minor, coalesce(change.held_minor, 0) AS held_minor, change.version
         FROM unnest(
             cast(:ids AS uuid[]), cast(:read_versions AS bigint[]),
             cast(:versions AS bigint[]), cast(:balances AS bigint[]), cast(:held AS bigint[])
@@ -84,8 +86,9 @@ _WRITE_TRANSACTIONS: Final = f"""
             created_at
         )
         SELECT transaction_id, entry, wallet_id, wallet_version, counterparty_wallet_id, type, amount_minor,
-            currency, balance_after_minor, held_minor, held_after_minor, hold_id, reference, metadata::jsonb,
-            details::jsonb, :created_at
+            currency, balance_after_minor, coalesce(held_minor, 0),
+            CASE WHEN wallet_id IS NOT NULL THEN coalesce(held_after_minor, 0) END, hold_id,
+            reference, metadata::jsonb, details::jsonb, :created_at
         FROM unnest(
             cast(:acting_wallet_ids AS uuid[]), cast(:transaction_ids AS uuid[]), cast(:entries AS smallint[]),
             cast(:wallet_ids AS uuid[]), cast(:wallet_versions AS bigint[]), cast(:counterparties AS uuid[]),
@@ -227,7 +230,7 @@ async def write_transactions(
         "read_versions": [read[wallet.id].version for wallet in changed],
         "versions": [wallet.version for wallet in changed],
         "balances": [wallet.balance_minor for wallet in changed],
-        "held": [wallet.held_minor for wallet in changed],
+        "held": _unless_empty([wallet.held_minor for wallet in changed]),
         "acting_wallet_ids": [made.wallet.id for made, _, _, _ in entries],
         "transaction_ids": [made.id for made, _, _, _ in entries],
         "entries": [number for _, number, _, _ in entries],
@@ -238,9 +241,9 @@ async def write_transactions(
         "amounts": [entry.amount_minor for _, _, entry, _ in entries],
         "currencies": [made.wallet.currency for made, _, _, _ in entries],
         "balances_after": [wallet and wallet.balance_minor for _, _, _, wallet in entries],
-        "held_changes": [entry.held_minor for _, _, entry, _ in entries],
-        "held_after": [wallet and wallet.held_minor for _, _, _, wallet in entries],
-        "hold_ids": [made.hold and made.hold.id for made, _, _, _ in entries],
+        "held_changes": _unless_empty([entry.held_minor for _, _, entry, _ in entries]),
+        "held_after": _unless_empty([wallet and wallet.held_minor for _, _, _, wallet in entries]),
+        "hold_ids": _unless_empty([made.hold and made.hold.id for made, _, _, _ in entries]),
         "references": [wallet and made.command.reference for made, _, _, wallet in entries],
         "metadata": [wallet and _json(made.command.metadata) for made, _, _, wallet in entries],
         "details": [_json(made.details) if number == 1 and made.details else None for made, number, _, _ in entries],
@@ -318,6 +321,14 @@ async def find_external_id(connection: asyncpg.Connection, user_id: str, externa
 async def notify_relays(connection: asyncpg.Connection) -> None:
     """Notify the relays that the outbox may have new events."""
     await connection.execute(NOTIFY_RELAYS, timeout=_NOTIFY_SECONDS_MAX)
+
+
+def _unless_empty(values: list[T]) -> list[T]:
+    """Return the values, or no value where all are zero or None: `unnest` fills the column up with NULL.
+
+    Most batches have no holds. The encoding of an array costs more than all else that holds cost them.
+    """
+    return values if any(values) else []
 
 
 def _json(value: object) -> str:

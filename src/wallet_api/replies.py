@@ -232,17 +232,16 @@ def transaction_reply(transaction: LedgerTransaction, created_at: datetime) -> R
         **transaction.details,
     }
     headers = {"ETag": etag(wallet.version)}
-    if command.status == HTTPStatus.CREATED and transaction.hold:
+    if transaction.hold and command.status == HTTPStatus.CREATED:
         headers["Location"] = f"/holds/{transaction.hold.id}"
     return Reply(command.status, orjson.dumps(body), headers)
 
 
 def _money(wallet: Wallet) -> dict[str, str]:
-    return {
-        "balance": to_major(wallet.balance_minor, wallet.currency),
-        "held": to_major(wallet.held_minor, wallet.currency),
-        "available": to_major(wallet.available_minor, wallet.currency),
-    }
+    balance = to_major(wallet.balance_minor, wallet.currency)
+    # Making the text again for most wallets, which hold nothing, would take a hundredth of a transfer.
+    available = to_major(wallet.available_minor, wallet.currency) if wallet.held_minor else balance
+    return {"balance": balance, "held": to_major(wallet.held_minor, wallet.currency), "available": available}
 
 
 def problem_reply(problem: Problem, path: str) -> Reply:

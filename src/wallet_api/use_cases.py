@@ -127,8 +127,10 @@ def _decide(slots: Sequence[Slot[Operation]], loaded: LoadedWallets, holds: dict
             continue
         assert loaded.loaded_at is not None
         slot.reply = transaction_reply(slot.transactions[-1], loaded.loaded_at)
-        wallets.update((wallet.id, wallet) for made in slot.transactions for wallet in made.wallets)
-        holds.update((made.hold.id, made.hold) for made in slot.transactions if made.hold)
+        for made in slot.transactions:
+            wallets.update((wallet.id, wallet) for wallet in made.wallets)
+            if made.hold:
+                holds[made.hold.id] = made.hold
 
 
 async def _write(
