@@ -67,15 +67,15 @@ class Place:
     def _admin(self) -> AdminClient:
         return admin_client(KafkaConnection(self.kafka_servers))
 
-    def drain(self) -> None:
+    def drain(self, *, timeout_seconds: float = WAIT_SECONDS_MAX) -> None:
         """Wait until no row is pending.
 
         Raises:
             TimeoutError: rows are still pending.
         """
-        self._wait(queries.PENDING, lambda pending: pending == 0)
+        self._wait(queries.PENDING, lambda pending: pending == 0, timeout_seconds)
 
-    def catch_up(self) -> None:
+    def catch_up(self, *, timeout_seconds: float = WAIT_SECONDS_MAX) -> None:
         """Wait until every record of the topic is applied.
 
         Raises:
@@ -83,7 +83,7 @@ class Place:
         """
         # A request whose client has gone may still add a record meanwhile.
         records = self.record_count()
-        self._wait(queries.NEXT_OFFSETS, lambda position: position >= records)
+        self._wait(queries.NEXT_OFFSETS, lambda position: position >= records, timeout_seconds)
 
     def fill(self, records: int) -> None:
         """Wait until the topic has so many records.
@@ -97,17 +97,17 @@ class Place:
                 raise TimeoutError(f"{found:,} of {records:,} events were in Kafka after {WAIT_SECONDS_MAX:.0f} s")
             time.sleep(PAUSE_SECONDS)
 
-    def _wait(self, query: str, is_over: Callable[[int], bool]) -> None:
+    def _wait(self, query: str, is_over: Callable[[int], bool], timeout_seconds: float) -> None:
         queries.poll(
             self.url,
             query,
             is_over,
             pause_seconds=PAUSE_SECONDS,
-            timeout_seconds=WAIT_SECONDS_MAX,
+            timeout_seconds=timeout_seconds,
         )
 
-    def verify(self) -> None:
-        """Check with `walletctl verify` that no promise was broken.
+    def verify(self) -> float:
+        """Check with `walletctl verify` that no promise was broken; return how many seconds it compared.
 
         Raises:
             PromiseBrokenError: `walletctl verify` found a difference.
@@ -121,6 +121,7 @@ class Place:
         report = orjson.loads(done.stdout or b"{}")
         if not report.get("ok"):
             raise PromiseBrokenError(str(report.get("differences") or done.stderr.decode()[-2000:]))
+        return float(report["seconds"])
 
     # A new topic has no leaders yet.
     @retry(retry=retry_if_exception_type(KafkaException), stop=stop_after_delay(10), wait=wait_fixed(0.1), reraise=True)

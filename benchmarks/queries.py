@@ -14,6 +14,7 @@ BENCH_SCHEMA: Final = (Path(__file__).parent / "sql" / "bench.sql").read_text()
 PENDING: Final = "SELECT count(*) FROM wallet.outbox WHERE published_at IS NULL AND parked_at IS NULL"
 WALLET_IDS: Final = "SELECT bench.wallet_id(number) FROM generate_series(1, $1::bigint) AS number"
 ANSWERED: Final = "SELECT count(*) FROM wallet.idempotency_keys WHERE reply_status = 200"
+ENTRIES: Final = "SELECT count(*) FROM wallet.wallet_transactions"
 MOVEMENTS: Final = "SELECT count(*) FROM wallet.wallet_transactions WHERE entry = 1"
 LANES: Final = "SELECT FROM wallet.outbox_lanes ORDER BY lane FOR UPDATE"
 NEXT_OFFSETS: Final = "SELECT coalesce(sum(next_offset), 0)::bigint FROM history.processed_offsets"

@@ -47,6 +47,7 @@ _ALL: Final = (
     Target("api_p99", "API latency at half of its own top rate, p99", "ms", 25, at_least=False),
     Target("grown_transfers", "transfers in a grown database, beside a small one", "transfers/s", 0.8),
     Target("grown_claim", "rows that a relay's claims read in a grown outbox, beside a small one", "rows/s", 0.8),
+    Target("verify", "verify of a grown database, beside pg_dump of the same tables", "s", 3, at_least=False),
     Target("memory_api", "resident memory of an API process", "MiB", 150, at_least=False),
     Target("memory_relay", "resident memory of a relay", "MiB", 150, at_least=False),
     Target("memory_consumer", "resident memory of a consumer", "MiB", 150, at_least=False),

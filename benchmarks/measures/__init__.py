@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from benchmarks.lab import Lab
-from benchmarks.measures import backlog, growth, http, latency, memory
+from benchmarks.measures import audit, backlog, growth, http, latency, memory
 from benchmarks.plan import Plan
 from benchmarks.results import Findings
 
@@ -23,5 +23,6 @@ MEASURES: Final[Mapping[str, Measure]] = {
     "visible": latency.history_visible,
     "api-latency": latency.api_at_half_rate,
     "growth": growth.grown_beside_small,
+    "verify": audit.verify_beside_pg_dump,
     "memory": memory.memory_after,
 }

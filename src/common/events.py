@@ -43,6 +43,11 @@ class WalletChange(BaseModel):
     balance_after: Amount
     held_after: Amount | None = None
     direction: Literal["in", "out"] | None
+    amount: Amount | None = Field(
+        None,
+        description="What moved into or out of this wallet, where that is not the event's amount.",
+        exclude_if=lambda amount: amount is None,
+    )
 
 
 class _Event(BaseModel):
@@ -144,6 +149,15 @@ class TransferDone(MovementEvent):
     wallets: Annotated[list[WalletChange], Field(min_length=2, max_length=2)]
 
 
+class SplitDone(MovementEvent):
+    """Money moved from the first wallet to the others, to each its own amount."""
+
+    transaction_type = "SPLIT"
+
+    event_type: Literal["SPLIT_DONE"] = "SPLIT_DONE"
+    wallets: Annotated[list[WalletChange], Field(min_length=2, max_length=21)]
+
+
 class HoldCreated(HoldEvent):
     """Part of a wallet's balance was reserved."""
 
@@ -182,7 +196,10 @@ AnyEvent = WalletCreated | TransactionEvent
 
 TRANSACTION_EVENTS: Final[Mapping[str, type[TransactionEvent]]] = {
     model.transaction_type: model
-    for model in (WalletFunded, WalletWithdrawn, TransferDone, HoldCreated, HoldCaptured, HoldVoided, HoldHasExpired)
+    for model in (
+        *(WalletFunded, WalletWithdrawn, TransferDone, SplitDone),
+        *(HoldCreated, HoldCaptured, HoldVoided, HoldHasExpired),
+    )
 }
 """The event model of each type of ledger transaction."""
 

@@ -2,7 +2,9 @@
 
 import re
 from datetime import UTC, datetime
-from typing import Final
+from typing import Annotated, Final
+
+from pydantic import AfterValidator, AwareDatetime, BeforeValidator
 
 _RFC_3339: Final = re.compile(r"\d{4}-\d{2}-\d{2}[Tt ]\d{2}:\d{2}:\d{2}(?:\.\d+)?(?:[Zz]|[+-]\d{2}:\d{2})", re.ASCII)
 
@@ -28,6 +30,10 @@ def in_utc(moment: datetime) -> datetime:
         return moment.astimezone(UTC)
     except OverflowError:
         raise ValueError("must be a time that exists in UTC") from None
+
+
+Moment = Annotated[AwareDatetime, BeforeValidator(check_rfc3339), AfterValidator(in_utc)]
+"""A moment in UTC, read as RFC 3339 writes it."""
 
 
 def timestamp(moment: datetime) -> str:

@@ -5,6 +5,7 @@ Any client may write to the topic. Any bytes give rows that PostgreSQL takes, or
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from itertools import repeat
 from typing import Annotated, Any, Final, Literal, NamedTuple
 from uuid import UUID
 
@@ -25,13 +26,17 @@ SIDES: Final[Mapping[str, Sequence[tuple[str, Direction | None]]]] = {
     "WALLET_FUNDED": [("WALLET_FUNDED", "in")],
     "WALLET_WITHDRAWN": [("WALLET_WITHDRAWN", "out")],
     "TRANSFER_DONE": [("TRANSFER_SENT", "out"), ("TRANSFER_RECEIVED", "in")],
+    "SPLIT_DONE": [("SPLIT_SENT", "out"), ("SPLIT_RECEIVED", "in")],
     "HOLD_CREATED": [("HOLD_CREATED", None)],
     # Without the second wallet the money left the system.
     "HOLD_CAPTURED": [("HOLD_CAPTURED", "out"), ("HOLD_RECEIVED", "in")],
     "HOLD_VOIDED": [("HOLD_VOIDED", None)],
     "HOLD_EXPIRED": [("HOLD_EXPIRED", None)],
 }
-"""For each event, its type in the history of each of its wallets, and the direction in which the money moved there."""
+"""For each event, its type in the history of each of its wallets, and the direction in which the money moved there.
+
+Where an event has more wallets than sides, the last side is theirs.
+"""
 
 EVENT_TYPES: Final = tuple(event_type for sides in SIDES.values() for event_type, _ in sides)
 """The types of the history's rows."""
@@ -86,7 +91,7 @@ class HistoryRow(NamedTuple):
 
 
 def rows_of(value: bytes | None) -> tuple[HistoryRow, ...]:
-    """Turn a record's value into its rows: one for each wallet that the event touched, the acting one's first.
+    """Turn a record's value into its rows: one for each wallet of the event, in their order.
 
     Raises:
         PoisonError: the record can't be applied. No bytes raise another exception.
@@ -98,18 +103,18 @@ def rows_of(value: bytes | None) -> tuple[HistoryRow, ...]:
     if b"\\u0000" in value:
         _refuse_nul(parsed)
     created_at = _in_utc(event.created_at)
-    ids = [change.wallet_id for change in event.wallets]
-    if ids[0] == ids[-1] and len(ids) > 1:
-        raise PoisonError("wrong-shape", f"wallet {ids[0]} is on both sides")
-    counterparties = [None] if len(ids) == 1 else ids[::-1]
+    acting, *others = ids = [change.wallet_id for change in event.wallets]
+    if len(set(ids)) < len(ids):
+        raise PoisonError("wrong-shape", "wallets: one wallet has two changes")
+    counterparties = [others[0] if len(others) == 1 else None, *repeat(acting, len(others))]
     text = value.decode()
     rows = []
     field = "amount"
     try:
-        transaction_id, amount_minor = _moved(event)
+        transaction_id, amounts_minor = _moved(event)
         field = "balance_after"
-        for change, (event_type, direction), counterparty in zip(
-            event.wallets, SIDES[event.event_type], counterparties, strict=False
+        for change, (event_type, direction), counterparty, amount_minor in zip(
+            event.wallets, _sides(event), counterparties, amounts_minor, strict=True
         ):
             if change.version > VERSION_MAX:
                 raise PoisonError("out-of-range", f"version: must be at most {VERSION_MAX}")
@@ -195,11 +200,19 @@ def _in_utc(moment: datetime) -> datetime:
         raise PoisonError("out-of-range", f"created_at: {moment.isoformat()} is no time in UTC") from None
 
 
-def _moved(event: AnyEvent) -> tuple[UUID | None, int | None]:
+def _sides(event: AnyEvent) -> Sequence[tuple[str, Direction | None]]:
+    sides = SIDES[event.event_type]
+    return *sides[: len(event.wallets)], *repeat(sides[-1], len(event.wallets) - len(sides))
+
+
+def _moved(event: AnyEvent) -> tuple[UUID | None, Sequence[int | None]]:
+    """Return the event's transaction, and what moved into or out of each of its wallets."""
     if isinstance(event, WalletCreated):
-        return None, None
+        return None, [None]
     amount_minor = to_minor(event.amount, event.currency) if isinstance(event, MovementEvent) else None
-    return event.transaction_id, amount_minor
+    return event.transaction_id, [
+        amount_minor if change.amount is None else to_minor(change.amount, event.currency) for change in event.wallets
+    ]
 
 
 def _user_id(change: WalletChange) -> str:

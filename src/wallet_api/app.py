@@ -10,7 +10,9 @@ from common.http.api import create_api
 from common.logs import configure_logs
 from wallet_api import hold_routes, operation_routes, routes
 from wallet_api.context import open_context
+from wallet_api.lookups import routes as lookups
 from wallet_api.settings import WalletApiSettings
+from wallet_api.statements import routes as statements
 
 
 def create_app(settings: WalletApiSettings | None = None) -> FastAPI:
@@ -28,7 +30,10 @@ def create_app(settings: WalletApiSettings | None = None) -> FastAPI:
         settings,
         partial(open_context, settings),
         partial(open_authenticator, settings, settings.database_url),
-        [routes.hot_router, operation_routes.router, hold_routes.post_router, routes.router, hold_routes.router],
+        [
+            *(routes.hot_router, operation_routes.router, hold_routes.post_router),
+            *(routes.router, hold_routes.router, lookups.router, statements.router),
+        ],
         [routes.hot_router, operation_routes.router, hold_routes.post_router],
     )
     # A process serves one application, and by now has imported and made nearly all that it will keep.

@@ -3,6 +3,8 @@
     Problem
     ├── WalletNotFound             404 wallet-not-found
     ├── HoldNotFound               404 hold-not-found
+    ├── TransactionNotFound        404 transaction-not-found
+    ├── NotAcceptable              406 not-acceptable
     ├── WalletFrozen               409 wallet-frozen                (decided)
     ├── WalletClosed               409 wallet-closed                (decided)
     ├── ExternalIdTaken            409 external-id-taken            (decided)
@@ -24,6 +26,7 @@
 A decided problem is stored under the request's idempotency key: a repeated request gets the same reply.
 """
 
+from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
 
@@ -54,6 +57,31 @@ class HoldNotFound(Problem):
 
     def __init__(self, hold_id: UUID) -> None:
         super().__init__(f"hold_id: hold {hold_id} does not exist. Check the id.", extensions={"hold_id": str(hold_id)})
+
+
+class TransactionNotFound(Problem):
+    """The transaction does not exist, or none of its wallets is the caller's."""
+
+    status = 404
+    code = "transaction-not-found"
+    title = "Transaction not found"
+
+    def __init__(self, transaction_id: UUID) -> None:
+        super().__init__(
+            f"transaction_id: transaction {transaction_id} does not exist. Check the id.",
+            extensions={"transaction_id": str(transaction_id)},
+        )
+
+
+class NotAcceptable(Problem):
+    """The reply has none of the media types of `Accept` (RFC 9110, section 15.5.7)."""
+
+    status = 406
+    code = "not-acceptable"
+    title = "Not acceptable"
+
+    def __init__(self, offered: Sequence[str]) -> None:
+        super().__init__(f"Accept: name one of {', '.join(offered)}.", extensions={"offered": list(offered)})
 
 
 class WalletFrozen(Problem):
@@ -211,16 +239,16 @@ class CaptureExceedsHold(Problem):
 
 
 class ReceiverUnavailable(Problem):
-    """The receiver cannot take the transfer. The caller may not read that wallet, so it does not learn why."""
+    """The receiver cannot take the payment. The caller may not read that wallet, so it does not learn why."""
 
     status = 422
     code = "receiver-unavailable"
     title = "Receiver unavailable"
     decided = True
 
-    def __init__(self, wallet_id: UUID) -> None:
+    def __init__(self, wallet_id: UUID, field: str) -> None:
         super().__init__(
-            f"to_wallet_id: wallet {wallet_id} cannot receive this transfer. Ask its owner, or send to another wallet."
+            f"{field}: wallet {wallet_id} cannot receive this payment. Ask its owner, or send to another wallet."
         )
 
 

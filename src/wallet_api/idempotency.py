@@ -32,10 +32,21 @@ def request_hash(method: str, path: str, body: Mapping[str, Any]) -> bytes:
     may be a number or a string, with or without zeros at its end. `metadata` is kept as it came: `1.0` isn't `1` in it.
     Headers aren't part of the request: a request repeated with another `If-Match` gets the first reply.
     """
-    amounts = {name: without_zeros(body[name]) for name in _AMOUNTS if isinstance(body.get(name), str)}
-    understood = {**body, **amounts} if amounts else body
-    canonical = orjson.dumps(understood, option=orjson.OPT_SORT_KEYS)
+    canonical = orjson.dumps(_understood(body), option=orjson.OPT_SORT_KEYS)
     return hashlib.sha256(b"\n".join((method.encode(), path.encode(), canonical))).digest()
+
+
+def _understood(body: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the body, or an object in one of its lists, with amounts without zeros at their end."""
+    return {name: _understood_member(name, value) for name, value in body.items()}
+
+
+def _understood_member(name: str, value: Any) -> Any:
+    if name in _AMOUNTS and isinstance(value, str):
+        return without_zeros(value)
+    if isinstance(value, list):
+        return [_understood(item) if isinstance(item, Mapping) else item for item in value]
+    return value
 
 
 async def claim(connection: asyncpg.Connection, slots: Sequence[Slot[CommandT]]) -> list[Slot[CommandT]]:

@@ -4,8 +4,7 @@ from prometheus_client import Counter, Histogram
 
 operations = Counter(
     "wallet_operations_total",
-    "Decided requests by operation (create, fund, withdraw, transfer, holds, capture, void, expire) and outcome (done,"
-    " replayed, a problem's code).",
+    "Decided requests by operation, such as create or transfer, and by outcome: done, replayed or a problem's code.",
     ("operation", "outcome"),
 )
 

@@ -2,13 +2,16 @@
 
 from http import HTTPStatus
 from typing import Any, Final
+from uuid import UUID
 
+import orjson
 from pydantic import BaseModel
 
 from common.http.authorization import ACCESS_ERRORS
 from common.http.openapi import problem_documentation
+from common.problems import Problem
 from wallet_api.bodies import OperationBody
-from wallet_api.errors import InsufficientFunds
+from wallet_api.errors import InsufficientFunds, NotAcceptable, TransactionNotFound
 
 _PROBLEM_EXAMPLE: Final = {
     "type": InsufficientFunds.type_uri(),
@@ -30,6 +33,22 @@ READ_ERRORS: Final[dict[int | str, dict[str, Any]]] = {
     404: _problem("wallet-not-found, hold-not-found"),
     422: _problem("validation-error"),
     503: _problem("unavailable"),
+}
+
+
+def _example(problem: Problem, path: str) -> dict[str, Any]:
+    return problem_documentation(problem.code, orjson.loads(problem.body(path)))
+
+
+_UNKNOWN: Final = UUID("0198c2a5-0000-7000-8000-000000000001")
+TRANSACTION_ERRORS: Final = {
+    **READ_ERRORS,
+    404: _example(TransactionNotFound(_UNKNOWN), f"/transactions/{_UNKNOWN}"),
+}
+
+STATEMENT_ERRORS: Final = {
+    **READ_ERRORS,
+    406: _example(NotAcceptable(["application/json", "text/csv", "application/xml"]), "/wallets/0198c2a5-…/statement"),
 }
 
 LIST_ERRORS: Final = {code: what for code, what in READ_ERRORS.items() if code != HTTPStatus.NOT_FOUND}
@@ -59,10 +78,26 @@ def post_documentation(body: type[BaseModel], reply: type[BaseModel], status: in
     A wallet that is created can't be missing or at another version yet.
     """
     left_out = set() if issubclass(body, OperationBody) else {404, 412}
-    schema = body.model_json_schema(ref_template="#/components/schemas/{model}")
+    schema = body.model_json_schema()
     return {
         "status_code": status,
         "response_model": reply,
         "responses": {code: what for code, what in _POST_ERRORS.items() if code not in left_out},
-        "openapi_extra": {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}},
+        "openapi_extra": {
+            "requestBody": {
+                "required": True,
+                "content": {"application/json": {"schema": _inlined(schema, schema.pop("$defs", {}))}},
+            }
+        },
     }
+
+
+def _inlined(schema: Any, definitions: dict[str, Any]) -> Any:
+    """Return the schema with each definition in the place of its references: FastAPI adds no schemas of bodies."""
+    if isinstance(schema, list):
+        return [_inlined(item, definitions) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    if "$ref" in schema:
+        return _inlined(definitions[schema["$ref"].rpartition("/")[2]], definitions)
+    return {name: _inlined(item, definitions) for name, item in schema.items()}

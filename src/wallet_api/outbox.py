@@ -2,14 +2,14 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any
 from uuid import UUID
 
 from common.events import AnyEvent, WalletChange, WalletCreated, transaction_event
 from common.identifiers import event_id_at, lane_of
 from common.money import to_major
 from wallet_api.commands import Command, CreateWallet
-from wallet_api.operations.operation import LedgerTransaction
+from wallet_api.operations.operation import Entry, LedgerTransaction
 from wallet_api.wallet import Wallet
 
 NewOutboxRow = dict[str, Any]
@@ -50,7 +50,7 @@ def _event(transaction: LedgerTransaction, created_at: datetime, position: int) 
         transaction_id=transaction.id,
         amount=to_major(transaction.amount_minor, currency),
         reference=command.reference,
-        wallets=[_change(entry.wallet, entry.direction) for entry in transaction.entries if entry.wallet],
+        wallets=[_entry_change(transaction, entry, entry.wallet) for entry in transaction.entries if entry.wallet],
         **transaction.details,
     )
 
@@ -65,14 +65,17 @@ def _new(wallet: Wallet) -> WalletChange:
     )
 
 
-def _change(wallet: Wallet, direction: Literal["in", "out"] | None) -> WalletChange:
+def _entry_change(transaction: LedgerTransaction, entry: Entry, wallet: Wallet) -> WalletChange:
+    amount_minor = abs(entry.amount_minor)
+    is_own = amount_minor not in {0, transaction.amount_minor}
     return WalletChange(
         wallet_id=wallet.id,
         user_id=wallet.user_id,
         version=wallet.version,
         balance_after=to_major(wallet.balance_minor, wallet.currency),
         held_after=to_major(wallet.held_minor, wallet.currency),
-        direction=direction,
+        direction=entry.direction,
+        amount=to_major(amount_minor, wallet.currency) if is_own else None,
     )
 
 

@@ -28,9 +28,10 @@ _WALLET: Final = (
 )
 
 # A caller that is bound to a user reads a wallet of another user as one that doesn't exist, in the same statement.
-_READABLE: Final = "(cast(:caller_user_id AS text) IS NULL OR wallets.user_id = cast(:caller_user_id AS text))"
+READABLE: Final = "(cast(:caller_user_id AS text) IS NULL OR wallets.user_id = cast(:caller_user_id AS text))"
+"""The condition on a row of `wallet.wallets` that the caller may read it."""
 
-GET_WALLET: Final = text(f"SELECT {_WALLET} FROM wallet.wallets WHERE id = :id AND {_READABLE}")  # noqa: S608
+GET_WALLET: Final = text(f"SELECT {_WALLET} FROM wallet.wallets WHERE id = :id AND {READABLE}")  # noqa: S608
 
 _LIST_WALLETS: Final = f"""
     SELECT {_WALLET} FROM wallet.wallets
@@ -41,7 +42,7 @@ _LIST_ENTRIES: Final = f"""
         held_minor, held_after_minor, hold_id, wallet_version, reference, metadata, created_at
     FROM wallet.wallet_transactions
     WHERE wallet_id = :wallet_id AND wallet_version {{compare}} :after
-        AND EXISTS (SELECT FROM wallet.wallets WHERE id = :wallet_id AND {_READABLE})
+        AND EXISTS (SELECT FROM wallet.wallets WHERE id = :wallet_id AND {READABLE})
     ORDER BY wallet_version {{direction}} LIMIT :limit
 """  # noqa: S608
 # With what the ledger says of the hold: its entry of the hold's creation has reference and metadata.
@@ -49,7 +50,7 @@ _HOLD: Final = f"""
     SELECT holds.id, holds.wallet_id, to_wallet_id, holds.currency, amount_minor, capture_max_minor, captured_minor,
         holds.status, expires_at, made.*, holds.created_at, holds.updated_at, statement_timestamp() AS read_at
     FROM wallet.holds
-    JOIN wallet.wallets ON wallets.id = holds.wallet_id AND {_READABLE}
+    JOIN wallet.wallets ON wallets.id = holds.wallet_id AND {READABLE}
     CROSS JOIN LATERAL (
         SELECT (array_agg(reference ORDER BY wallet_version))[1] AS reference,
             (array_agg(entry.metadata ORDER BY wallet_version))[1] AS metadata,
@@ -61,7 +62,7 @@ _HOLD: Final = f"""
 GET_HOLD: Final = text(f"{_HOLD} WHERE holds.id = :id")
 FIND_HOLD: Final = text(f"""
     SELECT holds.wallet_id, to_wallet_id FROM wallet.holds
-    JOIN wallet.wallets ON wallets.id = holds.wallet_id AND {_READABLE}
+    JOIN wallet.wallets ON wallets.id = holds.wallet_id AND {READABLE}
     WHERE holds.id = :id
 """)  # noqa: S608
 _LIST_HOLDS: Final = f"""

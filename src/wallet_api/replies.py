@@ -161,7 +161,7 @@ def wallet_json(row: RowMapping) -> dict[str, Any]:
     }
 
 
-def entry_json(row: RowMapping) -> dict[str, Any]:
+def entry_json(row: Mapping[Any, Any]) -> dict[str, Any]:
     """Return the JSON of a wallet's row of `wallet_transactions`."""
     counterparty, held_after = row["counterparty_wallet_id"], row["held_after_minor"]
     return {

@@ -44,8 +44,10 @@ class Wallet:
         if self.status == "closed":
             raise WalletClosed(f"{field}: wallet {self.id} is closed. Use another wallet.")
 
-    def moved(self, amount_minor: int, held_minor: int = 0) -> "Wallet":
+    def moved(self, amount_minor: int, held_minor: int = 0, field: str = "amount") -> "Wallet":
         """Return the wallet one version on, after its balance and what it holds have changed by these amounts.
+
+        `field` of the request has the amount.
 
         Raises:
             InsufficientFunds: less than that is available.
@@ -56,13 +58,13 @@ class Wallet:
         if balance_minor < held_minor:
             needed_minor = self.available_minor - balance_minor + held_minor
             raise InsufficientFunds(
-                f"amount: wallet {self.id} has {to_major(self.available_minor, self.currency)} {self.currency}"
+                f"{field}: wallet {self.id} has {to_major(self.available_minor, self.currency)} {self.currency}"
                 f" available, less than {to_major(needed_minor, self.currency)}."
                 " Fund the wallet, or send a smaller amount."
             )
         if balance_minor > MINOR_MAX:
             most = to_major(MINOR_MAX, self.currency)
             raise BalanceLimitExceeded(
-                f"amount: wallet {self.id} can hold at most {most} {self.currency}. Send a smaller amount."
+                f"{field}: wallet {self.id} can hold at most {most} {self.currency}. Send a smaller amount."
             )
         return Wallet(self.id, self.user_id, self.currency, balance_minor, self.version + 1, self.status, held_minor)

@@ -21,6 +21,7 @@ from sqlalchemy import text
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from common.events import AnyEvent
 from common.identifiers import new_id
 from common.postgres.connections import OUTCOME_UNKNOWN, is_outcome_unknown
 from common.postgres.engine import create_engine
@@ -36,7 +37,7 @@ from outbox_relay.relay import Relay
 from outbox_relay.settings import RelaySettings
 from support.applications import client_of
 from support.databases import migrate_all, run_sql, with_database
-from support.history_events import AnyEvent, Topic, Wallet
+from support.history_events import Topic, Wallet
 from support.outboxes import Outbox
 from support.roles import Roles
 from tools.servers import running

@@ -12,7 +12,7 @@ import httpx
 
 from support.processes import http_client
 
-Kind = Literal["create", "fund", "withdraw", "transfer", "holds", "capture", "void"]
+Kind = Literal["create", "fund", "withdraw", "transfer", "split", "holds", "capture", "void"]
 
 _PATIENCE_SECONDS = 4.0
 _SETTLE_SECONDS_MAX = 60.0
@@ -127,13 +127,20 @@ class Driver:
             return None
         if drawn < 0.13:
             return self._create()
-        wallet, other = rng.sample(self.wallets, 2)
-        if drawn < 0.3:
+        return self._move(rng)
+
+    def _move(self, rng: random.Random) -> Operation:
+        wallet, *others = rng.sample(self.wallets, rng.randint(2, len(self.wallets)))
+        (kind,) = rng.choices(("fund", "withdraw", "split", "transfer"), (2, 3, 1, 6))
+        if kind == "fund":
             return self._fund(wallet, rng.randint(1, 500))
-        if drawn < 0.55:
-            return self._withdraw_or_hold(rng, wallet, other)
+        if kind == "withdraw":
+            return self._withdraw_or_hold(rng, wallet, others[0])
         # Some ask for more than any wallet has.
-        return self._transfer(wallet, other, rng.randint(1, 2000) if rng.random() < 0.9 else 10_000_000)
+        amount_minor = rng.randint(10, 2000) if rng.random() < 0.9 else 10_000_000
+        if kind == "split":
+            return self._split(wallet, others, amount_minor)
+        return self._transfer(wallet, others[0], amount_minor)
 
     def _create(self) -> Operation:
         key = self._key()
@@ -165,6 +172,11 @@ class Driver:
             return self._new(Operation("void", f"/holds/{hold}/void", {"reference": key}, key))
         body = {"final": rng.random() < 0.7, "reference": key}
         return self._new(Operation("capture", f"/holds/{hold}/capture", body, key))
+
+    def _split(self, wallet: str, others: list[str], amount_minor: int) -> Operation:
+        amounts = ["rest", *["0.01"] * (len(others) - 1)]
+        legs = [{"to_wallet_id": other, "amount": amount} for other, amount in zip(others, amounts, strict=True)]
+        return self._money("split", wallet, {"legs": legs}, amount_minor)
 
     def _money(self, kind: Kind, wallet: str, body: dict[str, Any], minor: int) -> Operation:
         key = self._key()

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.events import EVENT_MODELS
+from common.events import EVENT_MODELS, AnyEvent
 from common.money import MINOR_MAX, to_major
 from history_consumer.projection import DETAIL_LENGTH_MAX, PoisonError, rows_of
-from support.history_events import AnyEvent, Wallet
+from support.history_events import Wallet
 
-A, B, EVENT, TRANSACTION = (str(UUID(int=number)) for number in range(1, 5))
+A, B, EVENT, TRANSACTION, C = (str(UUID(int=number)) for number in range(1, 6))
 BIG = 2**63 - 1
 
 
@@ -33,7 +33,9 @@ def event(kind: str = "TRANSFER_DONE", **more: Any) -> dict[str, Any]:
     wallets = {
         "WALLET_CREATED": [change(A, None)],
         "WALLET_FUNDED": [change(A, "in")],
+        "WALLET_WITHDRAWN": [change(A, "out")],
         "TRANSFER_DONE": [change(A, "out"), change(B, "in")],
+        "SPLIT_DONE": [change(A, "out"), change(B, "in", amount="10.00"), change(C, "in", amount="20.00")],
     }
     return {
         "event_type": kind,
@@ -88,6 +90,22 @@ def test_a_transfer_gives_two_rows_the_senders_first() -> None:
     assert sent.created_at == datetime(2026, 1, 2, 1, 4, 5, tzinfo=UTC)
 
 
+def test_a_split_gives_the_payer_the_whole_amount_and_each_receiver_its_own() -> None:
+    paid, *received = rows_of(encoded(event("SPLIT_DONE")))
+    assert (paid.event_type, paid.direction, paid.wallet_id) == ("SPLIT_SENT", "out", UUID(A))
+    assert (paid.amount_minor, paid.counterparty_wallet_id) == (3000, None)
+    assert [(row.event_type, row.direction, row.counterparty_wallet_id) for row in received] == [
+        ("SPLIT_RECEIVED", "in", UUID(A))
+    ] * 2
+    assert [(row.wallet_id, row.amount_minor) for row in received] == [(UUID(B), 1000), (UUID(C), 2000)]
+
+
+def test_a_split_to_one_receiver_has_counterparties_as_a_transfer_has() -> None:
+    paid, received = rows_of(encoded(event("SPLIT_DONE", wallets=[change(A, "out"), change(B, "in")])))
+    assert (paid.counterparty_wallet_id, received.counterparty_wallet_id) == (UUID(B), UUID(A))
+    assert paid.amount_minor == received.amount_minor == 3000
+
+
 def test_a_creation_moves_no_money() -> None:
     (row,) = rows_of(encoded(event("WALLET_CREATED")))
     assert (row.event_type, row.direction, row.amount_minor, row.transaction_id) == ("WALLET_CREATED", None, None, None)
@@ -123,6 +141,11 @@ def test_an_event_is_stored_as_it_came() -> None:
         (encoded(event(wallets=[])), "wrong-shape"),
         (encoded(event(wallets=[change(A, "out"), change(A, "in")])), "wrong-shape"),
         (encoded(event(wallets=[change(A, "in"), change(B, "out")])), "wrong-shape"),
+        (encoded(event("SPLIT_DONE", wallets=[change(A, "out")])), "wrong-shape"),
+        (encoded(event("SPLIT_DONE", wallets=[change(A, "out"), change(B, "in"), change(B, "in")])), "wrong-shape"),
+        (encoded(event("SPLIT_DONE", wallets=[change(A, "out"), change(B, "in"), change(C, "out")])), "wrong-shape"),
+        (encoded(event("SPLIT_DONE", wallets=[change(A, "out"), change(B, "in", amount="0")])), "bad-amount"),
+        (encoded(event("SPLIT_DONE", wallets=[change(A, "out"), change(B, "in", amount=1)])), "wrong-shape"),
         (encoded(event(wallets=[change(A, "out", user_id=""), change(B, "in")])), "wrong-shape"),
         (encoded(event(wallets=[change(A, "out", user_id="x" * 5000), change(B, "in")])), "wrong-shape"),
         (encoded(event(wallets=[change(A, "out", version=0), change(B, "in")])), "wrong-shape"),
@@ -170,7 +193,7 @@ json_values = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     max_leaves=8,
 )
-fields = st.sampled_from([*event(), *change(A, None)])
+fields = st.sampled_from([*event(), *change(A, None, amount="1")])
 
 
 @given(
@@ -193,13 +216,13 @@ def test_an_event_with_a_user_id_that_the_api_refuses_today_is_applied(user_id: 
 
 @given(st.data())
 def test_any_damage_to_an_event_gives_rows_or_poison(data: st.DataObject) -> None:
-    value = bytearray(encoded(event()))
+    value = bytearray(encoded(event(data.draw(st.sampled_from(["TRANSFER_DONE", "SPLIT_DONE"])))))
     for _ in range(data.draw(st.integers(1, 4))):
         value[data.draw(st.integers(0, len(value) - 1))] = data.draw(st.integers(0, 255))
     assert_rows_or_poison(bytes(value))
 
 
-@given(st.integers(1, 10**12), st.integers(0, 5), st.sampled_from(["created", "funded", "sent"]))
+@given(st.integers(1, 10**12), st.integers(0, 5), st.sampled_from(["created", "funded", "sent", "split"]))
 def test_an_event_that_the_api_encodes_gives_its_rows(cents: int, version: int, kind: str) -> None:
     sender, receiver = Wallet(version=version), Wallet("größe", version=7)
     amount = to_major(cents, "EUR")
@@ -207,6 +230,8 @@ def test_an_event_that_the_api_encodes_gives_its_rows(cents: int, version: int, 
     done: AnyEvent
     if kind == "created":
         done = sender.created()
+    elif kind == "split":
+        done = sender.split((receiver, amount), (Wallet(), amount))
     else:
         done = sender.funded(amount) if kind == "funded" else sender.sent(receiver, amount)
     rows = rows_of(done.encode().encode())
@@ -217,4 +242,5 @@ def test_an_event_that_the_api_encodes_gives_its_rows(cents: int, version: int, 
         assert (row.event_id, row.created_at, row.currency) == (done.event_id, done.created_at, "EUR")
         assert to_major(row.balance_after_minor, "EUR") == wallet.balance_after
         assert row.direction == wallet.direction
-        assert row.amount_minor == (None if kind == "created" else cents)
+        amount_minor = 2 * cents if row.event_type == "SPLIT_SENT" else cents
+        assert row.amount_minor == (None if kind == "created" else amount_minor)

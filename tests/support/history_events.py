@@ -9,7 +9,7 @@ from uuid import UUID
 from confluent_kafka import Message, Producer
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from common.events import TransferDone, WalletChange, WalletCreated, WalletFunded
+from common.events import AnyEvent, SplitDone, TransferDone, WalletChange, WalletCreated, WalletFunded, WalletWithdrawn
 from common.identifiers import new_id
 from history_consumer.consumer import queries
 from history_consumer.consumer.batch_writes import Target, write_batch
@@ -23,8 +23,6 @@ HEADERS: list[tuple[str, str | bytes | None]] = [
     ("none", None),
 ]
 
-AnyEvent = WalletCreated | WalletFunded | TransferDone
-
 
 @dataclass
 class Wallet:
@@ -35,7 +33,9 @@ class Wallet:
     version: int = 0
     balance: Decimal = Decimal("0.00")
 
-    def change(self, amount: str | None, direction: Literal["in", "out"] | None) -> WalletChange:
+    def change(
+        self, amount: str | None, direction: Literal["in", "out"] | None, *, has_own_amount: bool = False
+    ) -> WalletChange:
         self.version += 1
         if amount is not None:
             self.balance += Decimal(amount) if direction == "in" else -Decimal(amount)
@@ -45,6 +45,7 @@ class Wallet:
             version=self.version,
             balance_after=f"{self.balance:.2f}",
             direction=direction,
+            amount=amount if has_own_amount else None,
         )
 
     def created(self) -> WalletCreated:
@@ -67,6 +68,32 @@ class Wallet:
             amount=amount,
             reference="salary",
             wallets=[self.change(amount, "in")],
+        )
+
+    def withdrawn(self, amount: str = "1.00") -> WalletWithdrawn:
+        return WalletWithdrawn(
+            event_id=new_id(),
+            created_at=datetime.now(UTC),
+            currency="EUR",
+            metadata={},
+            transaction_id=new_id(),
+            amount=amount,
+            reference="payout",
+            wallets=[self.change(amount, "out")],
+        )
+
+    def split(self, *legs: "tuple[Wallet, str]") -> SplitDone:
+        amount = f"{sum(Decimal(amount) for _, amount in legs):.2f}"
+        received = [receiver.change(amount, "in", has_own_amount=True) for receiver, amount in legs]
+        return SplitDone(
+            event_id=new_id(),
+            created_at=datetime.now(UTC),
+            currency="EUR",
+            metadata={},
+            transaction_id=new_id(),
+            amount=amount,
+            reference="shares",
+            wallets=[self.change(amount, "out"), *received],
         )
 
     def sent(self, receiver: "Wallet", amount: str = "1.00") -> TransferDone:

@@ -65,7 +65,7 @@ def attacks(document: Json, valid: Json) -> Iterator[Attack]:
 
     Args:
         document: the OpenAPI document.
-        valid: a valid value for each path parameter and each required field of a body.
+        valid: a valid value for each path parameter, each required one of a query, and each required field of a body.
     """
     routes = [
         (method.upper(), path, operation)
@@ -82,16 +82,21 @@ def _on_route(method: str, path: str, operation: Json, valid: Json, payload: str
     content = operation.get("requestBody", {}).get("content", {})
     schema = content["application/json"]["schema"] if content else {}
     body = {name: valid[name] for name in schema.get("required", [])} if content else None
+    query = {each["name"]: valid[each["name"]] for each in parameters if each["in"] == "query" and each["required"]}
     right = path.format(**{name: quote(valid[name], safe="") for name in names["path"]})
     for name in names["path"]:
         wrong = {other: quote(payload if other == name else valid[other], safe="") for other in names["path"]}
-        yield Attack(f"path {name}", method, path.format(**wrong), body=body)
+        yield Attack(f"path {name}", method, path.format(**wrong), query, body=body)
     for name in [*names["query"], payload]:
-        yield Attack(f"query {name}", method, right, query={name: payload}, body=body)
+        yield Attack(f"query {name}", method, right, {**query, name: payload}, body=body)
     for name in [*names["header"], *HEADERS]:
-        yield Attack(f"header {name}", method, right, headers={name: payload}, body=body)
+        yield Attack(f"header {name}", method, right, query, {name: payload}, body)
     for name in schema.get("properties", {}):
         yield Attack(f"body {name}", method, right, body={**(body or {}), name: payload})
+    for name, field_schema in schema.get("properties", {}).items():
+        for inner in field_schema.get("items", {}).get("properties", {}):
+            item = {**valid[name][0], inner: payload}
+            yield Attack(f"body {name} {inner}", method, right, body={**(body or {}), name: [item]})
     if content:
         for metadata in ({payload: payload}, {"a": [{payload: [payload]}]}):
             yield Attack("body metadata", method, right, body={**(body or {}), "metadata": metadata})

@@ -17,9 +17,9 @@ from walletctl.verify.report import Report
 ALL_ROWS = Selection()
 
 
-async def audit(settings: PipelineSettings) -> Report:
+async def audit(settings: PipelineSettings, *, since_last: bool = False) -> Report:
     """Audit the pipeline as `walletctl verify` does."""
-    return await audit_module.audit(ROLES.settings(settings, Role.AUDITOR))
+    return await audit_module.audit(ROLES.settings(settings, Role.AUDITOR), since_last=since_last)
 
 
 async def rebuild(settings: PipelineSettings, source: Source = "auto") -> RebuildResult:

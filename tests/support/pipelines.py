@@ -1,7 +1,7 @@
 """A pipeline that ran once for all tests: each test gets a copy of its database, and shares its topic."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 from uuid import UUID, uuid4
@@ -31,6 +31,7 @@ from wallet_api.commands import CreateWallet
 from wallet_api.operations.capture_hold import CaptureHold
 from wallet_api.operations.fund import Fund
 from wallet_api.operations.place_hold import PlaceHold
+from wallet_api.operations.split import Split, SplitLeg
 from wallet_api.operations.transfer import Transfer
 from wallet_api.operations.void_hold import VoidHold
 from wallet_api.transactions import execute
@@ -46,16 +47,16 @@ def api_engine(url: Secret | str) -> AbstractAsyncContextManager[AsyncEngine]:
     return ROLES.engine(url, Role.API)
 
 
-async def new_wallets(engine: AsyncEngine) -> Wallets:
-    """Create the wallets that `move_money` needs; return their ids by external id."""
+async def new_wallets(engine: AsyncEngine, currencies: Mapping[str, str] = CURRENCIES) -> Wallets:
+    """Create the wallets that `move_money` needs, or others; return their ids by external id."""
     commands = [
         CreateWallet(
             path="/wallets", claim=None, traceparent=None, metadata={}, user_id="ada", currency=code, external_id=name
         )
-        for name, code in CURRENCIES.items()
+        for name, code in currencies.items()
     ]
     replies = await execute(engine, create_wallets, commands)
-    return dict(zip(CURRENCIES, (UUID(orjson.loads(reply.body)["id"]) for reply in replies), strict=True))
+    return dict(zip(currencies, (UUID(orjson.loads(reply.body)["id"]) for reply in replies), strict=True))
 
 
 def _fund(wallet_id: UUID, amount: str) -> Fund:
@@ -90,6 +91,22 @@ def _transfer(wallet_id: UUID, to_wallet_id: UUID, amount: str) -> Transfer:
     )
 
 
+def _split(wallet_id: UUID, legs: dict[UUID, str], amount: str) -> Split:
+    return Split(
+        caller=ANONYMOUS,
+        path="/",
+        claim=None,
+        traceparent=None,
+        metadata={},
+        wallet_id=wallet_id,
+        legs=[SplitLeg.model_validate({"to_wallet_id": str(id_), "amount": part}) for id_, part in legs.items()],
+        amount=amount,
+        currency=None,
+        reference="shares",
+        if_match=None,
+    )
+
+
 async def move_money(engine: AsyncEngine, wallets: Wallets, rounds: int) -> None:
     """Fund wallets and transfer both ways, in so many rounds."""
     for number in range(1, rounds + 1):
@@ -107,6 +124,12 @@ async def hold_money(engine: AsyncEngine, wallets: Wallets) -> None:
     held = [orjson.loads(reply.body)["hold"]["id"] for reply in await execute(engine, run_operations, [place] * 2)]
     capture = CaptureHold(**command, hold_id=UUID(held[0]), amount="0.25", final=False)
     await execute(engine, run_operations, [capture, VoidHold(**command, hold_id=UUID(held[1]), reason="no show")])
+
+
+async def split_money(engine: AsyncEngine, wallets: Wallets) -> None:
+    """Let the hot wallet pay 0.50: 0.20 to a new wallet, and the rest to the cold one."""
+    warm = (await new_wallets(engine, {"warm": "EUR"}))["warm"]
+    await execute(engine, run_operations, [_split(wallets["hot"], {warm: "0.20", wallets["cold"]: "rest"}, "0.50")])
 
 
 @asynccontextmanager
@@ -146,6 +169,7 @@ async def _run(settings: PipelineSettings) -> None:
     async with opened(ROLES.url(settings.database_url, Role.API)) as engine:
         wallets = await new_wallets(engine)
         await move_money(engine, wallets, rounds=6)
+        await split_money(engine, wallets)
         await hold_money(engine, wallets)
     await run_relay(settings)
     await run_consumer(settings)

@@ -43,6 +43,7 @@ async def test_a_server_that_wants_idempotency_keys_refuses_each_post_without_on
         (f"{path}/withdraw", {"amount": "1"}),
         (f"{path}/holds", {"amount": "1"}),
         (f"{path}/transfer", {"amount": "1", "to_wallet_id": UNKNOWN}),
+        (f"{path}/split", {"legs": [{"amount": "1", "to_wallet_id": UNKNOWN}]}),
     ]
     async with open_client(idempotency_key_required=True) as strict:
         for target, body in posts:

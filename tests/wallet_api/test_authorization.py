@@ -41,6 +41,7 @@ class Row:
     status: int
     status_for_another_user: int
     body: Json | None = None
+    query: str = ""
 
 
 ROWS = {
@@ -48,6 +49,9 @@ ROWS = {
     ("POST", "/wallets/{wallet_id}/fund"): Row(FUNDS_WRITE, 200, 404, {"amount": "1"}),
     ("POST", "/wallets/{wallet_id}/withdraw"): Row(FUNDS_WRITE, 200, 404, {"amount": "1"}),
     ("POST", "/wallets/{wallet_id}/transfer"): Row(WALLETS_WRITE, 200, 404, {"amount": "1", "to_wallet_id": ""}),
+    ("POST", "/wallets/{wallet_id}/split"): Row(
+        WALLETS_WRITE, 200, 404, {"legs": [{"amount": "1", "to_wallet_id": ""}]}
+    ),
     ("POST", "/wallets/{wallet_id}/holds"): Row(WALLETS_WRITE, 201, 404, {"amount": "1", "to_wallet_id": ""}),
     ("POST", "/holds/{hold_id}/capture"): Row(WALLETS_WRITE, 200, 404, {}),
     ("POST", "/holds/{hold_id}/void"): Row(WALLETS_WRITE, 200, 404, {}),
@@ -55,7 +59,14 @@ ROWS = {
     ("GET", "/wallets/{wallet_id}/holds"): Row(WALLETS_READ, 200, 404),
     ("GET", "/wallets/{wallet_id}"): Row(WALLETS_READ, 200, 404),
     ("GET", "/wallets/{wallet_id}/transactions"): Row(WALLETS_READ, 200, 404),
+    ("GET", "/wallets/{wallet_id}/balance"): Row(WALLETS_READ, 200, 404),
+    ("GET", "/wallets/{wallet_id}/statement"): Row(
+        WALLETS_READ, 200, 404, query="?from=2026-01-01T00:00:00Z&to=2026-02-01T00:00:00Z"
+    ),
     ("GET", "/users/{user_id}/wallets"): Row(WALLETS_READ, 200, 403),
+    ("GET", "/transactions/{transaction_id}"): Row(WALLETS_READ, 200, 404),
+    # A search that finds nothing has an empty page.
+    ("GET", "/transactions"): Row(WALLETS_READ, 200, 200, query="?reference=rent"),
 }
 
 
@@ -96,6 +107,12 @@ async def hold_of(client: AsyncClient, wallet_id: str, **fields: str) -> str:
     return str(placed.json()["hold"]["id"])
 
 
+def with_receiver(body: Json, wallet_id: str) -> Json:
+    """Return the body with this wallet for each empty receiver."""
+    filled = {**body, **({"to_wallet_id": wallet_id} if "to_wallet_id" in body else {})}
+    return {**filled, **({"legs": [with_receiver(leg, wallet_id) for leg in body["legs"]]} if "legs" in body else {})}
+
+
 def strangers_of(wallets: Mapping[str, str]) -> Iterator[str]:
     return (wallet_id for name, wallet_id in wallets.items() if name != "ada")
 
@@ -132,18 +149,20 @@ async def test_a_route_answers_each_caller_as_its_row_says(
     callers = await one_of_each(operator, row.scope)
     by_route = {"other user": row.status_for_another_user, "right": row.status, "unbound": row.status}
     async with open_client(auth="keys") as client:
-        wallets = {}
+        wallets, transactions = {}, {}
         for user_id in ("ada", "bob"):
             created = await client.post("/wallets", json={"user_id": user_id, "currency": "EUR"}, headers=bearer(KEY))
             wallets[user_id] = created.json()["id"]
-            await client.post(f"/wallets/{wallets[user_id]}/fund", json={"amount": "5"}, headers=bearer(KEY))
+            funded = await client.post(f"/wallets/{wallets[user_id]}/fund", json={"amount": "5"}, headers=bearer(KEY))
+            transactions[user_id] = funded.json()["transaction_id"]
+        ids = {"wallet_id": wallets["ada"], "user_id": "ada", "transaction_id": transactions["ada"]}
         hold = {"amount": "0.01", "to_wallet_id": wallets["bob"]}
-        body = row.body and {**row.body, **({"to_wallet_id": wallets["bob"]} if "to_wallet_id" in row.body else {})}
+        body = row.body and with_receiver(row.body, wallets["bob"])
         for method_sent in [method, "HEAD"] if method == "GET" else [method]:
             for name, (headers, status) in callers.items():
                 placed = await client.post(f"/wallets/{wallets['ada']}/holds", json=hold, headers=bearer(KEY))
                 hold_id = placed.json()["hold"]["id"]
-                target = path.format(wallet_id=wallets["ada"], user_id="ada", hold_id=hold_id)
+                target = path.format(**ids, hold_id=hold_id) + row.query
                 reply = await client.request(method_sent, target, json=body, headers=headers)
                 assert (name, reply.status_code) == (name, status or by_route[name])
 
@@ -175,6 +194,14 @@ async def test_reads_of_a_strangers_wallet_are_like_those_of_a_wallet_that_does_
         ("/wallets/{}/transactions?limit=1&order=asc", {}, 404),
         ("/wallets/{}/transactions?limit=0", {}, 422),
         ("/wallets/{}/transactions?cursor=x", {}, 422),
+        ("/wallets/{}/balance", {}, 404),
+        ("/wallets/{}/balance?at=2026-01-01T00:00:00Z", {}, 404),
+        ("/wallets/{}/balance?at=2999-01-01T00:00:00Z", {}, 422),
+        ("/wallets/{}/balance?version=1", {}, 404),
+        ("/wallets/{}/balance?version=99", {}, 404),
+        ("/wallets/{}/statement?from=2026-01-01T00:00:00Z&to=2026-02-01T00:00:00Z", {}, 404),
+        ("/wallets/{}/statement?from=2026-01-01T00:00:00Z&to=2026-02-01T00:00:00Z", {"Accept": "text/html"}, 406),
+        ("/transactions?wallet_id={}", {}, 200),
     ]
     for path, headers, status in reads:
         unknown = await assert_like_unknown(client, "GET", path, strangers_of(wallets), headers={**ADA, **headers})
@@ -241,6 +268,14 @@ async def test_moving_a_strangers_money_is_refused_like_moving_that_of_a_wallet_
             client, "POST", "/wallets/{}/transfer", iter(strangers), json=body, headers=headers
         )
         statuses.add(reply.status_code)
+    totals = [*amounts, None]
+    for total, if_match, receiver, leg_amount in product(totals, if_matches, receivers, ["1", "0", "rest"]):
+        split: Json = {"amount": total, "legs": [{"to_wallet_id": receiver, "amount": leg_amount}]}
+        headers = {**ADA, **if_match}
+        reply = await assert_like_unknown(
+            client, "POST", "/wallets/{}/split", iter(strangers[:1]), json=split, headers=headers
+        )
+        statuses.add(reply.status_code)
     assert statuses == {404, 422}
     assert await sql("SELECT id, balance_minor, version FROM wallet.wallets ORDER BY id") == before
     assert await sql("SELECT FROM wallet.idempotency_keys") == []
@@ -252,7 +287,14 @@ async def test_a_strangers_wallet_that_is_locked_is_refused_like_one_that_does_n
     holder = await asyncpg.connect(database_url)
     async with holder.transaction():
         await holder.execute("SELECT FROM wallet.wallets WHERE id = $1 FOR UPDATE", UUID(wallets["bob"]))
-        for name, fields in [("fund", {}), ("withdraw", {}), ("transfer", {"to_wallet_id": wallets["ada"]})]:
+        to_ada = {"to_wallet_id": wallets["ada"]}
+        requests: list[tuple[str, Json]] = [
+            ("fund", {}),
+            ("withdraw", {}),
+            ("transfer", to_ada),
+            ("split", {"legs": [{**to_ada, "amount": "rest"}]}),
+        ]
+        for name, fields in requests:
             body: Json = {"amount": "1", **fields}
             reply = await assert_like_unknown(
                 client, "POST", f"/wallets/{{}}/{name}", iter([wallets["bob"]]), json=body, headers=ADA
@@ -309,6 +351,35 @@ async def test_a_transfer_to_a_strangers_wallet_tells_only_whether_it_arrived(
         "created_at",
     }
     assert (arrived.json()["balance"], arrived.json()["version"], arrived.headers["etag"]) == ("999.00", 3, '"3"')
+
+
+async def test_a_split_to_strangers_wallets_tells_only_which_of_them_cannot_receive(
+    client: AsyncClient, wallets: dict[str, str]
+) -> None:
+    async def send(*names: str, each: str = "500", **fields: str) -> Response:
+        legs = [{"to_wallet_id": wallets.get(name, name), "amount": each} for name in names]
+        return await client.post(f"/wallets/{wallets['ada']}/split", json={"legs": legs, **fields}, headers=ADA)
+
+    refusals = {name: await send("bob", name) for name in ("dollars", "frozen", "closed", "full")}
+    assert {reply.json()["code"] for reply in refusals.values()} == {"receiver-unavailable"}
+    assert len({as_unknown(reply, wallets[name])[:2] for name, reply in refusals.items()}) == 1
+    for name, reply in refusals.items():
+        assert reply.json()["detail"].startswith(f"legs.1.to_wallet_id: wallet {wallets[name]} cannot receive")
+    # What the payer alone decides comes first.
+    for each, fields, code in [
+        ("500.01", {}, "insufficient-funds"),
+        ("1.001", {}, "validation-error"),
+        ("1", {"amount": "3"}, "validation-error"),
+        ("1", {"currency": "USD"}, "currency-mismatch"),
+    ]:
+        replies = {name: await send("empty", name, each=each, **fields) for name in refusals}
+        assert {reply.json()["code"] for reply in replies.values()} == {code}
+        assert len({as_unknown(reply, wallets[name])[:2] for name, reply in replies.items()}) == 1
+    missing = (await send("bob", UNKNOWN)).json()
+    assert (missing["code"], missing["detail"][:20]) == ("wallet-not-found", "legs.1.to_wallet_id:")
+    arrived = (await send("bob", "empty", each="1")).json()
+    assert (arrived["balance"], arrived["version"], arrived["counterparty_wallet_id"]) == ("998.00", 3, None)
+    assert not {wallets["bob"], wallets["empty"]} & {str(value) for value in arrived.values()}
 
 
 def strangers_names(wallets: Mapping[str, str]) -> list[str]:
@@ -398,8 +469,7 @@ async def test_a_body_sets_nothing_that_only_the_server_sets(
     client: AsyncClient, wallets: dict[str, str], sql: Sql, path: str
 ) -> None:
     body: Json = {**(ROWS["POST", path].body or {})}
-    if "to_wallet_id" in body:
-        body["to_wallet_id"] = wallets["bob"]
+    body = with_receiver(body, wallets["bob"])
     extras: Json = {
         "id": UNKNOWN,
         "user_id": "bob",

@@ -89,6 +89,7 @@ async def requests(client: AsyncClient, new_wallet: NewWallet) -> dict[str, tupl
         "fund": (f"{path}/fund", {"amount": 5, "reference": "é", "metadata": {"a": 1}}),
         "withdraw": (f"{path}/withdraw", {"amount": "5", "reference": "payout"}),
         "transfer": (f"{path}/transfer", {"amount": "5", **to_bob}),
+        "split": (f"{path}/split", {"amount": "5", "legs": [{**to_bob, "amount": "rest"}]}),
         "holds": (f"{path}/holds", {"amount": "5", "capture_max": "6.0", "expires_in": 60, **to_bob}),
         "capture": (f"{hold}/capture", {"amount": "0.50", "final": False}),
         "void": (f"{hold}/void", {"reason": "no show"}),
@@ -161,6 +162,32 @@ async def test_a_request_that_is_spelled_otherwise_is_the_same_request(
         assert (again.status_code, again.content) == (first.status_code, first.content)
         assert again.headers["idempotent-replayed"] == "true"
     assert await counts(sql) == after
+
+
+def test_an_amount_in_a_leg_is_the_same_however_it_is_spelled() -> None:
+    """As the amount of the whole request is. Other amounts, and other texts in metadata, make another request."""
+    legs = [{"to_wallet_id": "0198c2a5-0000-7000-8000-000000000001", "amount": amount} for amount in ("1", "rest")]
+    body: Json = {"legs": legs, "amount": "2.00", "metadata": {"amount": "1.0"}}
+
+    def hash_of(leg_amount: str, **changes: Any) -> bytes:
+        return request_hash("POST", "/", {**body, "legs": [{**legs[0], "amount": leg_amount}, legs[1]], **changes})
+
+    assert len({hash_of(amount) for amount in ("1", "1.0", "1.00", "1.000")}) == 1
+    assert len({hash_of("1"), hash_of("10"), hash_of("1.01"), hash_of("rest"), hash_of("1", amount=None)}) == 5
+    assert hash_of("1", metadata={"amount": "1"}) != hash_of("1")
+    assert hash_of("1", legs=legs[::-1]) != hash_of("1")
+
+
+async def test_a_split_that_is_spelled_otherwise_is_the_same_request(
+    client: AsyncClient, requests: dict[str, tuple[str, Json]]
+) -> None:
+    path, body = requests["split"]
+    (leg,) = body["legs"]
+    first = await client.post(path, json={"legs": [{**leg, "amount": "5"}]}, headers=keyed())
+    for amount in ("5.00", 5, 5.0):
+        again = await client.post(path, json={"legs": [{**leg, "amount": amount}], "amount": None}, headers=keyed())
+        assert (again.status_code, again.content) == (200, first.content)
+        assert again.headers["idempotent-replayed"] == "true"
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ Json = dict[str, Any]
 NewWallet = Callable[..., Awaitable[Json]]
 Sql = Callable[..., Awaitable[list[asyncpg.Record]]]
 
-REPLY_HEADERS = {"content-type", "content-length", "etag", "location", "link", "idempotent-replayed"}
+REPLY_HEADERS = {"content-type", "content-length", "etag", "location", "link", "idempotent-replayed", "vary"}
 TABLES = "SELECT count(*) AS count FROM pg_tables WHERE schemaname IN ('wallet', 'history')"
 
 
@@ -24,6 +24,7 @@ async def test_hostile_text_in_any_input_is_stored_or_refused_and_changes_nothin
     client: AsyncClient, new_wallet: NewWallet, sql: Sql, assert_promises_kept: Callable[[], Awaitable[None]]
 ) -> None:
     wallet, other = await new_wallet(balance="1000"), await new_wallet("bob")
+    (entry,) = (await client.get(f"/wallets/{wallet['id']}/transactions")).json()["items"]
     hold = (await client.post(f"/wallets/{wallet['id']}/holds", json={"amount": "1"})).json()["hold"]
     tables = await sql(TABLES)
     valid = {
@@ -33,6 +34,10 @@ async def test_hostile_text_in_any_input_is_stored_or_refused_and_changes_nothin
         "user_id": "ada",
         "currency": "EUR",
         "amount": "0.01",
+        "legs": [{"to_wallet_id": other["id"], "amount": "0.01"}],
+        "transaction_id": entry["transaction_id"],
+        "from": "2026-01-01T00:00:00Z",
+        "to": "2026-02-01T00:00:00Z",
     }
     document = (await client.get("/openapi.json")).json()
     count = 0

@@ -40,7 +40,7 @@ KEYED = st.booleans()
 IMPOSSIBLE_AMOUNTS = st.sampled_from(["0", "0.00", "-1", "1e2", "1.00001", "NaN", "", "9" * 300, True, None, 0, -5])
 
 
-@dataclass
+@dataclass(eq=False)
 class ModelWallet:
     """What a wallet should be; money in minor units."""
 
@@ -371,10 +371,94 @@ class WalletMachine(RuleBasedStateMachine):
             return "balance-limit-exceeded"
         return None
 
+    @staticmethod
+    def refusal_of_wallets(sender: ModelWallet, *receivers: ModelWallet) -> str | None:
+        for wallet in (sender, *receivers):
+            if wallet.status != "active":
+                return f"wallet-{wallet.status}"
+            if wallet.currency != sender.currency:
+                return "currency-mismatch"
+        return None
+
+    @staticmethod
+    def refusal_of_receivers(payer: ModelWallet, receivers: list[ModelWallet]) -> str | None:
+        for number, receiver in enumerate(receivers):
+            if receiver is payer:
+                return "same-wallet"
+            if receiver in receivers[:number]:
+                return "validation-error"
+        return None if receivers else "validation-error"
+
     @rule(sender=wallets, receiver=wallets, share=st.sampled_from([1, 2]))
     def transfer_a_share_of_all_it_has(self, sender: ModelWallet, receiver: ModelWallet, share: int) -> None:
         if sender.available >= share:
             self.transfer(sender, receiver, sender.available // share, keyed=False)
+
+    @rule(
+        target=asked,
+        payer=wallets,
+        legs=st.lists(st.tuples(wallets, AMOUNTS | st.none()), max_size=4),
+        extra=st.none() | st.integers(-1, 100),
+        keyed=KEYED,
+    )
+    def split(
+        self, payer: ModelWallet, legs: list[tuple[ModelWallet, int | None]], extra: int | None, keyed: bool
+    ) -> Any:
+        """A leg of None has the rest; `extra` is what the whole amount has beyond the other legs, if it is told."""
+        told = sum(amount or 0 for _, amount in legs)
+        parts = [to_major(amount, payer.currency) if amount else "rest" for _, amount in legs]
+        body: dict[str, Any] = {
+            "legs": [
+                {"to_wallet_id": receiver.id, "amount": part} for (receiver, _), part in zip(legs, parts, strict=True)
+            ],
+            "amount": None if extra is None else to_major(told + extra, payer.currency),
+        }
+        response, asked = self.post(f"/wallets/{payer.id}/split", body, keyed=keyed)
+        refusal = self.refusal_of_split(payer, legs, told, extra)
+        if refusal:
+            self.assert_refused(response, refusal)
+        else:
+            whole = told + (extra or 0)
+            self.frees(payer, whole)
+            payer.move(-whole)
+            for receiver, amount in legs:
+                receiver.move(amount or whole - told)
+            self.events.append(("SPLIT_DONE", payer.id))
+            self.assert_moved(response, payer, whole)
+        # Without legs, the body is refused before the key is claimed.
+        return asked if legs else multiple()
+
+    def refusal_of_split(
+        self, payer: ModelWallet, legs: list[tuple[ModelWallet, int | None]], told: int, extra: int | None
+    ) -> str | None:
+        receivers, rests = [receiver for receiver, _ in legs], [amount for _, amount in legs].count(None)
+        is_wrong = rests > 1 or (rests and extra is None)
+        refusal = self.refusal_of_receivers(payer, receivers) or ("validation-error" if is_wrong else None)
+        if refusal := refusal or self.refusal_of_wallets(payer, *receivers):
+            return refusal
+        if extra is not None and (told + extra > MINOR_MAX or (extra <= 0 if rests else extra != 0)):
+            return "validation-error"
+        if not self.could_free(payer, told + (extra or 0)):
+            return "insufficient-funds"
+        if any(receiver.balance + (amount or extra or 0) > MINOR_MAX for receiver, amount in legs):
+            return "balance-limit-exceeded"
+        return None
+
+    @rule(target=wallets, payer=wallets, share=st.integers(1, 3), has_rest=st.booleans())
+    def split_a_share_of_all_it_has(self, payer: ModelWallet, share: int, has_rest: bool) -> ModelWallet:
+        """To a new wallet and to those that can receive."""
+        new, _ = self.make("bob", payer.currency, None, keyed=False)
+        self.fund(payer, 100, keyed=False)
+        others = [item for item in self.model.values() if item not in {payer, new} and self.can_receive(item, payer)]
+        part = payer.available // share // (len(others[:5]) + 1)
+        legs: list[tuple[ModelWallet, int | None]] = [(item, part) for item in others[:5]]
+        if part:
+            self.split(payer, [*legs, (new, None if has_rest else part)], part if has_rest else None, keyed=False)
+        return new
+
+    @staticmethod
+    def can_receive(wallet: ModelWallet, payer: ModelWallet) -> bool:
+        return wallet.status == "active" and wallet.currency == payer.currency
 
     @rule(wallet=wallets, stale=st.sampled_from([0, 0, 1, -1]), amount=st.integers(1, 100))
     def fund_at_a_version(self, wallet: ModelWallet, stale: int, amount: int) -> None:
@@ -405,8 +489,9 @@ class WalletMachine(RuleBasedStateMachine):
         self.assert_refused(response, "wallet-not-found")
         if wallet.status == "active":
             body = {"amount": "1", "to_wallet_id": UNKNOWN}
-            response, _ = self.post(f"/wallets/{wallet.id}/transfer", body, keyed=keyed)
-            self.assert_refused(response, "wallet-not-found")
+            for path, sent in (("transfer", body), ("split", {"legs": [body]})):
+                response, _ = self.post(f"/wallets/{wallet.id}/{path}", sent, keyed=keyed)
+                self.assert_refused(response, "wallet-not-found")
 
     @rule(wallet=wallets, status=st.sampled_from(["active", "frozen", "active", "closed"]))
     def change_the_status(self, wallet: ModelWallet, status: str) -> None:
@@ -508,11 +593,19 @@ class WalletMachine(RuleBasedStateMachine):
         )
         assert [(row["event_type"], row["aggregate_id"]) for row in rows] == self.events
         last: dict[str, tuple[int, str]] = {}
+        amounts: dict[str, list[str]] = {item.id: [] for item in self.model.values()}
         for row in rows:
-            for change in json.loads(row["payload"])["wallets"]:
+            event = json.loads(row["payload"])
+            for change in event["wallets"]:
                 assert change["version"] == last.get(change["wallet_id"], (0, ""))[0] + 1
                 last[change["wallet_id"]] = (change["version"], change["balance_after"])
+                if change["direction"]:
+                    amounts[change["wallet_id"]].append(change.get("amount", event["amount"]))
         assert last == {item.id: (item.version, to_major(item.balance, item.currency)) for item in self.model.values()}
+        assert amounts == {
+            item.id: [to_major(abs(amount), item.currency) for _, amount, _, _ in item.entries if amount]
+            for item in self.model.values()
+        }
 
 
 def test_the_api_and_its_model_agree_whatever_is_asked(new_database: NewDatabase, template: str) -> None:

@@ -15,8 +15,15 @@ POSTS = [
 ]
 CREATIONS = ["/wallets", "/wallets/{wallet_id}/holds"]
 GETS = [
-    *("/wallets/{wallet_id}", "/wallets/{wallet_id}/transactions", "/wallets/{wallet_id}/holds"),
-    *("/users/{user_id}/wallets", "/holds/{hold_id}"),
+    "/wallets/{wallet_id}",
+    "/wallets/{wallet_id}/transactions",
+    "/wallets/{wallet_id}/holds",
+    "/wallets/{wallet_id}/balance",
+    "/wallets/{wallet_id}/statement",
+    "/users/{user_id}/wallets",
+    "/transactions",
+    "/transactions/{transaction_id}",
+    "/holds/{hold_id}",
 ]
 ROUTES = [(path, "post") for path in POSTS] + [(path, "get") for path in GETS]
 
@@ -73,7 +80,8 @@ def test_every_route_documents_its_reply_and_its_problems(document: dict[str, An
     assert refusals >= {"400", "401", "403", "422", "429", "503"}
     (needed,) = document["paths"][path][method]["security"]
     assert len(needed["bearer"]) == 1
-    assert ("404" in refusals) == ("{wallet_id}" in path or "{hold_id}" in path)
+    assert ("404" in refusals) == any(f"{{{name}}}" in path for name in ("wallet_id", "transaction_id", "hold_id"))
+    assert ("406" in refusals) == (len(success["content"]) > 1)
     for status in refusals:
         content = responses[status]["content"]["application/problem+json"]
         schema_of(document, content).validate(content["example"])

@@ -51,10 +51,14 @@ async def test_no_reply_holds_a_balance_a_user_or_a_name_of_another_wallet(
     replies = []
     for number, (receiver, fields, status_code) in enumerate(asked):
         for if_match in ({}, {}, {"If-Match": '"99"'}):
-            headers = {"Idempotency-Key": f"{number}{''.join(if_match.values())}".strip('"'), **if_match}
-            document = {**body, **fields, "to_wallet_id": receiver["id"]}
-            replies.append(await client.post(f"{path}/transfer", json=document, headers=headers))
-            assert replies[-1].status_code in {status_code, 412 if if_match else status_code}, replies[-1].text
+            to_receiver = {"to_wallet_id": receiver["id"]}
+            split = {"legs": [{**to_receiver, "amount": "rest"}]}
+            for name, receivers in (("transfer", to_receiver), ("split", split)):
+                key = f"{name}-{number}{''.join(if_match.values())}".strip('"')
+                headers = {"Idempotency-Key": key, **if_match}
+                document = {**body, **fields, **receivers}
+                replies.append(await client.post(f"{path}/{name}", json=document, headers=headers))
+                assert replies[-1].status_code in {status_code, 412 if if_match else status_code}, replies[-1].text
     await client.post(f"/wallets/{others['bob']['id']}/transfer", json={"to_wallet_id": ada["id"], "amount": "3.07"})
     # The key of another user, for the same request with the own wallet.
     await client.post(

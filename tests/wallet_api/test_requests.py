@@ -41,6 +41,7 @@ VALID: dict[str, Any] = {
     "amount": "1.50",
     "reference": "rent",
     "to_wallet_id": str(UUID(int=1)),
+    "legs": [{"to_wallet_id": str(UUID(int=1)), "amount": "rest"}],
     "metadata": {},
 }
 FIELDS = st.sampled_from([*VALID, "colour"])

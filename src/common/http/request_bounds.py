@@ -45,14 +45,18 @@ class RequestBounds:
 
     async def _within_deadline(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = False
+        deadline = asyncio.timeout(self._deadline_seconds)
 
         async def note_start(message: Message) -> None:
             nonlocal started
+            if not started and not deadline.expired():
+                # How long a reply may take that has begun is up to its client: the connection bounds the stalls.
+                deadline.reschedule(None)
             started = True
             await send(message)
 
         try:
-            async with asyncio.timeout(self._deadline_seconds):
+            async with deadline:
                 await self.app(scope, receive, note_start)
         except TimeoutError:
             if started:

@@ -85,6 +85,39 @@ class TopicReader:
                 # A fetch that waits for more records would hold up the next question to the broker.
                 self._consumer.unassign()
 
+    async def interleaved_messages(
+        self, begins: Mapping[int, int], ends: Mapping[int, int]
+    ) -> AsyncGenerator[list[Message], None]:
+        """Yield the messages of all partitions, each from its begin to before its end, as the brokers send them.
+
+        Raises:
+            TimeoutError: the broker went away.
+            KafkaException: the broker refuses this client.
+        """
+        left = {partition: end for partition, end in ends.items() if begins[partition] < end}
+        self._consumer.assign([TopicPartition(self.name, partition, begins[partition]) for partition in left])
+        deadline = time.monotonic() + _SILENCE_SECONDS_MAX
+        while left:
+            if messages := await self._call(self._poll_any, left):
+                deadline = time.monotonic() + _SILENCE_SECONDS_MAX
+                yield messages
+            elif left and time.monotonic() > deadline:
+                raise TimeoutError(f"{self._where} stopped sending the partitions {sorted(left)}")
+        self._consumer.unassign()
+
+    def _poll_any(self, left: dict[int, int]) -> list[Message]:
+        """Return messages from before the ends. A partition that has been read to its end leaves `left`."""
+        messages = []
+        for message in self._consumer.consume(_POLLED_MESSAGES_MAX, timeout=_POLL_SECONDS):
+            partition, next_offset = message.partition() or 0, _next_offset(message)
+            end = left.get(partition, 0)
+            if message.error() is None and next_offset <= end:
+                messages.append(message)
+            if end and next_offset >= end:
+                del left[partition]
+                self._consumer.incremental_unassign([TopicPartition(self.name, partition)])
+        return messages
+
     async def _messages(self, partition: int, next_offset: int, end: int) -> AsyncIterator[list[Message]]:
         self._consumer.assign([TopicPartition(self.name, partition, next_offset)])
         deadline = time.monotonic() + _SILENCE_SECONDS_MAX
@@ -104,15 +137,9 @@ class TopicReader:
         """Return the messages before `end`, and the offset up to which the partition has been read."""
         messages = []
         for message in self._consumer.consume(min(end - next_offset, _POLLED_MESSAGES_MAX), timeout=_POLL_SECONDS):
-            error, offset = message.error(), message.offset() or 0
-            if error is None:
-                next_offset = offset + 1
-                if offset < end:
-                    messages.append(message)
-            elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - librdkafka's public name
-                next_offset = max(next_offset, offset)
-            elif not error.retriable() and error.code() not in _PASSING:
-                raise KafkaException(error)
+            next_offset = max(next_offset, _next_offset(message))
+            if message.error() is None and next_offset <= end:
+                messages.append(message)
         return messages, next_offset
 
     async def _offsets(self, partition: int) -> tuple[int, int]:
@@ -162,6 +189,22 @@ async def open_topic(
         yield TopicReader(settings, topic_id, partition_count, consumer, expired)
     finally:
         await asyncio.to_thread(consumer.close)
+
+
+def _next_offset(message: Message) -> int:
+    """Return the offset up to which the client has read the partition; 0 after an error that passes.
+
+    Raises:
+        KafkaException: the broker refuses this client.
+    """
+    error, offset = message.error(), message.offset() or 0
+    if error is None:
+        return offset + 1
+    if error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - librdkafka's public name
+        return offset
+    if not error.retriable() and error.code() not in _PASSING:
+        raise KafkaException(error)
+    return 0
 
 
 async def _describe(settings: KafkaSettings) -> tuple[str, int]:

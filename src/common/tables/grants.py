@@ -29,7 +29,7 @@ ROLES: Final[Mapping[Role, str]] = {
     Role.CONSUMER: "`walletctl consumer run`",
     Role.READER: "`walletctl history serve`",
     Role.OPERATOR: "operators: `walletctl outbox`, `history status|rebuild|dead-letters`, `keys`, `restore`, `verify`",
-    Role.AUDITOR: "auditors: `walletctl verify`, and all that only reads",
+    Role.AUDITOR: "auditors: `walletctl verify`, which stores its horizon, and all that only reads",
 }
 """Who logs in as the role, or as a member of it."""
 
@@ -163,6 +163,14 @@ TABLES: Final[Mapping[str, Sequence[Grant]]] = {
             ("epoch", "actor", "reason", "topic_id", "topic_ends"),
         ),
         _AUDIT,
+    ),
+    "wallet.verified_horizons": (
+        Grant(Role.OPERATOR, "SELECT", "`verify --since` begins at the horizon of the last clean run"),
+        Grant(Role.OPERATOR, "INSERT", "a clean `verify` stores its horizon"),
+        Grant(Role.OPERATOR, "UPDATE", "a clean `verify` moves its horizon"),
+        _AUDIT,
+        Grant(Role.AUDITOR, "INSERT", "a clean `verify` stores its horizon"),
+        Grant(Role.AUDITOR, "UPDATE", "a clean `verify` moves its horizon"),
     ),
     "wallet.idempotency_keys": (
         Grant(Role.API, "SELECT", "answers a repeated request"),

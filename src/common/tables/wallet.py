@@ -105,6 +105,15 @@ wallet_transactions = Table(
         unique=True,
         postgresql_where=text("wallet_id IS NOT NULL"),
     ),
+    # Transactions by their reference. A bound caller's search reads the entries of its own wallets only, so the wallet
+    # comes second. The world account's entries have no reference (docs/decisions/0033-when-a-time-is-final.md).
+    Index(
+        "wallet_transactions_reference_idx",
+        "reference",
+        "wallet_id",
+        "transaction_id",
+        postgresql_where=text("reference IS NOT NULL"),
+    ),
     # The transactions of a hold.
     Index("wallet_transactions_hold_id_idx", "hold_id", postgresql_where=text("hold_id IS NOT NULL")),
     schema="wallet",
@@ -254,6 +263,25 @@ outbox_pruned = Table(
     CheckConstraint("id = 1", "id"),
     schema="wallet",
     postgresql_with={"fillfactor": "20"},
+)
+
+verified_horizons = Table(
+    "verified_horizons",
+    metadata,
+    # Up to where the last clean `walletctl verify` of a topic and its consumer group has compared everything. Only
+    # `walletctl verify --since` reads it (decision 0032).
+    Column("topic", Text, primary_key=True),
+    Column("consumer_group", Text, primary_key=True),
+    Column("up_to", TIMESTAMP, nullable=False),
+    # The snapshots of the last clean run of everything, and of the last clean run.
+    Column("full_at", TIMESTAMP, nullable=False),
+    Column("taken_at", TIMESTAMP, nullable=False),
+    # What must be the same for the horizon to hold: the databases, the tables and the topic, and the number of rows.
+    Column("identity", JSONB, nullable=False),
+    Column("counts", JSONB, nullable=False),
+    # By partition, the first offset that was not read.
+    Column("read_to", JSONB, nullable=False),
+    schema="wallet",
 )
 
 idempotency_keys = Table(

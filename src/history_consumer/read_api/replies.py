@@ -31,7 +31,7 @@ class HistoryItem(BaseModel):
     balance_after: str = Field(examples=["20.00"])
     counterparty_wallet_id: UUID | None
     event_data: dict[str, Any] = Field(
-        description="The event as it was published, but `wallets` has only the wallet of this item."
+        description="The event as it was published, but with the wallet and the amount of this item only."
     )
     created_at: datetime = Field(description="When the wallet changed.")
     recorded_at: datetime = Field(description="When the history recorded the event.")
@@ -71,21 +71,23 @@ def item_json(row: RowMapping) -> dict[str, Any]:
         "currency": row["currency"],
         "balance_after": to_major(row["balance_after_minor"], row["currency"]),
         "counterparty_wallet_id": _text(row["counterparty_wallet_id"]),
-        "event_data": _own_side(row["event_data"], row["direction"]),
+        "event_data": _own_side(row["event_data"], row["wallet_id"]),
         "created_at": timestamp(row["created_at"]),
         "recorded_at": timestamp(row["recorded_at"]),
     }
 
 
-def _own_side(event_data: str, direction: Direction | None) -> orjson.Fragment:
-    """Return the event without the other wallet's balance, version and user.
+def _own_side(event_data: str, wallet_id: UUID) -> orjson.Fragment:
+    """Return the event as it is for the owner of this wallet: without the other wallets and their amounts.
 
-    The history stores all of it, for the audit. The first of a transfer's wallets is the sender
-    (`common.events.TransferDone`).
+    The history stores all of it, for the audit.
     """
     event = orjson.loads(event_data)
-    is_receiver = direction == "in" and len(event["wallets"]) > 1
-    event["wallets"] = [event["wallets"][is_receiver]]
+    own = next(change for change in event["wallets"] if UUID(change["wallet_id"]) == wallet_id)
+    event["wallets"] = [own]
+    # The event's own amount would tell a receiver of a split what the other receivers got.
+    if own.get("amount"):
+        event["amount"] = own["amount"]
     try:
         return orjson.Fragment(orjson.dumps(event))
     except orjson.JSONEncodeError:

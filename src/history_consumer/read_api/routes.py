@@ -10,14 +10,13 @@ from typing import Annotated, Any, Final
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query, Request, Response
-from pydantic import AfterValidator, AwareDatetime, BeforeValidator
 
 from common.access.caller import HISTORY_READ, caller_of, check_user
 from common.http.authorization import ACCESS_ERRORS, ScopedRoute, needs
 from common.http.openapi import problem_documentation
 from common.http.pagination import Order, PageOf, PageRequest, list_digest
 from common.http.paths import PathUserId, PathUuid
-from common.moments import check_rfc3339, in_utc
+from common.moments import Moment
 from history_consumer.projection import VERSION_MAX, EventType
 from history_consumer.read_api import page_queries
 from history_consumer.read_api.context import HistoryApiContext, context_of
@@ -42,7 +41,6 @@ _ERRORS: Final[dict[int | str, dict[str, Any]]] = {
 }
 
 
-Moment = Annotated[AwareDatetime, BeforeValidator(check_rfc3339), AfterValidator(in_utc)]
 MinVersion = Annotated[
     int | None,
     Query(ge=1, le=VERSION_MAX, description="Wait until nothing up to this version is missing: read your own writes."),

@@ -39,17 +39,7 @@ def moved(row: Row[Any]) -> TransactionEvent:
         transaction_id=row.transaction_id,
         amount=to_major(row.amount_minor, row.currency),
         reference=row.reference,
-        wallets=[
-            _change(
-                UUID(wallet_id),
-                user_id,
-                version,
-                to_major(balance, row.currency),
-                None if held is None else to_major(held, row.currency),
-                _direction(amount),
-            )
-            for wallet_id, user_id, version, balance, held, amount in orjson.loads(row.wallets)
-        ],
+        wallets=[_entry_change(row, *entry) for entry in orjson.loads(row.wallets)],
         **orjson.loads(row.details or "{}"),
     )
 
@@ -69,6 +59,22 @@ def _facts(row: HistoryRow) -> HistoryRow:
     return row._replace(event_id=row.wallet_id, event_data="")
 
 
+def _entry_change(
+    row: Row[Any],
+    wallet_id: str,
+    user_id: str,
+    version: int,
+    balance_minor: int,
+    held_minor: int | None,
+    amount_minor: int,
+) -> WalletChange:
+    is_own = abs(amount_minor) not in {0, row.amount_minor}
+    own = to_major(abs(amount_minor), row.currency) if is_own else None
+    balance = to_major(balance_minor, row.currency)
+    held = None if held_minor is None else to_major(held_minor, row.currency)
+    return _change(UUID(wallet_id), user_id, version, balance, held, _direction(amount_minor), own)
+
+
 def _change(
     wallet_id: UUID,
     user_id: str,
@@ -76,6 +82,7 @@ def _change(
     balance: str,
     held: str | None,
     direction: Literal["in", "out"] | None,
+    amount: str | None = None,
 ) -> WalletChange:
     return WalletChange(
         wallet_id=wallet_id,
@@ -84,6 +91,7 @@ def _change(
         balance_after=balance,
         held_after=held,
         direction=direction,
+        amount=amount,
     )
 
 

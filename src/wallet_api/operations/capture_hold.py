@@ -10,7 +10,7 @@ from wallet_api.errors import CaptureExceedsHold
 from wallet_api.hold import Hold, closed
 from wallet_api.operations.holds import HoldOperation, hold_transaction, with_available
 from wallet_api.operations.operation import Entry, LedgerTransaction, State, minor_of
-from wallet_api.operations.receiver import find_receiver, received
+from wallet_api.operations.receiver import find_receiver
 from wallet_api.wallet import Wallet
 
 
@@ -64,7 +64,7 @@ class CaptureHold(HoldOperation):
 
     def _amount_minor(self, hold: Hold) -> int:
         amount = self.amount
-        amount_minor = hold.remaining_minor if amount is None else minor_of("amount", amount, hold.currency)
+        amount_minor = hold.remaining_minor if amount is None else minor_of(amount, hold.currency, "amount")
         capturable_minor = hold.capture_max_minor - hold.captured_minor
         if amount_minor > capturable_minor:
             raise CaptureExceedsHold(to_major(capturable_minor, hold.currency), hold.currency)
@@ -75,6 +75,6 @@ class CaptureHold(HoldOperation):
     ) -> tuple[Entry, ...]:
         if self.to_wallet_id is None:
             return (Entry(None, amount_minor, released_minor),)
-        receiver = find_receiver(self.caller, state, self.to_wallet_id, payer.currency)
-        got = received(self.caller, receiver, amount_minor, payer.currency)
-        return Entry(got, amount_minor), Entry(None, 0, released_minor)
+        receiver = find_receiver(state.wallets, self.to_wallet_id, self.caller, payer.currency)
+        received = receiver.received(amount_minor, payer.currency)
+        return Entry(received, amount_minor), Entry(None, 0, released_minor)

@@ -7,11 +7,12 @@ from wallet_api.operations.fund import Fund
 from wallet_api.operations.holds import HoldOperation
 from wallet_api.operations.operation import Operation
 from wallet_api.operations.place_hold import PlaceHold
+from wallet_api.operations.split import Split
 from wallet_api.operations.transfer import Transfer
 from wallet_api.operations.void_hold import VoidHold
 from wallet_api.operations.withdraw import Withdraw
 
-OPERATIONS: Final[tuple[type[Operation], ...]] = (Fund, Withdraw, Transfer, PlaceHold)
+OPERATIONS: Final[tuple[type[Operation], ...]] = (Fund, Withdraw, Transfer, Split, PlaceHold)
 """Those of a wallet: `POST /wallets/{wallet_id}/NAME`."""
 
 HOLD_OPERATIONS: Final[tuple[type[HoldOperation], ...]] = (CaptureHold, VoidHold)

@@ -177,15 +177,13 @@ class Operation(Command, ABC):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MoneyOperation(Operation):
-    """An operation that moves an amount into or out of the acting wallet.
+class CurrencyOperation(Operation):
+    """An operation that moves money of one currency into or out of the acting wallet.
 
     Args:
-        amount: in major units, `"50.00"`.
         currency: must be the wallet's, if the client sends one.
     """
 
-    amount: str
     currency: str | None
 
     def open_wallet(self, state: State) -> Wallet:
@@ -202,17 +200,28 @@ class MoneyOperation(Operation):
             )
         return wallet
 
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MoneyOperation(CurrencyOperation):
+    """An operation that moves one amount into or out of the acting wallet.
+
+    Args:
+        amount: in major units, `"50.00"`.
+    """
+
+    amount: str
+
     def amount_minor(self, wallet: Wallet) -> int:
         """Return the amount in minor units of the wallet's currency.
 
         Raises:
             ValidationProblem: it isn't an amount of that currency.
         """
-        return minor_of("amount", self.amount, wallet.currency)
+        return minor_of(self.amount, wallet.currency, "amount")
 
 
-def minor_of(field: str, amount: str, currency: str) -> int:
-    """Return the amount in this field of the body, in minor units.
+def minor_of(amount: str, currency: str, field: str) -> int:
+    """Return the amount that the request has in this field, in minor units.
 
     Raises:
         ValidationProblem: it isn't an amount of that currency.

@@ -15,7 +15,7 @@ from wallet_api.errors import SameWallet
 from wallet_api.hold import Hold
 from wallet_api.operations.holds import hold_transaction, with_available
 from wallet_api.operations.operation import Entry, LedgerTransaction, MoneyOperation, State, minor_of
-from wallet_api.operations.receiver import find_receiver, received
+from wallet_api.operations.receiver import find_receiver
 
 _DAY_SECONDS: Final = 86_400
 
@@ -69,19 +69,19 @@ class PlaceHold(MoneyOperation):
             raise SameWallet("to_wallet_id: must be another wallet than the payer.")
         payer = self.open_wallet(state)
         currency = payer.currency
-        receiver = find_receiver(self.caller, state, self.to_wallet_id, currency) if self.to_wallet_id else None
+        receiver = find_receiver(state.wallets, self.to_wallet_id, self.caller, currency) if self.to_wallet_id else None
         amount_minor = self.amount_minor(payer)
         hold = self._hold(state, currency, amount_minor)
         payer, expired = with_available(state, payer, amount_minor)
         reserved = payer.moved(0, amount_minor)
         if receiver:
-            received(self.caller, receiver, amount_minor, currency)
+            receiver.received(amount_minor, currency)
         entries = Entry(reserved, 0, amount_minor), Entry(None, 0, -amount_minor)
         return (*expired, hold_transaction(self, state, hold, amount_minor, *entries))
 
     def _hold(self, state: State, currency: str, amount_minor: int) -> Hold:
         capture_max = self.capture_max
-        capture_max_minor = amount_minor if capture_max is None else minor_of("capture_max", capture_max, currency)
+        capture_max_minor = amount_minor if capture_max is None else minor_of(capture_max, currency, "capture_max")
         if capture_max_minor < amount_minor:
             raise ValidationProblem.of("capture_max", "must be at least the amount")
         return Hold(

@@ -1,40 +1,59 @@
-"""The receiver of money. A caller that may not read it does not learn its state (decision 0024). Pure."""
+"""The other side of a payment: a wallet that receives, and that the caller may not read, perhaps. Pure."""
 
+from collections.abc import Mapping
+from typing import NamedTuple
 from uuid import UUID
 
 from common.access.caller import Caller
 from wallet_api.errors import CurrencyMismatch, ReceiverUnavailable, WalletNotFound
-from wallet_api.operations.operation import State
 from wallet_api.wallet import Wallet
 
 
-def find_receiver(caller: Caller, state: State, to_wallet_id: UUID, currency: str) -> Wallet:
-    """Return the receiver. A caller that may read it is told why it can't receive that currency.
+class Receiver(NamedTuple):
+    """A wallet that is to receive money.
+
+    Attributes:
+        wallet: before it receives.
+        leg: what comes before the names of the receiver's fields in the request: nothing, or `legs.3.`.
+        is_readable: whether the caller may read the wallet.
+    """
+
+    wallet: Wallet
+    leg: str
+    is_readable: bool
+
+    def received(self, amount_minor: int, currency: str) -> Wallet:
+        """Return the wallet after it has received the amount.
+
+        An operation asks for it last: a caller that could not send the money learns nothing of another user's wallet
+        (decision 0024).
+
+        Raises:
+            ReceiverUnavailable, BalanceLimitExceeded: it can't receive the amount.
+        """
+        if not self.is_readable and not self.wallet.can_receive(amount_minor, currency):
+            raise ReceiverUnavailable(self.wallet.id, f"{self.leg}to_wallet_id")
+        return self.wallet.moved(amount_minor, field=f"{self.leg}amount")
+
+
+def find_receiver(
+    wallets: Mapping[UUID, Wallet], to_wallet_id: UUID, caller: Caller, currency: str, leg: str = ""
+) -> Receiver:
+    """Return the receiver.
 
     Raises:
-        WalletNotFound, WalletFrozen, WalletClosed, CurrencyMismatch: it can't.
+        WalletNotFound: it doesn't exist.
+        WalletFrozen, WalletClosed, CurrencyMismatch: the caller may read it, and it can't receive that currency.
     """
-    receiver = state.wallets.get(to_wallet_id)
-    if receiver is None:
-        raise WalletNotFound(to_wallet_id, "to_wallet_id")
-    if caller.owns(receiver.user_id):
-        receiver.check_open("to_wallet_id")
-        if receiver.currency != currency:
+    field, wallet = f"{leg}to_wallet_id", wallets.get(to_wallet_id)
+    if wallet is None:
+        raise WalletNotFound(to_wallet_id, field)
+    receiver = Receiver(wallet, leg, caller.owns(wallet.user_id))
+    if receiver.is_readable:
+        wallet.check_open(field)
+        if wallet.currency != currency:
             raise CurrencyMismatch(
-                f"to_wallet_id: wallet {receiver.id} is in {receiver.currency}, not {currency}."
+                f"{field}: wallet {wallet.id} is in {wallet.currency}, not {currency}."
                 " Send to a wallet of the sender's currency."
             )
     return receiver
-
-
-def received(caller: Caller, receiver: Wallet, amount_minor: int, currency: str) -> Wallet:
-    """Return the receiver after it has got the amount.
-
-    This comes last: a caller that could not send the money learns nothing of another user's wallet.
-
-    Raises:
-        ReceiverUnavailable, BalanceLimitExceeded: it can't take the amount.
-    """
-    if not caller.owns(receiver.user_id) and not receiver.can_receive(amount_minor, currency):
-        raise ReceiverUnavailable(receiver.id)
-    return receiver.moved(amount_minor)

@@ -12,7 +12,7 @@ from wallet_api.bodies import MoneyBody
 from wallet_api.errors import SameWallet
 from wallet_api.operations.holds import with_available
 from wallet_api.operations.operation import Entry, LedgerTransaction, MoneyOperation, State
-from wallet_api.operations.receiver import find_receiver, received
+from wallet_api.operations.receiver import find_receiver
 
 
 class TransferBody(MoneyBody):
@@ -45,9 +45,9 @@ class Transfer(MoneyOperation):
         if self.to_wallet_id == self.wallet_id:
             raise SameWallet("to_wallet_id: must be another wallet than the sender.")
         sender = self.open_wallet(state)
-        receiver = find_receiver(self.caller, state, self.to_wallet_id, sender.currency)
+        receiver = find_receiver(state.wallets, self.to_wallet_id, self.caller, sender.currency)
         amount_minor = self.amount_minor(sender)
         sender, expired = with_available(state, sender, amount_minor)
         sent = sender.moved(-amount_minor)
-        got = received(self.caller, receiver, amount_minor, sender.currency)
-        return (*expired, self.transaction(amount_minor, Entry(sent, -amount_minor), Entry(got, amount_minor)))
+        received = receiver.received(amount_minor, sender.currency)
+        return (*expired, self.transaction(amount_minor, Entry(sent, -amount_minor), Entry(received, amount_minor)))

@@ -21,6 +21,7 @@ _SPREAD_FUNDS: Final = 250
 _WITHDRAWALS: Final = 150
 _HOLDS: Final = 100
 _TRANSFERS: Final = 1200
+_SPLITS: Final = 150
 _RETRIED: Final = 150
 _REFUSED: Final = 140
 
@@ -58,7 +59,7 @@ class Traffic:
         await self._run([lambda pair=pair: self._create(*pair) for pair in pairs])  # type: ignore[misc]
 
     async def move_money(self) -> None:
-        """Send funds, withdrawals, holds, transfers, retries and requests to be refused, all at once."""
+        """Send funds, withdrawals, holds, transfers, splits, retries and requests to be refused, all at once."""
         await self._run([lambda wallet=wallet: self._fund(wallet, 50_000) for wallet in self.wallets])  # type: ignore[misc]
         hot = self.wallets[0]
         operations: list[Operation] = [
@@ -67,6 +68,7 @@ class Traffic:
             *[lambda: self._withdraw(self.rng.choice(self.wallets), self.rng.randint(1, 50))] * _WITHDRAWALS,
             *[self._hold_and_end] * _HOLDS,
             *[self._transfer_somewhere] * _TRANSFERS,
+            *[self._split_somewhere] * _SPLITS,
             *[self._retried_transfer] * _RETRIED,
             *[self._refused] * _REFUSED,
         ]
@@ -117,14 +119,13 @@ class Traffic:
         if self._expect(response, 200, "a withdrawal"):
             wallet.balance -= Decimal(amount)
 
-    def _pair(self) -> tuple[WalletModel, WalletModel]:
-        """Return two of a currency's first four wallets, so that transfers in both directions meet."""
+    def _some(self, count: int) -> list[WalletModel]:
+        """Return so many of a currency's first four wallets, so that transfers in both directions meet."""
         currency = self.rng.choice(_CURRENCIES)
-        sender, receiver = self.rng.sample([w for w in self.wallets if w.currency == currency][:4], 2)
-        return sender, receiver
+        return self.rng.sample([w for w in self.wallets if w.currency == currency][:4], count)
 
     async def _transfer_somewhere(self) -> None:
-        sender, receiver = self._pair()
+        sender, receiver = self._some(2)
         amount = sender.amount(self.rng.randint(1, 20))
         body = {"to_wallet_id": receiver.id, "amount": amount, "reference": "demo"}
         response = await self._post("transfers", f"/wallets/{sender.id}/transfer", body)
@@ -133,7 +134,7 @@ class Traffic:
 
     async def _hold_and_end(self) -> None:
         """Reserve money, and then capture half of it, capture more than all of it, or give it up."""
-        payer, receiver = self._pair()
+        payer, receiver = self._some(2)
         body = {"to_wallet_id": receiver.id, "amount": payer.amount(10), "capture_max": payer.amount(12)}
         placed = await self._post("holds", f"/wallets/{payer.id}/holds", body)
         if not self._expect(placed, 201, "a hold"):
@@ -144,8 +145,19 @@ class Traffic:
         if self._expect(ended, 200, f"a {act}"):
             self._moved(payer, receiver, payer.amount(captured))
 
+    async def _split_somewhere(self) -> None:
+        payer, *receivers = self._some(4)
+        parts = [payer.amount(self.rng.randint(1, 9)) for _ in receivers]
+        told = [*parts[1:], "rest"]
+        legs = [{"to_wallet_id": receiver.id, "amount": part} for receiver, part in zip(receivers, told, strict=True)]
+        body = {"legs": legs, "amount": str(sum(map(Decimal, parts))), "reference": "demo"}
+        response = await self._post("splits", f"/wallets/{payer.id}/split", body)
+        if self._expect(response, 200, "a split"):
+            for receiver, part in zip(receivers, [*parts[1:], parts[0]], strict=True):
+                self._moved(payer, receiver, part)
+
     async def _retried_transfer(self) -> None:
-        sender, receiver = self._pair()
+        sender, receiver = self._some(2)
         amount, key = sender.amount(7), str(uuid4())
         body = {"to_wallet_id": receiver.id, "amount": amount}
         replies = await asyncio.gather(
@@ -157,7 +169,7 @@ class Traffic:
                 self.broken.append(f"a repeated key got two replies: {replies[0].text} and {replies[1].text}")
 
     async def _refused(self) -> None:
-        sender, receiver = self._pair()
+        sender, receiver = self._some(2)
         other = next(wallet for wallet in self.wallets if wallet.currency != sender.currency)
         path = f"/wallets/{sender.id}/transfer"
         body, status, code = self.rng.choice(
@@ -181,7 +193,7 @@ class Traffic:
 WALLETS_TOTAL: Final = len(_USERS) * len(_CURRENCIES)
 """How many wallets the demo creates."""
 
-OPERATIONS_TOTAL: Final = (
-    2 * (WALLETS_TOTAL + _HOLDS + _RETRIED) + _HOT_FUNDS + _SPREAD_FUNDS + _WITHDRAWALS + _TRANSFERS + _REFUSED
+OPERATIONS_TOTAL: Final = 2 * (WALLETS_TOTAL + _HOLDS + _RETRIED) + sum(
+    (_HOT_FUNDS, _SPREAD_FUNDS, _WITHDRAWALS, _TRANSFERS, _SPLITS, _REFUSED)
 )
 """How many requests the demo sends."""

@@ -7,15 +7,18 @@ beyond the snapshots (not yet published, not yet applied) is counted in the hori
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Final
+from typing import Any, Final
 
 from common.kafka.topic_reader import TopicReader, open_topic
-from common.progress import Advance, Progress, in_steps, no_progress
+from common.progress import Progress, in_steps, no_progress
 from common.settings import PipelineSettings
 from walletctl.verify import history, ledger
-from walletctl.verify.published import RecordCounts, check_topic
+from walletctl.verify.horizons import Start, may_store, reached, start_after_last, store
+from walletctl.verify.published import RecordCounts, check_topic, recorded_ranges
 from walletctl.verify.report import CheckResult, Findings, Horizon, Report
 from walletctl.verify.snapshots import Snapshots, take_snapshots
+from walletctl.verify.sums import Reading, Sums, read_sums
+from walletctl.verify.topic_records import Ranges
 
 BALANCES: Final = "wallet balances = ledger sums"
 SUMS: Final = "ledger sums to zero"
@@ -31,13 +34,14 @@ DEAD_LETTERS: Final = "no dead letters"
 _REPORTED_STEP: Final = 1000
 
 
-async def audit(settings: PipelineSettings, *, progress: Progress = no_progress) -> Report:
-    """Compare everything with everything; change nothing.
+async def audit(settings: PipelineSettings, *, since_last: bool = False, progress: Progress = no_progress) -> Report:
+    """Compare everything with everything; change nothing but the stored horizon, and that only if nothing differs.
 
     The audit holds a transaction open on each database. Until it ends, PostgreSQL keeps dead rows.
 
     Args:
         settings: the databases, the topic and the consumer group.
+        since_last: whether to compare only what came after the horizon of the last clean audit.
         progress: shows how far each check is.
 
     Raises:
@@ -45,71 +49,90 @@ async def audit(settings: PipelineSettings, *, progress: Progress = no_progress)
         OSError: PostgreSQL is away.
         sqlalchemy.exc.DBAPIError: PostgreSQL is away, refuses, or has no tables.
     """
+    started = time.monotonic()
     async with (
         open_topic(settings, "walletctl-verify", expired="skip", checks_crcs=True) as topic,
-        take_snapshots(settings) as snapshots,
+        take_snapshots(settings) as taken,
     ):
+        start = await start_after_last(taken, topic, settings) if since_last else Start()
+        snapshots = taken.since(start.since)
+        ranges = await recorded_ranges(snapshots, topic, start.read_to)
+        with progress("reading every row and record", snapshots.wallet_figures["published_count"]) as advance:
+            sums = await read_sums(snapshots, topic, ranges, in_steps(advance, _REPORTED_STEP))
         checks = _Checks(progress)
-        await _check_wallets(checks, snapshots)
-        counts = await _check_events(checks, snapshots, topic)
-        on_their_way = await _check_history(checks, snapshots, topic)
-        return Report(_horizon(snapshots, counts, on_their_way), checks.results)
+        await _check_wallets(checks, snapshots, sums)
+        counts = await _check_events(checks, snapshots, topic, sums, ranges)
+        on_their_way = await _check_history(checks, snapshots, topic, sums)
+        horizon = _horizon(snapshots, counts, on_their_way)
+        ok = not any(check.difference_count for check in checks.results)
+        clean = await reached(snapshots, topic, start, ranges) if ok and await may_store(snapshots) else None
+    if clean is not None:
+        await store(settings, clean)
+    return Report(
+        horizon,
+        checks.results,
+        time.monotonic() - started,
+        since=start.horizon.up_to if start.horizon else None,
+        why_all=start.why_all,
+        clean_up_to=clean.up_to if clean else None,
+    )
 
 
-async def _check_wallets(checks: "_Checks", snapshots: Snapshots) -> None:
+async def _check_wallets(checks: "_Checks", snapshots: Snapshots, sums: Sums) -> None:
     """Check that wallets, holds and ledger agree."""
-    with checks.check(BALANCES, "wallets") as (findings, _):
-        await ledger.check_balances(snapshots, findings)
-    with checks.check(SUMS, "entries") as (findings, _):
-        await ledger.check_sums(snapshots, findings)
-    with checks.check(VERSIONS, "versions") as (findings, _):
-        await ledger.check_versions(snapshots, findings)
-    with checks.check(HOLDS, "holds") as (findings, _):
+    with checks.check(BALANCES, "wallets", sums.ledger) as findings:
+        await ledger.check_balances(snapshots, sums, findings)
+    with checks.check(SUMS, "entries", sums.ledger) as findings:
+        await ledger.check_sums(snapshots, sums, findings)
+    with checks.check(VERSIONS, "versions", sums.ledger) as findings:
+        await ledger.check_versions(snapshots, sums, findings)
+    with checks.check(HOLDS, "holds") as findings:
         await ledger.check_holds(snapshots, findings)
 
 
-async def _check_events(checks: "_Checks", snapshots: Snapshots, topic: TopicReader) -> RecordCounts:
+async def _check_events(
+    checks: "_Checks", snapshots: Snapshots, topic: TopicReader, sums: Sums, ranges: Ranges
+) -> RecordCounts:
     """Check that the outbox has an event for every movement, and the topic a record for every published event."""
-    with checks.check(OUTBOX, "versions") as (findings, _):
-        await ledger.check_outbox(snapshots, findings)
-    with checks.check(TOPIC, "records", snapshots.wallet_figures["published_count"]) as (findings, advance):
-        return await check_topic(snapshots, topic, findings, advance)
+    with checks.check(OUTBOX, "versions", sums.facts, sums.claims, sums.repeats) as findings:
+        await ledger.check_outbox(snapshots, sums, findings)
+    with checks.check(TOPIC, "records", sums.recorded, sums.records) as findings:
+        return await check_topic(snapshots, topic, sums, ranges, findings)
 
 
-async def _check_history(checks: "_Checks", snapshots: Snapshots, topic: TopicReader) -> int:
+async def _check_history(checks: "_Checks", snapshots: Snapshots, topic: TopicReader, sums: Sums) -> int:
     """Check that the history has the rows that it must have, and no other rows; return how many are on their way."""
-    total = snapshots.wallet_figures["wallet_count"] + snapshots.wallet_figures["wallet_entry_count"]
-    with checks.check(HISTORY, "versions", total) as (findings, advance):
-        on_their_way = await history.check_history(snapshots, findings, advance)
-    with checks.check(PROGRESS, "wallets") as (findings, _):
-        await history.check_progress(snapshots, findings)
-    with checks.check(POSITIONS, "partitions") as (findings, _):
+    with checks.check(HISTORY, "versions", sums.facts, sums.claims, sums.history) as findings:
+        on_their_way = await history.check_history(snapshots, sums, findings)
+    with checks.check(PROGRESS, "wallets", sums.miscounts) as findings:
+        await history.check_progress(snapshots, sums, findings)
+    with checks.check(POSITIONS, "partitions") as findings:
         await history.check_positions(snapshots, findings, topic)
-    with checks.check(DEAD_LETTERS, "dead letters") as (findings, _):
+    with checks.check(DEAD_LETTERS, "dead letters") as findings:
         await history.check_dead_letters(snapshots, findings, topic.name)
     return on_their_way
 
 
 class _Checks:
-    """Times each check, shows its progress, and collects its result."""
+    """Times each check, shows that it runs, and collects its result."""
 
     def __init__(self, progress: Progress) -> None:
         self.results: list[CheckResult] = []
         self._progress = progress
 
     @contextmanager
-    def check(self, name: str, unit: str, total: int | None = None) -> Iterator[tuple[Findings, Advance]]:
+    def check(self, name: str, unit: str, *readings: Reading[Any]) -> Iterator[Findings]:
         """Run one check in the block, which notes its findings.
 
         Args:
             name: the check's name.
             unit: what it compares.
-            total: how many of these it will compare, or None where that is unknown.
+            readings: the sums that it compares. Their time is a part of the check's.
         """
         findings, started = Findings(name), time.monotonic()
-        with self._progress(name, total) as advance:
-            yield findings, in_steps(advance, _REPORTED_STEP)
-        seconds = time.monotonic() - started
+        with self._progress(name, None):
+            yield findings
+        seconds = time.monotonic() - started + sum(reading.seconds for reading in readings)
         self.results.append(
             CheckResult(name, findings.compared, unit, findings.difference_count, seconds, findings.lines)
         )

@@ -1,22 +1,28 @@
 """Wallets, ledger and outbox compared with one another. PostgreSQL compares; this module reports the differences."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import Row
 
 from common.money import UnknownCurrencyError, to_major
-from common.postgres.reading import fetch_all, stream_rows
+from common.postgres.reading import stream_rows
 from walletctl.verify import queries
+from walletctl.verify.facts import OUTBOX_FIELDS
 from walletctl.verify.lines import differing
 from walletctl.verify.report import Findings
+from walletctl.verify.scope import BEGINNING, KEPT_SLICE, PRUNED_SLICE
 from walletctl.verify.snapshots import Snapshots
+from walletctl.verify.sums import SliceSum, Sums
 
 _NOTHING = "nothing"
 
 
-async def check_balances(snapshots: Snapshots, findings: Findings) -> None:
+async def check_balances(snapshots: Snapshots, sums: Sums, findings: Findings) -> None:
     """Check that balances, and what is held, are the sums of entries, and that each wallet of an entry exists."""
-    findings.compared = snapshots.wallet_figures["wallet_count"]
+    findings.compared = sums.ledger.found.wallet_count
+    if sums.ledger.found.chained:
+        return
     async for row in stream_rows(snapshots.wallet, queries.BALANCES):
         where = f"wallet {row.wallet_id}"
         if not row.known:
@@ -40,12 +46,14 @@ async def check_balances(snapshots: Snapshots, findings: Findings) -> None:
             findings.add(where, "currency of its entries", expected=row.currency, found=currency)
 
 
-async def check_sums(snapshots: Snapshots, findings: Findings) -> None:
+async def check_sums(snapshots: Snapshots, sums: Sums, findings: Findings) -> None:
     """Check that all entries, with those of the world accounts, sum to zero by currency and by transaction.
 
     So does what they hold.
     """
-    findings.compared = snapshots.wallet_figures["entry_count"]
+    findings.compared = sums.ledger.found.entry_count
+    if sums.ledger.found.balanced:
+        return
     async for row in stream_rows(snapshots.wallet, queries.CURRENCY_SUMS):
         findings.add(f"currency {row.currency}", "sum of all entries", expected=_NOTHING, found=_sums(row))
     async for row in stream_rows(snapshots.wallet, queries.TRANSACTION_SUMS):
@@ -53,9 +61,11 @@ async def check_sums(snapshots: Snapshots, findings: Findings) -> None:
         findings.add(where, f"sum of its {row.currency} entries", expected=_NOTHING, found=_sums(row))
 
 
-async def check_versions(snapshots: Snapshots, findings: Findings) -> None:
+async def check_versions(snapshots: Snapshots, sums: Sums, findings: Findings) -> None:
     """Check that a wallet's entries are its versions 2 to n, that n is its version, and that the balances add up."""
-    findings.compared = snapshots.wallet_figures["wallet_entry_count"] + snapshots.wallet_figures["wallet_count"]
+    findings.compared = _version_count(sums)
+    if sums.ledger.found.chained:
+        return
     async for row in stream_rows(snapshots.wallet, queries.CHAIN_BREAKS):
         _add_chain_break(row, findings)
     async for row in stream_rows(snapshots.wallet, queries.LAST_VERSIONS):
@@ -103,29 +113,58 @@ async def check_holds(snapshots: Snapshots, findings: Findings) -> None:
             findings.add(where, "hold", expected=f"{expected} by the ledger", found=found)
 
 
-async def check_outbox(snapshots: Snapshots, findings: Findings) -> None:
+async def check_outbox(snapshots: Snapshots, sums: Sums, findings: Findings) -> None:
     """Check that each version of each wallet has one outbox row, which agrees with the ledger, unless it was pruned.
 
     `outbox_pruned` records how many versions retention has pruned, and up to which time. As many rows of that time must
     be missing.
     """
-    figures = snapshots.wallet_figures
-    findings.compared = figures["wallet_count"] + figures["wallet_entry_count"]
-    currencies = [row.currency for row in await fetch_all(snapshots.wallet, queries.CURRENCIES)]
-    units = {currency: unit for currency in currencies if (unit := _unit(currency))}
-    parameters = {"currencies": list(units), "units": list(units.values())}
-    pruned_count, missing_count = figures["pruned_version_count"], 0
+    findings.compared = _version_count(sums)
+    if slices := _different_slices(snapshots, sums):
+        await _compare_outbox(snapshots, slices, findings)
+    if sums.repeats.found:
+        await _name_repeats(snapshots, findings)
+
+
+async def _name_repeats(snapshots: Snapshots, findings: Findings) -> None:
+    async for row in stream_rows(snapshots.wallet, queries.REPEATED_EVENT_IDS, since=snapshots.scope.since):
+        where = f"outbox row {row.last_id}"
+        findings.add(where, "event_id", expected="a unique id", found=f"{row.event_id}, as in row {row.first_id}")
+
+
+def _version_count(sums: Sums) -> int:
+    return sum(facts.row_count for facts in sums.facts.found.values())
+
+
+def _different_slices(snapshots: Snapshots, sums: Sums) -> list[int]:
+    """Return the slices of time whose rows must be compared one by one."""
+    facts, claims, none = sums.facts.found, sums.claims.found, SliceSum()
+    different = [
+        slice_ for slice_ in snapshots.scope.slices if not facts.get(slice_, none).agrees(claims.get(slice_, none))
+    ]
+    if _may_have_pruned(snapshots, facts.get(PRUNED_SLICE, none).row_count):
+        return [slice_ for slice_ in different if slice_ != PRUNED_SLICE]
+    return [KEPT_SLICE, PRUNED_SLICE, *(slice_ for slice_ in different if slice_ > PRUNED_SLICE)]
+
+
+def _may_have_pruned(snapshots: Snapshots, version_count: int) -> bool:
+    """Return whether retention has pruned so many versions. Some of those that it counts may be of before the scope."""
+    pruned_count = int(snapshots.wallet_figures["pruned_version_count"])
+    return version_count == pruned_count or (snapshots.scope.since > BEGINNING and version_count < pruned_count)
+
+
+async def _compare_outbox(snapshots: Snapshots, slices: Sequence[int], findings: Findings) -> None:
+    """Compare the versions of these slices one by one."""
+    missing_count = 0
+    parameters = {**snapshots.scope.parameters, **snapshots.scope.unit_parameters, "slices": slices}
     async for row in stream_rows(snapshots.wallet, queries.LEDGER_AND_OUTBOX, **parameters):
         if row.pruned:
             missing_count += 1
         else:
             _add_outbox_difference(row, findings)
-    if missing_count != pruned_count:
-        expected = f"{pruned_count}, as outbox_pruned counts"
+    if PRUNED_SLICE in slices and not _may_have_pruned(snapshots, missing_count):
+        expected = f"{snapshots.wallet_figures['pruned_version_count']}, as outbox_pruned counts"
         findings.add("versions of the pruned time", "without an outbox row", expected=expected, found=missing_count)
-    async for row in stream_rows(snapshots.wallet, queries.REPEATED_EVENT_IDS):
-        where = f"outbox row {row.last_id}"
-        findings.add(where, "event_id", expected="a unique id", found=f"{row.event_id}, as in row {row.first_id}")
 
 
 def _add_outbox_difference(row: Row[Any], findings: Findings) -> None:
@@ -138,17 +177,9 @@ def _add_outbox_difference(row: Row[Any], findings: Findings) -> None:
         findings.add(f"outbox row {row.outbox_id}", version, expected="one row", found="an earlier row has it too")
     elif row.expected is None:
         findings.add(f"outbox row {row.outbox_id}", version, expected="an entry in the ledger", found="none")
-    elif different := differing(queries.OUTBOX_FIELDS, row.expected, row.found):
+    elif different := differing(OUTBOX_FIELDS, row.expected, row.found):
         expected, found = different
         findings.add(f"outbox row {row.outbox_id}", version, expected=expected, found=found)
-
-
-def _unit(currency: str) -> str | None:
-    """Return one minor unit in major units, or None for an unknown currency."""
-    try:
-        return to_major(1, currency)
-    except UnknownCurrencyError:
-        return None
 
 
 def _sums(row: Row[Any]) -> str:

@@ -1,6 +1,6 @@
 """The outbox compared with the topic: each published row has its record at its partition and offset, byte for byte."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from operator import attrgetter
@@ -12,12 +12,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from common.kafka.topic_reader import TopicReader
 from common.postgres.reading import fetch_all, stream_rows
-from common.progress import Advance
 from walletctl.verify import queries
 from walletctl.verify.merge import full_join
 from walletctl.verify.report import Findings
 from walletctl.verify.snapshots import Snapshots
-from walletctl.verify.topic_records import TopicRecord, topic_records
+from walletctl.verify.sums import Sums
+from walletctl.verify.topic_records import BLOCK_BITS, Block, Ranges, TopicRecord, topic_records
 
 STRAYS_HELD_MAX: Final = 50_000
 """How many records without a row are collected before a lookup, which reads the whole outbox."""
@@ -44,17 +44,56 @@ class RecordCounts:
     superseded: int = 0
 
 
-async def check_topic(snapshots: Snapshots, topic: TopicReader, findings: Findings, advance: Advance) -> RecordCounts:
-    """Compare each published row with the record at its partition and offset.
+async def recorded_ranges(snapshots: Snapshots, topic: TopicReader, read_to: Mapping[int, int]) -> Ranges:
+    """Return which records to read: those at recorded offsets, and between them, of what the topic keeps.
 
     Records below a partition's lowest recorded offset, and above its highest, are beyond the snapshot.
+
+    Args:
+        snapshots: the databases. The lowest offset is that of a row within the scope.
+        topic: the reader of the topic.
+        read_to: the offset from which records are read at the latest, by partition.
+    """
+    begins, ends = {}, {}
+    kept = await topic.offsets()
+    for row in await fetch_all(snapshots.wallet, queries.RECORDED_RANGES, since=snapshots.scope.since):
+        firsts = [first for first in (row.first_offset, read_to.get(row.partition)) if first is not None]
+        if firsts and row.partition in kept:
+            low, high = kept[row.partition]
+            begins[row.partition], ends[row.partition] = max(low, min(firsts)), min(row.last_offset + 1, high)
+    return Ranges(begins, ends)
+
+
+async def check_topic(
+    snapshots: Snapshots, topic: TopicReader, sums: Sums, ranges: Ranges, findings: Findings
+) -> RecordCounts:
+    """Compare each published row with the record at its partition and offset.
 
     Raises:
         TimeoutError: the broker went away.
     """
+    recorded, records = sums.recorded.found, sums.records.found
+    findings.compared = sum(block.row_count for block in recorded.values())
     check = _TopicCheck(snapshots, topic, findings)
-    await check.run(advance)
+    expired = {block for block in recorded if block.number is None}
+    check.counts.expired = sum(recorded[block].row_count for block in expired)
+    different = {block for block in recorded.keys() | records.keys() if recorded.get(block) != records.get(block)}
+    different -= expired
+    if different:
+        await check.run(_ranges_of(different), ranges)
     return check.counts
+
+
+def _ranges_of(blocks: Iterable[Block]) -> Ranges:
+    """Return the offsets from the first to the last of these blocks, by partition."""
+    begins: dict[int, int] = {}
+    ends: dict[int, int] = {}
+    for partition, number in blocks:
+        assert number is not None
+        begin, end = number << BLOCK_BITS, (number + 1) << BLOCK_BITS
+        begins[partition] = min(begin, begins.get(partition, begin))
+        ends[partition] = max(end, ends.get(partition, end))
+    return Ranges(begins, ends)
 
 
 class _TopicCheck:
@@ -70,31 +109,27 @@ class _TopicCheck:
         self._findings = findings
         self._strays: list[TopicRecord] = []
 
-    async def run(self, advance: Advance) -> None:
-        """Compare all rows and records, in the order of partition and offset."""
-        rows = stream_rows(self._wallet, queries.PUBLISHED_ROWS)
-        records = topic_records(self._topic, *await self._bounds())
+    async def run(self, asked: Ranges, kept: Ranges) -> None:
+        """Compare the rows and records of the ranges that are asked for, in the order of partition and offset."""
+        begins = {partition: max(begin, asked.begins[partition]) for partition, begin in _common(kept.begins, asked)}
+        ends = {partition: min(end, asked.ends[partition]) for partition, end in _common(kept.ends, asked)}
+        rows = stream_rows(
+            self._wallet,
+            queries.PUBLISHED_ROWS,
+            partitions=list(asked.begins),
+            begins=[begins.get(partition, begin) for partition, begin in asked.begins.items()],
+            ends=list(asked.ends.values()),
+        )
+        records = topic_records(self._topic, begins, ends)
         async with aclosing(rows), aclosing(records):
             async for row, record in full_join(rows, records, _PLACE, _PLACE):
                 if row is not None:
-                    self._findings.compared += 1
-                    advance(1)
                     self._compare(row, record)
                 elif record is not None:
                     self._strays.append(record)
                     if len(self._strays) >= STRAYS_HELD_MAX:
                         await self._look_up_strays()
         await self._look_up_strays()
-
-    async def _bounds(self) -> tuple[dict[int, int], dict[int, int]]:
-        """Return the first offset to read and the one after the last, by partition, of what the topic keeps."""
-        begins, ends = {}, {}
-        kept = await self._topic.offsets()
-        for row in await fetch_all(self._wallet, queries.RECORDED_RANGES):
-            if row.partition in kept:
-                low, high = kept[row.partition]
-                begins[row.partition], ends[row.partition] = max(row.first_offset, low), min(row.last_offset + 1, high)
-        return begins, ends
 
     def _compare(self, row: Row[Any], record: TopicRecord | None) -> None:
         where = f"outbox row {row.id} at partition {row.partition} offset {row.offset}"
@@ -135,6 +170,10 @@ class _TopicCheck:
 
     def _is_superseded(self, stray: TopicRecord) -> bool:
         return self._epoch.supersedes(stray.source_epoch, self._topic.id, stray.partition, stray.offset)
+
+
+def _common(offsets: Mapping[int, int], asked: Ranges) -> Iterator[tuple[int, int]]:
+    return ((partition, offset) for partition, offset in offsets.items() if partition in asked.begins)
 
 
 async def _digests(

@@ -4,8 +4,18 @@ from typing import Final
 
 from sqlalchemy import text
 
-from common.events import TRANSACTION_EVENTS, event_type_of
-from history_consumer.projection import SIDES
+from walletctl.verify.event_types import history_type
+from walletctl.verify.facts import (
+    CLAIMS,
+    CLAIMS_UP_TO,
+    FACT_LINE,
+    FACT_SLICE,
+    FACTS,
+    ROW_SLICE,
+    UNITS,
+    in_slices,
+    slice_of,
+)
 from walletctl.verify.lines import UNKNOWN, digest, key, line, time
 
 # Memory for sorting and hashing millions of rows. No memory for the results of jsonb_array_elements by payload: each
@@ -13,13 +23,10 @@ from walletctl.verify.lines import UNKNOWN, digest, key, line, time
 PREPARE: Final = text("SELECT set_config('work_mem', '128MB', true), set_config('enable_memoize', 'off', true)")
 
 WALLET_FIGURES: Final = text("""
-    SELECT statement_timestamp() AS taken_at, wallet_count, hold_count, entry_count, wallet_entry_count, outbox.*,
-        pruned.*
+    SELECT statement_timestamp() AS taken_at, wallets.*, holds.*, outbox.*, pruned.*
     FROM
-        (SELECT count(*) AS wallet_count FROM wallet.wallets) AS wallets,
+        (SELECT count(*) AS wallet_count, min(created_at) AS oldest_at FROM wallet.wallets) AS wallets,
         (SELECT count(*) AS hold_count FROM wallet.holds) AS holds,
-        (SELECT count(*) AS entry_count, count(wallet_id) AS wallet_entry_count FROM wallet.wallet_transactions)
-            AS entries,
         (
             SELECT count(*) AS outbox_count, count(published_at) AS published_count,
                 count(*) FILTER (WHERE parked_at IS NOT NULL AND skipped_at IS NULL) AS parked_count,
@@ -28,7 +35,8 @@ WALLET_FIGURES: Final = text("""
                 coalesce(max(id), 0) AS last_outbox_id
             FROM wallet.outbox
         ) AS outbox,
-        (SELECT version_count AS pruned_version_count FROM wallet.outbox_pruned) AS pruned
+        (SELECT version_count AS pruned_version_count, up_to_created_at AS pruned_up_to FROM wallet.outbox_pruned)
+            AS pruned
 """)
 
 CURRENCIES: Final = text("SELECT DISTINCT currency FROM wallet.wallets")
@@ -122,96 +130,16 @@ HOLDS: Final = text(f"""
     WHERE expected IS DISTINCT FROM found
 """)  # noqa: S608 - constants of this module
 
-# The event of each type of ledger transaction, and the history's type for each side of an event.
-_EVENT_TYPES: Final = " ".join(
-    f"WHEN '{transaction_type}' THEN '{event_type_of(model)}'" for transaction_type, model in TRANSACTION_EVENTS.items()
-)
-_HISTORY_TYPES: Final = " ".join(
-    f"WHEN '{direction}{event_type}' THEN '{history_type}'"
-    for event_type, sides in SIDES.items()
-    for history_type, direction in sides
-    if history_type != event_type
-)
-
-# The facts by the ledger: one row for each version of each wallet.
-_FACTS: Final = f"""
-    SELECT id AS wallet_id, cast(1 AS bigint) AS version, user_id, 'WALLET_CREATED' AS event_type,
-        NULL AS direction, cast(NULL AS uuid) AS transaction_id, cast(NULL AS bigint) AS amount_minor,
-        cast(0 AS bigint) AS balance_after_minor, currency, cast(NULL AS uuid) AS counterparty_wallet_id, created_at,
-        cast(NULL AS bigint) AS held_after_minor, cast(NULL AS jsonb) AS hold
-    FROM wallet.wallets
-    UNION ALL
-    SELECT entries.wallet_id, wallet_version, user_id,
-        CASE type {_EVENT_TYPES} ELSE type END,
-        CASE WHEN amount_minor > 0 THEN 'in' WHEN amount_minor < 0 THEN 'out' END, transaction_id,
-        nullif(abs(coalesce(nullif(amount_minor, 0), entries.held_minor)), 0), balance_after_minor, entries.currency,
-        counterparty_wallet_id, entries.created_at, held_after_minor, details -> 'hold'
-    FROM wallet.wallet_transactions AS entries
-    LEFT JOIN wallet.wallets ON wallets.id = entries.wallet_id
-    WHERE entries.wallet_id IS NOT NULL
-"""  # noqa: S608 - constants of this package
-
-OUTBOX_FIELDS: Final = (
-    *("event_type", "direction", "transaction_id", "amount", "balance_after", "currency"),
-    *("counterparty_wallet_id", "user_id", "created_at", "held_after", "hold", "envelope"),
-)
-_FACT_LINE: Final = line(
-    *("event_type", "direction", "transaction_id", "amount_minor * major", "balance_after_minor * major"),
-    *("facts.currency", "counterparty_wallet_id", "user_id", time("created_at")),
-    *("held_after_minor * major", "hold", "'agrees'"),
-)
-_CLAIM_LINE: Final = line(
-    *("event_type", "value ->> 'direction'", "event ->> 'transaction_id'", "event ->> 'amount'"),
-    *("value ->> 'balance_after'", "event ->> 'currency'"),
-    "event -> 'wallets' -> (CASE change.position WHEN 1 THEN 1 ELSE 0 END) ->> 'wallet_id'",
-    *("value ->> 'user_id'", time("created_at"), "value ->> 'held_after'"),
-    "CASE change.position WHEN 1 THEN event -> 'hold' END",
-    """CASE
-        WHEN event ->> 'event_id' IS DISTINCT FROM event_id::text THEN 'another event_id in the payload'
-        WHEN event ->> 'event_type' IS DISTINCT FROM event_type THEN 'another event_type in the payload'
-        WHEN event -> 'wallets' -> 0 ->> 'wallet_id' IS DISTINCT FROM aggregate_id::text
-            THEN 'another first wallet in the payload'
-        ELSE 'agrees'
-    END""",
-)
-
-# The claims by the outbox: one row for each wallet of each event. An event whose payload cannot be read has one row
-# without a wallet. `copy` numbers the rows that claim the same version of the same wallet.
-# OFFSET 0 keeps PostgreSQL from parsing the payload again for every field, and from sorting whole payloads.
-_CLAIMS: Final = f"""
-    SELECT *, row_number() OVER (PARTITION BY wallet_id, version ORDER BY outbox_id) AS copy
-    FROM (
-        SELECT outbox.id AS outbox_id, event_id, kafka_partition, kafka_offset, {_CLAIM_LINE} AS line,
-            skipped_at IS NOT NULL AS skipped,
-            {digest("payload")} AS payload_digest,
-            CASE WHEN pg_input_is_valid(value ->> 'wallet_id', 'uuid') THEN (value ->> 'wallet_id')::uuid END
-                AS wallet_id,
-            CASE WHEN pg_input_is_valid(value ->> 'version', 'bigint') THEN (value ->> 'version')::bigint END
-                AS version
-        FROM wallet.outbox
-        CROSS JOIN LATERAL (
-            SELECT CASE WHEN pg_input_is_valid(payload::text, 'jsonb') THEN payload::text::jsonb END AS event OFFSET 0
-        ) AS parsed
-        LEFT JOIN LATERAL jsonb_array_elements(
-            CASE WHEN jsonb_typeof(event -> 'wallets') = 'array' THEN event -> 'wallets' END
-        ) WITH ORDINALITY AS change (value, position) ON true
-        OFFSET 0
-    ) AS claim
-"""  # noqa: S608 - constants of this module
-
 # Whether the fact is of the time in which retention has pruned: its outbox row may be missing.
 _IN_PRUNED_TIME: Final = "facts.created_at <= (SELECT up_to_created_at FROM wallet.outbox_pruned)"
 
-# `major` is one minor unit in major units (0.01): the product is the amount as events have it.
 LEDGER_AND_OUTBOX: Final = text(f"""
-    WITH unit AS MATERIALIZED (
-        SELECT currency, major FROM unnest(cast(:currencies AS text[]), cast(cast(:units AS text[]) AS numeric[]))
-            AS unit (currency, major)
-    ), fact AS (
-        SELECT wallet_id, version, cast(1 AS bigint) AS copy, {_FACT_LINE} AS line, {_IN_PRUNED_TIME} AS in_pruned_time
-        FROM ({_FACTS}) AS facts LEFT JOIN unit ON unit.currency = facts.currency
+    WITH fact AS (
+        SELECT wallet_id, version, cast(1 AS bigint) AS copy, {FACT_LINE} AS line, {_IN_PRUNED_TIME} AS in_pruned_time
+        FROM ({FACTS}) AS facts LEFT JOIN {UNITS} ON unit.currency = facts.currency
+        WHERE {in_slices(FACT_SLICE)}
     ), claim AS (
-        SELECT wallet_id, version, copy, outbox_id, line FROM ({_CLAIMS}) AS claims
+        SELECT wallet_id, version, copy, outbox_id, line FROM ({CLAIMS}) AS claims
     )
     SELECT coalesce(fact.wallet_id, claim.wallet_id) AS wallet_id, coalesce(fact.version, claim.version) AS version,
         claim.outbox_id, claim.copy, fact.line AS expected, claim.line AS found,
@@ -221,20 +149,33 @@ LEDGER_AND_OUTBOX: Final = text(f"""
     WHERE fact.line IS DISTINCT FROM claim.line
 """)  # noqa: S608 - constants of this module
 
-REPEATED_EVENT_IDS: Final = text("""
+# What the outbox still has of the time in which retention has pruned: parked and skipped events, and replayed ones.
+KEPT: Final = text(f"""
+    SELECT DISTINCT concat_ws('/', wallet_id, version) AS key FROM ({CLAIMS_UP_TO}) AS claims
+    WHERE wallet_id IS NOT NULL
+""")  # noqa: S608 - constants of this package
+
+_REPEATED_EVENT_IDS: Final = """
     SELECT event_id, min(id) AS first_id, max(id) AS last_id
-    FROM wallet.outbox GROUP BY event_id HAVING count(*) > 1
-""")
+    FROM wallet.outbox WHERE created_at > :since GROUP BY event_id HAVING count(*) > 1
+"""
+REPEATED_EVENT_IDS: Final = text(_REPEATED_EVENT_IDS)
+HAS_REPEATED_EVENT_IDS: Final = text(f"SELECT EXISTS ({_REPEATED_EVENT_IDS})")
 
 RECORDED_RANGES: Final = text("""
-    SELECT kafka_partition AS partition, min(kafka_offset) AS first_offset, max(kafka_offset) AS last_offset
+    SELECT kafka_partition AS partition, min(kafka_offset) FILTER (WHERE created_at > :since) AS first_offset,
+        max(kafka_offset) AS last_offset
     FROM wallet.outbox WHERE published_at IS NOT NULL GROUP BY kafka_partition
 """)
 
 PUBLISHED_ROWS: Final = text(f"""
     SELECT id, kafka_partition AS partition, kafka_offset AS offset, event_id::text AS event_id, source_epoch,
         aggregate_id::text AS key, {digest("payload")} AS digest
-    FROM wallet.outbox WHERE published_at IS NOT NULL ORDER BY kafka_partition, kafka_offset
+    FROM wallet.outbox
+    JOIN unnest(cast(:partitions AS integer[]), cast(:begins AS bigint[]), cast(:ends AS bigint[]))
+        AS asked (partition, first, after)
+        ON kafka_partition = partition AND kafka_offset >= first AND kafka_offset < after
+    WHERE published_at IS NOT NULL ORDER BY kafka_partition, kafka_offset
 """)  # noqa: S608 - constants of this module
 
 FIND_EVENTS: Final = text(f"""
@@ -255,7 +196,7 @@ HISTORY_FIELDS: Final = (
 )
 _EXPECTED_LINE: Final = line(
     f"coalesce(claims.event_id::text, '{UNKNOWN}')",
-    f"CASE facts.direction || facts.event_type {_HISTORY_TYPES} ELSE facts.event_type END",
+    history_type("facts.direction", "facts.event_type"),
     *("facts.direction", "facts.transaction_id", "facts.amount_minor", "facts.balance_after_minor"),
     *("facts.currency", "facts.counterparty_wallet_id", "facts.user_id", time("facts.created_at")),
     f"coalesce(claims.payload_digest, '{UNKNOWN}')",
@@ -270,18 +211,19 @@ EXPECTED_HISTORY: Final = text(f"""
         claims.kafka_partition AS partition, claims.kafka_offset AS offset,
         coalesce(claims.skipped, false) AS skipped,
         coalesce(claims.outbox_id IS NULL AND {_IN_PRUNED_TIME}, false) AS pruned
-    FROM ({_FACTS}) AS facts
-    LEFT JOIN ({_CLAIMS}) AS claims
+    FROM ({FACTS}) AS facts
+    LEFT JOIN ({CLAIMS}) AS claims
         ON claims.wallet_id = facts.wallet_id AND claims.version = facts.version AND claims.copy = 1
+    WHERE {in_slices(slice_of("facts.wallet_id", "facts.version"))}
     ORDER BY facts.wallet_id, facts.version
 """)  # noqa: S608 - constants of this module
 
 HISTORY: Final = text(f"""
     SELECT {key("wallet_id", "wallet_version")} AS key, {_HISTORY_LINE} AS line
-    FROM history.transaction_events ORDER BY wallet_id, wallet_version
+    FROM history.transaction_events WHERE {in_slices(ROW_SLICE)} ORDER BY wallet_id, wallet_version
 """)  # noqa: S608 - constants of this module
 
-PROGRESS: Final = text("""
+_PROGRESS: Final = """
     SELECT coalesce(progress.wallet_id, events.wallet_id) AS wallet_id,
         progress.event_count, progress.max_version, events.counted, events.highest
     FROM history.wallet_progress AS progress
@@ -290,7 +232,9 @@ PROGRESS: Final = text("""
         FROM history.transaction_events GROUP BY wallet_id
     ) AS events ON events.wallet_id = progress.wallet_id
     WHERE progress.event_count IS DISTINCT FROM events.counted OR progress.max_version IS DISTINCT FROM events.highest
-""")
+"""
+PROGRESS: Final = text(_PROGRESS)
+HAS_WRONG_PROGRESS: Final = text(f"SELECT EXISTS ({_PROGRESS})")
 
 DEAD_LETTERS: Final = text("""
     SELECT id, partition, "offset", reason, detail FROM history.dead_letters WHERE topic = :topic ORDER BY id

@@ -26,7 +26,10 @@ class Findings:
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """One check's figures. `unit` names what `compared` counts."""
+    """One check's figures. `unit` names what `compared` counts.
+
+    `seconds` has the time of all that the check reads. Checks that share a reading, or read side by side, each have it.
+    """
 
     name: str
     compared: int
@@ -97,10 +100,24 @@ class Horizon:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """The outcome of an audit."""
+    """The outcome of an audit.
+
+    Args:
+        horizon: up to where it looked.
+        checks: what it compared.
+        seconds: how long it took.
+        since: only what was created after this time was compared; None if all was.
+        why_all: why all was compared, though only what came after the last clean audit was asked for.
+        clean_up_to: the time up to which this audit and those before it have proved everything, which is stored; None
+            if something differs, or if this login can't store it.
+    """
 
     horizon: Horizon
     checks: Sequence[CheckResult]
+    seconds: float
+    since: datetime | None = None
+    why_all: str | None = None
+    clean_up_to: datetime | None = None
 
     @property
     def ok(self) -> bool:
@@ -122,6 +139,9 @@ class Report:
         """Return it as JSON values."""
         return {
             "ok": self.ok,
+            "since": _isoformat(self.since),
+            "why_all": self.why_all,
+            "clean_up_to": _isoformat(self.clean_up_to),
             "horizon": self.horizon.as_json(),
             "checks": [
                 {
@@ -133,9 +153,14 @@ class Report:
                 }
                 for check in self.checks
             ],
+            "seconds": round(self.seconds, 3),
             "difference_count": self.difference_count,
             "differences": self.differences,
         }
+
+
+def _isoformat(moment: datetime | None) -> str | None:
+    return None if moment is None else moment.isoformat()
 
 
 def fair_shares(wanted: Sequence[int], total: int) -> list[int]:

@@ -2,17 +2,19 @@
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime
 
 from sqlalchemy import RowMapping
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from common.epochs import Epoch, current_epoch
-from common.postgres.reading import fetch_one, read_only_snapshot
+from common.postgres.reading import fetch_all, fetch_one, read_only_snapshot
 from common.settings import PipelineSettings
 from history_consumer.gap_queries import KEEP_TABLES
 from history_consumer.position_queries import StoredPosition, stored_positions
 from walletctl.verify import queries
+from walletctl.verify.scope import BEGINNING, Scope, scope_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +28,7 @@ class Snapshots:
         history_figures: the row of `queries.HISTORY_FIGURES`.
         positions: up to where the consumer has applied the topic, by partition.
         epoch: the wallet database's epoch.
+        scope: the rows that the audit looks at: all, unless a horizon is set.
     """
 
     wallet: AsyncConnection
@@ -34,12 +37,17 @@ class Snapshots:
     history_figures: RowMapping
     positions: Mapping[int, StoredPosition]
     epoch: Epoch
+    scope: Scope
 
     def is_applied(self, partition: int | None, offset: int | None) -> bool:
         """Return whether the history must have the event that was published there."""
         if partition is None or offset is None or partition not in self.positions:
             return False
         return offset < self.positions[partition].next_offset
+
+    def since(self, since: datetime) -> "Snapshots":
+        """Return the same snapshots, of which only what was created after that time is looked at."""
+        return replace(self, scope=scope_of(dict(self.wallet_figures), list(self.scope.units), self.scope.kept, since))
 
 
 @asynccontextmanager
@@ -57,4 +65,7 @@ async def take_snapshots(settings: PipelineSettings) -> AsyncIterator[Snapshots]
             await wallet.execute(queries.PREPARE)
             wallet_figures = await fetch_one(wallet, queries.WALLET_FIGURES)
             epoch = await current_epoch(wallet)
-            yield Snapshots(wallet, history, wallet_figures, history_figures, positions, epoch)
+            currencies = [row.currency for row in await fetch_all(wallet, queries.CURRENCIES)]
+            kept = await fetch_all(wallet, queries.KEPT, up_to=wallet_figures["pruned_up_to"] or BEGINNING)
+            scope = scope_of(dict(wallet_figures), currencies, [row.key for row in kept], BEGINNING)
+            yield Snapshots(wallet, history, wallet_figures, history_figures, positions, epoch, scope)

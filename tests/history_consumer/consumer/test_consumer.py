@@ -15,6 +15,7 @@ from confluent_kafka.admin import AdminClient
 from prometheus_client import REGISTRY
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from common.events import AnyEvent
 from common.kafka.topics import ensure_topic
 from common.kafka_connection import KafkaConnection
 from common.postgres.engine import create_engine
@@ -28,7 +29,7 @@ from history_consumer.operations.status import Broker, history_status
 from history_consumer.run import consume
 from history_consumer.settings import ConsumerSettings
 from support.foreign_transactions import ForeignProducer
-from support.history_events import TRACEPARENT, AnyEvent, Topic, Wallet
+from support.history_events import TRACEPARENT, Topic, Wallet
 from support.history_pipeline import HistoryPipeline
 
 Eventually = Callable[..., Awaitable[Any]]

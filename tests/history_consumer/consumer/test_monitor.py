@@ -14,6 +14,7 @@ from prometheus_client import REGISTRY
 from sqlalchemy.ext.asyncio import AsyncEngine
 from structlog.testing import LogCapture
 
+from common.events import AnyEvent
 from common.kafka.topics import end_offsets, ensure_topic
 from common.kafka_connection import KafkaConnection
 from common.worker import Health, TemporaryError
@@ -25,7 +26,7 @@ from history_consumer.consumer.monitor import Monitor
 from history_consumer.operations.status import history_status
 from history_consumer.settings import ConsumerSettings
 from support.foreign_transactions import ForeignProducer
-from support.history_events import AnyEvent, History, Topic, Wallet
+from support.history_events import History, Topic, Wallet
 
 Rows = Callable[..., Awaitable[list[Any]]]
 LATER = """

@@ -7,13 +7,14 @@ import pytest
 from confluent_kafka import Message
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from common.events import AnyEvent
 from history_consumer.consumer import records
 from history_consumer.consumer.batch_writes import Target, write_batch
 from history_consumer.consumer.positions import Position
 from history_consumer.consumer.records import record_of
 from history_consumer.operations.dead_letter_retry import RetryResult, retry_dead_letters
 from history_consumer.projection import PoisonError, rows_of
-from support.history_events import AnyEvent, History, Wallet
+from support.history_events import History, Wallet
 
 Rows = Callable[..., Awaitable[list[Any]]]
 

@@ -7,12 +7,13 @@ from uuid import UUID
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from common.events import AnyEvent
 from common.kafka import topics
 from common.kafka_connection import KafkaConnection
 from history_consumer.consumer.consumer import HistoryConsumer
 from history_consumer.operations.dead_letters import list_dead_letters, show_dead_letter
 from history_consumer.operations.status import Broker, history_status
-from support.history_events import AnyEvent, History, Topic, Wallet
+from support.history_events import History, Topic, Wallet
 
 NewConsumer = Callable[..., HistoryConsumer]
 Eventually = Callable[..., Awaitable[Any]]

@@ -16,9 +16,10 @@ from uuid import UUID, uuid4
 import httpx
 import pytest
 
+from common.events import AnyEvent
 from common.postgres.database_health import INTERVAL_SECONDS, TIMEOUT_SECONDS
 from history_consumer.projection import EVENT_TYPES
-from support.history_events import AnyEvent, History, Wallet
+from support.history_events import History, Wallet
 from support.proxy import Proxy
 
 ODD_USER = "größe/中>…"
@@ -84,9 +85,11 @@ async def test_each_wallet_is_shown_its_own_side_of_every_event_and_nothing_of_t
         bob.created(),
         own.created(),
         ada.funded("71.07"),
+        ada.withdrawn("3.07"),
         ada.sent(bob, "5.03"),
         bob.sent(ada, "1.01"),
         ada.sent(own, "2.09"),
+        ada.split((bob, "3.17"), (own, "2.03")),
     ]
     await history.add(*done)
     sides = {(event.event_id, side.wallet_id): side.model_dump(mode="json") for event in done for side in event.wallets}
@@ -95,12 +98,33 @@ async def test_each_wallet_is_shown_its_own_side_of_every_event_and_nothing_of_t
     pages = [await get(api, path) for path in paths]
     items = [item for page in pages for item in page["items"]]
     # Of a transfer between two wallets of one user, that user has two items, each with its own side.
-    assert [len(page["items"]) for page in pages] == [5, 3, 2, 7]
+    assert [len(page["items"]) for page in pages] == [7, 4, 3, 10]
     assert {item["event_type"] for item in items} == set(EVENT_TYPES)
     for item in items:
         key = UUID(item["event_id"]), UUID(item["wallet_id"])
-        assert item["event_data"] == {**whole[key[0]], "wallets": [sides[key]]}
+        amount = {"amount": item["amount"]} if item["amount"] else {}
+        assert item["event_data"] == {**whole[key[0]], **amount, "wallets": [sides[key]]}
         assert item["balance_after"] == sides[key]["balance_after"]
+
+
+async def test_a_receiver_of_a_split_is_shown_its_own_amount_and_nothing_of_the_others(
+    api: httpx.AsyncClient, history: History
+) -> None:
+    ada, bob, cleo = (Wallet(name) for name in ("ada", "bob", "cleo"))
+    await history.add(*(wallet.created() for wallet in (ada, bob, cleo)), ada.funded("50.00"))
+    await history.add(split := ada.split((bob, "12.34"), (cleo, "21.43")))
+    sent, received, _ = [(await get(api, f"/history/wallets/{wallet.id}"))["items"][0] for wallet in (ada, bob, cleo)]
+    assert (sent["event_type"], sent["amount"], sent["counterparty_wallet_id"]) == ("SPLIT_SENT", "33.77", None)
+    assert sent["event_data"]["amount"] == "33.77"
+    assert (received["event_type"], received["amount"]) == ("SPLIT_RECEIVED", "12.34")
+    assert received["counterparty_wallet_id"] == str(ada.id)
+    assert received["event_data"] == {
+        **split.model_dump(mode="json"),
+        "amount": "12.34",
+        "wallets": [split.wallets[1].model_dump(mode="json")],
+    }
+    for secret in (str(cleo.id), "cleo", "21.43", "33.77", "16.23"):
+        assert secret not in json.dumps(received)
 
 
 @pytest.mark.parametrize("limit", [1, 100])
@@ -114,6 +138,7 @@ async def test_no_page_holds_a_balance_or_a_user_of_another_wallet(
         for sender, receiver in itertools.permutations(wallets, 2):
             done.append(sender.sent(receiver, f"{round_number}.{sender.version:02d}"))
         done += [wallet.funded(f"{100 + wallet.version}.11") for wallet in wallets]
+        done.append(wallets[0].split(*((receiver, f"{receiver.version}.{round_number}3") for receiver in wallets[1:])))
     await history.add(*done)
     sides = [side for event in done for side in event.wallets]
     for wallet in wallets:

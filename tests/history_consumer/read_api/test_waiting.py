@@ -10,11 +10,12 @@ from uuid import uuid4
 import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from common.events import AnyEvent
 from common.tables.grants import Role
 from history_consumer.read_api import page_queries
 from history_consumer.read_api.page_queries import WantedVersion
 from history_consumer.read_api.waiting import VersionPoller
-from support.history_events import AnyEvent, History, Wallet
+from support.history_events import History, Wallet
 from support.roles import Roles
 
 Eventually = Callable[..., Awaitable[Any]]

@@ -23,13 +23,14 @@ from wallet_api.errors import (
     WalletNotFound,
 )
 from wallet_api.operations.fund import Fund
-from wallet_api.operations.operation import LedgerTransaction, MoneyOperation, State
+from wallet_api.operations.operation import CurrencyOperation, LedgerTransaction, State
+from wallet_api.operations.split import REST, Split, SplitLeg
 from wallet_api.operations.transfer import Transfer
 from wallet_api.operations.withdraw import Withdraw
 from wallet_api.replies import DONE, Reply, problem_reply, transaction_reply
 from wallet_api.wallet import Wallet
 
-ADA, BOB, NOBODY = UUID(int=1), UUID(int=2), UUID(int=3)
+ADA, BOB, NOBODY, CLEO = UUID(int=1), UUID(int=2), UUID(int=3), UUID(int=4)
 CURRENCIES = st.sampled_from(["EUR", "JPY", "BHD"])
 # Small numbers meet each other, large ones meet the limit.
 BALANCES = st.integers(0, 20) | st.integers(MINOR_MAX - 20, MINOR_MAX) | st.integers(0, MINOR_MAX)
@@ -74,6 +75,14 @@ def withdraw(**fields: Any) -> Withdraw:
     return Withdraw(**money(**fields))
 
 
+def leg(to_wallet_id: UUID, amount: str) -> SplitLeg:
+    return SplitLeg.model_validate({"to_wallet_id": str(to_wallet_id), "amount": amount})
+
+
+def split(**fields: Any) -> Split:
+    return Split(**money(**{"legs": [leg(BOB, REST)], **fields}))
+
+
 def wallets_of(wallet_id: UUID) -> st.SearchStrategy[Wallet]:
     return st.builds(
         Wallet,
@@ -93,12 +102,16 @@ FIELDS: dict[str, Any] = {
     "currency": st.none() | CURRENCIES,
     "if_match": st.none() | st.frozensets(st.integers(1, 10), max_size=3),
 }
-COMMANDS = (
-    st.builds(fund, **FIELDS) | st.builds(withdraw, **FIELDS) | st.builds(transfer, **FIELDS, to_wallet_id=WALLET_IDS)
+LEGS = st.lists(st.builds(leg, WALLET_IDS, AMOUNTS | st.just(REST)), min_size=1, max_size=3)
+COMMANDS = st.one_of(
+    st.builds(fund, **FIELDS),
+    st.builds(withdraw, **FIELDS),
+    st.builds(transfer, **FIELDS, to_wallet_id=WALLET_IDS),
+    st.builds(split, **{**FIELDS, "amount": st.none() | AMOUNTS}, legs=LEGS),
 )
 
 
-def decide(wallets: dict[UUID, Wallet], command: MoneyOperation) -> LedgerTransaction | Problem:
+def decide(wallets: dict[UUID, Wallet], command: CurrencyOperation) -> LedgerTransaction | Problem:
     try:
         (transaction,) = command.decide(State(wallets, {}, NOW))
     except Problem as refusal:
@@ -106,13 +119,13 @@ def decide(wallets: dict[UUID, Wallet], command: MoneyOperation) -> LedgerTransa
     return transaction
 
 
-def decided(wallets: dict[UUID, Wallet], command: MoneyOperation) -> LedgerTransaction:
+def decided(wallets: dict[UUID, Wallet], command: CurrencyOperation) -> LedgerTransaction:
     movement = decide(wallets, command)
     assert isinstance(movement, LedgerTransaction), movement
     return movement
 
 
-def refused(wallets: dict[UUID, Wallet], command: MoneyOperation) -> Problem:
+def refused(wallets: dict[UUID, Wallet], command: CurrencyOperation) -> Problem:
     problem = decide(wallets, command)
     assert isinstance(problem, Problem), problem
     return problem
@@ -123,13 +136,18 @@ OPEN_WALLETS = st.tuples(BALANCES, BALANCES, st.integers(1, 10)).map(
     lambda item: {
         ADA: wallet(ADA, balance_minor=item[0], version=item[2]),
         BOB: wallet(BOB, balance_minor=item[1], version=item[2] + 1),
+        CLEO: wallet(CLEO, balance_minor=item[1] // 2, version=item[2] + 2),
     }
 )
 GOOD_AMOUNTS = st.sampled_from(["0.01", "0.05"]) | st.integers(1, MINOR_MAX).map(lambda minor: to_major(minor, "EUR"))
-GOOD_COMMANDS = st.one_of(*(st.builds(make, amount=GOOD_AMOUNTS) for make in (fund, withdraw, transfer)))
+GOOD_LEGS = GOOD_AMOUNTS.map(lambda amount: [leg(BOB, amount), leg(CLEO, "0.01")])
+GOOD_COMMANDS = st.one_of(
+    *(st.builds(make, amount=GOOD_AMOUNTS) for make in (fund, withdraw, transfer, split)),
+    st.builds(split, amount=st.none(), legs=GOOD_LEGS),
+)
 
 
-def moved(wallets: dict[UUID, Wallet], command: MoneyOperation) -> LedgerTransaction:
+def moved(wallets: dict[UUID, Wallet], command: CurrencyOperation) -> LedgerTransaction:
     outcome = decide(wallets, command)
     assume(not isinstance(outcome, InsufficientFunds | BalanceLimitExceeded))
     assert isinstance(outcome, LedgerTransaction)
@@ -138,7 +156,7 @@ def moved(wallets: dict[UUID, Wallet], command: MoneyOperation) -> LedgerTransac
 
 @given(OPEN_WALLETS, GOOD_COMMANDS)
 def test_the_entries_of_every_movement_sum_to_zero_and_none_is_zero(
-    wallets: dict[UUID, Wallet], command: MoneyOperation
+    wallets: dict[UUID, Wallet], command: CurrencyOperation
 ) -> None:
     entries = moved(wallets, command).entries
     assert sum(entry.amount_minor for entry in entries) == 0
@@ -146,7 +164,7 @@ def test_the_entries_of_every_movement_sum_to_zero_and_none_is_zero(
 
 
 @given(OPEN_WALLETS, GOOD_COMMANDS)
-def test_each_entry_is_the_whole_change_of_its_wallet(wallets: dict[UUID, Wallet], command: MoneyOperation) -> None:
+def test_each_entry_is_the_whole_change_of_its_wallet(wallets: dict[UUID, Wallet], command: CurrencyOperation) -> None:
     movement = moved(wallets, command)
     sides = [entry for entry in movement.entries if entry.wallet]
     assert movement.entries[0].wallet == movement.wallet
@@ -161,7 +179,7 @@ def test_each_entry_is_the_whole_change_of_its_wallet(wallets: dict[UUID, Wallet
 
 @given(OPEN_WALLETS, GOOD_COMMANDS)
 def test_a_movement_leaves_every_balance_between_zero_and_what_fits(
-    wallets: dict[UUID, Wallet], command: MoneyOperation
+    wallets: dict[UUID, Wallet], command: CurrencyOperation
 ) -> None:
     movement = moved(wallets, command)
     assert all(0 <= after.balance_minor <= MINOR_MAX for after in movement.wallets)
@@ -169,7 +187,7 @@ def test_a_movement_leaves_every_balance_between_zero_and_what_fits(
 
 @given(WALLETS, COMMANDS)
 def test_a_command_is_decided_or_refused_by_a_decided_problem_or_one_that_may_pass(
-    wallets: dict[UUID, Wallet], command: MoneyOperation
+    wallets: dict[UUID, Wallet], command: CurrencyOperation
 ) -> None:
     before = dict(wallets)
     outcome = decide(wallets, command)
@@ -183,7 +201,7 @@ def test_a_command_is_decided_or_refused_by_a_decided_problem_or_one_that_may_pa
 
 @given(WALLETS, COMMANDS)
 def test_a_movement_happens_only_where_the_command_allows_it(
-    wallets: dict[UUID, Wallet], command: MoneyOperation
+    wallets: dict[UUID, Wallet], command: CurrencyOperation
 ) -> None:
     movement = decide(wallets, command)
     if isinstance(movement, Problem):
@@ -229,6 +247,13 @@ def test_a_wallet_can_be_filled_to_the_brim_and_not_a_cent_more() -> None:
         (transfer(to_wallet_id=NOBODY), WalletNotFound),
         (transfer(to_wallet_id=ADA), SameWallet),
         (transfer(wallet_id=NOBODY, to_wallet_id=NOBODY), SameWallet),
+        (split(wallet_id=NOBODY), WalletNotFound),
+        (split(legs=[leg(BOB, REST), leg(NOBODY, "1")]), WalletNotFound),
+        (split(legs=[leg(BOB, REST), leg(ADA, "1")]), SameWallet),
+        (split(legs=[leg(NOBODY, REST), leg(NOBODY, "1")]), ValidationProblem),
+        (split(currency="USD"), CurrencyMismatch),
+        (split(if_match=frozenset({4})), VersionMismatch),
+        (split(amount="10.01"), InsufficientFunds),
         (fund(currency="USD"), CurrencyMismatch),
         (transfer(currency="USD"), CurrencyMismatch),
         (fund(if_match=frozenset()), VersionMismatch),
@@ -238,17 +263,18 @@ def test_a_wallet_can_be_filled_to_the_brim_and_not_a_cent_more() -> None:
         (transfer(amount="0"), ValidationProblem),
     ],
 )
-def test_a_refusal_is_of_its_kind(command: MoneyOperation, problem: type[Problem]) -> None:
+def test_a_refusal_is_of_its_kind(command: CurrencyOperation, problem: type[Problem]) -> None:
     assert type(refused({ADA: wallet(), BOB: wallet(BOB)}, command)) is problem
 
 
 @pytest.mark.parametrize(("status", "problem"), [("frozen", WalletFrozen), ("closed", WalletClosed)])
-@pytest.mark.parametrize("act", [fund, withdraw, transfer])
+@pytest.mark.parametrize("act", [fund, withdraw, transfer, split])
 def test_a_wallet_that_is_not_active_neither_gives_nor_takes(
-    status: str, problem: type[Problem], act: Callable[[], MoneyOperation]
+    status: str, problem: type[Problem], act: Callable[[], CurrencyOperation]
 ) -> None:
     assert type(refused({ADA: wallet(status=status), BOB: wallet(BOB)}, act())) is problem
-    assert type(refused({ADA: wallet(), BOB: wallet(BOB, status=status)}, transfer())) is problem
+    for send in (transfer, split):
+        assert type(refused({ADA: wallet(), BOB: wallet(BOB, status=status)}, send())) is problem
 
 
 def test_wallets_of_two_currencies_exchange_nothing() -> None:
@@ -301,7 +327,7 @@ def test_a_receiver_is_unavailable_where_a_caller_that_may_read_it_is_told_why(
 
 @given(WALLETS, COMMANDS)
 def test_a_strangers_wallet_is_refused_like_one_that_does_not_exist(
-    wallets: dict[UUID, Wallet], command: MoneyOperation
+    wallets: dict[UUID, Wallet], command: CurrencyOperation
 ) -> None:
     command = replace(command, caller=Caller("key", "eve", frozenset(SCOPES)))
     seen, unseen = decide(wallets, command), decide({}, command)

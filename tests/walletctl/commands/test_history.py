@@ -6,11 +6,12 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from common.events import AnyEvent
 from common.kafka.topics import set_settings
 from common.settings import PipelineSettings
 from common.tables.grants import Role
 from support.command_lines import WalletCtl, environment, printed
-from support.history_events import AnyEvent, History, Wallet
+from support.history_events import History, Wallet
 from support.roles import Roles
 from walletctl.console import Exit
 

@@ -3,14 +3,11 @@
 import asyncio
 from collections.abc import AsyncIterator
 
-import orjson
 import pytest
-import typer
 from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
-from typer.testing import CliRunner
 
 from common.identifiers import new_id
 from common.kafka import topics
@@ -22,16 +19,13 @@ from outbox_relay import retention
 from outbox_relay.operations import parking
 from outbox_relay.operations.replay import Selection
 from outbox_relay.retention import RetentionAges
-from support.command_lines import environment
 from support.foreign_transactions import ForeignProducer
 from support.pipeline_acts import audit, replay
 from support.pipelines import api_engine, move_money, new_wallets, run_consumer, run_relay, tamper
 from support.repetition import repeat
 from support.roles import ROLES
-from walletctl.commands.verify import verify
-from walletctl.console import Exit
-from walletctl.verify import published
-from walletctl.verify.audit import BALANCES, DEAD_LETTERS, HISTORY, OUTBOX, PROGRESS, TOPIC
+from walletctl.verify import horizons, published
+from walletctl.verify.audit import DEAD_LETTERS, HISTORY, OUTBOX, PROGRESS, TOPIC
 from walletctl.verify.report import Report
 from walletctl.verify.snapshots import take_snapshots
 
@@ -47,7 +41,11 @@ def broken(report: Report) -> dict[str, int]:
     return {check.name: check.difference_count for check in report.checks if check.difference_count}
 
 
-async def test_live_traffic_raises_no_false_alarm(fresh: PipelineSettings, api: AsyncEngine) -> None:
+async def test_live_traffic_raises_no_false_alarm(
+    fresh: PipelineSettings, api: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Transactions that are under way at a snapshot have created rows of before its horizon.
+    monkeypatch.setattr(horizons, "UNCOMMITTED_SECONDS_MAX", 0.0)
     wallets = await new_wallets(api)
     stop, consumed = asyncio.Event(), asyncio.Event()
 
@@ -61,7 +59,7 @@ async def test_live_traffic_raises_no_false_alarm(fresh: PipelineSettings, api: 
         async with asyncio.TaskGroup() as tasks:
             for work in (lambda: move_money(api, wallets, 2), lambda: run_consumer(fresh), replay_now_and_then):
                 tasks.create_task(repeat(work, stop))
-            reports = [await audit(fresh) for _ in range(12)]
+            reports = [await audit(fresh, since_last=number % 2 == 1) for number in range(12)]
             stop.set()
         consumed.set()
     assert [report.differences for report in reports] == [[]] * len(reports)
@@ -198,35 +196,6 @@ async def test_a_database_that_is_away_is_an_os_error(settings: PipelineSettings
         await audit(away)
 
 
-def _run_command(settings: PipelineSettings | None, *arguments: str) -> tuple[int, str]:
-    app = typer.Typer()
-    app.command()(verify)
-    result = CliRunner().invoke(app, arguments, env=environment(settings, Role.AUDITOR) if settings else {})
-    return result.exit_code, result.stdout
-
-
-def test_the_command_prints_tables_or_json(settings: PipelineSettings) -> None:
-    code, output = _run_command(settings)
-    assert code == Exit.OK
-    assert "everything agrees" in output
-    asyncio.run(tamper(settings.database_url, "UPDATE wallet.wallets SET balance_minor = balance_minor + 1"))
-    code, output = _run_command(settings)
-    assert code == Exit.FOUND_WRONG
-    assert output.count("differs:") == 5
-    code, output = _run_command(settings, "--json")
-    assert code == Exit.FOUND_WRONG
-    report = orjson.loads(output)
-    assert report["ok"] is False
-    assert report["difference_count"] == len(report["differences"]) == 5
-    assert report["checks"][0]["name"] == BALANCES
-    assert report["checks"][0]["differences"] == 5
-    assert report["horizon"]["last_outbox_id"] > 0
-
-
-def test_bad_configuration_is_a_usage_error() -> None:
-    assert _run_command(None)[0] == Exit.USAGE
-
-
 async def test_an_event_that_was_skipped_is_counted_and_no_difference(
     fresh: PipelineSettings, engine: AsyncEngine, api: AsyncEngine, operator: AsyncEngine
 ) -> None:
@@ -265,7 +234,7 @@ async def test_events_that_retention_has_taken_are_counted_and_no_difference(set
     assert await _age_and_prune(settings, f"id <> {last_id // 2}") == count - 1
     report = await audit(settings)
     assert report.differences == []
-    assert report.horizon.pruned in {56, 57}
+    assert report.horizon.pruned in {59, 60, 61}
     assert report.horizon.on_their_way == 0
 
 
@@ -276,6 +245,14 @@ async def test_events_that_retention_has_taken_are_counted_and_no_difference(set
         ("DELETE FROM wallet.outbox WHERE id = (SELECT min(id) FROM wallet.outbox)", {OUTBOX}),
         ("UPDATE wallet.outbox_pruned SET version_count = version_count - 1", {OUTBOX}),
         ("UPDATE history.transaction_events SET balance_after_minor = 1 WHERE wallet_version = 3", {HISTORY}),
+        # Of an event that is still there: its payload is known.
+        (
+            """
+            UPDATE history.transaction_events SET event_data = '{}'
+            WHERE event_id = (SELECT event_id FROM wallet.outbox WHERE id = 6)
+            """,
+            {HISTORY},
+        ),
     ],
 )
 async def test_what_is_lost_among_pruned_events_is_named(

@@ -4,7 +4,7 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects.postgresql import JSONB
 
-revision = "wallet_0011"
+revision = "wallet_0009"
 down_revision = "wallet_0008"
 branch_labels = None
 depends_on = None

@@ -1,0 +1,1 @@
+"""Looking transactions up: by id, reference, idempotency key or wallet."""

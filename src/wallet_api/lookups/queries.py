@@ -1,0 +1,115 @@
+"""The SQL that finds transactions and reads their legs: one statement a page, of one snapshot.
+
+A caller that is bound to a user finds the transactions of that user's wallets only, and reads their legs only. Its
+search reads no entry of another user's wallet, so it takes as long as if there were none.
+"""
+
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+from typing import Any, Final
+from uuid import UUID
+
+from sqlalchemy import RowMapping, TextClause, text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from common.http.pagination import Order
+from wallet_api.read_queries import READABLE
+
+Legs = Sequence[RowMapping]
+"""The legs of one transaction that the caller may read, in their order; never none."""
+
+# The columns by which a page goes on come with each leg. OFFSET keeps the look-up of a transaction's legs an index
+# look-up, however many transactions the planner expects.
+_LEGS: Final = """
+    SELECT found.sort_version, leg.*
+    FROM ({found}) AS found
+    CROSS JOIN LATERAL (
+        SELECT transaction_id, entry, type, wallet_id, counterparty_wallet_id, amount_minor, currency,
+            balance_after_minor, held_minor, held_after_minor, hold_id, wallet_version, reference, metadata, created_at
+        FROM wallet.wallet_transactions WHERE transaction_id = found.transaction_id OFFSET 0
+    ) AS leg
+    WHERE cast(:caller_user_id AS text) IS NULL
+        OR EXISTS (SELECT FROM wallet.wallets WHERE id = leg.wallet_id AND user_id = cast(:caller_user_id AS text))
+    ORDER BY found.sort_version {direction}, leg.transaction_id {direction}, leg.entry
+"""
+
+_BY_ID: Final = "SELECT cast(:id AS uuid) AS transaction_id, 0 AS sort_version"
+
+_BY_WALLET: Final = f"""
+    SELECT transaction_id, wallet_version AS sort_version FROM wallet.wallet_transactions
+    WHERE wallet_id = :wallet_id AND wallet_version {{compare}} :after
+        AND EXISTS (SELECT FROM wallet.wallets WHERE id = :wallet_id AND {READABLE})
+    ORDER BY wallet_version {{direction}} LIMIT :limit
+"""  # noqa: S608
+
+_OF_REFERENCE: Final = """
+    SELECT DISTINCT transaction_id, 0 AS sort_version FROM wallet.wallet_transactions
+    WHERE reference = :reference AND transaction_id {compare} :after
+"""
+_PAGE: Final = " ORDER BY transaction_id {direction} LIMIT :limit"
+_BY_REFERENCE: Final = _OF_REFERENCE + _PAGE
+# Wallet by wallet of the user: others may have any number of entries with this reference.
+_BY_REFERENCE_OF_USER: Final = f"""
+    SELECT DISTINCT transaction_id, sort_version FROM wallet.wallets
+    CROSS JOIN LATERAL ({_OF_REFERENCE} AND wallet_id = wallets.id {_PAGE}) AS own
+    WHERE user_id = :caller_user_id
+    {_PAGE}
+"""  # noqa: S608
+
+# A refusal has no transaction, though its reply may name one.
+_BY_IDEMPOTENCY_KEY: Final = """
+    SELECT (convert_from(reply_body, 'UTF8')::json ->> 'transaction_id')::uuid AS transaction_id, 0 AS sort_version
+    FROM wallet.idempotency_keys WHERE caller_id = :caller_id AND key = :key AND reply_status < 300
+"""
+
+_ORDERS: Final[Mapping[Order, Mapping[str, str]]] = {
+    "asc": {"compare": ">", "direction": "ASC"},
+    "desc": {"compare": "<", "direction": "DESC"},
+}
+
+
+def _in_both_orders(found: str) -> dict[Order, TextClause]:
+    return {order: text(_LEGS.replace("{found}", found).format(**words)) for order, words in _ORDERS.items()}
+
+
+BY_ID: Final = _in_both_orders(_BY_ID)
+BY_WALLET: Final = _in_both_orders(_BY_WALLET)
+BY_REFERENCE: Final = _in_both_orders(_BY_REFERENCE)
+BY_REFERENCE_OF_USER: Final = _in_both_orders(_BY_REFERENCE_OF_USER)
+BY_IDEMPOTENCY_KEY: Final = _in_both_orders(_BY_IDEMPOTENCY_KEY)
+
+
+async def get_transaction(connection: AsyncConnection, transaction_id: UUID, caller_user_id: str | None) -> Legs | None:
+    """Return the transaction's legs that the caller may read, if there is one."""
+    found = await _read(connection, BY_ID["asc"], id=transaction_id, caller_user_id=caller_user_id)
+    return found[0] if found else None
+
+
+async def list_by_wallet(
+    connection: AsyncConnection, wallet_id: UUID, caller_user_id: str | None, order: Order, after: int, limit: int
+) -> list[Legs]:
+    """Return the page of the wallet's transactions that follows version `after`."""
+    parameters = {"wallet_id": wallet_id, "caller_user_id": caller_user_id, "after": after, "limit": limit}
+    return await _read(connection, BY_WALLET[order], **parameters)
+
+
+async def list_by_reference(
+    connection: AsyncConnection, reference: str, caller_user_id: str | None, order: Order, after: UUID, limit: int
+) -> list[Legs]:
+    """Return the page of the transactions with this reference that follows transaction `after`."""
+    statements = BY_REFERENCE if caller_user_id is None else BY_REFERENCE_OF_USER
+    parameters = {"reference": reference, "caller_user_id": caller_user_id, "after": after, "limit": limit}
+    return await _read(connection, statements[order], **parameters)
+
+
+async def list_by_idempotency_key(
+    connection: AsyncConnection, caller_id: str, caller_user_id: str | None, key: str
+) -> list[Legs]:
+    """Return the transaction of the caller's request with this key, if the key is still kept."""
+    parameters = {"caller_id": caller_id, "caller_user_id": caller_user_id, "key": key}
+    return await _read(connection, BY_IDEMPOTENCY_KEY["asc"], **parameters)
+
+
+async def _read(connection: AsyncConnection, statement: TextClause, **parameters: Any) -> list[Legs]:
+    rows = (await connection.execute(statement, parameters)).mappings().all()
+    return [list(legs) for _, legs in groupby(rows, key=lambda row: row["transaction_id"])]

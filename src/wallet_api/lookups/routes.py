@@ -1,0 +1,101 @@
+"""The routes that look transactions up: parse, read one page, reply."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Final
+from uuid import UUID
+
+import orjson
+from fastapi import APIRouter, Depends, Query, Request, Response
+from pydantic import AfterValidator, BeforeValidator
+
+from common.access.caller import WALLETS_READ, caller_of
+from common.http.authorization import ScopedRoute, needs
+from common.http.pagination import PageOf, PageRequest, list_digest
+from common.http.paths import PathUuid
+from common.identifiers import parse_uuid
+from common.problems import ValidationProblem
+from common.text import check_text
+from wallet_api.context import context_of
+from wallet_api.errors import TransactionNotFound
+from wallet_api.lookups import queries
+from wallet_api.lookups.queries import Legs
+from wallet_api.lookups.replies import TransactionList, TransactionOut, transaction_json
+from wallet_api.openapi import LIST_ERRORS, TRANSACTION_ERRORS
+from wallet_api.replies import JSON
+
+router = APIRouter(tags=["transactions"], route_class=ScopedRoute, dependencies=[needs(WALLETS_READ)])
+
+_VERSION_MAX: Final = 2**63 - 1
+_FILTERS: Final = ("reference", "idempotency_key", "wallet_id")
+
+Text = Annotated[str, Query(min_length=1, max_length=255), AfterValidator(check_text)]
+Filters = Mapping[str, Any]
+
+
+def filter_of(
+    reference: Annotated[Text | None, Query(description="The `reference` of the request, exactly.")] = None,
+    idempotency_key: Annotated[
+        Text | None, Query(description="The `Idempotency-Key` of the caller's own request, as long as it is kept.")
+    ] = None,
+    wallet_id: Annotated[Annotated[UUID, BeforeValidator(parse_uuid)] | None, Query()] = None,
+) -> tuple[str, Any]:
+    """Return the one filter that the query names, with its value; a FastAPI dependency.
+
+    Raises:
+        ValidationProblem: the query names none, or more than one.
+    """
+    values = dict(zip(_FILTERS, (reference, idempotency_key, wallet_id), strict=True))
+    named = [(name, value) for name, value in values.items() if value is not None]
+    if len(named) != 1:
+        raise ValidationProblem.of(named[-1][0] if named else _FILTERS[0], f"send exactly one of {', '.join(_FILTERS)}")
+    return named[0]
+
+
+FilterOf = Annotated[tuple[str, Any], Depends(filter_of)]
+
+
+@router.get("/transactions/{transaction_id}", response_model=TransactionOut, responses=TRANSACTION_ERRORS)
+async def get_transaction(request: Request, transaction_id: PathUuid) -> Response:
+    """Read a transaction with its legs.
+
+    A caller that is bound to a user reads the legs of that user's wallets only. Without such a leg the transaction is
+    like one that does not exist.
+    """
+    async with context_of(request).reader.connect() as connection:
+        legs = await queries.get_transaction(connection, transaction_id, caller_of(request).user_id)
+    if legs is None:
+        raise TransactionNotFound(transaction_id)
+    return Response(orjson.dumps(transaction_json(legs)), media_type=JSON)
+
+
+@router.get("/transactions", response_model=TransactionList, responses=LIST_ERRORS)
+async def get_transactions(request: Request, page: PageOf, chosen: FilterOf) -> Response:
+    """Find transactions by one of the filters, newest first.
+
+    Transactions of a wallet are in the order of its versions, others in the order of their ids. A search that finds
+    nothing that the caller may read has an empty page. A transaction that commits while a client reads the pages of a
+    reference may be on none of them.
+    """
+    name, value = chosen
+    digest = list_digest("lookup", name, value, page.order)
+    found = await _find(request, page, digest, name, value)
+    sort_key = "sort_version" if name == "wallet_id" else "transaction_id"
+    cursor, headers = page.next(digest, [legs[0] for legs in found], [sort_key])
+    items = [transaction_json(legs) for legs in found[: page.limit]]
+    return Response(orjson.dumps({"items": items, "next_cursor": cursor}), media_type=JSON, headers=headers)
+
+
+async def _find(request: Request, page: PageRequest, digest: bytes, name: str, value: Any) -> list[Legs]:
+    """Return the transactions of the page, and one more if there is a next page."""
+    caller = caller_of(request)
+    lowest, highest = (0, _VERSION_MAX) if name == "wallet_id" else (UUID(int=0), UUID(int=2**128 - 1))
+    (after,) = page.start(digest, [lowest], [highest])
+    limit = page.limit + 1
+    async with context_of(request).reader.connect() as connection:
+        match name:
+            case "wallet_id":
+                return await queries.list_by_wallet(connection, value, caller.user_id, page.order, after, limit)
+            case "reference":
+                return await queries.list_by_reference(connection, value, caller.user_id, page.order, after, limit)
+            case _:
+                return await queries.list_by_idempotency_key(connection, caller.id, caller.user_id, value)
