@@ -1,5 +1,6 @@
 """Events of invented wallets, in the order of their versions."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -9,7 +10,18 @@ from uuid import UUID
 from confluent_kafka import Message, Producer
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from common.events import AnyEvent, SplitDone, TransferDone, WalletChange, WalletCreated, WalletFunded, WalletWithdrawn
+from common.events import (
+    AnyEvent,
+    HoldCaptured,
+    HoldEvent,
+    HoldState,
+    SplitDone,
+    TransferDone,
+    WalletChange,
+    WalletCreated,
+    WalletFunded,
+    WalletWithdrawn,
+)
 from common.identifiers import new_id
 from history_consumer.consumer import queries
 from history_consumer.consumer.batch_writes import Target, write_batch
@@ -94,6 +106,37 @@ class Wallet:
             amount=amount,
             reference="shares",
             wallets=[self.change(amount, "out"), *received],
+        )
+
+    def held(
+        self, model: type[HoldEvent], receiver: "Wallet | None" = None, amount: str = "1.00", **fields: str | None
+    ) -> HoldEvent:
+        """Return an event of a hold: only a capture moves money."""
+        is_capture = model is HoldCaptured
+        own = self.change(amount if is_capture else None, "out" if is_capture else None)
+        hold = HoldState(
+            id=new_id(),
+            wallet_id=self.id,
+            to_wallet_id=receiver and receiver.id,
+            amount=amount,
+            capture_max=amount,
+            captured="0.00",
+            remaining="0.00",
+            status="open",
+            expires_at=datetime.now(UTC),
+        )
+        made: Callable[..., HoldEvent] = model
+        return made(
+            event_id=new_id(),
+            created_at=datetime.now(UTC),
+            currency="EUR",
+            metadata={},
+            transaction_id=new_id(),
+            amount=amount,
+            reference=None,
+            hold=hold,
+            wallets=[own, *([receiver.change(amount, "in")] if receiver else [])],
+            **fields,
         )
 
     def sent(self, receiver: "Wallet", amount: str = "1.00") -> TransferDone:

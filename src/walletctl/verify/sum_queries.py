@@ -49,7 +49,7 @@ _BEFORE: Final = hash_of(
     f"{_HELD_AFTER} - held_minor",
 )
 _CREATED: Final = hash_of("id", "wallets.currency", "cast(1 AS bigint)", "cast(0 AS numeric)", "cast(0 AS numeric)")
-_NOW: Final = hash_of("id", "wallets.currency", "version", "balance_minor::numeric", "held_minor::numeric")
+_NOW: Final = hash_of("id", "wallets.currency", "version", "balance_minor::numeric", "wallets.held_minor::numeric")
 _LAST: Final = hash_of(
     *("last.wallet_id", "last.currency", "last.wallet_version", "last.balance_after_minor::numeric"),
     "coalesce(last.held_after_minor, 0)::numeric",
