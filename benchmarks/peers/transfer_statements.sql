@@ -40,9 +40,10 @@ INSERT INTO wallet.outbox (event_id, aggregate_id, lane, event_type, payload, cr
 VALUES (
     :event_id, bench.wallet_id(:sender), bench.lane(bench.wallet_id(:sender)), 'TRANSFER_DONE',
     bench.event(
-        :event_id, :created_at, bench.movement(:transaction_id, 1), 'TRANSFER_DONE', '',
+        :event_id, :created_at, 'TRANSFER_DONE', bench.transaction(:transaction_id),
         bench.change(bench.wallet_id(:sender), :sender_user, :sender_version, :sender_balance, 'out') || ','
-        || bench.change(bench.wallet_id(:receiver), :receiver_user, :receiver_version, :receiver_balance, 'in')
+        || bench.change(bench.wallet_id(:receiver), :receiver_user, :receiver_version, :receiver_balance, 'in'),
+        bench.amount(1)
     ), :created_at
 );
 INSERT INTO wallet.idempotency_keys (key, request_hash, reply_status, reply_headers, reply_body)

@@ -26,18 +26,21 @@ IMMUTABLE PARALLEL SAFE LANGUAGE sql
 RETURN '{"wallet_id":"' || id || '","user_id":"' || user_id || '","version":' || version || ',"balance_after":"'
     || bench.major(balance) || '","direction":' || coalesce('"' || direction || '"', 'null') || '}';
 
--- The first and the last fields of every event (`common.events`), with the fields of its type between them.
+-- An event (`common.events`): the fields of its type are before and after its wallets.
 CREATE FUNCTION bench.event(
-    event_id uuid, at timestamptz, before text, event_type text, after text, changes text
+    event_id uuid, at timestamptz, event_type text, before text, changes text, after text
 ) RETURNS json STABLE PARALLEL SAFE LANGUAGE sql
 RETURN ('{"schema_version":1,"event_id":"' || event_id || '","created_at":"' || bench.moment(at)
-    || '","currency":"EUR","metadata":{},' || before || '"event_type":"' || event_type || '",' || after || '"wallets":['
-    || changes || ']}')::json;
+    || '","currency":"EUR","metadata":{},"event_type":"' || event_type || '",' || before || '"wallets":[' || changes || ']'
+    || after || '}')::json;
 
-CREATE FUNCTION bench.movement(transaction_id uuid, amount bigint) RETURNS text IMMUTABLE PARALLEL SAFE LANGUAGE sql
-RETURN '"transaction_id":"' || transaction_id || '","amount":"' || bench.major(amount) || '","reference":null,';
+CREATE FUNCTION bench.transaction(transaction_id uuid) RETURNS text IMMUTABLE PARALLEL SAFE LANGUAGE sql
+RETURN '"transaction_id":"' || transaction_id || '","reference":null,';
 
--- `wallet_api.replies.money_reply` of a transfer.
+CREATE FUNCTION bench.amount(amount bigint) RETURNS text IMMUTABLE PARALLEL SAFE LANGUAGE sql
+RETURN ',"amount":"' || bench.major(amount) || '"';
+
+-- `wallet_api.replies.transaction_reply` of a transfer.
 CREATE FUNCTION bench.reply(
     transaction_id uuid, sender uuid, receiver uuid, amount bigint, balance bigint, version bigint, at timestamptz
 ) RETURNS bytea STABLE PARALLEL SAFE LANGUAGE sql
@@ -76,13 +79,16 @@ BEGIN
     INSERT INTO wallet.outbox (event_id, aggregate_id, lane, event_type, payload, created_at)
     SELECT event_id, id, bench.lane(id), event_type,
         bench.event(
-            event_id, at, before, event_type, after, bench.change(id, user_id, version, balance_after, direction)
+            event_id, at, event_type, before, bench.change(id, user_id, version, balance_after, direction), after
         ), at
     FROM made CROSS JOIN LATERAL (
         VALUES
-            (created_event_id, '', 'WALLET_CREATED', '"external_id":null,', 1, 0::bigint, NULL),
-            (funded_event_id, bench.movement(transaction_id, balance), 'WALLET_FUNDED', '', 2, balance, 'in')
-    ) AS event (event_id, before, event_type, after, version, balance_after, direction)
+            (created_event_id, 'WALLET_CREATED', '"external_id":null,', '', 1, 0::bigint, NULL),
+            (
+                funded_event_id, 'WALLET_FUNDED', bench.transaction(transaction_id), bench.amount(balance), 2, balance,
+                'in'
+            )
+    ) AS event (event_id, event_type, before, after, version, balance_after, direction)
     ORDER BY number, version;
 END $$;
 
@@ -114,9 +120,10 @@ BEGIN
     INSERT INTO wallet.outbox (event_id, aggregate_id, lane, event_type, payload, created_at)
     SELECT event_id, sender, bench.lane(sender), 'TRANSFER_DONE',
         bench.event(
-            event_id, at, bench.movement(transaction_id, 1), 'TRANSFER_DONE', '',
+            event_id, at, 'TRANSFER_DONE', bench.transaction(transaction_id),
             bench.change(sender, sender_user, sender_version, sender_balance, 'out') || ','
-            || bench.change(receiver, receiver_user, receiver_version, receiver_balance, 'in')
+            || bench.change(receiver, receiver_user, receiver_version, receiver_balance, 'in'),
+            bench.amount(1)
         ), at
     FROM made ORDER BY number;
 END $$;
@@ -165,9 +172,10 @@ BEGIN
     VALUES (
         told_id, sender, bench.lane(sender), 'TRANSFER_DONE',
         bench.event(
-            told_id, at, bench.movement(made_id, 1), 'TRANSFER_DONE', '',
+            told_id, at, 'TRANSFER_DONE', bench.transaction(made_id),
             bench.change(sender, source.user_id, source.version, source.balance_minor, 'out') || ','
-            || bench.change(receiver, target.user_id, target.version, target.balance_minor, 'in')
+            || bench.change(receiver, target.user_id, target.version, target.balance_minor, 'in'),
+            bench.amount(1)
         ), at
     );
     INSERT INTO wallet.idempotency_keys (key, request_hash, reply_status, reply_headers, reply_body)

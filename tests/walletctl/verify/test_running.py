@@ -242,7 +242,8 @@ async def test_events_that_retention_has_taken_are_counted_and_no_difference(set
     ("statement", "expected"),
     [
         ("DELETE FROM history.transaction_events WHERE wallet_version = 3", {HISTORY, PROGRESS}),
-        ("DELETE FROM wallet.outbox WHERE id = (SELECT min(id) FROM wallet.outbox)", {OUTBOX}),
+        # The first of its partition: a record behind a kept row would also be one without a row.
+        ("DELETE FROM wallet.outbox WHERE id = (SELECT id FROM wallet.outbox ORDER BY kafka_offset LIMIT 1)", {OUTBOX}),
         ("UPDATE wallet.outbox_pruned SET version_count = version_count - 1", {OUTBOX}),
         ("UPDATE history.transaction_events SET balance_after_minor = 1 WHERE wallet_version = 3", {HISTORY}),
         # Of an event that is still there: its payload is known.
