@@ -12,6 +12,7 @@ from typing import Annotated, Any, ClassVar, Final, Literal
 from uuid import UUID
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic.fields import FieldInfo
 
 SCHEMA_VERSION: Final = 1
 SOURCE: Final = "/wallet-api"
@@ -22,6 +23,8 @@ FIRST_SOURCE_EPOCH: Final = 1
 
 Amount = Annotated[str, Field(pattern=r"^(0|[1-9][0-9]*)(\.[0-9]+)?$", max_length=40, examples=["30.00"])]
 HoldStatus = Literal["open", "captured", "voided", "expired"]
+Blocks = Literal["in", "out", "all"]
+"""What a frozen wallet refuses: money that moves in, money that moves out, or both."""
 CurrencyCode = Annotated[str, Field(pattern=r"^[A-Z]{3}$", examples=["EUR"])]
 
 
@@ -192,6 +195,66 @@ class HoldHasExpired(HoldEvent):
     event_type: Literal["HOLD_EXPIRED"] = "HOLD_EXPIRED"
 
 
+class StatusEvent(TransactionEvent):
+    """The event of a change of a wallet's status. No money moves.
+
+    `wallet_status` is the status after it.
+    """
+
+    wallet_status: ClassVar[Literal["active", "frozen", "closed"]]
+
+    reason: str = Field(examples=["reported as stolen"])
+    wallets: Annotated[list[WalletChange], Field(min_length=1, max_length=1)]
+
+
+class WalletFrozen(StatusEvent):
+    """A wallet was frozen, or what it refuses while it is frozen was changed."""
+
+    transaction_type = "FREEZE"
+    wallet_status = "frozen"
+
+    event_type: Literal["WALLET_FROZEN"] = "WALLET_FROZEN"
+    blocks: Blocks
+
+
+class WalletUnfrozen(StatusEvent):
+    """A frozen wallet is active again."""
+
+    transaction_type = "UNFREEZE"
+    wallet_status = "active"
+
+    event_type: Literal["WALLET_UNFROZEN"] = "WALLET_UNFROZEN"
+
+
+class Sweep(BaseModel):
+    """The transfer that emptied a wallet before it was closed."""
+
+    model_config = ConfigDict(frozen=True)
+
+    transaction_id: UUID
+    to_wallet_id: UUID
+    amount: Amount
+
+
+class WalletClosed(StatusEvent):
+    """An empty wallet was closed. `sweep` is the transfer that emptied it in the same database transaction, if any."""
+
+    transaction_type = "CLOSE"
+    wallet_status = "closed"
+
+    event_type: Literal["WALLET_CLOSED"] = "WALLET_CLOSED"
+    sweep: Sweep | None
+
+
+class WalletReopened(StatusEvent):
+    """A closed wallet is active again."""
+
+    transaction_type = "REOPEN"
+    wallet_status = "active"
+
+    event_type: Literal["WALLET_REOPENED"] = "WALLET_REOPENED"
+
+
 AnyEvent = WalletCreated | TransactionEvent
 
 TRANSACTION_EVENTS: Final[Mapping[str, type[TransactionEvent]]] = {
@@ -199,6 +262,7 @@ TRANSACTION_EVENTS: Final[Mapping[str, type[TransactionEvent]]] = {
     for model in (
         *(WalletFunded, WalletWithdrawn, TransferDone, SplitDone),
         *(HoldCreated, HoldCaptured, HoldVoided, HoldHasExpired),
+        *(WalletFrozen, WalletUnfrozen, WalletClosed, WalletReopened),
     )
 }
 """The event model of each type of ledger transaction."""
@@ -213,6 +277,11 @@ def transaction_event(transaction_type: str, **fields: Any) -> TransactionEvent:
     """Return the event of a ledger transaction of this type."""
     model: Callable[..., TransactionEvent] = TRANSACTION_EVENTS[transaction_type]
     return model(**fields)
+
+
+def details_of(model: type[TransactionEvent]) -> Mapping[str, FieldInfo]:
+    """Return the fields that an event has besides those of all movements: the ledger has them as details."""
+    return {name: field for name, field in model.model_fields.items() if name not in MovementEvent.model_fields}
 
 
 def event_type_of(model: type[AnyEvent]) -> str:

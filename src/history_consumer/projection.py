@@ -32,6 +32,10 @@ SIDES: Final[Mapping[str, Sequence[tuple[str, Direction | None]]]] = {
     "HOLD_CAPTURED": [("HOLD_CAPTURED", "out"), ("HOLD_RECEIVED", "in")],
     "HOLD_VOIDED": [("HOLD_VOIDED", None)],
     "HOLD_EXPIRED": [("HOLD_EXPIRED", None)],
+    "WALLET_FROZEN": [("WALLET_FROZEN", None)],
+    "WALLET_UNFROZEN": [("WALLET_UNFROZEN", None)],
+    "WALLET_CLOSED": [("WALLET_CLOSED", None)],
+    "WALLET_REOPENED": [("WALLET_REOPENED", None)],
 }
 """For each event, its type in the history of each of its wallets, and the direction in which the money moved there.
 

@@ -51,6 +51,8 @@ class Publisher:
         # Why a broker refuses the connection, why no delivery report comes, and the last one that tells of an error.
         self._refusal = self._why = ""
         self._delivery_error: KafkaError | None = None
+        # Why a producer failed, until a record is delivered: the client may lose the reason of the next one's failure.
+        self._fatal_error: KafkaError | None = None
         self._make_producer(self._config())
 
     def ping(self) -> None:
@@ -150,6 +152,7 @@ class Publisher:
     ) -> dict[int, Report]:
         """Send rows together; return the broker's reports. Add the client's own to `reports` and `refused`."""
         delivered: dict[int, Report] = {}
+        unsent: dict[int, Report] = {}
         sent: list[PendingRow] = []
         for row in rows:
             if row.aggregate_id in refused:
@@ -158,18 +161,20 @@ class Publisher:
             if refusal is None:
                 sent.append(row)
                 continue
-            reports[row.id] = refusal
+            unsent[row.id] = refusal
             if isinstance(refusal, Undelivered):
                 break
             refused.add(row.aggregate_id)
         with self._fatal_errors_noted():
             self._producer.flush(max(0.0, deadline - time.monotonic()))
+        # After the flush: it may tell why the producer took no more rows.
+        reports |= {row_id: self._report(refusal) for row_id, refusal in unsent.items()}
         return {row.id: self._report(delivered.get(row.id)) for row in sent}
 
     def _report(self, delivered: Report | None) -> Report:
-        """Return the report; of a row that was not delivered because a broker refuses the connection, that reason."""
-        if isinstance(delivered, Undelivered) and self._refusal:
-            return Undelivered(self._refusal)
+        """Return the report; of a row that was not delivered because the connection or the producer failed, why."""
+        if isinstance(delivered, Undelivered) and (self._refusal or self._is_spent):
+            return Undelivered(self._refusal or self._why)
         return delivered or Undelivered(self._why)
 
     @contextmanager
@@ -179,7 +184,13 @@ class Publisher:
             yield
         except (KafkaException, SystemError) as error:
             # confluent-kafka sets the error inside a call that returns a result: Python raises a SystemError for that.
-            self._is_spent, self._why = True, str(error.__cause__ or error)
+            # If another of its callbacks has cleared the error, the SystemError has no cause.
+            told = error if isinstance(error, KafkaException) else error.__cause__
+            if isinstance(told, KafkaException):
+                self._fatal_error = told.args[0]
+            self._delivery_error = self._fatal_error
+            self._is_spent = True
+            self._why = explained(self._fatal_error) if self._fatal_error else "the producer failed"
             log.warning("producer_failed", error=self._why)
 
     def _produce(self, row: PendingRow, delivered: dict[int, Report], deadline: float) -> Report | None:
@@ -209,6 +220,7 @@ class Publisher:
             self._delivery_error = error
             reports[row_id] = _report_of(error)
             return
+        self._fatal_error = None
         partition, offset = message.partition(), message.offset()
         assert partition is not None
         assert offset is not None

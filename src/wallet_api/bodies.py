@@ -1,11 +1,13 @@
 """The bodies of the POST routes: their fields, and what each accepts."""
 
 from typing import Annotated, Any, Final
+from uuid import UUID
 
 import jiter
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
+from common.identifiers import parse_uuid
 from common.money import UnknownCurrencyError, exponent_of
 from common.text import check_new_user_id, check_text
 
@@ -54,6 +56,7 @@ def _metadata(value: Any) -> Any:
     return value
 
 
+WalletId = Annotated[UUID, BeforeValidator(parse_uuid)]
 Text255 = Annotated[str, Field(min_length=1, max_length=255), AfterValidator(check_text)]
 Currency = Annotated[str, AfterValidator(_currency), Field(examples=["EUR"])]
 Amount = Annotated[
@@ -88,6 +91,12 @@ class OperationBody(Body):
     """The fields that the bodies of all operations have."""
 
     reference: Text255 | None = None
+
+
+class StatusBody(OperationBody):
+    """Why the status of a wallet changes. Callers that may read its history read the reason."""
+
+    reason: Annotated[Text255, Field(examples=["reported as stolen"])]
 
 
 class MoneyBody(OperationBody):

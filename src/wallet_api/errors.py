@@ -7,6 +7,9 @@
     ├── NotAcceptable              406 not-acceptable
     ├── WalletFrozen               409 wallet-frozen                (decided)
     ├── WalletClosed               409 wallet-closed                (decided)
+    ├── WalletNotFrozen            409 wallet-not-frozen            (decided)
+    ├── WalletNotClosed            409 wallet-not-closed            (decided)
+    ├── WalletNotEmpty             409 wallet-not-empty             (decided)
     ├── ExternalIdTaken            409 external-id-taken            (decided)
     ├── HoldNotOpen                409 hold-not-open                (decided)
     ├── HoldExpired                409 hold-expired                 (decided)
@@ -85,7 +88,7 @@ class NotAcceptable(Problem):
 
 
 class WalletFrozen(Problem):
-    """The wallet neither sends nor receives money until it is released."""
+    """The wallet refuses money in this direction until it is unfrozen; `blocks` says what it refuses."""
 
     status = 409
     code = "wallet-frozen"
@@ -94,12 +97,58 @@ class WalletFrozen(Problem):
 
 
 class WalletClosed(Problem):
-    """The wallet neither sends nor receives money any more."""
+    """The wallet takes part in no movement until it is reopened."""
 
     status = 409
     code = "wallet-closed"
     title = "Wallet closed"
     decided = True
+
+
+class WalletNotFrozen(Problem):
+    """The wallet can't be unfrozen: it isn't frozen; `wallet_status` says what it is."""
+
+    status = 409
+    code = "wallet-not-frozen"
+    title = "Wallet not frozen"
+    decided = True
+
+    def __init__(self, wallet_id: UUID, wallet_status: str) -> None:
+        super().__init__(
+            f"wallet_id: wallet {wallet_id} is {wallet_status}, not frozen. Read the wallet.",
+            extensions={"wallet_status": wallet_status},
+        )
+
+
+class WalletNotClosed(Problem):
+    """The wallet can't be reopened: it isn't closed; `wallet_status` says what it is."""
+
+    status = 409
+    code = "wallet-not-closed"
+    title = "Wallet not closed"
+    decided = True
+
+    def __init__(self, wallet_id: UUID, wallet_status: str) -> None:
+        super().__init__(
+            f"wallet_id: wallet {wallet_id} is {wallet_status}, not closed. Read the wallet.",
+            extensions={"wallet_status": wallet_status},
+        )
+
+
+class WalletNotEmpty(Problem):
+    """The wallet can't be closed: `balance` is what it has, and `open_holds` is what open holds reserve of that."""
+
+    status = 409
+    code = "wallet-not-empty"
+    title = "Wallet not empty"
+    decided = True
+
+    def __init__(self, wallet_id: UUID, balance: str, open_holds: str, currency: str) -> None:
+        super().__init__(
+            f"wallet_id: wallet {wallet_id} has {balance} {currency}, and open holds reserve {open_holds} of it."
+            " End its holds, and send the rest elsewhere, or name sweep_to_wallet_id.",
+            extensions={"balance": balance, "open_holds": open_holds, "currency": currency},
+        )
 
 
 class ExternalIdTaken(Problem):

@@ -18,10 +18,9 @@ from wallet_api.context import context_of
 from wallet_api.errors import HoldNotFound, WalletNotFound
 from wallet_api.openapi import READ_ERRORS, post_documentation
 from wallet_api.operation_routes import run
-from wallet_api.operations.capture_hold import CaptureHold
 from wallet_api.operations.catalogue import HOLD_OPERATIONS
 from wallet_api.operations.holds import HoldOperation
-from wallet_api.replies import JSON, HoldChangeOut, HoldList, HoldOut, VoidOut, hold_out_json
+from wallet_api.replies import JSON, HoldList, HoldOut, hold_out_json, reply_model
 from wallet_api.requests import IdempotencyKeyHeader, IfMatchHeader, read_body
 from wallet_api.routes import list_response
 
@@ -61,7 +60,7 @@ def _post_router() -> APIRouter:
             name=f"post_{operation.name}",
             description=getdoc(operation),
             dependencies=[needs(operation.scope), Depends(_parameters)],
-            **post_documentation(operation.body, HoldChangeOut if operation is CaptureHold else VoidOut, 200),
+            **post_documentation(operation.body, reply_model(operation.transaction_type), operation.status),
         )
     return posts
 

@@ -58,7 +58,8 @@ _POST_ERRORS: Final[dict[int | str, dict[str, Any]]] = {
     400: _problem("bad-request: the body is not JSON, or a header of one value is sent twice"),
     404: _problem("wallet-not-found, hold-not-found"),
     409: _problem(
-        "wallet-frozen, wallet-closed, external-id-taken, hold-not-open, hold-expired; "
+        "wallet-frozen, wallet-closed, wallet-not-frozen, wallet-not-closed, wallet-not-empty, external-id-taken, "
+        "hold-not-open, hold-expired; "
         "with Retry-After: version-conflict, wallet-busy, idempotency-key-in-flight"
     ),
     412: _problem("version-mismatch"),

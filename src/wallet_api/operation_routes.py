@@ -1,12 +1,12 @@
 """The routes of the operations, each made from its class: parse, run one use case, reply."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from inspect import getdoc
-from typing import Any, Final
+from typing import Any
 
 from fastapi import APIRouter, Depends, Request, Response
 
-from common.access.caller import Caller, caller_of
+from common.access.caller import WALLETS_WRITE, Caller, caller_of
 from common.http.authorization import ScopedRoute, check_scope, needs
 from common.http.paths import PathUuid, path_of, path_uuid
 from wallet_api import metrics
@@ -15,8 +15,7 @@ from wallet_api.context import context_of
 from wallet_api.openapi import post_documentation
 from wallet_api.operations.catalogue import OPERATIONS
 from wallet_api.operations.operation import Operation
-from wallet_api.operations.place_hold import PlaceHold
-from wallet_api.replies import JSON, HoldChangeOut, MoneyOut, Reply
+from wallet_api.replies import JSON, Reply, reply_model
 from wallet_api.requests import (
     IdempotencyKeyHeader,
     IfMatchHeader,
@@ -63,7 +62,8 @@ async def run(operation: type[Operation], request: Request, body: Body, target: 
         if_match=read_if_match(request.headers.get("if-match")),
         **fields,
     )
-    check_scope(caller, command.needed_scope)
+    if command.further_scope:
+        check_scope(caller, command.further_scope)
     return respond(operation.name, await context_of(request).operations.submit(command))
 
 
@@ -84,24 +84,22 @@ def respond(operation: str, reply: Reply) -> Response:
     return Response(reply.body, reply.status, {"Content-Type": JSON, **reply.headers})
 
 
-def _reply_model(operation: type[Operation]) -> type[MoneyOut]:
-    return HoldChangeOut if operation is PlaceHold else MoneyOut
+def make_router(owner_operations: Collection[str]) -> APIRouter:
+    """Return the routes, all of the fast path.
 
-
-def _router() -> APIRouter:
+    Args:
+        owner_operations: the names of operators' operations that owners may do with their own wallets.
+    """
     router = APIRouter(tags=["wallets"], route_class=ScopedRoute)
     for operation in OPERATIONS:
+        scope = WALLETS_WRITE if operation.name in owner_operations else operation.scope
         router.add_api_route(
             f"/wallets/{{wallet_id}}/{operation.name}",
             _endpoint(operation),
             methods=["POST"],
             name=f"post_{operation.name}",
             description=getdoc(operation),
-            dependencies=[needs(operation.scope), Depends(_parameters)],
-            **post_documentation(operation.body, _reply_model(operation), operation.status),
+            dependencies=[needs(scope), Depends(_parameters)],
+            **post_documentation(operation.body, reply_model(operation.transaction_type), operation.status),
         )
     return router
-
-
-router: Final = _router()
-"""The routes, all of the fast path."""

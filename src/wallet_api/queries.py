@@ -18,7 +18,7 @@ from wallet_api.wallet import Wallet
 
 T = TypeVar("T")
 
-_WALLET: Final = "id, user_id, currency, balance_minor, version, status, held_minor"
+_WALLET: Final = "id, user_id, currency, balance_minor, version, status, blocks, held_minor"
 
 _HOLD: Final = (
     "id, wallet_id, to_wallet_id, currency, amount_minor, capture_max_minor, captured_minor, status, expires_at"
@@ -137,6 +137,13 @@ WRITE_HOLDS: Final = RawStatement(f"""
     ON CONFLICT (id) DO UPDATE
     SET captured_minor = excluded.captured_minor, status = excluded.status, updated_at = excluded.updated_at
 """)  # noqa: S608
+
+# After WRITE_TRANSACTIONS, which has locked the rows and hardly ever changes a status.
+WRITE_STATUSES: Final = RawStatement("""
+    UPDATE wallet.wallets SET status = change.status, blocks = change.blocks
+    FROM unnest(cast(:ids AS uuid[]), cast(:statuses AS text[]), cast(:blocks AS text[])) AS change (id, status, blocks)
+    WHERE wallets.id = change.id
+""")
 
 INSERT_WALLETS: Final = RawStatement("""
     INSERT INTO wallet.wallets (id, user_id, currency, external_id, metadata, created_at, updated_at)
@@ -275,6 +282,16 @@ async def write_holds(connection: asyncpg.Connection, holds: Collection[Hold], c
         statuses=[hold.status for hold in holds],
         expiries=[hold.expires_at for hold in holds],
         changed_at=changed_at,
+    )
+
+
+async def write_statuses(connection: asyncpg.Connection, wallets: Collection[Wallet]) -> None:
+    """Write the statuses of wallets that the transaction has written already."""
+    await WRITE_STATUSES.fetch(
+        connection,
+        ids=[wallet.id for wallet in wallets],
+        statuses=[wallet.status for wallet in wallets],
+        blocks=[wallet.blocks for wallet in wallets],
     )
 
 

@@ -24,7 +24,8 @@ USABLE: Final = usability_query(
 
 # Columns by name: with `*`, a migration that adds a column would break the prepared statements.
 _WALLET: Final = (
-    "id, user_id, currency, balance_minor, held_minor, version, status, external_id, metadata, created_at, updated_at"
+    "id, user_id, currency, balance_minor, held_minor, version, status, blocks, external_id, metadata, created_at,"
+    " updated_at"
 )
 
 # A caller that is bound to a user reads a wallet of another user as one that doesn't exist, in the same statement.

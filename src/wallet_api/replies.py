@@ -8,10 +8,10 @@ from typing import Any, Final, Literal
 from uuid import UUID
 
 import orjson
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, create_model
 from sqlalchemy import RowMapping
 
-from common.events import TRANSACTION_EVENTS, HoldState
+from common.events import TRANSACTION_EVENTS, Blocks, HoldState, MovementEvent, details_of
 from common.moments import timestamp
 from common.money import to_major
 from common.problems import MEDIA_TYPE, Problem
@@ -55,6 +55,7 @@ class WalletOut(BaseModel):
     available: str = Field(examples=["35.00"], description="What may be spent or reserved: the balance less `held`.")
     version: int = Field(examples=[2])
     status: Literal["active", "frozen", "closed"]
+    blocks: Blocks | None = Field(description="What a frozen wallet refuses: money in, money out, or all. Else null.")
     external_id: str | None
     metadata: dict[str, Any]
     created_at: datetime
@@ -66,7 +67,6 @@ class _TransactionOut(BaseModel):
     type: str = Field(examples=["TRANSFER"], json_schema_extra={"enum": list(TRANSACTION_EVENTS)})
     wallet_id: UUID
     counterparty_wallet_id: UUID | None
-    amount: str = Field(examples=["30.00"])
     currency: str = Field(examples=["EUR"])
     version: int = Field(examples=[3])
     reference: str | None
@@ -74,24 +74,22 @@ class _TransactionOut(BaseModel):
     created_at: datetime
 
 
-class MoneyOut(_TransactionOut):
-    """A transaction, and the acting wallet after it."""
-
+class _DoneOut(_TransactionOut):
     balance: str = Field(examples=["20.00"])
     held: str = Field(examples=["0.00"])
     available: str = Field(examples=["20.00"])
 
 
-class HoldChangeOut(MoneyOut):
-    """A transaction that changed a hold, the acting wallet after it, and the hold after it."""
+class MoneyOut(_DoneOut):
+    """A transaction in which money moved, was reserved or was released, and the acting wallet after it."""
 
-    hold: HoldState
+    amount: str = Field(examples=["30.00"])
 
 
-class VoidOut(HoldChangeOut):
-    """A hold's void."""
+class ChangeOut(_DoneOut):
+    """A transaction in which no money moved, and the acting wallet after it."""
 
-    reason: str | None
+    amount: None = None
 
 
 class HoldOut(HoldState):
@@ -106,11 +104,13 @@ class HoldOut(HoldState):
 
 
 class EntryOut(_TransactionOut):
-    """One entry of a wallet's ledger; `amount` is negative where money left the wallet.
+    """One entry of a wallet's ledger.
 
-    `held` is the change of what open holds reserve. `held_after` is null in entries of releases that had no holds.
+    `amount` is negative where money left the wallet, and zero where none moved. `held` is the change of what open holds
+    reserve. `held_after` is null in entries of releases that had no holds.
     """
 
+    amount: str = Field(examples=["30.00"])
     balance_after: str = Field(examples=["20.00"])
     held: str = Field(examples=["0.00"])
     held_after: str | None = Field(examples=["0.00"])
@@ -138,6 +138,17 @@ class EntryList(BaseModel):
     next_cursor: str | None
 
 
+def reply_model(transaction_type: str) -> type[BaseModel]:
+    """Return the model of the reply to an operation: its transaction, and what the event says besides."""
+    event = TRANSACTION_EVENTS[transaction_type]
+    base: type[BaseModel] = MoneyOut if issubclass(event, MovementEvent) else ChangeOut
+    details: dict[str, Any] = {name: (field.annotation, field) for name, field in details_of(event).items()}
+    if not details:
+        return base
+    model: type[BaseModel] = create_model(f"{event.__name__}Out", __base__=base, __doc__=base.__doc__, **details)
+    return model
+
+
 def etag(version: int) -> str:
     """Return the strong entity tag of a wallet at that version (RFC 9110, section 8.8.3)."""
     return f'"{version}"'
@@ -154,6 +165,7 @@ def wallet_json(row: RowMapping) -> dict[str, Any]:
         "available": to_major(row["balance_minor"] - row["held_minor"], row["currency"]),
         "version": row["version"],
         "status": row["status"],
+        "blocks": row["blocks"] or ("all" if row["status"] == "frozen" else None),
         "external_id": row["external_id"],
         "metadata": row["metadata"],
         "created_at": timestamp(row["created_at"]),
@@ -205,6 +217,7 @@ def wallet_reply(wallet: Wallet, external_id: str | None, metadata: Mapping[str,
         **_money(wallet),
         "version": wallet.version,
         "status": wallet.status,
+        "blocks": wallet.blocks,
         "external_id": external_id,
         "metadata": metadata,
         "created_at": timestamp(created_at),
@@ -222,7 +235,7 @@ def transaction_reply(transaction: LedgerTransaction, created_at: datetime) -> R
         "type": transaction.type,
         "wallet_id": str(wallet.id),
         "counterparty_wallet_id": counterparty_id and str(counterparty_id),
-        "amount": to_major(transaction.amount_minor, wallet.currency),
+        "amount": to_major(transaction.amount_minor, wallet.currency) if transaction.amount_minor else None,
         "currency": wallet.currency,
         **_money(wallet),
         "version": wallet.version,

@@ -1,12 +1,22 @@
 """Settings of the wallet API."""
 
-from typing import ClassVar
+from typing import Annotated, ClassVar, Final
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
+from common.access.caller import OPS_WRITE
 from common.access.settings import AccessSettings
-from common.http.settings import HttpApiSettings
+from common.http.settings import HttpApiSettings, items_of
 from common.settings import LogSettings, OrderRule, Port, WalletDatabaseSettings
+from wallet_api.operations.catalogue import OPERATIONS
+
+_OPERATORS: Final = [operation.name for operation in OPERATIONS if operation.scope == OPS_WRITE]
+
+
+def _owner_operations(text: str) -> str:
+    if unknown := set(items_of(text)) - set(_OPERATORS):
+        raise ValueError(f"{min(unknown)!r} is none of the operators' operations: {', '.join(_OPERATORS)}")
+    return text
 
 
 class WalletApiSettings(AccessSettings, HttpApiSettings, WalletDatabaseSettings, LogSettings):
@@ -22,6 +32,9 @@ class WalletApiSettings(AccessSettings, HttpApiSettings, WalletDatabaseSettings,
     """Processes that share the port; `/metrics` sums over them."""
     idempotency_key_required: bool = False
     """Whether a POST without `Idempotency-Key` is refused."""
+    owner_operations: Annotated[str, AfterValidator(_owner_operations)] = ""
+    """The operators' operations that users may do with their own wallets: `freeze,close`. They then need the scope
+    `wallets:write` in place of `ops:write`. A user's freeze never lifts one of the operators; an `unfreeze` does."""
     database_pool_size: int = Field(10, ge=1, le=200)
     """The most connections of one process that read. Creations and operations have one more each."""
     batch_commands_max: int = Field(128, ge=1, le=4096)

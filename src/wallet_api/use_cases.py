@@ -3,7 +3,7 @@
 Each phase is a function over the batch's slots. A refused command leaves the other commands alone.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from typing import Protocol, TypeVar
 from uuid import UUID
@@ -156,11 +156,17 @@ async def _write(
     if holds := {made.hold.id: made.hold for made in transactions if made.hold}:
         # Their wallets are locked, so none of them is lost.
         await queries.write_holds(connection, holds.values(), loaded.loaded_at)
+    if restated := [wallet for wallet in changed.values() if _is_restated(wallet, loaded.by_id[wallet.id], lost)]:
+        await queries.write_statuses(connection, restated)
     for slot in slots:
         # A refusal too: it may rest on a transaction earlier in the list, which wasn't written. No transaction makes a
         # wallet exist, though: a caller of another user must get the same reply whatever happens to the wallet.
         if slot.command.wallet_id in lost and slot.outcome != WalletNotFound.code:
             slot.refuse(WalletBusy() if skip_locked else VersionConflict(slot.command.wallet_id))
+
+
+def _is_restated(wallet: Wallet, before: Wallet, lost: Collection[UUID]) -> bool:
+    return (wallet.status, wallet.blocks) != (before.status, before.blocks) and wallet.id not in lost
 
 
 async def _insert(connection: asyncpg.Connection, slots: Sequence[Slot[CreateWallet]]) -> None:

@@ -1,10 +1,15 @@
 """A wallet as the money rules need it. Pure."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 from uuid import UUID
 
+from common.events import Blocks
 from common.money import MINOR_MAX, to_major
 from wallet_api.errors import BalanceLimitExceeded, InsufficientFunds, WalletClosed, WalletFrozen
+
+Direction = Literal["in", "out", "held"]
+"""Where money moves: `held` is out of what a hold reserved before, which a freeze of `out` lets pass."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,7 +18,8 @@ class Wallet:
 
     Attributes:
         balance_minor: what is booked.
-        held_minor: what open holds reserve of it.
+        blocks: what a frozen wallet refuses; None means all.
+        held_minor: what open holds reserve of the balance.
     """
 
     id: UUID
@@ -22,6 +28,7 @@ class Wallet:
     balance_minor: int
     version: int
     status: str
+    blocks: Blocks | None = None
     held_minor: int = 0
 
     @property
@@ -31,18 +38,39 @@ class Wallet:
 
     def can_receive(self, amount_minor: int, currency: str) -> bool:
         """Whether the amount may move into the wallet."""
-        return self.status == "active" and self.currency == currency and self.balance_minor + amount_minor <= MINOR_MAX
+        is_open = self.status != "closed" and not self._refuses("in")
+        return is_open and self.currency == currency and self.balance_minor + amount_minor <= MINOR_MAX
 
-    def check_open(self, field: str) -> None:
-        """Refuse a command that names the wallet in this field, unless money may move.
+    def check_open(self, field: str, direction: Direction) -> None:
+        """Refuse a command that names the wallet in this field, unless money may move in this direction.
 
         Raises:
             WalletFrozen, WalletClosed: it may not.
         """
-        if self.status == "frozen":
-            raise WalletFrozen(f"{field}: wallet {self.id} is frozen. Use another wallet until it is released.")
+        self.check_not_closed(field)
+        if self._refuses(direction):
+            where = "into" if direction == "in" else "out of"
+            raise WalletFrozen(
+                f"{field}: wallet {self.id} is frozen: no money moves {where} it."
+                " Use another wallet until it is unfrozen.",
+                extensions={"blocks": self.blocks or "all"},
+            )
+
+    def check_not_closed(self, field: str) -> None:
+        """Refuse a command that names the wallet in this field, if the wallet is closed.
+
+        Raises:
+            WalletClosed: it is.
+        """
         if self.status == "closed":
             raise WalletClosed(f"{field}: wallet {self.id} is closed. Use another wallet.")
+
+    def _refuses(self, direction: Direction) -> bool:
+        return self.status == "frozen" and self.blocks in {None, "all", direction}
+
+    def with_status(self, status: Literal["active", "frozen", "closed"], blocks: Blocks | None = None) -> "Wallet":
+        """Return the wallet with another status, one version on."""
+        return replace(self, version=self.version + 1, status=status, blocks=blocks)
 
     def moved(self, amount_minor: int, held_minor: int = 0, field: str = "amount") -> "Wallet":
         """Return the wallet one version on, after its balance and what it holds have changed by these amounts.
@@ -67,4 +95,7 @@ class Wallet:
             raise BalanceLimitExceeded(
                 f"{field}: wallet {self.id} can hold at most {most} {self.currency}. Send a smaller amount."
             )
-        return Wallet(self.id, self.user_id, self.currency, balance_minor, self.version + 1, self.status, held_minor)
+        version = self.version + 1
+        return Wallet(
+            self.id, self.user_id, self.currency, balance_minor, version, self.status, self.blocks, held_minor
+        )

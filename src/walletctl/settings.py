@@ -66,7 +66,7 @@ class DemoSettings(Settings):
     history_api_url: str = Field(pattern=r"^https?://")
     """The history API: `http://127.0.0.1:8001`."""
     wallet_api_key: Secret
-    """An API key with the scopes `wallets:read`, `wallets:write`, `funds:write` and `history:read`."""
+    """An API key with the scopes `wallets:read`, `wallets:write`, `funds:write`, `ops:write` and `history:read`."""
     database_url: Secret | None = None
     """The wallet database of these services, for `verify`. If it and KAFKA_BOOTSTRAP_SERVERS are unset, nothing is
     verified."""

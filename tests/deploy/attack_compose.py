@@ -25,7 +25,7 @@ ENVIRONMENT: Final = {
     "HISTORY_API_PORT": "18801",
     "WALLET_IMAGE": f"{PROJECT}:local",
 }
-SCOPES: Final = "wallets:read,wallets:write,funds:write,history:read"
+SCOPES: Final = "wallets:read,wallets:write,funds:write,ops:write,history:read"
 BACK_SECONDS_MAX: Final = 180.0
 WORKERS: Final = ("outbox-relay", "history-consumer")
 APIS: Final = ("wallet-api", "history-api")

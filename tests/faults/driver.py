@@ -12,13 +12,13 @@ import httpx
 
 from support.processes import http_client
 
-Kind = Literal["create", "fund", "withdraw", "transfer", "split", "holds", "capture", "void"]
+Change = Literal["freeze", "unfreeze", "close", "reopen"]
+Kind = Literal["create", "fund", "withdraw", "transfer", "split", "holds", "capture", "void"] | Change
 
 _PATIENCE_SECONDS = 4.0
 _SETTLE_SECONDS_MAX = 60.0
-_DECIDED_REFUSALS = {422}
-_AGAIN = {409, 429, 503}
-_ENDED = {"hold-not-open", "hold-expired"}
+_DECIDED_REFUSALS = {409, 422}
+_AGAIN = {429, 503}
 
 
 @dataclass
@@ -34,6 +34,11 @@ class Operation:
     status: int = 0
     reply: bytes = b""
     attempts: list[str] = field(default_factory=list)
+
+    @property
+    def has_sweep(self) -> bool:
+        """Whether a close made a transfer too, with the same reference."""
+        return b'"sweep":{' in self.reply
 
 
 @dataclass
@@ -131,7 +136,9 @@ class Driver:
 
     def _move(self, rng: random.Random) -> Operation:
         wallet, *others = rng.sample(self.wallets, rng.randint(2, len(self.wallets)))
-        (kind,) = rng.choices(("fund", "withdraw", "split", "transfer"), (2, 3, 1, 6))
+        (kind,) = rng.choices(("change", "fund", "withdraw", "split", "transfer"), (1, 4, 6, 2, 11))
+        if kind == "change":
+            return self._change_of_status(rng, wallet, others[0])
         if kind == "fund":
             return self._fund(wallet, rng.randint(1, 500))
         if kind == "withdraw":
@@ -178,6 +185,18 @@ class Driver:
         legs = [{"to_wallet_id": other, "amount": amount} for other, amount in zip(others, amounts, strict=True)]
         return self._money("split", wallet, {"legs": legs}, amount_minor)
 
+    def _change_of_status(self, rng: random.Random, wallet: str, other: str) -> Operation:
+        """Return a change of a status. Most make a wallet active again, so that most wallets are."""
+        kinds: list[Change] = ["freeze", "close", "unfreeze", "reopen"]
+        (kind,) = rng.choices(kinds, [1, 1, 16, 16])
+        fields: dict[Change, dict[str, Any]] = {
+            "freeze": {"blocks": rng.choice(["in", "out", "all"])},
+            "close": {"sweep_to_wallet_id": other},
+        }
+        key = self._key()
+        body = {"reason": "a test", "reference": key, **fields.get(kind, {})}
+        return self._new(Operation(kind, f"/wallets/{wallet}/{kind}", body, key))
+
     def _money(self, kind: Kind, wallet: str, body: dict[str, Any], minor: int) -> Operation:
         key = self._key()
         whole = {**body, "amount": f"{minor // 100}.{minor % 100:02}", "reference": key}
@@ -219,9 +238,9 @@ class Driver:
         self.answers[what] += 1
 
     def _learn(self, operation: Operation, reply: httpx.Response) -> None:
-        is_refused = reply.status_code in _DECIDED_REFUSALS or reply.json().get("code") in _ENDED
-        if reply.status_code in _AGAIN and not is_refused:
+        if _is_again(reply):
             return
+        is_refused = reply.status_code in _DECIDED_REFUSALS
         if reply.status_code not in {200, 201} and not is_refused:
             self.violations.append(f"{operation.path} {operation.key}: answered {reply.status_code} {reply.text[:300]}")
             return
@@ -249,13 +268,18 @@ class Driver:
                 reply = await client.get(f"/wallets/{wallet}")
         except (httpx.TransportError, TimeoutError):
             return
-        if reply.status_code in _AGAIN:
+        if _is_again(reply):
             return
         found = reply.json()
         if reply.status_code != 200 or found["version"] < known or found["balance"].startswith("-"):
             self.violations.append(f"GET {wallet}: version {known} was known, then {reply.status_code} {reply.text}")
             return
         self._see(wallet, found["version"])
+
+
+def _is_again(reply: httpx.Response) -> bool:
+    """Whether the same request may have another reply later. A decided 409 has no Retry-After."""
+    return reply.status_code in _AGAIN or (reply.status_code == 409 and "retry-after" in reply.headers)
 
 
 def _json(operation: Operation) -> Any:

@@ -135,7 +135,7 @@ def test_an_event_is_stored_as_it_came() -> None:
         (b"[]", "wrong-shape"),
         (b"null", "wrong-shape"),
         (b"{}", "unknown-type"),
-        (encoded(event("WALLET_FROZEN")), "unknown-type"),
+        (encoded(event("WALLET_MELTED")), "unknown-type"),
         (encoded(event("A\x00B")), "unknown-type"),
         (encoded(event(schema_version=2)), "wrong-version"),
         (encoded(event(wallets=[])), "wrong-shape"),

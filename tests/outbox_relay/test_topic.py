@@ -1,12 +1,16 @@
 """The relay's topic: created with its settings, monitored; and what a relay reports that may not create or see it."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
 import pytest
 import structlog
+from confluent_kafka import KafkaException
 from confluent_kafka.admin import AclOperation, ResourceType  # type: ignore[attr-defined]
 from prometheus_client import REGISTRY
 from structlog.testing import LogCapture
@@ -16,7 +20,9 @@ from common.kafka.topic_settings import needed_settings, wrong_settings
 from common.kafka.topics import ensure_topic, find_topic, set_settings
 from common.kafka_connection import KafkaConnection
 from common.worker import Health
+from outbox_relay.outcomes import Report
 from outbox_relay.publisher import Publisher
+from outbox_relay.queries import PendingRow
 from outbox_relay.run import relay_until
 from outbox_relay.settings import RelaySettings
 from outbox_relay.topic import TopicMonitor, prepare_topic
@@ -143,6 +149,43 @@ async def test_a_relay_waits_for_a_missing_topic_if_topic_creation_is_off(
     await eventually(said)
     stop.set()
     assert not await asyncio.wait_for(preparing, 20)
+
+
+def until_fatal(publisher: Publisher, topic: str) -> None:
+    """Wait until the new producer has failed, while nothing asks it for its errors."""
+    with suppress(KafkaException):
+        while True:
+            publisher._producer.produce(topic, b"{}")
+            time.sleep(0.01)
+
+
+@pytest.mark.parametrize("is_slow", [False, True])
+async def test_each_report_says_why_the_broker_refuses_the_producer_however_the_client_learns_of_it(
+    guarded: BrokerWithAcls, guarded_settings: RelaySettings, is_slow: bool
+) -> None:
+    """On a busy machine the producer fails before its first record, and the client tells of the record first."""
+    topic = guarded_settings.kafka_topic
+    await ensure_topic(guarded.admin, topic, 3, needed_settings(-1))
+    guarded.allow(ResourceType.TOPIC, topic, AclOperation.DESCRIBE)
+    publisher = Publisher(guarded_settings)
+    row = PendingRow(1, 0, str(uuid4()), str(uuid4()), "WALLET_FUNDED", "{}", None, datetime.now(UTC), 1, False)
+
+    def publish_again_and_again() -> list[Report]:
+        reports = []
+        for _ in range(5):
+            publisher._replace_if_stale()
+            if is_slow:
+                until_fatal(publisher, topic)
+            reports.append(publisher.publish([row])[row.id])
+        return reports
+
+    before = REGISTRY.get_sample_value("kafka_refusals_total", {"reason": "authorization"}) or 0
+    reports = await asyncio.to_thread(publish_again_and_again)
+    publisher.close()
+    told = ["authorization" in str(report).lower() for report in reports]
+    # The client may lose the first reason. It is known from then on.
+    assert all(told[1:]), reports
+    assert (REGISTRY.get_sample_value("kafka_refusals_total", {"reason": "authorization"}) or 0) >= before + 4
 
 
 async def test_a_relay_that_may_not_write_is_not_ready_all_the_time(

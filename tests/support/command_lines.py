@@ -15,6 +15,7 @@ from common.tables.grants import Role
 from support.roles import ROLES
 from walletctl.cli import main
 
+_WALLET = "0" * 32
 ARGUMENTS = {
     "db downgrade": ["--yes"],
     "history dead-letters prune": ["--older-than-days", "1"],
@@ -31,6 +32,12 @@ ARGUMENTS = {
     "outbox show": ["1"],
     "outbox skip": ["1", "--reason", "x"],
     "restore begin": ["--yes"],
+    "wallet close": [_WALLET, "--reason", "x"],
+    "wallet freeze": [_WALLET, "--reason", "x"],
+    "wallet ledger": [_WALLET],
+    "wallet reopen": [_WALLET, "--reason", "x"],
+    "wallet show": [_WALLET],
+    "wallet unfreeze": [_WALLET, "--reason", "x"],
     "stack demo": ["--against-env"],
 }
 """What a command needs to begin its work without a question."""

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Literal
+from typing import Any, Literal
 from uuid import UUID
 
 from confluent_kafka import Message, Producer
@@ -16,11 +16,13 @@ from common.events import (
     HoldEvent,
     HoldState,
     SplitDone,
+    TransactionEvent,
     TransferDone,
     WalletChange,
     WalletCreated,
     WalletFunded,
     WalletWithdrawn,
+    transaction_event,
 )
 from common.identifiers import new_id
 from history_consumer.consumer import queries
@@ -149,6 +151,21 @@ class Wallet:
             amount=amount,
             reference=None,
             wallets=[self.change(amount, "out"), receiver.change(amount, "in")],
+        )
+
+    def restated(self, transaction_type: str, **details: Any) -> TransactionEvent:
+        """Return the event of a change of the status."""
+        return transaction_event(
+            transaction_type,
+            event_id=new_id(),
+            created_at=datetime.now(UTC),
+            currency="EUR",
+            metadata={},
+            transaction_id=new_id(),
+            reference="ticket 12",
+            wallets=[self.change(None, None)],
+            reason="a test",
+            **details,
         )
 
 

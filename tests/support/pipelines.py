@@ -29,10 +29,12 @@ from support.databases import database_of, with_database
 from support.roles import ROLES
 from wallet_api.commands import CreateWallet
 from wallet_api.operations.capture_hold import CaptureHold
+from wallet_api.operations.freeze import Freeze
 from wallet_api.operations.fund import Fund
 from wallet_api.operations.place_hold import PlaceHold
 from wallet_api.operations.split import Split, SplitLeg
 from wallet_api.operations.transfer import Transfer
+from wallet_api.operations.unfreeze import Unfreeze
 from wallet_api.operations.void_hold import VoidHold
 from wallet_api.transactions import execute
 from wallet_api.use_cases import create_wallets, run_operations
@@ -132,6 +134,23 @@ async def split_money(engine: AsyncEngine, wallets: Wallets) -> None:
     await execute(engine, run_operations, [_split(wallets["hot"], {warm: "0.20", wallets["cold"]: "rest"}, "0.50")])
 
 
+async def change_statuses(engine: AsyncEngine, wallet_id: UUID) -> None:
+    """Freeze and unfreeze a wallet, and leave it so that it refuses money out."""
+    fields: dict[str, Any] = {
+        "caller": ANONYMOUS,
+        "path": "/",
+        "claim": None,
+        "traceparent": None,
+        "metadata": {},
+        "wallet_id": wallet_id,
+        "reason": "a test",
+        "reference": "ticket 12",
+        "if_match": None,
+    }
+    commands = [Freeze(**fields, blocks="all"), Unfreeze(**fields), Freeze(**fields, blocks="out")]
+    await execute(engine, run_operations, commands)
+
+
 @asynccontextmanager
 async def opened(url: Secret | str) -> AsyncIterator[AsyncEngine]:
     engine = create_engine(url, "tests")
@@ -171,6 +190,7 @@ async def _run(settings: PipelineSettings) -> None:
         await move_money(engine, wallets, rounds=6)
         await split_money(engine, wallets)
         await hold_money(engine, wallets)
+        await change_statuses(engine, wallets["dinar"])
     await run_relay(settings)
     await run_consumer(settings)
 

@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 import pytest
+from httpx import AsyncClient
 
 from common.access.caller import SCOPES
 from common.tables.grants import Role
@@ -11,8 +12,30 @@ from support.processes import COMMANDS, Pipeline
 from support.releases import walletctl
 from support.traffic import assert_verified, create_wallets, wait_until_complete
 
-# A withdrawal, three holds, and the end of two of them: the other one expires.
-_NEW_EVENTS = 7
+
+def new_operations(other: str) -> dict[str, Any]:
+    """Return the operations that the last release lacks, each with its body."""
+    why = {"reason": "a test"}
+    return {
+        "withdraw": {"amount": "1.00"},
+        "split": {"legs": [{"to_wallet_id": other, "amount": "1.00"}]},
+        "freeze": {"blocks": "all", **why},
+        "unfreeze": why,
+        "close": {"sweep_to_wallet_id": other, **why},
+        "reopen": why,
+    }
+
+
+HOLD_EVENTS = 6
+"""Three holds, and the end of each."""
+
+
+async def new_changes_of_holds(api: AsyncClient, wallet: str) -> None:
+    """Place three holds; capture one, void one, and let the third one expire."""
+    for act, body in [("capture", {"amount": "0.20"}), ("void", {})]:
+        hold = await api.post(f"/wallets/{wallet}/holds", json={"amount": "0.50"})
+        (await api.post(f"{hold.headers['location']}/{act}", json=body)).raise_for_status()
+    (await api.post(f"/wallets/{wallet}/holds", json={"amount": "0.50", "expires_in": 1})).raise_for_status()
 
 
 # It starts five processes.
@@ -28,27 +51,23 @@ async def test_a_consumer_of_the_last_release_makes_dead_letters_of_new_event_ty
     for name in COMMANDS:
         await pipeline.add(name, **(last_release if name == "history-consumer" else {}))
     async with pipeline.client("wallet-api") as api:
-        (wallet,) = await create_wallets(api, 1)
-        (await api.post(f"/wallets/{wallet}/withdraw", json={"amount": "1.00"})).raise_for_status()
-        for act, body in [("capture", {"amount": "0.20", "final": False}), ("void", {})]:
-            hold = await api.post(f"/wallets/{wallet}/holds", json={"amount": "0.50"})
-            (await api.post(f"{hold.headers['location']}/{act}", json=body)).raise_for_status()
-        (await api.post(f"/wallets/{wallet}/holds", json={"amount": "0.50", "expires_in": 1})).raise_for_status()
+        wallet, other = await create_wallets(api, 2)
+        await new_changes_of_holds(api, other)
+        for name, body in new_operations(other).items():
+            (await api.post(f"/wallets/{wallet}/{name}", json=body)).raise_for_status()
         # It goes on with later events of the wallet; the history has a gap until then.
         (await api.post(f"/wallets/{wallet}/fund", json={"amount": "2.00"})).raise_for_status()
 
-    async def letters() -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = json.loads(
-            await walletctl("history", "dead-letters", "list", "--json", **operator)
-        )["items"]
-        return found
+    async def letters() -> list[str]:
+        listed = json.loads(await walletctl("history", "dead-letters", "list", "--json", **operator))["items"]
+        return [letter["reason"] for letter in listed]
 
-    async def all_letters() -> list[dict[str, Any]]:
-        found = await letters()
-        return found if len(found) == _NEW_EVENTS else []
+    async def all_are_there() -> bool:
+        return len(await letters()) == HOLD_EVENTS + len(new_operations(other))
 
-    assert {letter["reason"] for letter in await pipeline.eventually(all_letters, 60)} == {"unknown-type"}
+    await pipeline.eventually(all_are_there, 60)
+    assert set(await letters()) == {"unknown-type"}
     await walletctl("history", "dead-letters", "retry", "--all", **operator)
     assert await letters() == []
-    await wait_until_complete(pipeline, [wallet])
+    await wait_until_complete(pipeline, [wallet, other])
     await assert_verified(pipeline)

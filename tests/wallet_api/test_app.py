@@ -44,6 +44,10 @@ async def test_a_server_that_wants_idempotency_keys_refuses_each_post_without_on
         (f"{path}/holds", {"amount": "1"}),
         (f"{path}/transfer", {"amount": "1", "to_wallet_id": UNKNOWN}),
         (f"{path}/split", {"legs": [{"amount": "1", "to_wallet_id": UNKNOWN}]}),
+        (f"{path}/freeze", {"blocks": "all", "reason": "stolen"}),
+        (f"{path}/unfreeze", {"reason": "found"}),
+        (f"{path}/close", {"reason": "left"}),
+        (f"{path}/reopen", {"reason": "is back"}),
     ]
     async with open_client(idempotency_key_required=True) as strict:
         for target, body in posts:

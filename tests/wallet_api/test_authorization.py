@@ -14,7 +14,7 @@ from fastapi import FastAPI
 from httpx import AsyncClient, Response
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from common.access.caller import FUNDS_WRITE, SCOPES, WALLETS_READ, WALLETS_WRITE
+from common.access.caller import FUNDS_WRITE, OPS_WRITE, SCOPES, WALLETS_READ, WALLETS_WRITE
 from common.access.key_acts import create_key, rotate_key
 from common.http.authentication import OPEN_PATHS
 from support.api_keys import KEY, bearer
@@ -22,6 +22,7 @@ from support.callers import Headers, believe_callers, credentials, one_of_each, 
 from wallet_api.app import create_app
 from wallet_api.commands import IdempotencyKey
 from wallet_api.key_queries import claim_keys
+from wallet_api.operations.catalogue import OPERATIONS
 from wallet_api.settings import WalletApiSettings
 
 Json = dict[str, Any]
@@ -57,6 +58,10 @@ ROWS = {
     ("POST", "/holds/{hold_id}/void"): Row(WALLETS_WRITE, 200, 404, {}),
     ("GET", "/holds/{hold_id}"): Row(WALLETS_READ, 200, 404),
     ("GET", "/wallets/{wallet_id}/holds"): Row(WALLETS_READ, 200, 404),
+    ("POST", "/wallets/{wallet_id}/freeze"): Row(OPS_WRITE, 200, 404, {"blocks": "all", "reason": "stolen"}),
+    ("POST", "/wallets/{wallet_id}/unfreeze"): Row(OPS_WRITE, 409, 404, {"reason": "found"}),
+    ("POST", "/wallets/{wallet_id}/close"): Row(OPS_WRITE, 409, 404, {"reason": "left"}),
+    ("POST", "/wallets/{wallet_id}/reopen"): Row(OPS_WRITE, 409, 404, {"reason": "is back"}),
     ("GET", "/wallets/{wallet_id}"): Row(WALLETS_READ, 200, 404),
     ("GET", "/wallets/{wallet_id}/transactions"): Row(WALLETS_READ, 200, 404),
     ("GET", "/wallets/{wallet_id}/balance"): Row(WALLETS_READ, 200, 404),
@@ -80,7 +85,7 @@ async def client(open_client: OpenClient, monkeypatch: pytest.MonkeyPatch) -> As
 
 
 @pytest.fixture
-async def wallets(client: AsyncClient, sql: Sql) -> dict[str, str]:
+async def wallets(client: AsyncClient) -> dict[str, str]:
     """The ids of a wallet of ada, and of a wallet of bob in each state that a reply might tell of."""
     fields: dict[str, tuple[str, str]] = {
         "ada": ("EUR", "1000"),
@@ -91,13 +96,14 @@ async def wallets(client: AsyncClient, sql: Sql) -> dict[str, str]:
         "closed": ("EUR", "10"),
         "full": ("EUR", "92233720368547758.07"),
     }
-    ids = {}
+    ids, why = {}, {"reason": "a test"}
     for name, (currency, balance) in fields.items():
         body = {"user_id": "ada" if name == "ada" else "bob", "currency": currency}
         ids[name] = (await client.post("/wallets", json=body)).json()["id"]
         assert (await client.post(f"/wallets/{ids[name]}/fund", json={"amount": balance})).status_code == 200
-        if name in {"frozen", "closed"}:
-            await sql("UPDATE wallet.wallets SET status = $1 WHERE id = $2", name, UUID(ids[name]))
+    assert (await client.post(f"/wallets/{ids['frozen']}/freeze", json={"blocks": "in", **why})).status_code == 200
+    sweep = {"sweep_to_wallet_id": ids["bob"], **why}
+    assert (await client.post(f"/wallets/{ids['closed']}/close", json=sweep)).status_code == 200
     return ids
 
 
@@ -156,12 +162,13 @@ async def test_a_route_answers_each_caller_as_its_row_says(
             funded = await client.post(f"/wallets/{wallets[user_id]}/fund", json={"amount": "5"}, headers=bearer(KEY))
             transactions[user_id] = funded.json()["transaction_id"]
         ids = {"wallet_id": wallets["ada"], "user_id": "ada", "transaction_id": transactions["ada"]}
-        hold = {"amount": "0.01", "to_wallet_id": wallets["bob"]}
+        hold, hold_id = {"amount": "0.01", "to_wallet_id": wallets["bob"]}, ""
         body = row.body and with_receiver(row.body, wallets["bob"])
         for method_sent in [method, "HEAD"] if method == "GET" else [method]:
             for name, (headers, status) in callers.items():
-                placed = await client.post(f"/wallets/{wallets['ada']}/holds", json=hold, headers=bearer(KEY))
-                hold_id = placed.json()["hold"]["id"]
+                if "{hold_id}" in path:
+                    placed = await client.post(f"/wallets/{wallets['ada']}/holds", json=hold, headers=bearer(KEY))
+                    hold_id = placed.json()["hold"]["id"]
                 target = path.format(**ids, hold_id=hold_id) + row.query
                 reply = await client.request(method_sent, target, json=body, headers=headers)
                 assert (name, reply.status_code) == (name, status or by_route[name])
@@ -260,6 +267,12 @@ async def test_moving_a_strangers_money_is_refused_like_moving_that_of_a_wallet_
             client, "POST", f"/wallets/{{}}/{name}", strangers_of(wallets), json=body, headers=ADA
         )
         statuses.add(reply.status_code)
+    for (_, path), row in ROWS.items():
+        if row.scope == OPS_WRITE:
+            route = path.replace("{wallet_id}", "{}")
+            for body in ({**(row.body or {}), "reference": "x"}, {}):
+                reply = await assert_like_unknown(client, "POST", route, strangers_of(wallets), json=body, headers=ADA)
+                statuses.add(reply.status_code)
     strangers = (wallets["dollars"], wallets["frozen"])
     for amount, if_match, receiver in product(amounts, if_matches, receivers):
         body = {"amount": amount, "to_wallet_id": receiver}
@@ -287,15 +300,19 @@ async def test_a_strangers_wallet_that_is_locked_is_refused_like_one_that_does_n
     holder = await asyncpg.connect(database_url)
     async with holder.transaction():
         await holder.execute("SELECT FROM wallet.wallets WHERE id = $1 FOR UPDATE", UUID(wallets["bob"]))
-        to_ada = {"to_wallet_id": wallets["ada"]}
-        requests: list[tuple[str, Json]] = [
-            ("fund", {}),
-            ("withdraw", {}),
-            ("transfer", to_ada),
-            ("split", {"legs": [{**to_ada, "amount": "rest"}]}),
-        ]
-        for name, fields in requests:
-            body: Json = {"amount": "1", **fields}
+        bodies: dict[str, Json] = {
+            "fund": {"amount": "1"},
+            "withdraw": {"amount": "1"},
+            "transfer": {"amount": "1", "to_wallet_id": wallets["ada"]},
+            "split": {"amount": "1", "legs": [{"to_wallet_id": wallets["ada"], "amount": "rest"}]},
+            "holds": {"amount": "1", "to_wallet_id": wallets["ada"]},
+            "freeze": {"blocks": "all", "reason": "stolen"},
+            "unfreeze": {"reason": "found"},
+            "close": {"reason": "left", "sweep_to_wallet_id": wallets["ada"]},
+            "reopen": {"reason": "is back"},
+        }
+        assert bodies.keys() == {operation.name for operation in OPERATIONS}
+        for name, body in bodies.items():
             reply = await assert_like_unknown(
                 client, "POST", f"/wallets/{{}}/{name}", iter([wallets["bob"]]), json=body, headers=ADA
             )

@@ -84,6 +84,10 @@ async def requests(client: AsyncClient, new_wallet: NewWallet) -> dict[str, tupl
     hold, voided = [await place_hold(client, ada["id"], "1") for _ in range(2)]
     await client.post(f"{voided}/void", json={})
     path, to_bob = f"/wallets/{ada['id']}", {"to_wallet_id": bob["id"]}
+    why = {"reason": "a test"}
+    frozen, closed = await new_wallet(), await new_wallet()
+    await client.post(f"/wallets/{frozen['id']}/freeze", json={"blocks": "all", **why})
+    await client.post(f"/wallets/{closed['id']}/close", json=why)
     return {
         "create": ("/wallets", {"user_id": "ada", "currency": "EUR", "external_id": "x", "metadata": {"a": [1.5]}}),
         "fund": (f"{path}/fund", {"amount": 5, "reference": "é", "metadata": {"a": 1}}),
@@ -93,6 +97,15 @@ async def requests(client: AsyncClient, new_wallet: NewWallet) -> dict[str, tupl
         "holds": (f"{path}/holds", {"amount": "5", "capture_max": "6.0", "expires_in": 60, **to_bob}),
         "capture": (f"{hold}/capture", {"amount": "0.50", "final": False}),
         "void": (f"{hold}/void", {"reason": "no show"}),
+        "freeze": (f"{path}/freeze", {"blocks": "in", **why, "reference": "ticket 12"}),
+        "unfreeze": (f"/wallets/{frozen['id']}/unfreeze", why),
+        "close": (f"/wallets/{bob['id']}/close", why),
+        "reopen": (f"/wallets/{closed['id']}/reopen", why),
+        "wallet-frozen": (f"/wallets/{frozen['id']}/fund", {"amount": "1"}),
+        "wallet-closed": (f"/wallets/{closed['id']}/fund", {"amount": "1"}),
+        "wallet-not-frozen": (f"{path}/unfreeze", why),
+        "wallet-not-closed": (f"{path}/reopen", why),
+        "wallet-not-empty": (f"{path}/close", why),
         "external-id-taken": ("/wallets", {"user_id": full["user_id"], "currency": "EUR", "external_id": "main"}),
         "insufficient-funds": (f"{path}/transfer", {"amount": "8.01", **to_bob}),
         "hold-not-open": (f"{voided}/capture", {}),
@@ -106,6 +119,11 @@ async def requests(client: AsyncClient, new_wallet: NewWallet) -> dict[str, tupl
 
 DONE = ["create", *(operation.name for operation in OPERATIONS + HOLD_OPERATIONS)]
 REFUSED = [
+    "wallet-frozen",
+    "wallet-closed",
+    "wallet-not-frozen",
+    "wallet-not-closed",
+    "wallet-not-empty",
     "external-id-taken",
     "insufficient-funds",
     "hold-not-open",

@@ -35,6 +35,8 @@ async def test_hostile_text_in_any_input_is_stored_or_refused_and_changes_nothin
         "currency": "EUR",
         "amount": "0.01",
         "legs": [{"to_wallet_id": other["id"], "amount": "0.01"}],
+        "blocks": "in",
+        "reason": "a test",
         "transaction_id": entry["transaction_id"],
         "from": "2026-01-01T00:00:00Z",
         "to": "2026-02-01T00:00:00Z",

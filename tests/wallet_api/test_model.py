@@ -37,6 +37,12 @@ EXTERNAL_IDS = st.none() | st.sampled_from(["main", "savings"])
 # Mostly small, so that some balances suffice; sometimes the largest, so that the limit is reached.
 AMOUNTS = st.one_of(st.integers(1, 500), st.integers(1, 50), st.sampled_from([MINOR_MAX, MINOR_MAX - 100]))
 KEYED = st.booleans()
+CHANGES = {
+    "freeze": "WALLET_FROZEN",
+    "unfreeze": "WALLET_UNFROZEN",
+    "close": "WALLET_CLOSED",
+    "reopen": "WALLET_REOPENED",
+}
 IMPOSSIBLE_AMOUNTS = st.sampled_from(["0", "0.00", "-1", "1e2", "1.00001", "NaN", "", "9" * 300, True, None, 0, -5])
 
 
@@ -49,6 +55,7 @@ class ModelWallet:
     currency: str
     external_id: str | None
     status: str = "active"
+    blocks: str | None = None
     balance: int = 0
     version: int = 1
     held: int = 0
@@ -58,6 +65,16 @@ class ModelWallet:
     @property
     def available(self) -> int:
         return self.balance - self.held
+
+    def refusal(self, direction: str) -> str | None:
+        """Return the problem that money in this direction meets, if any. `held` is out of what a hold reserved."""
+        if self.status == "frozen" and self.blocks not in {"all", direction}:
+            return None
+        return None if self.status == "active" else f"wallet-{self.status}"
+
+    def restate(self, status: str, blocks: str | None = None) -> None:
+        self.status, self.blocks = status, blocks
+        self.move(0)
 
     def move(self, amount: int, held: int = 0) -> None:
         self.balance += amount
@@ -185,8 +202,8 @@ class WalletMachine(RuleBasedStateMachine):
     def fund(self, wallet: ModelWallet, amount: int, keyed: bool) -> Any:
         body = {"amount": to_major(amount, wallet.currency)}
         response, asked = self.post(f"/wallets/{wallet.id}/fund", body, keyed=keyed)
-        if wallet.status != "active":
-            self.assert_refused(response, f"wallet-{wallet.status}")
+        if refusal := wallet.refusal("in"):
+            self.assert_refused(response, refusal)
         elif wallet.balance + amount > MINOR_MAX:
             self.assert_refused(response, "balance-limit-exceeded")
         else:
@@ -203,8 +220,8 @@ class WalletMachine(RuleBasedStateMachine):
     def withdraw(self, wallet: ModelWallet, amount: int, keyed: bool) -> Any:
         body = {"amount": to_major(amount, wallet.currency)}
         response, asked = self.post(f"/wallets/{wallet.id}/withdraw", body, keyed=keyed)
-        if wallet.status != "active":
-            self.assert_refused(response, f"wallet-{wallet.status}")
+        if refusal := wallet.refusal("out"):
+            self.assert_refused(response, refusal)
         elif not self.frees(wallet, amount):
             self.assert_refused(response, "insufficient-funds")
         else:
@@ -266,16 +283,11 @@ class WalletMachine(RuleBasedStateMachine):
         overdue = [item for item in self.held if item.payer is wallet and item.is_overdue]
         return wallet.available + sum(item.remaining for item in overdue) >= amount
 
-    @staticmethod
-    def refusal_of_receiving(payer: ModelWallet, receiver: ModelWallet | None) -> str | None:
+    @classmethod
+    def refusal_of_receiving(cls, payer: ModelWallet, receiver: ModelWallet | None) -> str | None:
         if payer is receiver:
             return "same-wallet"
-        for wallet in (payer, receiver):
-            if wallet and wallet.status != "active":
-                return f"wallet-{wallet.status}"
-        if receiver and payer.currency != receiver.currency:
-            return "currency-mismatch"
-        return None
+        return cls.refusal_of_wallets(payer, *([receiver] if receiver else []))
 
     @staticmethod
     def refusal_of_end(hold: ModelHold) -> str | None:
@@ -307,15 +319,14 @@ class WalletMachine(RuleBasedStateMachine):
         return asked
 
     def refusal_of_capture(self, hold: ModelHold, captured: int, released: int) -> str | None:
-        is_active = hold.payer.status == "active"
-        if refusal := self.refusal_of_end(hold) or (None if is_active else f"wallet-{hold.payer.status}"):
+        if refusal := self.refusal_of_end(hold) or hold.payer.refusal("held"):
             return refusal
         if hold.captured + captured > hold.capture_max:
             return "capture-exceeds-hold"
         if not self.could_free(hold.payer, captured - released):
             return "insufficient-funds"
-        if hold.receiver and hold.receiver.status != "active":
-            return f"wallet-{hold.receiver.status}"
+        if hold.receiver and (refusal := hold.receiver.refusal("in")):
+            return refusal
         if hold.receiver and hold.receiver.balance + captured > MINOR_MAX:
             return "balance-limit-exceeded"
         return None
@@ -374,8 +385,8 @@ class WalletMachine(RuleBasedStateMachine):
     @staticmethod
     def refusal_of_wallets(sender: ModelWallet, *receivers: ModelWallet) -> str | None:
         for wallet in (sender, *receivers):
-            if wallet.status != "active":
-                return f"wallet-{wallet.status}"
+            if refusal := wallet.refusal("out" if wallet is sender else "in"):
+                return refusal
             if wallet.currency != sender.currency:
                 return "currency-mismatch"
         return None
@@ -458,7 +469,7 @@ class WalletMachine(RuleBasedStateMachine):
 
     @staticmethod
     def can_receive(wallet: ModelWallet, payer: ModelWallet) -> bool:
-        return wallet.status == "active" and wallet.currency == payer.currency
+        return not wallet.refusal("in") and wallet.currency == payer.currency
 
     @rule(wallet=wallets, stale=st.sampled_from([0, 0, 1, -1]), amount=st.integers(1, 100))
     def fund_at_a_version(self, wallet: ModelWallet, stale: int, amount: int) -> None:
@@ -467,8 +478,8 @@ class WalletMachine(RuleBasedStateMachine):
         response, _ = self.post(path, body, keyed=True, if_match=if_match)
         if stale:
             self.assert_refused(response, "version-mismatch")
-        elif wallet.status != "active":
-            self.assert_refused(response, f"wallet-{wallet.status}")
+        elif refusal := wallet.refusal("in"):
+            self.assert_refused(response, refusal)
         elif wallet.balance + amount > MINOR_MAX:
             self.assert_refused(response, "balance-limit-exceeded")
         else:
@@ -478,26 +489,76 @@ class WalletMachine(RuleBasedStateMachine):
     @rule(wallet=wallets, amount=IMPOSSIBLE_AMOUNTS, keyed=KEYED)
     def fund_with_an_impossible_amount(self, wallet: ModelWallet, amount: Any, keyed: bool) -> None:
         response, _ = self.post(f"/wallets/{wallet.id}/fund", {"amount": amount}, keyed=keyed)
-        if wallet.status == "active" or not isinstance(amount, str | int) or isinstance(amount, bool):
-            self.assert_refused(response, "validation-error")
-        else:
-            self.assert_refused(response, f"wallet-{wallet.status}")
+        is_amount = isinstance(amount, str | int) and not isinstance(amount, bool)
+        self.assert_refused(response, (wallet.refusal("in") if is_amount else None) or "validation-error")
 
     @rule(wallet=wallets, keyed=KEYED)
     def ask_for_what_is_not_there(self, wallet: ModelWallet, keyed: bool) -> None:
         response, _ = self.post(f"/wallets/{UNKNOWN}/fund", {"amount": "1"}, keyed=keyed)
         self.assert_refused(response, "wallet-not-found")
-        if wallet.status == "active":
+        if not wallet.refusal("out"):
             body = {"amount": "1", "to_wallet_id": UNKNOWN}
             for path, sent in (("transfer", body), ("split", {"legs": [body]})):
                 response, _ = self.post(f"/wallets/{wallet.id}/{path}", sent, keyed=keyed)
                 self.assert_refused(response, "wallet-not-found")
 
-    @rule(wallet=wallets, status=st.sampled_from(["active", "frozen", "active", "closed"]))
-    def change_the_status(self, wallet: ModelWallet, status: str) -> None:
-        change = "UPDATE wallet.wallets SET status = $1 WHERE id = $2"
-        self.run(self.database.execute(change, status, UUID(wallet.id)))
-        wallet.status = status
+    @rule(target=asked, wallet=wallets, blocks=st.sampled_from(["in", "out", "all"]), keyed=KEYED)
+    def freeze(self, wallet: ModelWallet, blocks: str, keyed: bool) -> Any:
+        refusal = "wallet-closed" if wallet.status == "closed" else None
+        return self.change(wallet, "freeze", {"blocks": blocks}, refusal, "frozen", blocks, keyed=keyed)
+
+    @rule(target=asked, wallet=wallets, keyed=KEYED)
+    def unfreeze(self, wallet: ModelWallet, keyed: bool) -> Any:
+        refusal = None if wallet.status == "frozen" else "wallet-not-frozen"
+        return self.change(wallet, "unfreeze", {}, refusal, "active", keyed=keyed)
+
+    @rule(target=asked, wallet=wallets, keyed=KEYED)
+    def close(self, wallet: ModelWallet, keyed: bool) -> Any:
+        refusal = "wallet-not-empty" if wallet.balance else None
+        if wallet.status == "closed":
+            refusal = "wallet-closed"
+        return self.change(wallet, "close", {}, refusal, "closed", keyed=keyed)
+
+    @rule(target=asked, wallet=wallets, receiver=wallets, keyed=KEYED)
+    def close_with_a_sweep(self, wallet: ModelWallet, receiver: ModelWallet, keyed: bool) -> Any:
+        amount, refusal = wallet.balance, "wallet-closed" if wallet.status == "closed" else None
+        if amount and not refusal:
+            has_holds = not self.could_free(wallet, amount)
+            refusal = "wallet-not-empty" if has_holds else self.refusal_of_transfer(wallet, receiver, amount)
+            if not refusal:
+                self.frees(wallet, amount)
+                wallet.move(-amount)
+                receiver.move(amount)
+                self.events.append(("TRANSFER_DONE", wallet.id))
+        body = {"sweep_to_wallet_id": receiver.id}
+        return self.change(wallet, "close", body, refusal, "closed", keyed=keyed)
+
+    @rule(target=asked, wallet=wallets, keyed=KEYED)
+    def reopen(self, wallet: ModelWallet, keyed: bool) -> Any:
+        refusal = None if wallet.status == "closed" else "wallet-not-closed"
+        return self.change(wallet, "reopen", {}, refusal, "active", keyed=keyed)
+
+    def change(
+        self,
+        wallet: ModelWallet,
+        name: str,
+        body: dict[str, Any],
+        refusal: str | None,
+        status: str,
+        blocks: str | None = None,
+        *,
+        keyed: bool,
+    ) -> Any:
+        """Ask for a change of the status; it is refused with `refusal`, or done."""
+        response, asked = self.post(f"/wallets/{wallet.id}/{name}", {"reason": "a test", **body}, keyed=keyed)
+        if refusal:
+            self.assert_refused(response, refusal)
+        else:
+            wallet.restate(status, blocks)
+            self.events.append((CHANGES[name], wallet.id))
+            reply = response.json()
+            assert (response.status_code, reply["amount"], reply["version"]) == (200, None, wallet.version)
+        return asked
 
     @rule(asked=asked)
     def ask_again_with_the_same_key(self, asked: KeyedRequest) -> None:
@@ -537,7 +598,7 @@ class WalletMachine(RuleBasedStateMachine):
         assert found["balance"] == to_major(wallet.balance, wallet.currency)
         assert found["held"] == to_major(wallet.held, wallet.currency)
         assert found["available"] == to_major(wallet.available, wallet.currency)
-        assert (found["version"], found["status"]) == (wallet.version, wallet.status)
+        assert (found["version"], found["status"], found["blocks"]) == (wallet.version, wallet.status, wallet.blocks)
 
     def assert_refused(self, response: httpx.Response, code: str) -> None:
         assert response.json().get("code") == code, response.text
@@ -554,13 +615,13 @@ class WalletMachine(RuleBasedStateMachine):
 
     @invariant()
     def the_wallets_and_their_ledger_are_those_of_the_model(self) -> None:
-        rows = self.run(self.database.fetch("SELECT * FROM wallet.wallets"))
-        found = {
-            str(row["id"]): (row["balance_minor"], row["held_minor"], row["version"], row["status"]) for row in rows
+        wallets = "SELECT id::text, balance_minor, held_minor, version, status, blocks FROM wallet.wallets"
+        found = {row["id"]: tuple(row)[1:] for row in self.run(self.database.fetch(wallets))}
+        expected = {
+            item.id: (item.balance, item.held, item.version, item.status, item.blocks) for item in self.model.values()
         }
-        expected = {item.id: (item.balance, item.held, item.version, item.status) for item in self.model.values()}
         assert found == expected
-        assert all(balance >= held >= 0 for balance, held, _, _ in found.values())
+        assert all(balance >= held >= 0 for balance, held, *_ in found.values())
         ledger = "SELECT * FROM wallet.wallet_transactions WHERE wallet_id IS NOT NULL ORDER BY wallet_version"
         entries: dict[str, list[tuple[int, int, int, int]]] = {wallet_id: [] for wallet_id in expected}
         for row in self.run(self.database.fetch(ledger)):

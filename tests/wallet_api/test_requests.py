@@ -42,6 +42,9 @@ VALID: dict[str, Any] = {
     "reference": "rent",
     "to_wallet_id": str(UUID(int=1)),
     "legs": [{"to_wallet_id": str(UUID(int=1)), "amount": "rest"}],
+    "blocks": "in",
+    "reason": "stolen",
+    "sweep_to_wallet_id": str(UUID(int=1)),
     "metadata": {},
 }
 FIELDS = st.sampled_from([*VALID, "colour"])

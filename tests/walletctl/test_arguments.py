@@ -38,6 +38,11 @@ BESIDE = {
     "history dead-letters show": {"dead_letter_id": ["1"]},
     "history dead-letters retry": {"everything": ["--all"]},
     "history dead-letters prune": {"older_than_days": ["--older-than-days", "1"], "dry_run": ["--dry-run"]},
+    **{
+        f"wallet {name}": {"wallet_id": ["0" * 32], "reason": ["--reason", "x"]}
+        for name in ("freeze", "unfreeze", "close", "reopen")
+    },
+    "wallet ledger": {"wallet_id": ["0" * 32]},
 }
 WRITTEN = text("""
     SELECT (SELECT count(*) FROM wallet.outbox_audit), (SELECT count(*) FROM wallet.source_epochs),

@@ -42,10 +42,19 @@ def test_auditor_and_operator_verify_the_pipeline(as_role: Command, role: Role) 
     assert printed(done)["ok"] is True
 
 
-def test_the_operator_runs_every_command_on_outbox_and_history(as_role: Command, settings: PipelineSettings) -> None:
+def test_the_operator_runs_every_command_on_wallets_outbox_and_history(
+    as_role: Command, settings: PipelineSettings
+) -> None:
     asyncio.run(tamper(settings.database_url, *DAMAGED))
+    wallet = printed(as_role(Role.OPERATOR, "outbox", "show", "5", "--json"))["wallet_id"]
     expected = {
         "db status": Exit.OK,
+        f"wallet show {wallet}": Exit.OK,
+        f"wallet ledger {wallet}": Exit.OK,
+        f"wallet freeze {wallet} --reason test": Exit.OK,
+        f"wallet unfreeze {wallet} --reason test": Exit.OK,
+        f"wallet close {wallet} --reason test": Exit.OK,
+        f"wallet reopen {wallet} --reason test": Exit.OK,
         "outbox status": Exit.OK,
         "outbox list": Exit.OK,
         "outbox show 5": Exit.OK,

@@ -28,7 +28,9 @@ ROLES: Final[Mapping[Role, str]] = {
     Role.RELAY: "`walletctl relay run`",
     Role.CONSUMER: "`walletctl consumer run`",
     Role.READER: "`walletctl history serve`",
-    Role.OPERATOR: "operators: `walletctl outbox`, `history status|rebuild|dead-letters`, `keys`, `restore`, `verify`",
+    Role.OPERATOR: (
+        "operators: `walletctl wallet`, `outbox`, `history status|rebuild|dead-letters`, `keys`, `restore`, `verify`"
+    ),
     Role.AUDITOR: "auditors: `walletctl verify`, which stores its horizon, and all that only reads",
 }
 """Who logs in as the role, or as a member of it."""
@@ -71,21 +73,37 @@ TABLES: Final[Mapping[str, Sequence[Grant]]] = {
             ("id", "user_id", "currency", "external_id", "metadata", "created_at", "updated_at"),
         ),
         Grant(Role.API, "UPDATE", "moves and reserves money", ("balance_minor", "held_minor", "version", "updated_at")),
-        Grant(Role.OPERATOR, "SELECT", "`history rebuild`, `restore lost` and `verify` look wallets up"),
+        Grant(Role.API, "UPDATE", "freezes, unfreezes, closes and reopens wallets", ("status", "blocks")),
+        Grant(Role.OPERATOR, "SELECT", "`wallet`, `history rebuild`, `restore lost` and `verify` look wallets up"),
+        Grant(
+            Role.OPERATOR,
+            "UPDATE",
+            "`wallet freeze|unfreeze|close|reopen`",
+            ("balance_minor", "held_minor", "version", "updated_at", "status", "blocks"),
+        ),
         _AUDIT,
     ),
     # No role changes or deletes an entry. A trigger refuses it to the owner and to superusers too.
     "wallet.wallet_transactions": (
         Grant(Role.API, "SELECT", "shows a wallet's ledger"),
         Grant(Role.API, "INSERT", "moves money"),
-        Grant(Role.OPERATOR, "SELECT", "`history rebuild`, `restore lost` and `verify` read the ledger"),
+        Grant(Role.OPERATOR, "SELECT", "`wallet`, `history rebuild`, `restore lost` and `verify` read the ledger"),
+        Grant(Role.OPERATOR, "INSERT", "`wallet freeze|unfreeze|close|reopen` write entries"),
         _AUDIT,
     ),
     "wallet.holds": (
         Grant(Role.API, "SELECT", "reads the holds of a request"),
         Grant(Role.API, "INSERT", "reserves money"),
         Grant(Role.API, "UPDATE", "captures, voids and expires holds", ("captured_minor", "status", "updated_at")),
-        Grant(Role.OPERATOR, "SELECT", "`verify` compares holds with the ledger"),
+        Grant(Role.OPERATOR, "SELECT", "`verify` compares holds with the ledger; `wallet close` reads overdue ones"),
+        # One statement writes new holds and those that have changed.
+        Grant(Role.OPERATOR, "INSERT", "`wallet close` with a sweep expires holds"),
+        Grant(
+            Role.OPERATOR,
+            "UPDATE",
+            "`wallet close` with a sweep expires holds",
+            ("captured_minor", "status", "updated_at"),
+        ),
         _AUDIT,
     ),
     "wallet.outbox": (
@@ -118,6 +136,15 @@ TABLES: Final[Mapping[str, Sequence[Grant]]] = {
         Grant(Role.OPERATOR, "SELECT", "`outbox`, `history rebuild` and `verify` read events"),
         Grant(
             Role.OPERATOR,
+            "INSERT",
+            "`wallet freeze|unfreeze|close|reopen` write events, all of them pending",
+            (
+                *("event_id", "aggregate_id", "lane", "event_type", "payload", "headers", "created_at"),
+                "source_epoch",
+            ),
+        ),
+        Grant(
+            Role.OPERATOR,
             "UPDATE",
             "`outbox park|retry|skip|replay`, `restore begin`",
             (
@@ -126,6 +153,15 @@ TABLES: Final[Mapping[str, Sequence[Grant]]] = {
             ),
         ),
         Grant(Role.OPERATOR, "DELETE", "`outbox prune`; `restore begin` locks the table"),
+        _AUDIT,
+    ),
+    "wallet.wallet_audit": (
+        Grant(
+            Role.OPERATOR,
+            "INSERT",
+            "each act on a wallet is recorded, and no record is changed",
+            ("actor", "action", "wallet_id", "transaction_id", "reason"),
+        ),
         _AUDIT,
     ),
     "wallet.outbox_lanes": (
@@ -178,6 +214,8 @@ TABLES: Final[Mapping[str, Sequence[Grant]]] = {
         Grant(Role.RELAY, "SELECT", "retention finds old keys", ("caller_id", "key", "created_at")),
         Grant(Role.RELAY, "UPDATE", _LOCK, _LOCKED),
         Grant(Role.RELAY, "DELETE", "retention deletes old keys"),
+        # One statement writes all that an operation writes, also where there is no key.
+        Grant(Role.OPERATOR, "INSERT", "`wallet freeze|unfreeze|close|reopen`: the statement names it, with no rows"),
         Grant(Role.OPERATOR, "SELECT", "`outbox prune` finds old keys", ("caller_id", "key", "created_at")),
         Grant(Role.OPERATOR, "UPDATE", _LOCK, _LOCKED),
         Grant(Role.OPERATOR, "DELETE", "`outbox prune` deletes old keys"),
@@ -277,6 +315,7 @@ SEQUENCES: Final[Mapping[str, Sequence[Grant]]] = {
         Grant(Role.OPERATOR, "SELECT", "`outbox status` says whether the sequence is behind"),
     ),
     "wallet.outbox_audit_id_seq": (),
+    "wallet.wallet_audit_id_seq": (),
     "wallet.api_key_audit_id_seq": (),
     "history.dead_letters_id_seq": (),
 }

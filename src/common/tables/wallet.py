@@ -35,6 +35,8 @@ wallets = Table(
     Column("metadata", JSONB, nullable=False, server_default=text("'{}'")),
     now_column(),
     now_column("updated_at"),
+    # What a frozen wallet refuses. It is NULL if the status was set with SQL: that means all.
+    Column("blocks", Text),
     # A defect in the code can't make a balance negative.
     CheckConstraint("balance_minor >= 0", "balance"),
     # Nor can it reserve more than there is, or spend what is reserved.
@@ -47,6 +49,8 @@ wallets = Table(
     CheckConstraint("currency ~ '^[A-Z]{3}$'", "currency"),
     # The states that the code knows.
     CheckConstraint("status IN ('active', 'frozen', 'closed')", "status"),
+    # The values that the code knows. Only a frozen wallet refuses money.
+    CheckConstraint("blocks IN ('in', 'out', 'all') AND status = 'frozen' OR blocks IS NULL", "blocks"),
     # Pages of a user's wallets in the order of their ids (keyset pagination).
     Index("wallets_user_id_id_idx", "user_id", "id"),
     # A user can't have two wallets with the same external id.
@@ -76,6 +80,7 @@ wallet_transactions = Table(
     # A type of `common.events.TRANSACTION_EVENTS`. No CHECK lists them, so that a new operation needs no migration.
     # `walletctl verify` compares each entry's type with the transaction's event.
     Column("type", Text, nullable=False),
+    # Zero in a transaction that moves no money, such as a freeze.
     Column("amount_minor", BigInteger, nullable=False),
     Column("currency", Text, nullable=False),
     Column("balance_after_minor", BigInteger),
@@ -155,6 +160,22 @@ holds = Table(
     schema="wallet",
     # Each hold is updated once or twice.
     postgresql_with={"fillfactor": "70"},
+)
+
+wallet_audit = Table(
+    "wallet_audit",
+    metadata,
+    # What operators do with wallets: actor, time, operation, wallet, ledger transaction and reason.
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    now_column(),
+    Column("actor", Text, nullable=False),
+    Column("action", Text, nullable=False),
+    Column("wallet_id", Uuid, nullable=False),
+    Column("transaction_id", Uuid, nullable=False),
+    Column("reason", Text, nullable=False),
+    # The acts on one wallet.
+    Index("wallet_audit_wallet_id_idx", "wallet_id"),
+    schema="wallet",
 )
 
 OUTBOX_CHANNEL: Final = "outbox"

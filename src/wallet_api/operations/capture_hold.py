@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from uuid import UUID
 
-from common.access.caller import FUNDS_WRITE, WALLETS_WRITE
+from common.access.caller import FUNDS_WRITE
 from common.money import to_major
 from wallet_api.bodies import Amount, OperationBody
 from wallet_api.errors import CaptureExceedsHold
@@ -27,7 +27,8 @@ class CaptureHold(HoldOperation):
 
     A capture that is not final leaves the rest reserved, for further captures. One that takes all that the hold still
     reserves is always final. It may take more, up to `capture_max` in all: the excess comes from what is available. If
-    the money leaves the system, the caller needs the scope `funds:write` too.
+    the money leaves the system, the caller needs the scope `funds:write` too. A payer that is frozen refuses a capture
+    only if it blocks `all`.
     """
 
     name = "capture"
@@ -43,15 +44,15 @@ class CaptureHold(HoldOperation):
         return (self.wallet_id, self.to_wallet_id) if self.to_wallet_id else (self.wallet_id,)
 
     @property
-    def needed_scope(self) -> str:
+    def further_scope(self) -> str | None:
         """That of payouts, if the money leaves the system."""
-        return WALLETS_WRITE if self.to_wallet_id else FUNDS_WRITE
+        return None if self.to_wallet_id else FUNDS_WRITE
 
     def decide(self, state: State) -> tuple[LedgerTransaction, ...]:
         """Move the amount from the payer to the receiver, and release what is no longer reserved."""
         payer = self.acting_wallet(state)
         hold = self.open_hold(state)
-        payer.check_open("wallet_id")
+        payer.check_open("wallet_id", "held")
         amount_minor = self._amount_minor(hold)
         is_final = self.final or amount_minor >= hold.remaining_minor
         released_minor = hold.remaining_minor if is_final else amount_minor

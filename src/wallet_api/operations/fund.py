@@ -23,7 +23,7 @@ class Fund(MoneyOperation):
 
     def decide(self, state: State) -> tuple[LedgerTransaction, ...]:
         """Move the amount from the world account into the wallet."""
-        wallet = self.open_wallet(state)
+        wallet = self.open_wallet(state, "in")
         amount_minor = self.amount_minor(wallet)
         funded = wallet.moved(amount_minor)
         return (self.transaction(amount_minor, Entry(funded, amount_minor), Entry(None, -amount_minor)),)

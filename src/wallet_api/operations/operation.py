@@ -137,9 +137,9 @@ class Operation(Command, ABC):
         return ()
 
     @property
-    def needed_scope(self) -> str:
-        """The scope that this command needs: the route's own, or a stronger one."""
-        return self.scope
+    def further_scope(self) -> str | None:
+        """The scope that this command needs besides the route's, if any."""
+        return None
 
     @abstractmethod
     def decide(self, state: State) -> tuple[LedgerTransaction, ...]:
@@ -186,14 +186,14 @@ class CurrencyOperation(Operation):
 
     currency: str | None
 
-    def open_wallet(self, state: State) -> Wallet:
-        """Return the acting wallet, if money of the command's currency may move.
+    def open_wallet(self, state: State, direction: Literal["in", "out"]) -> Wallet:
+        """Return the acting wallet, if money of the command's currency may move in this direction.
 
         Raises:
             WalletNotFound, VersionMismatch, WalletFrozen, WalletClosed, CurrencyMismatch: it may not.
         """
         wallet = self.acting_wallet(state)
-        wallet.check_open("wallet_id")
+        wallet.check_open("wallet_id", direction)
         if self.currency not in {None, wallet.currency}:
             raise CurrencyMismatch(
                 f"currency: wallet {wallet.id} is in {wallet.currency}, not {self.currency}. Send {wallet.currency}."

@@ -5,12 +5,12 @@ from datetime import timedelta
 from typing import Annotated, Final
 from uuid import UUID
 
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
 from common.access.caller import FUNDS_WRITE, WALLETS_WRITE
-from common.identifiers import new_id, parse_uuid
+from common.identifiers import new_id
 from common.problems import ValidationProblem
-from wallet_api.bodies import Amount, MoneyBody
+from wallet_api.bodies import Amount, MoneyBody, WalletId
 from wallet_api.errors import SameWallet
 from wallet_api.hold import Hold
 from wallet_api.operations.holds import hold_transaction, with_available
@@ -24,7 +24,7 @@ class HoldBody(MoneyBody):
     """Money to reserve."""
 
     to_wallet_id: Annotated[
-        Annotated[UUID, BeforeValidator(parse_uuid)] | None,
+        WalletId | None,
         Field(description="Who gets what is captured; without it the money leaves the system."),
     ] = None
     expires_in: Annotated[int, Field(ge=1, le=366 * _DAY_SECONDS, description="Seconds; 7 days by default.")] = (
@@ -59,15 +59,15 @@ class PlaceHold(MoneyOperation):
         return (self.wallet_id, self.to_wallet_id) if self.to_wallet_id else (self.wallet_id,)
 
     @property
-    def needed_scope(self) -> str:
+    def further_scope(self) -> str | None:
         """That of payouts, if the money will leave the system."""
-        return WALLETS_WRITE if self.to_wallet_id else FUNDS_WRITE
+        return None if self.to_wallet_id else FUNDS_WRITE
 
     def decide(self, state: State) -> tuple[LedgerTransaction, ...]:
         """Reserve the amount of the payer's balance; the world account takes the other side."""
         if self.to_wallet_id == self.wallet_id:
             raise SameWallet("to_wallet_id: must be another wallet than the payer.")
-        payer = self.open_wallet(state)
+        payer = self.open_wallet(state, "out")
         currency = payer.currency
         receiver = find_receiver(state.wallets, self.to_wallet_id, self.caller, currency) if self.to_wallet_id else None
         amount_minor = self.amount_minor(payer)

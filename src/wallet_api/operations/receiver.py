@@ -14,7 +14,7 @@ class Receiver(NamedTuple):
 
     Attributes:
         wallet: before it receives.
-        leg: what comes before the names of the receiver's fields in the request: nothing, or `legs.3.`.
+        leg: what comes before the names of the receiver's fields in the request: nothing, `legs.3.` or `sweep_`.
         is_readable: whether the caller may read the wallet.
     """
 
@@ -50,7 +50,7 @@ def find_receiver(
         raise WalletNotFound(to_wallet_id, field)
     receiver = Receiver(wallet, leg, caller.owns(wallet.user_id))
     if receiver.is_readable:
-        wallet.check_open(field)
+        wallet.check_open(field, "in")
         if wallet.currency != currency:
             raise CurrencyMismatch(
                 f"{field}: wallet {wallet.id} is in {wallet.currency}, not {currency}."

@@ -83,7 +83,7 @@ class Split(CurrencyOperation):
     def decide(self, state: State) -> tuple[LedgerTransaction, ...]:
         """Move each leg's amount from the payer to its receiver."""
         self._check_legs()
-        payer = self.open_wallet(state)
+        payer = self.open_wallet(state, "out")
         currency = payer.currency
         receivers = [
             find_receiver(state.wallets, leg.to_wallet_id, self.caller, currency, f"legs.{number}.")

@@ -1,14 +1,11 @@
 """Transfer: money moves to another wallet of the same currency. Pure."""
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import ClassVar
 from uuid import UUID
 
-from pydantic import BeforeValidator
-
 from common.access.caller import WALLETS_WRITE
-from common.identifiers import parse_uuid
-from wallet_api.bodies import MoneyBody
+from wallet_api.bodies import MoneyBody, WalletId
 from wallet_api.errors import SameWallet
 from wallet_api.operations.holds import with_available
 from wallet_api.operations.operation import Entry, LedgerTransaction, MoneyOperation, State
@@ -18,7 +15,7 @@ from wallet_api.operations.receiver import find_receiver
 class TransferBody(MoneyBody):
     """Money to send."""
 
-    to_wallet_id: Annotated[UUID, BeforeValidator(parse_uuid)]
+    to_wallet_id: WalletId
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +29,7 @@ class Transfer(MoneyOperation):
     transaction_type = "TRANSFER"
     scope = WALLETS_WRITE
     body = TransferBody
+    receiver_prefix: ClassVar[str] = ""
 
     to_wallet_id: UUID
 
@@ -43,9 +41,9 @@ class Transfer(MoneyOperation):
     def decide(self, state: State) -> tuple[LedgerTransaction, ...]:
         """Move the amount from the sender to the receiver."""
         if self.to_wallet_id == self.wallet_id:
-            raise SameWallet("to_wallet_id: must be another wallet than the sender.")
-        sender = self.open_wallet(state)
-        receiver = find_receiver(state.wallets, self.to_wallet_id, self.caller, sender.currency)
+            raise SameWallet(f"{self.receiver_prefix}to_wallet_id: must be another wallet than the sender.")
+        sender = self.open_wallet(state, "out")
+        receiver = find_receiver(state.wallets, self.to_wallet_id, self.caller, sender.currency, self.receiver_prefix)
         amount_minor = self.amount_minor(sender)
         sender, expired = with_available(state, sender, amount_minor)
         sent = sender.moved(-amount_minor)

@@ -23,7 +23,7 @@ class Withdraw(MoneyOperation):
 
     def decide(self, state: State) -> tuple[LedgerTransaction, ...]:
         """Move the amount from the wallet to the currency's world account."""
-        wallet = self.open_wallet(state)
+        wallet = self.open_wallet(state, "out")
         amount_minor = self.amount_minor(wallet)
         wallet, expired = with_available(state, wallet, amount_minor)
         withdrawn = wallet.moved(-amount_minor)

@@ -79,6 +79,7 @@ async def _drive(pipeline: Pipeline) -> Figures:
             if len(traffic.wallets) < WALLETS_TOTAL:
                 raise StackError(f"the wallet API refuses the demo: {traffic.broken[0]}")
             await traffic.move_money()
+            await traffic.change_statuses()
         driven = time.monotonic()
         versions, wrong_balances = await check_balances(api, traffic.wallets)
         late = await wait_for_history(history, versions)

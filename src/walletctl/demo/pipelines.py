@@ -23,7 +23,7 @@ class Pipeline:
     Attributes:
         wallet_api_url: the root of the wallet API.
         history_api_url: the root of the history API.
-        api_key: a key with the scopes `wallets:read`, `wallets:write`, `funds:write` and `history:read`.
+        api_key: a key with the scopes `wallets:read`, `wallets:write`, `funds:write`, `ops:write` and `history:read`.
         audit_environment: the variables of `walletctl verify`; None if no database and no broker are named.
         uses_proxies: whether its clients use the proxies and authorities of the caller's environment.
     """

@@ -24,6 +24,8 @@ _TRANSFERS: Final = 1200
 _SPLITS: Final = 150
 _RETRIED: Final = 150
 _REFUSED: Final = 140
+_RESTATED: Final = 20
+_RESTATED_REQUESTS: Final = 6
 
 Operation = Callable[[], Awaitable[None]]
 
@@ -74,6 +76,13 @@ class Traffic:
         ]
         self.rng.shuffle(operations)
         await self._run(operations)
+
+    async def change_statuses(self) -> None:
+        """Freeze, unfreeze, empty, close and reopen some wallets, after all other traffic."""
+        by_currency = {code: [wallet for wallet in self.wallets if wallet.currency == code] for code in _CURRENCIES}
+        count = _RESTATED // len(_CURRENCIES)
+        pairs = [(wallet, first) for first, *others in by_currency.values() for wallet in others[-count:]]
+        await self._run([lambda pair=pair: self._restate(*pair) for pair in pairs])  # type: ignore[misc]
 
     async def _run(self, operations: Sequence[Operation]) -> None:
         queue = list(operations)
@@ -168,6 +177,19 @@ class Traffic:
             if replies[0].content != replies[1].content:
                 self.broken.append(f"a repeated key got two replies: {replies[0].text} and {replies[1].text}")
 
+    async def _restate(self, wallet: WalletModel, receiver: WalletModel) -> None:
+        why, path = {"reason": "demo"}, f"/wallets/{wallet.id}"
+        frozen = await self._post("status changes", f"{path}/freeze", {"blocks": "out", **why})
+        self._expect(frozen, 200, "a freeze")
+        refused = await self._post("refused", f"{path}/withdraw", {"amount": wallet.amount(1)})
+        self._expect(refused, 409, "a withdrawal from a frozen wallet")
+        await self._fund(wallet, 1)
+        self._expect(await self._post("status changes", f"{path}/unfreeze", why), 200, "unfreezing")
+        closed = await self._post("status changes", f"{path}/close", {"sweep_to_wallet_id": receiver.id, **why})
+        if self._expect(closed, 200, "a close"):
+            self._moved(wallet, receiver, closed.json()["sweep"]["amount"])
+        self._expect(await self._post("status changes", f"{path}/reopen", why), 200, "reopening")
+
     async def _refused(self) -> None:
         sender, receiver = self._some(2)
         other = next(wallet for wallet in self.wallets if wallet.currency != sender.currency)
@@ -193,7 +215,9 @@ class Traffic:
 WALLETS_TOTAL: Final = len(_USERS) * len(_CURRENCIES)
 """How many wallets the demo creates."""
 
-OPERATIONS_TOTAL: Final = 2 * (WALLETS_TOTAL + _HOLDS + _RETRIED) + sum(
-    (_HOT_FUNDS, _SPREAD_FUNDS, _WITHDRAWALS, _TRANSFERS, _SPLITS, _REFUSED)
+OPERATIONS_TOTAL: Final = (
+    2 * (WALLETS_TOTAL + _HOLDS + _RETRIED)
+    + (_HOT_FUNDS + _SPREAD_FUNDS + _WITHDRAWALS + _TRANSFERS + _SPLITS + _REFUSED)
+    + _RESTATED * _RESTATED_REQUESTS
 )
 """How many requests the demo sends."""

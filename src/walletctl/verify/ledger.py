@@ -7,7 +7,7 @@ from sqlalchemy import Row
 
 from common.money import UnknownCurrencyError, to_major
 from common.postgres.reading import stream_rows
-from walletctl.verify import queries
+from walletctl.verify import queries, status_queries
 from walletctl.verify.facts import OUTBOX_FIELDS
 from walletctl.verify.lines import differing
 from walletctl.verify.report import Findings
@@ -72,6 +72,13 @@ async def check_versions(snapshots: Snapshots, sums: Sums, findings: Findings) -
         findings.add(
             f"wallet {row.wallet_id}", "version", expected=f"{row.last_version} by the ledger", found=row.version
         )
+
+
+async def check_statuses(snapshots: Snapshots, findings: Findings) -> None:
+    """Check that each wallet's status is that of its last change by the ledger, also of one before a horizon."""
+    findings.compared = snapshots.wallet_figures["wallet_count"]
+    async for row in stream_rows(snapshots.wallet, status_queries.STATUSES):
+        findings.add(f"wallet {row.wallet_id}", "status", expected=f"{row.last_status} by the ledger", found=row.status)
 
 
 def _add_chain_break(row: Row[Any], findings: Findings) -> None:

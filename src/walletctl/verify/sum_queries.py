@@ -17,8 +17,8 @@ from walletctl.verify.facts import (
     FACT_FIELDS,
     FACT_SLICE,
     FACTS,
-    HELD_CLAIM_FIELDS,
-    HELD_FACT_FIELDS,
+    FURTHER_CLAIM_FIELDS,
+    FURTHER_FACT_FIELDS,
     ROW_SLICE,
     UNITS,
     WITHIN,
@@ -93,8 +93,8 @@ WALLET_SUMS_SINCE: Final = text(f"""
 _AGREES: Final = "cast('agrees' AS text)"
 _FACT: Final = hash_of("wallet_id::text", "version::text", *texts(FACT_FIELDS), "created_at", _AGREES)
 _CLAIM: Final = hash_of("value ->> 'wallet_id'", "value ->> 'version'", *CLAIM_FIELDS, "created_at", ENVELOPE)
-_HELD_FACT: Final = hash_of("wallet_id::text", "version::text", *texts(HELD_FACT_FIELDS))
-_HELD_CLAIM: Final = hash_of("value ->> 'wallet_id'", "value ->> 'version'", *texts(HELD_CLAIM_FIELDS))
+_FURTHER_FACT: Final = hash_of("wallet_id::text", "version::text", *texts(FURTHER_FACT_FIELDS))
+_FURTHER_CLAIM: Final = hash_of("value ->> 'wallet_id'", "value ->> 'version'", *texts(FURTHER_CLAIM_FIELDS))
 _CLAIMED_EVENT: Final = hash_of("value ->> 'wallet_id'", "value ->> 'version'", "event_id", "payload::text")
 _ROW_FIELDS: Final = (
     *(told_type("direction", "event_type"), "direction", "transaction_id"),
@@ -105,9 +105,9 @@ _ROW: Final = hash_of("wallet_id::text", "wallet_version::text", *texts(_ROW_FIE
 _APPLIED_EVENT: Final = hash_of("wallet_id::text", "wallet_version::text", "event_id", "event_data::text")
 
 FACT_SUMS: Final = text(f"""
-    SELECT slice, count(*) AS row_count, sum(hash)::text AS facts, NULL AS events, sum(held_hash)::text AS held
+    SELECT slice, count(*) AS row_count, sum(hash)::text AS facts, NULL AS events, sum(further_hash)::text AS further
     FROM (
-        SELECT {FACT_SLICE} AS slice, {_FACT} AS hash, {_HELD_FACT} AS held_hash
+        SELECT {FACT_SLICE} AS slice, {_FACT} AS hash, {_FURTHER_FACT} AS further_hash
         FROM ({FACTS}) AS facts LEFT JOIN {UNITS} ON unit.currency = facts.currency
         WHERE {WITHIN}
     ) AS hashes GROUP BY slice
@@ -117,9 +117,10 @@ FACT_SUMS: Final = text(f"""
 # payload is parsed once for each row, because it is an element of an array.
 CLAIM_SUMS: Final = text(f"""
     SELECT slice, count(*) AS row_count, sum(fact_hash)::text AS facts, sum(event_hash)::text AS events,
-        sum(held_hash)::text AS held
+        sum(further_hash)::text AS further
     FROM (
-        SELECT {CLAIM_SLICE} AS slice, {_CLAIM} AS fact_hash, {_CLAIMED_EVENT} AS event_hash, {_HELD_CLAIM} AS held_hash
+        SELECT {CLAIM_SLICE} AS slice, {_CLAIM} AS fact_hash, {_CLAIMED_EVENT} AS event_hash,
+            {_FURTHER_CLAIM} AS further_hash
         FROM wallet.outbox
         CROSS JOIN LATERAL unnest(ARRAY[payload::text::jsonb]) AS parsed (event)
         LEFT JOIN LATERAL jsonb_array_elements(event -> 'wallets') WITH ORDINALITY AS change (value, position) ON true
@@ -128,7 +129,7 @@ CLAIM_SUMS: Final = text(f"""
 """)  # noqa: S608 - constants of this package
 
 HISTORY_SUMS: Final = text(f"""
-    SELECT slice, count(*) AS row_count, sum(fact_hash)::text AS facts, sum(event_hash)::text AS events, NULL AS held
+    SELECT slice, count(*) AS row_count, sum(fact_hash)::text AS facts, sum(event_hash)::text AS events, NULL AS further
     FROM (
         SELECT {ROW_SLICE} AS slice, {_ROW} AS fact_hash, {_APPLIED_EVENT} AS event_hash
         FROM history.transaction_events AS events LEFT JOIN {UNITS} ON unit.currency = events.currency

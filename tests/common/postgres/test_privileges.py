@@ -214,10 +214,10 @@ FORBIDDEN = {
         "change an event": "UPDATE history.transaction_events SET amount_minor = 1",
     },
     Role.OPERATOR: {
-        "change a balance": "UPDATE wallet.wallets SET balance_minor = 1",
-        "write an entry": "INSERT INTO wallet.wallet_transactions (entry) VALUES (1)",
-        "write an event": "INSERT INTO wallet.outbox (payload) VALUES ('{}')",
+        "change a wallet's user": "UPDATE wallet.wallets SET user_id = 'eve'",
+        "change an entry": "UPDATE wallet.wallet_transactions SET amount_minor = 1",
         "change an event": "UPDATE wallet.outbox SET payload = '{}'",
+        "change the audit": "UPDATE wallet.wallet_audit SET actor = ''",
     },
     Role.AUDITOR: {
         "write": "INSERT INTO wallet.outbox_audit (actor) VALUES ('')",

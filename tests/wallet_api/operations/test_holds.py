@@ -420,16 +420,25 @@ async def test_a_hold_that_expires_while_it_is_captured_has_one_end(
     await assert_promises_kept()
 
 
-@pytest.mark.parametrize("status", ["frozen", "closed"])
+@pytest.mark.parametrize(
+    ("act", "undo", "code"), [("freeze", "unfreeze", "wallet-frozen"), ("close", "reopen", "wallet-closed")]
+)
 async def test_a_capture_for_a_receiver_that_cannot_receive_leaves_the_hold_open(
-    client: AsyncClient, new_wallet: NewWallet, hold: Place, sql: Sql, assert_problem: AssertProblem, status: str
+    client: AsyncClient,
+    new_wallet: NewWallet,
+    hold: Place,
+    assert_problem: AssertProblem,
+    act: str,
+    undo: str,
+    code: str,
 ) -> None:
     payer, shop = await new_wallet(balance="50"), await new_wallet("shop")
     placed = await hold(payer, "30", to_wallet_id=shop["id"])
-    await sql("UPDATE wallet.wallets SET status = $1 WHERE id = $2", status, UUID(shop["id"]))
-    assert_problem(await capture(client, placed), 409, f"wallet-{status}")
+    body = {"reason": "a test", **({"blocks": "in"} if act == "freeze" else {})}
+    assert (await client.post(f"/wallets/{shop['id']}/{act}", json=body)).status_code == 200
+    assert_problem(await capture(client, placed), 409, code)
     assert (await client.get(f"/holds/{placed['id']}")).json()["status"] == "open"
-    await sql("UPDATE wallet.wallets SET status = 'active' WHERE id = $1", UUID(shop["id"]))
+    assert (await client.post(f"/wallets/{shop['id']}/{undo}", json={"reason": "a test"})).status_code == 200
     assert (await capture(client, placed)).status_code == 200
 
 
@@ -439,12 +448,13 @@ async def test_a_frozen_wallets_holds_can_be_voided_and_expire(
     new_wallet: NewWallet,
     hold: Place,
     expire: Expire,
-    sql: Sql,
     eventually: Callable[..., Awaitable[Any]],
+    assert_promises_kept: AssertPromisesKept,
 ) -> None:
     payer = await new_wallet(balance="50")
     voided, overdue = await hold(payer, "10"), await hold(payer, "20")
-    await sql("UPDATE wallet.wallets SET status = 'frozen'")
+    freeze = {"blocks": "all", "reason": "a test"}
+    assert (await client.post(f"/wallets/{payer['id']}/freeze", json=freeze)).status_code == 200
     assert (await void(client, voided)).status_code == 200
     await expire(overdue)
     async with open_client(hold_sweep_seconds=0.01):
@@ -453,6 +463,8 @@ async def test_a_frozen_wallets_holds_can_be_voided_and_expire(
             return (await money(client, payer))[1] == "0.00"
 
         await eventually(is_released)
+    assert (await client.get(f"/wallets/{payer['id']}")).json()["blocks"] == "all"
+    await assert_promises_kept()
 
 
 async def test_the_state_of_a_hold_is_the_same_in_replies_events_and_the_ledger(

@@ -83,6 +83,11 @@ def split(**fields: Any) -> Split:
     return Split(**money(**{"legs": [leg(BOB, REST)], **fields}))
 
 
+def restored(item: Wallet) -> Wallet:
+    """Return the wallet without what only a frozen wallet has."""
+    return item if item.status == "frozen" else replace(item, blocks=None)
+
+
 def wallets_of(wallet_id: UUID) -> st.SearchStrategy[Wallet]:
     return st.builds(
         Wallet,
@@ -92,7 +97,8 @@ def wallets_of(wallet_id: UUID) -> st.SearchStrategy[Wallet]:
         balance_minor=BALANCES,
         version=st.integers(1, 10),
         status=st.sampled_from(["active", "active", "active", "frozen", "closed"]),
-    )
+        blocks=st.sampled_from([None, "in", "out", "all"]),
+    ).map(restored)
 
 
 WALLETS = st.tuples(wallets_of(ADA), wallets_of(BOB)).map(lambda pair: {item.id: item for item in pair})
@@ -208,13 +214,15 @@ def test_a_movement_happens_only_where_the_command_allows_it(
         return
     acting = wallets[command.wallet_id]
     assert movement.wallet.id == acting.id
-    assert acting.status == "active"
+    assert acting.status != "closed"
+    assert acting.status == "active" or acting.blocks == ("out" if isinstance(command, Fund) else "in")
     assert command.currency in {None, acting.currency}
     assert command.if_match is None or acting.version in command.if_match
     if isinstance(command, Transfer):
         receiver = wallets[command.to_wallet_id]
         assert receiver.id != acting.id
-        assert (receiver.status, receiver.currency) == ("active", acting.currency)
+        assert receiver.currency == acting.currency
+        assert (receiver.status, receiver.blocks) in {("active", None), ("frozen", "out")}
 
 
 def test_two_movements_have_two_transaction_ids() -> None:

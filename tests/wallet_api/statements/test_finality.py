@@ -10,7 +10,7 @@ from uuid import UUID
 import asyncpg
 import pytest
 from annotated_types import Le
-from httpx import AsyncClient
+from httpx import AsyncClient, Response
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from common.postgres.raw_sql import BEGIN, raw_connection
@@ -18,7 +18,11 @@ from common.tables.grants import Role
 from support.roles import Roles
 from wallet_api import context
 from wallet_api.operations.catalogue import OPERATIONS
+from wallet_api.operations.close import Close
+from wallet_api.operations.freeze import Freeze
 from wallet_api.operations.operation import Operation
+from wallet_api.operations.reopen import Reopen
+from wallet_api.operations.unfreeze import Unfreeze
 from wallet_api.settings import WalletApiSettings
 from wallet_api.statements.finality import READING_SECONDS_MAX, is_final
 
@@ -107,6 +111,10 @@ async def test_the_answer_waits_for_transactions_that_are_about_to_end(
         assert (await balance_of(client, wallet))["final"]
 
 
+BEFORE: dict[type[Operation], type[Operation]] = {Unfreeze: Freeze, Reopen: Close}
+"""What an operation needs to have happened."""
+
+
 @pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.name)
 async def test_the_time_of_an_operation_that_is_not_committed_yet_is_not_final(
     open_client: OpenClient,
@@ -119,20 +127,28 @@ async def test_the_time_of_an_operation_that_is_not_committed_yet_is_not_final(
 ) -> None:
     """The API's own transaction stands between its time and its commit: the outbox is locked."""
     wallet, other = await new_wallet(balance="5"), await new_wallet()
+    receiver, why = {"to_wallet_id": other["id"]}, {"blocks": "all", "reason": "x", "sweep_to_wallet_id": other["id"]}
+    fields = {"amount": "2", **receiver, "legs": [{**receiver, "amount": "rest"}], **why}
+
+    def post(to: AsyncClient, made: type[Operation]) -> Awaitable[Response]:
+        body = {name: value for name, value in fields.items() if name in made.body.model_fields}
+        return to.post(f"/wallets/{wallet['id']}/{made.name}", json=body)
+
+    if (earlier := BEFORE.get(operation)) is not None:
+        assert (await post(client, earlier)).status_code == 200
+    version = (await client.get(f"/wallets/{wallet['id']}")).json()["version"]
     holder = await asyncpg.connect(database_url)
     async with open_client(**patient) as slow:
         async with holder.transaction():
             await holder.execute("LOCK TABLE wallet.outbox IN EXCLUSIVE MODE")
-            receiver = {"to_wallet_id": other["id"]}
-            fields = {"amount": "2", **receiver, "legs": [{**receiver, "amount": "rest"}]}
-            body = {name: value for name, value in fields.items() if name in operation.body.model_fields}
-            moving = asyncio.create_task(slow.post(f"/wallets/{wallet['id']}/{operation.name}", json=body))
+            moving = asyncio.ensure_future(post(slow, operation))
             await until_blocked()
             before = await balance_of(client, wallet)
-            assert (before["version"], before["final"]) == (2, False)
-        assert (await moving).status_code == operation.status
+            assert (before["version"], before["final"]) == (version, False)
+        moved = await moving
+        assert moved.status_code == operation.status
     after = await balance_of(client, wallet, at=before["as_of"])
-    assert (after["version"], after["final"]) == (3, True)
+    assert (after["version"], after["final"]) == (moved.json()["version"], True)
     await holder.close()
 
 

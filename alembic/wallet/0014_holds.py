@@ -5,8 +5,8 @@ from alembic import op
 
 from common.postgres.online_ddl import build_index, without_transaction
 
-revision = "wallet_0013"
-down_revision = "wallet_0011"
+revision = "wallet_0014"
+down_revision = "wallet_0013"
 branch_labels = None
 depends_on = None
 
@@ -99,16 +99,15 @@ def widen_ledger() -> None:
     op.add_column("wallet_transactions", held, schema="wallet", if_not_exists=True)
     for column in (sa.Column("held_after_minor", sa.BigInteger()), sa.Column("hold_id", sa.Uuid())):
         op.add_column("wallet_transactions", column, schema="wallet", if_not_exists=True)
-    op.execute("ALTER TABLE wallet.wallet_transactions DROP CONSTRAINT IF EXISTS wallet_transactions_amount_check")
     op.execute(_WITH_HELD)
 
 
 def downgrade() -> None:
     op.execute(_WITHOUT_HELD)
-    # It fails while the ledger has entries without an amount: the last release can't tell what they mean.
+    # It fails while the ledger has entries of holds: the last release can't tell what they mean. The check goes with
+    # its column.
     op.execute(
-        "ALTER TABLE wallet.wallet_transactions ADD CONSTRAINT wallet_transactions_amount_check"
-        " CHECK (amount_minor <> 0)"
+        "ALTER TABLE wallet.wallet_transactions ADD CONSTRAINT wallet_transactions_held_check CHECK (held_minor = 0)"
     )
     for column in ("hold_id", "held_after_minor", "held_minor"):
         op.drop_column("wallet_transactions", column, schema="wallet")

@@ -1,0 +1,140 @@
+"""`walletctl wallet`."""
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Final
+from uuid import UUID
+
+import orjson
+import typer
+from pydantic import ValidationError
+from sqlalchemy import RowMapping
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from common.events import Blocks
+from common.postgres.connections import OUTCOME_UNKNOWN
+from common.problems import ValidationProblem
+from wallet_api import operator_acts
+from wallet_api.operations.close import Close
+from wallet_api.operations.freeze import Freeze
+from wallet_api.operations.operation import Operation
+from wallet_api.operations.reopen import Reopen
+from wallet_api.operations.unfreeze import Unfreeze
+from wallet_api.replies import DONE, Reply, entry_json, wallet_json
+from wallet_api.transactions import OutcomeUnknown
+from walletctl.console import Exit, JsonOption, fail, print_fields, print_json, print_table
+from walletctl.databases import with_wallet_database
+
+app = typer.Typer(help="Wallets: show, freeze, unfreeze, close and reopen them.", no_args_is_help=True)
+
+_COLUMNS: Final = (
+    "version",
+    "created_at",
+    "type",
+    "amount",
+    "balance_after",
+    "held",
+    "counterparty_wallet_id",
+    "reference",
+)
+
+WalletId = Annotated[UUID, typer.Argument(help="The id of a wallet.", metavar="ID")]
+Reason = Annotated[str, typer.Option(help="Why: for the event and for the audit table. The owner may read it.")]
+Reference = Annotated[str | None, typer.Option(help="The number of a case, for the ledger.")]
+
+
+@app.command(epilog="Example:  walletctl wallet show 0198c2a5-…")
+def show(wallet_id: WalletId, as_json: JsonOption = False) -> None:
+    """Show a wallet; exit 1 if it doesn't exist."""
+    found = _find(wallet_id)
+    if as_json:
+        print_json(found)
+    else:
+        print_fields("Wallet", found)
+
+
+@app.command(epilog="Example:  walletctl wallet ledger 0198c2a5-… --limit 20 --json")
+def ledger(
+    wallet_id: WalletId,
+    limit: Annotated[int, typer.Option(help="At most this many entries, the newest.", min=1, max=1000)] = 50,
+    as_json: JsonOption = False,
+) -> None:
+    """List the newest entries of a wallet's ledger, newest first; exit 1 if the wallet doesn't exist."""
+    _find(wallet_id)
+
+    async def work(engine: AsyncEngine) -> Sequence[RowMapping]:
+        return await operator_acts.list_entries(engine, wallet_id, limit)
+
+    entries = [entry_json(row) for row in with_wallet_database(work)]
+    if as_json:
+        print_json({"items": entries})
+    else:
+        print_table("Ledger", _COLUMNS, ([entry[column] for column in _COLUMNS] for entry in entries))
+
+
+@app.command(epilog="Example:  walletctl wallet freeze 0198c2a5-… --blocks out --reason 'reported as stolen'")
+def freeze(
+    wallet_id: WalletId,
+    reason: Reason,
+    blocks: Annotated[Blocks, typer.Option(help="What the wallet refuses: money in, money out, or all.")] = "all",
+    reference: Reference = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Freeze a wallet, or change what a frozen one blocks. Exit 1 if it is refused."""
+    _act(Freeze, wallet_id, as_json, reason=reason, blocks=blocks, reference=reference)
+
+
+@app.command(epilog="Example:  walletctl wallet unfreeze 0198c2a5-… --reason 'owner called back'")
+def unfreeze(wallet_id: WalletId, reason: Reason, reference: Reference = None, as_json: JsonOption = False) -> None:
+    """Make a frozen wallet active again. Exit 1 if it is refused."""
+    _act(Unfreeze, wallet_id, as_json, reason=reason, reference=reference)
+
+
+@app.command(epilog="Example:  walletctl wallet close 0198c2a5-… --sweep-to 0198c2a6-… --reason 'account ended'")
+def close(
+    wallet_id: WalletId,
+    reason: Reason,
+    sweep_to: Annotated[
+        UUID | None, typer.Option(help="Send the whole balance to this wallet before, as a transfer.", metavar="ID")
+    ] = None,
+    reference: Reference = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Close an empty wallet. Exit 1 if it is refused."""
+    receiver = None if sweep_to is None else str(sweep_to)
+    _act(Close, wallet_id, as_json, reason=reason, sweep_to_wallet_id=receiver, reference=reference)
+
+
+@app.command(epilog="Example:  walletctl wallet reopen 0198c2a5-… --reason 'owner is back'")
+def reopen(wallet_id: WalletId, reason: Reason, reference: Reference = None, as_json: JsonOption = False) -> None:
+    """Make a closed wallet active again. Exit 1 if it is refused."""
+    _act(Reopen, wallet_id, as_json, reason=reason, reference=reference)
+
+
+def _find(wallet_id: UUID) -> dict[str, Any]:
+    row = with_wallet_database(lambda engine: operator_acts.find_wallet(engine, wallet_id))
+    if row is None:
+        fail(f"wallet {wallet_id} doesn't exist", Exit.FOUND_WRONG)
+    return wallet_json(row)
+
+
+def _act(operation: type[Operation], wallet_id: UUID, as_json: bool, **fields: str | None) -> None:
+    try:
+        body = operation.body(**fields)  # type: ignore[arg-type]
+    except ValidationError as error:
+        problem = ValidationProblem.of_errors(error.errors())
+        fail(f"--{problem.detail}", Exit.USAGE)
+
+    async def work(engine: AsyncEngine) -> Reply:
+        return await operator_acts.run(engine, operation, wallet_id, body)
+
+    try:
+        reply = with_wallet_database(work)
+    except OutcomeUnknown:
+        fail(f"{OUTCOME_UNKNOWN}. See: walletctl wallet show {wallet_id}", Exit.UNREACHABLE)
+    told = orjson.loads(reply.body)
+    if reply.outcome != DONE:
+        fail(told["detail"], Exit.FOUND_WRONG)
+    if as_json:
+        print_json(told)
+    else:
+        print_fields(operation.name.capitalize(), told)

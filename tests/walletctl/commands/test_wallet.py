@@ -1,0 +1,132 @@
+"""`walletctl wallet`: what support staff see and do, as the operator's role, with a reason and an audit row."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import pytest
+
+from common.postgres.engine import create_engine
+from common.tables.grants import Role
+from support.command_lines import WalletCtl, printed
+from support.pipelines import Wallets, hold_money, move_money, new_wallets
+from support.roles import Roles
+from walletctl.console import Exit
+
+Fetch = Callable[..., Awaitable[list[asyncpg.Record]]]
+UNKNOWN = UUID("0198c2a5-0000-7000-8000-000000000001")
+
+
+@pytest.fixture
+def at(database_url: str, roles: Roles) -> dict[str, str]:
+    """The environment of an operator."""
+    return {"DATABASE_URL": roles.url(database_url, Role.OPERATOR), "OPERATOR": "on-call"}
+
+
+@pytest.fixture
+async def wallets(database_url: str) -> Wallets:
+    engine = create_engine(database_url, "tests")
+    made = await new_wallets(engine)
+    await move_money(engine, made, rounds=1)
+    await engine.dispose()
+    return made
+
+
+@pytest.fixture
+def fetch(database_url: str) -> Fetch:
+    async def run(query: str, *arguments: Any) -> list[asyncpg.Record]:
+        connection = await asyncpg.connect(database_url)
+        try:
+            return list(await connection.fetch(query, *arguments))
+        finally:
+            await connection.close()
+
+    return run
+
+
+async def test_a_wallet_and_its_ledger_are_shown(walletctl: WalletCtl, at: dict[str, str], wallets: Wallets) -> None:
+    hot = str(wallets["hot"])
+    shown = printed(walletctl("wallet", "show", hot, "--json", **at))
+    assert (shown["id"], shown["balance"], shown["status"], shown["blocks"]) == (hot, "0.76", "active", None)
+    listed = printed(walletctl("wallet", "ledger", hot, "--limit", "2", "--json", **at))["items"]
+    assert [(item["version"], item["amount"]) for item in listed] == [(4, "0.01"), (3, "-0.75")]
+    for command in ("show", "ledger"):
+        assert hot in walletctl("wallet", "show", hot, **at).stdout
+        assert walletctl("wallet", command, hot, **at).returncode == Exit.OK
+        missing = walletctl("wallet", command, str(UNKNOWN), **at)
+        assert (missing.returncode, missing.stderr) == (Exit.FOUND_WRONG, f"error: wallet {UNKNOWN} doesn't exist\n")
+
+
+async def test_each_act_is_one_of_the_api_and_has_an_audit_row_with_actor_and_reason(
+    walletctl: WalletCtl, at: dict[str, str], wallets: Wallets, fetch: Fetch
+) -> None:
+    hot, cold = str(wallets["hot"]), str(wallets["cold"])
+    acts = [
+        ("freeze", ["--blocks", "in", "--reference", "ticket 12"]),
+        ("unfreeze", []),
+        ("close", ["--sweep-to", cold]),
+        ("reopen", []),
+    ]
+    made = [
+        printed(walletctl("wallet", name, hot, *more, "--reason", f"why {name}", "--json", **at)) for name, more in acts
+    ]
+    assert [done["type"] for done in made] == ["FREEZE", "UNFREEZE", "CLOSE", "REOPEN"]
+    assert (made[0]["blocks"], made[0]["reference"], made[2]["sweep"]["amount"]) == ("in", "ticket 12", "0.76")
+    rows = await fetch("SELECT actor, action, wallet_id, transaction_id, reason FROM wallet.wallet_audit ORDER BY id")
+    assert [tuple(row) for row in rows] == [
+        ("on-call", name, UUID(hot), UUID(done["transaction_id"]), f"why {name}")
+        for (name, _), done in zip(acts, made, strict=True)
+    ]
+    events = await fetch("SELECT event_type FROM wallet.outbox ORDER BY id DESC LIMIT 5")
+    assert [row["event_type"] for row in reversed(events)] == [
+        *("WALLET_FROZEN", "WALLET_UNFROZEN", "TRANSFER_DONE", "WALLET_CLOSED", "WALLET_REOPENED"),
+    ]
+
+
+async def test_a_wallet_with_an_open_hold_is_not_closed_and_an_overdue_hold_is_released_by_the_sweep(
+    walletctl: WalletCtl, at: dict[str, str], wallets: Wallets, fetch: Fetch, database_url: str
+) -> None:
+    hot, cold = str(wallets["hot"]), str(wallets["cold"])
+    engine = create_engine(database_url, "tests")
+    await move_money(engine, wallets, rounds=2)
+    await hold_money(engine, wallets)
+    await engine.dispose()
+    close = ("wallet", "close", hot, "--sweep-to", cold, "--reason", "x", "--json")
+    refused = walletctl(*close, **at)
+    assert refused.returncode == Exit.FOUND_WRONG
+    assert "open holds reserve 1.25 of it" in refused.stderr
+    await fetch("UPDATE wallet.holds SET expires_at = clock_timestamp() WHERE status = 'open'")
+    assert printed(walletctl(*close, **at))["held"] == "0.00"
+    (row,) = await fetch("SELECT count(*) FROM wallet.holds WHERE status = 'expired'")
+    assert row[0] == 1
+
+
+async def test_a_refused_act_is_told_in_one_line_and_is_not_in_the_audit(
+    walletctl: WalletCtl, at: dict[str, str], wallets: Wallets, fetch: Fetch
+) -> None:
+    hot = str(wallets["hot"])
+    before = await fetch("SELECT * FROM wallet.wallets ORDER BY id")
+    for words, code, told in [
+        (["unfreeze", hot, "--reason", "x"], Exit.FOUND_WRONG, "is active, not frozen"),
+        (["close", hot, "--reason", "x"], Exit.FOUND_WRONG, "has 0.76 EUR"),
+        (["reopen", hot, "--reason", "x"], Exit.FOUND_WRONG, "is active, not closed"),
+        (["freeze", str(UNKNOWN), "--reason", "x"], Exit.FOUND_WRONG, "does not exist"),
+        (["freeze", hot, "--reason", ""], Exit.USAGE, "--reason:"),
+        (["freeze", hot], Exit.USAGE, "--reason"),
+    ]:
+        done = walletctl("wallet", *words, **at)
+        assert done.returncode == code, (words, done.stderr)
+        assert told in done.stderr
+    assert await fetch("SELECT * FROM wallet.wallets ORDER BY id") == before
+    assert await fetch("SELECT * FROM wallet.wallet_audit") == []
+
+
+async def test_without_an_audit_row_nothing_is_done(
+    walletctl: WalletCtl, at: dict[str, str], wallets: Wallets, fetch: Fetch
+) -> None:
+    await fetch("ALTER TABLE wallet.wallet_audit ADD CHECK (reason <> 'x')")
+    done = walletctl("wallet", "freeze", str(wallets["hot"]), "--reason", "x", **at)
+    assert done.returncode != Exit.OK
+    (row,) = await fetch("SELECT status, version FROM wallet.wallets WHERE id = $1", wallets["hot"])
+    assert tuple(row) == ("active", 4)
