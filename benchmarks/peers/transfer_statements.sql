@@ -30,12 +30,12 @@ FROM (
 WHERE wallets.id = change.id;
 INSERT INTO wallet.wallet_transactions (
     transaction_id, entry, wallet_id, wallet_version, counterparty_wallet_id, type, amount_minor, currency,
-    balance_after_minor, metadata, created_at
+    balance_after_minor, held_after_minor, metadata, created_at
 ) VALUES
     (:transaction_id, 1, bench.wallet_id(:sender), :sender_version, bench.wallet_id(:receiver), 'TRANSFER', -1,
-        'EUR', :sender_balance, '{}', :created_at),
+        'EUR', :sender_balance, 0, '{}', :created_at),
     (:transaction_id, 2, bench.wallet_id(:receiver), :receiver_version, bench.wallet_id(:sender), 'TRANSFER', 1,
-        'EUR', :receiver_balance, '{}', :created_at);
+        'EUR', :receiver_balance, 0, '{}', :created_at);
 INSERT INTO wallet.outbox (event_id, aggregate_id, lane, event_type, payload, created_at)
 VALUES (
     :event_id, bench.wallet_id(:sender), bench.lane(bench.wallet_id(:sender)), 'TRANSFER_DONE',

@@ -24,7 +24,8 @@ RETURN to_char(at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"');
 CREATE FUNCTION bench.change(id uuid, user_id text, version bigint, balance bigint, direction text) RETURNS text
 IMMUTABLE PARALLEL SAFE LANGUAGE sql
 RETURN '{"wallet_id":"' || id || '","user_id":"' || user_id || '","version":' || version || ',"balance_after":"'
-    || bench.major(balance) || '","direction":' || coalesce('"' || direction || '"', 'null') || '}';
+    || bench.major(balance) || '","held_after":' || CASE WHEN direction IS NULL THEN 'null' ELSE '"0.00"' END
+    || ',"direction":' || coalesce('"' || direction || '"', 'null') || '}';
 
 -- An event (`common.events`): the fields of its type are before and after its wallets.
 CREATE FUNCTION bench.event(
@@ -46,7 +47,8 @@ CREATE FUNCTION bench.reply(
 ) RETURNS bytea STABLE PARALLEL SAFE LANGUAGE sql
 RETURN convert_to('{"transaction_id":"' || transaction_id || '","type":"TRANSFER","wallet_id":"' || sender
     || '","counterparty_wallet_id":"' || receiver || '","amount":"' || bench.major(amount)
-    || '","currency":"EUR","balance":"' || bench.major(balance) || '","version":' || version
+    || '","currency":"EUR","balance":"' || bench.major(balance) || '","held":"0.00","available":"'
+    || bench.major(balance) || '","version":' || version
     || ',"reference":null,"metadata":{},"created_at":"' || bench.moment(at) || '"}', 'UTF8');
 
 CREATE FUNCTION bench.etag(version bigint) RETURNS json IMMUTABLE PARALLEL SAFE LANGUAGE sql
@@ -70,11 +72,11 @@ BEGIN
 
     INSERT INTO wallet.wallet_transactions (
         transaction_id, entry, wallet_id, wallet_version, counterparty_wallet_id, type, amount_minor, currency,
-        balance_after_minor, metadata, created_at
+        balance_after_minor, held_after_minor, metadata, created_at
     )
-    SELECT transaction_id, 1, id, 2, NULL, 'FUND', balance, 'EUR', balance, '{}'::jsonb, at FROM made
+    SELECT transaction_id, 1, id, 2, NULL, 'FUND', balance, 'EUR', balance, 0, '{}'::jsonb, at FROM made
     UNION ALL
-    SELECT transaction_id, 2, NULL, NULL, id, 'FUND', -balance, 'EUR', NULL, NULL, at FROM made;
+    SELECT transaction_id, 2, NULL, NULL, id, 'FUND', -balance, 'EUR', NULL, NULL, NULL, at FROM made;
 
     INSERT INTO wallet.outbox (event_id, aggregate_id, lane, event_type, payload, created_at)
     SELECT event_id, id, bench.lane(id), event_type,
@@ -108,9 +110,9 @@ BEGIN
 
     INSERT INTO wallet.wallet_transactions (
         transaction_id, entry, wallet_id, wallet_version, counterparty_wallet_id, type, amount_minor, currency,
-        balance_after_minor, metadata, created_at
+        balance_after_minor, held_after_minor, metadata, created_at
     )
-    SELECT transaction_id, entry, id, version, other, 'TRANSFER', amount, 'EUR', after, '{}'::jsonb, at
+    SELECT transaction_id, entry, id, version, other, 'TRANSFER', amount, 'EUR', after, 0, '{}'::jsonb, at
     FROM made CROSS JOIN LATERAL (
         VALUES
             (1, sender, sender_version, receiver, -1, sender_balance),
@@ -164,10 +166,10 @@ BEGIN
     WHERE wallets.id = change.id;
     INSERT INTO wallet.wallet_transactions (
         transaction_id, entry, wallet_id, wallet_version, counterparty_wallet_id, type, amount_minor, currency,
-        balance_after_minor, metadata, created_at
+        balance_after_minor, held_after_minor, metadata, created_at
     ) VALUES
-        (made_id, 1, sender, source.version, receiver, 'TRANSFER', -1, 'EUR', source.balance_minor, '{}', at),
-        (made_id, 2, receiver, target.version, sender, 'TRANSFER', 1, 'EUR', target.balance_minor, '{}', at);
+        (made_id, 1, sender, source.version, receiver, 'TRANSFER', -1, 'EUR', source.balance_minor, 0, '{}', at),
+        (made_id, 2, receiver, target.version, sender, 'TRANSFER', 1, 'EUR', target.balance_minor, 0, '{}', at);
     INSERT INTO wallet.outbox (event_id, aggregate_id, lane, event_type, payload, created_at)
     VALUES (
         told_id, sender, bench.lane(sender), 'TRANSFER_DONE',

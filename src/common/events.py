@@ -12,6 +12,7 @@ from typing import Annotated, Any, ClassVar, Final, Literal
 from uuid import UUID
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic.fields import FieldInfo
 
 from common.money import to_major
 
@@ -23,6 +24,7 @@ FIRST_SOURCE_EPOCH: Final = 1
 """The epoch of a database that was never restored, and of records without the header."""
 
 Amount = Annotated[str, Field(pattern=r"^(0|[1-9][0-9]*)(\.[0-9]+)?$", max_length=40, examples=["30.00"])]
+HoldStatus = Literal["open", "captured", "voided", "expired"]
 Blocks = Literal["in", "out", "all"]
 """What a frozen wallet refuses: money that moves in, money that moves out, or both."""
 CurrencyCode = Annotated[str, Field(pattern=r"^[A-Z]{3}$", examples=["EUR"])]
@@ -33,6 +35,9 @@ class WalletChange(BaseModel):
 
     `(wallet_id, version)` is unique over all events, and the versions of a wallet are 1, 2, 3, ... without gaps. So
     consumers can order events, and detect duplicates and gaps.
+
+    `held_after` is what open holds reserve of the balance. It is null in a creation, and in the events of releases
+    that had no holds.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -41,10 +46,11 @@ class WalletChange(BaseModel):
     user_id: str
     version: int = Field(ge=1)
     balance_after: Amount
+    held_after: Amount | None = None
     direction: Literal["in", "out"] | None
     amount: Amount | None = Field(
         None,
-        description="What moved into or out of this wallet; it is left out where that is the event's amount.",
+        description="What moved into or out of this wallet, where that is not the event's amount.",
         exclude_if=lambda amount: amount is None,
     )
 
@@ -55,6 +61,7 @@ def wallet_change(
     version: int,
     currency: str,
     balance_minor: int,
+    held_minor: int | None = None,
     *,
     moved_minor: int = 0,
     amount_minor: int = 0,
@@ -67,6 +74,7 @@ def wallet_change(
         version: of the wallet, after the entry.
         currency: of the wallet.
         balance_minor: after the entry.
+        held_minor: what open holds reserve, after the entry; None in a creation.
         moved_minor: what moved into the wallet or, below zero, out of it.
         amount_minor: the event's amount.
     """
@@ -79,8 +87,9 @@ def wallet_change(
         user_id=user_id,
         version=version,
         balance_after=to_major(balance_minor, currency),
+        held_after=None if held_minor is None else to_major(held_minor, currency),
         direction=direction,
-        amount=None if own_minor == amount_minor else to_major(own_minor, currency),
+        amount=None if own_minor in {0, amount_minor} else to_major(own_minor, currency),
     )
 
 
@@ -117,9 +126,35 @@ class TransactionEvent(_Event):
 
 
 class MovementEvent(TransactionEvent):
-    """The event of a transaction in which money moves."""
+    """The event of a transaction in which money moves, is reserved or is released."""
 
     amount: Amount
+
+
+class HoldState(BaseModel):
+    """A hold as it was right after the event.
+
+    `to_wallet_id` is the receiver; null is the world. `remaining` is what the hold still reserves.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    id: UUID
+    wallet_id: UUID
+    to_wallet_id: UUID | None
+    amount: Amount
+    capture_max: Amount
+    captured: Amount
+    remaining: Amount
+    status: HoldStatus
+    expires_at: AwareDatetime
+
+
+class HoldEvent(MovementEvent):
+    """The event of a hold's change. `amount` is what is reserved, captured or released."""
+
+    hold: HoldState
+    wallets: Annotated[list[WalletChange], Field(min_length=1, max_length=1)]
 
 
 class WalletCreated(_Event):
@@ -164,6 +199,40 @@ class SplitDone(MovementEvent):
 
     event_type: Literal["SPLIT_DONE"] = "SPLIT_DONE"
     wallets: Annotated[list[WalletChange], Field(min_length=2, max_length=21)]
+
+
+class HoldCreated(HoldEvent):
+    """Part of a wallet's balance was reserved."""
+
+    transaction_type = "HOLD"
+
+    event_type: Literal["HOLD_CREATED"] = "HOLD_CREATED"
+
+
+class HoldCaptured(HoldEvent):
+    """Money that was reserved moved from the first wallet to the second, or out of the system."""
+
+    transaction_type = "CAPTURE"
+
+    event_type: Literal["HOLD_CAPTURED"] = "HOLD_CAPTURED"
+    wallets: Annotated[list[WalletChange], Field(min_length=1, max_length=2)]
+
+
+class HoldVoided(HoldEvent):
+    """A hold was given up, and what it reserved is available again."""
+
+    transaction_type = "VOID"
+
+    event_type: Literal["HOLD_VOIDED"] = "HOLD_VOIDED"
+    reason: str | None
+
+
+class HoldHasExpired(HoldEvent):
+    """A hold has expired, and what it reserved is available again."""
+
+    transaction_type = "EXPIRE"
+
+    event_type: Literal["HOLD_EXPIRED"] = "HOLD_EXPIRED"
 
 
 class StatusEvent(TransactionEvent):
@@ -232,6 +301,7 @@ TRANSACTION_EVENTS: Final[Mapping[str, type[TransactionEvent]]] = {
     model.transaction_type: model
     for model in (
         *(WalletFunded, WalletWithdrawn, TransferDone, SplitDone),
+        *(HoldCreated, HoldCaptured, HoldVoided, HoldHasExpired),
         *(WalletFrozen, WalletUnfrozen, WalletClosed, WalletReopened),
     )
 }
@@ -247,6 +317,11 @@ def transaction_event(transaction_type: str, **fields: Any) -> TransactionEvent:
     """Return the event of a ledger transaction of this type."""
     model: Callable[..., TransactionEvent] = TRANSACTION_EVENTS[transaction_type]
     return model(**fields)
+
+
+def details_of(model: type[TransactionEvent]) -> Mapping[str, FieldInfo]:
+    """Return the fields that an event has besides those of all movements: the ledger has them as details."""
+    return {name: field for name, field in model.model_fields.items() if name not in MovementEvent.model_fields}
 
 
 def event_type_of(model: type[AnyEvent]) -> str:

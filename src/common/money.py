@@ -80,9 +80,18 @@ def without_zeros(amount: str) -> str:
 
 def to_major(amount_minor: int, currency: str) -> str:
     """Convert minor units (-5000) to a decimal string in major units (`"-50.00"`)."""
+    if amount_minor == 0:
+        return _zero(currency)
     exponent = exponent_of(currency)
     digits = str(abs(amount_minor)).rjust(exponent + 1, "0")
     sign = "-" if amount_minor < 0 else ""
     if exponent == 0:
         return sign + digits
     return f"{sign}{digits[:-exponent]}.{digits[-exponent:]}"
+
+
+@cache
+def _zero(currency: str) -> str:
+    """Return zero in major units: it is often asked for, as what is held."""
+    exponent = exponent_of(currency)
+    return f"0.{'0' * exponent}" if exponent else "0"

@@ -27,6 +27,11 @@ SIDES: Final[Mapping[str, Sequence[tuple[str, Direction | None]]]] = {
     "WALLET_WITHDRAWN": [("WALLET_WITHDRAWN", "out")],
     "TRANSFER_DONE": [("TRANSFER_SENT", "out"), ("TRANSFER_RECEIVED", "in")],
     "SPLIT_DONE": [("SPLIT_SENT", "out"), ("SPLIT_RECEIVED", "in")],
+    "HOLD_CREATED": [("HOLD_CREATED", None)],
+    # Without the second wallet the money left the system.
+    "HOLD_CAPTURED": [("HOLD_CAPTURED", "out"), ("HOLD_RECEIVED", "in")],
+    "HOLD_VOIDED": [("HOLD_VOIDED", None)],
+    "HOLD_EXPIRED": [("HOLD_EXPIRED", None)],
     "WALLET_FROZEN": [("WALLET_FROZEN", None)],
     "WALLET_UNFROZEN": [("WALLET_UNFROZEN", None)],
     "WALLET_CLOSED": [("WALLET_CLOSED", None)],
@@ -201,7 +206,7 @@ def _in_utc(moment: datetime) -> datetime:
 
 def _sides(event: AnyEvent) -> Sequence[tuple[str, Direction | None]]:
     sides = SIDES[event.event_type]
-    return *sides, *repeat(sides[-1], len(event.wallets) - len(sides))
+    return *sides[: len(event.wallets)], *repeat(sides[-1], len(event.wallets) - len(sides))
 
 
 def _moved(event: AnyEvent) -> tuple[UUID | None, Sequence[int | None]]:

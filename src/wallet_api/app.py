@@ -9,7 +9,7 @@ from common.garbage_collector import tune_garbage_collector
 from common.http.api import create_api
 from common.http.settings import items_of
 from common.logs import configure_logs
-from wallet_api import operation_routes, routes
+from wallet_api import hold_routes, operation_routes, routes
 from wallet_api.context import open_context
 from wallet_api.lookups import routes as lookups
 from wallet_api.settings import WalletApiSettings
@@ -32,8 +32,11 @@ def create_app(settings: WalletApiSettings | None = None) -> FastAPI:
         settings,
         partial(open_context, settings),
         partial(open_authenticator, settings, settings.database_url),
-        [routes.hot_router, operations, routes.router, lookups.router, statements.router],
-        [routes.hot_router, operations],
+        [
+            *(routes.hot_router, operations, hold_routes.post_router),
+            *(routes.router, hold_routes.router, lookups.router, statements.router),
+        ],
+        [routes.hot_router, operations, hold_routes.post_router],
     )
     # A process serves one application, and by now has imported and made nearly all that it will keep.
     tune_garbage_collector()

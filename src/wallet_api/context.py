@@ -17,6 +17,7 @@ from common.postgres.engine import create_engine
 from wallet_api import read_queries
 from wallet_api.commands import CreateWallet
 from wallet_api.group_commit import Bounds, GroupCommit
+from wallet_api.hold_releaser import HoldReleaser
 from wallet_api.operations.operation import Operation
 from wallet_api.relay_notifier import RelayNotifier
 from wallet_api.retries import CommandRetry
@@ -64,6 +65,8 @@ async def open_context(settings: WalletApiSettings) -> AsyncIterator[tuple[Walle
         await stack.enter_async_context(in_background("relay_notifier", notifier.run))
         context = make_context(settings, writer, reader, notifier.note_commit)
         stack.push_async_callback(context.close)
+        releaser = HoldReleaser(reader, context.operations, settings.hold_release_seconds)
+        await stack.enter_async_context(in_background("hold_releaser", releaser.run))
         yield context, await stack.enter_async_context(health_checks(writer, reader, query=read_queries.USABLE))
 
 

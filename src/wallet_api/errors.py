@@ -2,6 +2,7 @@
 
     Problem
     ├── WalletNotFound             404 wallet-not-found
+    ├── HoldNotFound               404 hold-not-found
     ├── TransactionNotFound        404 transaction-not-found
     ├── NotAcceptable              406 not-acceptable
     ├── WalletFrozen               409 wallet-frozen                (decided)
@@ -10,6 +11,8 @@
     ├── WalletNotClosed            409 wallet-not-closed            (decided)
     ├── WalletNotEmpty             409 wallet-not-empty             (decided)
     ├── ExternalIdTaken            409 external-id-taken            (decided)
+    ├── HoldNotOpen                409 hold-not-open                (decided)
+    ├── HoldExpired                409 hold-expired                 (decided)
     ├── VersionConflict            409 version-conflict             (+ Retry-After)
     ├── WalletBusy                 409 wallet-busy                  (+ Retry-After)
     ├── IdempotencyKeyInFlight     409 idempotency-key-in-flight    (+ Retry-After)
@@ -18,6 +21,7 @@
     ├── BalanceLimitExceeded       422 balance-limit-exceeded       (decided)
     ├── CurrencyMismatch           422 currency-mismatch            (decided)
     ├── SameWallet                 422 same-wallet                  (decided)
+    ├── CaptureExceedsHold         422 capture-exceeds-hold         (decided)
     ├── ReceiverUnavailable        422 receiver-unavailable         (decided)
     ├── IdempotencyKeyReused       422 idempotency-key-reused
     └── IdempotencyKeyRequired     422 idempotency-key-required
@@ -26,8 +30,10 @@ A decided problem is stored under the request's idempotency key: a repeated requ
 """
 
 from collections.abc import Sequence
+from datetime import datetime
 from uuid import UUID
 
+from common.moments import timestamp
 from common.problems import Problem
 
 
@@ -43,6 +49,17 @@ class WalletNotFound(Problem):
             f"{field}: wallet {wallet_id} does not exist. Check the id.",
             extensions={"wallet_id": str(wallet_id)},
         )
+
+
+class HoldNotFound(Problem):
+    """The hold does not exist."""
+
+    status = 404
+    code = "hold-not-found"
+    title = "Hold not found"
+
+    def __init__(self, hold_id: UUID) -> None:
+        super().__init__(f"hold_id: hold {hold_id} does not exist. Check the id.", extensions={"hold_id": str(hold_id)})
 
 
 class TransactionNotFound(Problem):
@@ -119,17 +136,18 @@ class WalletNotClosed(Problem):
 
 
 class WalletNotEmpty(Problem):
-    """The wallet can't be closed: `balance` is what it has."""
+    """The wallet can't be closed: `balance` is what it has, and `open_holds` is what open holds reserve of that."""
 
     status = 409
     code = "wallet-not-empty"
     title = "Wallet not empty"
     decided = True
 
-    def __init__(self, wallet_id: UUID, balance: str, currency: str) -> None:
+    def __init__(self, wallet_id: UUID, balance: str, open_holds: str, currency: str) -> None:
         super().__init__(
-            f"wallet_id: wallet {wallet_id} has {balance} {currency}. Send it elsewhere, or name sweep_to_wallet_id.",
-            extensions={"balance": balance, "currency": currency},
+            f"wallet_id: wallet {wallet_id} has {balance} {currency}, and open holds reserve {open_holds} of it."
+            " End its holds, and send the rest elsewhere, or name sweep_to_wallet_id.",
+            extensions={"balance": balance, "open_holds": open_holds, "currency": currency},
         )
 
 
@@ -140,6 +158,36 @@ class ExternalIdTaken(Problem):
     code = "external-id-taken"
     title = "External id taken"
     decided = True
+
+
+class HoldNotOpen(Problem):
+    """The hold was captured or voided."""
+
+    status = 409
+    code = "hold-not-open"
+    title = "Hold not open"
+    decided = True
+
+    def __init__(self, hold_id: UUID, status: str) -> None:
+        super().__init__(
+            f"hold_id: hold {hold_id} is {status}. Place a new hold.",
+            extensions={"hold_id": str(hold_id), "hold_status": status},
+        )
+
+
+class HoldExpired(Problem):
+    """The hold has expired."""
+
+    status = 409
+    code = "hold-expired"
+    title = "Hold expired"
+    decided = True
+
+    def __init__(self, hold_id: UUID, expires_at: datetime) -> None:
+        super().__init__(
+            f"hold_id: hold {hold_id} has expired. Place a new hold.",
+            extensions={"hold_id": str(hold_id), "hold_status": "expired", "expires_at": timestamp(expires_at)},
+        )
 
 
 class VersionConflict(Problem):
@@ -189,7 +237,7 @@ class VersionMismatch(Problem):
 
 
 class InsufficientFunds(Problem):
-    """The balance of the sender is less than the amount."""
+    """Less is available than the amount: the balance without what open holds reserve."""
 
     status = 422
     code = "insufficient-funds"
@@ -222,6 +270,21 @@ class SameWallet(Problem):
     code = "same-wallet"
     title = "Same wallet"
     decided = True
+
+
+class CaptureExceedsHold(Problem):
+    """More would be captured than `capture_max` allows."""
+
+    status = 422
+    code = "capture-exceeds-hold"
+    title = "Capture exceeds hold"
+    decided = True
+
+    def __init__(self, capturable: str, currency: str) -> None:
+        super().__init__(
+            f"amount: at most {capturable} {currency} can be captured. Send a smaller amount.",
+            extensions={"capturable": capturable},
+        )
 
 
 class ReceiverUnavailable(Problem):

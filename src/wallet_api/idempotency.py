@@ -21,6 +21,7 @@ from wallet_api.key_queries import KeyRow
 from wallet_api.replies import Reply
 from wallet_api.slots import Slot
 
+_AMOUNTS: Final = ("amount", "capture_max")
 _REPLAYED: Final = {"Idempotent-Replayed": "true"}
 
 
@@ -41,7 +42,7 @@ def _understood(body: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _understood_member(name: str, value: Any) -> Any:
-    if name == "amount" and isinstance(value, str):
+    if name in _AMOUNTS and isinstance(value, str):
         return without_zeros(value)
     if isinstance(value, list):
         return [_understood(item) if isinstance(item, Mapping) else item for item in value]

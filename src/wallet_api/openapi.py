@@ -10,13 +10,15 @@ from pydantic import BaseModel
 from common.http.authorization import ACCESS_ERRORS
 from common.http.openapi import problem_documentation
 from common.problems import Problem
+from wallet_api.bodies import OperationBody
 from wallet_api.errors import InsufficientFunds, NotAcceptable, TransactionNotFound
 
 _PROBLEM_EXAMPLE: Final = {
     "type": InsufficientFunds.type_uri(),
     "title": InsufficientFunds.title,
     "status": InsufficientFunds.status,
-    "detail": "amount: wallet 0198c2a5-… has 20.00 EUR, less than 30.00. Fund the wallet, or send a smaller amount.",
+    "detail": "amount: wallet 0198c2a5-… has 20.00 EUR available, less than 30.00. Fund the wallet, or send a smaller"
+    " amount.",
     "instance": "/wallets/0198c2a5-…/transfer",
     "code": InsufficientFunds.code,
 }
@@ -28,7 +30,7 @@ def _problem(description: str) -> dict[str, Any]:
 
 READ_ERRORS: Final[dict[int | str, dict[str, Any]]] = {
     **ACCESS_ERRORS,
-    404: _problem("wallet-not-found"),
+    404: _problem("wallet-not-found, hold-not-found"),
     422: _problem("validation-error"),
     503: _problem("unavailable"),
 }
@@ -54,9 +56,10 @@ LIST_ERRORS: Final = {code: what for code, what in READ_ERRORS.items() if code !
 _POST_ERRORS: Final[dict[int | str, dict[str, Any]]] = {
     **ACCESS_ERRORS,
     400: _problem("bad-request: the body is not JSON, or a header of one value is sent twice"),
-    404: _problem("wallet-not-found"),
+    404: _problem("wallet-not-found, hold-not-found"),
     409: _problem(
-        "wallet-frozen, wallet-closed, wallet-not-frozen, wallet-not-closed, wallet-not-empty, external-id-taken; "
+        "wallet-frozen, wallet-closed, wallet-not-frozen, wallet-not-closed, wallet-not-empty, external-id-taken, "
+        "hold-not-open, hold-expired; "
         "with Retry-After: version-conflict, wallet-busy, idempotency-key-in-flight"
     ),
     412: _problem("version-mismatch"),
@@ -64,7 +67,7 @@ _POST_ERRORS: Final[dict[int | str, dict[str, Any]]] = {
     415: _problem("unsupported-media-type, unsupported-content-encoding"),
     422: _problem(
         "validation-error, insufficient-funds, balance-limit-exceeded, currency-mismatch, same-wallet, "
-        "receiver-unavailable, idempotency-key-reused, idempotency-key-required"
+        "capture-exceeds-hold, receiver-unavailable, idempotency-key-reused, idempotency-key-required"
     ),
     503: _problem("unavailable, with Retry-After"),
 }
@@ -73,9 +76,9 @@ _POST_ERRORS: Final[dict[int | str, dict[str, Any]]] = {
 def post_documentation(body: type[BaseModel], reply: type[BaseModel], status: int) -> dict[str, Any]:
     """Return a POST route's keyword arguments: its reply, its errors and its body.
 
-    A wallet that is created (201) can't be missing or at another version yet.
+    A wallet that is created can't be missing or at another version yet.
     """
-    left_out = {404, 412} if status == HTTPStatus.CREATED else set()
+    left_out = set() if issubclass(body, OperationBody) else {404, 412}
     schema = body.model_json_schema()
     return {
         "status_code": status,

@@ -3,12 +3,11 @@
 from collections.abc import Awaitable, Callable, Collection
 from inspect import getdoc
 from typing import Any
-from uuid import UUID
 
 from fastapi import APIRouter, Depends, Request, Response
 
 from common.access.caller import WALLETS_WRITE, Caller, caller_of
-from common.http.authorization import ScopedRoute, needs
+from common.http.authorization import ScopedRoute, check_scope, needs
 from common.http.paths import PathUuid, path_of, path_uuid
 from wallet_api import metrics
 from wallet_api.bodies import Body
@@ -37,20 +36,35 @@ def _endpoint(operation: type[Operation]) -> Callable[[Request], Awaitable[Respo
     async def post(request: Request) -> Response:
         wallet_id = path_uuid(request, "wallet_id")
         body = await read_body(request, operation.body)
-        command = _command(operation, request, wallet_id, body)
-        return respond(operation.name, await context_of(request).operations.submit(command))
+        target = f"/wallets/{wallet_id}/{operation.name}"
+        return await run(operation, request, body, target, wallet_id=wallet_id)
 
     return post
 
 
-def _command(operation: type[Operation], request: Request, wallet_id: UUID, body: Body) -> Operation:
+async def run(operation: type[Operation], request: Request, body: Body, target: str, **fields: Any) -> Response:
+    """Run the operation, and return its response.
+
+    Args:
+        operation: the class of the command.
+        request: of the caller.
+        body: parsed; its fields are fields of the command.
+        target: the route's path with its parsed ids.
+        fields: further fields of the command.
+
+    Raises:
+        Forbidden: the command needs a scope that the caller lacks.
+    """
     caller = caller_of(request)
-    return operation(
-        **command_fields(request, caller, body, f"/wallets/{wallet_id}/{operation.name}"),
+    command = operation(
+        **command_fields(request, caller, body, target),
         caller=caller,
-        wallet_id=wallet_id,
         if_match=read_if_match(request.headers.get("if-match")),
+        **fields,
     )
+    if command.further_scope:
+        check_scope(caller, command.further_scope)
+    return respond(operation.name, await context_of(request).operations.submit(command))
 
 
 def command_fields(request: Request, caller: Caller, body: Body, target: str) -> dict[str, Any]:
@@ -86,6 +100,6 @@ def make_router(owner_operations: Collection[str]) -> APIRouter:
             name=f"post_{operation.name}",
             description=getdoc(operation),
             dependencies=[needs(scope), Depends(_parameters)],
-            **post_documentation(operation.body, reply_model(operation.transaction_type), 200),
+            **post_documentation(operation.body, reply_model(operation.transaction_type), operation.status),
         )
     return router

@@ -25,7 +25,7 @@ def creation_rows(wallets: Sequence[tuple[Wallet, CreateWallet]], created_at: da
             currency=wallet.currency,
             metadata=dict(command.metadata),
             external_id=command.external_id,
-            wallets=[_change(wallet, 0, 0)],
+            wallets=[wallet_change(wallet.id, wallet.user_id, 1, wallet.currency, 0)],
         )
         rows.append(_row(event, wallet.id, command))
     return rows
@@ -66,6 +66,7 @@ def _change(wallet: Wallet, moved_minor: int, amount_minor: int) -> WalletChange
         wallet.version,
         wallet.currency,
         wallet.balance_minor,
+        wallet.held_minor,
         moved_minor=moved_minor,
         amount_minor=amount_minor,
     )

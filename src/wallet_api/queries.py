@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 from uuid import UUID
 
 import asyncpg
@@ -11,11 +11,20 @@ import orjson
 from common.postgres.raw_sql import RawStatement
 from common.tables.wallet import OUTBOX_CHANNEL
 from wallet_api.commands import CreateWallet
+from wallet_api.hold import Hold
 from wallet_api.key_queries import INSERT_KEYS_WHERE, KeyRow, key_parameters
 from wallet_api.operations.operation import LedgerTransaction
 from wallet_api.wallet import Wallet
 
-_WALLET: Final = "id, user_id, currency, balance_minor, version, status, blocks"
+T = TypeVar("T")
+
+_WALLET: Final = "id, user_id, currency, balance_minor, version, status, blocks, held_minor"
+
+_HOLD: Final = (
+    "id, wallet_id, to_wallet_id, currency, amount_minor, capture_max_minor, captured_minor, status, expires_at"
+)
+# So that one command releases a bounded number of holds. The releaser releases the others.
+_OVERDUE_MAX: Final = 1000
 
 # With the time after each row was read. It is later than the time of the transaction that wrote this version of the
 # row, since that transaction took its time before it committed. So a wallet's times rise with its versions.
@@ -54,17 +63,18 @@ INSERT_OUTBOX: Final = RawStatement(_INSERT_OUTBOX.format(only="true"))
 # written after these locks are taken, when the lost wallets are known.
 _WRITE_TRANSACTIONS: Final = f"""
     WITH change AS MATERIALIZED (
-        SELECT wallets.id, change.balance_minor, change.version
+        SELECT wallets.id, change.balance_minor, coalesce(change.held_minor, 0) AS held_minor, change.version
         FROM unnest(
             cast(:ids AS uuid[]), cast(:read_versions AS bigint[]),
-            cast(:versions AS bigint[]), cast(:balances AS bigint[])
-        ) AS change (id, read_version, version, balance_minor)
+            cast(:versions AS bigint[]), cast(:balances AS bigint[]), cast(:held AS bigint[])
+        ) AS change (id, read_version, version, balance_minor, held_minor)
         JOIN wallet.wallets ON wallets.id = change.id AND wallets.version = change.read_version
         ORDER BY wallets.id
         FOR UPDATE OF wallets {{skip}}
     ), changed AS (
         UPDATE wallet.wallets
-        SET balance_minor = change.balance_minor, version = change.version, updated_at = :created_at
+        SET balance_minor = change.balance_minor, held_minor = change.held_minor, version = change.version,
+            updated_at = :created_at
         FROM change WHERE wallets.id = change.id
         RETURNING wallets.id
     ), lost AS MATERIALIZED (
@@ -72,19 +82,24 @@ _WRITE_TRANSACTIONS: Final = f"""
     ), entries AS (
         INSERT INTO wallet.wallet_transactions (
             transaction_id, entry, wallet_id, wallet_version, counterparty_wallet_id, type, amount_minor,
-            currency, balance_after_minor, reference, metadata, details, created_at
+            currency, balance_after_minor, held_minor, held_after_minor, hold_id, reference, metadata, details,
+            created_at
         )
         SELECT transaction_id, entry, wallet_id, wallet_version, counterparty_wallet_id, type, amount_minor,
-            currency, balance_after_minor, reference, metadata::jsonb, details::jsonb, :created_at
+            currency, balance_after_minor, coalesce(held_minor, 0),
+            CASE WHEN wallet_id IS NOT NULL THEN coalesce(held_after_minor, 0) END, hold_id,
+            reference, metadata::jsonb, details::jsonb, :created_at
         FROM unnest(
             cast(:acting_wallet_ids AS uuid[]), cast(:transaction_ids AS uuid[]), cast(:entries AS smallint[]),
             cast(:wallet_ids AS uuid[]), cast(:wallet_versions AS bigint[]), cast(:counterparties AS uuid[]),
             cast(:types AS text[]), cast(:amounts AS bigint[]), cast(:currencies AS text[]),
-            cast(:balances_after AS bigint[]), cast(:references AS text[]), cast(:metadata AS text[]),
+            cast(:balances_after AS bigint[]), cast(:held_changes AS bigint[]), cast(:held_after AS bigint[]),
+            cast(:hold_ids AS uuid[]), cast(:references AS text[]), cast(:metadata AS text[]),
             cast(:details AS text[])
         ) AS row (
             acting_wallet_id, transaction_id, entry, wallet_id, wallet_version, counterparty_wallet_id, type,
-            amount_minor, currency, balance_after_minor, reference, metadata, details
+            amount_minor, currency, balance_after_minor, held_minor, held_after_minor, hold_id, reference, metadata,
+            details
         )
         WHERE acting_wallet_id NOT IN (SELECT id FROM lost)
     ), events AS (
@@ -98,6 +113,30 @@ WRITE_TRANSACTIONS: Final = {
     False: RawStatement(_WRITE_TRANSACTIONS.format(skip="")),
     True: RawStatement(_WRITE_TRANSACTIONS.format(skip="SKIP LOCKED")),
 }
+
+# The holds that commands name, and the overdue ones of wallets. The oldest of these are enough: each releases money.
+READ_HOLDS: Final = RawStatement(f"""
+    SELECT {_HOLD} FROM wallet.holds WHERE id = ANY(cast(:ids AS uuid[]))
+    UNION ALL
+    (
+        SELECT {_HOLD} FROM wallet.holds
+        WHERE wallet_id = ANY(cast(:wallet_ids AS uuid[])) AND status = 'open' AND expires_at <= statement_timestamp()
+        ORDER BY expires_at LIMIT {_OVERDUE_MAX}
+    )
+""")  # noqa: S608
+
+WRITE_HOLDS: Final = RawStatement(f"""
+    INSERT INTO wallet.holds ({_HOLD}, created_at, updated_at)
+    SELECT {_HOLD}, :changed_at, :changed_at
+    FROM unnest(
+        cast(:ids AS uuid[]), cast(:wallet_ids AS uuid[]), cast(:to_wallet_ids AS uuid[]), cast(:currencies AS text[]),
+        cast(:amounts AS bigint[]), cast(:capture_maxima AS bigint[]), cast(:captured AS bigint[]),
+        cast(:statuses AS text[]), cast(:expiries AS timestamptz[])
+    ) AS row ({_HOLD})
+    ORDER BY id
+    ON CONFLICT (id) DO UPDATE
+    SET captured_minor = excluded.captured_minor, status = excluded.status, updated_at = excluded.updated_at
+""")  # noqa: S608
 
 # After WRITE_TRANSACTIONS, which has locked the rows and hardly ever changes a status.
 WRITE_STATUSES: Final = RawStatement("""
@@ -198,6 +237,7 @@ async def write_transactions(
         "read_versions": [read[wallet.id].version for wallet in changed],
         "versions": [wallet.version for wallet in changed],
         "balances": [wallet.balance_minor for wallet in changed],
+        "held": _unless_empty([wallet.held_minor for wallet in changed]),
         "acting_wallet_ids": [made.wallet.id for made, _, _, _ in entries],
         "transaction_ids": [made.id for made, _, _, _ in entries],
         "entries": [number for _, number, _, _ in entries],
@@ -208,6 +248,9 @@ async def write_transactions(
         "amounts": [entry.amount_minor for _, _, entry, _ in entries],
         "currencies": [made.wallet.currency for made, _, _, _ in entries],
         "balances_after": [wallet and wallet.balance_minor for _, _, _, wallet in entries],
+        "held_changes": _unless_empty([entry.held_minor for _, _, entry, _ in entries]),
+        "held_after": _unless_empty([wallet and wallet.held_minor for _, _, _, wallet in entries]),
+        "hold_ids": _unless_empty([made.hold and made.hold.id for made, _, _, _ in entries]),
         "references": [wallet and made.command.reference for made, _, _, wallet in entries],
         "metadata": [wallet and _json(made.command.metadata) for made, _, _, wallet in entries],
         "details": [_json(made.details) if number == 1 and made.details else None for made, number, _, _ in entries],
@@ -215,6 +258,31 @@ async def write_transactions(
         **key_parameters(keys),
     }
     return {row[0] for row in await WRITE_TRANSACTIONS[skip_locked].fetch(connection, **parameters)}
+
+
+async def read_holds(
+    connection: asyncpg.Connection, ids: Collection[UUID], wallet_ids: Collection[UUID]
+) -> dict[UUID, Hold]:
+    """Return the holds with these ids, and the overdue ones of these wallets."""
+    rows = await READ_HOLDS.fetch(connection, ids=list(ids), wallet_ids=list(wallet_ids))
+    return {row[0]: Hold(*row) for row in rows}
+
+
+async def write_holds(connection: asyncpg.Connection, holds: Collection[Hold], changed_at: datetime) -> None:
+    """Write new holds, and those that have changed."""
+    await WRITE_HOLDS.fetch(
+        connection,
+        ids=[hold.id for hold in holds],
+        wallet_ids=[hold.wallet_id for hold in holds],
+        to_wallet_ids=[hold.to_wallet_id for hold in holds],
+        currencies=[hold.currency for hold in holds],
+        amounts=[hold.amount_minor for hold in holds],
+        capture_maxima=[hold.capture_max_minor for hold in holds],
+        captured=[hold.captured_minor for hold in holds],
+        statuses=[hold.status for hold in holds],
+        expiries=[hold.expires_at for hold in holds],
+        changed_at=changed_at,
+    )
 
 
 async def write_statuses(connection: asyncpg.Connection, wallets: Collection[Wallet]) -> None:
@@ -270,6 +338,14 @@ async def find_external_id(connection: asyncpg.Connection, user_id: str, externa
 async def notify_relays(connection: asyncpg.Connection) -> None:
     """Notify the relays that the outbox may have new events."""
     await connection.execute(NOTIFY_RELAYS, timeout=_NOTIFY_SECONDS_MAX)
+
+
+def _unless_empty(values: list[T]) -> list[T]:
+    """Return the values, or no value where all are zero or None: `unnest` fills the column up with NULL.
+
+    Most batches have no holds. The encoding of an array costs more than all else that holds cost them.
+    """
+    return values if any(values) else []
 
 
 def _json(value: object) -> str:

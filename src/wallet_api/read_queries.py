@@ -13,6 +13,7 @@ USABLE: Final = usability_query(
     {
         "wallet.wallets": "SELECT INSERT UPDATE",
         "wallet.wallet_transactions": "SELECT INSERT",
+        "wallet.holds": "SELECT INSERT",
         "wallet.outbox": "INSERT",
         "wallet.source_epochs": "SELECT",
         "wallet.idempotency_keys": "SELECT INSERT",
@@ -23,11 +24,12 @@ USABLE: Final = usability_query(
 
 # Columns by name: with `*`, a migration that adds a column would break the prepared statements.
 _WALLET: Final = (
-    "id, user_id, currency, balance_minor, version, status, blocks, external_id, metadata, created_at, updated_at"
+    "id, user_id, currency, balance_minor, held_minor, version, status, blocks, external_id, metadata, created_at,"
+    " updated_at"
 )
 
 # A caller that is bound to a user reads a wallet of another user as one that doesn't exist, in the same statement.
-READABLE: Final = "(cast(:caller_user_id AS text) IS NULL OR user_id = cast(:caller_user_id AS text))"
+READABLE: Final = "(cast(:caller_user_id AS text) IS NULL OR wallets.user_id = cast(:caller_user_id AS text))"
 """The condition on a row of `wallet.wallets` that the caller may read it."""
 
 GET_WALLET: Final = text(f"SELECT {_WALLET} FROM wallet.wallets WHERE id = :id AND {READABLE}")  # noqa: S608
@@ -38,17 +40,51 @@ _LIST_WALLETS: Final = f"""
 """  # noqa: S608
 _LIST_ENTRIES: Final = f"""
     SELECT transaction_id, type, wallet_id, counterparty_wallet_id, amount_minor, currency, balance_after_minor,
-        wallet_version, reference, metadata, created_at
+        held_minor, held_after_minor, hold_id, wallet_version, reference, metadata, created_at
     FROM wallet.wallet_transactions
     WHERE wallet_id = :wallet_id AND wallet_version {{compare}} :after
         AND EXISTS (SELECT FROM wallet.wallets WHERE id = :wallet_id AND {READABLE})
     ORDER BY wallet_version {{direction}} LIMIT :limit
 """  # noqa: S608
+# With what the ledger says of the hold: its entry of the hold's creation has reference and metadata.
+_HOLD: Final = f"""
+    SELECT holds.id, holds.wallet_id, to_wallet_id, holds.currency, amount_minor, capture_max_minor, captured_minor,
+        holds.status, expires_at, made.*, holds.created_at, holds.updated_at, statement_timestamp() AS read_at
+    FROM wallet.holds
+    JOIN wallet.wallets ON wallets.id = holds.wallet_id AND {READABLE}
+    CROSS JOIN LATERAL (
+        SELECT (array_agg(reference ORDER BY wallet_version))[1] AS reference,
+            (array_agg(entry.metadata ORDER BY wallet_version))[1] AS metadata,
+            array_agg(transaction_id ORDER BY wallet_version) AS transaction_ids
+        FROM wallet.wallet_transactions AS entry
+        WHERE entry.hold_id = holds.id AND entry.wallet_id = holds.wallet_id
+    ) AS made
+"""  # noqa: S608
+GET_HOLD: Final = text(f"{_HOLD} WHERE holds.id = :id")
+FIND_HOLD: Final = text(f"""
+    SELECT holds.wallet_id, to_wallet_id FROM wallet.holds
+    JOIN wallet.wallets ON wallets.id = holds.wallet_id AND {READABLE}
+    WHERE holds.id = :id
+""")  # noqa: S608
+_LIST_HOLDS: Final = f"""
+    {_HOLD}
+    WHERE holds.wallet_id = :wallet_id AND holds.id {{compare}} :after
+        AND (cast(:status AS text) IS NULL OR :status =
+            CASE WHEN holds.status = 'open' AND expires_at <= statement_timestamp() THEN 'expired'
+                ELSE holds.status END)
+    ORDER BY holds.id {{direction}} LIMIT :limit
+"""
+# The overdue holds of all wallets, the oldest first.
+OVERDUE_HOLDS: Final = text("""
+    SELECT id, wallet_id FROM wallet.holds
+    WHERE status = 'open' AND expires_at <= statement_timestamp() ORDER BY expires_at LIMIT :limit
+""")
 _ORDERS: Final = {
     "asc": {"compare": ">", "direction": "ASC"},
     "desc": {"compare": "<", "direction": "DESC"},
 }
 LIST_WALLETS: Final = {order: text(_LIST_WALLETS.format(**words)) for order, words in _ORDERS.items()}
+LIST_HOLDS: Final = {order: text(_LIST_HOLDS.format(**words)) for order, words in _ORDERS.items()}
 LIST_ENTRIES: Final = {order: text(_LIST_ENTRIES.format(**words)) for order, words in _ORDERS.items()}
 
 
@@ -72,3 +108,42 @@ async def list_entries(
     """Return the page of the wallet's ledger that follows version `after`; none if the caller may not read it."""
     parameters = {"wallet_id": wallet_id, "caller_user_id": caller_user_id, "after": after, "limit": limit}
     return (await connection.execute(LIST_ENTRIES[order], parameters)).mappings().all()
+
+
+async def get_hold(connection: AsyncConnection, hold_id: UUID, caller_user_id: str | None) -> RowMapping | None:
+    """Return the hold's row, if the caller is not bound to another user than its wallet's."""
+    parameters = {"id": hold_id, "caller_user_id": caller_user_id}
+    return (await connection.execute(GET_HOLD, parameters)).mappings().one_or_none()
+
+
+async def find_hold(
+    connection: AsyncConnection, hold_id: UUID, caller_user_id: str | None
+) -> tuple[UUID, UUID | None] | None:
+    """Return the hold's wallet and its receiver, which never change, as `get_hold` does."""
+    row = (await connection.execute(FIND_HOLD, {"id": hold_id, "caller_user_id": caller_user_id})).one_or_none()
+    return row and (row.wallet_id, row.to_wallet_id)
+
+
+async def list_holds(
+    connection: AsyncConnection,
+    wallet_id: UUID,
+    caller_user_id: str | None,
+    status: str | None,
+    order: str,
+    after: UUID,
+    limit: int,
+) -> Sequence[RowMapping]:
+    """Return the page of the wallet's holds that follows `after`; none if the caller may not read the wallet."""
+    parameters = {
+        "wallet_id": wallet_id,
+        "caller_user_id": caller_user_id,
+        "status": status,
+        "after": after,
+        "limit": limit,
+    }
+    return (await connection.execute(LIST_HOLDS[order], parameters)).mappings().all()
+
+
+async def overdue_holds(connection: AsyncConnection, limit: int) -> list[tuple[UUID, UUID]]:
+    """Return at most so many overdue holds, the oldest first: the id of each, and its wallet's."""
+    return [(row.id, row.wallet_id) for row in await connection.execute(OVERDUE_HOLDS, {"limit": limit})]

@@ -1,8 +1,9 @@
 """The JSON of replies, and the models that document it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
+from http import HTTPStatus
 from typing import Any, Final, Literal
 from uuid import UUID
 
@@ -10,10 +11,11 @@ import orjson
 from pydantic import BaseModel, Field, create_model
 from sqlalchemy import RowMapping
 
-from common.events import TRANSACTION_EVENTS, Blocks, MovementEvent
+from common.events import TRANSACTION_EVENTS, Blocks, HoldState, MovementEvent, details_of
 from common.moments import timestamp
 from common.money import to_major
 from common.problems import MEDIA_TYPE, Problem
+from wallet_api.hold import Hold, hold_json
 from wallet_api.operations.operation import LedgerTransaction
 from wallet_api.wallet import Wallet
 
@@ -48,7 +50,9 @@ class WalletOut(BaseModel):
     id: UUID
     user_id: str = Field(examples=["ada"])
     currency: str = Field(examples=["EUR"])
-    balance: str = Field(examples=["50.00"])
+    balance: str = Field(examples=["50.00"], description="What is booked.")
+    held: str = Field(examples=["15.00"], description="What open holds reserve of the balance.")
+    available: str = Field(examples=["35.00"], description="What may be spent or reserved: the balance less `held`.")
     version: int = Field(examples=[2])
     status: Literal["active", "frozen", "closed"]
     blocks: Blocks | None = Field(description="What a frozen wallet refuses: money in, money out, or all. Else null.")
@@ -70,37 +74,60 @@ class _TransactionOut(BaseModel):
     created_at: datetime
 
 
-class MoneyOut(_TransactionOut):
-    """A transaction in which money moved, and the acting wallet after it."""
+class _DoneOut(_TransactionOut):
+    balance: str = Field(examples=["20.00"])
+    held: str = Field(examples=["0.00"])
+    available: str = Field(examples=["20.00"])
+
+
+class MoneyOut(_DoneOut):
+    """A transaction in which money moved, was reserved or was released, and the acting wallet after it."""
 
     amount: str = Field(examples=["30.00"])
-    balance: str = Field(examples=["20.00"])
 
 
-class ChangeOut(_TransactionOut):
+class ChangeOut(_DoneOut):
     """A transaction in which no money moved, and the acting wallet after it."""
 
     amount: None = None
-    balance: str = Field(examples=["20.00"])
+
+
+class HoldOut(HoldState):
+    """A hold, with the transactions that changed it, the oldest first. Once it has expired its status says so."""
+
+    currency: str = Field(examples=["EUR"])
+    reference: str | None
+    metadata: dict[str, Any]
+    transaction_ids: list[UUID]
+    created_at: datetime
+    updated_at: datetime
 
 
 class EntryOut(_TransactionOut):
     """One entry of a wallet's ledger.
 
-    `amount` is negative where money left the wallet, and zero where none moved.
+    `amount` is negative where money left the wallet, and zero where none moved. `held` is the change of what open holds
+    reserve. `held_after` is null in entries of releases that had no holds.
     """
 
     amount: str = Field(examples=["30.00"])
     balance_after: str = Field(examples=["20.00"])
-
-
-_COMMON_FIELDS: Final = frozenset(MovementEvent.model_fields)
+    held: str = Field(examples=["0.00"])
+    held_after: str | None = Field(examples=["0.00"])
+    hold_id: UUID | None
 
 
 class WalletList(BaseModel):
     """A page of wallets."""
 
     items: list[WalletOut]
+    next_cursor: str | None
+
+
+class HoldList(BaseModel):
+    """A page of a wallet's holds."""
+
+    items: list[HoldOut]
     next_cursor: str | None
 
 
@@ -115,9 +142,7 @@ def reply_model(transaction_type: str) -> type[BaseModel]:
     """Return the model of the reply to an operation: its transaction, and what the event says besides."""
     event = TRANSACTION_EVENTS[transaction_type]
     base: type[BaseModel] = MoneyOut if issubclass(event, MovementEvent) else ChangeOut
-    details: dict[str, Any] = {
-        name: (field.annotation, field) for name, field in event.model_fields.items() if name not in _COMMON_FIELDS
-    }
+    details: dict[str, Any] = {name: (field.annotation, field) for name, field in details_of(event).items()}
     if not details:
         return base
     model: type[BaseModel] = create_model(f"{event.__name__}Out", __base__=base, __doc__=base.__doc__, **details)
@@ -136,6 +161,8 @@ def wallet_json(row: RowMapping) -> dict[str, Any]:
         "user_id": row["user_id"],
         "currency": row["currency"],
         "balance": to_major(row["balance_minor"], row["currency"]),
+        "held": to_major(row["held_minor"], row["currency"]),
+        "available": to_major(row["balance_minor"] - row["held_minor"], row["currency"]),
         "version": row["version"],
         "status": row["status"],
         "blocks": row["blocks"] or ("all" if row["status"] == "frozen" else None),
@@ -148,7 +175,7 @@ def wallet_json(row: RowMapping) -> dict[str, Any]:
 
 def entry_json(row: Mapping[Any, Any]) -> dict[str, Any]:
     """Return the JSON of a wallet's row of `wallet_transactions`."""
-    counterparty = row["counterparty_wallet_id"]
+    counterparty, held_after = row["counterparty_wallet_id"], row["held_after_minor"]
     return {
         "transaction_id": str(row["transaction_id"]),
         "type": row["type"],
@@ -157,10 +184,27 @@ def entry_json(row: Mapping[Any, Any]) -> dict[str, Any]:
         "amount": to_major(row["amount_minor"], row["currency"]),
         "currency": row["currency"],
         "balance_after": to_major(row["balance_after_minor"], row["currency"]),
+        "held": to_major(row["held_minor"], row["currency"]),
+        "held_after": None if held_after is None else to_major(held_after, row["currency"]),
+        "hold_id": row["hold_id"] and str(row["hold_id"]),
         "version": row["wallet_version"],
         "reference": row["reference"],
         "metadata": row["metadata"],
         "created_at": timestamp(row["created_at"]),
+    }
+
+
+def hold_out_json(row: RowMapping) -> dict[str, Any]:
+    """Return the JSON of a row of `read_queries`: a hold, as of the time at which it was read."""
+    hold = Hold(*(row[field.name] for field in fields(Hold)))
+    return {
+        **hold_json(hold, row["read_at"]),
+        "currency": hold.currency,
+        "reference": row["reference"],
+        "metadata": row["metadata"],
+        "transaction_ids": [str(id_) for id_ in row["transaction_ids"]],
+        "created_at": timestamp(row["created_at"]),
+        "updated_at": timestamp(row["updated_at"]),
     }
 
 
@@ -170,7 +214,7 @@ def wallet_reply(wallet: Wallet, external_id: str | None, metadata: Mapping[str,
         "id": str(wallet.id),
         "user_id": wallet.user_id,
         "currency": wallet.currency,
-        "balance": to_major(wallet.balance_minor, wallet.currency),
+        **_money(wallet),
         "version": wallet.version,
         "status": wallet.status,
         "blocks": wallet.blocks,
@@ -193,14 +237,24 @@ def transaction_reply(transaction: LedgerTransaction, created_at: datetime) -> R
         "counterparty_wallet_id": counterparty_id and str(counterparty_id),
         "amount": to_major(transaction.amount_minor, wallet.currency) if transaction.amount_minor else None,
         "currency": wallet.currency,
-        "balance": to_major(wallet.balance_minor, wallet.currency),
+        **_money(wallet),
         "version": wallet.version,
         "reference": command.reference,
         "metadata": command.metadata,
         "created_at": timestamp(created_at),
         **transaction.details,
     }
-    return Reply(200, orjson.dumps(body), {"ETag": etag(wallet.version)})
+    headers = {"ETag": etag(wallet.version)}
+    if transaction.hold and command.status == HTTPStatus.CREATED:
+        headers["Location"] = f"/holds/{transaction.hold.id}"
+    return Reply(command.status, orjson.dumps(body), headers)
+
+
+def _money(wallet: Wallet) -> dict[str, str]:
+    balance = to_major(wallet.balance_minor, wallet.currency)
+    # Making the text again for most wallets, which hold nothing, would take a hundredth of a transfer.
+    available = to_major(wallet.available_minor, wallet.currency) if wallet.held_minor else balance
+    return {"balance": balance, "held": to_major(wallet.held_minor, wallet.currency), "available": available}
 
 
 def problem_reply(problem: Problem, path: str) -> Reply:

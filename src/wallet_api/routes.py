@@ -91,7 +91,7 @@ async def get_transactions(request: Request, wallet_id: PathUuid, page: PageOf) 
         if not rows and await read_queries.get_wallet(connection, wallet_id, user_id) is None:
             raise WalletNotFound(wallet_id)
     cursor, headers = page.next(digest, rows, ["wallet_version"])
-    return _list([entry_json(row) for row in rows[: page.limit]], cursor, headers)
+    return list_response([entry_json(row) for row in rows[: page.limit]], cursor, headers)
 
 
 @router.get(
@@ -111,8 +111,9 @@ async def get_user_wallets(request: Request, user_id: PathUserId, page: PageOf) 
     async with context_of(request).reader.connect() as connection:
         rows = await read_queries.list_wallets(connection, user_id, page.order, after, page.limit + 1)
     cursor, headers = page.next(digest, rows, ["id"])
-    return _list([wallet_json(row) for row in rows[: page.limit]], cursor, headers)
+    return list_response([wallet_json(row) for row in rows[: page.limit]], cursor, headers)
 
 
-def _list(items: list[Mapping[str, Any]], cursor: str | None, headers: Mapping[str, str]) -> Response:
+def list_response(items: list[dict[str, Any]], cursor: str | None, headers: Mapping[str, str]) -> Response:
+    """Return a page of a list as a response."""
     return Response(orjson.dumps({"items": items, "next_cursor": cursor}), media_type=JSON, headers=headers)

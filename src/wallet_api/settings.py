@@ -53,6 +53,8 @@ class WalletApiSettings(AccessSettings, HttpApiSettings, WalletDatabaseSettings,
     transaction_timeout_seconds: float = Field(5.0, gt=0, le=300)
     """A transaction that takes longer, its retries included, is abandoned; the answer is 503. PostgreSQL ends the
     session of a transaction that goes on for 5 seconds longer: it may be of a process that hangs."""
+    hold_release_seconds: float = Field(1.0, gt=0, le=86_400)
+    """How often the process releases holds that have expired. They can't be captured after their time in any case."""
     pool_timeout_seconds: float = Field(0.8, gt=0, le=60)
     """How long a request waits for a free connection."""
 

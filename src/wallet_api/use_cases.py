@@ -4,6 +4,7 @@ Each phase is a function over the batch's slots. A refused command leaves the ot
 """
 
 from collections.abc import Collection, Sequence
+from datetime import UTC, datetime
 from typing import Protocol, TypeVar
 from uuid import UUID
 
@@ -15,7 +16,8 @@ from common.problems import Problem
 from wallet_api import idempotency, outbox, queries
 from wallet_api.commands import Command, CreateWallet
 from wallet_api.errors import ExternalIdTaken, VersionConflict, WalletBusy, WalletNotFound
-from wallet_api.operations.operation import Operation
+from wallet_api.hold import Hold
+from wallet_api.operations.operation import Operation, State
 from wallet_api.queries import NO_WALLETS, LoadedWallets
 from wallet_api.replies import Reply, transaction_reply, wallet_reply
 from wallet_api.slots import Slot, replies_of
@@ -50,8 +52,9 @@ async def run_operations(
     slots = [Slot(command) for command in commands]
     if fresh := await idempotency.claim(connection, slots):
         loaded = await _load(connection, fresh, skip_locked=skip_locked)
+        holds = await _load_holds(connection, fresh, loaded)
         failpoints.hit("api.locked")
-        _decide(fresh, loaded)
+        _decide(fresh, loaded, holds)
         is_mixed = len({slot.command.is_optimistic for slot in fresh}) > 1
         await _write(connection, fresh, loaded, skip_locked=skip_locked or is_mixed)
     return replies_of(slots)
@@ -95,20 +98,39 @@ async def _lock(
     return loaded
 
 
-def _decide(slots: Sequence[Slot[Operation]], loaded: LoadedWallets) -> None:
-    """Decide each command, on the wallets as the commands before it leave them."""
+async def _load_holds(
+    connection: asyncpg.Connection, slots: Sequence[Slot[Operation]], loaded: LoadedWallets
+) -> dict[UUID, Hold]:
+    """Read the holds that commands name, and the overdue ones of the acting wallets.
+
+    A hold changes only under the lock of its wallet, which the transaction has by now.
+    """
+    commands = [slot.command for slot in slots if not slot.command.is_optimistic]
+    named = {id_ for command in commands for id_ in command.hold_ids}
+    acting = {command.wallet_id for command in commands}
+    holding = {id_ for id_ in acting if (wallet := loaded.by_id.get(id_)) and wallet.held_minor}
+    return await queries.read_holds(connection, named, holding) if named or holding else {}
+
+
+def _decide(slots: Sequence[Slot[Operation]], loaded: LoadedWallets, holds: dict[UUID, Hold]) -> None:
+    """Decide each command, on the wallets and holds as the commands before it leave them."""
     wallets = dict(loaded.by_id)
+    # Without a wallet each command is refused, whatever the time.
+    state = State(wallets, holds, loaded.loaded_at or datetime.min.replace(tzinfo=UTC))
     for slot in slots:
         if slot.reply:
             continue
         try:
-            slot.transactions = slot.command.decide(wallets)
+            slot.transactions = slot.command.decide(state)
         except Problem as refusal:
             slot.refuse(refusal)
             continue
         assert loaded.loaded_at is not None
         slot.reply = transaction_reply(slot.transactions[-1], loaded.loaded_at)
-        wallets.update((wallet.id, wallet) for made in slot.transactions for wallet in made.wallets)
+        for made in slot.transactions:
+            wallets.update((wallet.id, wallet) for wallet in made.wallets)
+            if made.hold:
+                holds[made.hold.id] = made.hold
 
 
 async def _write(
@@ -131,6 +153,9 @@ async def _write(
         loaded.loaded_at,
         skip_locked=skip_locked,
     )
+    if holds := {made.hold.id: made.hold for made in transactions if made.hold}:
+        # Their wallets are locked, so none of them is lost.
+        await queries.write_holds(connection, holds.values(), loaded.loaded_at)
     if restated := [wallet for wallet in changed.values() if _is_restated(wallet, loaded.by_id[wallet.id], lost)]:
         await queries.write_statuses(connection, restated)
     for slot in slots:

@@ -12,7 +12,8 @@ import httpx
 
 from support.processes import http_client
 
-Kind = Literal["create", "fund", "withdraw", "transfer", "split", "freeze", "unfreeze", "close", "reopen"]
+Change = Literal["freeze", "unfreeze", "close", "reopen"]
+Kind = Literal["create", "fund", "withdraw", "transfer", "split", "holds", "capture", "void"] | Change
 
 _PATIENCE_SECONDS = 4.0
 _SETTLE_SECONDS_MAX = 60.0
@@ -61,6 +62,7 @@ class Driver:
     violations: list[str] = field(default_factory=list)
     wallets: list[str] = field(default_factory=list)
     answers: Counter[str] = field(default_factory=Counter)
+    holds: list[str] = field(default_factory=list)
     seen_versions: dict[str, int] = field(default_factory=dict)
     _numbers: "count[int]" = field(default_factory=count)
     _left: list[Operation] = field(default_factory=list)
@@ -134,13 +136,13 @@ class Driver:
 
     def _move(self, rng: random.Random) -> Operation:
         wallet, *others = rng.sample(self.wallets, rng.randint(2, len(self.wallets)))
-        (kind,) = rng.choices(("change", "fund", "withdraw", "split", "transfer"), (1, 4, 2, 2, 11))
+        (kind,) = rng.choices(("change", "fund", "withdraw", "split", "transfer"), (1, 4, 6, 2, 11))
         if kind == "change":
             return self._change_of_status(rng, wallet, others[0])
         if kind == "fund":
             return self._fund(wallet, rng.randint(1, 500))
         if kind == "withdraw":
-            return self._money("withdraw", wallet, {}, rng.randint(1, 300))
+            return self._withdraw_or_hold(rng, wallet, others[0])
         # Some ask for more than any wallet has.
         amount_minor = rng.randint(10, 2000) if rng.random() < 0.9 else 10_000_000
         if kind == "split":
@@ -157,6 +159,27 @@ class Driver:
     def _transfer(self, wallet: str, other: str, amount_minor: int) -> Operation:
         return self._money("transfer", wallet, {"to_wallet_id": other}, amount_minor)
 
+    def _withdraw_or_hold(self, rng: random.Random, wallet: str, other: str) -> Operation:
+        drawn = rng.random()
+        if drawn < 0.3:
+            return self._money("withdraw", wallet, {}, rng.randint(1, 300))
+        if drawn < 0.6 and self.holds:
+            return self._end(rng, rng.choice(self.holds))
+        return self._hold(rng, wallet, other)
+
+    def _hold(self, rng: random.Random, wallet: str, other: str) -> Operation:
+        """Place a hold; some expire before they are captured."""
+        fields = {"to_wallet_id": other, "expires_in": rng.choice([1, 2, 3600])}
+        return self._money("holds", wallet, fields, rng.randint(1, 300))
+
+    def _end(self, rng: random.Random, hold: str) -> Operation:
+        """Capture or void a hold, which another client may do at the same time."""
+        key = self._key()
+        if rng.random() < 0.3:
+            return self._new(Operation("void", f"/holds/{hold}/void", {"reference": key}, key))
+        body = {"final": rng.random() < 0.7, "reference": key}
+        return self._new(Operation("capture", f"/holds/{hold}/capture", body, key))
+
     def _split(self, wallet: str, others: list[str], amount_minor: int) -> Operation:
         amounts = ["rest", *["0.01"] * (len(others) - 1)]
         legs = [{"to_wallet_id": other, "amount": amount} for other, amount in zip(others, amounts, strict=True)]
@@ -164,9 +187,9 @@ class Driver:
 
     def _change_of_status(self, rng: random.Random, wallet: str, other: str) -> Operation:
         """Return a change of a status. Most make a wallet active again, so that most wallets are."""
-        kinds: list[Kind] = ["freeze", "close", "unfreeze", "reopen"]
+        kinds: list[Change] = ["freeze", "close", "unfreeze", "reopen"]
         (kind,) = rng.choices(kinds, [1, 1, 16, 16])
-        fields: dict[Kind, dict[str, Any]] = {
+        fields: dict[Change, dict[str, Any]] = {
             "freeze": {"blocks": rng.choice(["in", "out", "all"])},
             "close": {"sweep_to_wallet_id": other},
         }
@@ -217,14 +240,17 @@ class Driver:
     def _learn(self, operation: Operation, reply: httpx.Response) -> None:
         if _is_again(reply):
             return
-        if reply.status_code not in {200, 201, *_DECIDED_REFUSALS}:
+        is_refused = reply.status_code in _DECIDED_REFUSALS
+        if reply.status_code not in {200, 201} and not is_refused:
             self.violations.append(f"{operation.path} {operation.key}: answered {reply.status_code} {reply.text[:300]}")
             return
         if operation.outcome == "unknown":
-            operation.outcome = "refused" if reply.status_code in _DECIDED_REFUSALS else "ok"
+            operation.outcome = "refused" if is_refused else "ok"
             operation.status, operation.reply = reply.status_code, reply.content
             if operation.outcome == "ok" and operation.kind != "create":
                 self._see(_json(operation)["wallet_id"], _json(operation)["version"])
+            if operation.outcome == "ok" and operation.kind == "holds":
+                self.holds.append(_json(operation)["hold"]["id"])
         elif (operation.status, operation.reply) != (reply.status_code, reply.content):
             self.violations.append(
                 f"{operation.path} {operation.key}: first {operation.status} {operation.reply!r},"

@@ -11,6 +11,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from common.events import (
     AnyEvent,
+    HoldCaptured,
+    HoldEvent,
+    HoldState,
     TransactionEvent,
     WalletChange,
     WalletCreated,
@@ -75,12 +78,32 @@ class Wallet:
         received = [receiver.change(amount, "in", has_own_amount=True) for receiver, amount in legs]
         return self._moved("SPLIT", amount, "shares", [self.change(amount, "out"), *received])
 
+    def held(
+        self, model: type[HoldEvent], receiver: "Wallet | None" = None, amount: str = "1.00", **details: str | None
+    ) -> TransactionEvent:
+        """Return an event of a hold: only a capture moves money."""
+        is_capture = model is HoldCaptured
+        own = self.change(amount if is_capture else None, "out" if is_capture else None)
+        hold = HoldState(
+            id=new_id(),
+            wallet_id=self.id,
+            to_wallet_id=receiver and receiver.id,
+            amount=amount,
+            capture_max=amount,
+            captured="0.00",
+            remaining="0.00",
+            status="open",
+            expires_at=datetime.now(UTC),
+        )
+        changes = [own, *([receiver.change(amount, "in")] if receiver else [])]
+        return self._moved(model.transaction_type, amount, None, changes, hold=hold, **details)
+
     def sent(self, receiver: "Wallet", amount: str = "1.00") -> TransactionEvent:
         return self._moved("TRANSFER", amount, None, [self.change(amount, "out"), receiver.change(amount, "in")])
 
     @staticmethod
     def _moved(
-        transaction_type: str, amount: str, reference: str | None, changes: list[WalletChange]
+        transaction_type: str, amount: str, reference: str | None, changes: list[WalletChange], **details: Any
     ) -> TransactionEvent:
         return transaction_event(
             transaction_type,
@@ -92,6 +115,7 @@ class Wallet:
             amount=amount,
             reference=reference,
             wallets=changes,
+            **details,
         )
 
     def restated(self, transaction_type: str, **details: Any) -> TransactionEvent:

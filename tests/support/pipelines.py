@@ -28,11 +28,14 @@ from outbox_relay.settings import RelaySettings
 from support.databases import database_of, with_database
 from support.roles import ROLES
 from wallet_api.commands import CreateWallet
+from wallet_api.operations.capture_hold import CaptureHold
 from wallet_api.operations.freeze import Freeze
 from wallet_api.operations.fund import Fund
+from wallet_api.operations.place_hold import PlaceHold
 from wallet_api.operations.split import Split, SplitLeg
 from wallet_api.operations.transfer import Transfer
 from wallet_api.operations.unfreeze import Unfreeze
+from wallet_api.operations.void_hold import VoidHold
 from wallet_api.transactions import execute
 from wallet_api.use_cases import create_wallets, run_operations
 
@@ -115,6 +118,16 @@ async def move_money(engine: AsyncEngine, wallets: Wallets, rounds: int) -> None
         await execute(engine, run_operations, [_transfer(wallets["cold"], wallets["hot"], "0.01")])
 
 
+async def hold_money(engine: AsyncEngine, wallets: Wallets) -> None:
+    """Place two holds on the hot wallet for the cold one; capture a part of the first, and void the second."""
+    command: dict[str, Any] = {"caller": ANONYMOUS, "path": "/", "claim": None, "traceparent": None, "metadata": {}}
+    command |= {"wallet_id": wallets["hot"], "to_wallet_id": wallets["cold"], "reference": None, "if_match": None}
+    place = PlaceHold(**command, amount="1.50", currency=None, expires_in=3600, capture_max=None)
+    held = [orjson.loads(reply.body)["hold"]["id"] for reply in await execute(engine, run_operations, [place] * 2)]
+    capture = CaptureHold(**command, hold_id=UUID(held[0]), amount="0.25", final=False)
+    await execute(engine, run_operations, [capture, VoidHold(**command, hold_id=UUID(held[1]), reason="no show")])
+
+
 async def split_money(engine: AsyncEngine, wallets: Wallets) -> None:
     """Let the hot wallet pay 0.50: 0.20 to a new wallet, and the rest to the cold one."""
     warm = (await new_wallets(engine, {"warm": "EUR"}))["warm"]
@@ -176,6 +189,7 @@ async def _run(settings: PipelineSettings) -> None:
         wallets = await new_wallets(engine)
         await move_money(engine, wallets, rounds=6)
         await split_money(engine, wallets)
+        await hold_money(engine, wallets)
         await change_statuses(engine, wallets["dinar"])
     await run_relay(settings)
     await run_consumer(settings)

@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 import pytest
+from httpx import AsyncClient
 
 from common.access.caller import SCOPES
 from common.tables.grants import Role
@@ -25,6 +26,18 @@ def new_operations(other: str) -> dict[str, Any]:
     }
 
 
+HOLD_EVENTS = 6
+"""Three holds, and the end of each."""
+
+
+async def new_changes_of_holds(api: AsyncClient, wallet: str) -> None:
+    """Place three holds; capture one, void one, and let the third one expire."""
+    for act, body in [("capture", {"amount": "0.20"}), ("void", {})]:
+        hold = await api.post(f"/wallets/{wallet}/holds", json={"amount": "0.50"})
+        (await api.post(f"{hold.headers['location']}/{act}", json=body)).raise_for_status()
+    (await api.post(f"/wallets/{wallet}/holds", json={"amount": "0.50", "expires_in": 1})).raise_for_status()
+
+
 # It starts five processes.
 @pytest.mark.timeout(180)
 async def test_a_consumer_of_the_last_release_makes_dead_letters_of_new_event_types_and_a_retry_heals_them(
@@ -39,6 +52,7 @@ async def test_a_consumer_of_the_last_release_makes_dead_letters_of_new_event_ty
         await pipeline.add(name, **(last_release if name == "history-consumer" else {}))
     async with pipeline.client("wallet-api") as api:
         wallet, other = await create_wallets(api, 2)
+        await new_changes_of_holds(api, other)
         for name, body in new_operations(other).items():
             (await api.post(f"/wallets/{wallet}/{name}", json=body)).raise_for_status()
         # It goes on with later events of the wallet; the history has a gap until then.
@@ -49,7 +63,7 @@ async def test_a_consumer_of_the_last_release_makes_dead_letters_of_new_event_ty
         return [letter["reason"] for letter in listed]
 
     async def all_are_there() -> bool:
-        return len(await letters()) == len(new_operations(other))
+        return len(await letters()) == HOLD_EVENTS + len(new_operations(other))
 
     await pipeline.eventually(all_are_there, 60)
     assert set(await letters()) == {"unknown-type"}

@@ -41,6 +41,7 @@ async def test_a_server_that_wants_idempotency_keys_refuses_each_post_without_on
         ("/wallets", {"user_id": "ada", "currency": "EUR"}),
         (f"{path}/fund", {"amount": "1"}),
         (f"{path}/withdraw", {"amount": "1"}),
+        (f"{path}/holds", {"amount": "1"}),
         (f"{path}/transfer", {"amount": "1", "to_wallet_id": UNKNOWN}),
         (f"{path}/split", {"legs": [{"amount": "1", "to_wallet_id": UNKNOWN}]}),
         (f"{path}/freeze", {"blocks": "all", "reason": "stolen"}),

@@ -53,6 +53,11 @@ ROWS = {
     ("POST", "/wallets/{wallet_id}/split"): Row(
         WALLETS_WRITE, 200, 404, {"legs": [{"amount": "1", "to_wallet_id": ""}]}
     ),
+    ("POST", "/wallets/{wallet_id}/holds"): Row(WALLETS_WRITE, 201, 404, {"amount": "1", "to_wallet_id": ""}),
+    ("POST", "/holds/{hold_id}/capture"): Row(WALLETS_WRITE, 200, 404, {}),
+    ("POST", "/holds/{hold_id}/void"): Row(WALLETS_WRITE, 200, 404, {}),
+    ("GET", "/holds/{hold_id}"): Row(WALLETS_READ, 200, 404),
+    ("GET", "/wallets/{wallet_id}/holds"): Row(WALLETS_READ, 200, 404),
     ("POST", "/wallets/{wallet_id}/freeze"): Row(OPS_WRITE, 200, 404, {"blocks": "all", "reason": "stolen"}),
     ("POST", "/wallets/{wallet_id}/unfreeze"): Row(OPS_WRITE, 409, 404, {"reason": "found"}),
     ("POST", "/wallets/{wallet_id}/close"): Row(OPS_WRITE, 409, 404, {"reason": "left"}),
@@ -100,6 +105,12 @@ async def wallets(client: AsyncClient) -> dict[str, str]:
     sweep = {"sweep_to_wallet_id": ids["bob"], **why}
     assert (await client.post(f"/wallets/{ids['closed']}/close", json=sweep)).status_code == 200
     return ids
+
+
+async def hold_of(client: AsyncClient, wallet_id: str, **fields: str) -> str:
+    """Place a hold, and return its id."""
+    placed = await client.post(f"/wallets/{wallet_id}/holds", json={"amount": "1", **fields})
+    return str(placed.json()["hold"]["id"])
 
 
 def with_receiver(body: Json, wallet_id: str) -> Json:
@@ -150,10 +161,15 @@ async def test_a_route_answers_each_caller_as_its_row_says(
             wallets[user_id] = created.json()["id"]
             funded = await client.post(f"/wallets/{wallets[user_id]}/fund", json={"amount": "5"}, headers=bearer(KEY))
             transactions[user_id] = funded.json()["transaction_id"]
-        target = path.format(wallet_id=wallets["ada"], user_id="ada", transaction_id=transactions["ada"]) + row.query
+        ids = {"wallet_id": wallets["ada"], "user_id": "ada", "transaction_id": transactions["ada"]}
+        hold, hold_id = {"amount": "0.01", "to_wallet_id": wallets["bob"]}, ""
         body = row.body and with_receiver(row.body, wallets["bob"])
         for method_sent in [method, "HEAD"] if method == "GET" else [method]:
             for name, (headers, status) in callers.items():
+                if "{hold_id}" in path:
+                    placed = await client.post(f"/wallets/{wallets['ada']}/holds", json=hold, headers=bearer(KEY))
+                    hold_id = placed.json()["hold"]["id"]
+                target = path.format(**ids, hold_id=hold_id) + row.query
                 reply = await client.request(method_sent, target, json=body, headers=headers)
                 assert (name, reply.status_code) == (name, status or by_route[name])
 
@@ -199,6 +215,40 @@ async def test_reads_of_a_strangers_wallet_are_like_those_of_a_wallet_that_does_
         assert unknown.status_code == status
     own = await client.get(f"/wallets/{wallets['ada']}/transactions", headers=ADA)
     assert [item["amount"] for item in own.json()["items"]] == ["1000.00"]
+
+
+async def test_a_strangers_hold_is_like_one_that_does_not_exist(client: AsyncClient, wallets: dict[str, str]) -> None:
+    """Whether or not the caller is the receiver."""
+    holds = [await hold_of(client, wallets["bob"]), await hold_of(client, wallets["bob"], to_wallet_id=wallets["ada"])]
+    read = await assert_like_unknown(client, "GET", "/holds/{}", iter(holds), headers=ADA)
+    assert read.status_code == 404
+    listed = await assert_like_unknown(client, "GET", "/wallets/{}/holds", strangers_of(wallets), headers=ADA)
+    assert listed.status_code == 404
+    for act, body in product(["capture", "void"], [{}, {"amount": "x"}, {"final": 1}]):
+        await assert_like_unknown(client, "POST", f"/holds/{{}}/{act}", iter(holds), json=body, headers=ADA)
+    for hold in holds:
+        assert (await client.get(f"/holds/{hold}", headers=BOB)).json()["status"] == "open"
+
+
+async def test_money_that_a_hold_takes_out_of_the_system_needs_the_scope_of_payouts(
+    open_client: OpenClient, operator: AsyncEngine, assert_problem: AssertProblem
+) -> None:
+    created = await create_key(operator, "test", "shop", [WALLETS_WRITE])
+    writer = bearer(created.text)
+    async with open_client(auth="keys") as client:
+        ids = []
+        for user_id in ("ada", "bob"):
+            wallet = await client.post("/wallets", json={"user_id": user_id, "currency": "EUR"}, headers=bearer(KEY))
+            ids.append(wallet.json()["id"])
+        ada, bob = ids
+        await client.post(f"/wallets/{ada}/fund", json={"amount": "5"}, headers=bearer(KEY))
+        path = f"/wallets/{ada}/holds"
+        assert_problem(await client.post(path, json={"amount": "1"}, headers=writer), 403, "forbidden")
+        payout = (await client.post(path, json={"amount": "1"}, headers=bearer(KEY))).headers["location"]
+        assert_problem(await client.post(f"{payout}/capture", json={}, headers=writer), 403, "forbidden")
+        assert (await client.post(f"{payout}/void", json={}, headers=writer)).status_code == 200
+        sale = await client.post(path, json={"amount": "1", "to_wallet_id": bob}, headers=writer)
+        assert (await client.post(f"{sale.headers['location']}/capture", json={}, headers=writer)).status_code == 200
 
 
 async def test_moving_a_strangers_money_is_refused_like_moving_that_of_a_wallet_that_does_not_exist(
@@ -255,6 +305,7 @@ async def test_a_strangers_wallet_that_is_locked_is_refused_like_one_that_does_n
             "withdraw": {"amount": "1"},
             "transfer": {"amount": "1", "to_wallet_id": wallets["ada"]},
             "split": {"amount": "1", "legs": [{"to_wallet_id": wallets["ada"], "amount": "rest"}]},
+            "holds": {"amount": "1", "to_wallet_id": wallets["ada"]},
             "freeze": {"blocks": "all", "reason": "stolen"},
             "unfreeze": {"reason": "found"},
             "close": {"reason": "left", "sweep_to_wallet_id": wallets["ada"]},
@@ -309,6 +360,8 @@ async def test_a_transfer_to_a_strangers_wallet_tells_only_whether_it_arrived(
         "amount",
         "currency",
         "balance",
+        "held",
+        "available",
         "version",
         "reference",
         "metadata",
@@ -449,13 +502,17 @@ async def test_a_body_sets_nothing_that_only_the_server_sets(
         "transaction_id": UNKNOWN,
         "__proto__": {},
     }
+    hold_id = await hold_of(client, wallets["ada"])
     before = await sql("SELECT * FROM wallet.wallets ORDER BY id")
     for name, value in extras.items():
         if name in body:
             continue
-        refused = await client.post(path.format(wallet_id=wallets["ada"]), json={**body, name: value}, headers=ADA)
+        target = path.format(wallet_id=wallets["ada"], hold_id=hold_id)
+        refused = await client.post(target, json={**body, name: value}, headers=ADA)
         assert refused.status_code == 422
         assert [error["field"] for error in refused.json()["errors"]] == [name]
         # What is in the query is not read.
-        await client.post(path.format(wallet_id=UNKNOWN), params={name: str(value)}, json=body, headers=BOB)
+        await client.post(
+            path.format(wallet_id=UNKNOWN, hold_id=hold_id), params={name: str(value)}, json=body, headers=BOB
+        )
     assert await sql("SELECT * FROM wallet.wallets ORDER BY id") == before

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wallet_api.idempotency import request_hash
-from wallet_api.operations.catalogue import OPERATIONS
+from wallet_api.operations.catalogue import HOLD_OPERATIONS, OPERATIONS
 
 Json = dict[str, Any]
 NewWallet = Callable[..., Awaitable[Json]]
@@ -71,11 +71,18 @@ def keyed(key: str = "k") -> dict[str, str]:
     return {"Idempotency-Key": key}
 
 
+async def place_hold(client: AsyncClient, wallet_id: str, amount: str) -> str:
+    placed = await client.post(f"/wallets/{wallet_id}/holds", json={"amount": amount})
+    return str(placed.headers["location"])
+
+
 @pytest.fixture
 async def requests(client: AsyncClient, new_wallet: NewWallet) -> dict[str, tuple[str, Json]]:
     """One request for each POST route, and one for each refusal that is decided."""
     ada, bob, usd = await new_wallet("ada", balance="9"), await new_wallet("bob"), await new_wallet(currency="USD")
     full = await new_wallet(balance="92233720368547758.07", external_id="main")
+    hold, voided = [await place_hold(client, ada["id"], "1") for _ in range(2)]
+    await client.post(f"{voided}/void", json={})
     path, to_bob = f"/wallets/{ada['id']}", {"to_wallet_id": bob["id"]}
     why = {"reason": "a test"}
     frozen, closed = await new_wallet(), await new_wallet()
@@ -87,6 +94,9 @@ async def requests(client: AsyncClient, new_wallet: NewWallet) -> dict[str, tupl
         "withdraw": (f"{path}/withdraw", {"amount": "5", "reference": "payout"}),
         "transfer": (f"{path}/transfer", {"amount": "5", **to_bob}),
         "split": (f"{path}/split", {"amount": "5", "legs": [{**to_bob, "amount": "rest"}]}),
+        "holds": (f"{path}/holds", {"amount": "5", "capture_max": "6.0", "expires_in": 60, **to_bob}),
+        "capture": (f"{hold}/capture", {"amount": "0.50", "final": False}),
+        "void": (f"{hold}/void", {"reason": "no show"}),
         "freeze": (f"{path}/freeze", {"blocks": "in", **why, "reference": "ticket 12"}),
         "unfreeze": (f"/wallets/{frozen['id']}/unfreeze", why),
         "close": (f"/wallets/{bob['id']}/close", why),
@@ -97,7 +107,9 @@ async def requests(client: AsyncClient, new_wallet: NewWallet) -> dict[str, tupl
         "wallet-not-closed": (f"{path}/reopen", why),
         "wallet-not-empty": (f"{path}/close", why),
         "external-id-taken": ("/wallets", {"user_id": full["user_id"], "currency": "EUR", "external_id": "main"}),
-        "insufficient-funds": (f"{path}/transfer", {"amount": "9.01", **to_bob}),
+        "insufficient-funds": (f"{path}/transfer", {"amount": "8.01", **to_bob}),
+        "hold-not-open": (f"{voided}/capture", {}),
+        "capture-exceeds-hold": (f"{hold}/capture", {"amount": "1.01"}),
         "same-wallet": (f"{path}/transfer", {"amount": "1", "to_wallet_id": ada["id"]}),
         "currency-mismatch": (f"{path}/transfer", {"amount": "1", "to_wallet_id": usd["id"]}),
         "balance-limit-exceeded": (f"/wallets/{full['id']}/fund", {"amount": "0.01"}),
@@ -105,7 +117,7 @@ async def requests(client: AsyncClient, new_wallet: NewWallet) -> dict[str, tupl
     }
 
 
-DONE = ["create", *(operation.name for operation in OPERATIONS)]
+DONE = ["create", *(operation.name for operation in OPERATIONS + HOLD_OPERATIONS)]
 REFUSED = [
     "wallet-frozen",
     "wallet-closed",
@@ -114,6 +126,8 @@ REFUSED = [
     "wallet-not-empty",
     "external-id-taken",
     "insufficient-funds",
+    "hold-not-open",
+    "capture-exceeds-hold",
     "same-wallet",
     "currency-mismatch",
     "balance-limit-exceeded",

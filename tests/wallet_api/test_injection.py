@@ -25,8 +25,10 @@ async def test_hostile_text_in_any_input_is_stored_or_refused_and_changes_nothin
 ) -> None:
     wallet, other = await new_wallet(balance="1000"), await new_wallet("bob")
     (entry,) = (await client.get(f"/wallets/{wallet['id']}/transactions")).json()["items"]
+    hold = (await client.post(f"/wallets/{wallet['id']}/holds", json={"amount": "1"})).json()["hold"]
     tables = await sql(TABLES)
     valid = {
+        "hold_id": hold["id"],
         "wallet_id": wallet["id"],
         "to_wallet_id": other["id"],
         "user_id": "ada",

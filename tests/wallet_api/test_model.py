@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
+from uuid import UUID
 
 import asyncpg
 import httpx
@@ -57,11 +58,16 @@ class ModelWallet:
     blocks: str | None = None
     balance: int = 0
     version: int = 1
-    entries: list[tuple[int, int, int]] = field(default_factory=list)
-    """`(version, amount, balance after)`."""
+    held: int = 0
+    entries: list[tuple[int, int, int, int]] = field(default_factory=list)
+    """`(version, amount, balance after, held after)`."""
+
+    @property
+    def available(self) -> int:
+        return self.balance - self.held
 
     def refusal(self, direction: str) -> str | None:
-        """Return the problem that money in this direction meets, if any."""
+        """Return the problem that money in this direction meets, if any. `held` is out of what a hold reserved."""
         if self.status == "frozen" and self.blocks not in {"all", direction}:
             return None
         return None if self.status == "active" else f"wallet-{self.status}"
@@ -70,10 +76,33 @@ class ModelWallet:
         self.status, self.blocks = status, blocks
         self.move(0)
 
-    def move(self, amount: int) -> None:
+    def move(self, amount: int, held: int = 0) -> None:
         self.balance += amount
+        self.held += held
         self.version += 1
-        self.entries.append((self.version, amount, self.balance))
+        self.entries.append((self.version, amount, self.balance, self.held))
+
+
+@dataclass
+class ModelHold:
+    """What a hold should be; money in minor units."""
+
+    id: str
+    payer: ModelWallet
+    receiver: ModelWallet | None
+    amount: int
+    capture_max: int
+    captured: int = 0
+    status: str = "open"
+    is_overdue: bool = False
+
+    @property
+    def remaining(self) -> int:
+        return self.amount - self.captured if self.status == "open" else 0
+
+    def release(self, status: str) -> None:
+        self.payer.move(0, -self.remaining)
+        self.status = status
 
 
 @dataclass(frozen=True)
@@ -92,6 +121,7 @@ class WalletMachine(RuleBasedStateMachine):
 
     wallets: Bundle[ModelWallet] = Bundle("wallets")
     asked: Bundle[KeyedRequest] = Bundle("asked")
+    holds: Bundle[ModelHold] = Bundle("holds")
 
     def __init__(self, make_database: Callable[[], str]) -> None:
         super().__init__()
@@ -99,6 +129,7 @@ class WalletMachine(RuleBasedStateMachine):
         self.stack = AsyncExitStack()
         self.url = make_database()
         self.model: dict[str, ModelWallet] = {}
+        self.held: list[ModelHold] = []
         self.events: list[tuple[str, str]] = []
         self.came_in: Counter[str] = Counter()
         self.key_count = 0
@@ -112,7 +143,13 @@ class WalletMachine(RuleBasedStateMachine):
 
     async def open(self) -> None:
         app = create_app(
-            WalletApiSettings(auth="none", database_url=self.url, log_level="warning", database_pool_size=2)
+            WalletApiSettings(
+                auth="none",
+                database_url=self.url,
+                log_level="warning",
+                database_pool_size=2,
+                hold_release_seconds=86_400,
+            )
         )
         await self.stack.enter_async_context(app.router.lifespan_context(app))
         client = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://wallet.test")
@@ -189,7 +226,7 @@ class WalletMachine(RuleBasedStateMachine):
         response, asked = self.post(f"/wallets/{wallet.id}/withdraw", body, keyed=keyed)
         if refusal := wallet.refusal("out"):
             self.assert_refused(response, refusal)
-        elif wallet.balance < amount:
+        elif not self.frees(wallet, amount):
             self.assert_refused(response, "insufficient-funds")
         else:
             wallet.move(-amount)
@@ -200,8 +237,130 @@ class WalletMachine(RuleBasedStateMachine):
 
     @rule(wallet=wallets, share=st.sampled_from([1, 2]))
     def withdraw_a_share_of_all_it_has(self, wallet: ModelWallet, share: int) -> None:
-        if wallet.balance >= share:
-            self.withdraw(wallet, wallet.balance // share, keyed=False)
+        if wallet.available >= share:
+            self.withdraw(wallet, wallet.available // share, keyed=False)
+
+    def frees(self, wallet: ModelWallet, amount: int) -> bool:
+        """Release the overdue holds that the wallet needs for the amount; do nothing if all are not enough."""
+        overdue = [item for item in self.held if item.payer is wallet and item.status == "open" and item.is_overdue]
+        if wallet.available + sum(item.remaining for item in overdue) < amount:
+            return False
+        for item in overdue:
+            if wallet.available >= amount:
+                break
+            item.release("expired")
+            self.events.append(("HOLD_EXPIRED", wallet.id))
+        return True
+
+    @rule(target=holds, payer=wallets, receiver=st.none() | wallets, amount=AMOUNTS, over=st.sampled_from([0, 0, 20]))
+    def place_a_hold(self, payer: ModelWallet, receiver: ModelWallet | None, amount: int, over: int) -> Any:
+        body = {
+            "amount": to_major(amount, payer.currency),
+            "to_wallet_id": receiver and receiver.id,
+            "capture_max": to_major(min(amount + over, MINOR_MAX), payer.currency),
+        }
+        response, _ = self.post(f"/wallets/{payer.id}/holds", body)
+        refusal = self.refusal_of_receiving(payer, receiver)
+        # If the receiver could not take it, no overdue hold is released.
+        is_too_much = receiver and receiver is not payer and receiver.balance + amount > MINOR_MAX
+        if refusal:
+            self.assert_refused(response, refusal)
+        elif is_too_much and self.could_free(payer, amount):
+            self.assert_refused(response, "balance-limit-exceeded")
+        elif not self.frees(payer, amount):
+            self.assert_refused(response, "insufficient-funds")
+        else:
+            payer.move(0, amount)
+            self.events.append(("HOLD_CREATED", payer.id))
+            placed = ModelHold(response.json()["hold"]["id"], payer, receiver, amount, min(amount + over, MINOR_MAX))
+            self.held.append(placed)
+            return placed
+        return multiple()
+
+    @rule(target=holds, payer=wallets, receiver=st.none() | wallets, share=st.sampled_from([1, 2, 3]))
+    def hold_a_share_of_all_it_has(self, payer: ModelWallet, receiver: ModelWallet | None, share: int) -> Any:
+        if payer.available < share:
+            return multiple()
+        return self.place_a_hold(payer, receiver, payer.available // share, 10)
+
+    def could_free(self, wallet: ModelWallet, amount: int) -> bool:
+        overdue = [item for item in self.held if item.payer is wallet and item.is_overdue]
+        return wallet.available + sum(item.remaining for item in overdue) >= amount
+
+    @classmethod
+    def refusal_of_receiving(cls, payer: ModelWallet, receiver: ModelWallet | None) -> str | None:
+        if payer is receiver:
+            return "same-wallet"
+        return cls.refusal_of_wallets(payer, *([receiver] if receiver else []))
+
+    @staticmethod
+    def refusal_of_end(hold: ModelHold) -> str | None:
+        if hold.status == "expired" or (hold.status == "open" and hold.is_overdue):
+            return "hold-expired"
+        return None if hold.status == "open" else "hold-not-open"
+
+    @rule(target=asked, hold=holds, amount=st.none() | st.integers(1, 200), final=st.booleans(), keyed=KEYED)
+    def capture(self, hold: ModelHold, amount: int | None, final: bool, keyed: bool) -> Any:
+        payer, receiver = hold.payer, hold.receiver
+        body = {"amount": amount and to_major(amount, payer.currency), "final": final}
+        response, asked = self.post(f"/holds/{hold.id}/capture", body, keyed=keyed)
+        captured = hold.remaining if amount is None else amount
+        released = hold.remaining if final or captured >= hold.remaining else captured
+        if refusal := self.refusal_of_capture(hold, captured, released):
+            self.assert_refused(response, refusal)
+            return asked
+        self.frees(payer, captured - released)
+        payer.move(-captured, -released)
+        if receiver:
+            receiver.move(captured)
+        else:
+            self.came_in[payer.currency] -= captured
+        hold.captured += captured
+        hold.status = "captured" if final or hold.captured >= hold.amount else "open"
+        self.events.append(("HOLD_CAPTURED", payer.id))
+        self.assert_moved(response, payer, captured)
+        assert response.json()["hold"]["status"] == hold.status
+        return asked
+
+    def refusal_of_capture(self, hold: ModelHold, captured: int, released: int) -> str | None:
+        if refusal := self.refusal_of_end(hold) or hold.payer.refusal("held"):
+            return refusal
+        if hold.captured + captured > hold.capture_max:
+            return "capture-exceeds-hold"
+        if not self.could_free(hold.payer, captured - released):
+            return "insufficient-funds"
+        if hold.receiver and (refusal := hold.receiver.refusal("in")):
+            return refusal
+        if hold.receiver and hold.receiver.balance + captured > MINOR_MAX:
+            return "balance-limit-exceeded"
+        return None
+
+    @rule(target=asked, hold=holds, keyed=KEYED)
+    def void(self, hold: ModelHold, keyed: bool) -> Any:
+        response, asked = self.post(f"/holds/{hold.id}/void", {"reason": "no show"}, keyed=keyed)
+        if refusal := self.refusal_of_end(hold):
+            self.assert_refused(response, refusal)
+        else:
+            released = hold.remaining
+            hold.release("voided")
+            self.events.append(("HOLD_VOIDED", hold.payer.id))
+            self.assert_moved(response, hold.payer, released)
+        return asked
+
+    @rule(hold=holds)
+    def let_the_time_of_a_hold_be_over(self, hold: ModelHold) -> None:
+        # In the order of the model, so that the oldest is the same for both.
+        overdue = "UPDATE wallet.holds SET expires_at = '2020-01-01Z'::timestamptz + $2 * interval '1 s' WHERE id = $1"
+        self.run(self.database.execute(overdue, UUID(hold.id), self.held.index(hold)))
+        hold.is_overdue = True
+
+    @rule(hold=holds)
+    def read_the_hold(self, hold: ModelHold) -> None:
+        found = self.run(self.client.get(f"/holds/{hold.id}")).json()
+        is_over = hold.status == "open" and hold.is_overdue
+        assert found["status"] == ("expired" if is_over else hold.status)
+        assert found["captured"] == to_major(hold.captured, hold.payer.currency)
+        assert found["remaining"] == to_major(0 if is_over else hold.remaining, hold.payer.currency)
 
     @rule(target=asked, sender=wallets, receiver=wallets, amount=AMOUNTS, keyed=KEYED)
     def transfer(self, sender: ModelWallet, receiver: ModelWallet, amount: int, keyed: bool) -> Any:
@@ -211,19 +370,17 @@ class WalletMachine(RuleBasedStateMachine):
         if refusal:
             self.assert_refused(response, refusal)
         else:
+            self.frees(sender, amount)
             sender.move(-amount)
             receiver.move(amount)
             self.events.append(("TRANSFER_DONE", sender.id))
             self.assert_moved(response, sender, amount)
         return asked
 
-    @classmethod
-    def refusal_of_transfer(cls, sender: ModelWallet, receiver: ModelWallet, amount: int) -> str | None:
-        if sender is receiver:
-            return "same-wallet"
-        if refusal := cls.refusal_of_wallets(sender, receiver):
+    def refusal_of_transfer(self, sender: ModelWallet, receiver: ModelWallet, amount: int) -> str | None:
+        if refusal := self.refusal_of_receiving(sender, receiver):
             return refusal
-        if sender.balance < amount:
+        if not self.could_free(sender, amount):
             return "insufficient-funds"
         if receiver.balance + amount > MINOR_MAX:
             return "balance-limit-exceeded"
@@ -249,8 +406,8 @@ class WalletMachine(RuleBasedStateMachine):
 
     @rule(sender=wallets, receiver=wallets, share=st.sampled_from([1, 2]))
     def transfer_a_share_of_all_it_has(self, sender: ModelWallet, receiver: ModelWallet, share: int) -> None:
-        if sender.balance >= share:
-            self.transfer(sender, receiver, sender.balance // share, keyed=False)
+        if sender.available >= share:
+            self.transfer(sender, receiver, sender.available // share, keyed=False)
 
     @rule(
         target=asked,
@@ -277,6 +434,7 @@ class WalletMachine(RuleBasedStateMachine):
             self.assert_refused(response, refusal)
         else:
             whole = told + (extra or 0)
+            self.frees(payer, whole)
             payer.move(-whole)
             for receiver, amount in legs:
                 receiver.move(amount or whole - told)
@@ -295,7 +453,7 @@ class WalletMachine(RuleBasedStateMachine):
             return refusal
         if extra is not None and (told + extra > MINOR_MAX or (extra <= 0 if rests else extra != 0)):
             return "validation-error"
-        if payer.balance < told + (extra or 0):
+        if not self.could_free(payer, told + (extra or 0)):
             return "insufficient-funds"
         if any(receiver.balance + (amount or extra or 0) > MINOR_MAX for receiver, amount in legs):
             return "balance-limit-exceeded"
@@ -307,7 +465,7 @@ class WalletMachine(RuleBasedStateMachine):
         new, _ = self.make("bob", payer.currency, None, keyed=False)
         self.fund(payer, 100, keyed=False)
         others = [item for item in self.model.values() if item not in {payer, new} and self.can_receive(item, payer)]
-        part = payer.balance // share // (len(others[:5]) + 1)
+        part = payer.available // share // (len(others[:5]) + 1)
         legs: list[tuple[ModelWallet, int | None]] = [(item, part) for item in others[:5]]
         if part:
             self.split(payer, [*legs, (new, None if has_rest else part)], part if has_rest else None, keyed=False)
@@ -369,8 +527,10 @@ class WalletMachine(RuleBasedStateMachine):
     def close_with_a_sweep(self, wallet: ModelWallet, receiver: ModelWallet, keyed: bool) -> Any:
         amount, refusal = wallet.balance, "wallet-closed" if wallet.status == "closed" else None
         if amount and not refusal:
-            refusal = self.refusal_of_transfer(wallet, receiver, amount)
+            has_holds = not self.could_free(wallet, amount)
+            refusal = "wallet-not-empty" if has_holds else self.refusal_of_transfer(wallet, receiver, amount)
             if not refusal:
+                self.frees(wallet, amount)
                 wallet.move(-amount)
                 receiver.move(amount)
                 self.events.append(("TRANSFER_DONE", wallet.id))
@@ -423,12 +583,14 @@ class WalletMachine(RuleBasedStateMachine):
         entries, query = [], f"limit={limit}&order={order}"
         while query:
             page = self.run(self.client.get(f"/wallets/{wallet.id}/transactions?{query}")).json()
-            entries += [(item["version"], item["amount"], item["balance_after"]) for item in page["items"]]
+            entries += [
+                (item["version"], item["amount"], item["balance_after"], item["held_after"]) for item in page["items"]
+            ]
             cursor = page["next_cursor"]
             query = cursor and f"limit={limit}&order={order}&cursor={cursor}"
         told = [
-            (version, to_major(amount, wallet.currency), to_major(after, wallet.currency))
-            for version, amount, after in wallet.entries
+            (version, *(to_major(minor, wallet.currency) for minor in (amount, after, held)))
+            for version, amount, after, held in wallet.entries
         ]
         assert entries == (told if order == "asc" else told[::-1])
 
@@ -438,6 +600,8 @@ class WalletMachine(RuleBasedStateMachine):
         found = response.json()
         assert response.headers["etag"] == f'"{wallet.version}"'
         assert found["balance"] == to_major(wallet.balance, wallet.currency)
+        assert found["held"] == to_major(wallet.held, wallet.currency)
+        assert found["available"] == to_major(wallet.available, wallet.currency)
         assert (found["version"], found["status"], found["blocks"]) == (wallet.version, wallet.status, wallet.blocks)
 
     def assert_refused(self, response: httpx.Response, code: str) -> None:
@@ -455,17 +619,27 @@ class WalletMachine(RuleBasedStateMachine):
 
     @invariant()
     def the_wallets_and_their_ledger_are_those_of_the_model(self) -> None:
-        wallets = "SELECT id::text, balance_minor, version, status, blocks FROM wallet.wallets"
+        wallets = "SELECT id::text, balance_minor, held_minor, version, status, blocks FROM wallet.wallets"
         found = {row["id"]: tuple(row)[1:] for row in self.run(self.database.fetch(wallets))}
-        expected = {item.id: (item.balance, item.version, item.status, item.blocks) for item in self.model.values()}
+        expected = {
+            item.id: (item.balance, item.held, item.version, item.status, item.blocks) for item in self.model.values()
+        }
         assert found == expected
-        assert all(balance >= 0 for balance, *_ in found.values())
+        assert all(balance >= held >= 0 for balance, held, *_ in found.values())
         ledger = "SELECT * FROM wallet.wallet_transactions WHERE wallet_id IS NOT NULL ORDER BY wallet_version"
-        entries: dict[str, list[tuple[int, int, int]]] = {wallet_id: [] for wallet_id in expected}
+        entries: dict[str, list[tuple[int, int, int, int]]] = {wallet_id: [] for wallet_id in expected}
         for row in self.run(self.database.fetch(ledger)):
-            entry = (row["wallet_version"], row["amount_minor"], row["balance_after_minor"])
+            entry = (row["wallet_version"], row["amount_minor"], row["balance_after_minor"], row["held_after_minor"])
             entries[str(row["wallet_id"])].append(entry)
         assert entries == {item.id: item.entries for item in self.model.values()}
+
+    @invariant()
+    def the_holds_are_those_of_the_model(self) -> None:
+        rows = self.run(self.database.fetch("SELECT * FROM wallet.holds"))
+        found = {str(row["id"]): (row["status"], row["captured_minor"]) for row in rows}
+        assert found == {item.id: (item.status, item.captured) for item in self.held}
+        for wallet in self.model.values():
+            assert wallet.held == sum(item.remaining for item in self.held if item.payer is wallet)
 
     @invariant()
     def what_all_wallets_have_is_what_came_in_from_the_world_and_did_not_leave(self) -> None:
@@ -494,7 +668,7 @@ class WalletMachine(RuleBasedStateMachine):
                     amounts[change["wallet_id"]].append(change.get("amount", event["amount"]))
         assert last == {item.id: (item.version, to_major(item.balance, item.currency)) for item in self.model.values()}
         assert amounts == {
-            item.id: [to_major(abs(amount), item.currency) for _, amount, _ in item.entries if amount]
+            item.id: [to_major(abs(amount), item.currency) for _, amount, _, _ in item.entries if amount]
             for item in self.model.values()
         }
 

@@ -22,6 +22,8 @@ WALLET_FIELDS = {
     "user_id",
     "currency",
     "balance",
+    "held",
+    "available",
     "version",
     "status",
     "blocks",
@@ -38,12 +40,15 @@ ENTRY_FIELDS = {
     "amount",
     "currency",
     "balance_after",
+    "held",
+    "held_after",
+    "hold_id",
     "version",
     "reference",
     "metadata",
     "created_at",
 }
-MONEY_FIELDS = ENTRY_FIELDS - {"balance_after"} | {"balance"}
+MONEY_FIELDS = ENTRY_FIELDS - {"balance_after", "held_after", "hold_id"} | {"balance", "available"}
 TIMESTAMP = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{6})?Z")
 TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 JSON_HEADERS = {"Content-Type": "application/json"}
@@ -75,6 +80,8 @@ async def test_a_new_wallet_is_empty_active_at_version_1_and_found_at_its_locati
         "user_id": "ada",
         "currency": "EUR",
         "balance": "0.00",
+        "held": "0.00",
+        "available": "0.00",
         "version": 1,
         "status": "active",
         "blocks": None,
@@ -148,6 +155,8 @@ async def test_funding_adds_to_the_balance_and_says_what_came_of_it(client: Asyn
         "amount": "50.50",
         "currency": "EUR",
         "balance": "50.50",
+        "held": "0.00",
+        "available": "50.50",
         "version": 2,
         "reference": "salary",
         "metadata": {"month": 11},
@@ -209,9 +218,11 @@ async def test_the_ledger_has_both_sides_of_every_movement_at_once(client: Async
     ]
     (entry,) = theirs["items"]
     assert mine["items"][0] == {
-        **{name: value for name, value in sent.items() if name != "balance"},
+        **{name: value for name, value in sent.items() if name not in {"balance", "available"}},
         "amount": "-30.00",
         "balance_after": "20.00",
+        "held_after": "0.00",
+        "hold_id": None,
     }
     assert entry == {
         **mine["items"][0],

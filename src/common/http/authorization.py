@@ -66,6 +66,16 @@ class ScopedRoute(APIRoute):
         self.app = Authorized(self.app, self.needed)
 
 
+def check_scope(caller: Caller, needed: str) -> None:
+    """Refuse a caller without this scope, where a request needs another one than its route.
+
+    Raises:
+        Forbidden: it lacks the scope.
+    """
+    if needed not in caller.scopes:
+        raise _lacks(needed)
+
+
 def _lacks(needed: str) -> Forbidden:
     return Forbidden(f"Authorization: the caller lacks the scope {needed}. Use credentials that have it.", needed)
 

@@ -72,14 +72,14 @@ TABLES: Final[Mapping[str, Sequence[Grant]]] = {
             "creates wallets, with no balance",
             ("id", "user_id", "currency", "external_id", "metadata", "created_at", "updated_at"),
         ),
-        Grant(Role.API, "UPDATE", "moves money", ("balance_minor", "version", "updated_at")),
+        Grant(Role.API, "UPDATE", "moves and reserves money", ("balance_minor", "held_minor", "version", "updated_at")),
         Grant(Role.API, "UPDATE", "freezes, unfreezes, closes and reopens wallets", ("status", "blocks")),
         Grant(Role.OPERATOR, "SELECT", "`wallet`, `history rebuild`, `restore lost` and `verify` look wallets up"),
         Grant(
             Role.OPERATOR,
             "UPDATE",
             "`wallet freeze|unfreeze|close|reopen`",
-            ("balance_minor", "version", "updated_at", "status", "blocks"),
+            ("balance_minor", "held_minor", "version", "updated_at", "status", "blocks"),
         ),
         _AUDIT,
     ),
@@ -89,6 +89,21 @@ TABLES: Final[Mapping[str, Sequence[Grant]]] = {
         Grant(Role.API, "INSERT", "moves money"),
         Grant(Role.OPERATOR, "SELECT", "`wallet`, `history rebuild`, `restore lost` and `verify` read the ledger"),
         Grant(Role.OPERATOR, "INSERT", "`wallet freeze|unfreeze|close|reopen` write entries"),
+        _AUDIT,
+    ),
+    "wallet.holds": (
+        Grant(Role.API, "SELECT", "reads the holds of a request"),
+        Grant(Role.API, "INSERT", "reserves money"),
+        Grant(Role.API, "UPDATE", "captures, voids and expires holds", ("captured_minor", "status", "updated_at")),
+        Grant(Role.OPERATOR, "SELECT", "`verify` compares holds with the ledger; `wallet close` reads overdue ones"),
+        # One statement writes new holds and those that have changed.
+        Grant(Role.OPERATOR, "INSERT", "`wallet close` with a sweep expires holds"),
+        Grant(
+            Role.OPERATOR,
+            "UPDATE",
+            "`wallet close` with a sweep expires holds",
+            ("captured_minor", "status", "updated_at"),
+        ),
         _AUDIT,
     ),
     "wallet.outbox": (

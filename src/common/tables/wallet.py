@@ -27,6 +27,8 @@ wallets = Table(
     Column("user_id", Text, nullable=False),
     Column("currency", Text, nullable=False),
     Column("balance_minor", BigInteger, nullable=False, server_default=text("0")),
+    # What open holds reserve of the balance.
+    Column("held_minor", BigInteger, nullable=False, server_default=text("0")),
     Column("version", BigInteger, nullable=False, server_default=text("1")),
     Column("status", Text, nullable=False, server_default=text("'active'")),
     Column("external_id", Text),
@@ -37,6 +39,8 @@ wallets = Table(
     Column("blocks", Text),
     # A defect in the code can't make a balance negative.
     CheckConstraint("balance_minor >= 0", "balance"),
+    # Nor can it reserve more than there is, or spend what is reserved.
+    CheckConstraint("held_minor BETWEEN 0 AND balance_minor", "held"),
     # Version 1 is the wallet's creation.
     CheckConstraint("version >= 1", "version"),
     # The API's own limit; it also bounds the size of the indexes.
@@ -65,8 +69,8 @@ wallets = Table(
 wallet_transactions = Table(
     "wallet_transactions",
     metadata,
-    # The ledger. A movement's entries are numbered from 1, and their amounts sum to zero. The trigger
-    # `wallet_transactions_balanced` refuses other sums, and `wallet_transactions_immutable` refuses changes.
+    # The ledger. A transaction's entries are numbered from 1. Their amounts sum to zero, and so does what they hold:
+    # the trigger `wallet_transactions_balanced` refuses other sums. `wallet_transactions_immutable` refuses changes.
     Column("transaction_id", Uuid, primary_key=True),
     Column("entry", SmallInteger, primary_key=True),
     # NULL is the currency's world account, the source of money from outside. It has no row that all funds would lock.
@@ -80,6 +84,12 @@ wallet_transactions = Table(
     Column("amount_minor", BigInteger, nullable=False),
     Column("currency", Text, nullable=False),
     Column("balance_after_minor", BigInteger),
+    # The change of what the wallet's open holds reserve, and what they reserve after it. NULL: an older release wrote
+    # the entry. The world account takes the other side of a change, and has no `held_after_minor`.
+    Column("held_minor", BigInteger, nullable=False, server_default=text("0")),
+    Column("held_after_minor", BigInteger),
+    # The hold that the transaction changes.
+    Column("hold_id", Uuid),
     Column("reference", Text),
     Column("metadata", JSONB),
     # Of the first entry: what the event says besides the columns, so that a lost event can be made again.
@@ -109,7 +119,47 @@ wallet_transactions = Table(
         "transaction_id",
         postgresql_where=text("reference IS NOT NULL"),
     ),
+    # The transactions of a hold.
+    Index("wallet_transactions_hold_id_idx", "hold_id", postgresql_where=text("hold_id IS NOT NULL")),
     schema="wallet",
+)
+
+holds = Table(
+    "holds",
+    metadata,
+    # One row for each hold, as it is now. It changes under the lock of its wallet, with an entry in the ledger.
+    Column("id", Uuid, primary_key=True),
+    Column("wallet_id", Uuid, ForeignKey("wallet.wallets.id"), nullable=False),
+    # Who gets what is captured. NULL is the currency's world account.
+    Column("to_wallet_id", Uuid, ForeignKey("wallet.wallets.id")),
+    Column("currency", Text, nullable=False),
+    Column("amount_minor", BigInteger, nullable=False),
+    Column("capture_max_minor", BigInteger, nullable=False),
+    Column("captured_minor", BigInteger, nullable=False, server_default=text("0")),
+    Column("status", Text, nullable=False),
+    # An open hold is expired from then on, whether or not its row says so yet.
+    Column("expires_at", TIMESTAMP, nullable=False),
+    Column("created_at", TIMESTAMP, nullable=False),
+    Column("updated_at", TIMESTAMP, nullable=False),
+    # A hold of zero would reserve nothing.
+    CheckConstraint("amount_minor > 0", "amount"),
+    # All of a hold can be captured.
+    CheckConstraint("capture_max_minor >= amount_minor", "capture_max"),
+    # A defect in the code can't capture more than the payer agreed to.
+    CheckConstraint("captured_minor BETWEEN 0 AND capture_max_minor", "captured"),
+    # An open hold reserves money.
+    CheckConstraint("status <> 'open' OR captured_minor < amount_minor", "open"),
+    # The states that the code knows.
+    CheckConstraint("status IN ('open', 'captured', 'voided', 'expired')", "status"),
+    # Pages of a wallet's holds in the order of their ids (keyset pagination).
+    Index("holds_wallet_id_id_idx", "wallet_id", "id"),
+    # The overdue holds of a wallet that is short of funds.
+    Index("holds_wallet_id_expires_at_idx", "wallet_id", "expires_at", postgresql_where=text("status = 'open'")),
+    # The overdue holds that the releaser releases.
+    Index("holds_expires_at_idx", "expires_at", postgresql_where=text("status = 'open'")),
+    schema="wallet",
+    # Each hold is updated once or twice.
+    postgresql_with={"fillfactor": "70"},
 )
 
 wallet_audit = Table(

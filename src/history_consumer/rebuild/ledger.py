@@ -54,7 +54,13 @@ def _facts(row: HistoryRow) -> HistoryRow:
 
 
 def _entry_change(
-    row: Row[Any], wallet_id: str, user_id: str, version: int, balance_minor: int, moved_minor: int
+    row: Row[Any],
+    wallet_id: str,
+    user_id: str,
+    version: int,
+    balance_minor: int,
+    held_minor: int | None,
+    moved_minor: int,
 ) -> WalletChange:
     return wallet_change(
         UUID(wallet_id),
@@ -62,6 +68,7 @@ def _entry_change(
         version,
         row.currency,
         balance_minor,
+        held_minor,
         moved_minor=moved_minor,
         amount_minor=row.amount_minor,
     )

@@ -111,12 +111,13 @@ CREATIONS: Final = text("""
 
 # One row for each movement, with the wallets that it changed in the order of its entries: the acting wallet is first.
 MOVEMENTS: Final = text("""
-    SELECT transaction_id, type, abs(amount_minor) AS amount_minor, currency, reference, metadata::text AS metadata,
-        details::text AS details, created_at, wallet_version AS version, wallets
+    SELECT transaction_id, type, abs(coalesce(nullif(amount_minor, 0), acting.held_minor)) AS amount_minor, currency,
+        reference, metadata::text AS metadata, details::text AS details, created_at, wallet_version AS version, wallets
     FROM wallet.wallet_transactions AS acting
     CROSS JOIN LATERAL (
         SELECT json_agg(
-            json_build_array(wallet_id, user_id, wallet_version, balance_after_minor, amount_minor) ORDER BY entry
+            json_build_array(wallet_id, user_id, wallet_version, balance_after_minor, held_after_minor, amount_minor)
+            ORDER BY entry
         )::text AS wallets
         FROM wallet.wallet_transactions AS entry JOIN wallet.wallets ON wallets.id = entry.wallet_id
         WHERE entry.transaction_id = acting.transaction_id

@@ -25,7 +25,7 @@ _LEGS: Final = """
     FROM ({found}) AS found
     CROSS JOIN LATERAL (
         SELECT transaction_id, entry, type, wallet_id, counterparty_wallet_id, amount_minor, currency,
-            balance_after_minor, wallet_version, reference, metadata, created_at
+            balance_after_minor, held_minor, held_after_minor, hold_id, wallet_version, reference, metadata, created_at
         FROM wallet.wallet_transactions WHERE transaction_id = found.transaction_id OFFSET 0
     ) AS leg
     WHERE cast(:caller_user_id AS text) IS NULL

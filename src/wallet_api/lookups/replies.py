@@ -20,7 +20,9 @@ class LegOut(BaseModel):
     wallet_id: UUID | None = Field(description="null: the world account, where money comes from outside.")
     counterparty_wallet_id: UUID | None = Field(description="null: the world account, or several wallets.")
     amount: str = Field(examples=["-30.00"])
+    held: str = Field(examples=["0.00"], description="The change of what open holds reserve of the wallet's balance.")
     balance_after: str | None = Field(examples=["20.00"], description="null for the world account.")
+    held_after: str | None = Field(examples=["0.00"], description="null for the world account.")
     version: int | None = Field(examples=[3], description="The wallet's; null for the world account.")
 
 
@@ -33,6 +35,7 @@ class TransactionOut(BaseModel):
     reference: str | None = Field(examples=["invoice 4711"])
     metadata: dict[str, Any]
     created_at: datetime
+    hold_id: UUID | None = Field(description="The hold that the transaction changes.")
     legs: list[LegOut]
 
 
@@ -53,20 +56,23 @@ def transaction_json(legs: Legs) -> dict[str, Any]:
         "reference": leg["reference"],
         "metadata": leg["metadata"],
         "created_at": timestamp(leg["created_at"]),
+        "hold_id": _text(leg["hold_id"]),
         "legs": [_leg_json(leg) for leg in legs],
     }
 
 
 def _leg_json(leg: RowMapping) -> Mapping[str, Any]:
-    balance_minor = leg["balance_after_minor"]
+    balance_minor, held_minor = leg["balance_after_minor"], leg["held_after_minor"]
     return {
         "wallet_id": _text(leg["wallet_id"]),
         "counterparty_wallet_id": _text(leg["counterparty_wallet_id"]),
         "amount": to_major(leg["amount_minor"], leg["currency"]),
+        "held": to_major(leg["held_minor"], leg["currency"]),
         "balance_after": None if balance_minor is None else to_major(balance_minor, leg["currency"]),
+        "held_after": None if held_minor is None else to_major(held_minor, leg["currency"]),
         "version": leg["wallet_version"],
     }
 
 
-def _text(wallet_id: UUID | None) -> str | None:
-    return None if wallet_id is None else str(wallet_id)
+def _text(id_: UUID | None) -> str | None:
+    return None if id_ is None else str(id_)

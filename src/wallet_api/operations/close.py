@@ -1,16 +1,15 @@
 """Close: an empty wallet takes part in no movement any more. Pure."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
 from common.access.caller import OPS_WRITE, WALLETS_WRITE
 from common.money import to_major
-from common.problems import Forbidden
 from wallet_api.bodies import StatusBody, WalletId
 from wallet_api.errors import WalletFrozen, WalletNotEmpty
-from wallet_api.operations.operation import Entry, LedgerTransaction, Operation
+from wallet_api.operations.holds import with_available
+from wallet_api.operations.operation import Entry, LedgerTransaction, Operation, State
 from wallet_api.operations.transfer import Transfer
 from wallet_api.wallet import Wallet
 
@@ -34,7 +33,7 @@ class Close(Operation):
 
     With `sweep_to_wallet_id`, the whole balance is sent there first, as a transfer with its own version and event. A
     sweep follows all rules of a transfer, and its caller needs the scope `wallets:write` too. Either both happen or
-    neither. Locks the wallets.
+    neither. A wallet with open holds is not closed. Locks the wallets.
     """
 
     name = "close"
@@ -50,11 +49,28 @@ class Close(Operation):
         """The wallet, and where its balance goes."""
         return (self.wallet_id,) if self.sweep_to_wallet_id is None else (self.wallet_id, self.sweep_to_wallet_id)
 
-    def decide(self, wallets: Mapping[UUID, Wallet]) -> tuple[LedgerTransaction, ...]:
+    @property
+    def further_scope(self) -> str | None:
+        """That of transfers, for a sweep."""
+        return WALLETS_WRITE if self.sweep_to_wallet_id else None
+
+    def decide(self, state: State) -> tuple[LedgerTransaction, ...]:
         """Sweep the balance, if the command says where to, and change the status to closed."""
-        if self.sweep_to_wallet_id and WALLETS_WRITE not in self.caller.scopes:
-            raise Forbidden(f"sweep_to_wallet_id: the caller lacks the scope {WALLETS_WRITE}.", WALLETS_WRITE)
-        wallet = self.acting_wallet(wallets)
+        wallet = self._closable_wallet(state)
+        # What open holds reserve is a part of the balance.
+        if wallet.balance_minor == 0:
+            return (self._closing(wallet, None),)
+        held_minor = with_available(state, wallet, wallet.balance_minor)[0].held_minor
+        balance = to_major(wallet.balance_minor, wallet.currency)
+        if held_minor or self.sweep_to_wallet_id is None:
+            raise WalletNotEmpty(wallet.id, balance, to_major(held_minor, wallet.currency), wallet.currency)
+        # It releases overdue holds itself, if there are any.
+        *expired, sweep = self._sweep(self.sweep_to_wallet_id, balance).decide(state)
+        told = {"transaction_id": str(sweep.id), "to_wallet_id": str(self.sweep_to_wallet_id), "amount": balance}
+        return *expired, sweep, self._closing(sweep.wallet, told)
+
+    def _closable_wallet(self, state: State) -> Wallet:
+        wallet = self.acting_wallet(state)
         wallet.check_not_closed("wallet_id")
         if wallet.status == "frozen" and OPS_WRITE not in self.caller.scopes:
             # A setting may let owners close and reopen. Both together must not lift a freeze of the operators.
@@ -62,14 +78,7 @@ class Close(Operation):
                 f"wallet_id: wallet {wallet.id} is frozen. Close it when it is unfrozen.",
                 extensions={"blocks": wallet.blocks or "all"},
             )
-        if wallet.balance_minor == 0:
-            return (self._closing(wallet, None),)
-        balance = to_major(wallet.balance_minor, wallet.currency)
-        if self.sweep_to_wallet_id is None:
-            raise WalletNotEmpty(wallet.id, balance, wallet.currency)
-        (sweep,) = self._sweep(self.sweep_to_wallet_id, balance).decide(wallets)
-        told = {"transaction_id": str(sweep.id), "to_wallet_id": str(self.sweep_to_wallet_id), "amount": balance}
-        return sweep, self._closing(sweep.wallet, told)
+        return wallet
 
     def _sweep(self, to_wallet_id: UUID, amount: str) -> Sweep:
         return Sweep(

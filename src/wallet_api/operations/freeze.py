@@ -1,9 +1,7 @@
 """Freeze: a wallet refuses money in, money out, or both. Pure."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated
-from uuid import UUID
 
 from pydantic import Field
 
@@ -11,8 +9,7 @@ from common.access.caller import OPS_WRITE
 from common.events import Blocks
 from wallet_api.bodies import StatusBody
 from wallet_api.errors import WalletFrozen
-from wallet_api.operations.operation import Entry, LedgerTransaction, Operation
-from wallet_api.wallet import Wallet
+from wallet_api.operations.operation import Entry, LedgerTransaction, Operation, State
 
 
 class FreezeBody(StatusBody):
@@ -37,9 +34,9 @@ class Freeze(Operation):
     blocks: Blocks
     reason: str
 
-    def decide(self, wallets: Mapping[UUID, Wallet]) -> tuple[LedgerTransaction, ...]:
+    def decide(self, state: State) -> tuple[LedgerTransaction, ...]:
         """Change the status to frozen."""
-        wallet = self.acting_wallet(wallets)
+        wallet = self.acting_wallet(state)
         wallet.check_not_closed("wallet_id")
         # A setting may let owners freeze. Their freeze must not lift one of the operators.
         is_less = wallet.status == "frozen" and self.blocks not in {wallet.blocks, "all"}

@@ -1,13 +1,10 @@
 """Fund: money comes into a wallet from outside. Pure."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from uuid import UUID
 
 from common.access.caller import FUNDS_WRITE
 from wallet_api.bodies import MoneyBody
-from wallet_api.operations.operation import Entry, LedgerTransaction, MoneyOperation
-from wallet_api.wallet import Wallet
+from wallet_api.operations.operation import Entry, LedgerTransaction, MoneyOperation, State
 
 
 class FundBody(MoneyBody):
@@ -24,9 +21,9 @@ class Fund(MoneyOperation):
     body = FundBody
     is_optimistic = True
 
-    def decide(self, wallets: Mapping[UUID, Wallet]) -> tuple[LedgerTransaction, ...]:
+    def decide(self, state: State) -> tuple[LedgerTransaction, ...]:
         """Move the amount from the world account into the wallet."""
-        wallet = self.open_wallet(wallets, "in")
+        wallet = self.open_wallet(state, "in")
         amount_minor = self.amount_minor(wallet)
         funded = wallet.moved(amount_minor)
         return (self.transaction(amount_minor, Entry(funded, amount_minor), Entry(None, -amount_minor)),)

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, ClassVar, Literal, NamedTuple
 from uuid import UUID
 
@@ -13,7 +14,22 @@ from common.problems import ValidationProblem
 from wallet_api.bodies import OperationBody
 from wallet_api.commands import Command
 from wallet_api.errors import CurrencyMismatch, VersionMismatch, WalletNotFound
+from wallet_api.hold import Hold
 from wallet_api.wallet import Wallet
+
+
+class State(NamedTuple):
+    """What a command is decided on: wallets and holds as the commands before it in the batch leave them.
+
+    Attributes:
+        wallets: by their ids.
+        holds: by their ids: those that commands name, and the overdue ones of the wallets.
+        now: the database's time, after each wallet became what it is.
+    """
+
+    wallets: Mapping[UUID, Wallet]
+    holds: Mapping[UUID, Hold]
+    now: datetime
 
 
 class Entry(NamedTuple):
@@ -22,14 +38,18 @@ class Entry(NamedTuple):
     Attributes:
         wallet: as it is after the entry; None is the currency's world account.
         amount_minor: moves into the wallet, or, below zero, out of it.
+        held_minor: changes what the wallet's open holds reserve.
     """
 
     wallet: Wallet | None
     amount_minor: int
+    held_minor: int = 0
 
 
 class LedgerTransaction(NamedTuple):
-    """What an operation writes: the entries, whose amounts sum to zero, the wallets, and one event.
+    """What an operation writes: the entries, the wallets, and one event.
+
+    The amounts of the entries sum to zero, and so does what they hold.
 
     Attributes:
         id: of the transaction.
@@ -39,6 +59,7 @@ class LedgerTransaction(NamedTuple):
         wallet: the acting wallet, as it is after the transaction.
         entries: the acting wallet's entry is the first; each wallet has one.
         details: what the event says besides that, as JSON values.
+        hold: as it is after the transaction, if it changes one.
     """
 
     id: UUID
@@ -48,6 +69,7 @@ class LedgerTransaction(NamedTuple):
     wallet: Wallet
     entries: tuple[Entry, ...]
     details: Mapping[str, Any]
+    hold: Hold | None = None
 
     @property
     def wallets(self) -> list[Wallet]:
@@ -59,6 +81,8 @@ class LedgerTransaction(NamedTuple):
         if entry is not self.entries[0]:
             return self.wallet.id
         others = self.entries[1:]
+        if len(others) > 1:
+            others = tuple(entry for entry in others if entry.amount_minor)
         other = others[0].wallet if len(others) == 1 else None
         return other.id if other else None
 
@@ -73,6 +97,7 @@ class Operation(Command, ABC):
     - `transaction_type`: of its ledger transactions.
     - `scope`: that callers need.
     - `body`: of its requests. The body's fields are fields of the command.
+    - `status`: of the reply, if it is done.
     - `is_optimistic`: read its wallets without a lock, and write only if they are still at that version.
 
     Args:
@@ -86,6 +111,7 @@ class Operation(Command, ABC):
     transaction_type: ClassVar[str]
     scope: ClassVar[str]
     body: ClassVar[type[OperationBody]]
+    status: ClassVar[int] = 200
     is_optimistic: ClassVar[bool] = False
 
     caller: Caller
@@ -98,8 +124,18 @@ class Operation(Command, ABC):
         """The wallets that it needs."""
         return (self.wallet_id,)
 
+    @property
+    def hold_ids(self) -> tuple[UUID, ...]:
+        """The holds that it needs."""
+        return ()
+
+    @property
+    def further_scope(self) -> str | None:
+        """The scope that this command needs besides the route's, if any."""
+        return None
+
     @abstractmethod
-    def decide(self, wallets: Mapping[UUID, Wallet]) -> tuple[LedgerTransaction, ...]:
+    def decide(self, state: State) -> tuple[LedgerTransaction, ...]:
         """Return what the command does to its wallets: nearly always one transaction. The reply tells of the last.
 
         Raises:
@@ -111,13 +147,13 @@ class Operation(Command, ABC):
         wallet = wallets.get(self.wallet_id)
         return wallet if wallet and self.caller.owns(wallet.user_id) else None
 
-    def acting_wallet(self, wallets: Mapping[UUID, Wallet]) -> Wallet:
+    def acting_wallet(self, state: State) -> Wallet:
         """Return the acting wallet, at a version that the command takes.
 
         Raises:
             WalletNotFound, VersionMismatch: there is none.
         """
-        wallet = self.find_acting(wallets)
+        wallet = self.find_acting(state.wallets)
         if wallet is None:
             raise WalletNotFound(self.wallet_id)
         if self.if_match is not None and wallet.version not in self.if_match:
@@ -143,13 +179,13 @@ class CurrencyOperation(Operation):
 
     currency: str | None
 
-    def open_wallet(self, wallets: Mapping[UUID, Wallet], direction: Literal["in", "out"]) -> Wallet:
+    def open_wallet(self, state: State, direction: Literal["in", "out"]) -> Wallet:
         """Return the acting wallet, if money of the command's currency may move in this direction.
 
         Raises:
             WalletNotFound, VersionMismatch, WalletFrozen, WalletClosed, CurrencyMismatch: it may not.
         """
-        wallet = self.acting_wallet(wallets)
+        wallet = self.acting_wallet(state)
         wallet.check_open("wallet_id", direction)
         if self.currency not in {None, wallet.currency}:
             raise CurrencyMismatch(

@@ -33,7 +33,7 @@ class Receiver(NamedTuple):
         """
         if not self.is_readable and not self.wallet.can_receive(amount_minor, currency):
             raise ReceiverUnavailable(self.wallet.id, f"{self.leg}to_wallet_id")
-        return self.wallet.moved(amount_minor, f"{self.leg}amount")
+        return self.wallet.moved(amount_minor, field=f"{self.leg}amount")
 
 
 def find_receiver(

@@ -1,6 +1,6 @@
 """Split: one payment to several wallets of the same currency. Pure."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Final
 from uuid import UUID
@@ -13,9 +13,9 @@ from common.money import to_major
 from common.problems import ValidationProblem
 from wallet_api.bodies import Amount, Currency, OperationBody
 from wallet_api.errors import SameWallet
-from wallet_api.operations.operation import CurrencyOperation, Entry, LedgerTransaction, minor_of
+from wallet_api.operations.holds import with_available
+from wallet_api.operations.operation import CurrencyOperation, Entry, LedgerTransaction, State, minor_of
 from wallet_api.operations.receiver import find_receiver
-from wallet_api.wallet import Wallet
 
 RECEIVERS_MAX: Final = 20
 REST: Final = "rest"
@@ -80,23 +80,24 @@ class Split(CurrencyOperation):
         """The payer and the receivers."""
         return self.wallet_id, *(leg.to_wallet_id for leg in self.legs)
 
-    def decide(self, wallets: Mapping[UUID, Wallet]) -> tuple[LedgerTransaction, ...]:
+    def decide(self, state: State) -> tuple[LedgerTransaction, ...]:
         """Move each leg's amount from the payer to its receiver."""
         self._check_legs()
-        payer = self.open_wallet(wallets, "out")
+        payer = self.open_wallet(state, "out")
         currency = payer.currency
         receivers = [
-            find_receiver(wallets, leg.to_wallet_id, self.caller, currency, f"legs.{number}.")
+            find_receiver(state.wallets, leg.to_wallet_id, self.caller, currency, f"legs.{number}.")
             for number, leg in enumerate(self.legs)
         ]
         amounts_minor = self._amounts_minor(currency)
         total_minor = sum(amounts_minor)
+        payer, expired = with_available(state, payer, total_minor)
         paid = payer.moved(-total_minor)
         received = [
             Entry(receiver.received(amount_minor, currency), amount_minor)
             for receiver, amount_minor in zip(receivers, amounts_minor, strict=True)
         ]
-        return (self.transaction(total_minor, Entry(paid, -total_minor), *received),)
+        return (*expired, self.transaction(total_minor, Entry(paid, -total_minor), *received))
 
     def _check_legs(self) -> None:
         """Refuse legs that are wrong whatever the wallets are.

@@ -1,6 +1,5 @@
 """Transfer: money moves to another wallet of the same currency. Pure."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 from uuid import UUID
@@ -8,9 +7,9 @@ from uuid import UUID
 from common.access.caller import WALLETS_WRITE
 from wallet_api.bodies import MoneyBody, WalletId
 from wallet_api.errors import SameWallet
-from wallet_api.operations.operation import Entry, LedgerTransaction, MoneyOperation
+from wallet_api.operations.holds import with_available
+from wallet_api.operations.operation import Entry, LedgerTransaction, MoneyOperation, State
 from wallet_api.operations.receiver import find_receiver
-from wallet_api.wallet import Wallet
 
 
 class TransferBody(MoneyBody):
@@ -39,13 +38,14 @@ class Transfer(MoneyOperation):
         """The sender and the receiver."""
         return self.wallet_id, self.to_wallet_id
 
-    def decide(self, wallets: Mapping[UUID, Wallet]) -> tuple[LedgerTransaction, ...]:
+    def decide(self, state: State) -> tuple[LedgerTransaction, ...]:
         """Move the amount from the sender to the receiver."""
         if self.to_wallet_id == self.wallet_id:
             raise SameWallet(f"{self.receiver_prefix}to_wallet_id: must be another wallet than the sender.")
-        sender = self.open_wallet(wallets, "out")
-        receiver = find_receiver(wallets, self.to_wallet_id, self.caller, sender.currency, self.receiver_prefix)
+        sender = self.open_wallet(state, "out")
+        receiver = find_receiver(state.wallets, self.to_wallet_id, self.caller, sender.currency, self.receiver_prefix)
         amount_minor = self.amount_minor(sender)
+        sender, expired = with_available(state, sender, amount_minor)
         sent = sender.moved(-amount_minor)
         received = receiver.received(amount_minor, sender.currency)
-        return (self.transaction(amount_minor, Entry(sent, -amount_minor), Entry(received, amount_minor)),)
+        return (*expired, self.transaction(amount_minor, Entry(sent, -amount_minor), Entry(received, amount_minor)))

@@ -1,14 +1,11 @@
 """Unfreeze: a frozen wallet is active again. Pure."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from uuid import UUID
 
 from common.access.caller import OPS_WRITE
 from wallet_api.bodies import StatusBody
 from wallet_api.errors import WalletNotFrozen
-from wallet_api.operations.operation import Entry, LedgerTransaction, Operation
-from wallet_api.wallet import Wallet
+from wallet_api.operations.operation import Entry, LedgerTransaction, Operation, State
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,9 +19,9 @@ class Unfreeze(Operation):
 
     reason: str
 
-    def decide(self, wallets: Mapping[UUID, Wallet]) -> tuple[LedgerTransaction, ...]:
+    def decide(self, state: State) -> tuple[LedgerTransaction, ...]:
         """Change the status from frozen to active."""
-        wallet = self.acting_wallet(wallets)
+        wallet = self.acting_wallet(state)
         if wallet.status != "frozen":
             raise WalletNotFrozen(wallet.id, wallet.status)
         return (self.transaction(0, Entry(wallet.with_status("active"), 0), reason=self.reason),)

@@ -1,13 +1,11 @@
 """Withdraw: money leaves a wallet and the system. Pure."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from uuid import UUID
 
 from common.access.caller import FUNDS_WRITE
 from wallet_api.bodies import MoneyBody
-from wallet_api.operations.operation import Entry, LedgerTransaction, MoneyOperation
-from wallet_api.wallet import Wallet
+from wallet_api.operations.holds import with_available
+from wallet_api.operations.operation import Entry, LedgerTransaction, MoneyOperation, State
 
 
 class WithdrawBody(MoneyBody):
@@ -23,9 +21,10 @@ class Withdraw(MoneyOperation):
     scope = FUNDS_WRITE
     body = WithdrawBody
 
-    def decide(self, wallets: Mapping[UUID, Wallet]) -> tuple[LedgerTransaction, ...]:
+    def decide(self, state: State) -> tuple[LedgerTransaction, ...]:
         """Move the amount from the wallet to the currency's world account."""
-        wallet = self.open_wallet(wallets, "out")
+        wallet = self.open_wallet(state, "out")
         amount_minor = self.amount_minor(wallet)
+        wallet, expired = with_available(state, wallet, amount_minor)
         withdrawn = wallet.moved(-amount_minor)
-        return (self.transaction(amount_minor, Entry(withdrawn, -amount_minor), Entry(None, amount_minor)),)
+        return (*expired, self.transaction(amount_minor, Entry(withdrawn, -amount_minor), Entry(None, amount_minor)))

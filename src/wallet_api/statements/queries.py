@@ -39,7 +39,7 @@ BALANCES_BEFORE: Final = text(f"""
         ) AS probe
     )
     SELECT wallet.currency, newest_version, low AS version, coalesce(balance_after_minor, 0) AS balance_minor,
-        0 AS held_minor, coalesce(entry.created_at, wallet.created_at) AS created_at
+        coalesce(held_after_minor, 0) AS held_minor, coalesce(entry.created_at, wallet.created_at) AS created_at
     FROM wallet JOIN search ON low = high
     LEFT JOIN wallet.wallet_transactions AS entry ON entry.wallet_id = :id AND entry.wallet_version = low
     ORDER BY number
@@ -48,7 +48,7 @@ BALANCES_BEFORE: Final = text(f"""
 BALANCE_AT_VERSION: Final = text(f"""
     WITH wallet AS MATERIALIZED ({_WALLET})
     SELECT wallet.currency, newest_version, cast(:version AS bigint) AS version,
-        coalesce(balance_after_minor, 0) AS balance_minor, 0 AS held_minor,
+        coalesce(balance_after_minor, 0) AS balance_minor, coalesce(held_after_minor, 0) AS held_minor,
         coalesce(entry.created_at, wallet.created_at) AS created_at
     FROM wallet
     LEFT JOIN wallet.wallet_transactions AS entry ON entry.wallet_id = :id AND entry.wallet_version = :version
@@ -56,7 +56,7 @@ BALANCE_AT_VERSION: Final = text(f"""
 
 ENTRIES: Final = text("""
     SELECT transaction_id, type, wallet_id, counterparty_wallet_id, amount_minor, currency, balance_after_minor,
-        wallet_version, reference, metadata, created_at
+        held_minor, held_after_minor, hold_id, wallet_version, reference, metadata, created_at
     FROM wallet.wallet_transactions
     WHERE wallet_id = :wallet_id AND wallet_version > :after AND wallet_version <= :up_to
     ORDER BY wallet_version LIMIT :limit

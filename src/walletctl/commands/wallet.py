@@ -26,7 +26,16 @@ from walletctl.databases import with_wallet_database
 
 app = typer.Typer(help="Wallets: show, freeze, unfreeze, close and reopen them.", no_args_is_help=True)
 
-_COLUMNS: Final = ("version", "created_at", "type", "amount", "balance_after", "counterparty_wallet_id", "reference")
+_COLUMNS: Final = (
+    "version",
+    "created_at",
+    "type",
+    "amount",
+    "balance_after",
+    "held",
+    "counterparty_wallet_id",
+    "reference",
+)
 
 WalletId = Annotated[UUID, typer.Argument(help="The id of a wallet.", metavar="ID")]
 Reason = Annotated[str, typer.Option(help="Why: for the event and for the audit table. The owner may read it.")]

@@ -19,6 +19,7 @@ _CONNECTIONS: Final = 32
 _HOT_FUNDS: Final = 200
 _SPREAD_FUNDS: Final = 250
 _WITHDRAWALS: Final = 150
+_HOLDS: Final = 100
 _TRANSFERS: Final = 1200
 _SPLITS: Final = 150
 _RETRIED: Final = 150
@@ -60,13 +61,14 @@ class Traffic:
         await self._run([lambda pair=pair: self._create(*pair) for pair in pairs])  # type: ignore[misc]
 
     async def move_money(self) -> None:
-        """Send funds, withdrawals, transfers, splits, retries and requests to be refused, all at once."""
+        """Send funds, withdrawals, holds, transfers, splits, retries and requests to be refused, all at once."""
         await self._run([lambda wallet=wallet: self._fund(wallet, 50_000) for wallet in self.wallets])  # type: ignore[misc]
         hot = self.wallets[0]
         operations: list[Operation] = [
             *[lambda: self._fund(hot, 100)] * _HOT_FUNDS,
             *[lambda: self._fund(self.rng.choice(self.wallets), self.rng.randint(1, 5000))] * _SPREAD_FUNDS,
             *[lambda: self._withdraw(self.rng.choice(self.wallets), self.rng.randint(1, 50))] * _WITHDRAWALS,
+            *[self._hold_and_end] * _HOLDS,
             *[self._transfer_somewhere] * _TRANSFERS,
             *[self._split_somewhere] * _SPLITS,
             *[self._retried_transfer] * _RETRIED,
@@ -139,6 +141,19 @@ class Traffic:
         if self._expect(response, 200, "a transfer"):
             self._moved(sender, receiver, amount)
 
+    async def _hold_and_end(self) -> None:
+        """Reserve money, and then capture half of it, capture more than all of it, or give it up."""
+        payer, receiver = self._some(2)
+        body = {"to_wallet_id": receiver.id, "amount": payer.amount(10), "capture_max": payer.amount(12)}
+        placed = await self._post("holds", f"/wallets/{payer.id}/holds", body)
+        if not self._expect(placed, 201, "a hold"):
+            return
+        act, captured = self.rng.choice([("capture", 5), ("capture", 12), ("void", 0)])
+        path = f"{placed.headers['location']}/{act}"
+        ended = await self._post("captures and voids", path, {"amount": payer.amount(captured)} if captured else {})
+        if self._expect(ended, 200, f"a {act}"):
+            self._moved(payer, receiver, payer.amount(captured))
+
     async def _split_somewhere(self) -> None:
         payer, *receivers = self._some(4)
         parts = [payer.amount(self.rng.randint(1, 9)) for _ in receivers]
@@ -201,8 +216,8 @@ WALLETS_TOTAL: Final = len(_USERS) * len(_CURRENCIES)
 """How many wallets the demo creates."""
 
 OPERATIONS_TOTAL: Final = (
-    2 * WALLETS_TOTAL
-    + (_HOT_FUNDS + _SPREAD_FUNDS + _WITHDRAWALS + _TRANSFERS + _SPLITS + 2 * _RETRIED + _REFUSED)
+    2 * (WALLETS_TOTAL + _HOLDS + _RETRIED)
+    + (_HOT_FUNDS + _SPREAD_FUNDS + _WITHDRAWALS + _TRANSFERS + _SPLITS + _REFUSED)
     + _RESTATED * _RESTATED_REQUESTS
 )
 """How many requests the demo sends."""

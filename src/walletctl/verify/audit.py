@@ -23,6 +23,7 @@ from walletctl.verify.topic_records import Ranges
 BALANCES: Final = "wallet balances = ledger sums"
 SUMS: Final = "ledger sums to zero"
 VERSIONS: Final = "versions without holes"
+HOLDS: Final = "holds = ledger"
 STATUSES: Final = "wallet statuses = ledger"
 OUTBOX: Final = "ledger = outbox"
 TOPIC: Final = "outbox = topic"
@@ -79,13 +80,15 @@ async def audit(settings: PipelineSettings, *, since_last: bool = False, progres
 
 
 async def _check_wallets(checks: "_Checks", snapshots: Snapshots, sums: Sums) -> None:
-    """Check that wallets and ledger agree."""
+    """Check that wallets, holds and ledger agree."""
     with checks.check(BALANCES, "wallets", sums.ledger) as findings:
         await ledger.check_balances(snapshots, sums, findings)
     with checks.check(SUMS, "entries", sums.ledger) as findings:
         await ledger.check_sums(snapshots, sums, findings)
     with checks.check(VERSIONS, "versions", sums.ledger) as findings:
         await ledger.check_versions(snapshots, sums, findings)
+    with checks.check(HOLDS, "holds") as findings:
+        await ledger.check_holds(snapshots, findings)
     with checks.check(STATUSES, "wallets") as findings:
         await ledger.check_statuses(snapshots, findings)
 

@@ -2,6 +2,7 @@
 
 from typing import Final
 
+from common.events import TRANSACTION_EVENTS, MovementEvent, details_of, event_type_of
 from walletctl.verify.event_types import event_type
 from walletctl.verify.lines import digest, line, time
 
@@ -33,14 +34,16 @@ UNITS: Final = """
 FACTS: Final = f"""
     SELECT id AS wallet_id, cast(1 AS bigint) AS version, user_id, 'WALLET_CREATED' AS event_type,
         NULL AS direction, cast(NULL AS uuid) AS transaction_id, cast(NULL AS bigint) AS amount_minor,
-        cast(0 AS bigint) AS balance_after_minor, currency, cast(NULL AS uuid) AS counterparty_wallet_id, created_at
+        cast(0 AS bigint) AS balance_after_minor, currency, cast(NULL AS uuid) AS counterparty_wallet_id, created_at,
+        cast(NULL AS bigint) AS held_after_minor, cast(NULL AS jsonb) AS details
     FROM wallet.wallets
     UNION ALL
     SELECT entries.wallet_id, wallet_version, user_id,
         {event_type("type")},
         CASE WHEN amount_minor > 0 THEN 'in' WHEN amount_minor < 0 THEN 'out' END, transaction_id,
-        nullif(abs(amount_minor), 0),
-        balance_after_minor, entries.currency, counterparty_wallet_id, entries.created_at
+        nullif(abs(coalesce(nullif(amount_minor, 0), entries.held_minor)), 0),
+        balance_after_minor, entries.currency, counterparty_wallet_id, entries.created_at,
+        held_after_minor, details
     FROM wallet.wallet_transactions AS entries
     LEFT JOIN wallet.wallets ON wallets.id = entries.wallet_id
     WHERE entries.wallet_id IS NOT NULL
@@ -48,13 +51,15 @@ FACTS: Final = f"""
 
 OUTBOX_FIELDS: Final = (
     *("event_type", "direction", "transaction_id", "amount", "balance_after", "currency"),
-    *("counterparty_wallet_id", "user_id", "created_at", "envelope"),
+    *("counterparty_wallet_id", "user_id", "created_at", "held_after", "details", "envelope"),
 )
 FACT_FIELDS: Final = (
     *("event_type", "direction", "transaction_id", "amount_minor * major", "balance_after_minor * major"),
     *("facts.currency", "counterparty_wallet_id", "user_id"),
 )
-FACT_LINE: Final = line(*FACT_FIELDS, time("created_at"), "'agrees'")
+# What the history does not have.
+FURTHER_FACT_FIELDS: Final = ("held_after_minor * major", "details")
+FACT_LINE: Final = line(*FACT_FIELDS, time("created_at"), *FURTHER_FACT_FIELDS, "'agrees'")
 
 # Of `event`, the payload, and `change`, one of its wallets: `value` at `position`.
 CLAIM_FIELDS: Final = (
@@ -68,6 +73,14 @@ CLAIM_FIELDS: Final = (
     END ->> 'wallet_id'""",
     "value ->> 'user_id'",
 )
+# What an event says besides the fields of a movement. Most types of events say nothing.
+_DETAILED: Final = ", ".join(f"'{event_type_of(model)}'" for model in TRANSACTION_EVENTS.values() if details_of(model))
+FURTHER_CLAIM_FIELDS: Final = (
+    "value ->> 'held_after'",
+    f"""CASE WHEN change.position = 1 AND event_type IN ({_DETAILED})
+        THEN event - cast('{{{",".join(MovementEvent.model_fields)}}}' AS text[])
+    END""",
+)
 ENVELOPE: Final = """CASE
     WHEN event ->> 'event_id' IS DISTINCT FROM event_id::text THEN 'another event_id in the payload'
     WHEN event ->> 'event_type' IS DISTINCT FROM event_type THEN 'another event_type in the payload'
@@ -75,7 +88,7 @@ ENVELOPE: Final = """CASE
         THEN 'another first wallet in the payload'
     ELSE 'agrees'
 END"""
-_CLAIM_LINE: Final = line(*CLAIM_FIELDS, time("created_at"), ENVELOPE)
+_CLAIM_LINE: Final = line(*CLAIM_FIELDS, time("created_at"), *FURTHER_CLAIM_FIELDS, ENVELOPE)
 
 # The claims by the outbox: one row for each wallet of each event. An event whose payload cannot be read has one row
 # without a wallet. `copy` numbers the rows that claim the same version of the same wallet.

@@ -23,9 +23,10 @@ from walletctl.verify.lines import UNKNOWN, digest, key, line, time
 PREPARE: Final = text("SELECT set_config('work_mem', '128MB', true), set_config('enable_memoize', 'off', true)")
 
 WALLET_FIGURES: Final = text("""
-    SELECT statement_timestamp() AS taken_at, wallets.*, outbox.*, pruned.*
+    SELECT statement_timestamp() AS taken_at, wallets.*, holds.*, outbox.*, pruned.*
     FROM
         (SELECT count(*) AS wallet_count, min(created_at) AS oldest_at FROM wallet.wallets) AS wallets,
+        (SELECT count(*) AS hold_count FROM wallet.holds) AS holds,
         (
             SELECT count(*) AS outbox_count, count(published_at) AS published_count,
                 count(*) FILTER (WHERE parked_at IS NOT NULL AND skipped_at IS NULL) AS parked_count,
@@ -50,34 +51,38 @@ HISTORY_FIGURES: Final = text("""
 BALANCES: Final = text("""
     SELECT coalesce(wallets.id, entries.wallet_id) AS wallet_id, wallets.id IS NOT NULL AS known,
         wallets.currency, wallets.balance_minor, coalesce(entries.total_minor, 0)::text AS total_minor,
+        wallets.held_minor, coalesce(entries.held_total_minor, 0)::text AS held_total_minor,
         coalesce(entries.lowest_currency, wallets.currency) AS lowest_currency,
         coalesce(entries.highest_currency, wallets.currency) AS highest_currency
     FROM wallet.wallets
     FULL JOIN (
-        SELECT wallet_id, sum(amount_minor) AS total_minor,
+        SELECT wallet_id, sum(amount_minor) AS total_minor, sum(held_minor) AS held_total_minor,
             min(currency COLLATE "C") AS lowest_currency, max(currency COLLATE "C") AS highest_currency
         FROM wallet.wallet_transactions WHERE wallet_id IS NOT NULL GROUP BY wallet_id
     ) AS entries ON entries.wallet_id = wallets.id
     WHERE wallets.id IS NULL OR wallets.balance_minor <> coalesce(entries.total_minor, 0)
+        OR wallets.held_minor <> coalesce(entries.held_total_minor, 0)
         OR lowest_currency <> wallets.currency OR highest_currency <> wallets.currency
 """)
 
 CURRENCY_SUMS: Final = text("""
-    SELECT currency, sum(amount_minor)::text AS total_minor
-    FROM wallet.wallet_transactions GROUP BY currency HAVING sum(amount_minor) <> 0
+    SELECT currency, sum(amount_minor)::text AS total_minor, sum(held_minor)::text AS held_total_minor
+    FROM wallet.wallet_transactions GROUP BY currency HAVING sum(amount_minor) <> 0 OR sum(held_minor) <> 0
 """)
 
 TRANSACTION_SUMS: Final = text("""
-    SELECT transaction_id, currency, sum(amount_minor)::text AS total_minor
-    FROM wallet.wallet_transactions GROUP BY transaction_id, currency HAVING sum(amount_minor) <> 0
+    SELECT transaction_id, currency, sum(amount_minor)::text AS total_minor, sum(held_minor)::text AS held_total_minor
+    FROM wallet.wallet_transactions GROUP BY transaction_id, currency
+    HAVING sum(amount_minor) <> 0 OR sum(held_minor) <> 0
 """)
 
 # Version 1 is the creation and has no entry. Each entry is compared with the one before it, so that a wrong entry is
-# one difference, and the entries behind it are none.
+# one difference, and the entries behind it are none. Entries of releases that had no holds say nothing of what is held.
 CHAIN_BREAKS: Final = text("""
     SELECT *, previous_balance_minor + amount_minor AS sum_minor
     FROM (
         SELECT wallet_id, wallet_version, transaction_id, currency, amount_minor, balance_after_minor,
+            held_after_minor, sum(held_minor) OVER chain AS held_sum_minor,
             lag(wallet_version, 1, cast(1 AS bigint)) OVER chain AS previous_version,
             lag(balance_after_minor, 1, cast(0 AS bigint)) OVER chain::numeric AS previous_balance_minor
         FROM wallet.wallet_transactions WHERE wallet_id IS NOT NULL
@@ -85,6 +90,7 @@ CHAIN_BREAKS: Final = text("""
     ) AS entries
     WHERE wallet_version <> previous_version + 1
         OR balance_after_minor <> previous_balance_minor + amount_minor OR balance_after_minor < 0
+        OR held_after_minor <> held_sum_minor OR held_after_minor NOT BETWEEN 0 AND balance_after_minor
 """)
 
 LAST_VERSIONS: Final = text("""
@@ -96,6 +102,33 @@ LAST_VERSIONS: Final = text("""
     ) AS entries ON entries.wallet_id = wallets.id
     WHERE wallets.version <> coalesce(entries.last_version, 1)
 """)
+
+HOLD_FIELDS: Final = ("status", "captured_minor", "amount_minor", "remaining_minor", "wallet_id", "to_wallet_id")
+_REMAINING: Final = "CASE status WHEN 'open' THEN holds.amount_minor - captured_minor ELSE 0 END"
+_HOLD_LINE: Final = line(
+    "status", "captured_minor", "holds.amount_minor", _REMAINING, "holds.wallet_id", "to_wallet_id"
+)
+_ENTRIES_LINE: Final = line("last_status", "captured_sum", "held_first", "held_sum", "payers", "receivers")
+
+# Each hold as its row has it, and as the entries of its payer tell.
+HOLDS: Final = text(f"""
+    SELECT * FROM (
+        SELECT coalesce(holds.id, hold_id) AS hold_id,
+            CASE WHEN hold_id IS NOT NULL THEN {_ENTRIES_LINE} END AS expected,
+            CASE WHEN holds.id IS NOT NULL THEN {_HOLD_LINE} END AS found
+        FROM wallet.holds
+        FULL JOIN (
+            SELECT hold_id, -sum(amount_minor) AS captured_sum, sum(held_minor) AS held_sum,
+                sum(held_minor) FILTER (WHERE type = 'HOLD') AS held_first,
+                (array_agg(details -> 'hold' ->> 'status' ORDER BY wallet_version DESC))[1] AS last_status,
+                string_agg(DISTINCT wallet_id::text, ' ') AS payers,
+                string_agg(DISTINCT CASE type WHEN 'CAPTURE' THEN counterparty_wallet_id::text
+                    ELSE details -> 'hold' ->> 'to_wallet_id' END, ' ') AS receivers
+            FROM wallet.wallet_transactions WHERE hold_id IS NOT NULL AND entry = 1 GROUP BY hold_id
+        ) AS made ON hold_id = holds.id
+    ) AS compared
+    WHERE expected IS DISTINCT FROM found
+""")  # noqa: S608 - constants of this module
 
 # Whether the fact is of the time in which retention has pruned: its outbox row may be missing.
 _IN_PRUNED_TIME: Final = "facts.created_at <= (SELECT up_to_created_at FROM wallet.outbox_pruned)"

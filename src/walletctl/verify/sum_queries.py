@@ -17,6 +17,8 @@ from walletctl.verify.facts import (
     FACT_FIELDS,
     FACT_SLICE,
     FACTS,
+    FURTHER_CLAIM_FIELDS,
+    FURTHER_FACT_FIELDS,
     ROW_SLICE,
     UNITS,
     WITHIN,
@@ -39,11 +41,19 @@ def texts(fields: Sequence[str]) -> list[str]:
 
 
 _TRANSACTION: Final = hash_of("transaction_id", "currency")
-_AFTER: Final = hash_of("wallet_id", "currency", "wallet_version", "balance_after_minor::numeric")
-_BEFORE: Final = hash_of("wallet_id", "currency", "wallet_version - 1", "balance_after_minor - amount_minor::numeric")
-_CREATED: Final = hash_of("id", "wallets.currency", "cast(1 AS bigint)", "cast(0 AS numeric)")
-_NOW: Final = hash_of("id", "wallets.currency", "version", "balance_minor::numeric")
-_LAST: Final = hash_of("last.wallet_id", "last.currency", "last.wallet_version", "last.balance_after_minor::numeric")
+# Entries of releases that had no holds say nothing of what is held: nothing was.
+_HELD_AFTER: Final = "coalesce(held_after_minor, 0)::numeric"
+_AFTER: Final = hash_of("wallet_id", "currency", "wallet_version", "balance_after_minor::numeric", _HELD_AFTER)
+_BEFORE: Final = hash_of(
+    *("wallet_id", "currency", "wallet_version - 1", "balance_after_minor - amount_minor::numeric"),
+    f"{_HELD_AFTER} - held_minor",
+)
+_CREATED: Final = hash_of("id", "wallets.currency", "cast(1 AS bigint)", "cast(0 AS numeric)", "cast(0 AS numeric)")
+_NOW: Final = hash_of("id", "wallets.currency", "version", "balance_minor::numeric", "wallets.held_minor::numeric")
+_LAST: Final = hash_of(
+    *("last.wallet_id", "last.currency", "last.wallet_version", "last.balance_after_minor::numeric"),
+    "coalesce(last.held_after_minor, 0)::numeric",
+)
 
 # An entry leads its wallet from one version and balance to the next. If each wallet's entries are an unbroken chain
 # from its creation to its present version and balance, each state is entered as often as it is left: `chain` sums to
@@ -51,8 +61,10 @@ _LAST: Final = hash_of("last.wallet_id", "last.currency", "last.wallet_version",
 # Each transaction's sum is weighted with the hash of its id, so that the sums of two transactions can't cancel out.
 LEDGER_SUMS: Final = text(f"""
     SELECT currency, count(*) AS entry_count,
-        sum(amount_minor) = 0 AND sum(amount_minor::numeric * {_TRANSACTION}) = 0 AS balanced,
-        coalesce(bool_or(balance_after_minor < 0), false) AS negative,
+        sum(amount_minor) = 0 AND sum(amount_minor::numeric * {_TRANSACTION}) = 0
+            AND sum(held_minor) = 0 AND sum(held_minor::numeric * {_TRANSACTION}) = 0 AS balanced,
+        coalesce(bool_or(balance_after_minor < 0 OR held_after_minor NOT BETWEEN 0 AND balance_after_minor), false)
+            AS negative,
         coalesce(
             sum({_AFTER}) FILTER (WHERE wallet_id IS NOT NULL) - sum({_BEFORE}) FILTER (WHERE wallet_id IS NOT NULL), 0
         )::text AS chain
@@ -81,6 +93,8 @@ WALLET_SUMS_SINCE: Final = text(f"""
 _AGREES: Final = "cast('agrees' AS text)"
 _FACT: Final = hash_of("wallet_id::text", "version::text", *texts(FACT_FIELDS), "created_at", _AGREES)
 _CLAIM: Final = hash_of("value ->> 'wallet_id'", "value ->> 'version'", *CLAIM_FIELDS, "created_at", ENVELOPE)
+_FURTHER_FACT: Final = hash_of("wallet_id::text", "version::text", *texts(FURTHER_FACT_FIELDS))
+_FURTHER_CLAIM: Final = hash_of("value ->> 'wallet_id'", "value ->> 'version'", *texts(FURTHER_CLAIM_FIELDS))
 _CLAIMED_EVENT: Final = hash_of("value ->> 'wallet_id'", "value ->> 'version'", "event_id", "payload::text")
 _ROW_FIELDS: Final = (
     *(told_type("direction", "event_type"), "direction", "transaction_id"),
@@ -91,9 +105,9 @@ _ROW: Final = hash_of("wallet_id::text", "wallet_version::text", *texts(_ROW_FIE
 _APPLIED_EVENT: Final = hash_of("wallet_id::text", "wallet_version::text", "event_id", "event_data::text")
 
 FACT_SUMS: Final = text(f"""
-    SELECT slice, count(*) AS row_count, sum(hash)::text AS facts, NULL AS events
+    SELECT slice, count(*) AS row_count, sum(hash)::text AS facts, NULL AS events, sum(further_hash)::text AS further
     FROM (
-        SELECT {FACT_SLICE} AS slice, {_FACT} AS hash
+        SELECT {FACT_SLICE} AS slice, {_FACT} AS hash, {_FURTHER_FACT} AS further_hash
         FROM ({FACTS}) AS facts LEFT JOIN {UNITS} ON unit.currency = facts.currency
         WHERE {WITHIN}
     ) AS hashes GROUP BY slice
@@ -102,9 +116,11 @@ FACT_SUMS: Final = text(f"""
 # A payload that jsonb refuses, or that has no list of wallets, ends the statement with an error of class 22. The
 # payload is parsed once for each row, because it is an element of an array.
 CLAIM_SUMS: Final = text(f"""
-    SELECT slice, count(*) AS row_count, sum(fact_hash)::text AS facts, sum(event_hash)::text AS events
+    SELECT slice, count(*) AS row_count, sum(fact_hash)::text AS facts, sum(event_hash)::text AS events,
+        sum(further_hash)::text AS further
     FROM (
-        SELECT {CLAIM_SLICE} AS slice, {_CLAIM} AS fact_hash, {_CLAIMED_EVENT} AS event_hash
+        SELECT {CLAIM_SLICE} AS slice, {_CLAIM} AS fact_hash, {_CLAIMED_EVENT} AS event_hash,
+            {_FURTHER_CLAIM} AS further_hash
         FROM wallet.outbox
         CROSS JOIN LATERAL unnest(ARRAY[payload::text::jsonb]) AS parsed (event)
         LEFT JOIN LATERAL jsonb_array_elements(event -> 'wallets') WITH ORDINALITY AS change (value, position) ON true
@@ -113,7 +129,7 @@ CLAIM_SUMS: Final = text(f"""
 """)  # noqa: S608 - constants of this package
 
 HISTORY_SUMS: Final = text(f"""
-    SELECT slice, count(*) AS row_count, sum(fact_hash)::text AS facts, sum(event_hash)::text AS events
+    SELECT slice, count(*) AS row_count, sum(fact_hash)::text AS facts, sum(event_hash)::text AS events, NULL AS further
     FROM (
         SELECT {ROW_SLICE} AS slice, {_ROW} AS fact_hash, {_APPLIED_EVENT} AS event_hash
         FROM history.transaction_events AS events LEFT JOIN {UNITS} ON unit.currency = events.currency

@@ -56,11 +56,19 @@ class LedgerSums:
 
 @dataclass(frozen=True, slots=True)
 class SliceSum:
-    """The sums of the versions in one slice of time: how many, what they tell, and by which events."""
+    """The sums of the versions in one slice of time: how many, what they tell, by which events, and what else.
+
+    `further` is what the history does not have.
+    """
 
     row_count: int = 0
     facts: str | None = None
     events: str | None = None
+    further: str | None = None
+
+    def agrees(self, other: "SliceSum") -> bool:
+        """Whether both tell the same of each version."""
+        return (self.facts, self.further) == (other.facts, other.further)
 
 
 SliceSums = Mapping[int, SliceSum]
@@ -149,7 +157,7 @@ async def _ledger_sums(connection: AsyncConnection, parameters: Mapping[str, Any
 async def _slice_sums(connection: AsyncConnection, query: TextClause, parameters: Mapping[str, Any]) -> SliceSums:
     own = {name: parameters[name] for name in query.compile().params}
     rows = await fetch_all(connection, query, **own)
-    return {row.slice: SliceSum(row.row_count, row.facts, row.events) for row in rows}
+    return {row.slice: SliceSum(row.row_count, row.facts, row.events, row.further) for row in rows}
 
 
 async def _claim_sums(connection: AsyncConnection, parameters: Mapping[str, Any]) -> SliceSums:

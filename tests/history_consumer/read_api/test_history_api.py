@@ -16,7 +16,7 @@ from uuid import UUID, uuid4
 import httpx
 import pytest
 
-from common.events import AnyEvent
+from common.events import AnyEvent, HoldCaptured, HoldCreated, HoldHasExpired, HoldVoided
 from common.postgres.database_health import INTERVAL_SECONDS, TIMEOUT_SECONDS
 from history_consumer.projection import EVENT_TYPES
 from support.history_events import History, Wallet
@@ -90,6 +90,10 @@ async def test_each_wallet_is_shown_its_own_side_of_every_event_and_nothing_of_t
         bob.sent(ada, "1.01"),
         ada.sent(own, "2.09"),
         ada.split((bob, "3.17"), (own, "2.03")),
+        ada.held(HoldCreated),
+        ada.held(HoldCaptured, bob),
+        ada.held(HoldVoided, reason="no show"),
+        ada.held(HoldHasExpired),
         bob.restated("FREEZE", blocks="out"),
         bob.restated("UNFREEZE"),
         bob.restated("CLOSE", sweep=None),
@@ -102,7 +106,7 @@ async def test_each_wallet_is_shown_its_own_side_of_every_event_and_nothing_of_t
     pages = [await get(api, path) for path in paths]
     items = [item for page in pages for item in page["items"]]
     # Of a transfer between two wallets of one user, that user has two items, each with its own side.
-    assert [len(page["items"]) for page in pages] == [7, 8, 3, 10]
+    assert [len(page["items"]) for page in pages] == [11, 9, 3, 14]
     assert {item["event_type"] for item in items} == set(EVENT_TYPES)
     for item in items:
         key = UUID(item["event_id"]), UUID(item["wallet_id"])

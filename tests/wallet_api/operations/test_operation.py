@@ -23,7 +23,7 @@ from wallet_api.errors import (
     WalletNotFound,
 )
 from wallet_api.operations.fund import Fund
-from wallet_api.operations.operation import CurrencyOperation, LedgerTransaction
+from wallet_api.operations.operation import CurrencyOperation, LedgerTransaction, State
 from wallet_api.operations.split import REST, Split, SplitLeg
 from wallet_api.operations.transfer import Transfer
 from wallet_api.operations.withdraw import Withdraw
@@ -119,7 +119,7 @@ COMMANDS = st.one_of(
 
 def decide(wallets: dict[UUID, Wallet], command: CurrencyOperation) -> LedgerTransaction | Problem:
     try:
-        (transaction,) = command.decide(wallets)
+        (transaction,) = command.decide(State(wallets, {}, NOW))
     except Problem as refusal:
         return refusal
     return transaction
@@ -235,7 +235,7 @@ def test_all_of_a_balance_can_be_sent_and_not_a_cent_more() -> None:
     assert decided(wallets, transfer(amount="10.00")).wallet.balance_minor == 0
     problem = refused(wallets, transfer(amount="10.01"))
     assert isinstance(problem, InsufficientFunds)
-    assert "has 10.00 EUR, less than 10.01" in problem.detail
+    assert "has 10.00 EUR available, less than 10.01" in problem.detail
 
 
 def test_a_wallet_can_be_filled_to_the_brim_and_not_a_cent_more() -> None:

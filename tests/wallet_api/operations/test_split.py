@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -17,7 +18,7 @@ from common.access.caller import ANONYMOUS, SCOPES, Caller
 from common.money import MINOR_MAX, to_major
 from common.problems import Problem
 from wallet_api.errors import InsufficientFunds, ReceiverUnavailable
-from wallet_api.operations.operation import LedgerTransaction
+from wallet_api.operations.operation import LedgerTransaction, State
 from wallet_api.operations.split import RECEIVERS_MAX, REST, Split, SplitBody
 from wallet_api.wallet import Wallet
 
@@ -57,6 +58,8 @@ async def test_a_split_is_answered_with_the_whole_amount_and_the_payers_balance(
         "amount": "22.50",
         "currency": "EUR",
         "balance": "27.50",
+        "held": "0.00",
+        "available": "27.50",
         "version": 3,
         "reference": "shares",
         "metadata": {"order": "4711"},
@@ -274,7 +277,9 @@ def split(amounts: list[str], amount: str | None, caller: Caller = ANONYMOUS) ->
 
 def decide(command: Split, payer: Wallet, *receivers: Wallet) -> LedgerTransaction | Problem:
     try:
-        (transaction,) = command.decide({item.id: item for item in (payer, *receivers)})
+        (transaction,) = command.decide(
+            State({item.id: item for item in (payer, *receivers)}, {}, datetime.min.replace(tzinfo=UTC))
+        )
     except Problem as refusal:
         return refusal
     return transaction

@@ -14,7 +14,7 @@ from httpx import AsyncClient, Response
 
 from common.access.caller import OPS_WRITE, SCOPES, WALLETS_READ, WALLETS_WRITE
 from support.callers import believe_callers, credentials
-from wallet_api.operations.catalogue import OPERATIONS
+from wallet_api.operations.catalogue import HOLD_OPERATIONS, OPERATIONS
 
 Json = dict[str, Any]
 NewWallet = Callable[..., Awaitable[Json]]
@@ -43,6 +43,14 @@ async def bring(client: AsyncClient, wallet: Json, state: str, **sweep: str) -> 
         await act(client, wallet, "freeze", blocks=state)
 
 
+async def place(client: AsyncClient, wallet: Json, receiver: Json, amount: str = "1", **fields: Any) -> str:
+    """Place a hold, and return its path."""
+    body = {"amount": amount, "to_wallet_id": receiver["id"], **fields}
+    placed = await client.post(f"/wallets/{wallet['id']}/holds", json=body)
+    assert placed.status_code == 201, placed.text
+    return placed.headers["location"]
+
+
 async def read(client: AsyncClient, wallet: Json) -> Json:
     found: Json = (await client.get(f"/wallets/{wallet['id']}")).json()
     return found
@@ -63,6 +71,8 @@ async def test_a_freeze_is_one_version_one_entry_without_money_and_one_event(
         "amount": None,
         "currency": "EUR",
         "balance": "50.00",
+        "held": "0.00",
+        "available": "50.00",
         "version": 3,
         "reference": "ticket 12",
         "metadata": {"by": "desk"},
@@ -117,6 +127,11 @@ ALLOWED = {
     "receive": {"active", "out"},
     "receive of a split": {"active", "out"},
     "receive from a bound caller": {"active", "out"},
+    "holds": {"active", "in"},
+    "receive a hold": {"active", "out"},
+    "capture": {"active", "in", "out"},
+    "receive a capture": {"active", "out"},
+    "void": {"active", "in", "out", "all"},
     "freeze": {"active", "in", "out", "all"},
     "unfreeze": {"in", "out", "all"},
     "close": {"active", "in", "out", "all"},
@@ -128,7 +143,7 @@ ALLOWED = {
 
 
 def test_the_table_has_each_operation() -> None:
-    assert {operation.name for operation in OPERATIONS} <= ALLOWED.keys()
+    assert {operation.name for operation in OPERATIONS + HOLD_OPERATIONS} <= ALLOWED.keys()
 
 
 @pytest.mark.parametrize("state", STATES)
@@ -153,34 +168,45 @@ async def test_what_works_in_each_state_is_what_the_table_says(
         refused_with = {"closed": "wallet-closed"}.get(state, "wallet-frozen")
         for name, allowed in ALLOWED.items():
             other, bank = await new("5", "bob"), await new()
-            wallet = await new(None if name in {"close", "reopen"} or state == "closed" else "5")
-            await bring(client, wallet, state)
+            wallet = await new(None if name in {"close", "reopen"} else "5")
+            its_hold = await place(client, wallet, other) if name in {"capture", "void"} else ""
+            others_hold = await place(client, other, wallet) if name == "receive a capture" else ""
+            if its_hold and state == "closed":
+                assert (await client.post(f"{its_hold}/void", json={})).status_code == 200
+            sweep = {"sweep_to_wallet_id": bank["id"]}
+            await bring(client, wallet, state, **sweep)
             to_it, to_other = {"to_wallet_id": wallet["id"]}, {"to_wallet_id": other["id"]}
-            requests: dict[str, tuple[Json, str, Json, dict[str, str]]] = {
-                "fund": (wallet, "fund", {"amount": "1"}, {}),
-                "withdraw": (wallet, "withdraw", {"amount": "1"}, {}),
-                "transfer": (wallet, "transfer", {"amount": "1", **to_other}, {}),
-                "split": (wallet, "split", {"legs": [{"amount": "1", **to_other}]}, {}),
-                "receive of a split": (other, "split", {"legs": [{"amount": "1", **to_it}]}, {}),
-                "receive": (other, "transfer", {"amount": "1", **to_it}, {}),
-                "receive from a bound caller": (
-                    *(other, "transfer", {"amount": "1", **to_it}),
-                    credentials("key-of-bob", "bob"),
-                ),
-                "freeze": (wallet, "freeze", {"blocks": "all", **why}, {}),
-                "unfreeze": (wallet, "unfreeze", why, {}),
-                "close": (wallet, "close", why, {}),
-                "close with a sweep": (wallet, "close", {"sweep_to_wallet_id": bank["id"], **why}, {}),
-                "receive a sweep": (other, "close", {"sweep_to_wallet_id": wallet["id"], **why}, {}),
-                "reopen": (wallet, "reopen", why, {}),
+            its_path, others_path = f"/wallets/{wallet['id']}", f"/wallets/{other['id']}"
+            requests: dict[str, tuple[str, Json]] = {
+                "fund": (f"{its_path}/fund", {"amount": "1"}),
+                "withdraw": (f"{its_path}/withdraw", {"amount": "1"}),
+                "transfer": (f"{its_path}/transfer", {"amount": "1", **to_other}),
+                "split": (f"{its_path}/split", {"legs": [{"amount": "1", **to_other}]}),
+                "receive of a split": (f"{others_path}/split", {"legs": [{"amount": "1", **to_it}]}),
+                "receive": (f"{others_path}/transfer", {"amount": "1", **to_it}),
+                "receive from a bound caller": (f"{others_path}/transfer", {"amount": "1", **to_it}),
+                "holds": (f"{its_path}/holds", {"amount": "1", **to_other}),
+                "receive a hold": (f"{others_path}/holds", {"amount": "1", **to_it}),
+                "capture": (f"{its_hold}/capture", {}),
+                "receive a capture": (f"{others_hold}/capture", {}),
+                "void": (f"{its_hold}/void", {}),
+                "freeze": (f"{its_path}/freeze", {"blocks": "all", **why}),
+                "unfreeze": (f"{its_path}/unfreeze", why),
+                "close": (f"{its_path}/close", why),
+                "close with a sweep": (f"{its_path}/close", {**sweep, **why}),
+                "receive a sweep": (f"{others_path}/close", {"sweep_to_wallet_id": wallet["id"], **why}),
+                "reopen": (f"{its_path}/reopen", why),
             }
-            acting, route, body, headers = requests[name]
+            path, body = requests[name]
+            headers = credentials("key-of-bob", "bob") if name == "receive from a bound caller" else {}
             before = await sql("SELECT * FROM wallet.wallets ORDER BY id")
-            reply = await client.post(f"/wallets/{acting['id']}/{route}", json=body, headers=headers)
+            reply = await client.post(path, json=body, headers=headers)
             expected = {
                 "unfreeze": "wallet-not-frozen",
                 "reopen": "wallet-not-closed",
                 "receive from a bound caller": "receiver-unavailable",
+                # A closed wallet has no open hold.
+                **({"capture": "hold-not-open", "void": "hold-not-open"} if state == "closed" else {}),
             }.get(name, refused_with)
             assert reply.json().get("code", "done") == ("done" if state in allowed else expected), (name, reply.text)
             after = await sql("SELECT * FROM wallet.wallets ORDER BY id")
@@ -216,8 +242,61 @@ async def test_a_wallet_with_money_is_not_closed_and_the_refusal_says_how_much_i
     wallet = await new_wallet(balance="12.50")
     refused = await client.post(f"/wallets/{wallet['id']}/close", json={"reason": "left"})
     problem = assert_problem(refused, 409, "wallet-not-empty")
-    assert (problem["balance"], problem["currency"]) == ("12.50", "EUR")
+    assert (problem["balance"], problem["open_holds"], problem["currency"]) == ("12.50", "0.00", "EUR")
     assert await read(client, wallet) == wallet
+
+
+async def test_a_wallet_with_an_open_hold_is_not_closed_with_or_without_a_sweep_and_the_refusal_says_what_is_held(
+    client: AsyncClient, new_wallet: NewWallet, assert_problem: AssertProblem
+) -> None:
+    wallet, bank = await new_wallet(balance="12.50"), await new_wallet("bob")
+    hold = await place(client, wallet, bank, "2.50")
+    before = await read(client, wallet)
+    for sweep in ({}, {"sweep_to_wallet_id": bank["id"]}):
+        refused = await client.post(f"/wallets/{wallet['id']}/close", json={"reason": "left", **sweep})
+        problem = assert_problem(refused, 409, "wallet-not-empty")
+        assert (problem["balance"], problem["open_holds"], problem["currency"]) == ("12.50", "2.50", "EUR")
+    assert await read(client, wallet) == before
+    assert (await client.post(f"{hold}/void", json={})).status_code == 200
+    closed = await act(client, wallet, "close", sweep_to_wallet_id=bank["id"])
+    assert (closed["sweep"]["amount"], closed["held"]) == ("12.50", "0.00")
+
+
+async def test_a_sweep_first_releases_holds_that_are_overdue(
+    open_client: OpenClient, sql: Sql, assert_promises_kept: Check
+) -> None:
+    # Its releaser never comes by.
+    async with open_client(hold_release_seconds=86_400) as client:
+        wallet, bank = [
+            (await client.post("/wallets", json={"user_id": user_id, "currency": "EUR"})).json()
+            for user_id in ("ada", "bob")
+        ]
+        await client.post(f"/wallets/{wallet['id']}/fund", json={"amount": "12.50"})
+        for _ in range(2):
+            await place(client, wallet, bank, "2.50")
+        await sql("UPDATE wallet.holds SET expires_at = clock_timestamp()")
+        closed = await act(client, wallet, "close", sweep_to_wallet_id=bank["id"])
+        assert (closed["sweep"]["amount"], closed["held"], closed["version"]) == ("12.50", "0.00", 8)
+    events = await sql("SELECT event_type FROM wallet.outbox ORDER BY id DESC LIMIT 4")
+    expected = ["HOLD_EXPIRED", "HOLD_EXPIRED", "TRANSFER_DONE", "WALLET_CLOSED"]
+    assert [row["event_type"] for row in reversed(events)] == expected
+    await assert_promises_kept()
+
+
+async def test_a_capture_on_a_wallet_that_blocks_out_may_take_more_than_the_hold_and_one_that_blocks_all_keeps_it_open(
+    client: AsyncClient, new_wallet: NewWallet, assert_problem: AssertProblem, assert_promises_kept: Check
+) -> None:
+    wallet, shop = await new_wallet(balance="5"), await new_wallet("shop")
+    hold = await place(client, wallet, shop, capture_max="3")
+    await act(client, wallet, "freeze", blocks="all")
+    refused = await client.post(f"{hold}/capture", json={"amount": "3"})
+    assert assert_problem(refused, 409, "wallet-frozen")["blocks"] == "all"
+    assert (await client.get(hold)).json()["status"] == "open"
+    await act(client, wallet, "freeze", blocks="out")
+    assert (await client.post(f"{hold}/capture", json={"amount": "3"})).status_code == 200
+    found = await read(client, wallet)
+    assert (found["balance"], found["held"], found["blocks"]) == ("2.00", "0.00", "out")
+    await assert_promises_kept()
 
 
 async def test_a_sweep_is_a_transfer_of_all_there_is_before_the_wallet_is_closed_in_the_same_transaction(

@@ -30,6 +30,8 @@ async def test_a_withdrawal_is_answered_with_the_balance_that_is_left(
         "amount": "12.50",
         "currency": "EUR",
         "balance": "37.50",
+        "held": "0.00",
+        "available": "37.50",
         "version": 3,
         "reference": "payout 17",
         "metadata": {"bank": "B"},

@@ -10,7 +10,7 @@ import pytest
 from common.postgres.engine import create_engine
 from common.tables.grants import Role
 from support.command_lines import WalletCtl, printed
-from support.pipelines import Wallets, move_money, new_wallets
+from support.pipelines import Wallets, hold_money, move_money, new_wallets
 from support.roles import Roles
 from walletctl.console import Exit
 
@@ -82,6 +82,24 @@ async def test_each_act_is_one_of_the_api_and_has_an_audit_row_with_actor_and_re
     assert [row["event_type"] for row in reversed(events)] == [
         *("WALLET_FROZEN", "WALLET_UNFROZEN", "TRANSFER_DONE", "WALLET_CLOSED", "WALLET_REOPENED"),
     ]
+
+
+async def test_a_wallet_with_an_open_hold_is_not_closed_and_an_overdue_hold_is_released_by_the_sweep(
+    walletctl: WalletCtl, at: dict[str, str], wallets: Wallets, fetch: Fetch, database_url: str
+) -> None:
+    hot, cold = str(wallets["hot"]), str(wallets["cold"])
+    engine = create_engine(database_url, "tests")
+    await move_money(engine, wallets, rounds=2)
+    await hold_money(engine, wallets)
+    await engine.dispose()
+    close = ("wallet", "close", hot, "--sweep-to", cold, "--reason", "x", "--json")
+    refused = walletctl(*close, **at)
+    assert refused.returncode == Exit.FOUND_WRONG
+    assert "open holds reserve 1.25 of it" in refused.stderr
+    await fetch("UPDATE wallet.holds SET expires_at = clock_timestamp() WHERE status = 'open'")
+    assert printed(walletctl(*close, **at))["held"] == "0.00"
+    (row,) = await fetch("SELECT count(*) FROM wallet.holds WHERE status = 'expired'")
+    assert row[0] == 1
 
 
 async def test_a_refused_act_is_told_in_one_line_and_is_not_in_the_audit(

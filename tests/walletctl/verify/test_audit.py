@@ -11,6 +11,7 @@ from walletctl.verify.audit import (
     BALANCES,
     DEAD_LETTERS,
     HISTORY,
+    HOLDS,
     OUTBOX,
     POSITIONS,
     PROGRESS,
@@ -133,14 +134,58 @@ WALLET_CORRUPTIONS = {
     "the reason of a freeze altered": (
         """UPDATE wallet.wallet_transactions SET details = jsonb_set(details, '{reason}', '"another"')
         WHERE type = 'FREEZE'""",
-        {STATUSES},
+        {OUTBOX},
     ),
     "what a freeze blocks altered": (
         """UPDATE wallet.wallet_transactions SET details = jsonb_set(details, '{blocks}', '"in"')
         WHERE type = 'FREEZE'""",
-        {STATUSES},
+        {STATUSES, OUTBOX},
+    ),
+    "the reason of a void altered": (
+        """UPDATE wallet.wallet_transactions SET details = jsonb_set(details, '{reason}', '"another"')
+        WHERE type = 'VOID'""",
+        {OUTBOX},
     ),
     "a user altered": ("UPDATE wallet.wallets SET user_id = 'eve' WHERE external_id = 'empty'", {OUTBOX, HISTORY}),
+}
+
+ONE_VOID = "type = 'VOID' AND entry = 1"
+HOLD_CORRUPTIONS = {
+    "what a wallet holds altered": (
+        "UPDATE wallet.wallets SET held_minor = held_minor + 1 WHERE external_id = 'hot'",
+        {BALANCES},
+    ),
+    "what an entry holds altered": (
+        f"UPDATE wallet.wallet_transactions SET held_minor = held_minor - 1 WHERE {ONE_VOID}",
+        {BALANCES, SUMS, VERSIONS, HOLDS, OUTBOX, HISTORY},
+    ),
+    "the world's side of a hold lost": (
+        "UPDATE wallet.wallet_transactions SET held_minor = 0 WHERE type = 'VOID' AND entry = 2",
+        {SUMS},
+    ),
+    "what is held after an entry altered": (
+        f"UPDATE wallet.wallet_transactions SET held_after_minor = held_after_minor + 1 WHERE {ONE_VOID}",
+        {VERSIONS, OUTBOX},
+    ),
+    "a hold's status altered": ("UPDATE wallet.holds SET status = 'captured' WHERE status = 'open'", {HOLDS}),
+    "a hold captured once more": ("UPDATE wallet.holds SET captured_minor = captured_minor + 1", {HOLDS}),
+    "a hold for another wallet": (f"UPDATE wallet.holds SET to_wallet_id = {EMPTY} WHERE status = 'open'", {HOLDS}),
+    "a hold lost": ("DELETE FROM wallet.holds WHERE status = 'voided'", {HOLDS}),
+    "a hold without entries": (
+        """
+        INSERT INTO wallet.holds
+        SELECT (json_populate_record(holds, json_build_object('id', gen_random_uuid()))).* FROM wallet.holds
+        WHERE status = 'voided'
+        """,
+        {HOLDS},
+    ),
+    "another state of a hold in the ledger than in its event": (
+        f"""
+        UPDATE wallet.wallet_transactions SET details = jsonb_set(details, '{{hold,status}}', '"captured"')
+        WHERE {ONE_VOID}
+        """,
+        {HOLDS, OUTBOX},
+    ),
 }
 
 _COPY = """
@@ -278,9 +323,17 @@ async def test_a_pipeline_at_rest_agrees(settings: PipelineSettings) -> None:
     assert report.ok
     compared = {check.name: check.compared for check in report.checks}
     assert compared[BALANCES] == 6
-    assert compared[OUTBOX] == compared[HISTORY] == compared[VERSIONS] == 60
+    assert compared[HOLDS] == 2
+    assert compared[OUTBOX] == compared[HISTORY] == compared[VERSIONS] == 65
     assert compared[TOPIC] == report.horizon.last_outbox_id == sum(report.horizon.next_offsets.values())
     assert report.horizon.pending == report.horizon.on_their_way == report.horizon.history_gaps == 0
+
+
+@pytest.mark.parametrize("corruption", HOLD_CORRUPTIONS)
+async def test_a_corrupted_hold_is_named(settings: PipelineSettings, corruption: str) -> None:
+    statement, expected = HOLD_CORRUPTIONS[corruption]
+    await tamper(settings.database_url, statement)
+    assert broken(await audit(settings)) == expected
 
 
 async def test_a_pipeline_at_rest_is_proved_by_sums_alone(
