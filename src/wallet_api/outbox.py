@@ -5,7 +5,15 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from common.events import AnyEvent, WalletChange, WalletCreated, transaction_event, wallet_change
+from common.events import (
+    TRANSACTION_EVENTS,
+    AnyEvent,
+    MovementEvent,
+    WalletCreated,
+    encode,
+    event_type_of,
+    wallet_change,
+)
 from common.identifiers import event_id_at, lane_of
 from common.money import to_major
 from wallet_api.commands import Command, CreateWallet
@@ -17,49 +25,53 @@ NewOutboxRow = dict[str, Any]
 
 def creation_rows(wallets: Sequence[tuple[Wallet, CreateWallet]], created_at: datetime) -> list[NewOutboxRow]:
     """Return the `WALLET_CREATED` rows."""
-    rows = []
-    for position, (wallet, command) in enumerate(wallets):
-        event = WalletCreated(
-            event_id=event_id_at(created_at, position),
+    return [
+        _row(
+            WalletCreated,
+            event_id_at(created_at, position),
+            wallet.id,
+            command,
             created_at=created_at,
             currency=wallet.currency,
-            metadata=dict(command.metadata),
             external_id=command.external_id,
             wallets=[wallet_change(wallet.id, wallet.user_id, 1, wallet.currency, 0)],
         )
-        rows.append(_row(event, wallet.id, command))
-    return rows
+        for position, (wallet, command) in enumerate(wallets)
+    ]
 
 
 def transaction_rows(transactions: Sequence[LedgerTransaction], created_at: datetime) -> list[NewOutboxRow]:
     """Return the row of each transaction's event."""
     return [
-        _row(_event(transaction, created_at, position), transaction.wallet.id, transaction.command)
+        _transaction_row(transaction, created_at, event_id_at(created_at, position))
         for position, transaction in enumerate(transactions)
     ]
 
 
-def _event(transaction: LedgerTransaction, created_at: datetime, position: int) -> AnyEvent:
-    command, currency = transaction.command, transaction.wallet.currency
-    return transaction_event(
-        transaction.type,
-        event_id=event_id_at(created_at, position),
+def _transaction_row(transaction: LedgerTransaction, created_at: datetime, event_id: UUID) -> NewOutboxRow:
+    model, currency = TRANSACTION_EVENTS[transaction.type], transaction.wallet.currency
+    changes = [
+        _change(entry.wallet, entry.amount_minor, transaction.amount_minor)
+        for entry in transaction.entries
+        if entry.wallet
+    ]
+    amount = {"amount": to_major(transaction.amount_minor, currency)} if issubclass(model, MovementEvent) else {}
+    return _row(
+        model,
+        event_id,
+        transaction.wallet.id,
+        transaction.command,
         created_at=created_at,
         currency=currency,
-        metadata=dict(command.metadata),
         transaction_id=transaction.id,
-        amount=to_major(transaction.amount_minor, currency),
-        reference=command.reference,
-        wallets=[
-            _change(entry.wallet, entry.amount_minor, transaction.amount_minor)
-            for entry in transaction.entries
-            if entry.wallet
-        ],
+        reference=transaction.command.reference,
+        wallets=changes,
+        **amount,
         **transaction.details,
     )
 
 
-def _change(wallet: Wallet, moved_minor: int, amount_minor: int) -> WalletChange:
+def _change(wallet: Wallet, moved_minor: int, amount_minor: int) -> dict[str, Any]:
     return wallet_change(
         wallet.id,
         wallet.user_id,
@@ -72,12 +84,12 @@ def _change(wallet: Wallet, moved_minor: int, amount_minor: int) -> WalletChange
     )
 
 
-def _row(event: AnyEvent, aggregate_id: UUID, command: Command) -> NewOutboxRow:
+def _row(model: type[AnyEvent], event_id: UUID, aggregate_id: UUID, command: Command, **fields: object) -> NewOutboxRow:
     return {
-        "event_id": event.event_id,
+        "event_id": event_id,
         "aggregate_id": aggregate_id,
         "lane": lane_of(aggregate_id),
-        "event_type": event.event_type,
-        "payload": event.encode(),
+        "event_type": event_type_of(model),
+        "payload": encode(model, {"event_id": event_id, "metadata": command.metadata, **fields}),
         "headers": {"traceparent": command.traceparent} if command.traceparent else None,
     }

@@ -1,13 +1,12 @@
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 from uuid import uuid4
 
 import orjson
 import pytest
 from jsonschema import Draft202012Validator, FormatChecker
 
-from common.events import EVENT_MODELS, TransferDone, WalletChange, decode, event_type_of
+from common.events import EVENT_MODELS, AnyEvent, TransferDone, WalletChange, decode, event_type_of
 from tools.event_documents import documents
 
 FOLDER = Path(__file__).parents[2] / "docs" / "events"
@@ -19,7 +18,7 @@ def test_the_documents_are_what_the_models_say() -> None:
 
 
 @pytest.mark.parametrize("model", EVENT_MODELS, ids=event_type_of)
-def test_each_event_type_has_a_valid_json_schema(model: type[Any]) -> None:
+def test_each_event_type_has_a_valid_json_schema(model: type[AnyEvent]) -> None:
     Draft202012Validator.check_schema(documents()[f"{event_type_of(model)}.schema.json"])
 
 

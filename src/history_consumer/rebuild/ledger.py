@@ -24,7 +24,7 @@ def created(row: Row[Any]) -> WalletCreated:
         currency=row.currency,
         metadata=orjson.loads(row.metadata),
         external_id=row.external_id,
-        wallets=[wallet_change(row.wallet_id, row.user_id, 1, row.currency, 0)],
+        wallets=[WalletChange(**wallet_change(row.wallet_id, row.user_id, 1, row.currency, 0))],
     )
 
 
@@ -61,7 +61,7 @@ def _entry_change(
     balance_minor: int,
     held_minor: int | None,
     moved_minor: int,
-) -> WalletChange:
+) -> dict[str, Any]:
     return wallet_change(
         UUID(wallet_id),
         user_id,

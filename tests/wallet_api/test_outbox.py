@@ -1,0 +1,53 @@
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import asyncpg
+import orjson
+from httpx import AsyncClient
+
+from common.events import EVENT_MODELS, decode, event_type_of
+
+Json = dict[str, Any]
+Eventually = Callable[..., Awaitable[Any]]
+Sql = Callable[..., Awaitable[list[asyncpg.Record]]]
+
+TEXTS = {"reference": "r", "metadata": {"n": [1, 2.5, None, "é"]}}
+WHY = {"reason": "a test"}
+
+
+async def test_each_event_in_the_outbox_is_what_its_model_encodes(
+    client: AsyncClient, new_wallet: Callable[..., Awaitable[Json]], sql: Sql, eventually: Eventually
+) -> None:
+    ada, bob = [await new_wallet(user, external_id="x") for user in ("ada", "bob")]
+    path, to_bob = f"/wallets/{ada['id']}", {"to_wallet_id": bob["id"]}
+
+    async def post(target: str, body: Json) -> Json:
+        answer = await client.post(target, json={**TEXTS, **body})
+        assert answer.status_code in {200, 201}, answer.text
+        reply: Json = answer.json()
+        return reply
+
+    async def hold(**fields: Any) -> str:
+        return f"/holds/{(await post(f'{path}/holds', {'amount': '2', **to_bob, **fields}))['hold']['id']}"
+
+    await post(f"{path}/fund", {"amount": "90.00"})
+    await post(f"{path}/withdraw", {"amount": 1.5})
+    await post(f"{path}/transfer", {"amount": "1", **to_bob})
+    await post(f"{path}/split", {"amount": "5", "legs": [{**to_bob, "amount": "rest"}]})
+    await post(f"{await hold()}/capture", {"amount": "0.50", "final": False})
+    await post(f"{await hold()}/void", WHY)
+    await hold(expires_in=1)
+    for operation, body in {"freeze": {"blocks": "in"}, "unfreeze": {}}.items():
+        await post(f"{path}/{operation}", {**WHY, **body})
+    # With a sweep, and so with details of its own.
+    for operation, body in {"close": {"sweep_to_wallet_id": ada["id"]}, "reopen": {}}.items():
+        await post(f"/wallets/{bob['id']}/{operation}", {**WHY, **body})
+
+    async def payloads() -> list[str]:
+        rows = await sql("SELECT event_type, payload::text FROM wallet.outbox ORDER BY id")
+        missing = {event_type_of(model) for model in EVENT_MODELS} - {row["event_type"] for row in rows}
+        return [] if missing else [row["payload"] for row in rows]
+
+    for payload in await eventually(payloads):
+        value = orjson.loads(payload)
+        assert value == orjson.loads(decode(value).encode())
