@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any, Final
 
@@ -11,6 +11,7 @@ import structlog
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from common.events import cloud_event_headers
+from common.kafka.callbacks import ClientCallbacks
 from common.kafka.clients import client_config
 from common.kafka.refusals import count_refusal, explained, is_login_refused
 from common.kafka.topic_settings import BATCH_BYTES_MAX
@@ -51,6 +52,7 @@ class Publisher:
         # Why a broker refuses the connection, why no delivery report comes, and the last one that tells of an error.
         self._refusal = self._why = ""
         self._delivery_error: KafkaError | None = None
+        self._callbacks = ClientCallbacks(self._on_error)
         self._make_producer(self._config())
 
     def ping(self) -> None:
@@ -62,10 +64,14 @@ class Publisher:
         topic = self._settings.kafka_topic
         try:
             self._replace_if_stale()
+        except KafkaException as error:
+            raise BrokerAwayError(explained(error.args[0])) from error
+        try:
             found = self._producer.list_topics(topic, timeout=_PING_TIMEOUT_SECONDS).topics[topic]
         except KafkaException as error:
             # The producer's own errors say why.
-            self._producer.poll(0)
+            with self._fatal_errors_noted():
+                self._producer.poll(0)
             # A new producer reads the certificates and the secrets again.
             self._is_spent |= bool(self._refusal)
             raise BrokerAwayError(self._refusal or explained(error.args[0])) from error
@@ -127,13 +133,14 @@ class Publisher:
                 # A batch that the topic takes uncompressed it takes compressed: only single records can be too large.
                 "batch.size": self.batch_bytes_max,
                 "queue.buffering.max.messages": 100_000,
-                "error_cb": self._on_error,
             },
         )
 
     def _make_producer(self, config: dict[str, Any]) -> None:
-        self._producer = Producer(config)
-        self._made_with = config
+        callbacks = ClientCallbacks(self._on_error)
+        producer = Producer({**config, **callbacks.properties()})
+        self._callbacks.silence()
+        self._producer, self._callbacks, self._made_with = producer, callbacks, config
         self._is_spent, self._refusal, self._why = False, "", "no delivery report in time"
         self._delivery_error = None
 
@@ -217,8 +224,9 @@ class Publisher:
     def _empty(self) -> None:
         """Discard all that the producer holds. It is replaced at its next use: ending a producer may take long."""
         self._is_spent = True
+        self._callbacks.silence()
         self._producer.purge(in_queue=True, in_flight=True, blocking=True)
-        with self._fatal_errors_noted():
+        with suppress(KafkaException, SystemError):
             self._producer.flush(_FLUSH_MARGIN_SECONDS)
 
     def _replace_if_stale(self) -> None:
