@@ -1,0 +1,80 @@
+"""`walletctl transaction`."""
+
+from typing import Annotated, Any, Final
+from uuid import UUID
+
+import orjson
+import typer
+from pydantic import ValidationError
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from common.postgres.connections import OUTCOME_UNKNOWN
+from common.problems import ValidationProblem
+from wallet_api import operator_acts
+from wallet_api.operations.reverse import ReverseBody
+from wallet_api.replies import DONE, Reply
+from wallet_api.transactions import OutcomeUnknown
+from walletctl.commands.wallet import Reason, Reference
+from walletctl.console import Exit, JsonOption, fail, print_fields, print_json, print_table
+from walletctl.databases import with_wallet_database
+
+app = typer.Typer(help="Ledger transactions: show and reverse them.", no_args_is_help=True)
+
+_COLUMNS: Final = ("wallet_id", "amount", "balance_after", "held", "held_after", "version")
+
+TransactionId = Annotated[UUID, typer.Argument(help="The id of a ledger transaction.", metavar="ID")]
+
+
+@app.command(epilog="Example:  walletctl transaction show 0198c2a5-…")
+def show(transaction_id: TransactionId, as_json: JsonOption = False) -> None:
+    """Show a transaction, its legs and its reversals; exit 1 if it doesn't exist."""
+    found = with_wallet_database(lambda engine: operator_acts.find_transaction(engine, transaction_id))
+    if found is None:
+        fail(f"transaction {transaction_id} doesn't exist", Exit.FOUND_WRONG)
+    if as_json:
+        print_json(found)
+        return
+    legs = found.pop("legs")
+    print_fields("Transaction", found)
+    print_table("Legs", _COLUMNS, ([leg[column] for column in _COLUMNS] for leg in legs))
+
+
+@app.command(epilog="Example:  walletctl transaction reverse 0198c2a5-… --amount 12.50 --reason 'goods returned'")
+def reverse(
+    transaction_id: TransactionId,
+    reason: Reason,
+    amount: Annotated[
+        str | None, typer.Option(help="Major units, such as 12.50. By default all that is left.", metavar="AMOUNT")
+    ] = None,
+    leg: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="What one receiver of a split gives back, in place of --amount; may be repeated.", metavar="ID=AMOUNT"
+        ),
+    ] = None,
+    reference: Reference = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Move the money of a transaction back, all that is left of it or a part. Exit 1 if it is refused."""
+    legs = [dict(zip(("to_wallet_id", "amount"), told.split("=", 1), strict=False)) for told in leg or ()]
+    try:
+        body = ReverseBody(amount=amount, legs=legs or None, reason=reason, reference=reference)  # type: ignore[arg-type]
+    except ValidationError as error:
+        fail(f"--{ValidationProblem.of_errors(error.errors()).detail}", Exit.USAGE)
+
+    async def work(engine: AsyncEngine) -> Reply | None:
+        return await operator_acts.reverse(engine, transaction_id, body)
+
+    try:
+        reply = with_wallet_database(work)
+    except OutcomeUnknown:
+        fail(f"{OUTCOME_UNKNOWN}. See: walletctl transaction show {transaction_id}", Exit.UNREACHABLE)
+    if reply is None:
+        fail(f"transaction {transaction_id} doesn't exist", Exit.FOUND_WRONG)
+    told: dict[str, Any] = orjson.loads(reply.body)
+    if reply.outcome != DONE:
+        fail(told["detail"], Exit.FOUND_WRONG)
+    if as_json:
+        print_json(told)
+    else:
+        print_fields("Reverse", told)
