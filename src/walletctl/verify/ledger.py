@@ -127,6 +127,9 @@ async def check_reversals(snapshots: Snapshots, findings: Findings) -> None:
     So it is for each wallet of the transaction, also for reversals of before a horizon.
     """
     findings.compared = await fetch_value(snapshots.wallet, reversal_queries.COUNT)
+    async for row in stream_rows(snapshots.wallet, reversal_queries.UNLINKED):
+        where = f"transaction {row.transaction_id}"
+        findings.add(where, "links", expected="one link, in all its entries", found="another link, or none, in some")
     async for row in stream_rows(snapshots.wallet, reversal_queries.EXCESSES):
         side = f"of wallet {row.wallet_id}" if row.wallet_id else "of the world account"
         where = f"transaction {row.reverses_transaction_id} {side}"

@@ -12,6 +12,12 @@ COUNT: Final = text("""
     SELECT count(DISTINCT transaction_id) FROM wallet.wallet_transactions WHERE reverses_transaction_id IS NOT NULL
 """)
 
+# A reversal that has its link in some of its entries only.
+UNLINKED: Final = text("""
+    SELECT transaction_id FROM wallet.wallet_transactions WHERE reverses_transaction_id IS NOT NULL
+    GROUP BY transaction_id HAVING sum(amount_minor) <> 0 OR count(DISTINCT reverses_transaction_id) > 1
+""")
+
 # One row for each wallet of which reversals of a transaction moved more than the transaction did, or not back.
 EXCESSES: Final = text(f"""
     SELECT reverses_transaction_id, reversal.wallet_id, reversal.currency, back_minor::text AS back_minor,
