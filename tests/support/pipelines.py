@@ -148,10 +148,11 @@ async def reverse_money(engine: AsyncEngine, wallets: Wallets, split: UUID) -> N
     transfer = await _made(engine, _transfer(wallets["hot"], wallets["cold"], "0.75"))
     fund = await _made(engine, _fund(wallets["cold"], "7"))
     for transaction_id, amount in ((split, None), (transfer, "0.25"), (fund, None)):
-        await _made(engine, await _reversal(engine, transaction_id, amount))
+        await _made(engine, await reversal_of(engine, transaction_id, amount))
 
 
-async def _reversal(engine: AsyncEngine, transaction_id: UUID, amount: str | None) -> Reverse:
+async def reversal_of(engine: AsyncEngine, transaction_id: UUID, amount: str | None) -> Reverse:
+    """Return a command that reverses so much of the transaction."""
     body = ReverseBody(amount=amount, reason="a test")  # type: ignore[call-arg]
     async with engine.connect() as connection:
         original = await find_original(connection, transaction_id, ANONYMOUS)

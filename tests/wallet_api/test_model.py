@@ -549,15 +549,11 @@ class WalletMachine(RuleBasedStateMachine):
         if any(amount > left[receiver] for receiver, amount in given):
             return "reversal-exceeds-original"
         for receiver, amount in given:
-            if receiver and (refusal := receiver.refusal("out")):
+            short = None if not receiver or self.could_free(receiver, amount) else "insufficient-funds"
+            if refusal := (receiver and receiver.refusal("out")) or short:
                 return refusal
-            if receiver and not self.could_free(receiver, amount):
-                return "insufficient-funds"
-        if moved.payer and (refusal := moved.payer.refusal("in")):
-            return refusal
-        if moved.payer and moved.payer.balance + sum(amount for _, amount in given) > MINOR_MAX:
-            return "balance-limit-exceeded"
-        return None
+        is_too_much = moved.payer and moved.payer.balance + sum(amount for _, amount in given) > MINOR_MAX
+        return (moved.payer and moved.payer.refusal("in")) or ("balance-limit-exceeded" if is_too_much else None)
 
     @rule(number=st.integers(0, 20), keyed=KEYED)
     def reverse_what_is_a_hold_or_a_reversal(self, number: int, keyed: bool) -> None:

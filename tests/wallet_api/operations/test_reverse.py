@@ -12,9 +12,13 @@ from uuid import UUID
 import asyncpg
 import pytest
 from httpx import AsyncClient, Response
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from common.access.caller import FUNDS_WRITE, OPS_WRITE, SCOPES, WALLETS_READ, WALLETS_WRITE
 from support.callers import Headers, believe_callers, credentials
+from support.pipelines import reversal_of
+from wallet_api.transactions import execute
+from wallet_api.use_cases import run_operations
 
 Json = dict[str, Any]
 NewWallet = Callable[..., Awaitable[Json]]
@@ -321,15 +325,37 @@ async def test_many_partial_reversals_at_once_never_exceed_the_original(
     await assert_promises_kept()
 
 
-async def test_reversals_of_one_batch_see_one_another(client: AsyncClient, wallets: dict[str, str], sql: Sql) -> None:
+async def test_a_reversal_that_waited_for_another_one_counts_what_that_one_has_reversed(
+    open_client: OpenClient,
+    client: AsyncClient,
+    wallets: dict[str, str],
+    patient: dict[str, float],
+    database_url: str,
+    until_blocked: Callable[[int], Awaitable[None]],
+) -> None:
+    """Two processes have both begun when the first one may go on; together they would exceed the original."""
     original = await move(client, "transfer", wallets)
-    replies = await asyncio.gather(*(reverse(client, original, amount="10") for _ in range(6)))
-    assert Counter(reply.status_code for reply in replies) == {201: 3, 409: 3}
-    times = await sql(
-        "SELECT count(DISTINCT created_at) FROM wallet.wallet_transactions WHERE reverses_transaction_id = $1",
-        UUID(original),
-    )
-    assert times[0][0] < 3, "some of them share a transaction"
+    async with open_client(**patient) as one, open_client(**patient) as two:
+        holder = await asyncpg.connect(database_url)
+        async with asyncio.TaskGroup() as tasks, holder.transaction():
+            await holder.execute("SELECT FROM wallet.wallets ORDER BY id FOR UPDATE")
+            asked = [tasks.create_task(reverse(api, original, amount="20")) for api in (one, two)]
+            await until_blocked(2)
+        await holder.close()
+    codes = Counter(task.result().json().get("code", "done") for task in asked)
+    assert codes == {"done": 1, "reversal-exceeds-original": 1}
+    assert (await read(client, original))["reversible"] == "10.00"
+
+
+async def test_reversals_of_one_batch_see_one_another(
+    client: AsyncClient, wallets: dict[str, str], engine: AsyncEngine, assert_promises_kept: AssertPromisesKept
+) -> None:
+    original = await move(client, "transfer", wallets)
+    command = await reversal_of(engine, UUID(original), "10")
+    replies = await execute(engine, run_operations, [command] * 6)
+    assert [reply.outcome for reply in replies] == ["done"] * 3 + ["already-reversed"] * 3
+    assert (await read(client, original))["reversible"] == "0.00"
+    await assert_promises_kept()
 
 
 @pytest.fixture

@@ -225,8 +225,10 @@ REVERSAL_CORRUPTIONS = {
         {OUTBOX},
     ),
     "the world's side of a reversal without its link": (
-        "UPDATE wallet.wallet_transactions SET reverses_transaction_id = NULL"
-        " WHERE type = 'REVERSAL' AND wallet_id IS NULL",
+        """
+        UPDATE wallet.wallet_transactions SET reverses_transaction_id = NULL
+        WHERE type = 'REVERSAL' AND wallet_id IS NULL
+        """,
         {REVERSALS},
     ),
     "a movement with a link": (
