@@ -5,6 +5,7 @@ import json
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
@@ -12,13 +13,22 @@ from uuid import UUID
 import asyncpg
 import pytest
 from httpx import AsyncClient, Response
+from hypothesis import given
+from hypothesis import strategies as st
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from common.access.caller import FUNDS_WRITE, OPS_WRITE, SCOPES, WALLETS_READ, WALLETS_WRITE
+from common.access.caller import ANONYMOUS, FUNDS_WRITE, OPS_WRITE, SCOPES, WALLETS_READ, WALLETS_WRITE
+from common.money import to_major
+from common.problems import Problem
 from support.callers import Headers, believe_callers, credentials
 from support.pipelines import reversal_of
+from wallet_api.operations.operation import LedgerTransaction, State
+from wallet_api.operations.reverse import Reverse, ReverseBody
+from wallet_api.original import Original, OriginalEntry
+from wallet_api.reversal_queries import ReversedMinor, add_reversal
 from wallet_api.transactions import execute
 from wallet_api.use_cases import run_operations
+from wallet_api.wallet import Wallet
 
 Json = dict[str, Any]
 NewWallet = Callable[..., Awaitable[Json]]
@@ -359,8 +369,11 @@ async def test_reversals_of_one_batch_see_one_another(
 
 
 @pytest.fixture
-async def bound(open_client: OpenClient, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[AsyncClient]:
-    """A client of an API whose owners may reverse; its requests name their callers."""
+async def bound(
+    open_client: OpenClient, monkeypatch: pytest.MonkeyPatch, wallets: dict[str, str]
+) -> AsyncIterator[AsyncClient]:
+    """A client of an API whose owners may reverse; its requests name their callers. The wallets are there before."""
+    del wallets
     believe_callers(monkeypatch)
     async with open_client(owner_operations="reverse") as client:
         client.headers.update(ADMIN)
@@ -466,3 +479,63 @@ async def test_a_strangers_transaction_is_like_one_that_does_not_exist(
             replies.append((reply.content.replace(transaction_id.encode(), b"ID"), reply.headers.multi_items()))
             assert_problem(reply, 404, "transaction-not-found")
         assert replies[0] == replies[1]
+
+
+PAYER, *RECEIVERS = [UUID(int=number) for number in range(1, 5)]
+
+
+def command(original: Original, **told: Any) -> Reverse:
+    body = ReverseBody.model_validate({**WHY, **told})
+    return Reverse(
+        **dict(body),
+        path="/",
+        claim=None,
+        traceparent=None,
+        caller=ANONYMOUS,
+        wallet_id=Reverse.acting_wallet_id(original, body, ANONYMOUS),
+        if_match=None,
+        original=original,
+    )
+
+
+def decided(asked: Reverse, state: State) -> LedgerTransaction | Problem:
+    try:
+        (made,) = asked.decide(state)
+    except Problem as refusal:
+        return refusal
+    return made
+
+
+LEGS = st.lists(st.integers(1, 50), min_size=1, max_size=3)
+TOLD = st.lists(st.dictionaries(st.integers(0, 2), st.integers(1, 60), max_size=3), max_size=8)
+
+
+@given(LEGS, TOLD)
+def test_whatever_is_asked_for_each_leg_gives_back_at_most_what_it_received(
+    amounts: list[int], told: list[dict[int, int]]
+) -> None:
+    """Without amounts a request asks for all that is left."""
+    received = dict(zip(RECEIVERS, amounts, strict=False))
+    sides = [(PAYER, -sum(amounts)), *received.items()]
+    original = Original(UUID(int=9), "SPLIT", "EUR", tuple(OriginalEntry(id_, "ada", part) for id_, part in sides))
+    wallets = {id_: Wallet(id_, "ada", "EUR", 1000, 1, "active") for id_, _ in sides}
+    reversals: ReversedMinor = {}
+    for parts in told:
+        legs = [
+            {"to_wallet_id": str(RECEIVERS[number]), "amount": to_major(part, "EUR")} for number, part in parts.items()
+        ]
+        asked = command(original, legs=legs or None)
+        left = {id_: part - reversals.get(original.id, Counter())[id_] for id_, part in received.items()}
+        made = decided(asked, State(wallets, {}, datetime.min.replace(tzinfo=UTC), reversals))
+        if isinstance(made, Problem):
+            is_over = any(part > left.get(RECEIVERS[number], 0) for number, part in parts.items())
+            assert is_over or not any(left.values())
+            continue
+        assert sum(entry.amount_minor for entry in made.entries) == 0
+        assert made.entries[0].wallet == made.wallet
+        assert made.wallet.id == asked.wallet_id
+        gave = {entry.wallet.id: -entry.amount_minor for entry in made.entries if entry.wallet}
+        assert all(0 < gave[id_] <= left[id_] for id_ in gave if id_ != PAYER)
+        assert -gave[PAYER] == made.amount_minor == sum(part for id_, part in gave.items() if id_ != PAYER)
+        add_reversal(reversals, made)
+    assert all(back <= received[id_] for id_, back in reversals.get(original.id, Counter()).items() if id_)
