@@ -53,4 +53,4 @@ def add_reversal(reversals: ReversedMinor, made: LedgerTransaction) -> None:
     given_back = reversals.setdefault(made.reverses_id, Counter())
     for entry in made.entries:
         if entry.amount_minor < 0:
-            given_back[entry.wallet and entry.wallet.id] -= entry.amount_minor
+            given_back[entry.wallet.id if entry.wallet else None] -= entry.amount_minor

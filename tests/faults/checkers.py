@@ -216,9 +216,9 @@ async def _check_reversals(connection: asyncpg.Connection, driver: Driver) -> li
     )
     found = {row["id"]: row["back_minor"] / 100 for row in rows}
     return [
-        f"transaction {id_}: {found.get(id_)} was reversed, {told.get(id_)} by the replies, of {moved[id_]['amount']}"
+        f"transaction {id_}: {found.get(id_)} was reversed, {told[id_]} by the replies, of {moved[id_]['amount']}"
         for id_ in found.keys() | told.keys()
-        if not found.get(id_) == told.get(id_) <= Decimal(moved[id_]["amount"])
+        if not found.get(id_) == told[id_] <= Decimal(moved[id_]["amount"])
     ]
 
 

@@ -153,7 +153,7 @@ async def reverse_money(engine: AsyncEngine, wallets: Wallets, split: UUID) -> N
 
 async def reversal_of(engine: AsyncEngine, transaction_id: UUID, amount: str | None) -> Reverse:
     """Return a command that reverses so much of the transaction."""
-    body = ReverseBody(amount=amount, reason="a test")  # type: ignore[call-arg]
+    body = ReverseBody.model_validate({"amount": amount, "reason": "a test"})
     async with engine.connect() as connection:
         original = await find_original(connection, transaction_id, ANONYMOUS)
     assert original is not None

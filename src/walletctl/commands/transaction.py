@@ -58,7 +58,9 @@ def reverse(
     """Move the money of a transaction back, all that is left of it or a part. Exit 1 if it is refused."""
     legs = [dict(zip(("to_wallet_id", "amount"), told.split("=", 1), strict=False)) for told in leg or ()]
     try:
-        body = ReverseBody(amount=amount, legs=legs or None, reason=reason, reference=reference)  # type: ignore[arg-type]
+        body = ReverseBody.model_validate(
+            {"amount": amount, "legs": legs or None, "reason": reason, "reference": reference}
+        )
     except ValidationError as error:
         fail(f"--{ValidationProblem.of_errors(error.errors()).detail}", Exit.USAGE)
 
