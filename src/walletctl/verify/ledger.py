@@ -132,7 +132,7 @@ async def check_reversals(snapshots: Snapshots, findings: Findings) -> None:
         findings.add(where, "links", expected="one link, in all its entries", found="another link, or none, in some")
     async for row in stream_rows(snapshots.wallet, reversal_queries.EXCESSES):
         side = f"of wallet {row.wallet_id}" if row.wallet_id else "of the world account"
-        where = f"transaction {row.reverses_transaction_id} {side}"
+        where = f"transaction {row.original_id} {side}"
         found = f"{_major(row.back_minor, row.currency)} by {row.reversal_types}"
         if row.type not in REVERSIBLE:
             findings.add(where, "reversals", expected=f"none of {row.type or 'no entry'}", found=found)
