@@ -29,7 +29,8 @@ ROLES: Final[Mapping[Role, str]] = {
     Role.CONSUMER: "`walletctl consumer run`",
     Role.READER: "`walletctl history serve`",
     Role.OPERATOR: (
-        "operators: `walletctl wallet`, `outbox`, `history status|rebuild|dead-letters`, `keys`, `restore`, `verify`"
+        "operators: `walletctl wallet`, `transaction`, `outbox`, `history status|rebuild|dead-letters`, `keys`,"
+        " `restore`, `verify`"
     ),
     Role.AUDITOR: "auditors: `walletctl verify`, which stores its horizon, and all that only reads",
 }
@@ -104,7 +105,7 @@ TABLES: Final[Mapping[str, Sequence[Grant]]] = {
         Grant(
             Role.OPERATOR,
             "SELECT",
-            "`wallet hold`, `transaction reverse` and `wallet close` read holds; `verify` compares them with the ledger",
+            "`wallet hold`, `wallet close` and `transaction reverse` read holds; `verify` compares them with entries",
         ),
         # One statement writes new holds and those that have changed.
         Grant(Role.OPERATOR, "INSERT", _ENDS_HOLDS),

@@ -1,22 +1,18 @@
 """`walletctl transaction`."""
 
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 from uuid import UUID
 
-import orjson
 import typer
-from pydantic import ValidationError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from common.postgres.connections import OUTCOME_UNKNOWN
-from common.problems import ValidationProblem
 from wallet_api import operator_acts
-from wallet_api.operations.reverse import ReverseBody
-from wallet_api.replies import DONE, Reply
-from wallet_api.transactions import OutcomeUnknown
-from walletctl.commands.wallet import Reason, Reference
+from wallet_api.bodies import OperationBody
+from wallet_api.operations.reverse import Reverse, ReverseBody
+from wallet_api.replies import Reply
 from walletctl.console import Exit, JsonOption, fail, print_fields, print_json, print_table
 from walletctl.databases import with_wallet_database
+from walletctl.wallet_acts import Reason, Reference, act
 
 app = typer.Typer(help="Ledger transactions: show and reverse them.", no_args_is_help=True)
 
@@ -57,26 +53,10 @@ def reverse(
 ) -> None:
     """Move the money of a transaction back, all that is left of it or a part. Exit 1 if it is refused."""
     legs = [dict(zip(("to_wallet_id", "amount"), told.split("=", 1), strict=False)) for told in leg or ()]
-    try:
-        body = ReverseBody.model_validate(
-            {"amount": amount, "legs": legs or None, "reason": reason, "reference": reference}
-        )
-    except ValidationError as error:
-        fail(f"--{ValidationProblem.of_errors(error.errors()).detail}", Exit.USAGE)
+    fields = {"amount": amount, "legs": legs or None, "reference": reference}
 
-    async def work(engine: AsyncEngine) -> Reply | None:
-        return await operator_acts.reverse(engine, transaction_id, body)
+    async def run(engine: AsyncEngine, body: OperationBody) -> Reply:
+        assert isinstance(body, ReverseBody)
+        return await operator_acts.reverse(engine, body, transaction_id)
 
-    try:
-        reply = with_wallet_database(work)
-    except OutcomeUnknown:
-        fail(f"{OUTCOME_UNKNOWN}. See: walletctl transaction show {transaction_id}", Exit.UNREACHABLE)
-    if reply is None:
-        fail(f"transaction {transaction_id} doesn't exist", Exit.FOUND_WRONG)
-    told: dict[str, Any] = orjson.loads(reply.body)
-    if reply.outcome != DONE:
-        fail(told["detail"], Exit.FOUND_WRONG)
-    if as_json:
-        print_json(told)
-    else:
-        print_fields("Reverse", told)
+    act(Reverse, fields, reason, run, see=f"walletctl transaction show {transaction_id}", as_json=as_json)

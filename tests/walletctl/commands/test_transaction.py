@@ -82,7 +82,7 @@ async def test_a_refused_reversal_is_told_in_one_line_and_is_not_in_the_audit(
         (["reverse", split, "--leg", "x", *why], Exit.USAGE, "--legs.0"),
         (["reverse", split, "--reason", ""], Exit.USAGE, "--reason:"),
         (["reverse", split], Exit.USAGE, "--reason"),
-        (["reverse", str(UNKNOWN), *why], Exit.FOUND_WRONG, f"transaction {UNKNOWN} doesn't exist"),
+        (["reverse", str(UNKNOWN), *why], Exit.FOUND_WRONG, f"transaction {UNKNOWN} does not exist"),
         (["show", str(UNKNOWN)], Exit.FOUND_WRONG, f"transaction {UNKNOWN} doesn't exist"),
     ]:
         done = walletctl("transaction", *words, **at)
