@@ -236,6 +236,21 @@ class HoldHasExpired(HoldEvent):
     event_type: Literal["HOLD_EXPIRED"] = "HOLD_EXPIRED"
 
 
+class MovementReversed(MovementEvent):
+    """Money of an earlier transaction moved back, all of it or a part.
+
+    The wallet that gives back is the first. If several give back, or the world account does, the wallet that gets back
+    is the first.
+    """
+
+    transaction_type = "REVERSAL"
+
+    event_type: Literal["MOVEMENT_REVERSED"] = "MOVEMENT_REVERSED"
+    reverses_transaction_id: UUID
+    reason: str = Field(examples=["goods returned"])
+    wallets: Annotated[list[WalletChange], Field(min_length=1, max_length=21)]
+
+
 class StatusEvent(TransactionEvent):
     """The event of a change of a wallet's status. No money moves.
 
@@ -303,6 +318,7 @@ TRANSACTION_EVENTS: Final[Mapping[str, type[TransactionEvent]]] = {
     for model in (
         *(WalletFunded, WalletWithdrawn, TransferDone, SplitDone),
         *(HoldCreated, HoldCaptured, HoldVoided, HoldHasExpired),
+        MovementReversed,
         *(WalletFrozen, WalletUnfrozen, WalletClosed, WalletReopened),
     )
 }

@@ -12,7 +12,7 @@ from uuid import UUID
 import orjson
 from pydantic import AfterValidator, ValidationError, WithJsonSchema
 
-from common.events import AnyEvent, MovementEvent, WalletChange, WalletCreated, decode
+from common.events import AnyEvent, MovementEvent, MovementReversed, WalletChange, WalletCreated, decode
 from common.money import AmountError, UnknownCurrencyError, balance_to_minor, to_minor
 from common.text import check_text, check_user_id
 
@@ -32,6 +32,8 @@ SIDES: Final[Mapping[str, Sequence[tuple[str, Direction | None]]]] = {
     "HOLD_CAPTURED": [("HOLD_CAPTURED", "out"), ("HOLD_RECEIVED", "in")],
     "HOLD_VOIDED": [("HOLD_VOIDED", None)],
     "HOLD_EXPIRED": [("HOLD_EXPIRED", None)],
+    # The wallet that gets back is the first where several wallets, or the world, give back.
+    "MOVEMENT_REVERSED": [("REVERSAL_SENT", "out"), ("REVERSAL_RECEIVED", "in")],
     "WALLET_FROZEN": [("WALLET_FROZEN", None)],
     "WALLET_UNFROZEN": [("WALLET_UNFROZEN", None)],
     "WALLET_CLOSED": [("WALLET_CLOSED", None)],
@@ -206,6 +208,8 @@ def _in_utc(moment: datetime) -> datetime:
 
 def _sides(event: AnyEvent) -> Sequence[tuple[str, Direction | None]]:
     sides = SIDES[event.event_type]
+    if isinstance(event, MovementReversed) and event.wallets[0].direction == "in":
+        sides = sides[::-1]
     return *sides[: len(event.wallets)], *repeat(sides[-1], len(event.wallets) - len(sides))
 
 

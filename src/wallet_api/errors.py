@@ -13,6 +13,8 @@
     ├── ExternalIdTaken            409 external-id-taken            (decided)
     ├── HoldNotOpen                409 hold-not-open                (decided)
     ├── HoldExpired                409 hold-expired                 (decided)
+    ├── NotReversible              409 not-reversible               (decided)
+    ├── AlreadyReversed            409 already-reversed             (decided)
     ├── VersionConflict            409 version-conflict             (+ Retry-After)
     ├── WalletBusy                 409 wallet-busy                  (+ Retry-After)
     ├── IdempotencyKeyInFlight     409 idempotency-key-in-flight    (+ Retry-After)
@@ -22,6 +24,7 @@
     ├── CurrencyMismatch           422 currency-mismatch            (decided)
     ├── SameWallet                 422 same-wallet                  (decided)
     ├── CaptureExceedsHold         422 capture-exceeds-hold         (decided)
+    ├── ReversalExceedsOriginal    422 reversal-exceeds-original    (decided)
     ├── ReceiverUnavailable        422 receiver-unavailable         (decided)
     ├── IdempotencyKeyReused       422 idempotency-key-reused
     └── IdempotencyKeyRequired     422 idempotency-key-required
@@ -190,6 +193,38 @@ class HoldExpired(Problem):
         )
 
 
+class NotReversible(Problem):
+    """Transactions of this type can't be reversed: they move no money, or are reversals."""
+
+    status = 409
+    code = "not-reversible"
+    title = "Not reversible"
+    decided = True
+
+    def __init__(self, transaction_id: UUID, transaction_type: str) -> None:
+        super().__init__(
+            f"transaction_id: transaction {transaction_id} is a {transaction_type}. Reverse a transaction that moved"
+            " money, and is no reversal.",
+            extensions={"transaction_id": str(transaction_id), "transaction_type": transaction_type},
+        )
+
+
+class AlreadyReversed(Problem):
+    """Nothing is left to reverse: `reversed` is what was reversed of what the request names."""
+
+    status = 409
+    code = "already-reversed"
+    title = "Already reversed"
+    decided = True
+
+    def __init__(self, transaction_id: UUID, reversed_: str, reversible: str, currency: str) -> None:
+        super().__init__(
+            f"transaction_id: all {reversed_} {currency} of transaction {transaction_id} were reversed. Read the"
+            " transaction: it names its reversals.",
+            extensions={"transaction_id": str(transaction_id), "reversed": reversed_, "reversible": reversible},
+        )
+
+
 class VersionConflict(Problem):
     """Other requests changed the wallet during each attempt of this request."""
 
@@ -284,6 +319,21 @@ class CaptureExceedsHold(Problem):
         super().__init__(
             f"amount: at most {capturable} {currency} can be captured. Send a smaller amount.",
             extensions={"capturable": capturable},
+        )
+
+
+class ReversalExceedsOriginal(Problem):
+    """More would be reversed than the transaction moved, less what was reversed before."""
+
+    status = 422
+    code = "reversal-exceeds-original"
+    title = "Reversal exceeds original"
+    decided = True
+
+    def __init__(self, field: str, reversible: str, currency: str) -> None:
+        super().__init__(
+            f"{field}: at most {reversible} {currency} can still be reversed. Send a smaller amount.",
+            extensions={"reversible": reversible},
         )
 
 

@@ -56,10 +56,10 @@ LIST_ERRORS: Final = {code: what for code, what in READ_ERRORS.items() if code !
 _POST_ERRORS: Final[dict[int | str, dict[str, Any]]] = {
     **ACCESS_ERRORS,
     400: _problem("bad-request: the body is not JSON, or a header of one value is sent twice"),
-    404: _problem("wallet-not-found, hold-not-found"),
+    404: _problem("wallet-not-found, hold-not-found, transaction-not-found"),
     409: _problem(
         "wallet-frozen, wallet-closed, wallet-not-frozen, wallet-not-closed, wallet-not-empty, external-id-taken, "
-        "hold-not-open, hold-expired; "
+        "hold-not-open, hold-expired, not-reversible, already-reversed; "
         "with Retry-After: version-conflict, wallet-busy, idempotency-key-in-flight"
     ),
     412: _problem("version-mismatch"),
@@ -67,7 +67,8 @@ _POST_ERRORS: Final[dict[int | str, dict[str, Any]]] = {
     415: _problem("unsupported-media-type, unsupported-content-encoding"),
     422: _problem(
         "validation-error, insufficient-funds, balance-limit-exceeded, currency-mismatch, same-wallet, "
-        "capture-exceeds-hold, receiver-unavailable, idempotency-key-reused, idempotency-key-required"
+        "capture-exceeds-hold, reversal-exceeds-original, receiver-unavailable, "
+        "idempotency-key-reused, idempotency-key-required"
     ),
     503: _problem("unavailable, with Retry-After"),
 }

@@ -15,10 +15,14 @@ from common.actor import actor
 from common.postgres.raw_sql import RawStatement
 from wallet_api import read_queries
 from wallet_api.bodies import OperationBody
-from wallet_api.errors import HoldNotFound
+from wallet_api.errors import HoldNotFound, TransactionNotFound
+from wallet_api.lookups import queries as lookups
+from wallet_api.lookups.replies import transaction_json
 from wallet_api.operations.holds import HoldOperation
 from wallet_api.operations.operation import Operation
+from wallet_api.operations.reverse import Reverse, ReverseBody
 from wallet_api.replies import DONE, Reply, problem_reply
+from wallet_api.reversal_queries import find_original
 from wallet_api.transactions import execute
 from wallet_api.use_cases import run_operations
 
@@ -72,6 +76,17 @@ async def run_on_hold(
     return await run(engine, operation, body, target, reason, **ids)
 
 
+async def reverse(engine: AsyncEngine, body: ReverseBody, transaction_id: UUID) -> Reply:
+    """Reverse a ledger transaction, as `run` does."""
+    target = f"/transactions/{transaction_id}/{Reverse.name}"
+    async with engine.connect() as connection:
+        original = await find_original(connection, transaction_id, ANONYMOUS)
+    if original is None:
+        return problem_reply(TransactionNotFound(transaction_id), target)
+    wallet_id = Reverse.acting_wallet_id(original, body, ANONYMOUS)
+    return await run(engine, Reverse, body, target, body.reason, wallet_id=wallet_id, original=original)
+
+
 async def _run_audited(connection: asyncpg.Connection, commands: Sequence[Operation], reason: str) -> list[Reply]:
     replies = await run_operations(connection, commands)
     for command, reply in zip(commands, replies, strict=True):
@@ -92,6 +107,13 @@ async def find_wallet(engine: AsyncEngine, wallet_id: UUID) -> RowMapping | None
     """Return the wallet's row, or None if there is no such wallet."""
     async with engine.connect() as connection:
         return await read_queries.get_wallet(connection, wallet_id, None)
+
+
+async def find_transaction(engine: AsyncEngine, transaction_id: UUID) -> dict[str, Any] | None:
+    """Return the JSON of the transaction with its legs, or None if there is no such transaction."""
+    async with engine.connect() as connection:
+        legs = await lookups.get_transaction(connection, transaction_id, None)
+    return None if legs is None else transaction_json(legs)
 
 
 async def list_entries(engine: AsyncEngine, wallet_id: UUID, limit: int) -> Sequence[RowMapping]:

@@ -82,24 +82,24 @@ _WRITE_TRANSACTIONS: Final = f"""
     ), entries AS (
         INSERT INTO wallet.wallet_transactions (
             transaction_id, entry, wallet_id, wallet_version, counterparty_wallet_id, type, amount_minor,
-            currency, balance_after_minor, held_minor, held_after_minor, hold_id, reference, metadata, details,
-            created_at
+            currency, balance_after_minor, held_minor, held_after_minor, hold_id, reverses_transaction_id, reference,
+            metadata, details, created_at
         )
         SELECT transaction_id, entry, wallet_id, wallet_version, counterparty_wallet_id, type, amount_minor,
             currency, balance_after_minor, coalesce(held_minor, 0),
             CASE WHEN wallet_id IS NOT NULL THEN coalesce(held_after_minor, 0) END, hold_id,
-            reference, metadata::jsonb, details::jsonb, :created_at
+            reverses_transaction_id, reference, metadata::jsonb, details::jsonb, :created_at
         FROM unnest(
             cast(:acting_wallet_ids AS uuid[]), cast(:transaction_ids AS uuid[]), cast(:entries AS smallint[]),
             cast(:wallet_ids AS uuid[]), cast(:wallet_versions AS bigint[]), cast(:counterparties AS uuid[]),
             cast(:types AS text[]), cast(:amounts AS bigint[]), cast(:currencies AS text[]),
             cast(:balances_after AS bigint[]), cast(:held_changes AS bigint[]), cast(:held_after AS bigint[]),
-            cast(:hold_ids AS uuid[]), cast(:references AS text[]), cast(:metadata AS text[]),
-            cast(:details AS text[])
+            cast(:hold_ids AS uuid[]), cast(:reversed_ids AS uuid[]), cast(:references AS text[]),
+            cast(:metadata AS text[]), cast(:details AS text[])
         ) AS row (
             acting_wallet_id, transaction_id, entry, wallet_id, wallet_version, counterparty_wallet_id, type,
-            amount_minor, currency, balance_after_minor, held_minor, held_after_minor, hold_id, reference, metadata,
-            details
+            amount_minor, currency, balance_after_minor, held_minor, held_after_minor, hold_id,
+            reverses_transaction_id, reference, metadata, details
         )
         WHERE acting_wallet_id NOT IN (SELECT id FROM lost)
     ), events AS (
@@ -251,6 +251,7 @@ async def write_transactions(
         "held_changes": _unless_empty([entry.held_minor for _, _, entry, _ in entries]),
         "held_after": _unless_empty([wallet and wallet.held_minor for _, _, _, wallet in entries]),
         "hold_ids": _unless_empty([made.hold and made.hold.id for made, _, _, _ in entries]),
+        "reversed_ids": _unless_empty([made.reverses_id for made, _, _, _ in entries]),
         "references": [wallet and made.command.reference for made, _, _, wallet in entries],
         "metadata": [wallet and _json(made.command.metadata) for made, _, _, wallet in entries],
         "details": [_json(made.details) if number == 1 and made.details else None for made, number, _, _ in entries],

@@ -247,6 +247,8 @@ def transaction_reply(transaction: LedgerTransaction, created_at: datetime) -> R
     headers = {"ETag": etag(wallet.version)}
     if transaction.hold and command.status == HTTPStatus.CREATED:
         headers["Location"] = f"/holds/{transaction.hold.id}"
+    elif transaction.reverses_id:
+        headers["Location"] = f"/transactions/{transaction.id}"
     return Reply(command.status, orjson.dumps(body), headers)
 
 

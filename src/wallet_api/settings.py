@@ -8,9 +8,11 @@ from common.access.caller import OPS_WRITE
 from common.access.settings import AccessSettings
 from common.http.settings import HttpApiSettings, items_of
 from common.settings import LogSettings, OrderRule, Port, WalletDatabaseSettings
-from wallet_api.operations.catalogue import OPERATIONS
+from wallet_api.operations.catalogue import OPERATIONS, TRANSACTION_OPERATIONS
 
-_OPERATORS: Final = [operation.name for operation in OPERATIONS if operation.scope == OPS_WRITE]
+_OPERATORS: Final = [
+    operation.name for operation in (*OPERATIONS, *TRANSACTION_OPERATIONS) if operation.scope == OPS_WRITE
+]
 
 
 def _owner_operations(text: str) -> str:
@@ -34,7 +36,8 @@ class WalletApiSettings(AccessSettings, HttpApiSettings, WalletDatabaseSettings,
     """Whether a POST without `Idempotency-Key` is refused."""
     owner_operations: Annotated[str, AfterValidator(_owner_operations)] = ""
     """The operators' operations that users may do with their own wallets: `freeze,close`. They then need the scope
-    `wallets:write` in place of `ops:write`. A user's freeze never lifts one of the operators; an `unfreeze` does."""
+    `wallets:write` in place of `ops:write`. A user's freeze never lifts one of the operators; an `unfreeze` does. With
+    `reverse`, a user may give back what its own wallet received."""
     database_pool_size: int = Field(10, ge=1, le=200)
     """The most connections of one process that read. Creations and operations have one more each."""
     batch_commands_max: int = Field(128, ge=1, le=4096)

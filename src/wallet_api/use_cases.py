@@ -13,13 +13,14 @@ import asyncpg
 from common import failpoints
 from common.identifiers import new_id
 from common.problems import Problem
-from wallet_api import idempotency, outbox, queries
+from wallet_api import idempotency, outbox, queries, reversal_queries
 from wallet_api.commands import Command, CreateWallet
 from wallet_api.errors import ExternalIdTaken, VersionConflict, WalletBusy, WalletNotFound
 from wallet_api.hold import Hold
 from wallet_api.operations.operation import Operation, State
 from wallet_api.queries import NO_WALLETS, LoadedWallets
 from wallet_api.replies import Reply, transaction_reply, wallet_reply
+from wallet_api.reversal_queries import ReversedMinor
 from wallet_api.slots import Slot, replies_of
 from wallet_api.wallet import Wallet
 
@@ -53,8 +54,9 @@ async def run_operations(
     if fresh := await idempotency.claim(connection, slots):
         loaded = await _load(connection, fresh, skip_locked=skip_locked)
         holds = await _load_holds(connection, fresh, loaded)
+        reversals = await _load_reversals(connection, fresh)
         failpoints.hit("api.locked")
-        _decide(fresh, loaded, holds)
+        _decide(fresh, loaded, holds, reversals)
         is_mixed = len({slot.command.is_optimistic for slot in fresh}) > 1
         await _write(connection, fresh, loaded, skip_locked=skip_locked or is_mixed)
     return replies_of(slots)
@@ -108,15 +110,28 @@ async def _load_holds(
     commands = [slot.command for slot in slots if not slot.command.is_optimistic]
     named = {id_ for command in commands for id_ in command.hold_ids}
     acting = {command.wallet_id for command in commands}
+    # Each wallet of the reversed transaction may be the one that gives back.
+    acting |= {id_ for command in commands if command.reverses_id for id_ in command.wallet_ids}
     holding = {id_ for id_ in acting if (wallet := loaded.by_id.get(id_)) and wallet.held_minor}
     return await queries.read_holds(connection, named, holding) if named or holding else {}
 
 
-def _decide(slots: Sequence[Slot[Operation]], loaded: LoadedWallets, holds: dict[UUID, Hold]) -> None:
-    """Decide each command, on the wallets and holds as the commands before it leave them."""
+async def _load_reversals(connection: asyncpg.Connection, slots: Sequence[Slot[Operation]]) -> ReversedMinor:
+    """Read how much of each transaction that commands reverse was reversed before.
+
+    Each reversal of a transaction locks that transaction's wallets. They are locked by now, so the sums stay.
+    """
+    named = {id_ for slot in slots if (id_ := slot.command.reverses_id)}
+    return await reversal_queries.read_reversals(connection, named) if named else {}
+
+
+def _decide(
+    slots: Sequence[Slot[Operation]], loaded: LoadedWallets, holds: dict[UUID, Hold], reversals: ReversedMinor
+) -> None:
+    """Decide each command, on the wallets, holds and reversals as the commands before it leave them."""
     wallets = dict(loaded.by_id)
     # Without a wallet each command is refused, whatever the time.
-    state = State(wallets, holds, loaded.loaded_at or datetime.min.replace(tzinfo=UTC))
+    state = State(wallets, holds, loaded.loaded_at or datetime.min.replace(tzinfo=UTC), reversals)
     for slot in slots:
         if slot.reply:
             continue
@@ -131,6 +146,8 @@ def _decide(slots: Sequence[Slot[Operation]], loaded: LoadedWallets, holds: dict
             wallets.update((wallet.id, wallet) for wallet in made.wallets)
             if made.hold:
                 holds[made.hold.id] = made.hold
+            if made.reverses_id:
+                reversal_queries.add_reversal(reversals, made)
 
 
 async def _write(

@@ -17,7 +17,10 @@ from walletctl.streams import sturdy_streams
 
 _SHOWN_CHARACTERS_MAX: Final = 200
 
-_GROUPS: Final = ("stack", "api", "relay", "consumer", "history", "wallet", "outbox", "keys", "db", "restore", "verify")
+_GROUPS: Final = (
+    *("stack", "api", "relay", "consumer", "history", "wallet", "transaction"),
+    *("outbox", "keys", "db", "restore", "verify"),
+)
 
 
 class _LazyGroup(TyperGroup):

@@ -1,9 +1,11 @@
 """What must hold during the faults and after them."""
 
 import asyncio
+import json
 from collections import defaultdict
 from collections.abc import Collection
 from contextlib import suppress
+from decimal import Decimal
 from typing import Any, Final, Literal
 from uuid import UUID
 
@@ -147,6 +149,7 @@ async def check(on: Field) -> list[str]:
             *driver.violations,
             *cluster.excesses(),
             *await _check_operations(connection, driver),
+            *await _check_reversals(connection, driver),
             *await _check_poison(connection, on),
             *await _check_versions(connection),
             *await _check_dead_letters(connection, foreign),
@@ -197,6 +200,26 @@ async def _check_operations(connection: asyncpg.Connection, driver: Driver) -> l
             found.append(f"{where}: was told of another transaction than {moved[operation.key]['id']}")
     strangers = (moved.keys() | made.keys()) - {operation.key for operation in driver.operations}
     return found + [f"no client sent {key}" for key in strangers]
+
+
+async def _check_reversals(connection: asyncpg.Connection, driver: Driver) -> list[str]:
+    """The reversals of each transaction moved back what their replies tell, and no more than the transaction did."""
+    replies = [json.loads(operation.reply) for operation in driver.operations if operation.outcome == "ok"]
+    moved = {reply["transaction_id"]: reply for reply in replies if "transaction_id" in reply}
+    told: dict[str, Decimal] = defaultdict(Decimal)
+    for reply in moved.values():
+        if reply["type"] == "REVERSAL":
+            told[reply["reverses_transaction_id"]] += Decimal(reply["amount"])
+    rows = await connection.fetch(
+        "SELECT reverses_transaction_id::text AS id, sum(amount_minor) AS back_minor FROM wallet.wallet_transactions"
+        " WHERE reverses_transaction_id IS NOT NULL AND amount_minor > 0 GROUP BY reverses_transaction_id"
+    )
+    found = {row["id"]: row["back_minor"] / 100 for row in rows}
+    return [
+        f"transaction {id_}: {found.get(id_)} was reversed, {told[id_]} by the replies, of {moved[id_]['amount']}"
+        for id_ in found.keys() | told.keys()
+        if not found.get(id_) == told[id_] <= Decimal(moved[id_]["amount"])
+    ]
 
 
 async def _check_poison(connection: asyncpg.Connection, on: Field) -> list[str]:

@@ -13,7 +13,7 @@ import httpx
 from support.processes import http_client
 
 Change = Literal["freeze", "unfreeze", "close", "reopen"]
-Kind = Literal["create", "fund", "withdraw", "transfer", "split", "holds", "capture", "void"] | Change
+Kind = Literal["create", "fund", "withdraw", "transfer", "split", "holds", "capture", "void", "reverse"] | Change
 
 _PATIENCE_SECONDS = 4.0
 _SETTLE_SECONDS_MAX = 60.0
@@ -63,6 +63,7 @@ class Driver:
     wallets: list[str] = field(default_factory=list)
     answers: Counter[str] = field(default_factory=Counter)
     holds: list[str] = field(default_factory=list)
+    transactions: list[str] = field(default_factory=list)
     seen_versions: dict[str, int] = field(default_factory=dict)
     _numbers: "count[int]" = field(default_factory=count)
     _left: list[Operation] = field(default_factory=list)
@@ -136,13 +137,15 @@ class Driver:
 
     def _move(self, rng: random.Random) -> Operation:
         wallet, *others = rng.sample(self.wallets, rng.randint(2, len(self.wallets)))
-        (kind,) = rng.choices(("change", "fund", "withdraw", "split", "transfer"), (1, 4, 6, 2, 11))
+        (kind,) = rng.choices(("change", "fund", "withdraw", "split", "transfer", "reverse"), (1, 4, 6, 2, 11, 2))
         if kind == "change":
             return self._change_of_status(rng, wallet, others[0])
         if kind == "fund":
             return self._fund(wallet, rng.randint(1, 500))
         if kind == "withdraw":
             return self._withdraw_or_hold(rng, wallet, others[0])
+        if kind == "reverse" and self.transactions:
+            return self._reverse(rng, rng.choice(self.transactions))
         # Some ask for more than any wallet has.
         amount_minor = rng.randint(10, 2000) if rng.random() < 0.9 else 10_000_000
         if kind == "split":
@@ -179,6 +182,12 @@ class Driver:
             return self._new(Operation("void", f"/holds/{hold}/void", {"reference": key}, key))
         body = {"final": rng.random() < 0.7, "reference": key}
         return self._new(Operation("capture", f"/holds/{hold}/capture", body, key))
+
+    def _reverse(self, rng: random.Random, transaction: str) -> Operation:
+        """Reverse a transfer or a split, which another client may do at the same time; some of them in part."""
+        key = self._key()
+        body = {"reason": "a test", "reference": key, **rng.choice([{}, {"amount": f"0.{rng.randint(1, 99):02}"}])}
+        return self._new(Operation("reverse", f"/transactions/{transaction}/reverse", body, key))
 
     def _split(self, wallet: str, others: list[str], amount_minor: int) -> Operation:
         amounts = ["rest", *["0.01"] * (len(others) - 1)]
@@ -251,6 +260,8 @@ class Driver:
                 self._see(_json(operation)["wallet_id"], _json(operation)["version"])
             if operation.outcome == "ok" and operation.kind == "holds":
                 self.holds.append(_json(operation)["hold"]["id"])
+            if operation.outcome == "ok" and operation.kind in {"transfer", "split"}:
+                self.transactions.append(_json(operation)["transaction_id"])
         elif (operation.status, operation.reply) != (reply.status_code, reply.content):
             self.violations.append(
                 f"{operation.path} {operation.key}: first {operation.status} {operation.reply!r},"

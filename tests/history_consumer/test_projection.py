@@ -106,6 +106,41 @@ def test_a_split_to_one_receiver_has_counterparties_as_a_transfer_has() -> None:
     assert paid.amount_minor == received.amount_minor == 3000
 
 
+def reversal(*changes: dict[str, Any]) -> bytes:
+    link = {"reverses_transaction_id": EVENT, "reason": "goods returned"}
+    return encoded(event("MOVEMENT_REVERSED", wallets=list(changes), **link))
+
+
+def test_a_reversal_is_sent_by_the_wallet_that_gives_back_and_received_by_the_other_whichever_is_first() -> None:
+    out, back = change(A, "out"), change(B, "in")
+    for changes in ([out, back], [back, out], [out], [back]):
+        for told, row in zip(changes, rows_of(reversal(*changes)), strict=True):
+            kind = "REVERSAL_SENT" if told is out else "REVERSAL_RECEIVED"
+            assert (str(row.wallet_id), row.event_type, row.direction) == (told["wallet_id"], kind, told["direction"])
+            assert row.amount_minor == 3000
+            other = next((str(row.wallet_id) for row in rows_of(reversal(*changes)) if row.event_type != kind), None)
+            assert row.counterparty_wallet_id == (other and UUID(other))
+
+
+def test_a_reversal_of_a_split_gives_each_receiver_its_own_amount() -> None:
+    gave = [change(B, "out", amount="10.00"), change(C, "out", amount="20.00")]
+    got, *given = rows_of(reversal(change(A, "in"), *gave))
+    assert (got.event_type, got.amount_minor, got.counterparty_wallet_id) == ("REVERSAL_RECEIVED", 3000, None)
+    assert [(row.event_type, row.amount_minor, row.counterparty_wallet_id) for row in given] == [
+        ("REVERSAL_SENT", 1000, UUID(A)),
+        ("REVERSAL_SENT", 2000, UUID(A)),
+    ]
+
+
+@pytest.mark.parametrize("directions", [("in", "in"), ("out", "out"), ("in", "out", "in"), (None,), ("in", None)])
+def test_a_reversal_in_which_money_does_not_move_between_its_wallets_is_poison(
+    directions: tuple[str | None, ...],
+) -> None:
+    changes = [change(id_, direction) for id_, direction in zip((A, B, C), directions, strict=False)]
+    with pytest.raises(PoisonError, match="direction: must be"):
+        rows_of(reversal(*changes))
+
+
 def test_a_creation_moves_no_money() -> None:
     (row,) = rows_of(encoded(event("WALLET_CREATED")))
     assert (row.event_type, row.direction, row.amount_minor, row.transaction_id) == ("WALLET_CREATED", None, None, None)

@@ -98,6 +98,19 @@ class Wallet:
         changes = [own, *([receiver.change(amount, "in")] if receiver else [])]
         return self._moved(model.transaction_type, amount, None, changes, hold=hold, **details)
 
+    def reversed(self, payer: "Wallet | None" = None, amount: str = "1.00") -> TransactionEvent:
+        """Return the event of a reversal: this wallet gives back, to the payer or to the world."""
+        changes = [self.change(amount, "out"), *([payer.change(amount, "in")] if payer else [])]
+        return self._moved("REVERSAL", amount, None, changes, reverses_transaction_id=new_id(), reason="a test")
+
+    def got_back(self, *legs: "tuple[Wallet, str]", amount: str = "1.00") -> TransactionEvent:
+        """Return the event of a reversal in which several wallets give back to this one, or the world does."""
+        if legs:
+            amount = f"{sum(Decimal(part) for _, part in legs):.2f}"
+        gave = [receiver.change(part, "out", has_own_amount=True) for receiver, part in legs]
+        changes = [self.change(amount, "in"), *gave]
+        return self._moved("REVERSAL", amount, None, changes, reverses_transaction_id=new_id(), reason="a test")
+
     def sent(self, receiver: "Wallet", amount: str = "1.00") -> TransactionEvent:
         return self._moved("TRANSFER", amount, None, [self.change(amount, "out"), receiver.change(amount, "in")])
 

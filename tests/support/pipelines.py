@@ -31,11 +31,14 @@ from wallet_api.commands import CreateWallet
 from wallet_api.operations.capture_hold import CaptureHold
 from wallet_api.operations.freeze import Freeze
 from wallet_api.operations.fund import Fund
+from wallet_api.operations.operation import Operation
 from wallet_api.operations.place_hold import PlaceHold
+from wallet_api.operations.reverse import Reverse, ReverseBody
 from wallet_api.operations.split import Split, SplitLeg
 from wallet_api.operations.transfer import Transfer
 from wallet_api.operations.unfreeze import Unfreeze
 from wallet_api.operations.void_hold import VoidHold
+from wallet_api.reversal_queries import find_original
 from wallet_api.transactions import execute
 from wallet_api.use_cases import create_wallets, run_operations
 
@@ -128,10 +131,42 @@ async def hold_money(engine: AsyncEngine, wallets: Wallets) -> None:
     await execute(engine, run_operations, [capture, VoidHold(**command, hold_id=UUID(held[1]), reason="no show")])
 
 
-async def split_money(engine: AsyncEngine, wallets: Wallets) -> None:
-    """Let the hot wallet pay 0.50: 0.20 to a new wallet, and the rest to the cold one."""
+async def split_money(engine: AsyncEngine, wallets: Wallets) -> UUID:
+    """Let the hot wallet pay 0.50: 0.20 to a new wallet, and the rest to the cold one. Return the transaction."""
     warm = (await new_wallets(engine, {"warm": "EUR"}))["warm"]
-    await execute(engine, run_operations, [_split(wallets["hot"], {warm: "0.20", wallets["cold"]: "rest"}, "0.50")])
+    return await _made(engine, _split(wallets["hot"], {warm: "0.20", wallets["cold"]: "rest"}, "0.50"))
+
+
+async def _made(engine: AsyncEngine, command: Operation) -> UUID:
+    """Run one command, and return its transaction."""
+    (reply,) = await execute(engine, run_operations, [command])
+    return UUID(orjson.loads(reply.body)["transaction_id"])
+
+
+async def reverse_money(engine: AsyncEngine, wallets: Wallets, split: UUID) -> None:
+    """Reverse the split, 0.25 of a transfer of 0.75, and a fund."""
+    transfer = await _made(engine, _transfer(wallets["hot"], wallets["cold"], "0.75"))
+    fund = await _made(engine, _fund(wallets["cold"], "7"))
+    for transaction_id, amount in ((split, None), (transfer, "0.25"), (fund, None)):
+        await _made(engine, await reversal_of(engine, transaction_id, amount))
+
+
+async def reversal_of(engine: AsyncEngine, transaction_id: UUID, amount: str | None) -> Reverse:
+    """Return a command that reverses so much of the transaction."""
+    body = ReverseBody.model_validate({"amount": amount, "reason": "a test"})
+    async with engine.connect() as connection:
+        original = await find_original(connection, transaction_id, ANONYMOUS)
+    assert original is not None
+    return Reverse(
+        **dict(body),
+        path="/",
+        claim=None,
+        traceparent=None,
+        caller=ANONYMOUS,
+        wallet_id=Reverse.acting_wallet_id(original, body, ANONYMOUS),
+        if_match=None,
+        original=original,
+    )
 
 
 async def change_statuses(engine: AsyncEngine, wallet_id: UUID) -> None:
@@ -188,8 +223,9 @@ async def _run(settings: PipelineSettings) -> None:
     async with opened(ROLES.url(settings.database_url, Role.API)) as engine:
         wallets = await new_wallets(engine)
         await move_money(engine, wallets, rounds=6)
-        await split_money(engine, wallets)
+        split = await split_money(engine, wallets)
         await hold_money(engine, wallets)
+        await reverse_money(engine, wallets, split)
         await change_statuses(engine, wallets["dinar"])
     await run_relay(settings)
     await run_consumer(settings)

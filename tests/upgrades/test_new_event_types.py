@@ -28,6 +28,8 @@ def new_operations(other: str) -> dict[str, Any]:
 
 HOLD_EVENTS = 6
 """Three holds, and the end of each."""
+REVERSALS = 2
+"""Of a transfer, and of a fund in part."""
 
 
 async def new_changes_of_holds(api: AsyncClient, wallet: str) -> None:
@@ -36,6 +38,14 @@ async def new_changes_of_holds(api: AsyncClient, wallet: str) -> None:
         hold = await api.post(f"/wallets/{wallet}/holds", json={"amount": "0.50"})
         (await api.post(f"{hold.headers['location']}/{act}", json=body)).raise_for_status()
     (await api.post(f"/wallets/{wallet}/holds", json={"amount": "0.50", "expires_in": 1})).raise_for_status()
+
+
+async def new_reversals(api: AsyncClient, wallet: str, other: str) -> None:
+    requests = [("transfer", {"to_wallet_id": other}, {}), ("fund", {}, {"amount": "0.40"})]
+    for name, body, part in requests:
+        made = await api.post(f"/wallets/{wallet}/{name}", json={"amount": "1.00", **body})
+        path = f"/transactions/{made.raise_for_status().json()['transaction_id']}/reverse"
+        (await api.post(path, json={"reason": "a test", **part})).raise_for_status()
 
 
 # It starts five processes.
@@ -53,6 +63,7 @@ async def test_a_consumer_of_the_last_release_makes_dead_letters_of_new_event_ty
     async with pipeline.client("wallet-api") as api:
         wallet, other = await create_wallets(api, 2)
         await new_changes_of_holds(api, other)
+        await new_reversals(api, wallet, other)
         for name, body in new_operations(other).items():
             (await api.post(f"/wallets/{wallet}/{name}", json=body)).raise_for_status()
         # It goes on with later events of the wallet; the history has a gap until then.
@@ -63,7 +74,7 @@ async def test_a_consumer_of_the_last_release_makes_dead_letters_of_new_event_ty
         return [letter["reason"] for letter in listed]
 
     async def all_are_there() -> bool:
-        return len(await letters()) == HOLD_EVENTS + len(new_operations(other))
+        return len(await letters()) == HOLD_EVENTS + REVERSALS + len(new_operations(other))
 
     await pipeline.eventually(all_are_there, 60)
     assert set(await letters()) == {"unknown-type"}

@@ -70,6 +70,7 @@ ROWS = {
     ),
     ("GET", "/users/{user_id}/wallets"): Row(WALLETS_READ, 200, 403),
     ("GET", "/transactions/{transaction_id}"): Row(WALLETS_READ, 200, 404),
+    ("POST", "/transactions/{transaction_id}/reverse"): Row(OPS_WRITE, 201, 404, {"amount": "0.01", "reason": "x"}),
     # A search that finds nothing has an empty page.
     ("GET", "/transactions"): Row(WALLETS_READ, 200, 200, query="?reference=rent"),
 }
@@ -269,7 +270,7 @@ async def test_moving_a_strangers_money_is_refused_like_moving_that_of_a_wallet_
         statuses.add(reply.status_code)
     for (_, path), row in ROWS.items():
         if row.scope == OPS_WRITE:
-            route = path.replace("{wallet_id}", "{}")
+            route = path.replace("{wallet_id}", "{}").replace("{transaction_id}", "{}")
             for body in ({**(row.body or {}), "reference": "x"}, {}):
                 reply = await assert_like_unknown(client, "POST", route, strangers_of(wallets), json=body, headers=ADA)
                 statuses.add(reply.status_code)
@@ -503,16 +504,21 @@ async def test_a_body_sets_nothing_that_only_the_server_sets(
         "__proto__": {},
     }
     hold_id = await hold_of(client, wallets["ada"])
+    (*_, entry) = (await client.get(f"/wallets/{wallets['ada']}/transactions")).json()["items"]
+    fund = entry["transaction_id"]
     before = await sql("SELECT * FROM wallet.wallets ORDER BY id")
     for name, value in extras.items():
         if name in body:
             continue
-        target = path.format(wallet_id=wallets["ada"], hold_id=hold_id)
+        target = path.format(wallet_id=wallets["ada"], hold_id=hold_id, transaction_id=fund)
         refused = await client.post(target, json={**body, name: value}, headers=ADA)
         assert refused.status_code == 422
         assert [error["field"] for error in refused.json()["errors"]] == [name]
         # What is in the query is not read.
         await client.post(
-            path.format(wallet_id=UNKNOWN, hold_id=hold_id), params={name: str(value)}, json=body, headers=BOB
+            path.format(wallet_id=UNKNOWN, hold_id=hold_id, transaction_id=fund),
+            params={name: str(value)},
+            json=body,
+            headers=BOB,
         )
     assert await sql("SELECT * FROM wallet.wallets ORDER BY id") == before

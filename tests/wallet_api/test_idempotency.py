@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wallet_api.idempotency import request_hash
-from wallet_api.operations.catalogue import HOLD_OPERATIONS, OPERATIONS
+from wallet_api.operations.catalogue import HOLD_OPERATIONS, OPERATIONS, TRANSACTION_OPERATIONS
 
 Json = dict[str, Any]
 NewWallet = Callable[..., Awaitable[Json]]
@@ -83,6 +83,11 @@ async def requests(client: AsyncClient, new_wallet: NewWallet) -> dict[str, tupl
     full = await new_wallet(balance="92233720368547758.07", external_id="main")
     hold, voided = [await place_hold(client, ada["id"], "1") for _ in range(2)]
     await client.post(f"{voided}/void", json={})
+    funds = [await client.post(f"/wallets/{ada['id']}/fund", json={"amount": "2"}) for _ in range(2)]
+    fund, reversed_fund = [f"/transactions/{done.json()['transaction_id']}/reverse" for done in funds]
+    reversal = await client.post(reversed_fund, json={"reason": "a test"})
+    await client.post(fund, json={"reason": "a test", "amount": "1.50"})
+    await client.post(f"/wallets/{ada['id']}/withdraw", json={"amount": "0.50"})
     path, to_bob = f"/wallets/{ada['id']}", {"to_wallet_id": bob["id"]}
     why = {"reason": "a test"}
     frozen, closed = await new_wallet(), await new_wallet()
@@ -97,6 +102,7 @@ async def requests(client: AsyncClient, new_wallet: NewWallet) -> dict[str, tupl
         "holds": (f"{path}/holds", {"amount": "5", "capture_max": "6.0", "expires_in": 60, **to_bob}),
         "capture": (f"{hold}/capture", {"amount": "0.50", "final": False}),
         "void": (f"{hold}/void", {"reason": "no show"}),
+        "reverse": (fund, {"amount": "0.2", "reference": "case 7", **why}),
         "freeze": (f"{path}/freeze", {"blocks": "in", **why, "reference": "ticket 12"}),
         "unfreeze": (f"/wallets/{frozen['id']}/unfreeze", why),
         "close": (f"/wallets/{bob['id']}/close", why),
@@ -110,6 +116,9 @@ async def requests(client: AsyncClient, new_wallet: NewWallet) -> dict[str, tupl
         "insufficient-funds": (f"{path}/transfer", {"amount": "8.01", **to_bob}),
         "hold-not-open": (f"{voided}/capture", {}),
         "capture-exceeds-hold": (f"{hold}/capture", {"amount": "1.01"}),
+        "not-reversible": (f"/transactions/{reversal.json()['transaction_id']}/reverse", why),
+        "already-reversed": (reversed_fund, why),
+        "reversal-exceeds-original": (fund, {"amount": "0.51", **why}),
         "same-wallet": (f"{path}/transfer", {"amount": "1", "to_wallet_id": ada["id"]}),
         "currency-mismatch": (f"{path}/transfer", {"amount": "1", "to_wallet_id": usd["id"]}),
         "balance-limit-exceeded": (f"/wallets/{full['id']}/fund", {"amount": "0.01"}),
@@ -117,7 +126,7 @@ async def requests(client: AsyncClient, new_wallet: NewWallet) -> dict[str, tupl
     }
 
 
-DONE = ["create", *(operation.name for operation in OPERATIONS + HOLD_OPERATIONS)]
+DONE = ["create", *(operation.name for operation in OPERATIONS + HOLD_OPERATIONS + TRANSACTION_OPERATIONS)]
 REFUSED = [
     "wallet-frozen",
     "wallet-closed",
@@ -128,6 +137,9 @@ REFUSED = [
     "insufficient-funds",
     "hold-not-open",
     "capture-exceeds-hold",
+    "not-reversible",
+    "already-reversed",
+    "reversal-exceeds-original",
     "same-wallet",
     "currency-mismatch",
     "balance-limit-exceeded",

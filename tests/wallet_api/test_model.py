@@ -105,6 +105,24 @@ class ModelHold:
         self.status = status
 
 
+@dataclass
+class ModelMovement:
+    """A transaction that can be reversed; money in minor units. Without a wallet it is the world."""
+
+    id: str
+    payer: ModelWallet | None
+    legs: list[tuple[ModelWallet | None, int]]
+    reversed: Counter[ModelWallet | None] = field(default_factory=Counter)
+
+    @property
+    def left(self) -> dict[ModelWallet | None, int]:
+        return {receiver: amount - self.reversed[receiver] for receiver, amount in self.legs}
+
+    @property
+    def currency(self) -> str:
+        return next(item.currency for item in (self.payer, self.legs[0][0]) if item)
+
+
 @dataclass(frozen=True)
 class KeyedRequest:
     """A request with a key, and its reply."""
@@ -130,6 +148,8 @@ class WalletMachine(RuleBasedStateMachine):
         self.url = make_database()
         self.model: dict[str, ModelWallet] = {}
         self.held: list[ModelHold] = []
+        self.movements: list[ModelMovement] = []
+        self.irreversible: list[str] = []
         self.events: list[tuple[str, str]] = []
         self.came_in: Counter[str] = Counter()
         self.key_count = 0
@@ -213,7 +233,11 @@ class WalletMachine(RuleBasedStateMachine):
         else:
             self.do_fund(wallet, amount)
             self.assert_moved(response, wallet, amount)
+            self.note(response, None, (wallet, amount))
         return asked
+
+    def note(self, response: httpx.Response, payer: ModelWallet | None, *legs: tuple[ModelWallet | None, int]) -> None:
+        self.movements.append(ModelMovement(response.json()["transaction_id"], payer, list(legs)))
 
     def do_fund(self, wallet: ModelWallet, amount: int) -> None:
         wallet.move(amount)
@@ -233,6 +257,7 @@ class WalletMachine(RuleBasedStateMachine):
             self.came_in[wallet.currency] -= amount
             self.events.append(("WALLET_WITHDRAWN", wallet.id))
             self.assert_moved(response, wallet, amount)
+            self.note(response, wallet, (None, amount))
         return asked
 
     @rule(wallet=wallets, share=st.sampled_from([1, 2]))
@@ -274,6 +299,7 @@ class WalletMachine(RuleBasedStateMachine):
             self.events.append(("HOLD_CREATED", payer.id))
             placed = ModelHold(response.json()["hold"]["id"], payer, receiver, amount, min(amount + over, MINOR_MAX))
             self.held.append(placed)
+            self.irreversible.append(response.json()["transaction_id"])
             return placed
         return multiple()
 
@@ -319,6 +345,7 @@ class WalletMachine(RuleBasedStateMachine):
         hold.status = "captured" if final or hold.captured >= hold.amount else "open"
         self.events.append(("HOLD_CAPTURED", payer.id))
         self.assert_moved(response, payer, captured)
+        self.note(response, payer, (receiver, captured))
         assert response.json()["hold"]["status"] == hold.status
         return asked
 
@@ -375,6 +402,7 @@ class WalletMachine(RuleBasedStateMachine):
             receiver.move(amount)
             self.events.append(("TRANSFER_DONE", sender.id))
             self.assert_moved(response, sender, amount)
+            self.note(response, sender, (receiver, amount))
         return asked
 
     def refusal_of_transfer(self, sender: ModelWallet, receiver: ModelWallet, amount: int) -> str | None:
@@ -440,6 +468,7 @@ class WalletMachine(RuleBasedStateMachine):
                 receiver.move(amount or whole - told)
             self.events.append(("SPLIT_DONE", payer.id))
             self.assert_moved(response, payer, whole)
+            self.note(response, payer, *((receiver, amount or whole - told) for receiver, amount in legs))
         # Without legs, the body is refused before the key is claimed.
         return asked if legs else multiple()
 
@@ -470,6 +499,76 @@ class WalletMachine(RuleBasedStateMachine):
         if part:
             self.split(payer, [*legs, (new, None if has_rest else part)], part if has_rest else None, keyed=False)
         return new
+
+    @rule(
+        target=asked,
+        number=st.integers(0, 20),
+        part=st.none() | st.integers(1, 100) | st.just(MINOR_MAX),
+        legs_count=st.integers(1, 3),
+        keyed=KEYED,
+    )
+    def reverse(self, number: int, part: int | None, legs_count: int, keyed: bool) -> Any:
+        """Reverse one of the latest movements: all that is left, or this part of some of its legs."""
+        if not self.movements:
+            return multiple()
+        moved = self.movements[-1 - number % len(self.movements)]
+        given = [(receiver, part or left) for receiver, left in moved.left.items() if part or left]
+        body: dict[str, Any] = {"reason": "a test"}
+        if part and len(moved.legs) == 1:
+            body["amount"] = to_major(part, moved.currency)
+        elif part:
+            given = given[:legs_count]
+            told = to_major(part, moved.currency)
+            body["legs"] = [{"to_wallet_id": receiver.id, "amount": told} for receiver, _ in given if receiver]
+        response, asked = self.post(f"/transactions/{moved.id}/reverse", body, keyed=keyed)
+        if refusal := self.refusal_of_reversal(moved, given):
+            self.assert_refused(response, refusal)
+            return asked
+        total = sum(amount for _, amount in given)
+        for receiver, amount in given:
+            moved.reversed[receiver] += amount
+            if receiver:
+                self.frees(receiver, amount)
+                receiver.move(-amount)
+        if moved.payer:
+            moved.payer.move(total)
+        if not moved.payer or moved.legs[0][0] is None:
+            self.came_in[moved.currency] += total if moved.payer else -total
+        giving = given if part else moved.legs
+        acting = (giving[0][0] if len(giving) == 1 else None) or moved.payer
+        assert acting
+        self.events.append(("MOVEMENT_REVERSED", acting.id))
+        self.assert_moved(response, acting, total, 201)
+        self.irreversible.append(response.json()["transaction_id"])
+        return asked
+
+    def refusal_of_reversal(self, moved: ModelMovement, given: list[tuple[ModelWallet | None, int]]) -> str | None:
+        left = moved.left
+        if not all(left[receiver] for receiver, _ in given) or not given:
+            return "already-reversed"
+        if any(amount > left[receiver] for receiver, amount in given):
+            return "reversal-exceeds-original"
+        for receiver, amount in given:
+            short = None if not receiver or self.could_free(receiver, amount) else "insufficient-funds"
+            if refusal := (receiver and receiver.refusal("out")) or short:
+                return refusal
+        is_too_much = moved.payer and moved.payer.balance + sum(amount for _, amount in given) > MINOR_MAX
+        return (moved.payer and moved.payer.refusal("in")) or ("balance-limit-exceeded" if is_too_much else None)
+
+    @rule(number=st.integers(0, 20), keyed=KEYED)
+    def reverse_what_is_a_hold_or_a_reversal(self, number: int, keyed: bool) -> None:
+        if self.irreversible:
+            path = f"/transactions/{self.irreversible[number % len(self.irreversible)]}/reverse"
+            response, _ = self.post(path, {"reason": "a test"}, keyed=keyed)
+            self.assert_refused(response, "not-reversible")
+
+    @rule(number=st.integers(0, 20))
+    def read_what_was_reversed(self, number: int) -> None:
+        if self.movements:
+            moved = self.movements[number % len(self.movements)]
+            found = self.run(self.client.get(f"/transactions/{moved.id}")).json()
+            assert found["reversed"] == to_major(moved.reversed.total(), moved.currency)
+            assert found["reversible"] == to_major(sum(moved.left.values()), moved.currency)
 
     @staticmethod
     def can_receive(wallet: ModelWallet, payer: ModelWallet) -> bool:
@@ -608,8 +707,8 @@ class WalletMachine(RuleBasedStateMachine):
         assert response.json().get("code") == code, response.text
         assert response.headers["content-type"] == "application/problem+json"
 
-    def assert_moved(self, response: httpx.Response, wallet: ModelWallet, amount: int) -> None:
-        assert response.status_code == 200, response.text
+    def assert_moved(self, response: httpx.Response, wallet: ModelWallet, amount: int, status: int = 200) -> None:
+        assert response.status_code == status, response.text
         reply = response.json()
         assert (reply["amount"], reply["balance"], reply["version"]) == (
             to_major(amount, wallet.currency),

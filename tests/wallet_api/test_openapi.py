@@ -5,15 +5,16 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from wallet_api.app import create_app
-from wallet_api.operations.catalogue import HOLD_OPERATIONS, OPERATIONS
+from wallet_api.operations.catalogue import HOLD_OPERATIONS, OPERATIONS, TRANSACTION_OPERATIONS
 from wallet_api.settings import WalletApiSettings
 
 POSTS = [
     "/wallets",
     *(f"/wallets/{{wallet_id}}/{operation.name}" for operation in OPERATIONS),
     *(f"/holds/{{hold_id}}/{operation.name}" for operation in HOLD_OPERATIONS),
+    *(f"/transactions/{{transaction_id}}/{operation.name}" for operation in TRANSACTION_OPERATIONS),
 ]
-CREATIONS = ["/wallets", "/wallets/{wallet_id}/holds"]
+CREATIONS = ["/wallets", "/wallets/{wallet_id}/holds", "/transactions/{transaction_id}/reverse"]
 GETS = [
     "/wallets/{wallet_id}",
     "/wallets/{wallet_id}/transactions",

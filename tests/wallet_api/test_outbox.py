@@ -32,7 +32,8 @@ async def test_each_event_in_the_outbox_is_what_its_model_encodes(
 
     await post(f"{path}/fund", {"amount": "90.00"})
     await post(f"{path}/withdraw", {"amount": 1.5})
-    await post(f"{path}/transfer", {"amount": "1", **to_bob})
+    sent = await post(f"{path}/transfer", {"amount": "1", **to_bob})
+    await post(f"/transactions/{sent['transaction_id']}/reverse", {"amount": "0.50", **WHY})
     await post(f"{path}/split", {"amount": "5", "legs": [{**to_bob, "amount": "rest"}]})
     await post(f"{await hold()}/capture", {"amount": "0.50", "final": False})
     await post(f"{await hold()}/void", WHY)

@@ -24,6 +24,7 @@ DAMAGED = (
     FROM generate_series(1, 3) AS number
     """,
 )
+FUND = "SELECT transaction_id FROM wallet.wallet_transactions WHERE type = 'FUND' AND currency = 'JPY' LIMIT 1"
 
 
 @pytest.fixture
@@ -33,6 +34,14 @@ def as_role(walletctl: WalletCtl, settings: PipelineSettings, roles: Roles) -> C
         return walletctl(*arguments, **{**variables, "DATABASE_URL": roles.url(variables["DATABASE_URL"], role)})
 
     return run
+
+
+async def fund_of(url: str) -> str:
+    connection = await asyncpg.connect(url)
+    try:
+        return str(await connection.fetchval(FUND))
+    finally:
+        await connection.close()
 
 
 @pytest.mark.parametrize("role", [Role.AUDITOR, Role.OPERATOR])
@@ -47,6 +56,7 @@ def test_the_operator_runs_every_command_on_wallets_outbox_and_history(
 ) -> None:
     asyncio.run(tamper(settings.database_url, *DAMAGED))
     wallet = printed(as_role(Role.OPERATOR, "outbox", "show", "5", "--json"))["wallet_id"]
+    reversible = asyncio.run(fund_of(settings.database_url.read()))
     expected = {
         "db status": Exit.OK,
         f"wallet show {wallet}": Exit.OK,
@@ -57,6 +67,8 @@ def test_the_operator_runs_every_command_on_wallets_outbox_and_history(
         f"wallet unfreeze {wallet} --reason test": Exit.OK,
         f"wallet close {wallet} --reason test": Exit.OK,
         f"wallet reopen {wallet} --reason test": Exit.OK,
+        f"transaction show {reversible}": Exit.OK,
+        f"transaction reverse {reversible} --reason test": Exit.OK,
         "outbox status": Exit.OK,
         "outbox list": Exit.OK,
         "outbox show 5": Exit.OK,

@@ -29,7 +29,8 @@ ROLES: Final[Mapping[Role, str]] = {
     Role.CONSUMER: "`walletctl consumer run`",
     Role.READER: "`walletctl history serve`",
     Role.OPERATOR: (
-        "operators: `walletctl wallet`, `outbox`, `history status|rebuild|dead-letters`, `keys`, `restore`, `verify`"
+        "operators: `walletctl wallet`, `transaction`, `outbox`, `history status|rebuild|dead-letters`, `keys`,"
+        " `restore`, `verify`"
     ),
     Role.AUDITOR: "auditors: `walletctl verify`, which stores its horizon, and all that only reads",
 }
@@ -59,7 +60,8 @@ _AUDIT: Final = Grant(Role.AUDITOR, "SELECT", "audits")
 _LOCK: Final = "locks the rows that are to be deleted"
 _LOCKED: Final = ("created_at",)
 
-_ACTS: Final = "`wallet freeze|unfreeze|close|reopen`, `wallet hold capture|void`"
+_ACTS: Final = "`wallet freeze|unfreeze|close|reopen`, `wallet hold capture|void`, `transaction reverse`"
+_ENDS_HOLDS: Final = "`wallet hold capture|void`; `wallet close` with a sweep and `transaction reverse` expire holds"
 _PRUNED: Final = ("row_count", "version_count", "up_to_id", "up_to_created_at")
 _RECORD: Final = ("topic", "partition", "offset", "topic_id", "key", "value", "headers", "reason", "detail")
 
@@ -88,7 +90,11 @@ TABLES: Final[Mapping[str, Sequence[Grant]]] = {
     "wallet.wallet_transactions": (
         Grant(Role.API, "SELECT", "shows a wallet's ledger"),
         Grant(Role.API, "INSERT", "moves money"),
-        Grant(Role.OPERATOR, "SELECT", "`wallet`, `history rebuild`, `restore lost` and `verify` read the ledger"),
+        Grant(
+            Role.OPERATOR,
+            "SELECT",
+            "`wallet`, `transaction`, `history rebuild`, `restore lost` and `verify` read the ledger",
+        ),
         Grant(Role.OPERATOR, "INSERT", f"{_ACTS} write entries"),
         _AUDIT,
     ),
@@ -99,16 +105,11 @@ TABLES: Final[Mapping[str, Sequence[Grant]]] = {
         Grant(
             Role.OPERATOR,
             "SELECT",
-            "`wallet hold` reads holds; `verify` compares them with the ledger; `wallet close` reads overdue ones",
+            "`wallet hold`, `wallet close` and `transaction reverse` read holds; `verify` compares them with entries",
         ),
         # One statement writes new holds and those that have changed.
-        Grant(Role.OPERATOR, "INSERT", "`wallet hold capture|void`; `wallet close` with a sweep expires holds"),
-        Grant(
-            Role.OPERATOR,
-            "UPDATE",
-            "`wallet hold capture|void`; `wallet close` with a sweep expires holds",
-            ("captured_minor", "status", "updated_at"),
-        ),
+        Grant(Role.OPERATOR, "INSERT", _ENDS_HOLDS),
+        Grant(Role.OPERATOR, "UPDATE", _ENDS_HOLDS, ("captured_minor", "status", "updated_at")),
         _AUDIT,
     ),
     "wallet.outbox": (

@@ -90,6 +90,8 @@ wallet_transactions = Table(
     Column("held_after_minor", BigInteger),
     # The hold that the transaction changes.
     Column("hold_id", Uuid),
+    # The transaction that this one reverses, in part or whole: it is the same in all entries of a reversal.
+    Column("reverses_transaction_id", Uuid),
     Column("reference", Text),
     Column("metadata", JSONB),
     # Of the first entry: what the event says besides the columns, so that a lost event can be made again.
@@ -121,6 +123,12 @@ wallet_transactions = Table(
     ),
     # The transactions of a hold.
     Index("wallet_transactions_hold_id_idx", "hold_id", postgresql_where=text("hold_id IS NOT NULL")),
+    # The reversals of a transaction.
+    Index(
+        "wallet_transactions_reverses_transaction_id_idx",
+        "reverses_transaction_id",
+        postgresql_where=text("reverses_transaction_id IS NOT NULL"),
+    ),
     schema="wallet",
 )
 

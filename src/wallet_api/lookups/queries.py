@@ -18,16 +18,25 @@ from wallet_api.read_queries import READABLE
 Legs = Sequence[RowMapping]
 """The legs of one transaction that the caller may read, in their order; never none."""
 
-# The columns by which a page goes on come with each leg. OFFSET keeps the look-up of a transaction's legs an index
+# The columns by which a page goes on come with each leg, and the amounts that reversals moved on its side. The first
+# entry has the details. OFFSET keeps the look-up of a transaction's legs an index
 # look-up, however many transactions the planner expects.
 _LEGS: Final = """
-    SELECT found.sort_version, leg.*
+    SELECT found.sort_version, leg.*, reversed_by.*
     FROM ({found}) AS found
     CROSS JOIN LATERAL (
         SELECT transaction_id, entry, type, wallet_id, counterparty_wallet_id, amount_minor, currency,
-            balance_after_minor, held_minor, held_after_minor, hold_id, wallet_version, reference, metadata, created_at
+            balance_after_minor, held_minor, held_after_minor, hold_id, wallet_version, reference, metadata, created_at,
+            reverses_transaction_id, first_value(details) OVER (ORDER BY entry) AS details
         FROM wallet.wallet_transactions WHERE transaction_id = found.transaction_id OFFSET 0
     ) AS leg
+    CROSS JOIN LATERAL (
+        SELECT array_agg(transaction_id ORDER BY created_at, transaction_id) AS reversal_ids,
+            array_agg(amount_minor ORDER BY created_at, transaction_id) AS reversal_amounts
+        FROM wallet.wallet_transactions AS reversal
+        WHERE reversal.reverses_transaction_id = leg.transaction_id
+            AND reversal.wallet_id IS NOT DISTINCT FROM leg.wallet_id
+    ) AS reversed_by
     WHERE cast(:caller_user_id AS text) IS NULL
         OR EXISTS (SELECT FROM wallet.wallets WHERE id = leg.wallet_id AND user_id = cast(:caller_user_id AS text))
     ORDER BY found.sort_version {direction}, leg.transaction_id {direction}, leg.entry

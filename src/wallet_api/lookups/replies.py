@@ -1,5 +1,6 @@
 """The JSON of transactions, and the models that document it."""
 
+from collections import Counter
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
@@ -12,6 +13,7 @@ from common.events import TRANSACTION_EVENTS
 from common.moments import timestamp
 from common.money import to_major
 from wallet_api.lookups.queries import Legs
+from wallet_api.original import REVERSIBLE
 
 
 class LegOut(BaseModel):
@@ -26,6 +28,13 @@ class LegOut(BaseModel):
     version: int | None = Field(examples=[3], description="The wallet's; null for the world account.")
 
 
+class ReversalOut(BaseModel):
+    """A transaction that reversed another one, in part or whole."""
+
+    transaction_id: UUID
+    amount: str = Field(examples=["10.00"], description="What it moved back, on the caller's side.")
+
+
 class TransactionOut(BaseModel):
     """A transaction, with those of its legs that the caller may read."""
 
@@ -35,7 +44,16 @@ class TransactionOut(BaseModel):
     reference: str | None = Field(examples=["invoice 4711"])
     metadata: dict[str, Any]
     created_at: datetime
+    details: dict[str, Any] | None = Field(description="What its event says besides.", examples=[{"reason": "stolen"}])
     hold_id: UUID | None = Field(description="The hold that the transaction changes.")
+    reverses: UUID | None = Field(description="The transaction that this one reverses.")
+    reversed_by: list[ReversalOut] = Field(description="Its reversals that moved money of the caller's wallets.")
+    reversed: str | None = Field(
+        examples=["10.00"],
+        description="What was moved back of what the payer paid, or of what the caller's wallets received if the caller"
+        " may not read the payer; null where nothing can be reversed.",
+    )
+    reversible: str | None = Field(examples=["20.00"], description="What is left of that.")
     legs: list[LegOut]
 
 
@@ -56,8 +74,33 @@ def transaction_json(legs: Legs) -> dict[str, Any]:
         "reference": leg["reference"],
         "metadata": leg["metadata"],
         "created_at": timestamp(leg["created_at"]),
+        "details": leg["details"],
         "hold_id": _text(leg["hold_id"]),
+        "reverses": _text(leg["reverses_transaction_id"]),
+        **_reversals_json(legs),
         "legs": [_leg_json(leg) for leg in legs],
+    }
+
+
+def _reversals_json(legs: Legs) -> Mapping[str, Any]:
+    """Return what the legs tell of reversals: the payer's has all, those of receivers have their own parts."""
+    if legs[0]["type"] not in REVERSIBLE:
+        return {"reversed_by": [], "reversed": None, "reversible": None}
+    currency = legs[0]["currency"]
+    side = [leg for leg in legs if leg["amount_minor"] < 0] or legs
+    amounts_minor: Counter[UUID] = Counter()
+    for leg in side:
+        for id_, amount_minor in zip(leg["reversal_ids"] or (), leg["reversal_amounts"] or (), strict=True):
+            amounts_minor[id_] += abs(amount_minor)
+    reversed_minor = amounts_minor.total()
+    moved_minor = sum(abs(leg["amount_minor"]) for leg in side)
+    return {
+        "reversed_by": [
+            {"transaction_id": str(id_), "amount": to_major(amount_minor, currency)}
+            for id_, amount_minor in amounts_minor.items()
+        ],
+        "reversed": to_major(reversed_minor, currency),
+        "reversible": to_major(moved_minor - reversed_minor, currency),
     }
 
 

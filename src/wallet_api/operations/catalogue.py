@@ -10,6 +10,7 @@ from wallet_api.operations.holds import HoldOperation
 from wallet_api.operations.operation import Operation
 from wallet_api.operations.place_hold import PlaceHold
 from wallet_api.operations.reopen import Reopen
+from wallet_api.operations.reverse import Reverse
 from wallet_api.operations.split import Split
 from wallet_api.operations.transfer import Transfer
 from wallet_api.operations.unfreeze import Unfreeze
@@ -24,3 +25,6 @@ OPERATIONS: Final[tuple[type[Operation], ...]] = (
 
 HOLD_OPERATIONS: Final[tuple[type[HoldOperation], ...]] = (CaptureHold, VoidHold)
 """Those of a hold: `POST /holds/{hold_id}/NAME`."""
+
+TRANSACTION_OPERATIONS: Final[tuple[type[Reverse], ...]] = (Reverse,)
+"""Those of a ledger transaction: `POST /transactions/{transaction_id}/NAME`."""

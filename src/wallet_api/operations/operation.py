@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any, ClassVar, Literal, NamedTuple
 from uuid import UUID
 
@@ -17,6 +18,12 @@ from wallet_api.errors import CurrencyMismatch, VersionMismatch, WalletNotFound
 from wallet_api.hold import Hold
 from wallet_api.wallet import Wallet
 
+Reversals = Mapping[UUID, Mapping[UUID | None, int]]
+"""What was given back of transactions, in minor units: by the transaction, and by the wallet that gave it back.
+
+The world account is None.
+"""
+
 
 class State(NamedTuple):
     """What a command is decided on: wallets and holds as the commands before it in the batch leave them.
@@ -25,11 +32,13 @@ class State(NamedTuple):
         wallets: by their ids.
         holds: by their ids: those that commands name, and the overdue ones of the wallets.
         now: the database's time, after each wallet became what it is.
+        reversals: of the transactions that commands reverse.
     """
 
     wallets: Mapping[UUID, Wallet]
     holds: Mapping[UUID, Hold]
     now: datetime
+    reversals: Reversals = MappingProxyType({})
 
 
 class Entry(NamedTuple):
@@ -60,6 +69,7 @@ class LedgerTransaction(NamedTuple):
         entries: the acting wallet's entry is the first; each wallet has one.
         details: what the event says besides that, as JSON values.
         hold: as it is after the transaction, if it changes one.
+        reverses_id: the transaction that it reverses, if it is a reversal.
     """
 
     id: UUID
@@ -70,6 +80,7 @@ class LedgerTransaction(NamedTuple):
     entries: tuple[Entry, ...]
     details: Mapping[str, Any]
     hold: Hold | None = None
+    reverses_id: UUID | None = None
 
     @property
     def wallets(self) -> list[Wallet]:
@@ -128,6 +139,11 @@ class Operation(Command, ABC):
     def hold_ids(self) -> tuple[UUID, ...]:
         """The holds that it needs."""
         return ()
+
+    @property
+    def reverses_id(self) -> UUID | None:
+        """The transaction that it reverses, if it is a reversal."""
+        return None
 
     @property
     def further_scope(self) -> str | None:

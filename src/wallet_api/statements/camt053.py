@@ -60,8 +60,9 @@ def _entry(row: Mapping[Any, Any]) -> str:
     amount = _amount(row["amount_minor"], row["currency"])
     booked_at = timestamp(row["created_at"])
     transaction_id = row["transaction_id"].hex
+    reversal = "<RvslInd>true</RvslInd>" if row["type"] == "REVERSAL" else ""
     return (
-        f"<Ntry><NtryRef>{row['wallet_version']}</NtryRef>{amount}<Sts><Cd>BOOK</Cd></Sts>"
+        f"<Ntry><NtryRef>{row['wallet_version']}</NtryRef>{amount}{reversal}<Sts><Cd>BOOK</Cd></Sts>"
         f"<BookgDt><DtTm>{booked_at}</DtTm></BookgDt><ValDt><DtTm>{booked_at}</DtTm></ValDt>"
         f"<AcctSvcrRef>{transaction_id}</AcctSvcrRef><BkTxCd><Prtry><Cd>{row['type']}</Cd></Prtry></BkTxCd>"
         f"<NtryDtls><TxDtls><Refs><AcctSvcrRef>{transaction_id}</AcctSvcrRef></Refs>{amount}"

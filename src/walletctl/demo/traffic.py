@@ -22,6 +22,7 @@ _WITHDRAWALS: Final = 150
 _HOLDS: Final = 100
 _TRANSFERS: Final = 1200
 _SPLITS: Final = 150
+_REVERSALS: Final = 100
 _RETRIED: Final = 150
 _REFUSED: Final = 140
 _RESTATED: Final = 20
@@ -61,7 +62,7 @@ class Traffic:
         await self._run([lambda pair=pair: self._create(*pair) for pair in pairs])  # type: ignore[misc]
 
     async def move_money(self) -> None:
-        """Send funds, withdrawals, holds, transfers, splits, retries and requests to be refused, all at once."""
+        """Send funds, withdrawals, holds, transfers, splits, reversals, retries and requests to be refused."""
         await self._run([lambda wallet=wallet: self._fund(wallet, 50_000) for wallet in self.wallets])  # type: ignore[misc]
         hot = self.wallets[0]
         operations: list[Operation] = [
@@ -71,6 +72,7 @@ class Traffic:
             *[self._hold_and_end] * _HOLDS,
             *[self._transfer_somewhere] * _TRANSFERS,
             *[self._split_somewhere] * _SPLITS,
+            *[self._transfer_and_reverse] * _REVERSALS,
             *[self._retried_transfer] * _RETRIED,
             *[self._refused] * _REFUSED,
         ]
@@ -140,6 +142,20 @@ class Traffic:
         response = await self._post("transfers", f"/wallets/{sender.id}/transfer", body)
         if self._expect(response, 200, "a transfer"):
             self._moved(sender, receiver, amount)
+
+    async def _transfer_and_reverse(self) -> None:
+        """Send money, and then let the receiver give all of it back, or a part."""
+        sender, receiver = self._some(2)
+        body = {"to_wallet_id": receiver.id, "amount": sender.amount(10)}
+        sent = await self._post("transfers", f"/wallets/{sender.id}/transfer", body)
+        if not self._expect(sent, 200, "a transfer"):
+            return
+        self._moved(sender, receiver, sender.amount(10))
+        path = f"/transactions/{sent.json()['transaction_id']}/reverse"
+        part = self.rng.choice([{}, {"amount": sender.amount(4)}])
+        back = await self._post("reversals", path, {"reason": "demo", **part})
+        if self._expect(back, 201, "a reversal"):
+            self._moved(receiver, sender, back.json()["amount"])
 
     async def _hold_and_end(self) -> None:
         """Reserve money, and then capture half of it, capture more than all of it, or give it up."""
@@ -216,7 +232,7 @@ WALLETS_TOTAL: Final = len(_USERS) * len(_CURRENCIES)
 """How many wallets the demo creates."""
 
 OPERATIONS_TOTAL: Final = (
-    2 * (WALLETS_TOTAL + _HOLDS + _RETRIED)
+    2 * (WALLETS_TOTAL + _HOLDS + _REVERSALS + _RETRIED)
     + (_HOT_FUNDS + _SPREAD_FUNDS + _WITHDRAWALS + _TRANSFERS + _SPLITS + _REFUSED)
     + _RESTATED * _RESTATED_REQUESTS
 )

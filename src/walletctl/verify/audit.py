@@ -24,6 +24,7 @@ BALANCES: Final = "wallet balances = ledger sums"
 SUMS: Final = "ledger sums to zero"
 VERSIONS: Final = "versions without holes"
 HOLDS: Final = "holds = ledger"
+REVERSALS: Final = "reversals <= originals"
 STATUSES: Final = "wallet statuses = ledger"
 OUTBOX: Final = "ledger = outbox"
 TOPIC: Final = "outbox = topic"
@@ -89,6 +90,8 @@ async def _check_wallets(checks: "_Checks", snapshots: Snapshots, sums: Sums) ->
         await ledger.check_versions(snapshots, sums, findings)
     with checks.check(HOLDS, "holds") as findings:
         await ledger.check_holds(snapshots, findings)
+    with checks.check(REVERSALS, "reversals") as findings:
+        await ledger.check_reversals(snapshots, findings)
     with checks.check(STATUSES, "wallets") as findings:
         await ledger.check_statuses(snapshots, findings)
 

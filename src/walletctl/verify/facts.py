@@ -35,7 +35,8 @@ FACTS: Final = f"""
     SELECT id AS wallet_id, cast(1 AS bigint) AS version, user_id, 'WALLET_CREATED' AS event_type,
         NULL AS direction, cast(NULL AS uuid) AS transaction_id, cast(NULL AS bigint) AS amount_minor,
         cast(0 AS bigint) AS balance_after_minor, currency, cast(NULL AS uuid) AS counterparty_wallet_id, created_at,
-        cast(NULL AS bigint) AS held_after_minor, cast(NULL AS jsonb) AS details
+        cast(NULL AS bigint) AS held_after_minor, cast(NULL AS uuid) AS reverses_transaction_id,
+        cast(NULL AS jsonb) AS details
     FROM wallet.wallets
     UNION ALL
     SELECT entries.wallet_id, wallet_version, user_id,
@@ -43,7 +44,7 @@ FACTS: Final = f"""
         CASE WHEN amount_minor > 0 THEN 'in' WHEN amount_minor < 0 THEN 'out' END, transaction_id,
         nullif(abs(coalesce(nullif(amount_minor, 0), entries.held_minor)), 0),
         balance_after_minor, entries.currency, counterparty_wallet_id, entries.created_at,
-        held_after_minor, details
+        held_after_minor, reverses_transaction_id, details
     FROM wallet.wallet_transactions AS entries
     LEFT JOIN wallet.wallets ON wallets.id = entries.wallet_id
     WHERE entries.wallet_id IS NOT NULL
@@ -51,14 +52,15 @@ FACTS: Final = f"""
 
 OUTBOX_FIELDS: Final = (
     *("event_type", "direction", "transaction_id", "amount", "balance_after", "currency"),
-    *("counterparty_wallet_id", "user_id", "created_at", "held_after", "details", "envelope"),
+    *("counterparty_wallet_id", "user_id", "created_at", "held_after", "reverses_transaction_id", "details"),
+    "envelope",
 )
 FACT_FIELDS: Final = (
     *("event_type", "direction", "transaction_id", "amount_minor * major", "balance_after_minor * major"),
     *("facts.currency", "counterparty_wallet_id", "user_id"),
 )
 # What the history does not have.
-FURTHER_FACT_FIELDS: Final = ("held_after_minor * major", "details")
+FURTHER_FACT_FIELDS: Final = ("held_after_minor * major", "reverses_transaction_id", "details")
 FACT_LINE: Final = line(*FACT_FIELDS, time("created_at"), *FURTHER_FACT_FIELDS, "'agrees'")
 
 # Of `event`, the payload, and `change`, one of its wallets: `value` at `position`.
@@ -77,6 +79,7 @@ CLAIM_FIELDS: Final = (
 _DETAILED: Final = ", ".join(f"'{event_type_of(model)}'" for model in TRANSACTION_EVENTS.values() if details_of(model))
 FURTHER_CLAIM_FIELDS: Final = (
     "value ->> 'held_after'",
+    "event ->> 'reverses_transaction_id'",
     f"""CASE WHEN change.position = 1 AND event_type IN ({_DETAILED})
         THEN event - cast('{{{",".join(MovementEvent.model_fields)}}}' AS text[])
     END""",

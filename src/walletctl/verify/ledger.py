@@ -6,8 +6,9 @@ from typing import Any
 from sqlalchemy import Row
 
 from common.money import UnknownCurrencyError, to_major
-from common.postgres.reading import stream_rows
-from walletctl.verify import queries, status_queries
+from common.postgres.reading import fetch_value, stream_rows
+from wallet_api.original import REVERSIBLE
+from walletctl.verify import queries, reversal_queries, status_queries
 from walletctl.verify.facts import OUTBOX_FIELDS
 from walletctl.verify.lines import differing
 from walletctl.verify.report import Findings
@@ -118,6 +119,26 @@ async def check_holds(snapshots: Snapshots, findings: Findings) -> None:
         elif different := differing(queries.HOLD_FIELDS, row.expected, row.found):
             expected, found = different
             findings.add(where, "hold", expected=f"{expected} by the ledger", found=found)
+
+
+async def check_reversals(snapshots: Snapshots, findings: Findings) -> None:
+    """Check that each reversal names a transaction that can be reversed, and all of one move back no more than it did.
+
+    So it is for each wallet of the transaction, also for reversals of before a horizon.
+    """
+    findings.compared = await fetch_value(snapshots.wallet, reversal_queries.COUNT)
+    async for row in stream_rows(snapshots.wallet, reversal_queries.UNLINKED):
+        where = f"transaction {row.transaction_id}"
+        findings.add(where, "links", expected="one link, in all its entries", found="another link, or none, in some")
+    async for row in stream_rows(snapshots.wallet, reversal_queries.EXCESSES):
+        side = f"of wallet {row.wallet_id}" if row.wallet_id else "of the world account"
+        where = f"transaction {row.original_id} {side}"
+        found = f"{_major(row.back_minor, row.currency)} by {row.reversal_types}"
+        if row.type not in REVERSIBLE:
+            findings.add(where, "reversals", expected=f"none of {row.type or 'no entry'}", found=found)
+        else:
+            moved = f"at most {_major(-row.amount_minor, row.currency)} by REVERSAL"
+            findings.add(where, "reversals", expected=moved, found=found)
 
 
 async def check_outbox(snapshots: Snapshots, sums: Sums, findings: Findings) -> None:

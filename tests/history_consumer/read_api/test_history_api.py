@@ -94,6 +94,8 @@ async def test_each_wallet_is_shown_its_own_side_of_every_event_and_nothing_of_t
         ada.held(HoldCaptured, bob),
         ada.held(HoldVoided, reason="no show"),
         ada.held(HoldHasExpired),
+        bob.reversed(ada, "0.31"),
+        ada.got_back((bob, "0.17"), (own, "0.13")),
         bob.restated("FREEZE", blocks="out"),
         bob.restated("UNFREEZE"),
         bob.restated("CLOSE", sweep=None),
@@ -106,7 +108,7 @@ async def test_each_wallet_is_shown_its_own_side_of_every_event_and_nothing_of_t
     pages = [await get(api, path) for path in paths]
     items = [item for page in pages for item in page["items"]]
     # Of a transfer between two wallets of one user, that user has two items, each with its own side.
-    assert [len(page["items"]) for page in pages] == [11, 9, 3, 14]
+    assert [len(page["items"]) for page in pages] == [13, 11, 4, 17]
     assert {item["event_type"] for item in items} == set(EVENT_TYPES)
     for item in items:
         key = UUID(item["event_id"]), UUID(item["wallet_id"])

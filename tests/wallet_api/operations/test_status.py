@@ -14,7 +14,7 @@ from httpx import AsyncClient, Response
 
 from common.access.caller import OPS_WRITE, SCOPES, WALLETS_READ, WALLETS_WRITE
 from support.callers import believe_callers, credentials
-from wallet_api.operations.catalogue import HOLD_OPERATIONS, OPERATIONS
+from wallet_api.operations.catalogue import HOLD_OPERATIONS, OPERATIONS, TRANSACTION_OPERATIONS
 
 Json = dict[str, Any]
 NewWallet = Callable[..., Awaitable[Json]]
@@ -49,6 +49,13 @@ async def place(client: AsyncClient, wallet: Json, receiver: Json, amount: str =
     placed = await client.post(f"/wallets/{wallet['id']}/holds", json=body)
     assert placed.status_code == 201, placed.text
     return placed.headers["location"]
+
+
+async def transfer(client: AsyncClient, sender: Json, receiver: Json) -> str:
+    """Send 1, and return the transaction's path."""
+    body = {"amount": "1", "to_wallet_id": receiver["id"]}
+    sent = await client.post(f"/wallets/{sender['id']}/transfer", json=body)
+    return f"/transactions/{sent.json()['transaction_id']}"
 
 
 async def read(client: AsyncClient, wallet: Json) -> Json:
@@ -132,6 +139,9 @@ ALLOWED = {
     "capture": {"active", "in", "out"},
     "receive a capture": {"active", "out"},
     "void": {"active", "in", "out", "all"},
+    "reverse": {"active", "in"},
+    "receive a reversal": {"active", "out"},
+    "receive a reversal from a bound caller": {"active", "out"},
     "freeze": {"active", "in", "out", "all"},
     "unfreeze": {"in", "out", "all"},
     "close": {"active", "in", "out", "all"},
@@ -143,7 +153,8 @@ ALLOWED = {
 
 
 def test_the_table_has_each_operation() -> None:
-    assert {operation.name for operation in OPERATIONS + HOLD_OPERATIONS} <= ALLOWED.keys()
+    operations = OPERATIONS + HOLD_OPERATIONS + TRANSACTION_OPERATIONS
+    assert {operation.name for operation in operations} <= ALLOWED.keys()
 
 
 @pytest.mark.parametrize("state", STATES)
@@ -173,6 +184,8 @@ async def test_what_works_in_each_state_is_what_the_table_says(
             others_hold = await place(client, other, wallet) if name == "receive a capture" else ""
             if its_hold and state == "closed":
                 assert (await client.post(f"{its_hold}/void", json={})).status_code == 200
+            both_ways = ((other, wallet), (wallet, other)) if "revers" in name else ()
+            received, sent = [await transfer(client, *sides) for sides in both_ways] or ["", ""]
             sweep = {"sweep_to_wallet_id": bank["id"]}
             await bring(client, wallet, state, **sweep)
             to_it, to_other = {"to_wallet_id": wallet["id"]}, {"to_wallet_id": other["id"]}
@@ -190,6 +203,9 @@ async def test_what_works_in_each_state_is_what_the_table_says(
                 "capture": (f"{its_hold}/capture", {}),
                 "receive a capture": (f"{others_hold}/capture", {}),
                 "void": (f"{its_hold}/void", {}),
+                "reverse": (f"{received}/reverse", why),
+                "receive a reversal": (f"{sent}/reverse", why),
+                "receive a reversal from a bound caller": (f"{sent}/reverse", why),
                 "freeze": (f"{its_path}/freeze", {"blocks": "all", **why}),
                 "unfreeze": (f"{its_path}/unfreeze", why),
                 "close": (f"{its_path}/close", why),
@@ -198,13 +214,14 @@ async def test_what_works_in_each_state_is_what_the_table_says(
                 "reopen": (f"{its_path}/reopen", why),
             }
             path, body = requests[name]
-            headers = credentials("key-of-bob", "bob") if name == "receive from a bound caller" else {}
+            headers = credentials("key-of-bob", "bob") if name.endswith("from a bound caller") else {}
             before = await sql("SELECT * FROM wallet.wallets ORDER BY id")
             reply = await client.post(path, json=body, headers=headers)
             expected = {
                 "unfreeze": "wallet-not-frozen",
                 "reopen": "wallet-not-closed",
                 "receive from a bound caller": "receiver-unavailable",
+                "receive a reversal from a bound caller": "receiver-unavailable",
                 # A closed wallet has no open hold.
                 **({"capture": "hold-not-open", "void": "hold-not-open"} if state == "closed" else {}),
             }.get(name, refused_with)

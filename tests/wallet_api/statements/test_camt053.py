@@ -84,6 +84,13 @@ async def test_a_reference_is_the_remittance_information_whatever_it_holds(refer
     assert texts(found, "Ntry/NtryDtls/TxDtls/RmtInf/Ustrd") == parts
 
 
+async def test_an_entry_of_a_reversal_says_so() -> None:
+    first, second = rows_of(0, [500, 200], [None, None])
+    rows = [first, {**second, "type": "REVERSAL"}]
+    found = await valid(period_of(0, rows), rows)
+    assert [texts(entry, "RvslInd") for entry in found.findall("c:Ntry", NAMES)] == [[], ["true"]]
+
+
 async def test_what_moved_no_money_is_no_entry() -> None:
     rows = rows_of(100, [100, 200], [None, None])
     found = await valid(period_of(100, rows), rows)

@@ -15,6 +15,7 @@ from walletctl.verify.audit import (
     OUTBOX,
     POSITIONS,
     PROGRESS,
+    REVERSALS,
     STATUSES,
     SUMS,
     TOPIC,
@@ -188,6 +189,69 @@ HOLD_CORRUPTIONS = {
     ),
 }
 
+# Of 0.25, of a transfer of 0.75.
+A_REVERSAL = "type = 'REVERSAL' AND abs(amount_minor) = 25"
+REVERSAL_CORRUPTIONS = {
+    "more reversed than there was": (
+        f"UPDATE wallet.wallet_transactions SET amount_minor = amount_minor * 4 WHERE {A_REVERSAL}",
+        {BALANCES, VERSIONS, REVERSALS, OUTBOX, HISTORY},
+    ),
+    "a reversal of a transaction that is gone": (
+        f"UPDATE wallet.wallet_transactions SET reverses_transaction_id = gen_random_uuid() WHERE {A_REVERSAL}",
+        {REVERSALS, OUTBOX},
+    ),
+    "a reversal of another transaction": (
+        f"""
+        UPDATE wallet.wallet_transactions SET reverses_transaction_id = (
+            SELECT transaction_id FROM wallet.wallet_transactions WHERE type = 'TRANSFER' AND amount_minor = -1 LIMIT 1
+        ) WHERE {A_REVERSAL}
+        """,
+        {REVERSALS, OUTBOX},
+    ),
+    "a reversal of itself": (
+        f"UPDATE wallet.wallet_transactions SET reverses_transaction_id = transaction_id WHERE {A_REVERSAL}",
+        {REVERSALS, OUTBOX},
+    ),
+    "a reversal of what is no movement": (
+        f"""
+        UPDATE wallet.wallet_transactions SET reverses_transaction_id = (
+            SELECT transaction_id FROM wallet.wallet_transactions WHERE type = 'VOID' LIMIT 1
+        ) WHERE {A_REVERSAL}
+        """,
+        {REVERSALS, OUTBOX},
+    ),
+    "a reversal without its link": (
+        f"UPDATE wallet.wallet_transactions SET reverses_transaction_id = NULL WHERE {A_REVERSAL}",
+        {OUTBOX},
+    ),
+    "the world's side of a reversal without its link": (
+        """
+        UPDATE wallet.wallet_transactions SET reverses_transaction_id = NULL
+        WHERE type = 'REVERSAL' AND wallet_id IS NULL
+        """,
+        {REVERSALS},
+    ),
+    "a movement with a link": (
+        f"UPDATE wallet.wallet_transactions SET reverses_transaction_id = gen_random_uuid() WHERE {ONE_MOVEMENT}",
+        {REVERSALS, OUTBOX},
+    ),
+    "the reason of a reversal altered": (
+        f"""
+        UPDATE wallet.wallet_transactions SET details = jsonb_set(details, '{{reason}}', '"another"')
+        WHERE {A_REVERSAL} AND entry = 1
+        """,
+        {OUTBOX},
+    ),
+    "another link in the event": (
+        """
+        UPDATE wallet.outbox SET payload = jsonb_set(
+            payload::jsonb, '{reverses_transaction_id}', '"0198c2a5-0000-7000-8000-000000000001"'
+        )::json WHERE event_type = 'MOVEMENT_REVERSED'
+        """,
+        {OUTBOX, TOPIC, HISTORY},
+    ),
+}
+
 _COPY = """
     INSERT INTO wallet.outbox (event_id, aggregate_id, lane, event_type, payload, created_at)
     SELECT event_id, aggregate_id, lane, event_type, payload, created_at FROM wallet.outbox
@@ -324,9 +388,17 @@ async def test_a_pipeline_at_rest_agrees(settings: PipelineSettings) -> None:
     compared = {check.name: check.compared for check in report.checks}
     assert compared[BALANCES] == 6
     assert compared[HOLDS] == 2
-    assert compared[OUTBOX] == compared[HISTORY] == compared[VERSIONS] == 65
+    assert compared[OUTBOX] == compared[HISTORY] == compared[VERSIONS] == 74
+    assert compared[REVERSALS] == 3
     assert compared[TOPIC] == report.horizon.last_outbox_id == sum(report.horizon.next_offsets.values())
     assert report.horizon.pending == report.horizon.on_their_way == report.horizon.history_gaps == 0
+
+
+@pytest.mark.parametrize("corruption", REVERSAL_CORRUPTIONS)
+async def test_a_corrupted_reversal_is_named(settings: PipelineSettings, corruption: str) -> None:
+    statement, expected = REVERSAL_CORRUPTIONS[corruption]
+    await tamper(settings.database_url, statement)
+    assert broken(await audit(settings)) == expected
 
 
 @pytest.mark.parametrize("corruption", HOLD_CORRUPTIONS)

@@ -14,7 +14,7 @@ from support.pipeline_acts import audit, begin_epoch, rebuild
 from support.pipelines import Wallets, api_engine, move_money, new_wallets, run_consumer, run_relay, tamper
 from support.roles import ROLES
 from walletctl.verify import horizons
-from walletctl.verify.audit import BALANCES, HISTORY, OUTBOX, PROGRESS, SUMS, TOPIC, VERSIONS
+from walletctl.verify.audit import BALANCES, HISTORY, OUTBOX, PROGRESS, REVERSALS, SUMS, TOPIC, VERSIONS
 from walletctl.verify.report import Report
 
 NEWEST = """
@@ -126,6 +126,14 @@ async def test_an_older_row_that_was_changed_is_seen_by_a_full_run_only(settings
     await tamper(settings.database_url, "UPDATE history.transaction_events SET user_id = 'eve'")
     assert (await audit(settings, since_last=True)).ok
     assert _broken(await audit(settings)) == {HISTORY}
+
+
+async def test_reversals_of_before_the_horizon_are_summed_too(settings: PipelineSettings) -> None:
+    await audit(settings)
+    link = "UPDATE wallet.wallet_transactions SET reverses_transaction_id = transaction_id WHERE type = 'REVERSAL'"
+    await tamper(settings.database_url, link)
+    assert _broken(await audit(settings, since_last=True)) == {REVERSALS}
+    assert _broken(await audit(settings)) == {REVERSALS, OUTBOX}
 
 
 async def test_an_event_on_its_way_lies_after_the_horizon(

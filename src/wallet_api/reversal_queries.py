@@ -1,0 +1,56 @@
+"""The SQL of reversals: the transaction that is to be reversed, and what was reversed of it before."""
+
+from collections import Counter
+from collections.abc import Collection
+from typing import Final
+from uuid import UUID
+
+import asyncpg
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from common.access.caller import Caller
+from common.postgres.raw_sql import RawStatement
+from wallet_api.operations.operation import LedgerTransaction
+from wallet_api.original import Original, OriginalEntry
+
+ReversedMinor = dict[UUID, Counter[UUID | None]]
+"""`operation.Reversals`, to which those of a batch are added."""
+
+FIND_ORIGINAL: Final = text("""
+    SELECT type, entry.currency, wallet_id, user_id, amount_minor
+    FROM wallet.wallet_transactions AS entry LEFT JOIN wallet.wallets ON wallets.id = wallet_id
+    WHERE transaction_id = :id ORDER BY entry
+""")
+
+READ_REVERSALS: Final = RawStatement("""
+    SELECT reverses_transaction_id, wallet_id, -sum(amount_minor)::bigint FROM wallet.wallet_transactions
+    WHERE reverses_transaction_id = ANY(cast(:ids AS uuid[])) AND amount_minor < 0
+    GROUP BY reverses_transaction_id, wallet_id
+""")
+
+
+async def find_original(connection: AsyncConnection, transaction_id: UUID, caller: Caller) -> Original | None:
+    """Return the transaction, if one of its wallets is the caller's. Its entries never change."""
+    rows = (await connection.execute(FIND_ORIGINAL, {"id": transaction_id})).all()
+    entries = tuple(OriginalEntry(row.wallet_id, row.user_id, row.amount_minor) for row in rows)
+    if not any(entry.user_id is not None and caller.owns(entry.user_id) for entry in entries):
+        return None
+    return Original(transaction_id, rows[0].type, rows[0].currency, entries)
+
+
+async def read_reversals(connection: asyncpg.Connection, transaction_ids: Collection[UUID]) -> ReversedMinor:
+    """Return what was given back of these transactions."""
+    reversals: ReversedMinor = {}
+    for transaction_id, wallet_id, amount_minor in await READ_REVERSALS.fetch(connection, ids=list(transaction_ids)):
+        reversals.setdefault(transaction_id, Counter())[wallet_id] = amount_minor
+    return reversals
+
+
+def add_reversal(reversals: ReversedMinor, made: LedgerTransaction) -> None:
+    """Add what a reversal of the batch gives back."""
+    assert made.reverses_id is not None
+    given_back = reversals.setdefault(made.reverses_id, Counter())
+    for entry in made.entries:
+        if entry.amount_minor < 0:
+            given_back[entry.wallet.id if entry.wallet else None] -= entry.amount_minor
