@@ -14,6 +14,7 @@ from common.actor import actor
 from common.postgres.raw_sql import RawStatement
 from wallet_api import read_queries
 from wallet_api.bodies import OperationBody
+from wallet_api.limit_replies import limits_out_json
 from wallet_api.operations.operation import Operation
 from wallet_api.replies import DONE, Reply
 from wallet_api.transactions import execute
@@ -25,8 +26,16 @@ INSERT_AUDIT: Final = RawStatement("""
 """)
 
 
-async def run(engine: AsyncEngine, operation: type[Operation], wallet_id: UUID, body: OperationBody) -> Reply:
+async def run(
+    engine: AsyncEngine,
+    operation: type[Operation],
+    wallet_id: UUID,
+    body: OperationBody,
+    if_match: frozenset[int] | None = None,
+) -> Reply:
     """Run an operation that has a reason; return its reply. If it is done, the audit has who did it and why.
+
+    The wallet must be at one of the versions of `if_match`; None means any.
 
     Raises:
         OutcomeUnknown: it failed after COMMIT was sent.
@@ -39,7 +48,7 @@ async def run(engine: AsyncEngine, operation: type[Operation], wallet_id: UUID, 
         traceparent=None,
         caller=ANONYMOUS,
         wallet_id=wallet_id,
-        if_match=None,
+        if_match=if_match,
     )
     (reply,) = await execute(engine, _run_audited, [command])
     return reply
@@ -65,6 +74,13 @@ async def find_wallet(engine: AsyncEngine, wallet_id: UUID) -> RowMapping | None
     """Return the wallet's row, or None if there is no such wallet."""
     async with engine.connect() as connection:
         return await read_queries.get_wallet(connection, wallet_id, None)
+
+
+async def find_limits(engine: AsyncEngine, wallet_id: UUID) -> dict[str, Any] | None:
+    """Return the wallet's limits and what is used of them, as JSON values; None if there is no such wallet."""
+    async with engine.connect() as connection:
+        rows = await read_queries.get_limits(connection, wallet_id, None)
+    return limits_out_json(wallet_id, rows) if rows else None
 
 
 async def list_entries(engine: AsyncEngine, wallet_id: UUID, limit: int) -> Sequence[RowMapping]:

@@ -9,8 +9,12 @@ from common.access.settings import AccessSettings
 from common.http.settings import HttpApiSettings, items_of
 from common.settings import LogSettings, OrderRule, Port, WalletDatabaseSettings
 from wallet_api.operations.catalogue import OPERATIONS
+from wallet_api.operations.set_limits import SetLimits
 
-_OPERATORS: Final = [operation.name for operation in OPERATIONS if operation.scope == OPS_WRITE]
+_OPERATORS: Final = [
+    *(operation.name for operation in OPERATIONS if operation.scope == OPS_WRITE),
+    SetLimits.name,
+]
 
 
 def _owner_operations(text: str) -> str:
@@ -31,7 +35,7 @@ class WalletApiSettings(AccessSettings, HttpApiSettings, WalletDatabaseSettings,
     wallet_api_workers: int = Field(1, ge=1, le=64)
     """Processes that share the port; `/metrics` sums over them."""
     idempotency_key_required: bool = False
-    """Whether a POST without `Idempotency-Key` is refused."""
+    """Whether a POST or PUT without `Idempotency-Key` is refused."""
     owner_operations: Annotated[str, AfterValidator(_owner_operations)] = ""
     """The operators' operations that users may do with their own wallets: `freeze,close`. They then need the scope
     `wallets:write` in place of `ops:write`. A user's freeze never lifts one of the operators; an `unfreeze` does."""

@@ -59,6 +59,8 @@ _AUDIT: Final = Grant(Role.AUDITOR, "SELECT", "audits")
 _LOCK: Final = "locks the rows that are to be deleted"
 _LOCKED: Final = ("created_at",)
 
+_LIMITS: Final = ("overdraft_limit_minor", "balance_max_minor", "has_velocity_limits")
+_USED: Final = ("window_start", "used_minor", "used_count")
 _PRUNED: Final = ("row_count", "version_count", "up_to_id", "up_to_created_at")
 _RECORD: Final = ("topic", "partition", "offset", "topic_id", "key", "value", "headers", "reason", "detail")
 
@@ -74,12 +76,13 @@ TABLES: Final[Mapping[str, Sequence[Grant]]] = {
         ),
         Grant(Role.API, "UPDATE", "moves and reserves money", ("balance_minor", "held_minor", "version", "updated_at")),
         Grant(Role.API, "UPDATE", "freezes, unfreezes, closes and reopens wallets", ("status", "blocks")),
+        Grant(Role.API, "UPDATE", "sets limits", _LIMITS),
         Grant(Role.OPERATOR, "SELECT", "`wallet`, `history rebuild`, `restore lost` and `verify` look wallets up"),
         Grant(
             Role.OPERATOR,
             "UPDATE",
-            "`wallet freeze|unfreeze|close|reopen`",
-            ("balance_minor", "held_minor", "version", "updated_at", "status", "blocks"),
+            "`wallet freeze|unfreeze|close|reopen|limits`",
+            ("balance_minor", "held_minor", "version", "updated_at", "status", "blocks", *_LIMITS),
         ),
         _AUDIT,
     ),
@@ -88,7 +91,7 @@ TABLES: Final[Mapping[str, Sequence[Grant]]] = {
         Grant(Role.API, "SELECT", "shows a wallet's ledger"),
         Grant(Role.API, "INSERT", "moves money"),
         Grant(Role.OPERATOR, "SELECT", "`wallet`, `history rebuild`, `restore lost` and `verify` read the ledger"),
-        Grant(Role.OPERATOR, "INSERT", "`wallet freeze|unfreeze|close|reopen` write entries"),
+        Grant(Role.OPERATOR, "INSERT", "`wallet freeze|unfreeze|close|reopen|limits` write entries"),
         _AUDIT,
     ),
     "wallet.holds": (
@@ -104,6 +107,17 @@ TABLES: Final[Mapping[str, Sequence[Grant]]] = {
             "`wallet close` with a sweep expires holds",
             ("captured_minor", "status", "updated_at"),
         ),
+        _AUDIT,
+    ),
+    "wallet.velocity_limits": (
+        Grant(Role.API, "SELECT", "reads the limits of a request's wallets"),
+        Grant(Role.API, "INSERT", "sets limits"),
+        Grant(Role.API, "UPDATE", "counts what is used", _USED),
+        Grant(Role.API, "DELETE", "replaces limits"),
+        Grant(Role.OPERATOR, "SELECT", "`wallet limits`; `verify` compares limits with the ledger"),
+        Grant(Role.OPERATOR, "INSERT", "`wallet limits` sets limits"),
+        Grant(Role.OPERATOR, "UPDATE", "`wallet close` with a sweep counts what is used", _USED),
+        Grant(Role.OPERATOR, "DELETE", "`wallet limits` replaces limits"),
         _AUDIT,
     ),
     "wallet.outbox": (
@@ -137,7 +151,7 @@ TABLES: Final[Mapping[str, Sequence[Grant]]] = {
         Grant(
             Role.OPERATOR,
             "INSERT",
-            "`wallet freeze|unfreeze|close|reopen` write events, all of them pending",
+            "`wallet freeze|unfreeze|close|reopen|limits` write events, all of them pending",
             (
                 *("event_id", "aggregate_id", "lane", "event_type", "payload", "headers", "created_at"),
                 "source_epoch",
@@ -215,7 +229,11 @@ TABLES: Final[Mapping[str, Sequence[Grant]]] = {
         Grant(Role.RELAY, "UPDATE", _LOCK, _LOCKED),
         Grant(Role.RELAY, "DELETE", "retention deletes old keys"),
         # One statement writes all that an operation writes, also where there is no key.
-        Grant(Role.OPERATOR, "INSERT", "`wallet freeze|unfreeze|close|reopen`: the statement names it, with no rows"),
+        Grant(
+            Role.OPERATOR,
+            "INSERT",
+            "`wallet freeze|unfreeze|close|reopen|limits`: the statement names it, with no rows",
+        ),
         Grant(Role.OPERATOR, "SELECT", "`outbox prune` finds old keys", ("caller_id", "key", "created_at")),
         Grant(Role.OPERATOR, "UPDATE", _LOCK, _LOCKED),
         Grant(Role.OPERATOR, "DELETE", "`outbox prune` deletes old keys"),
@@ -321,7 +339,7 @@ SEQUENCES: Final[Mapping[str, Sequence[Grant]]] = {
 }
 """The privileges on each sequence."""
 
-FUNCTIONS: Final = ("wallet.refuse_change()", "wallet.refuse_unbalanced()")
+FUNCTIONS: Final = ("wallet.refuse_beyond_limits()", "wallet.refuse_change()", "wallet.refuse_unbalanced()")
 """The functions, of triggers all. No role may call them; a trigger needs no privilege for it."""
 
 DATABASE: Final = (

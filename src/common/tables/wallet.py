@@ -4,19 +4,21 @@ from typing import Final
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     CheckConstraint,
     Column,
     ForeignKey,
     Identity,
     Index,
     Integer,
+    Numeric,
     SmallInteger,
     Table,
     Text,
     Uuid,
     text,
 )
-from sqlalchemy.dialects.postgresql import BYTEA, JSON, JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, BYTEA, JSON, JSONB
 
 from common.tables.base import TIMESTAMP, metadata, now_column
 
@@ -27,7 +29,7 @@ wallets = Table(
     Column("user_id", Text, nullable=False),
     Column("currency", Text, nullable=False),
     Column("balance_minor", BigInteger, nullable=False, server_default=text("0")),
-    # What open holds reserve of the balance.
+    # What open holds reserve.
     Column("held_minor", BigInteger, nullable=False, server_default=text("0")),
     Column("version", BigInteger, nullable=False, server_default=text("1")),
     Column("status", Text, nullable=False, server_default=text("'active'")),
@@ -37,10 +39,18 @@ wallets = Table(
     now_column("updated_at"),
     # What a frozen wallet refuses. It is NULL if the status was set with SQL: that means all.
     Column("blocks", Text),
-    # A defect in the code can't make a balance negative.
-    CheckConstraint("balance_minor >= 0", "balance"),
-    # Nor can it reserve more than there is, or spend what is reserved.
-    CheckConstraint("held_minor BETWEEN 0 AND balance_minor", "held"),
+    # How far the balance may fall below what is held, the most that it may be (NULL: any balance), and whether
+    # `velocity_limits` has rows of the wallet. The trigger `wallets_within_limits` refuses an update that spends more
+    # than is available, or that receives more than the wallet may have. It compares the row with the one before,
+    # because a limit may be lowered below its use (docs/decisions/0038-limits.md).
+    Column("overdraft_limit_minor", BigInteger, nullable=False, server_default=text("0")),
+    Column("balance_max_minor", BigInteger),
+    Column("has_velocity_limits", Boolean, nullable=False, server_default=text("false")),
+    # A defect in the code can't release what is not held.
+    CheckConstraint("held_minor >= 0", "held"),
+    # Such limits would mean nothing.
+    CheckConstraint("overdraft_limit_minor >= 0", "overdraft_limit"),
+    CheckConstraint("balance_max_minor >= 0", "balance_max"),
     # Version 1 is the wallet's creation.
     CheckConstraint("version >= 1", "version"),
     # The API's own limit; it also bounds the size of the indexes.
@@ -95,8 +105,6 @@ wallet_transactions = Table(
     # Of the first entry: what the event says besides the columns, so that a lost event can be made again.
     Column("details", JSONB),
     now_column(),
-    # The same rule as for the balance of the wallet.
-    CheckConstraint("balance_after_minor >= 0", "balance_after"),
     # A wallet's entry has the wallet's version and balance. The world account has neither.
     CheckConstraint(
         "(wallet_id IS NULL) = (wallet_version IS NULL) AND (wallet_id IS NULL) = (balance_after_minor IS NULL)",
@@ -159,6 +167,42 @@ holds = Table(
     Index("holds_expires_at_idx", "expires_at", postgresql_where=text("status = 'open'")),
     schema="wallet",
     # Each hold is updated once or twice.
+    postgresql_with={"fillfactor": "70"},
+)
+
+velocity_limits = Table(
+    "velocity_limits",
+    metadata,
+    # The velocity limits of wallets, each with what is used of it in one window. A row changes under the lock of its
+    # wallet, or by compare-and-set of the wallet's version, with an entry in the ledger.
+    Column("wallet_id", Uuid, ForeignKey("wallet.wallets.id"), primary_key=True),
+    # The client's id.
+    Column("id", Text, primary_key=True),
+    # The order of the wallet's limits, from 1.
+    Column("position", SmallInteger, nullable=False),
+    Column("direction", Text, nullable=False),
+    # The types of ledger entries that count; NULL is all.
+    Column("types", ARRAY(Text)),
+    Column("window", Text, nullable=False),
+    Column("amount_minor", BigInteger),
+    Column("count", Integer),
+    # The version of the wallet, and its time, that set the limit. Later versions count.
+    Column("since_version", BigInteger, nullable=False),
+    Column("since", TIMESTAMP, nullable=False),
+    # The beginning of the window in which these were used. A window that is over is replaced by the next use.
+    Column("window_start", TIMESTAMP, nullable=False),
+    # NUMERIC, because a limit without an amount counts the sum of any number of amounts.
+    Column("used_minor", Numeric, nullable=False),
+    Column("used_count", BigInteger, nullable=False),
+    # The values that the code knows.
+    CheckConstraint("direction IN ('in', 'out')", "direction"),
+    CheckConstraint("\"window\" IN ('transaction', 'day', 'week', 'month')", "window"),
+    # A limit that limits nothing would mislead.
+    CheckConstraint("amount_minor > 0 OR count > 0", "limit"),
+    # No more is given back than was used.
+    CheckConstraint("used_minor >= 0 AND used_count >= 0", "used"),
+    schema="wallet",
+    # Each use updates the row: free space keeps the update on its page (HOT).
     postgresql_with={"fillfactor": "70"},
 )
 

@@ -1,6 +1,7 @@
 """`walletctl wallet`."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any, Final
 from uuid import UUID
 
@@ -18,13 +19,17 @@ from wallet_api.operations.close import Close
 from wallet_api.operations.freeze import Freeze
 from wallet_api.operations.operation import Operation
 from wallet_api.operations.reopen import Reopen
+from wallet_api.operations.set_limits import SetLimits
 from wallet_api.operations.unfreeze import Unfreeze
 from wallet_api.replies import DONE, Reply, entry_json, wallet_json
 from wallet_api.transactions import OutcomeUnknown
+from walletctl.commands import limit_arguments
 from walletctl.console import Exit, JsonOption, fail, print_fields, print_json, print_table
 from walletctl.databases import with_wallet_database
 
-app = typer.Typer(help="Wallets: show, freeze, unfreeze, close and reopen them.", no_args_is_help=True)
+app = typer.Typer(
+    help="Wallets: show, freeze, unfreeze, close and reopen them, and set their limits.", no_args_is_help=True
+)
 
 _COLUMNS: Final = (
     "version",
@@ -110,6 +115,40 @@ def reopen(wallet_id: WalletId, reason: Reason, reference: Reference = None, as_
     _act(Reopen, wallet_id, as_json, reason=reason, reference=reference)
 
 
+@app.command(epilog="Example:  walletctl wallet limits 0198c2a5-… --overdraft-limit 100.00 --reason 'credit line'")
+def limits(
+    wallet_id: WalletId,
+    overdraft_limit: Annotated[
+        str | None, typer.Option(help="How much more than its own money may be spent.", metavar="AMOUNT")
+    ] = None,
+    balance_max: Annotated[
+        str | None, typer.Option(help="The most that the wallet may have; `none` is no limit.", metavar="AMOUNT")
+    ] = None,
+    velocity: Annotated[
+        str | None, typer.Option(help="The velocity limits, as a JSON list; it replaces all.", metavar="JSON")
+    ] = None,
+    file: Annotated[
+        Path | None, typer.Option(help="A file with that list.", exists=True, dir_okay=False, metavar="PATH")
+    ] = None,
+    reason: Annotated[str | None, typer.Option(help="Why: for the event and for the audit table.")] = None,
+    reference: Reference = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show a wallet's limits and what is used of them, or set those that are given. Exit 1 if it is refused."""
+    found = with_wallet_database(lambda engine: operator_acts.find_limits(engine, wallet_id))
+    if found is None:
+        fail(f"wallet {wallet_id} doesn't exist", Exit.FOUND_WRONG)
+    asked = limit_arguments.asked(overdraft_limit, balance_max, velocity, file)
+    if not asked:
+        limit_arguments.show(found, as_json=as_json)
+        return
+    if reason is None:
+        fail("--reason: is needed to set limits", Exit.USAGE)
+    fields = {**limit_arguments.present(found), **asked, "reason": reason, "reference": reference}
+    # What another operator has changed meanwhile is not overwritten.
+    _act(SetLimits, wallet_id, as_json, if_match=frozenset({found["version"]}), **fields)
+
+
 def _find(wallet_id: UUID) -> dict[str, Any]:
     row = with_wallet_database(lambda engine: operator_acts.find_wallet(engine, wallet_id))
     if row is None:
@@ -117,15 +156,22 @@ def _find(wallet_id: UUID) -> dict[str, Any]:
     return wallet_json(row)
 
 
-def _act(operation: type[Operation], wallet_id: UUID, as_json: bool, **fields: str | None) -> None:
+def _act(
+    operation: type[Operation],
+    wallet_id: UUID,
+    as_json: bool,
+    *,
+    if_match: frozenset[int] | None = None,
+    **fields: Any,
+) -> None:
     try:
-        body = operation.body(**fields)  # type: ignore[arg-type]
+        body = operation.body(**fields)
     except ValidationError as error:
         problem = ValidationProblem.of_errors(error.errors())
         fail(f"--{problem.detail}", Exit.USAGE)
 
     async def work(engine: AsyncEngine) -> Reply:
-        return await operator_acts.run(engine, operation, wallet_id, body)
+        return await operator_acts.run(engine, operation, wallet_id, body, if_match)
 
     try:
         reply = with_wallet_database(work)
