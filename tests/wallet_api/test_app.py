@@ -32,7 +32,7 @@ Eventually = Callable[..., Awaitable[Any]]
 UNKNOWN = "0198c2a5-0000-7000-8000-000000000001"
 
 
-async def test_a_server_that_wants_idempotency_keys_refuses_each_post_without_one(
+async def test_a_server_that_wants_idempotency_keys_refuses_each_post_and_put_without_one(
     open_client: OpenClient, new_wallet: NewWallet, assert_problem: AssertProblem
 ) -> None:
     wallet = await new_wallet(balance="5")
@@ -53,6 +53,8 @@ async def test_a_server_that_wants_idempotency_keys_refuses_each_post_without_on
         for target, body in posts:
             assert_problem(await strict.post(target, json=body), 422, "idempotency-key-required")
         assert (await strict.get(path)).json() == wallet
+        limits = await strict.put(f"{path}/limits", json=LIMITLESS, headers={"If-Match": "*"})
+        assert_problem(limits, 422, "idempotency-key-required")
         keyed = await strict.post(f"{path}/fund", json={"amount": "1"}, headers={"Idempotency-Key": "k"})
         assert keyed.status_code == 200
 

@@ -15,6 +15,7 @@ from wallet_api.bodies import Body, CreateWalletBody
 from wallet_api.commands import IdempotencyKey
 from wallet_api.errors import IdempotencyKeyRequired
 from wallet_api.operations.catalogue import OPERATIONS
+from wallet_api.operations.set_limits import LimitsBody
 from wallet_api.operations.fund import FundBody
 from wallet_api.requests import (
     BODY_BYTES_MAX,
@@ -25,7 +26,7 @@ from wallet_api.requests import (
     read_traceparent,
 )
 
-MODELS = st.sampled_from([CreateWalletBody, *(operation.body for operation in OPERATIONS)])
+MODELS = st.sampled_from([CreateWalletBody, LimitsBody, *(operation.body for operation in OPERATIONS)])
 ANY_TEXT = st.text(st.characters(exclude_categories=[]), max_size=70)
 NUMBERS = st.integers() | st.floats() | st.integers(10**299, 10**301) | st.integers(-(2**64), 2**64)
 JSON = st.recursive(
