@@ -19,6 +19,7 @@ import wallet_api.group_commit
 import wallet_api.relay_notifier
 from common.postgres.database_health import INTERVAL_SECONDS, TIMEOUT_SECONDS
 from common.rate_limited_logs import RateLimitedLog
+from support.limits import LIMITLESS
 from support.proxy import Proxy
 
 Json = dict[str, Any]

@@ -272,11 +272,13 @@ async def test_moving_a_strangers_money_is_refused_like_moving_that_of_a_wallet_
             client, "POST", f"/wallets/{{}}/{name}", strangers_of(wallets), json=body, headers=ADA
         )
         statuses.add(reply.status_code)
-    for (_, path), row in ROWS.items():
+    for (method, path), row in ROWS.items():
         if row.scope == OPS_WRITE:
-            route = path.replace("{wallet_id}", "{}")
+            route, headers = path.replace("{wallet_id}", "{}"), {**ADA, **row.headers}
             for body in ({**(row.body or {}), "reference": "x"}, {}):
-                reply = await assert_like_unknown(client, "POST", route, strangers_of(wallets), json=body, headers=ADA)
+                reply = await assert_like_unknown(
+                    client, method, route, strangers_of(wallets), json=body, headers=headers
+                )
                 statuses.add(reply.status_code)
     strangers = (wallets["dollars"], wallets["frozen"])
     for amount, if_match, receiver in product(amounts, if_matches, receivers):

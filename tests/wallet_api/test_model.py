@@ -281,9 +281,7 @@ class WalletMachine(RuleBasedStateMachine):
     def fund(self, wallet: ModelWallet, amount: int, keyed: bool) -> Any:
         body = {"amount": to_major(amount, wallet.currency)}
         response, asked = self.post(f"/wallets/{wallet.id}/fund", body, keyed=keyed)
-        if refusal := wallet.refusal("in"):
-            self.assert_refused(response, refusal)
-        elif refusal := wallet.getting_refusal(amount):
+        if refusal := wallet.refusal("in") or wallet.getting_refusal(amount):
             self.assert_refused(response, refusal)
         else:
             self.do_fund(wallet, amount)
@@ -299,9 +297,7 @@ class WalletMachine(RuleBasedStateMachine):
     def withdraw(self, wallet: ModelWallet, amount: int, keyed: bool) -> Any:
         body = {"amount": to_major(amount, wallet.currency)}
         response, asked = self.post(f"/wallets/{wallet.id}/withdraw", body, keyed=keyed)
-        if refusal := wallet.refusal("out"):
-            self.assert_refused(response, refusal)
-        elif refusal := self.taking_refusal(wallet, amount):
+        if refusal := wallet.refusal("out") or self.taking_refusal(wallet, amount):
             self.assert_refused(response, refusal)
         else:
             self.free(wallet, amount)
@@ -569,9 +565,7 @@ class WalletMachine(RuleBasedStateMachine):
         response, _ = self.post(path, body, keyed=True, if_match=if_match)
         if stale:
             self.assert_refused(response, "version-mismatch")
-        elif refusal := wallet.refusal("in"):
-            self.assert_refused(response, refusal)
-        elif refusal := wallet.getting_refusal(amount):
+        elif refusal := wallet.refusal("in") or wallet.getting_refusal(amount):
             self.assert_refused(response, refusal)
         else:
             self.do_fund(wallet, amount)

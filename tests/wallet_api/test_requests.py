@@ -15,8 +15,8 @@ from wallet_api.bodies import Body, CreateWalletBody
 from wallet_api.commands import IdempotencyKey
 from wallet_api.errors import IdempotencyKeyRequired
 from wallet_api.operations.catalogue import OPERATIONS
-from wallet_api.operations.set_limits import LimitsBody
 from wallet_api.operations.fund import FundBody
+from wallet_api.operations.set_limits import LimitsBody
 from wallet_api.requests import (
     BODY_BYTES_MAX,
     is_match,
