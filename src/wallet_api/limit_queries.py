@@ -76,8 +76,8 @@ async def with_velocity(
 
 def velocity_limit(row: Any) -> VelocityLimit:
     """Return the limit of a row that begins with the columns of one."""
-    id_, direction, types, *further, used_minor, used_count = tuple(row)[:11]
-    return VelocityLimit(id_, direction, tuple(types or ()), *further, int(used_minor), used_count)
+    limit = VelocityLimit(*tuple(row)[:11])
+    return limit._replace(types=tuple(limit.types or ()), used_minor=int(limit.used_minor))
 
 
 async def widen_limits(connection: asyncpg.Connection, read: Mapping[UUID, Wallet], made: Collection[Wallet]) -> None:
@@ -114,7 +114,7 @@ async def set_limits(connection: asyncpg.Connection, wallets: Collection[Wallet]
             types=[" ".join(limit.types) or None for _, _, limit in rows],
             windows=[limit.window for _, _, limit in rows],
             amounts=[limit.amount_minor for _, _, limit in rows],
-            counts=[limit.count for _, _, limit in rows],
+            counts=[limit.count_max for _, _, limit in rows],
             since_versions=[limit.since_version for _, _, limit in rows],
             sinces=[limit.since for _, _, limit in rows],
             window_starts=[limit.window_start for _, _, limit in rows],

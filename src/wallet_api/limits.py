@@ -27,14 +27,14 @@ class Use(NamedTuple):
 
     Attributes:
         type: of `COUNTED_TYPES`.
-        count: of movements.
+        movements: how many it is.
         made_at: when the hold was made that it gives back.
     """
 
     direction: LimitDirection
     type: str
     amount_minor: int
-    count: int
+    movements: int
     made_at: datetime | None = None
 
 
@@ -44,7 +44,7 @@ class VelocityLimit(NamedTuple):
     Attributes:
         types: that count; none means all.
         amount_minor: the most that may move; None means any amount.
-        count: the most movements; None means any number.
+        count_max: the most movements; None means any number.
         since_version: the version of the wallet that set the limit. Later ones count.
         since: the time of that version.
         window_start: the first moment of the window.
@@ -55,7 +55,7 @@ class VelocityLimit(NamedTuple):
     types: tuple[str, ...]
     window: LimitWindow
     amount_minor: int | None
-    count: int | None
+    count_max: int | None
     since_version: int
     since: datetime
     window_start: datetime
@@ -83,14 +83,15 @@ class VelocityLimit(NamedTuple):
             return False
         is_too_much = self.amount_minor is not None and self.used_minor + use.amount_minor > self.amount_minor
         # What exceeds a hold is no further movement.
-        is_too_often = use.count > 0 and self.count is not None and self.used_count + use.count > self.count
+        used_count = self.used_count + use.movements
+        is_too_often = use.movements > 0 and self.count_max is not None and used_count > self.count_max
         return is_too_much or is_too_often
 
     def after(self, use: Use) -> "VelocityLimit":
         """Return the limit after the use. A limit of single transactions never has a use."""
         if self.window == "transaction":
             return self
-        return self._replace(used_minor=self.used_minor + use.amount_minor, used_count=self.used_count + use.count)
+        return self._replace(used_minor=self.used_minor + use.amount_minor, used_count=self.used_count + use.movements)
 
 
 def use_of(type_: str, amount_minor: int, held_minor: int, hold: Hold | None) -> Use:
@@ -145,7 +146,7 @@ def limit_json(limit: VelocityLimit, currency: str) -> dict[str, Any]:
         "types": list(limit.types) or None,
         "window": limit.window,
         "amount": None if limit.amount_minor is None else to_major(limit.amount_minor, currency),
-        "count": limit.count,
+        "count": limit.count_max,
     }
 
 
@@ -157,6 +158,6 @@ def use_json(limit: VelocityLimit, currency: str) -> dict[str, Any]:
         "used": to_major(limit.used_minor, currency),
         "remaining": None if remaining_minor is None else to_major(remaining_minor, currency),
         "used_count": limit.used_count,
-        "remaining_count": None if limit.count is None else max(0, limit.count - limit.used_count),
+        "remaining_count": None if limit.count_max is None else max(0, limit.count_max - limit.used_count),
         "resets_at": None if reset is None else timestamp(reset),
     }

@@ -29,7 +29,7 @@ def new_operations(other: str) -> dict[str, Any]:
 
 async def new_balances_below_zero(api: AsyncClient, wallet: str) -> None:
     """Overdraw a wallet, by an event type that the last release knows; fund it again."""
-    limits = {"overdraft_limit": "50.00", "balance_max": None, "velocity": []}
+    limits: dict[str, Any] = {"overdraft_limit": "50.00", "balance_max": None, "velocity": []}
     (await api.put(f"/wallets/{wallet}/limits", json=limits, headers={"If-Match": "*"})).raise_for_status()
     read = (await api.get(f"/wallets/{wallet}")).json()
     receiver = (await api.post("/wallets", json={"user_id": "cleo", "currency": read["currency"]})).json()["id"]

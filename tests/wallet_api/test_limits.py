@@ -18,7 +18,7 @@ LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 
 def limit(**fields: Any) -> VelocityLimit:
     window = fields.get("window", "day")
-    what = {"id": "a", "direction": "out", "types": (), "window": window, "amount_minor": 100, "count": None}
+    what = {"id": "a", "direction": "out", "types": (), "window": window, "amount_minor": 100, "count_max": None}
     when = {"since_version": 1, "since": LONG_AGO, "window_start": window_start(window, NOW)}
     return VelocityLimit(**{**what, **when, **fields})
 
@@ -67,9 +67,9 @@ def test_a_new_window_begins_with_nothing_used_and_a_clock_that_is_set_back_begi
         pytest.param({"used_minor": 200}, Use("out", "HOLD", -41, 0), False, id="a release below zero"),
         pytest.param({}, Use("in", "TRANSFER", 101, 1), False, id="the other direction"),
         pytest.param({"types": ("WITHDRAW",)}, Use("out", "TRANSFER", 101, 1), False, id="another type"),
-        pytest.param({"count": 2, "used_count": 2}, Use("out", "TRANSFER", 1, 1), True, id="once too often"),
-        pytest.param({"count": 2, "used_count": 2}, Use("out", "HOLD", 1, 0), False, id="what exceeds a hold"),
-        pytest.param({"count": 2, "amount_minor": None}, Use("out", "TRANSFER", 10**18, 1), False, id="any amount"),
+        pytest.param({"count_max": 2, "used_count": 2}, Use("out", "TRANSFER", 1, 1), True, id="once too often"),
+        pytest.param({"count_max": 2, "used_count": 2}, Use("out", "HOLD", 1, 0), False, id="what exceeds a hold"),
+        pytest.param({"count_max": 2, "amount_minor": None}, Use("out", "TRANSFER", 10**18, 1), False, id="any amount"),
         pytest.param({"window": "transaction"}, Use("out", "TRANSFER", 101, 1), True, id="one transaction"),
     ],
 )
@@ -99,7 +99,7 @@ def test_a_release_gives_back_only_what_was_counted_in_the_window_and_since_the_
 def test_whatever_becomes_of_a_hold_its_limit_has_what_was_captured(captures: list[tuple[int, bool]]) -> None:
     """The hold counts at first; captures count what exceeds it, and the release gives back the rest."""
     placed, captured_minor = hold(capture_max_minor=1000), 0
-    limits = counted([limit(amount_minor=None, count=100)], use_of("HOLD", 0, 50, None))
+    limits = counted([limit(amount_minor=None, count_max=100)], use_of("HOLD", 0, 50, None))
     for amount_minor, asks_for_the_end in captures:
         if amount_minor == 0 or placed.status != "open":
             continue

@@ -127,7 +127,7 @@ class SetLimits(Operation):
         before = {_kind(limit): limit for limit in wallet.velocity}
         asked = [self._limit(number, wallet, state) for number in range(len(self.velocity))]
         return tuple(
-            before[_kind(limit)]._replace(amount_minor=limit.amount_minor, count=limit.count)
+            before[_kind(limit)]._replace(amount_minor=limit.amount_minor, count_max=limit.count_max)
             if _kind(limit) in before
             else limit
             for limit in asked
@@ -142,7 +142,7 @@ class SetLimits(Operation):
             types=tuple(sorted(asked.types or ())),
             window=asked.window,
             amount_minor=None if amount is None else minor_of(amount, currency, f"velocity.{number}.amount"),
-            count=asked.count,
+            count_max=asked.count,
             since_version=wallet.version + 1,
             since=state.now,
             window_start=window_start(asked.window, state.now),

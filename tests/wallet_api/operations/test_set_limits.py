@@ -43,7 +43,7 @@ async def test_setting_limits_is_a_version_an_entry_and_an_event_and_replaces_al
     wallet = await new_wallet(balance="50")
     path = f"/wallets/{wallet['id']}/limits"
     before = await client.get(path)
-    no_limits = {"overdraft_limit": "0.00", "balance_max": None, "velocity": []}
+    no_limits: Json = {"overdraft_limit": "0.00", "balance_max": None, "velocity": []}
     assert before.json() == {"wallet_id": wallet["id"], "currency": "EUR", "version": 2, **no_limits}
     body = {"overdraft_limit": "100", "balance_max": 10_000, "velocity": [DAILY], "reason": "a credit line"}
     done = await client.put(path, json=body, headers={"If-Match": before.headers["etag"]})
@@ -85,7 +85,7 @@ async def test_if_match_is_required_and_must_be_the_present_version(
     assert_problem(other, 422, "idempotency-key-reused")
 
 
-WRONG = {
+WRONG: dict[str, tuple[Json, str]] = {
     "no velocity": ({"overdraft_limit": "0", "balance_max": None}, "velocity"),
     "an overdraft limit below zero": ({"overdraft_limit": "-1"}, "overdraft_limit"),
     "a fraction of a cent": ({"balance_max": "0.001"}, "balance_max"),
