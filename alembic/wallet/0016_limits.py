@@ -82,7 +82,9 @@ def create_velocity_limits() -> None:
         sa.CheckConstraint(
             "\"window\" IN ('transaction', 'day', 'week', 'month')", name=op.f("velocity_limits_window_check")
         ),
-        sa.CheckConstraint("amount_minor > 0 OR count > 0", name=op.f("velocity_limits_limit_check")),
+        sa.CheckConstraint(
+            "coalesce(amount_minor, 0) > 0 OR coalesce(count, 0) > 0", name=op.f("velocity_limits_limit_check")
+        ),
         sa.CheckConstraint("used_minor >= 0 AND used_count >= 0", name=op.f("velocity_limits_used_check")),
         sa.ForeignKeyConstraint(["wallet_id"], ["wallet.wallets.id"], name=op.f("velocity_limits_wallet_id_fkey")),
         sa.PrimaryKeyConstraint("wallet_id", "id", name=op.f("velocity_limits_pkey")),

@@ -14,7 +14,7 @@ USABLE: Final = usability_query(
         "wallet.wallets": "SELECT INSERT UPDATE",
         "wallet.wallet_transactions": "SELECT INSERT",
         "wallet.holds": "SELECT INSERT",
-        "wallet.velocity_limits": "SELECT INSERT UPDATE DELETE",
+        "wallet.velocity_limits": "SELECT INSERT UPDATE",
         "wallet.outbox": "INSERT",
         "wallet.source_epochs": "SELECT",
         "wallet.idempotency_keys": "SELECT INSERT",

@@ -44,7 +44,7 @@ velocity_limits = Table(
     CheckConstraint("direction IN ('in', 'out')", "direction"),
     CheckConstraint("\"window\" IN ('transaction', 'day', 'week', 'month')", "window"),
     # A limit that limits nothing would mislead.
-    CheckConstraint("amount_minor > 0 OR count > 0", "limit"),
+    CheckConstraint("coalesce(amount_minor, 0) > 0 OR coalesce(count, 0) > 0", "limit"),
     # No more is given back than was used.
     CheckConstraint("used_minor >= 0 AND used_count >= 0", "used"),
     schema="wallet",

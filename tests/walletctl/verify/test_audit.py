@@ -159,7 +159,7 @@ HOLD_CORRUPTIONS = {
     ),
     "what an entry holds altered": (
         f"UPDATE wallet.wallet_transactions SET held_minor = held_minor - 1 WHERE {ONE_VOID}",
-        {BALANCES, SUMS, VERSIONS, HOLDS, OUTBOX, HISTORY},
+        {BALANCES, SUMS, VERSIONS, HOLDS, LIMITS, OUTBOX, HISTORY},
     ),
     "the world's side of a hold lost": (
         "UPDATE wallet.wallet_transactions SET held_minor = 0 WHERE type = 'VOID' AND entry = 2",
@@ -172,7 +172,7 @@ HOLD_CORRUPTIONS = {
     "a hold's status altered": ("UPDATE wallet.holds SET status = 'captured' WHERE status = 'open'", {HOLDS}),
     "a hold captured once more": ("UPDATE wallet.holds SET captured_minor = captured_minor + 1", {HOLDS}),
     "a hold for another wallet": (f"UPDATE wallet.holds SET to_wallet_id = {EMPTY} WHERE status = 'open'", {HOLDS}),
-    "a hold lost": ("DELETE FROM wallet.holds WHERE status = 'voided'", {HOLDS}),
+    "a hold lost": ("DELETE FROM wallet.holds WHERE status = 'voided'", {HOLDS, LIMITS}),
     "a hold without entries": (
         """
         INSERT INTO wallet.holds
