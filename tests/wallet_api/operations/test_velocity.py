@@ -19,6 +19,7 @@ NewWallet = Callable[..., Awaitable[Json]]
 Sql = Callable[..., Awaitable[list[asyncpg.Record]]]
 AssertProblem = Callable[[Response, int, str], Json]
 AssertPromisesKept = Callable[[], Awaitable[None]]
+UntilBlocked = Callable[..., Awaitable[None]]
 OpenClient = Callable[..., AbstractAsyncContextManager[AsyncClient]]
 
 OUT: Json = {"id": "out", "direction": "out", "window": "day", "amount": "100.00"}
@@ -210,3 +211,27 @@ async def test_a_limit_holds_under_many_transfers_holds_and_funds_at_once(
     )
     assert (row["out"], row["in"]) == (9900, 7)
     await assert_promises_kept()
+
+
+@pytest.mark.parametrize("path", ["withdraw", "holds", "fund"])
+async def test_of_two_processes_that_wait_for_one_wallet_the_second_sees_what_the_first_has_used(
+    client: AsyncClient,
+    open_client: OpenClient,
+    new_wallet: NewWallet,
+    patient: dict[str, float],
+    database_url: str,
+    until_blocked: UntilBlocked,
+    path: str,
+) -> None:
+    wallet = await new_wallet(balance="500")
+    await put_limits(client, wallet, velocity=[{**OUT, "count": 1}, {**IN, "count": 1}])
+    holder = await asyncpg.connect(database_url)
+    async with open_client(**patient) as first, open_client(**patient) as second:
+        async with holder.transaction():
+            await holder.execute("SELECT FROM wallet.wallets WHERE id = $1 FOR UPDATE", UUID(wallet["id"]))
+            asked = [asyncio.create_task(post(process, wallet, path, amount="9")) for process in (first, second)]
+            await until_blocked(2)
+        replies = await asyncio.gather(*asked)
+    await holder.close()
+    assert sorted(reply.is_success for reply in replies) == [False, True]
+    assert {reply.json()["code"] for reply in replies if not reply.is_success} == {"limit-exceeded"}
