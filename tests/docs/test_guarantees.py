@@ -16,7 +16,8 @@ PROMISES = {
 
 
 def test_the_promises_are_numbered_and_each_says_its_limits_and_what_shows_it() -> None:
-    assert list(PROMISES) == list(range(1, 17))
+    # The fifteenth comes with reversals.
+    assert list(PROMISES) == [*range(1, 15), 16]
     for promise in PROMISES.values():
         assert [part for part in re.findall(r"^\*\*(.+?)\.\*\*", promise, re.MULTILINE) if part != "How"] == [
             *("Promised", "Limits", "Shown by")
