@@ -6,11 +6,10 @@ from typing import Any, Final
 
 import orjson
 
-from walletctl.console import Exit, fail, print_fields, print_json, print_table
+from walletctl.console import Exit, fail, print_fields, print_json
 
 _NONE: Final = "none"
 _SET: Final = ("id", "direction", "types", "window", "amount", "count")
-_USED: Final = ("used", "remaining", "used_count", "remaining_count", "resets_at")
 
 
 def asked(
@@ -45,9 +44,6 @@ def show(found: Mapping[str, Any], *, as_json: bool) -> None:
         print_json(dict(found))
         return
     print_fields("Limits", {name: value for name, value in found.items() if name != "velocity"})
-    rows = ([_text(limit[column]) for column in (*_SET, *_USED)] for limit in found["velocity"])
-    print_table("Velocity limits", (*_SET, *_USED), rows)
-
-
-def _text(value: Any) -> Any:
-    return ", ".join(value) if isinstance(value, list) else value
+    for limit in found["velocity"]:
+        told = {name: ", ".join(value) if isinstance(value, list) else value for name, value in limit.items()}
+        print_fields(f"Velocity limit {limit['id']}", told)
