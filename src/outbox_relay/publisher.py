@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any, Final
 
@@ -11,6 +11,7 @@ import structlog
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from common.events import cloud_event_headers
+from common.kafka.callbacks import ClientCallbacks
 from common.kafka.clients import client_config
 from common.kafka.refusals import count_refusal, explained, is_login_refused
 from common.kafka.topic_settings import BATCH_BYTES_MAX
@@ -51,6 +52,9 @@ class Publisher:
         # Why a broker refuses the connection, why no delivery report comes, and the last one that tells of an error.
         self._refusal = self._why = ""
         self._delivery_error: KafkaError | None = None
+        # After it the producer delivers nothing more.
+        self._fatal_error: KafkaError | None = None
+        self._callbacks = ClientCallbacks(self._on_error)
         self._make_producer(self._config())
 
     def ping(self) -> None:
@@ -62,10 +66,14 @@ class Publisher:
         topic = self._settings.kafka_topic
         try:
             self._replace_if_stale()
+        except KafkaException as error:
+            raise BrokerAwayError(explained(error.args[0])) from error
+        try:
             found = self._producer.list_topics(topic, timeout=_PING_TIMEOUT_SECONDS).topics[topic]
         except KafkaException as error:
             # The producer's own errors say why.
-            self._producer.poll(0)
+            with self._fatal_errors_noted():
+                self._producer.poll(0)
             # A new producer reads the certificates and the secrets again.
             self._is_spent |= bool(self._refusal)
             raise BrokerAwayError(self._refusal or explained(error.args[0])) from error
@@ -102,8 +110,9 @@ class Publisher:
             refused |= {row.aggregate_id for row in group if isinstance(reports.get(row.id), Refused)}
             groups += reversed(_halves(suspects))
         if self._is_spent or _has_undelivered(reports):
-            if self._delivery_error is not None:
-                count_refusal(self._delivery_error)
+            # After a fatal error the delivery reports say only that the records were purged.
+            if cause := self._fatal_error or self._delivery_error:
+                count_refusal(cause)
             self._empty()
         return reports
 
@@ -127,15 +136,16 @@ class Publisher:
                 # A batch that the topic takes uncompressed it takes compressed: only single records can be too large.
                 "batch.size": self.batch_bytes_max,
                 "queue.buffering.max.messages": 100_000,
-                "error_cb": self._on_error,
             },
         )
 
     def _make_producer(self, config: dict[str, Any]) -> None:
-        self._producer = Producer(config)
-        self._made_with = config
+        callbacks = ClientCallbacks(self._on_error, self._on_fatal_error)
+        producer = Producer({**config, **callbacks.properties()})
+        self._callbacks.silence()
+        self._producer, self._callbacks, self._made_with = producer, callbacks, config
         self._is_spent, self._refusal, self._why = False, "", "no delivery report in time"
-        self._delivery_error = None
+        self._delivery_error = self._fatal_error = None
 
     def _on_error(self, error: KafkaError) -> None:
         if is_login_refused(error):
@@ -144,6 +154,10 @@ class Publisher:
         self._why = self._refusal or str(error)
         if (suppressed := _limiter.admit(error.name())) is not None:
             log.warning("kafka_error", error=explained(error), suppressed=suppressed)
+
+    def _on_fatal_error(self, error: KafkaError) -> None:
+        self._fatal_error, self._is_spent = error, True
+        log.warning("producer_failed", error=explained(error))
 
     def _send(
         self, rows: Sequence[PendingRow], refused: set[str], reports: dict[int, Report], deadline: float
@@ -167,10 +181,15 @@ class Publisher:
         return {row.id: self._report(delivered.get(row.id)) for row in sent}
 
     def _report(self, delivered: Report | None) -> Report:
-        """Return the report; of a row that was not delivered because a broker refuses the connection, that reason."""
-        if isinstance(delivered, Undelivered) and self._refusal:
-            return Undelivered(self._refusal)
-        return delivered or Undelivered(self._why)
+        """Return the report; of a row that was not delivered because the connection or the producer failed, why."""
+        if delivered is None or (isinstance(delivered, Undelivered) and self._failure):
+            return Undelivered(self._failure or self._why)
+        return delivered
+
+    @property
+    def _failure(self) -> str:
+        """Why a broker refuses the connection, or why the producer failed; empty if neither happened."""
+        return self._refusal or (explained(self._fatal_error) if self._fatal_error else "")
 
     @contextmanager
     def _fatal_errors_noted(self) -> Iterator[None]:
@@ -179,8 +198,8 @@ class Publisher:
             yield
         except (KafkaException, SystemError) as error:
             # confluent-kafka sets the error inside a call that returns a result: Python raises a SystemError for that.
+            # Another callback may have cleared the error. The client has told why before (`_on_fatal_error`).
             self._is_spent, self._why = True, str(error.__cause__ or error)
-            log.warning("producer_failed", error=self._why)
 
     def _produce(self, row: PendingRow, delivered: dict[int, Report], deadline: float) -> Report | None:
         """Queue the row; return None, or why it could not be queued."""
@@ -200,9 +219,17 @@ class Publisher:
                     self._producer.poll(0.1)
                 continue
             except KafkaException as error:
-                return _report_of(error.args[0])
+                self._delivery_error = error.args[0]
+                self._await_reason(error.args[0], deadline)
+                return self._report(_report_of(error.args[0]))
             return None
-        return Undelivered(self._why)
+        return self._report(None)
+
+    def _await_reason(self, error: KafkaError, deadline: float) -> None:
+        """After a fatal error the client takes no more rows, and may tell why only a moment later."""
+        while error.code() == KafkaError._FATAL and not self._fatal_error and time.monotonic() < deadline:  # noqa: SLF001
+            with self._fatal_errors_noted():
+                self._producer.poll(0.1)
 
     def _note_report(self, reports: dict[int, Report], row_id: int, error: KafkaError | None, message: Message) -> None:
         if error is not None:
@@ -217,8 +244,9 @@ class Publisher:
     def _empty(self) -> None:
         """Discard all that the producer holds. It is replaced at its next use: ending a producer may take long."""
         self._is_spent = True
+        self._callbacks.silence()
         self._producer.purge(in_queue=True, in_flight=True, blocking=True)
-        with self._fatal_errors_noted():
+        with suppress(KafkaException, SystemError):
             self._producer.flush(_FLUSH_MARGIN_SECONDS)
 
     def _replace_if_stale(self) -> None:

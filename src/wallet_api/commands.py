@@ -29,15 +29,16 @@ class Command:
 
     Args:
         path: the request's path, for the problem document.
+        metadata: a JSON object, as the client sent it.
         claim: the idempotency key, if the client gave one.
         traceparent: W3C Trace Context, published with the event.
-        metadata: a JSON object, as the client sent it.
     """
 
     path: str
-    claim: IdempotencyClaim | None
-    traceparent: str | None
     metadata: Mapping[str, Any]
+    # An operator's command, and one of this program itself, has neither.
+    claim: IdempotencyClaim | None = None
+    traceparent: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

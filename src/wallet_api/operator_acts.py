@@ -1,6 +1,7 @@
 """What operators do with wallets: the operations of the API, each with an audit row in its transaction."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Final
 from uuid import UUID
 
@@ -14,9 +15,11 @@ from common.actor import actor
 from common.postgres.raw_sql import RawStatement
 from wallet_api import read_queries
 from wallet_api.bodies import OperationBody
+from wallet_api.errors import HoldNotFound
 from wallet_api.limit_replies import limits_out_json
+from wallet_api.operations.holds import HoldOperation
 from wallet_api.operations.operation import Operation
-from wallet_api.replies import DONE, Reply
+from wallet_api.replies import DONE, Reply, problem_reply
 from wallet_api.transactions import execute
 from wallet_api.use_cases import run_operations
 
@@ -27,34 +30,55 @@ INSERT_AUDIT: Final = RawStatement("""
 
 
 async def run(
-    engine: AsyncEngine,
-    operation: type[Operation],
-    wallet_id: UUID,
-    body: OperationBody,
-    if_match: frozenset[int] | None = None,
+    engine: AsyncEngine, operation: type[Operation], body: OperationBody, target: str, reason: str, **fields: Any
 ) -> Reply:
-    """Run an operation that has a reason; return its reply. If it is done, the audit has who did it and why.
+    """Run an operation; return its reply. If it is done, the audit has who did it and why.
 
-    The wallet must be at one of the versions of `if_match`; None means any.
+    Args:
+        engine: of the wallet database, as the operator's role.
+        operation: the class of the command.
+        body: its fields are fields of the command.
+        target: the path of the operation's route.
+        reason: for the audit.
+        fields: further fields of the command.
 
     Raises:
         OutcomeUnknown: it failed after COMMIT was sent.
         Exception: any other means that nothing was done.
     """
-    command = operation(
-        **dict(body),
-        path=f"/wallets/{wallet_id}/{operation.name}",
-        claim=None,
-        traceparent=None,
-        caller=ANONYMOUS,
-        wallet_id=wallet_id,
-        if_match=if_match,
-    )
-    (reply,) = await execute(engine, _run_audited, [command])
+    command = operation(**dict(body), path=target, caller=ANONYMOUS, **fields)
+    (reply,) = await execute(engine, partial(_run_audited, reason=reason), [command])
     return reply
 
 
-async def _run_audited(connection: asyncpg.Connection, commands: Sequence[Operation]) -> list[Reply]:
+async def run_on_wallet(
+    engine: AsyncEngine,
+    operation: type[Operation],
+    body: OperationBody,
+    reason: str,
+    wallet_id: UUID,
+    if_match: frozenset[int] | None = None,
+) -> Reply:
+    """Run an operation on a wallet, as `run` does. It must be at one of these versions; None means any."""
+    target = f"/wallets/{wallet_id}/{operation.name}"
+    return await run(engine, operation, body, target, reason, wallet_id=wallet_id, if_match=if_match)
+
+
+async def run_on_hold(
+    engine: AsyncEngine, operation: type[HoldOperation], body: OperationBody, reason: str, hold_id: UUID
+) -> Reply:
+    """Run an operation on a hold, as `run` does."""
+    target = f"/holds/{hold_id}/{operation.name}"
+    async with engine.connect() as connection:
+        found = await read_queries.find_hold(connection, hold_id, None)
+    if found is None:
+        return problem_reply(HoldNotFound(hold_id), target)
+    wallet_id, to_wallet_id = found
+    ids = {"wallet_id": wallet_id, "hold_id": hold_id, "to_wallet_id": to_wallet_id}
+    return await run(engine, operation, body, target, reason, **ids)
+
+
+async def _run_audited(connection: asyncpg.Connection, commands: Sequence[Operation], reason: str) -> list[Reply]:
     replies = await run_operations(connection, commands)
     for command, reply in zip(commands, replies, strict=True):
         if reply.outcome == DONE:
@@ -65,7 +89,7 @@ async def _run_audited(connection: asyncpg.Connection, commands: Sequence[Operat
                 action=command.name,
                 wallet_id=command.wallet_id,
                 transaction_id=UUID(done["transaction_id"]),
-                reason=done["reason"],
+                reason=reason,
             )
     return replies
 
@@ -87,3 +111,15 @@ async def list_entries(engine: AsyncEngine, wallet_id: UUID, limit: int) -> Sequ
     """Return the latest entries of the wallet's ledger, newest first."""
     async with engine.connect() as connection:
         return await read_queries.list_entries(connection, wallet_id, None, "desc", 2**63 - 1, limit)
+
+
+async def find_hold(engine: AsyncEngine, hold_id: UUID) -> RowMapping | None:
+    """Return the hold's row, or None if there is no such hold."""
+    async with engine.connect() as connection:
+        return await read_queries.get_hold(connection, hold_id, None)
+
+
+async def list_holds(engine: AsyncEngine, wallet_id: UUID, status: str | None, limit: int) -> Sequence[RowMapping]:
+    """Return the latest holds on the wallet, newest first: those with the status, if there is one."""
+    async with engine.connect() as connection:
+        return await read_queries.list_holds(connection, wallet_id, None, status, "desc", UUID(int=2**128 - 1), limit)

@@ -6,7 +6,7 @@ from uuid import uuid4
 
 import asyncpg
 import pytest
-from confluent_kafka import KafkaException, Message
+from confluent_kafka import KafkaError, KafkaException, Message
 from sqlalchemy import text
 
 from common.identifiers import LANES, lane_of
@@ -248,7 +248,8 @@ async def test_a_producer_that_fails_for_good_is_replaced_and_its_rows_stay_pend
         def __getattr__(self, name: str) -> object:
             def call(*_: object, **__: object) -> int:
                 if name == "flush":
-                    raise SystemError("flush returned a result with an exception set") from KafkaException("fatal")
+                    fatal = KafkaError(KafkaError._FATAL, "Broker: Producer fenced", fatal=True)
+                    raise SystemError("flush returned a result with an exception set") from KafkaException(fatal)
                 return 0
 
             return call

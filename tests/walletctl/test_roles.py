@@ -51,6 +51,8 @@ def test_the_operator_runs_every_command_on_wallets_outbox_and_history(
         "db status": Exit.OK,
         f"wallet show {wallet}": Exit.OK,
         f"wallet ledger {wallet}": Exit.OK,
+        f"wallet history {wallet}": Exit.OK,
+        f"wallet hold list {wallet}": Exit.OK,
         f"wallet freeze {wallet} --reason test": Exit.OK,
         f"wallet unfreeze {wallet} --reason test": Exit.OK,
         f"wallet close {wallet} --reason test": Exit.OK,

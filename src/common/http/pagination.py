@@ -71,10 +71,9 @@ def next_link(raw_path: bytes, query: Mapping[str, Sequence[str]], cursor: str) 
 
 
 @dataclass(frozen=True, slots=True)
-class PageRequest:
-    """The page that a request asks for: at most `limit` rows in the order, after the cursor if there is one."""
+class PageBounds:
+    """Which page of a list: at most `limit` rows in the order, after the cursor if there is one."""
 
-    request: Request
     limit: int
     cursor: str | None
     order: Order
@@ -94,10 +93,8 @@ class PageRequest:
             return decode_cursor(self.cursor, [type(value) for value in lowest], digest)
         return lowest if self.order == "asc" else highest
 
-    def next(
-        self, digest: bytes, rows: Sequence[Mapping[Any, Any]], names: Sequence[str]
-    ) -> tuple[str | None, dict[str, str]]:
-        """Return the next page's cursor and the headers that link to it; None and no header on the last page.
+    def next_cursor(self, digest: bytes, rows: Sequence[Mapping[Any, Any]], names: Sequence[str]) -> str | None:
+        """Return the next page's cursor; None on the last page.
 
         Args:
             digest: of the list.
@@ -105,9 +102,24 @@ class PageRequest:
             names: of the columns of the sort key.
         """
         if len(rows) <= self.limit:
-            return None, {}
+            return None
         last = rows[self.limit - 1]
-        cursor = encode_cursor([last[name] for name in names], digest)
+        return encode_cursor([last[name] for name in names], digest)
+
+
+@dataclass(frozen=True, slots=True)
+class PageRequest(PageBounds):
+    """The page that a request asks for."""
+
+    request: Request
+
+    def next(
+        self, digest: bytes, rows: Sequence[Mapping[Any, Any]], names: Sequence[str]
+    ) -> tuple[str | None, dict[str, str]]:
+        """Return the next page's cursor, as `next_cursor` does, and the headers that link to it."""
+        cursor = self.next_cursor(digest, rows, names)
+        if cursor is None:
+            return None, {}
         query = {name: self.request.query_params.getlist(name) for name in self.request.query_params}
         return cursor, {"Link": next_link(self.request.scope["raw_path"], query, cursor)}
 
@@ -118,7 +130,7 @@ async def _page_request(
     cursor: _Cursor = None,
     order: Annotated[Order, Query(description="`desc`: newest first")] = "desc",
 ) -> PageRequest:
-    return PageRequest(request, limit, cursor, order)
+    return PageRequest(limit, cursor, order, request)
 
 
 PageOf = Annotated[PageRequest, Depends(_page_request)]

@@ -61,6 +61,7 @@ _LOCKED: Final = ("created_at",)
 
 _LIMITS: Final = ("overdraft_limit_minor", "balance_max_minor", "has_velocity_limits")
 _USED: Final = ("window_start", "used_minor", "used_count")
+_ACTS: Final = "`wallet freeze|unfreeze|close|reopen|limits`, `wallet hold capture|void`"
 _PRUNED: Final = ("row_count", "version_count", "up_to_id", "up_to_created_at")
 _RECORD: Final = ("topic", "partition", "offset", "topic_id", "key", "value", "headers", "reason", "detail")
 
@@ -81,7 +82,7 @@ TABLES: Final[Mapping[str, Sequence[Grant]]] = {
         Grant(
             Role.OPERATOR,
             "UPDATE",
-            "`wallet freeze|unfreeze|close|reopen|limits`",
+            _ACTS,
             ("balance_minor", "held_minor", "version", "updated_at", "status", "blocks", *_LIMITS),
         ),
         _AUDIT,
@@ -91,20 +92,24 @@ TABLES: Final[Mapping[str, Sequence[Grant]]] = {
         Grant(Role.API, "SELECT", "shows a wallet's ledger"),
         Grant(Role.API, "INSERT", "moves money"),
         Grant(Role.OPERATOR, "SELECT", "`wallet`, `history rebuild`, `restore lost` and `verify` read the ledger"),
-        Grant(Role.OPERATOR, "INSERT", "`wallet freeze|unfreeze|close|reopen|limits` write entries"),
+        Grant(Role.OPERATOR, "INSERT", f"{_ACTS} write entries"),
         _AUDIT,
     ),
     "wallet.holds": (
         Grant(Role.API, "SELECT", "reads the holds of a request"),
         Grant(Role.API, "INSERT", "reserves money"),
         Grant(Role.API, "UPDATE", "captures, voids and expires holds", ("captured_minor", "status", "updated_at")),
-        Grant(Role.OPERATOR, "SELECT", "`verify` compares holds with the ledger; `wallet close` reads overdue ones"),
+        Grant(
+            Role.OPERATOR,
+            "SELECT",
+            "`wallet hold` reads holds; `verify` compares them with the ledger; `wallet close` reads overdue ones",
+        ),
         # One statement writes new holds and those that have changed.
-        Grant(Role.OPERATOR, "INSERT", "`wallet close` with a sweep expires holds"),
+        Grant(Role.OPERATOR, "INSERT", "`wallet hold capture|void`; `wallet close` with a sweep expires holds"),
         Grant(
             Role.OPERATOR,
             "UPDATE",
-            "`wallet close` with a sweep expires holds",
+            "`wallet hold capture|void`; `wallet close` with a sweep expires holds",
             ("captured_minor", "status", "updated_at"),
         ),
         _AUDIT,
@@ -116,7 +121,7 @@ TABLES: Final[Mapping[str, Sequence[Grant]]] = {
         Grant(Role.API, "DELETE", "replaces limits"),
         Grant(Role.OPERATOR, "SELECT", "`wallet limits`; `verify` compares limits with the ledger"),
         Grant(Role.OPERATOR, "INSERT", "`wallet limits` sets limits"),
-        Grant(Role.OPERATOR, "UPDATE", "`wallet close` with a sweep counts what is used", _USED),
+        Grant(Role.OPERATOR, "UPDATE", "`wallet hold void`, `wallet close` with a sweep: counts what is used", _USED),
         Grant(Role.OPERATOR, "DELETE", "`wallet limits` replaces limits"),
         _AUDIT,
     ),
@@ -151,7 +156,7 @@ TABLES: Final[Mapping[str, Sequence[Grant]]] = {
         Grant(
             Role.OPERATOR,
             "INSERT",
-            "`wallet freeze|unfreeze|close|reopen|limits` write events, all of them pending",
+            f"{_ACTS} write events, all of them pending",
             (
                 *("event_id", "aggregate_id", "lane", "event_type", "payload", "headers", "created_at"),
                 "source_epoch",
@@ -229,11 +234,7 @@ TABLES: Final[Mapping[str, Sequence[Grant]]] = {
         Grant(Role.RELAY, "UPDATE", _LOCK, _LOCKED),
         Grant(Role.RELAY, "DELETE", "retention deletes old keys"),
         # One statement writes all that an operation writes, also where there is no key.
-        Grant(
-            Role.OPERATOR,
-            "INSERT",
-            "`wallet freeze|unfreeze|close|reopen|limits`: the statement names it, with no rows",
-        ),
+        Grant(Role.OPERATOR, "INSERT", f"{_ACTS}: the statement names it, with no rows"),
         Grant(Role.OPERATOR, "SELECT", "`outbox prune` finds old keys", ("caller_id", "key", "created_at")),
         Grant(Role.OPERATOR, "UPDATE", _LOCK, _LOCKED),
         Grant(Role.OPERATOR, "DELETE", "`outbox prune` deletes old keys"),

@@ -5,6 +5,7 @@ from typing import Any, Final
 import structlog
 from confluent_kafka import KafkaError, TopicPartition
 
+from common.kafka.callbacks import ClientCallbacks
 from common.kafka.clients import reader_config
 from common.pauses import FAILURE_PAUSES
 from history_consumer.settings import ConsumerSettings
@@ -14,8 +15,8 @@ log = structlog.get_logger()
 _POLL_MARGIN_SECONDS: Final = 5.0
 
 
-def client_of_group(settings: ConsumerSettings) -> dict[str, Any]:
-    """Return librdkafka's configuration of a member of the group."""
+def client_of_group(settings: ConsumerSettings, callbacks: ClientCallbacks) -> dict[str, Any]:
+    """Return librdkafka's configuration of a member of the group, with its callbacks."""
     group: dict[str, Any] = {"group.protocol": "consumer"}
     if settings.consumer_group_protocol == "classic":
         session_ms = round(settings.consumer_session_timeout_seconds * 1000)
@@ -46,7 +47,8 @@ def client_of_group(settings: ConsumerSettings) -> dict[str, Any]:
             "queued.min.messages": 10_000,
             # With a full queue librdkafka fetches nothing for this long. In the default second the queue runs empty.
             "fetch.queue.backoff.ms": 10,
-            "on_commit": _on_commit,
+            "on_commit": callbacks.while_used(_on_commit),
+            **callbacks.properties(),
         },
     )
 

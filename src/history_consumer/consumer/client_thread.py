@@ -4,7 +4,7 @@ import asyncio
 import contextvars
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 import structlog
@@ -27,23 +27,29 @@ class ClientThread:
         return await asyncio.get_running_loop().run_in_executor(self._executor, run, call)
 
     async def close(self, close_client: Callable[[], None], wait_seconds: float) -> None:
-        """End the thread, then close the client; return after `wait_seconds` even if that hangs."""
-        loop = asyncio.get_running_loop()
-        closed = asyncio.Event()
+        """End the thread, then close the client; return after `wait_seconds` even if that hangs.
+
+        A client that is closed later, or fails to, is not reported any more.
+        """
+        closed: Future[None] = Future()
+        # From here on it can't be cancelled: the thread may set its result at any time.
+        closed.set_running_or_notify_cancel()
 
         def close() -> None:
             try:
                 self._executor.shutdown()
                 close_client()
             except KafkaException as error:
-                log.warning("group_not_left", error=str(error))
-            finally:
-                loop.call_soon_threadsafe(closed.set)
+                closed.set_exception(error)
+            else:
+                closed.set_result(None)
 
         # A daemon thread: a close that hangs must not keep the process alive.
         run = contextvars.copy_context().run
         threading.Thread(target=run, args=(close,), name="kafka-consumer-close", daemon=True).start()
         try:
-            await asyncio.wait_for(closed.wait(), wait_seconds)
+            await asyncio.wait_for(asyncio.wrap_future(closed), wait_seconds)
         except TimeoutError:
             log.warning("group_not_left_in_time", wait_seconds=wait_seconds)
+        except KafkaException as error:
+            log.warning("group_not_left", error=str(error))

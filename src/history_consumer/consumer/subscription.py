@@ -16,6 +16,7 @@ from typing import TypeVar
 import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
+from common.kafka.callbacks import ClientCallbacks
 from common.kafka.refusals import count_refusal, explained, is_login_refused
 from common.worker import TemporaryError
 from history_consumer.consumer.client import client_of_group
@@ -68,7 +69,8 @@ class Subscription:
         self._write_seconds_max = settings.consumer_transaction_timeout_seconds
         self._no_write = threading.Event()
         self._no_write.set()
-        self._consumer = Consumer({**client_of_group(settings), "error_cb": self._on_client_error})
+        self._callbacks = ClientCallbacks(self._on_client_error)
+        self._consumer = Consumer(client_of_group(settings, self._callbacks))
         self._consumer.subscribe(
             [self._topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
         )
@@ -162,9 +164,15 @@ class Subscription:
             log.debug("kafka_commit_failed", error=str(error))
 
     async def close(self, wait_seconds: float) -> None:
-        """Leave the group; if that takes longer, the session timeout ends the membership."""
+        """Leave the group; if that takes longer, the session timeout ends the membership.
+
+        A client whose close hangs goes on connecting to brokers. It is silenced then.
+        """
         self._is_closed = True
-        await self._thread.close(self._consumer.close, wait_seconds)
+        try:
+            await self._thread.close(self._consumer.close, wait_seconds)
+        finally:
+            self._callbacks.silence()
 
     async def _in_thread(
         self, call: Callable[[], ResultT], failure: Callable[[str], TemporaryError] = _temporary
@@ -258,7 +266,7 @@ class Subscription:
         # A rebalance may give nothing although partitions are free, say while their last owner revokes them.
         if partitions:
             self._is_joined = True
-            log.info("partitions_given", partitions=sorted(part.partition for part in partitions))
+            self._log_partitions("partitions_given", [part.partition for part in partitions])
 
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         self._no_write.wait(self._write_seconds_max)
@@ -275,7 +283,11 @@ class Subscription:
         if not self._has_received and self.assignment == Assignment():
             self._is_joined = False
         consumer.incremental_unassign([TopicPartition(self._topic, partition) for partition in read])
-        log.info("partitions_taken", partitions=sorted(removed))
+        self._log_partitions("partitions_taken", removed)
+
+    def _log_partitions(self, event: str, partitions: list[int]) -> None:
+        if not self._callbacks.is_silenced:
+            log.info(event, partitions=sorted(partitions))
 
     def _on_client_error(self, error: KafkaError) -> None:
         log.warning("kafka_client_error", code=error.name(), error=error.str(), fatal=error.fatal())

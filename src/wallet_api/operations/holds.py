@@ -72,13 +72,10 @@ class ExpireHold(HoldOperation):
         """Return the command, which no client sent."""
         return cls(
             path=f"/holds/{hold_id}",
-            claim=None,
-            traceparent=None,
             metadata={},
             caller=ANONYMOUS,
             wallet_id=wallet_id,
             reference=None,
-            if_match=None,
             hold_id=hold_id,
             to_wallet_id=None,
         )

@@ -117,7 +117,7 @@ class Operation(Command, ABC):
     caller: Caller
     wallet_id: UUID
     reference: str | None
-    if_match: frozenset[int] | None
+    if_match: frozenset[int] | None = None
 
     @property
     def wallet_ids(self) -> tuple[UUID, ...]:

@@ -5,31 +5,31 @@ from pathlib import Path
 from typing import Annotated, Any, Final
 from uuid import UUID
 
-import orjson
 import typer
-from pydantic import ValidationError
 from sqlalchemy import RowMapping
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from common.events import Blocks
-from common.postgres.connections import OUTCOME_UNKNOWN
-from common.problems import ValidationProblem
 from wallet_api import operator_acts
+from wallet_api.bodies import OperationBody
 from wallet_api.operations.close import Close
 from wallet_api.operations.freeze import Freeze
 from wallet_api.operations.operation import Operation
 from wallet_api.operations.reopen import Reopen
 from wallet_api.operations.set_limits import SetLimits
 from wallet_api.operations.unfreeze import Unfreeze
-from wallet_api.replies import DONE, Reply, entry_json, wallet_json
-from wallet_api.transactions import OutcomeUnknown
-from walletctl.commands import limit_arguments
+from wallet_api.replies import Reply, entry_json, wallet_json
+from walletctl.commands import limit_arguments, wallet_hold
+from walletctl.commands.wallet_history import history
 from walletctl.console import Exit, JsonOption, fail, print_fields, print_json, print_table
 from walletctl.databases import with_wallet_database
+from walletctl.wallet_acts import Reason, Reference, act
 
 app = typer.Typer(
-    help="Wallets: show, freeze, unfreeze, close and reopen them, and set their limits.", no_args_is_help=True
+    help="Wallets: show them, their ledger, history and holds; freeze, close and reopen them; set limits.",
+    no_args_is_help=True,
 )
+app.add_typer(wallet_hold.app, name="hold")
 
 _COLUMNS: Final = (
     "version",
@@ -43,8 +43,6 @@ _COLUMNS: Final = (
 )
 
 WalletId = Annotated[UUID, typer.Argument(help="The id of a wallet.", metavar="ID")]
-Reason = Annotated[str, typer.Option(help="Why: for the event and for the audit table. The owner may read it.")]
-Reference = Annotated[str | None, typer.Option(help="The number of a case, for the ledger.")]
 
 
 @app.command(epilog="Example:  walletctl wallet show 0198c2a5-…")
@@ -76,6 +74,9 @@ def ledger(
         print_table("Ledger", _COLUMNS, ([entry[column] for column in _COLUMNS] for entry in entries))
 
 
+app.command(epilog="Example:  walletctl wallet history 0198c2a5-… --type WALLET_FROZEN --from 2026-11-01")(history)
+
+
 @app.command(epilog="Example:  walletctl wallet freeze 0198c2a5-… --blocks out --reason 'reported as stolen'")
 def freeze(
     wallet_id: WalletId,
@@ -85,13 +86,13 @@ def freeze(
     as_json: JsonOption = False,
 ) -> None:
     """Freeze a wallet, or change what a frozen one blocks. Exit 1 if it is refused."""
-    _act(Freeze, wallet_id, as_json, reason=reason, blocks=blocks, reference=reference)
+    _act(Freeze, wallet_id, reason, as_json, blocks=blocks, reference=reference)
 
 
 @app.command(epilog="Example:  walletctl wallet unfreeze 0198c2a5-… --reason 'owner called back'")
 def unfreeze(wallet_id: WalletId, reason: Reason, reference: Reference = None, as_json: JsonOption = False) -> None:
     """Make a frozen wallet active again. Exit 1 if it is refused."""
-    _act(Unfreeze, wallet_id, as_json, reason=reason, reference=reference)
+    _act(Unfreeze, wallet_id, reason, as_json, reference=reference)
 
 
 @app.command(epilog="Example:  walletctl wallet close 0198c2a5-… --sweep-to 0198c2a6-… --reason 'account ended'")
@@ -106,13 +107,13 @@ def close(
 ) -> None:
     """Close an empty wallet. Exit 1 if it is refused."""
     receiver = None if sweep_to is None else str(sweep_to)
-    _act(Close, wallet_id, as_json, reason=reason, sweep_to_wallet_id=receiver, reference=reference)
+    _act(Close, wallet_id, reason, as_json, sweep_to_wallet_id=receiver, reference=reference)
 
 
 @app.command(epilog="Example:  walletctl wallet reopen 0198c2a5-… --reason 'owner is back'")
 def reopen(wallet_id: WalletId, reason: Reason, reference: Reference = None, as_json: JsonOption = False) -> None:
     """Make a closed wallet active again. Exit 1 if it is refused."""
-    _act(Reopen, wallet_id, as_json, reason=reason, reference=reference)
+    _act(Reopen, wallet_id, reason, as_json, reference=reference)
 
 
 @app.command(epilog="Example:  walletctl wallet limits 0198c2a5-… --overdraft-limit 100.00 --reason 'credit line'")
@@ -144,9 +145,14 @@ def limits(
         return
     if reason is None:
         fail("--reason: is needed to set limits", Exit.USAGE)
-    fields = {**limit_arguments.present(found), **asked, "reason": reason, "reference": reference}
     # What another operator has changed meanwhile is not overwritten.
-    _act(SetLimits, wallet_id, as_json, if_match=frozenset({found["version"]}), **fields)
+    if_match = frozenset({found["version"]})
+
+    async def run(engine: AsyncEngine, body: OperationBody) -> Reply:
+        return await operator_acts.run_on_wallet(engine, SetLimits, body, reason, wallet_id, if_match)
+
+    fields = {**limit_arguments.present(found), **asked, "reference": reference}
+    act(SetLimits, fields, reason, run, see=f"walletctl wallet limits {wallet_id}", as_json=as_json)
 
 
 def _find(wallet_id: UUID) -> dict[str, Any]:
@@ -156,31 +162,8 @@ def _find(wallet_id: UUID) -> dict[str, Any]:
     return wallet_json(row)
 
 
-def _act(
-    operation: type[Operation],
-    wallet_id: UUID,
-    as_json: bool,
-    *,
-    if_match: frozenset[int] | None = None,
-    **fields: Any,
-) -> None:
-    try:
-        body = operation.body(**fields)
-    except ValidationError as error:
-        problem = ValidationProblem.of_errors(error.errors())
-        fail(f"--{problem.detail}", Exit.USAGE)
+def _act(operation: type[Operation], wallet_id: UUID, reason: str, as_json: bool, **fields: str | None) -> None:
+    async def run(engine: AsyncEngine, body: OperationBody) -> Reply:
+        return await operator_acts.run_on_wallet(engine, operation, body, reason, wallet_id)
 
-    async def work(engine: AsyncEngine) -> Reply:
-        return await operator_acts.run(engine, operation, wallet_id, body, if_match)
-
-    try:
-        reply = with_wallet_database(work)
-    except OutcomeUnknown:
-        fail(f"{OUTCOME_UNKNOWN}. See: walletctl wallet show {wallet_id}", Exit.UNREACHABLE)
-    told = orjson.loads(reply.body)
-    if reply.outcome != DONE:
-        fail(told["detail"], Exit.FOUND_WRONG)
-    if as_json:
-        print_json(told)
-    else:
-        print_fields(operation.name.capitalize(), told)
+    act(operation, fields, reason, run, see=f"walletctl wallet show {wallet_id}", as_json=as_json)

@@ -1,14 +1,20 @@
 """The group's callbacks and the client's errors, while partitions are read and written."""
 
 import asyncio
+import logging
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 from unittest.mock import patch
 
 import pytest
+import structlog
 from confluent_kafka import KafkaError, Message
+from prometheus_client import REGISTRY
+from structlog.testing import LogCapture
 
+from history_consumer.consumer import client_thread
+from history_consumer.consumer import subscription as subscriptions
 from history_consumer.consumer.positions import Position
 from history_consumer.consumer.subscription import Subscription
 from history_consumer.settings import ConsumerSettings
@@ -26,6 +32,30 @@ class Member:
     def memberid(self) -> str:
         """Return this member's id."""
         return "self"
+
+
+class EndlessConsumer:
+    """Stands in for librdkafka's consumer, whose close waits for a broker that refuses its login."""
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        self.is_released = threading.Event()
+        self.reports = 0
+        self._config = config
+        self._on_revoke: Any = None
+
+    def subscribe(self, _: object, **callbacks: Any) -> None:
+        """Take the callbacks of the group."""
+        self._on_revoke = callbacks["on_revoke"]
+
+    def close(self) -> None:
+        """Go on reporting until the test ends."""
+        refused = KafkaError(KafkaError._AUTHENTICATION, "SASL authentication error")
+        while not self.is_released.wait(0.01):
+            self._config["error_cb"](refused)
+            self._config["on_commit"](refused, [])
+            self._config["logger"].log(logging.ERROR, "%s [%s] %s", "FAIL", "client", "SASL authentication error")
+            self._on_revoke(Member(), [])
+            self.reports += 1
 
 
 SETTINGS = ConsumerSettings(database_url="postgresql://nowhere/none", kafka_bootstrap_servers="127.0.0.1:1")
@@ -147,6 +177,40 @@ async def test_a_client_without_a_broker_reports_it_until_a_broker_answers(subsc
     assert "Connection refused" in subscription.state()
     subscription.note_answer()
     assert subscription.state() == f"joining the group {SETTINGS.consumer_group}"
+
+
+async def test_a_client_whose_close_does_not_end_says_and_counts_nothing_any_more(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, eventually: Callable[..., Awaitable[None]]
+) -> None:
+    seen = LogCapture()
+    for module in (subscriptions, client_thread):
+        monkeypatch.setattr(module, "log", structlog.wrap_logger(None, processors=[seen]))
+    monkeypatch.setattr(subscriptions, "Consumer", EndlessConsumer)
+    subscription = Subscription(SETTINGS)
+    client: Any = subscription._consumer
+
+    async def reports_go_on() -> None:
+        reports = client.reports
+
+        async def more() -> bool:
+            return bool(client.reports >= reports + 3)
+
+        await eventually(more)
+
+    def told() -> tuple[int, int, float | None]:
+        refusals = REGISTRY.get_sample_value("kafka_refusals_total", {"reason": "authentication"})
+        return len(seen.entries), len(caplog.records), refusals
+
+    try:
+        await subscription.close(0.1)
+        # A callback that had begun before has ended by then.
+        await reports_go_on()
+        before = told()
+        await reports_go_on()
+        assert told() == before
+    finally:
+        client.is_released.set()
+    assert seen.entries[-1]["event"] == "group_not_left_in_time"
 
 
 async def read(subscription: Subscription, *positions: Position) -> None:

@@ -2,48 +2,17 @@
 
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
 from uuid import UUID
 
 import asyncpg
-import pytest
 
 from common.postgres.engine import create_engine
-from common.tables.grants import Role
 from support.command_lines import WalletCtl, printed
-from support.pipelines import Wallets, hold_money, move_money, new_wallets
-from support.roles import Roles
+from support.pipelines import Wallets, hold_money, move_money
 from walletctl.console import Exit
 
 Fetch = Callable[..., Awaitable[list[asyncpg.Record]]]
 UNKNOWN = UUID("0198c2a5-0000-7000-8000-000000000001")
-
-
-@pytest.fixture
-def at(database_url: str, roles: Roles) -> dict[str, str]:
-    """The environment of an operator."""
-    return {"DATABASE_URL": roles.url(database_url, Role.OPERATOR), "OPERATOR": "on-call"}
-
-
-@pytest.fixture
-async def wallets(database_url: str) -> Wallets:
-    engine = create_engine(database_url, "tests")
-    made = await new_wallets(engine)
-    await move_money(engine, made, rounds=1)
-    await engine.dispose()
-    return made
-
-
-@pytest.fixture
-def fetch(database_url: str) -> Fetch:
-    async def run(query: str, *arguments: Any) -> list[asyncpg.Record]:
-        connection = await asyncpg.connect(database_url)
-        try:
-            return list(await connection.fetch(query, *arguments))
-        finally:
-            await connection.close()
-
-    return run
 
 
 async def test_a_wallet_and_its_ledger_are_shown(walletctl: WalletCtl, at: dict[str, str], wallets: Wallets) -> None:

@@ -1,0 +1,62 @@
+"""How `walletctl` runs an operation of the wallet API, and prints its outcome."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Annotated, Any
+
+import orjson
+import typer
+from pydantic import ValidationError
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from common.postgres.connections import OUTCOME_UNKNOWN
+from common.problems import ValidationProblem
+from wallet_api.bodies import OperationBody, StatusBody
+from wallet_api.operations.operation import Operation
+from wallet_api.replies import DONE, Reply
+from wallet_api.transactions import OutcomeUnknown
+from walletctl.console import Exit, fail, print_fields, print_json
+from walletctl.databases import with_wallet_database
+
+Reason = Annotated[str, typer.Option(help="Why: for the event and for the audit table. The owner may read it.")]
+Reference = Annotated[str | None, typer.Option(help="The number of a case, for the ledger.")]
+
+Run = Callable[[AsyncEngine, OperationBody], Awaitable[Reply]]
+
+
+def act(
+    operation: type[Operation], fields: Mapping[str, Any], reason: str, run: Run, *, see: str, as_json: bool
+) -> None:
+    """Run an operation, and print its reply; exit with a line if it is refused, or if its outcome is unknown.
+
+    Args:
+        operation: whose body takes the fields.
+        fields: of the body, by name. The reason is one of them, if the body has one.
+        reason: for the audit.
+        run: takes the database and the body.
+        see: the command that shows whether the operation was done, if its outcome is unknown.
+        as_json: whether JSON is printed instead of tables.
+    """
+    body = _checked(operation, fields, reason)
+    try:
+        reply = with_wallet_database(lambda engine: run(engine, body))
+    except OutcomeUnknown:
+        fail(f"{OUTCOME_UNKNOWN}. See: {see}", Exit.UNREACHABLE)
+    told = orjson.loads(reply.body)
+    if reply.outcome != DONE:
+        fail(told["detail"], Exit.FOUND_WRONG)
+    if as_json:
+        print_json(told)
+        return
+    hold = told.pop("hold", None)
+    print_fields(operation.name.capitalize(), told)
+    if hold:
+        print_fields("Hold", hold)
+
+
+def _checked(operation: type[Operation], fields: Mapping[str, Any], reason: str) -> OperationBody:
+    reasons: dict[str, Any] = {"reason": reason} if "reason" in operation.body.model_fields else {}
+    try:
+        StatusBody(reason=reason, metadata={})
+        return operation.body(**fields, **reasons)
+    except ValidationError as error:
+        fail(f"--{ValidationProblem.of_errors(error.errors()).detail}", Exit.USAGE)
