@@ -25,9 +25,15 @@ FIRST_SOURCE_EPOCH: Final = 1
 """The epoch of a database that was never restored, and of records without the header."""
 
 Amount = Annotated[str, Field(pattern=r"^(0|[1-9][0-9]*)(\.[0-9]+)?$", max_length=40, examples=["30.00"])]
+Balance = Annotated[str, Field(pattern=r"^-?(0|[1-9][0-9]*)(\.[0-9]+)?$", max_length=40, examples=["20.00"])]
+"""In major units; below zero (`-5.00`) where the wallet is overdrawn."""
 HoldStatus = Literal["open", "captured", "voided", "expired"]
 Blocks = Literal["in", "out", "all"]
 """What a frozen wallet refuses: money that moves in, money that moves out, or both."""
+LimitDirection = Literal["in", "out"]
+"""Which movements a velocity limit counts: into the wallet, or out of it."""
+LimitWindow = Literal["transaction", "day", "week", "month"]
+"""For how long a velocity limit counts: each transaction alone, or a day, an ISO week or a month, in UTC."""
 CurrencyCode = Annotated[str, Field(pattern=r"^[A-Z]{3}$", examples=["EUR"])]
 
 
@@ -37,8 +43,8 @@ class WalletChange(BaseModel):
     `(wallet_id, version)` is unique over all events, and the versions of a wallet are 1, 2, 3, ... without gaps. So
     consumers can order events, and detect duplicates and gaps.
 
-    `held_after` is what open holds reserve of the balance. It is null in a creation, and in the events of releases
-    that had no holds.
+    `balance_after` is below zero where the wallet is overdrawn. `held_after` is what open holds reserve. It is null in
+    a creation, and in the events of releases that had no holds.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -46,7 +52,7 @@ class WalletChange(BaseModel):
     wallet_id: UUID
     user_id: str
     version: int = Field(ge=1)
-    balance_after: Amount
+    balance_after: Balance
     held_after: Amount | None = None
     direction: Literal["in", "out"] | None
     amount: Amount | None = Field(
@@ -311,6 +317,35 @@ class WalletReopened(StatusEvent):
     event_type: Literal["WALLET_REOPENED"] = "WALLET_REOPENED"
 
 
+class VelocityLimit(BaseModel):
+    """How much, or how often, may move into or out of a wallet in a window of time.
+
+    `types` are the types of the ledger entries that count; null is all.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    id: str = Field(examples=["daily-out"])
+    direction: LimitDirection
+    types: list[str] | None = Field(examples=[["TRANSFER", "SPLIT"]])
+    window: LimitWindow = Field(examples=["day"])
+    amount: Amount | None
+    count: int | None = Field(ge=1, examples=[10])
+
+
+class WalletLimitsSet(TransactionEvent):
+    """The limits of a wallet were set; they replace all that it had. No money moves."""
+
+    transaction_type = "LIMITS"
+
+    event_type: Literal["WALLET_LIMITS_SET"] = "WALLET_LIMITS_SET"
+    overdraft_limit: Amount
+    balance_max: Amount | None
+    velocity: list[VelocityLimit]
+    reason: str | None
+    wallets: Annotated[list[WalletChange], Field(min_length=1, max_length=1)]
+
+
 AnyEvent = WalletCreated | TransactionEvent
 
 TRANSACTION_EVENTS: Final[Mapping[str, type[TransactionEvent]]] = {
@@ -319,7 +354,7 @@ TRANSACTION_EVENTS: Final[Mapping[str, type[TransactionEvent]]] = {
         *(WalletFunded, WalletWithdrawn, TransferDone, SplitDone),
         *(HoldCreated, HoldCaptured, HoldVoided, HoldHasExpired),
         MovementReversed,
-        *(WalletFrozen, WalletUnfrozen, WalletClosed, WalletReopened),
+        *(WalletFrozen, WalletUnfrozen, WalletClosed, WalletReopened, WalletLimitsSet),
     )
 }
 """The event model of each type of ledger transaction."""

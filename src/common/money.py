@@ -46,21 +46,21 @@ def to_minor(amount: str, currency: str) -> int:
         AmountError: not a plain positive decimal, more decimals than the currency has, or more than fits.
         UnknownCurrencyError: no such currency.
     """
-    minor = balance_to_minor(amount, currency)
+    minor = to_minor_or_zero(amount, currency)
     if minor == 0:
         raise AmountError("must be more than zero")
     return minor
 
 
-def balance_to_minor(balance: str, currency: str) -> int:
-    """Convert a balance in major units to minor units, as `to_minor` does, but accept zero.
+def to_minor_or_zero(amount: str, currency: str) -> int:
+    """Convert an amount in major units to minor units, as `to_minor` does, but accept zero.
 
     Raises:
         AmountError: not a plain decimal, more decimals than the currency has, or more than fits.
         UnknownCurrencyError: no such currency.
     """
     exponent = exponent_of(currency)
-    match = _DECIMAL.fullmatch(balance) if len(balance) <= _LENGTH_MAX else None
+    match = _DECIMAL.fullmatch(amount) if len(amount) <= _LENGTH_MAX else None
     if match is None:
         raise AmountError('must be a plain decimal number such as "50.00"')
     whole, decimals = match[1], match[2] or ""
@@ -70,6 +70,18 @@ def balance_to_minor(balance: str, currency: str) -> int:
     if minor > MINOR_MAX:
         raise AmountError(f"must be at most {to_major(MINOR_MAX, currency)}")
     return minor
+
+
+def balance_to_minor(balance: str, currency: str) -> int:
+    """Convert a balance in major units to minor units. An overdrawn wallet's is below zero (`"-5.00"`).
+
+    Raises:
+        AmountError: not a plain decimal, more decimals than the currency has, or more than fits.
+        UnknownCurrencyError: no such currency.
+    """
+    if balance.startswith("-"):
+        return -to_minor_or_zero(balance[1:], currency)
+    return to_minor_or_zero(balance, currency)
 
 
 def without_zeros(amount: str) -> str:

@@ -38,6 +38,7 @@ SIDES: Final[Mapping[str, Sequence[tuple[str, Direction | None]]]] = {
     "WALLET_UNFROZEN": [("WALLET_UNFROZEN", None)],
     "WALLET_CLOSED": [("WALLET_CLOSED", None)],
     "WALLET_REOPENED": [("WALLET_REOPENED", None)],
+    "WALLET_LIMITS_SET": [("WALLET_LIMITS_SET", None)],
 }
 """For each event, its type in the history of each of its wallets, and the direction in which the money moved there.
 

@@ -9,7 +9,7 @@ from common.garbage_collector import tune_garbage_collector
 from common.http.api import create_api
 from common.http.settings import items_of
 from common.logs import configure_logs
-from wallet_api import hold_routes, operation_routes, reversal_routes, routes
+from wallet_api import hold_routes, limit_routes, operation_routes, reversal_routes, routes
 from wallet_api.context import open_context
 from wallet_api.lookups import routes as lookups
 from wallet_api.settings import WalletApiSettings
@@ -27,6 +27,7 @@ def create_app(settings: WalletApiSettings | None = None) -> FastAPI:
     owner_operations = items_of(settings.owner_operations)
     operations = operation_routes.make_router(owner_operations)
     reversals = reversal_routes.make_router(owner_operations)
+    limits = limit_routes.make_router(owner_operations)
     app = create_api(
         "Wallet API",
         "Wallets, their balances and their ledger. Every movement becomes an event.",
@@ -36,7 +37,7 @@ def create_app(settings: WalletApiSettings | None = None) -> FastAPI:
         partial(open_authenticator, settings, settings.database_url),
         [
             *(routes.hot_router, operations, hold_routes.post_router, reversals),
-            *(routes.router, hold_routes.router, lookups.router, statements.router),
+            *(limits, routes.router, hold_routes.router, lookups.router, statements.router),
         ],
         [routes.hot_router, operations, hold_routes.post_router, reversals],
     )

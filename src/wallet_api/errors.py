@@ -19,8 +19,10 @@
     ├── WalletBusy                 409 wallet-busy                  (+ Retry-After)
     ├── IdempotencyKeyInFlight     409 idempotency-key-in-flight    (+ Retry-After)
     ├── VersionMismatch            412 version-mismatch
+    ├── IfMatchRequired            428 if-match-required
     ├── InsufficientFunds          422 insufficient-funds           (decided)
     ├── BalanceLimitExceeded       422 balance-limit-exceeded       (decided)
+    ├── LimitExceeded              422 limit-exceeded               (decided)
     ├── CurrencyMismatch           422 currency-mismatch            (decided)
     ├── SameWallet                 422 same-wallet                  (decided)
     ├── CaptureExceedsHold         422 capture-exceeds-hold         (decided)
@@ -149,7 +151,7 @@ class WalletNotEmpty(Problem):
     def __init__(self, wallet_id: UUID, balance: str, open_holds: str, currency: str) -> None:
         super().__init__(
             f"wallet_id: wallet {wallet_id} has {balance} {currency}, and open holds reserve {open_holds} of it."
-            " End its holds, and send the rest elsewhere, or name sweep_to_wallet_id.",
+            " End its holds, and bring its balance to zero, or name sweep_to_wallet_id.",
             extensions={"balance": balance, "open_holds": open_holds, "currency": currency},
         )
 
@@ -271,8 +273,19 @@ class VersionMismatch(Problem):
     title = "Version mismatch"
 
 
+class IfMatchRequired(Problem):
+    """The request replaces the wallet's limits, and does not say which version it has seen (RFC 6585, section 3)."""
+
+    status = 428
+    code = "if-match-required"
+    title = "If-Match required"
+
+    def __init__(self) -> None:
+        super().__init__("If-Match: read the wallet's limits, and send the ETag, so that no other change is lost.")
+
+
 class InsufficientFunds(Problem):
-    """Less is available than the amount: the balance without what open holds reserve."""
+    """Less is available than the amount: the balance without what is held, and with the overdraft limit."""
 
     status = 422
     code = "insufficient-funds"
@@ -281,11 +294,24 @@ class InsufficientFunds(Problem):
 
 
 class BalanceLimitExceeded(Problem):
-    """The balance would be more than a wallet can hold."""
+    """The balance would be more than the wallet may have: `balance_max`; `remaining` is what it may still receive."""
 
     status = 422
     code = "balance-limit-exceeded"
     title = "Balance limit exceeded"
+    decided = True
+
+
+class LimitExceeded(Problem):
+    """A velocity limit refuses the movement.
+
+    `limit_id` names it, and `window` is for how long it counts. `used` and `used_count` are what has moved in the
+    window, `remaining` and `remaining_count` what may still move until `resets_at`. Null: it does not limit that.
+    """
+
+    status = 422
+    code = "limit-exceeded"
+    title = "Limit exceeded"
     decided = True
 
 
@@ -360,7 +386,7 @@ class IdempotencyKeyReused(Problem):
 
 
 class IdempotencyKeyRequired(Problem):
-    """This server requires an idempotency key with each POST."""
+    """This server requires an idempotency key with each POST and PUT."""
 
     status = 422
     code = "idempotency-key-required"

@@ -21,6 +21,7 @@ class Hold:
         captured_minor: what was captured.
         status: `open`, `captured`, `voided` or `expired`, as its row says.
         expires_at: by the database's clock. An open hold is overdue from then on.
+        created_at: the time of the transaction that made it.
     """
 
     id: UUID
@@ -32,6 +33,7 @@ class Hold:
     captured_minor: int
     status: str
     expires_at: datetime
+    created_at: datetime
 
     @property
     def remaining_minor(self) -> int:

@@ -21,7 +21,7 @@ from wallet_api.key_queries import KeyRow
 from wallet_api.replies import Reply
 from wallet_api.slots import Slot
 
-_AMOUNTS: Final = ("amount", "capture_max")
+_AMOUNTS: Final = ("amount", "capture_max", "overdraft_limit", "balance_max")
 _REPLAYED: Final = {"Idempotent-Replayed": "true"}
 
 

@@ -11,7 +11,8 @@ from common.http.authorization import ACCESS_ERRORS
 from common.http.openapi import problem_documentation
 from common.problems import Problem
 from wallet_api.bodies import OperationBody
-from wallet_api.errors import InsufficientFunds, NotAcceptable, TransactionNotFound
+from wallet_api.errors import IfMatchRequired, InsufficientFunds, NotAcceptable, TransactionNotFound
+from wallet_api.operations.set_limits import LimitsBody
 
 _PROBLEM_EXAMPLE: Final = {
     "type": InsufficientFunds.type_uri(),
@@ -66,12 +67,19 @@ _POST_ERRORS: Final[dict[int | str, dict[str, Any]]] = {
     413: _problem("content-too-large"),
     415: _problem("unsupported-media-type, unsupported-content-encoding"),
     422: _problem(
-        "validation-error, insufficient-funds, balance-limit-exceeded, currency-mismatch, same-wallet, "
-        "capture-exceeds-hold, reversal-exceeds-original, receiver-unavailable, "
+        "validation-error, insufficient-funds, balance-limit-exceeded, limit-exceeded, currency-mismatch, "
+        "same-wallet, capture-exceeds-hold, reversal-exceeds-original, receiver-unavailable, "
         "idempotency-key-reused, idempotency-key-required"
     ),
     503: _problem("unavailable, with Retry-After"),
 }
+
+
+def put_limits_documentation(reply: type[BaseModel]) -> dict[str, Any]:
+    """Return the keyword arguments of the route that sets limits: those of a POST route, and 428."""
+    documentation = post_documentation(LimitsBody, reply, HTTPStatus.OK)
+    required = _example(IfMatchRequired(), "/wallets/0198c2a5-…/limits")
+    return {**documentation, "responses": {**documentation["responses"], 428: required}}
 
 
 def post_documentation(body: type[BaseModel], reply: type[BaseModel], status: int) -> dict[str, Any]:

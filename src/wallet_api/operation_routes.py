@@ -73,7 +73,9 @@ def command_fields(request: Request, caller: Caller, body: Body, target: str) ->
     return {
         **dict(body),
         "path": path_of(request),
-        "claim": read_claim(target, caller.id, request.headers.get("idempotency-key"), body, required=required),
+        "claim": read_claim(
+            request.method, target, caller.id, request.headers.get("idempotency-key"), body, required=required
+        ),
         "traceparent": read_traceparent(request.headers),
     }
 

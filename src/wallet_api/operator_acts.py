@@ -16,6 +16,7 @@ from common.postgres.raw_sql import RawStatement
 from wallet_api import read_queries
 from wallet_api.bodies import OperationBody
 from wallet_api.errors import HoldNotFound, TransactionNotFound
+from wallet_api.limit_replies import limits_out_json
 from wallet_api.lookups import queries as lookups
 from wallet_api.lookups.replies import transaction_json
 from wallet_api.operations.holds import HoldOperation
@@ -55,11 +56,16 @@ async def run(
 
 
 async def run_on_wallet(
-    engine: AsyncEngine, operation: type[Operation], body: OperationBody, reason: str, wallet_id: UUID
+    engine: AsyncEngine,
+    operation: type[Operation],
+    body: OperationBody,
+    reason: str,
+    wallet_id: UUID,
+    if_match: frozenset[int] | None = None,
 ) -> Reply:
-    """Run an operation on a wallet, as `run` does."""
+    """Run an operation on a wallet, as `run` does. It must be at one of these versions; None means any."""
     target = f"/wallets/{wallet_id}/{operation.name}"
-    return await run(engine, operation, body, target, reason, wallet_id=wallet_id)
+    return await run(engine, operation, body, target, reason, wallet_id=wallet_id, if_match=if_match)
 
 
 async def run_on_hold(
@@ -114,6 +120,13 @@ async def find_transaction(engine: AsyncEngine, transaction_id: UUID) -> dict[st
     async with engine.connect() as connection:
         legs = await lookups.get_transaction(connection, transaction_id, None)
     return None if legs is None else transaction_json(legs)
+
+
+async def find_limits(engine: AsyncEngine, wallet_id: UUID) -> dict[str, Any] | None:
+    """Return the wallet's limits and what is used of them, as JSON values; None if there is no such wallet."""
+    async with engine.connect() as connection:
+        rows = await read_queries.get_limits(connection, wallet_id, None)
+    return limits_out_json(wallet_id, rows) if rows else None
 
 
 async def list_entries(engine: AsyncEngine, wallet_id: UUID, limit: int) -> Sequence[RowMapping]:

@@ -18,10 +18,14 @@ from wallet_api.wallet import Wallet
 
 T = TypeVar("T")
 
-_WALLET: Final = "id, user_id, currency, balance_minor, version, status, blocks, held_minor"
+_WALLET: Final = (
+    "id, user_id, currency, balance_minor, version, status, blocks, held_minor, overdraft_limit_minor,"
+    " balance_max_minor, has_velocity_limits"
+)
 
 _HOLD: Final = (
-    "id, wallet_id, to_wallet_id, currency, amount_minor, capture_max_minor, captured_minor, status, expires_at"
+    "id, wallet_id, to_wallet_id, currency, amount_minor, capture_max_minor, captured_minor, status, expires_at,"
+    " created_at"
 )
 # So that one command releases a bounded number of holds. The releaser releases the others.
 _OVERDUE_MAX: Final = 1000
@@ -126,12 +130,12 @@ READ_HOLDS: Final = RawStatement(f"""
 """)  # noqa: S608
 
 WRITE_HOLDS: Final = RawStatement(f"""
-    INSERT INTO wallet.holds ({_HOLD}, created_at, updated_at)
-    SELECT {_HOLD}, :changed_at, :changed_at
+    INSERT INTO wallet.holds ({_HOLD}, updated_at)
+    SELECT {_HOLD}, :changed_at
     FROM unnest(
         cast(:ids AS uuid[]), cast(:wallet_ids AS uuid[]), cast(:to_wallet_ids AS uuid[]), cast(:currencies AS text[]),
         cast(:amounts AS bigint[]), cast(:capture_maxima AS bigint[]), cast(:captured AS bigint[]),
-        cast(:statuses AS text[]), cast(:expiries AS timestamptz[])
+        cast(:statuses AS text[]), cast(:expiries AS timestamptz[]), cast(:created AS timestamptz[])
     ) AS row ({_HOLD})
     ORDER BY id
     ON CONFLICT (id) DO UPDATE
@@ -282,6 +286,7 @@ async def write_holds(connection: asyncpg.Connection, holds: Collection[Hold], c
         captured=[hold.captured_minor for hold in holds],
         statuses=[hold.status for hold in holds],
         expiries=[hold.expires_at for hold in holds],
+        created=[hold.created_at for hold in holds],
         changed_at=changed_at,
     )
 

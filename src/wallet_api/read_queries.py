@@ -14,6 +14,7 @@ USABLE: Final = usability_query(
         "wallet.wallets": "SELECT INSERT UPDATE",
         "wallet.wallet_transactions": "SELECT INSERT",
         "wallet.holds": "SELECT INSERT",
+        "wallet.velocity_limits": "SELECT INSERT UPDATE",
         "wallet.outbox": "INSERT",
         "wallet.source_epochs": "SELECT",
         "wallet.idempotency_keys": "SELECT INSERT",
@@ -24,8 +25,8 @@ USABLE: Final = usability_query(
 
 # Columns by name: with `*`, a migration that adds a column would break the prepared statements.
 _WALLET: Final = (
-    "id, user_id, currency, balance_minor, held_minor, version, status, blocks, external_id, metadata, created_at,"
-    " updated_at"
+    "id, user_id, currency, balance_minor, held_minor, overdraft_limit_minor, version, status, blocks, external_id,"
+    " metadata, created_at, updated_at"
 )
 
 # A caller that is bound to a user reads a wallet of another user as one that doesn't exist, in the same statement.
@@ -74,6 +75,14 @@ _LIST_HOLDS: Final = f"""
                 ELSE holds.status END)
     ORDER BY holds.id {{direction}} LIMIT :limit
 """
+# One row for each velocity limit, or one without: what a statement reads is of one version of the wallet.
+GET_LIMITS: Final = text(f"""
+    SELECT limits.id, direction, types, "window", limits.amount_minor, count, since_version, since, window_start,
+        used_minor, used_count, currency, version, overdraft_limit_minor, balance_max_minor,
+        statement_timestamp() AS read_at
+    FROM wallet.wallets LEFT JOIN wallet.velocity_limits AS limits ON limits.wallet_id = wallets.id
+    WHERE wallets.id = :id AND {READABLE} ORDER BY position
+""")  # noqa: S608
 # The overdue holds of all wallets, the oldest first.
 OVERDUE_HOLDS: Final = text("""
     SELECT id, wallet_id FROM wallet.holds
@@ -142,6 +151,12 @@ async def list_holds(
         "limit": limit,
     }
     return (await connection.execute(LIST_HOLDS[order], parameters)).mappings().all()
+
+
+async def get_limits(connection: AsyncConnection, wallet_id: UUID, caller_user_id: str | None) -> Sequence[RowMapping]:
+    """Return the wallet's limits: rows of `GET_LIMITS`, none if the caller may not read the wallet."""
+    parameters = {"id": wallet_id, "caller_user_id": caller_user_id}
+    return (await connection.execute(GET_LIMITS, parameters)).mappings().all()
 
 
 async def overdue_holds(connection: AsyncConnection, limit: int) -> list[tuple[UUID, UUID]]:

@@ -51,8 +51,11 @@ class WalletOut(BaseModel):
     user_id: str = Field(examples=["ada"])
     currency: str = Field(examples=["EUR"])
     balance: str = Field(examples=["50.00"], description="What is booked.")
-    held: str = Field(examples=["15.00"], description="What open holds reserve of the balance.")
-    available: str = Field(examples=["35.00"], description="What may be spent or reserved: the balance less `held`.")
+    held: str = Field(examples=["15.00"], description="What open holds reserve.")
+    available: str = Field(
+        examples=["35.00"],
+        description="What may be spent or reserved: the balance less `held`, and the overdraft limit.",
+    )
     version: int = Field(examples=[2])
     status: Literal["active", "frozen", "closed"]
     blocks: Blocks | None = Field(description="What a frozen wallet refuses: money in, money out, or all. Else null.")
@@ -106,8 +109,9 @@ class HoldOut(HoldState):
 class EntryOut(_TransactionOut):
     """One entry of a wallet's ledger.
 
-    `amount` is negative where money left the wallet, and zero where none moved. `held` is the change of what open holds
-    reserve. `held_after` is null in entries of releases that had no holds.
+    `amount` is negative where money left the wallet, and zero where none moved. `balance_after` is negative where the
+    wallet was overdrawn. `held` is the change of what open holds reserve. `held_after` is null in entries of releases
+    that had no holds.
     """
 
     amount: str = Field(examples=["30.00"])
@@ -162,7 +166,7 @@ def wallet_json(row: RowMapping) -> dict[str, Any]:
         "currency": row["currency"],
         "balance": to_major(row["balance_minor"], row["currency"]),
         "held": to_major(row["held_minor"], row["currency"]),
-        "available": to_major(row["balance_minor"] - row["held_minor"], row["currency"]),
+        "available": to_major(row["balance_minor"] - row["held_minor"] + row["overdraft_limit_minor"], row["currency"]),
         "version": row["version"],
         "status": row["status"],
         "blocks": row["blocks"] or ("all" if row["status"] == "frozen" else None),
@@ -254,8 +258,9 @@ def transaction_reply(transaction: LedgerTransaction, created_at: datetime) -> R
 
 def _money(wallet: Wallet) -> dict[str, str]:
     balance = to_major(wallet.balance_minor, wallet.currency)
-    # Making the text again for most wallets, which hold nothing, would take a hundredth of a transfer.
-    available = to_major(wallet.available_minor, wallet.currency) if wallet.held_minor else balance
+    # Making the text again for most wallets, where both are the same, would take a hundredth of a transfer.
+    is_same = wallet.available_minor == wallet.balance_minor
+    available = balance if is_same else to_major(wallet.available_minor, wallet.currency)
     return {"balance": balance, "held": to_major(wallet.held_minor, wallet.currency), "available": available}
 
 

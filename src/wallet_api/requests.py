@@ -93,11 +93,12 @@ def _parse(body: bytes) -> Any:
 
 
 def read_claim(
-    target: str, caller_id: str, key: str | None, body: BaseModel, *, required: bool
+    method: str, target: str, caller_id: str, key: str | None, body: BaseModel, *, required: bool
 ) -> IdempotencyClaim | None:
-    """Return a POST request's idempotency claim.
+    """Return a request's idempotency claim.
 
     Args:
+        method: POST or PUT.
         target: the route's path with its parsed ids, however the client spelled them.
         caller_id: of the caller, to which the key belongs.
         key: the client's.
@@ -110,11 +111,11 @@ def read_claim(
     """
     if key is None:
         if required:
-            raise IdempotencyKeyRequired("Idempotency-Key: send a unique key with each POST, such as a UUID.")
+            raise IdempotencyKeyRequired(f"Idempotency-Key: send a unique key with each {method}, such as a UUID.")
         return None
     if not _KEY.fullmatch(key):
         raise ValidationProblem.of("Idempotency-Key", "must be 1 to 255 visible ASCII characters")
-    return IdempotencyClaim(IdempotencyKey(caller_id, key), request_hash("POST", target, body.model_dump(mode="json")))
+    return IdempotencyClaim(IdempotencyKey(caller_id, key), request_hash(method, target, body.model_dump(mode="json")))
 
 
 def read_if_match(header: str | None) -> frozenset[int] | None:

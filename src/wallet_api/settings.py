@@ -1,5 +1,6 @@
 """Settings of the wallet API."""
 
+from collections.abc import Sequence
 from typing import Annotated, ClassVar, Final
 
 from pydantic import AfterValidator, Field
@@ -9,10 +10,11 @@ from common.access.settings import AccessSettings
 from common.http.settings import HttpApiSettings, items_of
 from common.settings import LogSettings, OrderRule, Port, WalletDatabaseSettings
 from wallet_api.operations.catalogue import OPERATIONS, TRANSACTION_OPERATIONS
+from wallet_api.operations.operation import Operation
+from wallet_api.operations.set_limits import SetLimits
 
-_OPERATORS: Final = [
-    operation.name for operation in (*OPERATIONS, *TRANSACTION_OPERATIONS) if operation.scope == OPS_WRITE
-]
+_OPERATIONS: Final[Sequence[type[Operation]]] = (*OPERATIONS, *TRANSACTION_OPERATIONS, SetLimits)
+_OPERATORS: Final = [operation.name for operation in _OPERATIONS if operation.scope == OPS_WRITE]
 
 
 def _owner_operations(text: str) -> str:
@@ -33,7 +35,7 @@ class WalletApiSettings(AccessSettings, HttpApiSettings, WalletDatabaseSettings,
     wallet_api_workers: int = Field(1, ge=1, le=64)
     """Processes that share the port; `/metrics` sums over them."""
     idempotency_key_required: bool = False
-    """Whether a POST without `Idempotency-Key` is refused."""
+    """Whether a POST or PUT without `Idempotency-Key` is refused."""
     owner_operations: Annotated[str, AfterValidator(_owner_operations)] = ""
     """The operators' operations that users may do with their own wallets: `freeze,close`. They then need the scope
     `wallets:write` in place of `ops:write`. A user's freeze never lifts one of the operators; an `unfreeze` does. With

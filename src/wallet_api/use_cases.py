@@ -13,11 +13,12 @@ import asyncpg
 from common import failpoints
 from common.identifiers import new_id
 from common.problems import Problem
-from wallet_api import idempotency, outbox, queries, reversal_queries
+from wallet_api import idempotency, limit_queries, outbox, queries, reversal_queries
 from wallet_api.commands import Command, CreateWallet
 from wallet_api.errors import ExternalIdTaken, VersionConflict, WalletBusy, WalletNotFound
 from wallet_api.hold import Hold
 from wallet_api.operations.operation import Operation, State
+from wallet_api.operations.set_limits import sets_limits
 from wallet_api.queries import NO_WALLETS, LoadedWallets
 from wallet_api.replies import Reply, transaction_reply, wallet_reply
 from wallet_api.reversal_queries import ReversedMinor
@@ -81,7 +82,9 @@ async def _load(
     locked = {id_ for slot in slots if not slot.command.is_optimistic for id_ in slot.command.wallet_ids}
     read = {id_ for slot in slots if slot.command.is_optimistic for id_ in slot.command.wallet_ids} - locked
     loaded = await _lock(connection, slots, locked, skip_locked=skip_locked) if locked else NO_WALLETS
-    return loaded.with_(await queries.read_wallets(connection, read)) if read else loaded
+    loaded = loaded.with_(await queries.read_wallets(connection, read)) if read else loaded
+    loaded.by_id.update(await limit_queries.with_velocity(connection, loaded.by_id, loaded.loaded_at))
+    return loaded
 
 
 async def _lock(
@@ -160,6 +163,10 @@ async def _write(
         return
     assert loaded.loaded_at is not None
     changed = {wallet.id: wallet for transaction in transactions for wallet in transaction.wallets}
+    relimited = {transaction.wallet.id for transaction in transactions if sets_limits(transaction)}
+    if relimited:
+        made = [wallet for made in transactions for wallet in made.wallets if wallet.id in relimited]
+        await limit_queries.widen_limits(connection, loaded.by_id, made)
     lost = await queries.write_transactions(
         connection,
         loaded.by_id,
@@ -175,11 +182,23 @@ async def _write(
         await queries.write_holds(connection, holds.values(), loaded.loaded_at)
     if restated := [wallet for wallet in changed.values() if _is_restated(wallet, loaded.by_id[wallet.id], lost)]:
         await queries.write_statuses(connection, restated)
+    await _write_limits(connection, loaded, [changed[id_] for id_ in changed.keys() - lost], relimited)
     for slot in slots:
         # A refusal too: it may rest on a transaction earlier in the list, which wasn't written. No transaction makes a
         # wallet exist, though: a caller of another user must get the same reply whatever happens to the wallet.
         if slot.command.wallet_id in lost and slot.outcome != WalletNotFound.code:
             slot.refuse(WalletBusy() if skip_locked else VersionConflict(slot.command.wallet_id))
+
+
+async def _write_limits(
+    connection: asyncpg.Connection, loaded: LoadedWallets, changed: Sequence[Wallet], relimited: Collection[UUID]
+) -> None:
+    """Write the limits that were set, and what was used of velocity limits."""
+    if relimited:
+        await limit_queries.set_limits(connection, [wallet for wallet in changed if wallet.id in relimited])
+    used = [wallet for wallet in changed if wallet.velocity is not loaded.by_id[wallet.id].velocity]
+    if used := [wallet for wallet in used if wallet.id not in relimited]:
+        await limit_queries.write_used(connection, used)
 
 
 def _is_restated(wallet: Wallet, before: Wallet, lost: Collection[UUID]) -> bool:

@@ -6,7 +6,10 @@ from uuid import UUID
 
 from common.events import Blocks
 from common.money import MINOR_MAX, to_major
-from wallet_api.errors import BalanceLimitExceeded, InsufficientFunds, WalletClosed, WalletFrozen
+from wallet_api import limits
+from wallet_api.errors import BalanceLimitExceeded, InsufficientFunds, LimitExceeded, WalletClosed, WalletFrozen
+from wallet_api.hold import Hold
+from wallet_api.limits import Use, VelocityLimit
 
 Direction = Literal["in", "out", "held"]
 """Where money moves: `held` is out of what a hold reserved before, which a freeze of `out` lets pass."""
@@ -17,9 +20,13 @@ class Wallet:
     """A wallet at one of its versions; money is in minor units of its currency.
 
     Attributes:
-        balance_minor: what is booked.
+        balance_minor: what is booked; below zero, the wallet is overdrawn.
         blocks: what a frozen wallet refuses; None means all.
-        held_minor: what open holds reserve of the balance.
+        held_minor: what open holds reserve.
+        overdraft_limit_minor: how much more than its own money may be spent or reserved.
+        balance_max_minor: the most that it may have; None means what a wallet can hold.
+        has_velocity_limits: whether the database has velocity limits of the wallet.
+        velocity: the velocity limits, with what is used of each; loaded if there are any.
     """
 
     id: UUID
@@ -30,16 +37,27 @@ class Wallet:
     status: str
     blocks: Blocks | None = None
     held_minor: int = 0
+    overdraft_limit_minor: int = 0
+    balance_max_minor: int | None = None
+    has_velocity_limits: bool = False
+    velocity: tuple[VelocityLimit, ...] = ()
 
     @property
     def available_minor(self) -> int:
-        """What may be spent or reserved."""
-        return self.balance_minor - self.held_minor
+        """What may be spent or reserved. It is below zero if the overdraft limit was lowered below its use."""
+        return self.balance_minor - self.held_minor + self.overdraft_limit_minor
 
-    def can_receive(self, amount_minor: int, currency: str) -> bool:
-        """Whether the amount may move into the wallet."""
+    @property
+    def most_minor(self) -> int:
+        """The most that the wallet may have."""
+        return MINOR_MAX if self.balance_max_minor is None else self.balance_max_minor
+
+    def can_receive(self, amount_minor: int, currency: str, counts_as: str | None) -> bool:
+        """Whether the amount may move into the wallet, by an entry of this type; None: by one that does not count."""
         is_open = self.status != "closed" and not self._refuses("in")
-        return is_open and self.currency == currency and self.balance_minor + amount_minor <= MINOR_MAX
+        if not is_open or self.currency != currency or self.balance_minor + amount_minor > self.most_minor:
+            return False
+        return counts_as is None or not limits.refusing(self.velocity, Use("in", counts_as, amount_minor, 1))
 
     def check_open(self, field: str, direction: Direction) -> None:
         """Refuse a command that names the wallet in this field, unless money may move in this direction.
@@ -72,30 +90,85 @@ class Wallet:
         """Return the wallet with another status, one version on."""
         return replace(self, version=self.version + 1, status=status, blocks=blocks)
 
-    def moved(self, amount_minor: int, held_minor: int = 0, field: str = "amount") -> "Wallet":
+    def moved(
+        self,
+        amount_minor: int,
+        held_minor: int = 0,
+        field: str = "amount",
+        counts_as: str | None = None,
+        hold: Hold | None = None,
+    ) -> "Wallet":
         """Return the wallet one version on, after its balance and what it holds have changed by these amounts.
 
-        `field` of the request has the amount.
+        Args:
+            amount_minor: moves into the wallet, or, below zero, out of it.
+            held_minor: changes what it holds.
+            field: of the request has the amount.
+            counts_as: the type of the ledger entry that counts for velocity limits; None: it does not count.
+            hold: before the change, if that captures or releases it. It counts in any case.
 
         Raises:
-            InsufficientFunds: less than that is available.
-            BalanceLimitExceeded: its balance would be more than a wallet can hold.
+            InsufficientFunds: more is taken than is available.
+            BalanceLimitExceeded: its balance would be more than it may have.
+            LimitExceeded: a velocity limit refuses it.
         """
         balance_minor = self.balance_minor + amount_minor
-        held_minor += self.held_minor
-        if balance_minor < held_minor:
-            needed_minor = self.available_minor - balance_minor + held_minor
-            raise InsufficientFunds(
-                f"{field}: wallet {self.id} has {to_major(self.available_minor, self.currency)} {self.currency}"
-                f" available, less than {to_major(needed_minor, self.currency)}."
-                " Fund the wallet, or send a smaller amount."
-            )
-        if balance_minor > MINOR_MAX:
-            most = to_major(MINOR_MAX, self.currency)
-            raise BalanceLimitExceeded(
-                f"{field}: wallet {self.id} can hold at most {most} {self.currency}. Send a smaller amount."
-            )
-        version = self.version + 1
+        held_after_minor = self.held_minor + held_minor
+        # What takes nothing is never refused: a limit that was lowered below its use stops new spending only.
+        taken_minor = held_minor - amount_minor
+        if taken_minor > 0 and balance_minor - held_after_minor < -self.overdraft_limit_minor:
+            raise self._insufficient(taken_minor, field)
+        if amount_minor > 0 and balance_minor > self.most_minor:
+            raise self._too_much(field)
+        if held_after_minor > MINOR_MAX:
+            raise self._insufficient(taken_minor, field)
+        velocity = self.velocity
+        if velocity and (counts_as or hold):
+            velocity = self._counted(limits.use_of(counts_as or limits.HOLD, amount_minor, held_minor, hold), field)
         return Wallet(
-            self.id, self.user_id, self.currency, balance_minor, version, self.status, self.blocks, held_minor
+            self.id,
+            self.user_id,
+            self.currency,
+            balance_minor,
+            self.version + 1,
+            self.status,
+            self.blocks,
+            held_after_minor,
+            self.overdraft_limit_minor,
+            self.balance_max_minor,
+            self.has_velocity_limits,
+            velocity,
         )
+
+    def _insufficient(self, needed_minor: int, field: str) -> InsufficientFunds:
+        return InsufficientFunds(
+            f"{field}: wallet {self.id} has {to_major(self.available_minor, self.currency)} {self.currency}"
+            f" available, less than {to_major(needed_minor, self.currency)}."
+            " Fund the wallet, or send a smaller amount."
+        )
+
+    def _too_much(self, field: str) -> BalanceLimitExceeded:
+        most = to_major(self.most_minor, self.currency)
+        remaining = to_major(max(0, self.most_minor - self.balance_minor), self.currency)
+        return BalanceLimitExceeded(
+            f"{field}: wallet {self.id} can hold at most {most} {self.currency}. Send a smaller amount.",
+            extensions={"balance_max": most, "remaining": remaining},
+        )
+
+    def _counted(self, use: Use, field: str) -> tuple[VelocityLimit, ...]:
+        """Return the velocity limits after the use.
+
+        Raises:
+            LimitExceeded: one of them refuses it.
+        """
+        if limit := limits.refusing(self.velocity, use):
+            raise LimitExceeded(
+                f"{field}: limit {limit.id} of wallet {self.id} allows no more for now. Send a smaller amount, or wait"
+                " until it resets.",
+                extensions={
+                    "limit_id": limit.id,
+                    "window": limit.window,
+                    **limits.use_json(limit, self.currency),
+                },
+            )
+        return limits.counted(self.velocity, use)

@@ -110,7 +110,7 @@ def test_an_unknown_field_is_ignored() -> None:
         {"wallets": []},
         {"wallets": a_funding()["wallets"] * 2},
         {"wallets": [{**a_funding()["wallets"][0], "version": 0}]},
-        {"wallets": [{**a_funding()["wallets"][0], "balance_after": "-0.01"}]},
+        {"wallets": [{**a_funding()["wallets"][0], "balance_after": "--0.01"}]},
         {"wallets": [{**a_funding()["wallets"][0], "direction": "sideways"}]},
     ],
 )

@@ -14,6 +14,7 @@ from common.money import (
     exponent_of,
     to_major,
     to_minor,
+    to_minor_or_zero,
     without_zeros,
 )
 
@@ -96,7 +97,16 @@ def test_everything_else_is_refused_as_an_amount_and_never_raises_another_error(
 def test_zero_is_a_balance_but_not_an_amount() -> None:
     with pytest.raises(AmountError, match="more than zero"):
         to_minor("0.00", "EUR")
-    assert balance_to_minor("0.00", "EUR") == 0
+    assert balance_to_minor("0.00", "EUR") == to_minor_or_zero("0.00", "EUR") == 0
+
+
+def test_a_balance_may_be_below_zero_but_an_amount_may_not() -> None:
+    assert balance_to_minor("-0.05", "EUR") == -5
+    for convert in (to_minor, to_minor_or_zero):
+        with pytest.raises(AmountError, match="plain decimal"):
+            convert("-0.05", "EUR")
+    with pytest.raises(AmountError, match="plain decimal"):
+        balance_to_minor("--5", "EUR")
 
 
 def test_the_message_for_an_amount_past_the_limit_names_the_limit() -> None:

@@ -130,13 +130,26 @@ OUTBOX = """INSERT INTO wallet.outbox (event_id, aggregate_id, event_type, paylo
 HISTORY = """INSERT INTO history.transaction_events (wallet_id, event_id, event_type, user_id, currency,
     balance_after_minor, event_data, created_at, wallet_version, direction, amount_minor)
     VALUES (gen_random_uuid(), gen_random_uuid(), 'X', 'ada', 'EUR', 0, '{}', now(), """
+LIMIT = f"""INSERT INTO wallet.velocity_limits (wallet_id, id, position, since_version, since, window_start,
+    direction, "window", amount_minor, used_minor, used_count) VALUES ('{WALLET}', 'a', 1, 2, now(), now(), """
 NEW_ID = "gen_random_uuid()"
 
 
 @pytest.mark.parametrize(
     ("statement", "constraint"),
     [
-        ("UPDATE wallet.wallets SET balance_minor = -1", "wallets_balance_check"),
+        ("UPDATE wallet.wallets SET balance_minor = -1", "wallets_within_limits"),
+        ("UPDATE wallet.wallets SET held_minor = 1", "wallets_within_limits"),
+        ("UPDATE wallet.wallets SET overdraft_limit_minor = 5, balance_minor = -6", "wallets_within_limits"),
+        ("UPDATE wallet.wallets SET balance_max_minor = 5, balance_minor = 6", "wallets_within_limits"),
+        ("UPDATE wallet.wallets SET held_minor = -1", "wallets_held_check"),
+        ("UPDATE wallet.wallets SET overdraft_limit_minor = -1", "wallets_overdraft_limit_check"),
+        ("UPDATE wallet.wallets SET balance_max_minor = -1", "wallets_balance_max_check"),
+        (f"{LIMIT} 'up', 'day', 1, 0, 0)", "velocity_limits_direction_check"),
+        (f"{LIMIT} 'in', 'year', 1, 0, 0)", "velocity_limits_window_check"),
+        (f"{LIMIT} 'in', 'day', NULL, 0, 0)", "velocity_limits_limit_check"),
+        (f"{LIMIT} 'in', 'day', 1, -1, 0)", "velocity_limits_used_check"),
+        (f"{LIMIT} 'in', 'day', 1, 0, -1)", "velocity_limits_used_check"),
         ("UPDATE wallet.wallets SET version = 0", "wallets_version_check"),
         ("UPDATE wallet.wallets SET user_id = ''", "wallets_user_id_check"),
         ("UPDATE wallet.wallets SET user_id = repeat('é', 65)", "wallets_user_id_check"),
@@ -145,7 +158,6 @@ NEW_ID = "gen_random_uuid()"
         ("UPDATE wallet.wallets SET status = 'gone'", "wallets_status_check"),
         ("UPDATE wallet.wallets SET status = 'frozen', blocks = 'some'", "wallets_blocks_check"),
         ("UPDATE wallet.wallets SET blocks = 'all'", "wallets_blocks_check"),
-        (f"{ENTRY} ({NEW_ID}, 1, '{WALLET}', 2, 'FUND', 1, 'EUR', -1)", "wallet_transactions_balance_after_check"),
         (f"{ENTRY} ({NEW_ID}, 1, '{WALLET}', NULL, 'FUND', 1, 'EUR', 1)", "wallet_transactions_wallet_check"),
         (f"{ENTRY} ({NEW_ID}, 1, '{WALLET}', 2, 'FUND', 1, 'EUR', NULL)", "wallet_transactions_wallet_check"),
         (f"{ENTRY} ({NEW_ID}, 1, NULL, 2, 'FUND', 1, 'EUR', NULL)", "wallet_transactions_wallet_check"),

@@ -17,7 +17,7 @@ from common.kafka_connection import KafkaConnection
 from common.settings import PipelineSettings
 from faults import records
 from faults.cluster import GROUP, TOPIC, Cluster
-from faults.driver import Driver
+from faults.driver import OVERDRAFT_MAX_MINOR, Driver
 from faults.field import Field, session
 from history_consumer.consumer.records import headers_of
 from support.processes import Process
@@ -97,7 +97,7 @@ def balance_violations(row: Any, at_least: int, at_most: int) -> list[str]:
         found.append(f"balances: sum {row['balances']}, came in {row['came_in']}, entries {row['entries']}")
     if not at_least <= row["balances"] <= at_most:
         found.append(f"balances: {row['balances']} is not between {at_least} known and {at_most} asked for")
-    if row["lowest"] < 0:
+    if row["lowest"] < -OVERDRAFT_MAX_MINOR:
         found.append(f"balances: a wallet has {row['lowest']}")
     if row["deadlocks"]:
         found.append(f"{row['deadlocks']} deadlocks")

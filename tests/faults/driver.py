@@ -13,7 +13,11 @@ import httpx
 from support.processes import http_client
 
 Change = Literal["freeze", "unfreeze", "close", "reopen"]
-Kind = Literal["create", "fund", "withdraw", "transfer", "split", "holds", "capture", "void", "reverse"] | Change
+Kind = (
+    Literal["create", "fund", "withdraw", "transfer", "split", "holds", "capture", "void", "reverse", "limits"] | Change
+)
+
+OVERDRAFT_MAX_MINOR = 2_000
 
 _PATIENCE_SECONDS = 4.0
 _SETTLE_SECONDS_MAX = 60.0
@@ -34,6 +38,11 @@ class Operation:
     status: int = 0
     reply: bytes = b""
     attempts: list[str] = field(default_factory=list)
+
+    @property
+    def method(self) -> str:
+        """Limits are replaced."""
+        return "PUT" if self.kind == "limits" else "POST"
 
     @property
     def has_sweep(self) -> bool:
@@ -139,7 +148,9 @@ class Driver:
         wallet, *others = rng.sample(self.wallets, rng.randint(2, len(self.wallets)))
         (kind,) = rng.choices(("change", "fund", "withdraw", "split", "transfer", "reverse"), (1, 4, 6, 2, 11, 2))
         if kind == "change":
-            return self._change_of_status(rng, wallet, others[0])
+            return (
+                self._set_limits(rng, wallet) if rng.random() < 0.2 else self._change_of_status(rng, wallet, others[0])
+            )
         if kind == "fund":
             return self._fund(wallet, rng.randint(1, 500))
         if kind == "withdraw":
@@ -206,6 +217,22 @@ class Driver:
         body = {"reason": "a test", "reference": key, **fields.get(kind, {})}
         return self._new(Operation(kind, f"/wallets/{wallet}/{kind}", body, key))
 
+    def _set_limits(self, rng: random.Random, wallet: str) -> Operation:
+        """Return limits that most requests meet, and some do not."""
+        velocity = [
+            {"id": "out", "direction": "out", "window": "day", "amount": rng.choice(["50.00", "5000.00"])},
+            {"id": "in", "direction": "in", "window": "month", "count": rng.choice([20, 2000])},
+        ]
+        overdraft_minor = rng.choice([0, OVERDRAFT_MAX_MINOR])
+        key = self._key()
+        body = {
+            "overdraft_limit": f"{overdraft_minor // 100}.00",
+            "balance_max": rng.choice([None, "1000.00"]),
+            "velocity": rng.choice([[], velocity]),
+            "reference": key,
+        }
+        return self._new(Operation("limits", f"/wallets/{wallet}/limits", body, key))
+
     def _money(self, kind: Kind, wallet: str, body: dict[str, Any], minor: int) -> Operation:
         key = self._key()
         whole = {**body, "amount": f"{minor // 100}.{minor % 100:02}", "reference": key}
@@ -233,8 +260,11 @@ class Driver:
     async def _ask(self, client: httpx.AsyncClient, operation: Operation, patience: float | None = None) -> None:
         try:
             async with asyncio.timeout(patience or 2 * _PATIENCE_SECONDS):
-                reply = await client.post(
-                    operation.path, json=operation.body, headers={"Idempotency-Key": operation.key}
+                reply = await client.request(
+                    operation.method,
+                    operation.path,
+                    json=operation.body,
+                    headers={"Idempotency-Key": operation.key, "If-Match": "*"},
                 )
         except (httpx.TransportError, TimeoutError) as error:
             self._note(operation, type(error).__name__)
@@ -272,7 +302,7 @@ class Driver:
         self.seen_versions[wallet] = max(version, self.seen_versions.get(wallet, 0))
 
     async def _read(self, client: httpx.AsyncClient, wallet: str) -> None:
-        """Read a wallet: its version is at least the one known before, and its balance is not negative."""
+        """Read a wallet: its version is at least the one known before, and its balance is within its limits."""
         known = self.seen_versions.get(wallet, 0)
         try:
             async with asyncio.timeout(2 * _PATIENCE_SECONDS):
@@ -282,7 +312,8 @@ class Driver:
         if _is_again(reply):
             return
         found = reply.json()
-        if reply.status_code != 200 or found["version"] < known or found["balance"].startswith("-"):
+        is_overdrawn = reply.status_code == 200 and float(found["balance"]) < -OVERDRAFT_MAX_MINOR / 100
+        if reply.status_code != 200 or found["version"] < known or is_overdrawn:
             self.violations.append(f"GET {wallet}: version {known} was known, then {reply.status_code} {reply.text}")
             return
         self._see(wallet, found["version"])

@@ -147,6 +147,11 @@ def test_a_creation_moves_no_money() -> None:
     assert row.counterparty_wallet_id is None
 
 
+def test_a_balance_below_zero_is_that_of_an_overdrawn_wallet() -> None:
+    (row,) = rows_of(encoded(event("WALLET_WITHDRAWN", wallets=[change(A, "out", balance_after="-30.05")])))
+    assert (row.balance_after_minor, row.amount_minor) == (-3005, 3000)
+
+
 def test_a_fund_has_no_counterparty() -> None:
     (row,) = rows_of(encoded(event("WALLET_FUNDED")))
     assert (row.event_type, row.direction, row.amount_minor) == ("WALLET_FUNDED", "in", 3000)

@@ -34,6 +34,7 @@ from wallet_api.operations.fund import Fund
 from wallet_api.operations.operation import Operation
 from wallet_api.operations.place_hold import PlaceHold
 from wallet_api.operations.reverse import Reverse, ReverseBody
+from wallet_api.operations.set_limits import SetLimits, VelocityBody
 from wallet_api.operations.split import Split, SplitLeg
 from wallet_api.operations.transfer import Transfer
 from wallet_api.operations.unfreeze import Unfreeze
@@ -186,6 +187,23 @@ async def change_statuses(engine: AsyncEngine, wallet_id: UUID) -> None:
     await execute(engine, run_operations, commands)
 
 
+async def overdraw(engine: AsyncEngine, wallets: Wallets) -> None:
+    """Give a new wallet limits, and let it spend more than it has, receive, reserve and release."""
+    limited = (await new_wallets(engine, {"limited": "EUR"}))["limited"]
+    command: dict[str, Any] = {"caller": ANONYMOUS, "path": "/", "claim": None, "traceparent": None, "metadata": {}}
+    command |= {"wallet_id": limited, "reference": None, "if_match": None}
+    velocity = [
+        VelocityBody(id="out", direction="out", window="day", amount="9"),
+        VelocityBody(id="in", direction="in", window="month", types=["FUND"], count=9),
+    ]
+    limits = SetLimits(**command, overdraft_limit="5", balance_max="100", velocity=velocity, reason="a test")
+    await execute(engine, run_operations, [limits, _transfer(limited, wallets["cold"], "3"), _fund(limited, "1")])
+    place = PlaceHold(**command, to_wallet_id=None, amount="0.50", currency=None, expires_in=3600, capture_max=None)
+    placed = [orjson.loads(reply.body)["hold"]["id"] for reply in await execute(engine, run_operations, [place] * 2)]
+    void = VoidHold(**command, to_wallet_id=None, hold_id=UUID(placed[1]), reason=None)
+    await execute(engine, run_operations, [void])
+
+
 @asynccontextmanager
 async def opened(url: Secret | str) -> AsyncIterator[AsyncEngine]:
     engine = create_engine(url, "tests")
@@ -227,6 +245,7 @@ async def _run(settings: PipelineSettings) -> None:
         await hold_money(engine, wallets)
         await reverse_money(engine, wallets, split)
         await change_statuses(engine, wallets["dinar"])
+        await overdraw(engine, wallets)
     await run_relay(settings)
     await run_consumer(settings)
 

@@ -1,6 +1,7 @@
 """A consumer of the last release meets the event types that this release adds."""
 
 import json
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -26,10 +27,23 @@ def new_operations(other: str) -> dict[str, Any]:
     }
 
 
+async def new_balances_below_zero(api: AsyncClient, wallet: str) -> None:
+    """Overdraw a wallet, by an event type that the last release knows; fund it again."""
+    limits: dict[str, Any] = {"overdraft_limit": "50.00", "balance_max": None, "velocity": []}
+    (await api.put(f"/wallets/{wallet}/limits", json=limits, headers={"If-Match": "*"})).raise_for_status()
+    read = (await api.get(f"/wallets/{wallet}")).json()
+    receiver = (await api.post("/wallets", json={"user_id": "cleo", "currency": read["currency"]})).json()["id"]
+    sent = {"amount": read["available"], "to_wallet_id": receiver}
+    (await api.post(f"/wallets/{wallet}/transfer", json=sent)).raise_for_status()
+    (await api.post(f"/wallets/{wallet}/fund", json={"amount": "60.00"})).raise_for_status()
+
+
 HOLD_EVENTS = 6
 """Three holds, and the end of each."""
 REVERSALS = 2
 """Of a transfer, and of a fund in part."""
+LIMIT_EVENTS = 2
+"""The limits, and the transfer that overdraws the wallet."""
 
 
 async def new_changes_of_holds(api: AsyncClient, wallet: str) -> None:
@@ -62,6 +76,7 @@ async def test_a_consumer_of_the_last_release_makes_dead_letters_of_new_event_ty
         await pipeline.add(name, **(last_release if name == "history-consumer" else {}))
     async with pipeline.client("wallet-api") as api:
         wallet, other = await create_wallets(api, 2)
+        await new_balances_below_zero(api, other)
         await new_changes_of_holds(api, other)
         await new_reversals(api, wallet, other)
         for name, body in new_operations(other).items():
@@ -74,10 +89,12 @@ async def test_a_consumer_of_the_last_release_makes_dead_letters_of_new_event_ty
         return [letter["reason"] for letter in listed]
 
     async def all_are_there() -> bool:
-        return len(await letters()) == HOLD_EVENTS + REVERSALS + len(new_operations(other))
+        return len(await letters()) == HOLD_EVENTS + REVERSALS + LIMIT_EVENTS + len(new_operations(other))
 
     await pipeline.eventually(all_are_there, 60)
-    assert set(await letters()) == {"unknown-type"}
+    # An older release takes no balance below zero.
+    assert Counter(await letters())["wrong-shape"] == 1
+    assert set(await letters()) == {"unknown-type", "wrong-shape"}
     await walletctl("history", "dead-letters", "retry", "--all", **operator)
     assert await letters() == []
     await wait_until_complete(pipeline, [wallet, other])

@@ -19,6 +19,7 @@ import wallet_api.group_commit
 import wallet_api.relay_notifier
 from common.postgres.database_health import INTERVAL_SECONDS, TIMEOUT_SECONDS
 from common.rate_limited_logs import RateLimitedLog
+from support.limits import LIMITLESS
 from support.proxy import Proxy
 
 Json = dict[str, Any]
@@ -32,7 +33,7 @@ Eventually = Callable[..., Awaitable[Any]]
 UNKNOWN = "0198c2a5-0000-7000-8000-000000000001"
 
 
-async def test_a_server_that_wants_idempotency_keys_refuses_each_post_without_one(
+async def test_a_server_that_wants_idempotency_keys_refuses_each_post_and_put_without_one(
     open_client: OpenClient, new_wallet: NewWallet, assert_problem: AssertProblem
 ) -> None:
     wallet = await new_wallet(balance="5")
@@ -53,6 +54,8 @@ async def test_a_server_that_wants_idempotency_keys_refuses_each_post_without_on
         for target, body in posts:
             assert_problem(await strict.post(target, json=body), 422, "idempotency-key-required")
         assert (await strict.get(path)).json() == wallet
+        limits = await strict.put(f"{path}/limits", json=LIMITLESS, headers={"If-Match": "*"})
+        assert_problem(limits, 422, "idempotency-key-required")
         keyed = await strict.post(f"{path}/fund", json={"amount": "1"}, headers={"Idempotency-Key": "k"})
         assert keyed.status_code == 200
 

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import product
 from typing import Any
 from uuid import UUID
@@ -19,6 +19,7 @@ from common.access.key_acts import create_key, rotate_key
 from common.http.authentication import OPEN_PATHS
 from support.api_keys import KEY, bearer
 from support.callers import Headers, believe_callers, credentials, one_of_each, routes_of
+from support.limits import LIMITLESS
 from wallet_api.app import create_app
 from wallet_api.commands import IdempotencyKey
 from wallet_api.key_queries import claim_keys
@@ -43,6 +44,7 @@ class Row:
     status_for_another_user: int
     body: Json | None = None
     query: str = ""
+    headers: Headers = field(default_factory=dict)
 
 
 ROWS = {
@@ -62,6 +64,8 @@ ROWS = {
     ("POST", "/wallets/{wallet_id}/unfreeze"): Row(OPS_WRITE, 409, 404, {"reason": "found"}),
     ("POST", "/wallets/{wallet_id}/close"): Row(OPS_WRITE, 409, 404, {"reason": "left"}),
     ("POST", "/wallets/{wallet_id}/reopen"): Row(OPS_WRITE, 409, 404, {"reason": "is back"}),
+    ("PUT", "/wallets/{wallet_id}/limits"): Row(OPS_WRITE, 200, 404, LIMITLESS, headers={"If-Match": "*"}),
+    ("GET", "/wallets/{wallet_id}/limits"): Row(WALLETS_READ, 200, 404),
     ("GET", "/wallets/{wallet_id}"): Row(WALLETS_READ, 200, 404),
     ("GET", "/wallets/{wallet_id}/transactions"): Row(WALLETS_READ, 200, 404),
     ("GET", "/wallets/{wallet_id}/balance"): Row(WALLETS_READ, 200, 404),
@@ -171,7 +175,7 @@ async def test_a_route_answers_each_caller_as_its_row_says(
                     placed = await client.post(f"/wallets/{wallets['ada']}/holds", json=hold, headers=bearer(KEY))
                     hold_id = placed.json()["hold"]["id"]
                 target = path.format(**ids, hold_id=hold_id) + row.query
-                reply = await client.request(method_sent, target, json=body, headers=headers)
+                reply = await client.request(method_sent, target, json=body, headers={**row.headers, **headers})
                 assert (name, reply.status_code) == (name, status or by_route[name])
 
 
@@ -203,6 +207,7 @@ async def test_reads_of_a_strangers_wallet_are_like_those_of_a_wallet_that_does_
         ("/wallets/{}/transactions?limit=0", {}, 422),
         ("/wallets/{}/transactions?cursor=x", {}, 422),
         ("/wallets/{}/balance", {}, 404),
+        ("/wallets/{}/limits", {}, 404),
         ("/wallets/{}/balance?at=2026-01-01T00:00:00Z", {}, 404),
         ("/wallets/{}/balance?at=2999-01-01T00:00:00Z", {}, 422),
         ("/wallets/{}/balance?version=1", {}, 404),
@@ -268,11 +273,14 @@ async def test_moving_a_strangers_money_is_refused_like_moving_that_of_a_wallet_
             client, "POST", f"/wallets/{{}}/{name}", strangers_of(wallets), json=body, headers=ADA
         )
         statuses.add(reply.status_code)
-    for (_, path), row in ROWS.items():
+    for (method, path), row in ROWS.items():
         if row.scope == OPS_WRITE:
             route = path.replace("{wallet_id}", "{}").replace("{transaction_id}", "{}")
+            headers = {**ADA, **row.headers}
             for body in ({**(row.body or {}), "reference": "x"}, {}):
-                reply = await assert_like_unknown(client, "POST", route, strangers_of(wallets), json=body, headers=ADA)
+                reply = await assert_like_unknown(
+                    client, method, route, strangers_of(wallets), json=body, headers=headers
+                )
                 statuses.add(reply.status_code)
     strangers = (wallets["dollars"], wallets["frozen"])
     for amount, if_match, receiver in product(amounts, if_matches, receivers):

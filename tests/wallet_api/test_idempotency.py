@@ -11,6 +11,7 @@ from httpx import AsyncClient, Response
 from hypothesis import given
 from hypothesis import strategies as st
 
+from support.limits import put_limits
 from wallet_api.idempotency import request_hash
 from wallet_api.operations.catalogue import HOLD_OPERATIONS, OPERATIONS, TRANSACTION_OPERATIONS
 
@@ -93,6 +94,9 @@ async def requests(client: AsyncClient, new_wallet: NewWallet) -> dict[str, tupl
     frozen, closed = await new_wallet(), await new_wallet()
     await client.post(f"/wallets/{frozen['id']}/freeze", json={"blocks": "all", **why})
     await client.post(f"/wallets/{closed['id']}/close", json=why)
+    limited = await new_wallet(balance="5")
+    each = {"id": "each", "direction": "out", "window": "transaction", "amount": "1"}
+    await put_limits(client, limited, velocity=[each])
     return {
         "create": ("/wallets", {"user_id": "ada", "currency": "EUR", "external_id": "x", "metadata": {"a": [1.5]}}),
         "fund": (f"{path}/fund", {"amount": 5, "reference": "é", "metadata": {"a": 1}}),
@@ -121,6 +125,7 @@ async def requests(client: AsyncClient, new_wallet: NewWallet) -> dict[str, tupl
         "reversal-exceeds-original": (fund, {"amount": "0.51", **why}),
         "same-wallet": (f"{path}/transfer", {"amount": "1", "to_wallet_id": ada["id"]}),
         "currency-mismatch": (f"{path}/transfer", {"amount": "1", "to_wallet_id": usd["id"]}),
+        "limit-exceeded": (f"/wallets/{limited['id']}/withdraw", {"amount": "2"}),
         "balance-limit-exceeded": (f"/wallets/{full['id']}/fund", {"amount": "0.01"}),
         "validation-error": (f"{path}/fund", {"amount": "1.001"}),
     }
@@ -142,6 +147,7 @@ REFUSED = [
     "reversal-exceeds-original",
     "same-wallet",
     "currency-mismatch",
+    "limit-exceeded",
     "balance-limit-exceeded",
     "validation-error",
 ]

@@ -46,6 +46,49 @@ CHANGES = {
 IMPOSSIBLE_AMOUNTS = st.sampled_from(["0", "0.00", "-1", "1e2", "1.00001", "NaN", "", "9" * 300, True, None, 0, -5])
 
 
+OVERDRAFTS = st.sampled_from([0, 0, 50, 500])
+CEILINGS = st.none() | st.sampled_from([0, 300, 5000])
+VELOCITY = st.lists(
+    st.tuples(
+        st.sampled_from("ab"),
+        st.sampled_from(["in", "out"]),
+        st.sampled_from(["transaction", "month"]),
+        st.sampled_from([30, 100, 1000]),
+        st.none() | st.integers(1, 3),
+    ),
+    max_size=2,
+    unique_by=lambda limit: limit[0],
+)
+
+
+@dataclass(eq=False)
+class ModelLimit:
+    """A velocity limit; money in minor units. `since` orders it among the holds."""
+
+    id: str
+    direction: str
+    window: str
+    amount: int
+    count: int | None
+    since: int
+    used: int = 0
+    used_count: int = 0
+
+    def counted(self, hold: "ModelHold") -> bool:
+        return self.direction == "out" and hold.number > self.since
+
+    def after(self, freed: list["ModelHold"]) -> tuple[int, int]:
+        """Return what is used once these holds are released."""
+        back = [hold for hold in freed if self.counted(hold)]
+        unused = sum(not hold.captured for hold in back)
+        return self.used - sum(hold.remaining for hold in back), self.used_count - unused
+
+    def refuses(self, amount: int, count: int, freed: list["ModelHold"]) -> bool:
+        used, used_count = (0, 0) if self.window == "transaction" else self.after(freed)
+        is_too_often = self.count is not None and count > 0 and used_count + count > self.count
+        return amount > 0 and (used + amount > self.amount or is_too_often)
+
+
 @dataclass(eq=False)
 class ModelWallet:
     """What a wallet should be; money in minor units."""
@@ -59,12 +102,41 @@ class ModelWallet:
     balance: int = 0
     version: int = 1
     held: int = 0
+    overdraft: int = 0
+    most: int | None = None
+    limits: list[ModelLimit] = field(default_factory=list)
     entries: list[tuple[int, int, int, int]] = field(default_factory=list)
     """`(version, amount, balance after, held after)`."""
 
     @property
     def available(self) -> int:
-        return self.balance - self.held
+        return self.balance - self.held + self.overdraft
+
+    def limit_refusal(self, direction: str, amount: int, count: int, freed: list["ModelHold"]) -> str | None:
+        limits = [limit for limit in self.limits if limit.direction == direction]
+        return "limit-exceeded" if any(limit.refuses(amount, count, freed) for limit in limits) else None
+
+    def getting_refusal(self, amount: int, *, counts: bool = True) -> str | None:
+        """Return the problem that the amount meets that comes in, if any."""
+        if self.balance + amount > (MINOR_MAX if self.most is None else self.most):
+            return "balance-limit-exceeded"
+        return self.limit_refusal("in", amount, 1, []) if counts else None
+
+    def pay(self, amount: int) -> None:
+        self.move(-amount)
+        self.count("out", amount, 1)
+
+    def get(self, amount: int) -> None:
+        self.move(amount)
+        self.count("in", amount, 1)
+
+    def count(self, direction: str, amount: int, count: int, hold: "ModelHold | None" = None) -> None:
+        """Count what was taken; what a hold gives back, only where that was counted."""
+        for limit in self.limits:
+            is_counted = hold is None or amount >= 0 or limit.counted(hold)
+            if limit.direction == direction and limit.window != "transaction" and is_counted:
+                limit.used += amount
+                limit.used_count += count
 
     def refusal(self, direction: str) -> str | None:
         """Return the problem that money in this direction meets, if any. `held` is out of what a hold reserved."""
@@ -92,6 +164,7 @@ class ModelHold:
     receiver: ModelWallet | None
     amount: int
     capture_max: int
+    number: int
     captured: int = 0
     status: str = "open"
     is_overdue: bool = False
@@ -101,6 +174,7 @@ class ModelHold:
         return self.amount - self.captured if self.status == "open" else 0
 
     def release(self, status: str) -> None:
+        self.payer.count("out", -self.remaining, 0 if self.captured else -1, self)
         self.payer.move(0, -self.remaining)
         self.status = status
 
@@ -153,6 +227,7 @@ class WalletMachine(RuleBasedStateMachine):
         self.events: list[tuple[str, str]] = []
         self.came_in: Counter[str] = Counter()
         self.key_count = 0
+        self.number = 0
         self.run(self.open())
 
     def run(self, coroutine: Awaitable[T]) -> T:
@@ -226,10 +301,8 @@ class WalletMachine(RuleBasedStateMachine):
     def fund(self, wallet: ModelWallet, amount: int, keyed: bool) -> Any:
         body = {"amount": to_major(amount, wallet.currency)}
         response, asked = self.post(f"/wallets/{wallet.id}/fund", body, keyed=keyed)
-        if refusal := wallet.refusal("in"):
+        if refusal := wallet.refusal("in") or wallet.getting_refusal(amount):
             self.assert_refused(response, refusal)
-        elif wallet.balance + amount > MINOR_MAX:
-            self.assert_refused(response, "balance-limit-exceeded")
         else:
             self.do_fund(wallet, amount)
             self.assert_moved(response, wallet, amount)
@@ -240,7 +313,7 @@ class WalletMachine(RuleBasedStateMachine):
         self.movements.append(ModelMovement(response.json()["transaction_id"], payer, list(legs)))
 
     def do_fund(self, wallet: ModelWallet, amount: int) -> None:
-        wallet.move(amount)
+        wallet.get(amount)
         self.came_in[wallet.currency] += amount
         self.events.append(("WALLET_FUNDED", wallet.id))
 
@@ -248,12 +321,11 @@ class WalletMachine(RuleBasedStateMachine):
     def withdraw(self, wallet: ModelWallet, amount: int, keyed: bool) -> Any:
         body = {"amount": to_major(amount, wallet.currency)}
         response, asked = self.post(f"/wallets/{wallet.id}/withdraw", body, keyed=keyed)
-        if refusal := wallet.refusal("out"):
+        if refusal := wallet.refusal("out") or self.taking_refusal(wallet, amount):
             self.assert_refused(response, refusal)
-        elif not self.frees(wallet, amount):
-            self.assert_refused(response, "insufficient-funds")
         else:
-            wallet.move(-amount)
+            self.free(wallet, amount)
+            wallet.pay(amount)
             self.came_in[wallet.currency] -= amount
             self.events.append(("WALLET_WITHDRAWN", wallet.id))
             self.assert_moved(response, wallet, amount)
@@ -263,19 +335,31 @@ class WalletMachine(RuleBasedStateMachine):
     @rule(wallet=wallets, share=st.sampled_from([1, 2]))
     def withdraw_a_share_of_all_it_has(self, wallet: ModelWallet, share: int) -> None:
         if wallet.available >= share:
-            self.withdraw(wallet, wallet.available // share, keyed=False)
+            self.withdraw(wallet, min(wallet.available // share, MINOR_MAX), keyed=False)
 
-    def frees(self, wallet: ModelWallet, amount: int) -> bool:
-        """Release the overdue holds that the wallet needs for the amount; do nothing if all are not enough."""
-        overdue = [item for item in self.held if item.payer is wallet and item.status == "open" and item.is_overdue]
-        if wallet.available + sum(item.remaining for item in overdue) < amount:
-            return False
-        for item in overdue:
-            if wallet.available >= amount:
+    def needed(self, wallet: ModelWallet, amount: int) -> list[ModelHold]:
+        """Return the overdue holds that the wallet releases to have the amount; all, if they are not enough."""
+        needed: list[ModelHold] = []
+        for item in self.held:
+            if amount <= 0 or wallet.available + sum(hold.remaining for hold in needed) >= amount:
                 break
+            if item.payer is wallet and item.status == "open" and item.is_overdue:
+                needed.append(item)
+        return needed
+
+    def free(self, wallet: ModelWallet, amount: int) -> None:
+        """Release the overdue holds that the wallet needs for the amount."""
+        for item in self.needed(wallet, amount):
             item.release("expired")
             self.events.append(("HOLD_EXPIRED", wallet.id))
-        return True
+
+    def taking_refusal(self, wallet: ModelWallet, amount: int, count: int = 1, held: int = 0) -> str | None:
+        """Return the problem that the amount meets that is spent or reserved, if any."""
+        freed = self.needed(wallet, amount)
+        is_too_much = wallet.held - sum(item.remaining for item in freed) + held > MINOR_MAX
+        if is_too_much or not self.could_free(wallet, amount):
+            return "insufficient-funds"
+        return wallet.limit_refusal("out", amount, count, freed)
 
     @rule(target=holds, payer=wallets, receiver=st.none() | wallets, amount=AMOUNTS, over=st.sampled_from([0, 0, 20]))
     def place_a_hold(self, payer: ModelWallet, receiver: ModelWallet | None, amount: int, over: int) -> Any:
@@ -285,19 +369,20 @@ class WalletMachine(RuleBasedStateMachine):
             "capture_max": to_major(min(amount + over, MINOR_MAX), payer.currency),
         }
         response, _ = self.post(f"/wallets/{payer.id}/holds", body)
-        refusal = self.refusal_of_receiving(payer, receiver)
+        refusal = self.refusal_of_receiving(payer, receiver) or self.taking_refusal(payer, amount, held=amount)
         # If the receiver could not take it, no overdue hold is released.
-        is_too_much = receiver and receiver is not payer and receiver.balance + amount > MINOR_MAX
+        if not refusal and receiver:
+            refusal = receiver.getting_refusal(amount, counts=False)
         if refusal:
             self.assert_refused(response, refusal)
-        elif is_too_much and self.could_free(payer, amount):
-            self.assert_refused(response, "balance-limit-exceeded")
-        elif not self.frees(payer, amount):
-            self.assert_refused(response, "insufficient-funds")
         else:
+            self.free(payer, amount)
             payer.move(0, amount)
+            payer.count("out", amount, 1)
             self.events.append(("HOLD_CREATED", payer.id))
-            placed = ModelHold(response.json()["hold"]["id"], payer, receiver, amount, min(amount + over, MINOR_MAX))
+            most = min(amount + over, MINOR_MAX)
+            self.number += 1
+            placed = ModelHold(response.json()["hold"]["id"], payer, receiver, amount, most, self.number)
             self.held.append(placed)
             self.irreversible.append(response.json()["transaction_id"])
             return placed
@@ -307,9 +392,11 @@ class WalletMachine(RuleBasedStateMachine):
     def hold_a_share_of_all_it_has(self, payer: ModelWallet, receiver: ModelWallet | None, share: int) -> Any:
         if payer.available < share:
             return multiple()
-        return self.place_a_hold(payer, receiver, payer.available // share, 10)
+        return self.place_a_hold(payer, receiver, min(payer.available // share, MINOR_MAX), 10)
 
     def could_free(self, wallet: ModelWallet, amount: int) -> bool:
+        if amount <= 0:
+            return True
         overdue = [item for item in self.held if item.payer is wallet and item.is_overdue]
         return wallet.available + sum(item.remaining for item in overdue) >= amount
 
@@ -335,10 +422,11 @@ class WalletMachine(RuleBasedStateMachine):
         if refusal := self.refusal_of_capture(hold, captured, released):
             self.assert_refused(response, refusal)
             return asked
-        self.frees(payer, captured - released)
+        self.free(payer, captured - released)
+        payer.count("out", captured - released, 0, hold)
         payer.move(-captured, -released)
         if receiver:
-            receiver.move(captured)
+            receiver.get(captured)
         else:
             self.came_in[payer.currency] -= captured
         hold.captured += captured
@@ -354,12 +442,10 @@ class WalletMachine(RuleBasedStateMachine):
             return refusal
         if hold.captured + captured > hold.capture_max:
             return "capture-exceeds-hold"
-        if not self.could_free(hold.payer, captured - released):
-            return "insufficient-funds"
-        if hold.receiver and (refusal := hold.receiver.refusal("in")):
+        if refusal := self.taking_refusal(hold.payer, captured - released, 0):
             return refusal
-        if hold.receiver and hold.receiver.balance + captured > MINOR_MAX:
-            return "balance-limit-exceeded"
+        if hold.receiver:
+            return hold.receiver.refusal("in") or hold.receiver.getting_refusal(captured)
         return None
 
     @rule(target=asked, hold=holds, keyed=KEYED)
@@ -397,22 +483,20 @@ class WalletMachine(RuleBasedStateMachine):
         if refusal:
             self.assert_refused(response, refusal)
         else:
-            self.frees(sender, amount)
-            sender.move(-amount)
-            receiver.move(amount)
+            self.free(sender, amount)
+            sender.pay(amount)
+            receiver.get(amount)
             self.events.append(("TRANSFER_DONE", sender.id))
             self.assert_moved(response, sender, amount)
             self.note(response, sender, (receiver, amount))
         return asked
 
     def refusal_of_transfer(self, sender: ModelWallet, receiver: ModelWallet, amount: int) -> str | None:
-        if refusal := self.refusal_of_receiving(sender, receiver):
-            return refusal
-        if not self.could_free(sender, amount):
-            return "insufficient-funds"
-        if receiver.balance + amount > MINOR_MAX:
-            return "balance-limit-exceeded"
-        return None
+        return (
+            self.refusal_of_receiving(sender, receiver)
+            or self.taking_refusal(sender, amount)
+            or receiver.getting_refusal(amount)
+        )
 
     @staticmethod
     def refusal_of_wallets(sender: ModelWallet, *receivers: ModelWallet) -> str | None:
@@ -435,7 +519,7 @@ class WalletMachine(RuleBasedStateMachine):
     @rule(sender=wallets, receiver=wallets, share=st.sampled_from([1, 2]))
     def transfer_a_share_of_all_it_has(self, sender: ModelWallet, receiver: ModelWallet, share: int) -> None:
         if sender.available >= share:
-            self.transfer(sender, receiver, sender.available // share, keyed=False)
+            self.transfer(sender, receiver, min(sender.available // share, MINOR_MAX), keyed=False)
 
     @rule(
         target=asked,
@@ -462,10 +546,10 @@ class WalletMachine(RuleBasedStateMachine):
             self.assert_refused(response, refusal)
         else:
             whole = told + (extra or 0)
-            self.frees(payer, whole)
-            payer.move(-whole)
+            self.free(payer, whole)
+            payer.pay(whole)
             for receiver, amount in legs:
-                receiver.move(amount or whole - told)
+                receiver.get(amount or whole - told)
             self.events.append(("SPLIT_DONE", payer.id))
             self.assert_moved(response, payer, whole)
             self.note(response, payer, *((receiver, amount or whole - told) for receiver, amount in legs))
@@ -482,11 +566,10 @@ class WalletMachine(RuleBasedStateMachine):
             return refusal
         if extra is not None and (told + extra > MINOR_MAX or (extra <= 0 if rests else extra != 0)):
             return "validation-error"
-        if not self.could_free(payer, told + (extra or 0)):
-            return "insufficient-funds"
-        if any(receiver.balance + (amount or extra or 0) > MINOR_MAX for receiver, amount in legs):
-            return "balance-limit-exceeded"
-        return None
+        if refusal := self.taking_refusal(payer, told + (extra or 0)):
+            return refusal
+        gets = (receiver.getting_refusal(amount or extra or 0) for receiver, amount in legs)
+        return next((refusal for refusal in gets if refusal), None)
 
     @rule(target=wallets, payer=wallets, share=st.integers(1, 3), has_rest=st.booleans())
     def split_a_share_of_all_it_has(self, payer: ModelWallet, share: int, has_rest: bool) -> ModelWallet:
@@ -494,9 +577,9 @@ class WalletMachine(RuleBasedStateMachine):
         new, _ = self.make("bob", payer.currency, None, keyed=False)
         self.fund(payer, 100, keyed=False)
         others = [item for item in self.model.values() if item not in {payer, new} and self.can_receive(item, payer)]
-        part = payer.available // share // (len(others[:5]) + 1)
+        part = min(payer.available, MINOR_MAX) // share // (len(others[:5]) + 1)
         legs: list[tuple[ModelWallet, int | None]] = [(item, part) for item in others[:5]]
-        if part:
+        if part > 0:
             self.split(payer, [*legs, (new, None if has_rest else part)], part if has_rest else None, keyed=False)
         return new
 
@@ -528,7 +611,7 @@ class WalletMachine(RuleBasedStateMachine):
         for receiver, amount in given:
             moved.reversed[receiver] += amount
             if receiver:
-                self.frees(receiver, amount)
+                self.free(receiver, amount)
                 receiver.move(-amount)
         if moved.payer:
             moved.payer.move(total)
@@ -552,8 +635,8 @@ class WalletMachine(RuleBasedStateMachine):
             short = None if not receiver or self.could_free(receiver, amount) else "insufficient-funds"
             if refusal := (receiver and receiver.refusal("out")) or short:
                 return refusal
-        is_too_much = moved.payer and moved.payer.balance + sum(amount for _, amount in given) > MINOR_MAX
-        return (moved.payer and moved.payer.refusal("in")) or ("balance-limit-exceeded" if is_too_much else None)
+        total = sum(amount for _, amount in given)
+        return moved.payer and (moved.payer.refusal("in") or moved.payer.getting_refusal(total, counts=False))
 
     @rule(number=st.integers(0, 20), keyed=KEYED)
     def reverse_what_is_a_hold_or_a_reversal(self, number: int, keyed: bool) -> None:
@@ -581,10 +664,8 @@ class WalletMachine(RuleBasedStateMachine):
         response, _ = self.post(path, body, keyed=True, if_match=if_match)
         if stale:
             self.assert_refused(response, "version-mismatch")
-        elif refusal := wallet.refusal("in"):
+        elif refusal := wallet.refusal("in") or wallet.getting_refusal(amount):
             self.assert_refused(response, refusal)
-        elif wallet.balance + amount > MINOR_MAX:
-            self.assert_refused(response, "balance-limit-exceeded")
         else:
             self.do_fund(wallet, amount)
             self.assert_moved(response, wallet, amount)
@@ -617,24 +698,81 @@ class WalletMachine(RuleBasedStateMachine):
 
     @rule(target=asked, wallet=wallets, keyed=KEYED)
     def close(self, wallet: ModelWallet, keyed: bool) -> Any:
-        refusal = "wallet-not-empty" if wallet.balance else None
+        refusal = "wallet-not-empty" if wallet.balance or not self.could_free_all(wallet) else None
         if wallet.status == "closed":
             refusal = "wallet-closed"
+        if not refusal:
+            self.free(wallet, wallet.balance + wallet.overdraft)
         return self.change(wallet, "close", {}, refusal, "closed", keyed=keyed)
 
     @rule(target=asked, wallet=wallets, receiver=wallets, keyed=KEYED)
     def close_with_a_sweep(self, wallet: ModelWallet, receiver: ModelWallet, keyed: bool) -> Any:
         amount, refusal = wallet.balance, "wallet-closed" if wallet.status == "closed" else None
+        if amount < 0 or not self.could_free_all(wallet):
+            refusal = refusal or "wallet-not-empty"
         if amount and not refusal:
-            has_holds = not self.could_free(wallet, amount)
-            refusal = "wallet-not-empty" if has_holds else self.refusal_of_transfer(wallet, receiver, amount)
-            if not refusal:
-                self.frees(wallet, amount)
-                wallet.move(-amount)
-                receiver.move(amount)
-                self.events.append(("TRANSFER_DONE", wallet.id))
+            refusal = (
+                self.refusal_of_receiving(wallet, receiver)
+                or wallet.limit_refusal("out", amount, 1, self.needed(wallet, amount + wallet.overdraft))
+                or receiver.getting_refusal(amount)
+            )
+        if not refusal:
+            self.free(wallet, amount + wallet.overdraft)
+        if amount and not refusal:
+            wallet.pay(amount)
+            receiver.get(amount)
+            self.events.append(("TRANSFER_DONE", wallet.id))
         body = {"sweep_to_wallet_id": receiver.id}
         return self.change(wallet, "close", body, refusal, "closed", keyed=keyed)
+
+    def could_free_all(self, wallet: ModelWallet) -> bool:
+        everything = wallet.balance + wallet.overdraft
+        return not wallet.held or (everything > 0 and self.could_free(wallet, everything))
+
+    @rule(wallet=wallets, overdraft=OVERDRAFTS, most=CEILINGS, velocity=VELOCITY, stale=st.sampled_from([0, 0, 0, 1]))
+    def set_limits(self, wallet: ModelWallet, overdraft: int, most: int | None, velocity: Any, stale: int) -> None:
+        def major(amount: int) -> str:
+            return to_major(amount, wallet.currency)
+
+        asked = [
+            ModelLimit(id_, direction, window, amount, None if window == "transaction" else count, self.number)
+            for id_, direction, window, amount, count in velocity
+        ]
+        body = {
+            "overdraft_limit": major(overdraft),
+            "balance_max": None if most is None else major(most),
+            "velocity": [
+                {
+                    **{name: getattr(limit, name) for name in ("id", "direction", "window", "count")},
+                    "amount": major(limit.amount),
+                }
+                for limit in asked
+            ],
+        }
+        headers = {"If-Match": f'"{wallet.version + stale}"'}
+        response = self.run(self.client.put(f"/wallets/{wallet.id}/limits", json=body, headers=headers))
+        if stale:
+            self.assert_refused(response, "version-mismatch")
+        elif wallet.status == "closed":
+            self.assert_refused(response, "wallet-closed")
+        else:
+            before = {(limit.id, limit.direction, limit.window): limit for limit in wallet.limits}
+            for limit in asked:
+                if kept := before.get((limit.id, limit.direction, limit.window)):
+                    limit.since, limit.used, limit.used_count = kept.since, kept.used, kept.used_count
+            wallet.overdraft, wallet.most, wallet.limits = overdraft, most, asked
+            wallet.move(0)
+            self.events.append(("WALLET_LIMITS_SET", wallet.id))
+            assert (response.status_code, response.json()["version"]) == (200, wallet.version)
+
+    @rule(wallet=wallets)
+    def read_the_limits(self, wallet: ModelWallet) -> None:
+        found = self.run(self.client.get(f"/wallets/{wallet.id}/limits")).json()
+        assert found["overdraft_limit"] == to_major(wallet.overdraft, wallet.currency)
+        assert found["balance_max"] == (None if wallet.most is None else to_major(wallet.most, wallet.currency))
+        assert [(item["id"], item["used"], item["used_count"]) for item in found["velocity"]] == [
+            (limit.id, to_major(limit.used, wallet.currency), limit.used_count) for limit in wallet.limits
+        ]
 
     @rule(target=asked, wallet=wallets, keyed=KEYED)
     def reopen(self, wallet: ModelWallet, keyed: bool) -> Any:
@@ -724,7 +862,7 @@ class WalletMachine(RuleBasedStateMachine):
             item.id: (item.balance, item.held, item.version, item.status, item.blocks) for item in self.model.values()
         }
         assert found == expected
-        assert all(balance >= held >= 0 for balance, held, *_ in found.values())
+        assert all(held >= 0 for _, held, *_ in found.values())
         ledger = "SELECT * FROM wallet.wallet_transactions WHERE wallet_id IS NOT NULL ORDER BY wallet_version"
         entries: dict[str, list[tuple[int, int, int, int]]] = {wallet_id: [] for wallet_id in expected}
         for row in self.run(self.database.fetch(ledger)):

@@ -15,6 +15,7 @@ POSTS = [
     *(f"/transactions/{{transaction_id}}/{operation.name}" for operation in TRANSACTION_OPERATIONS),
 ]
 CREATIONS = ["/wallets", "/wallets/{wallet_id}/holds", "/transactions/{transaction_id}/reverse"]
+LIMITS = "/wallets/{wallet_id}/limits"
 GETS = [
     "/wallets/{wallet_id}",
     "/wallets/{wallet_id}/transactions",
@@ -25,8 +26,10 @@ GETS = [
     "/transactions",
     "/transactions/{transaction_id}",
     "/holds/{hold_id}",
+    LIMITS,
 ]
-ROUTES = [(path, "post") for path in POSTS] + [(path, "get") for path in GETS]
+BODIES = [*((path, "post") for path in POSTS), (LIMITS, "put")]
+ROUTES = [*BODIES, *((path, "get") for path in GETS)]
 
 
 @pytest.fixture(scope="module")
@@ -89,9 +92,9 @@ def test_every_route_documents_its_reply_and_its_problems(document: dict[str, An
         assert responses[status]["description"]
 
 
-@pytest.mark.parametrize("path", POSTS)
-def test_every_body_has_a_schema_whose_examples_are_valid(document: dict[str, Any], path: str) -> None:
-    body = document["paths"][path]["post"]["requestBody"]
+@pytest.mark.parametrize(("path", "method"), BODIES)
+def test_every_body_has_a_schema_whose_examples_are_valid(document: dict[str, Any], path: str, method: str) -> None:
+    body = document["paths"][path][method]["requestBody"]
     assert body["required"] is True
     content = body["content"]["application/json"]
     validator = schema_of(document, content)
@@ -105,8 +108,8 @@ def test_every_body_has_a_schema_whose_examples_are_valid(document: dict[str, An
     assert not validator.is_valid({**example, "colour": "green"})
 
 
-@pytest.mark.parametrize("path", POSTS)
-def test_every_post_documents_its_idempotency_key(document: dict[str, Any], path: str) -> None:
-    names = {(item["in"], item["name"]) for item in document["paths"][path]["post"]["parameters"]}
+@pytest.mark.parametrize(("path", "method"), BODIES)
+def test_every_post_and_put_documents_its_idempotency_key(document: dict[str, Any], path: str, method: str) -> None:
+    names = {(item["in"], item["name"]) for item in document["paths"][path][method]["parameters"]}
     assert ("header", "Idempotency-Key") in names
     assert (("header", "If-Match") in names) == (path != "/wallets")

@@ -6,6 +6,7 @@ import orjson
 from httpx import AsyncClient
 
 from common.events import EVENT_MODELS, decode, event_type_of
+from support.limits import put_limits
 
 Json = dict[str, Any]
 Eventually = Callable[..., Awaitable[Any]]
@@ -43,6 +44,9 @@ async def test_each_event_in_the_outbox_is_what_its_model_encodes(
     # With a sweep, and so with details of its own.
     for operation, body in {"close": {"sweep_to_wallet_id": ada["id"]}, "reopen": {}}.items():
         await post(f"/wallets/{bob['id']}/{operation}", {**WHY, **body})
+
+    limits = [{"id": "a", "direction": "out", "window": "day", "types": ["SPLIT"], "amount": "9", "count": 2}]
+    await put_limits(client, ada, overdraft_limit="5", balance_max=100, velocity=limits, **TEXTS)
 
     async def payloads() -> list[str]:
         rows = await sql("SELECT event_type, payload::text FROM wallet.outbox ORDER BY id")

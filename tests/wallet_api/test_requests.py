@@ -16,6 +16,7 @@ from wallet_api.commands import IdempotencyKey
 from wallet_api.errors import IdempotencyKeyRequired
 from wallet_api.operations.catalogue import OPERATIONS
 from wallet_api.operations.fund import FundBody
+from wallet_api.operations.set_limits import LimitsBody
 from wallet_api.requests import (
     BODY_BYTES_MAX,
     is_match,
@@ -25,7 +26,7 @@ from wallet_api.requests import (
     read_traceparent,
 )
 
-MODELS = st.sampled_from([CreateWalletBody, *(operation.body for operation in OPERATIONS)])
+MODELS = st.sampled_from([CreateWalletBody, LimitsBody, *(operation.body for operation in OPERATIONS)])
 ANY_TEXT = st.text(st.characters(exclude_categories=[]), max_size=70)
 NUMBERS = st.integers() | st.floats() | st.integers(10**299, 10**301) | st.integers(-(2**64), 2**64)
 JSON = st.recursive(
@@ -45,6 +46,9 @@ VALID: dict[str, Any] = {
     "blocks": "in",
     "reason": "stolen",
     "sweep_to_wallet_id": str(UUID(int=1)),
+    "overdraft_limit": "0",
+    "balance_max": None,
+    "velocity": [{"id": "a", "direction": "out", "window": "day", "amount": "1.50"}],
     "metadata": {},
 }
 FIELDS = st.sampled_from([*VALID, "colour"])
@@ -269,7 +273,7 @@ def test_a_body_that_is_not_called_json_is_not_read(content_type: str | None) ->
 def test_a_key_is_1_to_255_visible_ascii_characters_or_a_validation_problem(key: str) -> None:
     is_key = 1 <= len(key) <= 255 and all("!" <= letter <= "~" for letter in key)
     try:
-        claim = read_claim("/wallets", "ada", key, FundBody(amount="1", metadata={}), required=False)
+        claim = read_claim("POST", "/wallets", "ada", key, FundBody(amount="1", metadata={}), required=False)
         assert claim is not None
         assert claim.key == IdempotencyKey("ada", key)
         assert is_key
@@ -278,9 +282,9 @@ def test_a_key_is_1_to_255_visible_ascii_characters_or_a_validation_problem(key:
 
 
 def test_a_missing_key_is_fine_unless_the_server_wants_one() -> None:
-    assert read_claim("/wallets", "", None, FundBody(amount="1", metadata={}), required=False) is None
+    assert read_claim("POST", "/wallets", "", None, FundBody(amount="1", metadata={}), required=False) is None
     with pytest.raises(IdempotencyKeyRequired):
-        read_claim("/wallets", "", None, FundBody(amount="1", metadata={}), required=True)
+        read_claim("POST", "/wallets", "", None, FundBody(amount="1", metadata={}), required=True)
 
 
 @given(st.text(st.characters(codec="latin-1")) | st.from_regex(r'[W/"0-9, *]*', fullmatch=True))

@@ -43,6 +43,7 @@ BESIDE = {
         for name in ("freeze", "unfreeze", "close", "reopen")
     },
     "wallet ledger": {"wallet_id": ["0" * 32]},
+    "wallet limits": {"wallet_id": ["0" * 32], "reason": ["--reason", "x"]},
 }
 WRITTEN = text("""
     SELECT (SELECT count(*) FROM wallet.outbox_audit), (SELECT count(*) FROM wallet.source_epochs),

@@ -60,7 +60,9 @@ _AUDIT: Final = Grant(Role.AUDITOR, "SELECT", "audits")
 _LOCK: Final = "locks the rows that are to be deleted"
 _LOCKED: Final = ("created_at",)
 
-_ACTS: Final = "`wallet freeze|unfreeze|close|reopen`, `wallet hold capture|void`, `transaction reverse`"
+_LIMITS: Final = ("overdraft_limit_minor", "balance_max_minor", "has_velocity_limits")
+_USED: Final = ("window_start", "used_minor", "used_count")
+_ACTS: Final = "`wallet freeze|unfreeze|close|reopen|limits`, `wallet hold capture|void`, `transaction reverse`"
 _ENDS_HOLDS: Final = "`wallet hold capture|void`; `wallet close` with a sweep and `transaction reverse` expire holds"
 _PRUNED: Final = ("row_count", "version_count", "up_to_id", "up_to_created_at")
 _RECORD: Final = ("topic", "partition", "offset", "topic_id", "key", "value", "headers", "reason", "detail")
@@ -77,12 +79,13 @@ TABLES: Final[Mapping[str, Sequence[Grant]]] = {
         ),
         Grant(Role.API, "UPDATE", "moves and reserves money", ("balance_minor", "held_minor", "version", "updated_at")),
         Grant(Role.API, "UPDATE", "freezes, unfreezes, closes and reopens wallets", ("status", "blocks")),
+        Grant(Role.API, "UPDATE", "sets limits", _LIMITS),
         Grant(Role.OPERATOR, "SELECT", "`wallet`, `history rebuild`, `restore lost` and `verify` look wallets up"),
         Grant(
             Role.OPERATOR,
             "UPDATE",
             _ACTS,
-            ("balance_minor", "held_minor", "version", "updated_at", "status", "blocks"),
+            ("balance_minor", "held_minor", "version", "updated_at", "status", "blocks", *_LIMITS),
         ),
         _AUDIT,
     ),
@@ -110,6 +113,17 @@ TABLES: Final[Mapping[str, Sequence[Grant]]] = {
         # One statement writes new holds and those that have changed.
         Grant(Role.OPERATOR, "INSERT", _ENDS_HOLDS),
         Grant(Role.OPERATOR, "UPDATE", _ENDS_HOLDS, ("captured_minor", "status", "updated_at")),
+        _AUDIT,
+    ),
+    "wallet.velocity_limits": (
+        Grant(Role.API, "SELECT", "reads the limits of a request's wallets"),
+        Grant(Role.API, "INSERT", "sets limits"),
+        Grant(Role.API, "UPDATE", "counts what is used", _USED),
+        Grant(Role.API, "DELETE", "replaces limits"),
+        Grant(Role.OPERATOR, "SELECT", "`wallet limits`; `verify` compares limits with the ledger"),
+        Grant(Role.OPERATOR, "INSERT", "`wallet limits` sets limits"),
+        Grant(Role.OPERATOR, "UPDATE", "`wallet hold void`, `wallet close` with a sweep: counts what is used", _USED),
+        Grant(Role.OPERATOR, "DELETE", "`wallet limits` replaces limits"),
         _AUDIT,
     ),
     "wallet.outbox": (
@@ -327,7 +341,7 @@ SEQUENCES: Final[Mapping[str, Sequence[Grant]]] = {
 }
 """The privileges on each sequence."""
 
-FUNCTIONS: Final = ("wallet.refuse_change()", "wallet.refuse_unbalanced()")
+FUNCTIONS: Final = ("wallet.refuse_beyond_limits()", "wallet.refuse_change()", "wallet.refuse_unbalanced()")
 """The functions, of triggers all. No role may call them; a trigger needs no privilege for it."""
 
 DATABASE: Final = (

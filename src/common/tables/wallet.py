@@ -4,6 +4,7 @@ from typing import Final
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     CheckConstraint,
     Column,
     ForeignKey,
@@ -27,7 +28,7 @@ wallets = Table(
     Column("user_id", Text, nullable=False),
     Column("currency", Text, nullable=False),
     Column("balance_minor", BigInteger, nullable=False, server_default=text("0")),
-    # What open holds reserve of the balance.
+    # What open holds reserve.
     Column("held_minor", BigInteger, nullable=False, server_default=text("0")),
     Column("version", BigInteger, nullable=False, server_default=text("1")),
     Column("status", Text, nullable=False, server_default=text("'active'")),
@@ -37,10 +38,18 @@ wallets = Table(
     now_column("updated_at"),
     # What a frozen wallet refuses. It is NULL if the status was set with SQL: that means all.
     Column("blocks", Text),
-    # A defect in the code can't make a balance negative.
-    CheckConstraint("balance_minor >= 0", "balance"),
-    # Nor can it reserve more than there is, or spend what is reserved.
-    CheckConstraint("held_minor BETWEEN 0 AND balance_minor", "held"),
+    # How far the balance may fall below what is held, the most that it may be (NULL: any balance), and whether
+    # `velocity_limits` has rows of the wallet. The trigger `wallets_within_limits` refuses an update that spends more
+    # than is available, or that receives more than the wallet may have. It compares the row with the one before,
+    # because a limit may be lowered below its use (docs/decisions/0038-limits.md).
+    Column("overdraft_limit_minor", BigInteger, nullable=False, server_default=text("0")),
+    Column("balance_max_minor", BigInteger),
+    Column("has_velocity_limits", Boolean, nullable=False, server_default=text("false")),
+    # A defect in the code can't release what is not held.
+    CheckConstraint("held_minor >= 0", "held"),
+    # Such limits would mean nothing.
+    CheckConstraint("overdraft_limit_minor >= 0", "overdraft_limit"),
+    CheckConstraint("balance_max_minor >= 0", "balance_max"),
     # Version 1 is the wallet's creation.
     CheckConstraint("version >= 1", "version"),
     # The API's own limit; it also bounds the size of the indexes.
@@ -97,8 +106,6 @@ wallet_transactions = Table(
     # Of the first entry: what the event says besides the columns, so that a lost event can be made again.
     Column("details", JSONB),
     now_column(),
-    # The same rule as for the balance of the wallet.
-    CheckConstraint("balance_after_minor >= 0", "balance_after"),
     # A wallet's entry has the wallet's version and balance. The world account has neither.
     CheckConstraint(
         "(wallet_id IS NULL) = (wallet_version IS NULL) AND (wallet_id IS NULL) = (balance_after_minor IS NULL)",

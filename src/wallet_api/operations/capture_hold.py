@@ -57,7 +57,7 @@ class CaptureHold(HoldOperation):
         is_final = self.final or amount_minor >= hold.remaining_minor
         released_minor = hold.remaining_minor if is_final else amount_minor
         payer, expired = with_available(state, payer, amount_minor - released_minor)
-        paid = Entry(payer.moved(-amount_minor, -released_minor), -amount_minor, -released_minor)
+        paid = Entry(payer.moved(-amount_minor, -released_minor, hold=hold), -amount_minor, -released_minor)
         captured = replace(hold, captured_minor=hold.captured_minor + amount_minor)
         hold = closed(captured, "captured") if is_final else captured
         entries = (paid, *self._entries_of_receiver(state, payer, amount_minor, released_minor))
@@ -77,5 +77,5 @@ class CaptureHold(HoldOperation):
         if self.to_wallet_id is None:
             return (Entry(None, amount_minor, released_minor),)
         receiver = find_receiver(state.wallets, self.to_wallet_id, self.caller, payer.currency)
-        received = receiver.received(amount_minor, payer.currency)
+        received = receiver.received(amount_minor, payer.currency, self.transaction_type)
         return Entry(received, amount_minor), Entry(None, 0, released_minor)

@@ -55,17 +55,19 @@ class Close(Operation):
         return WALLETS_WRITE if self.sweep_to_wallet_id else None
 
     def decide(self, state: State) -> tuple[LedgerTransaction, ...]:
-        """Sweep the balance, if the command says where to, and change the status to closed."""
+        """Release overdue holds, sweep the balance, if the command says where to, and change the status to closed."""
         wallet = self._closable_wallet(state)
-        # What open holds reserve is a part of the balance.
-        if wallet.balance_minor == 0:
-            return (self._closing(wallet, None),)
-        held_minor = with_available(state, wallet, wallet.balance_minor)[0].held_minor
+        # With that much available, nothing is held.
+        all_minor = wallet.balance_minor + wallet.overdraft_limit_minor
+        wallet, expired = with_available(state, wallet, all_minor) if wallet.held_minor else (wallet, [])
         balance = to_major(wallet.balance_minor, wallet.currency)
-        if held_minor or self.sweep_to_wallet_id is None:
-            raise WalletNotEmpty(wallet.id, balance, to_major(held_minor, wallet.currency), wallet.currency)
-        # It releases overdue holds itself, if there are any.
-        *expired, sweep = self._sweep(self.sweep_to_wallet_id, balance).decide(state)
+        is_empty, can_sweep = wallet.balance_minor == 0, wallet.balance_minor > 0 and self.sweep_to_wallet_id
+        if wallet.held_minor or not (is_empty or can_sweep):
+            raise WalletNotEmpty(wallet.id, balance, to_major(wallet.held_minor, wallet.currency), wallet.currency)
+        if is_empty or self.sweep_to_wallet_id is None:
+            return (*expired, self._closing(wallet, None))
+        released = state._replace(wallets={**state.wallets, wallet.id: wallet})
+        (sweep,) = self._sweep(self.sweep_to_wallet_id, balance).decide(released)
         told = {"transaction_id": str(sweep.id), "to_wallet_id": str(self.sweep_to_wallet_id), "amount": balance}
         return *expired, sweep, self._closing(sweep.wallet, told)
 

@@ -25,5 +25,5 @@ class Fund(MoneyOperation):
         """Move the amount from the world account into the wallet."""
         wallet = self.open_wallet(state, "in")
         amount_minor = self.amount_minor(wallet)
-        funded = wallet.moved(amount_minor)
+        funded = wallet.moved(amount_minor, counts_as=self.transaction_type)
         return (self.transaction(amount_minor, Entry(funded, amount_minor), Entry(None, -amount_minor)),)

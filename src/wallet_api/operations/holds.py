@@ -55,7 +55,8 @@ class HoldOperation(Operation):
     def release(self, state: State, wallet: Wallet, hold: Hold, status: str) -> LedgerTransaction:
         """Return the transaction that gives back what the hold still reserves, and closes it with this status."""
         released_minor = hold.remaining_minor
-        entries = Entry(wallet.moved(0, -released_minor), 0, -released_minor), Entry(None, 0, released_minor)
+        released = wallet.moved(0, -released_minor, hold=hold)
+        entries = Entry(released, 0, -released_minor), Entry(None, 0, released_minor)
         return hold_transaction(self, state, closed(hold, status), released_minor, *entries)
 
 
@@ -94,7 +95,8 @@ def with_available(state: State, wallet: Wallet, amount_minor: int) -> tuple[Wal
         The wallet, which may still be short of the amount, and the transactions of the releases.
     """
     released: list[LedgerTransaction] = []
-    if wallet.available_minor >= amount_minor:
+    # A wallet whose overdraft limit was lowered below its use is not short of an amount that takes nothing.
+    if amount_minor <= 0 or wallet.available_minor >= amount_minor:
         return wallet, released
     overdue = [hold for hold in state.holds.values() if hold.wallet_id == wallet.id and hold.is_overdue(state.now)]
     for hold in sorted(overdue, key=lambda hold: (hold.expires_at, hold.id)):

@@ -73,9 +73,10 @@ class PlaceHold(MoneyOperation):
         amount_minor = self.amount_minor(payer)
         hold = self._hold(state, currency, amount_minor)
         payer, expired = with_available(state, payer, amount_minor)
-        reserved = payer.moved(0, amount_minor)
+        reserved = payer.moved(0, amount_minor, counts_as=self.transaction_type)
         if receiver:
-            receiver.received(amount_minor, currency)
+            # The receiver's velocity limits count when it gets the money.
+            receiver.received(amount_minor, currency, counts_as=None)
         entries = Entry(reserved, 0, amount_minor), Entry(None, 0, -amount_minor)
         return (*expired, hold_transaction(self, state, hold, amount_minor, *entries))
 
@@ -94,4 +95,5 @@ class PlaceHold(MoneyOperation):
             captured_minor=0,
             status="open",
             expires_at=state.now + timedelta(seconds=self.expires_in),
+            created_at=state.now,
         )

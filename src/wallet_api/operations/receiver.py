@@ -22,18 +22,18 @@ class Receiver(NamedTuple):
     leg: str
     is_readable: bool
 
-    def received(self, amount_minor: int, currency: str) -> Wallet:
-        """Return the wallet after it has received the amount.
+    def received(self, amount_minor: int, currency: str, counts_as: str | None) -> Wallet:
+        """Return the wallet after it has received the amount, by an entry that counts as this type for its limits.
 
         An operation asks for it last: a caller that could not send the money learns nothing of another user's wallet
         (decision 0024).
 
         Raises:
-            ReceiverUnavailable, BalanceLimitExceeded: it can't receive the amount.
+            ReceiverUnavailable, BalanceLimitExceeded, LimitExceeded: it can't receive the amount.
         """
-        if not self.is_readable and not self.wallet.can_receive(amount_minor, currency):
+        if not self.is_readable and not self.wallet.can_receive(amount_minor, currency, counts_as):
             raise ReceiverUnavailable(self.wallet.id, f"{self.leg}to_wallet_id")
-        return self.wallet.moved(amount_minor, field=f"{self.leg}amount")
+        return self.wallet.moved(amount_minor, field=f"{self.leg}amount", counts_as=counts_as)
 
 
 def find_receiver(

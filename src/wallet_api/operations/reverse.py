@@ -131,7 +131,7 @@ class Reverse(Operation):
         if payer.wallet_id is None:
             return Entry(None, amount_minor)
         wallet = state.wallets[payer.wallet_id]
-        if not self.caller.owns(wallet.user_id) and not wallet.can_receive(amount_minor, wallet.currency):
+        if not self.caller.owns(wallet.user_id) and not wallet.can_receive(amount_minor, wallet.currency, None):
             raise ReceiverUnavailable(wallet.id, "transaction_id")
         wallet.check_open("transaction_id", "in")
         return Entry(wallet.moved(amount_minor), amount_minor)

@@ -92,9 +92,9 @@ class Split(CurrencyOperation):
         amounts_minor = self._amounts_minor(currency)
         total_minor = sum(amounts_minor)
         payer, expired = with_available(state, payer, total_minor)
-        paid = payer.moved(-total_minor)
+        paid = payer.moved(-total_minor, counts_as=self.transaction_type)
         received = [
-            Entry(receiver.received(amount_minor, currency), amount_minor)
+            Entry(receiver.received(amount_minor, currency, self.transaction_type), amount_minor)
             for receiver, amount_minor in zip(receivers, amounts_minor, strict=True)
         ]
         return (*expired, self.transaction(total_minor, Entry(paid, -total_minor), *received))

@@ -26,5 +26,5 @@ class Withdraw(MoneyOperation):
         wallet = self.open_wallet(state, "out")
         amount_minor = self.amount_minor(wallet)
         wallet, expired = with_available(state, wallet, amount_minor)
-        withdrawn = wallet.moved(-amount_minor)
+        withdrawn = wallet.moved(-amount_minor, counts_as=self.transaction_type)
         return (*expired, self.transaction(amount_minor, Entry(withdrawn, -amount_minor), Entry(None, amount_minor)))

@@ -1,6 +1,7 @@
 """`walletctl wallet`."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any, Final
 from uuid import UUID
 
@@ -15,16 +16,17 @@ from wallet_api.operations.close import Close
 from wallet_api.operations.freeze import Freeze
 from wallet_api.operations.operation import Operation
 from wallet_api.operations.reopen import Reopen
+from wallet_api.operations.set_limits import SetLimits
 from wallet_api.operations.unfreeze import Unfreeze
 from wallet_api.replies import Reply, entry_json, wallet_json
-from walletctl.commands import wallet_hold
+from walletctl.commands import limit_arguments, wallet_hold
 from walletctl.commands.wallet_history import history
 from walletctl.console import Exit, JsonOption, fail, print_fields, print_json, print_table
 from walletctl.databases import with_wallet_database
 from walletctl.wallet_acts import Reason, Reference, act
 
 app = typer.Typer(
-    help="Wallets: show them, their ledger, history and holds; freeze, unfreeze, close and reopen them.",
+    help="Wallets: show them, their ledger, history and holds; freeze, close and reopen them; set limits.",
     no_args_is_help=True,
 )
 app.add_typer(wallet_hold.app, name="hold")
@@ -112,6 +114,45 @@ def close(
 def reopen(wallet_id: WalletId, reason: Reason, reference: Reference = None, as_json: JsonOption = False) -> None:
     """Make a closed wallet active again. Exit 1 if it is refused."""
     _act(Reopen, wallet_id, reason, as_json, reference=reference)
+
+
+@app.command(epilog="Example:  walletctl wallet limits 0198c2a5-… --overdraft-limit 100.00 --reason 'credit line'")
+def limits(
+    wallet_id: WalletId,
+    overdraft_limit: Annotated[
+        str | None, typer.Option(help="How much more than its own money may be spent.", metavar="AMOUNT")
+    ] = None,
+    balance_max: Annotated[
+        str | None, typer.Option(help="The most that the wallet may have; `none` is no limit.", metavar="AMOUNT")
+    ] = None,
+    velocity: Annotated[
+        str | None, typer.Option(help="The velocity limits, as a JSON list; it replaces all.", metavar="JSON")
+    ] = None,
+    file: Annotated[
+        Path | None, typer.Option(help="A file with that list.", exists=True, dir_okay=False, metavar="PATH")
+    ] = None,
+    reason: Annotated[str | None, typer.Option(help="Why: for the event and for the audit table.")] = None,
+    reference: Reference = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show a wallet's limits and what is used of them, or set those that are given. Exit 1 if it is refused."""
+    found = with_wallet_database(lambda engine: operator_acts.find_limits(engine, wallet_id))
+    if found is None:
+        fail(f"wallet {wallet_id} doesn't exist", Exit.FOUND_WRONG)
+    asked = limit_arguments.asked(overdraft_limit, balance_max, velocity, file)
+    if not asked:
+        limit_arguments.show(found, as_json=as_json)
+        return
+    if reason is None:
+        fail("--reason: is needed to set limits", Exit.USAGE)
+    # What another operator has changed meanwhile is not overwritten.
+    if_match = frozenset({found["version"]})
+
+    async def run(engine: AsyncEngine, body: OperationBody) -> Reply:
+        return await operator_acts.run_on_wallet(engine, SetLimits, body, reason, wallet_id, if_match)
+
+    fields = {**limit_arguments.present(found), **asked, "reference": reference}
+    act(SetLimits, fields, reason, run, see=f"walletctl wallet limits {wallet_id}", as_json=as_json)
 
 
 def _find(wallet_id: UUID) -> dict[str, Any]:

@@ -26,7 +26,7 @@ _REVERSALS: Final = 100
 _RETRIED: Final = 150
 _REFUSED: Final = 140
 _RESTATED: Final = 20
-_RESTATED_REQUESTS: Final = 6
+_RESTATED_REQUESTS: Final = 13
 
 Operation = Callable[[], Awaitable[None]]
 
@@ -80,7 +80,7 @@ class Traffic:
         await self._run(operations)
 
     async def change_statuses(self) -> None:
-        """Freeze, unfreeze, empty, close and reopen some wallets, after all other traffic."""
+        """Freeze, unfreeze, limit, empty, close and reopen some wallets, after all other traffic."""
         by_currency = {code: [wallet for wallet in self.wallets if wallet.currency == code] for code in _CURRENCIES}
         count = _RESTATED // len(_CURRENCIES)
         pairs = [(wallet, first) for first, *others in by_currency.values() for wallet in others[-count:]]
@@ -201,10 +201,37 @@ class Traffic:
         self._expect(refused, 409, "a withdrawal from a frozen wallet")
         await self._fund(wallet, 1)
         self._expect(await self._post("status changes", f"{path}/unfreeze", why), 200, "unfreezing")
+        await self._limit(wallet, receiver)
         closed = await self._post("status changes", f"{path}/close", {"sweep_to_wallet_id": receiver.id, **why})
         if self._expect(closed, 200, "a close"):
             self._moved(wallet, receiver, closed.json()["sweep"]["amount"])
         self._expect(await self._post("status changes", f"{path}/reopen", why), 200, "reopening")
+
+    async def _limit(self, wallet: WalletModel, receiver: WalletModel) -> None:
+        """Overdraw a wallet as far as its limit goes, meet its velocity limit, and take the limits back."""
+        overdrawn = str(wallet.balance + Decimal(wallet.amount(100)))
+        velocity = [{"id": "twice", "direction": "out", "window": "month", "count": 2}]
+        await self._set_limits(wallet, wallet.amount(100), velocity)
+        body = {"to_wallet_id": receiver.id, "amount": overdrawn}
+        sent = await self._post("transfers", f"/wallets/{wallet.id}/transfer", body)
+        if self._expect(sent, 200, "a transfer that overdraws a wallet"):
+            self._moved(wallet, receiver, overdrawn)
+        withdraw = f"/wallets/{wallet.id}/withdraw"
+        refused = await self._post("refused", withdraw, {"amount": wallet.amount(1)})
+        self._expect(refused, 422, "a withdrawal beyond the overdraft limit")
+        await self._fund(wallet, 300)
+        await self._withdraw(wallet, 1)
+        refused = await self._post("refused", withdraw, {"amount": wallet.amount(1)})
+        self._expect(refused, 422, "a withdrawal beyond a velocity limit")
+        await self._set_limits(wallet, "0", [])
+
+    async def _set_limits(self, wallet: WalletModel, overdraft_limit: str, velocity: list[dict[str, Any]]) -> None:
+        body = {"overdraft_limit": overdraft_limit, "balance_max": None, "velocity": velocity}
+        headers = {"Idempotency-Key": str(uuid4()), "If-Match": "*"}
+        response = await self.client.put(f"/wallets/{wallet.id}/limits", json=body, headers=headers)
+        self.counts["limits"] += 1
+        self.advance(1)
+        self._expect(response, 200, "setting limits")
 
     async def _refused(self) -> None:
         sender, receiver = self._some(2)

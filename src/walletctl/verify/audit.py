@@ -12,7 +12,7 @@ from typing import Any, Final
 from common.kafka.topic_reader import TopicReader, open_topic
 from common.progress import Progress, in_steps, no_progress
 from common.settings import PipelineSettings
-from walletctl.verify import history, ledger
+from walletctl.verify import history, ledger, limits
 from walletctl.verify.horizons import Start, may_store, reached, start_after_last, store
 from walletctl.verify.published import RecordCounts, check_topic, recorded_ranges
 from walletctl.verify.report import CheckResult, Findings, Horizon, Report
@@ -26,6 +26,7 @@ VERSIONS: Final = "versions without holes"
 HOLDS: Final = "holds = ledger"
 REVERSALS: Final = "reversals <= originals"
 STATUSES: Final = "wallet statuses = ledger"
+LIMITS: Final = "wallet limits = ledger"
 OUTBOX: Final = "ledger = outbox"
 TOPIC: Final = "outbox = topic"
 HISTORY: Final = "history = ledger"
@@ -81,7 +82,7 @@ async def audit(settings: PipelineSettings, *, since_last: bool = False, progres
 
 
 async def _check_wallets(checks: "_Checks", snapshots: Snapshots, sums: Sums) -> None:
-    """Check that wallets, holds and ledger agree."""
+    """Check that wallets, holds, limits and ledger agree."""
     with checks.check(BALANCES, "wallets", sums.ledger) as findings:
         await ledger.check_balances(snapshots, sums, findings)
     with checks.check(SUMS, "entries", sums.ledger) as findings:
@@ -94,6 +95,8 @@ async def _check_wallets(checks: "_Checks", snapshots: Snapshots, sums: Sums) ->
         await ledger.check_reversals(snapshots, findings)
     with checks.check(STATUSES, "wallets") as findings:
         await ledger.check_statuses(snapshots, findings)
+    with checks.check(LIMITS, "velocity limits") as findings:
+        await limits.check_limits(snapshots, sums, findings)
 
 
 async def _check_events(

@@ -23,10 +23,11 @@ from walletctl.verify.lines import UNKNOWN, digest, key, line, time
 PREPARE: Final = text("SELECT set_config('work_mem', '128MB', true), set_config('enable_memoize', 'off', true)")
 
 WALLET_FIGURES: Final = text("""
-    SELECT statement_timestamp() AS taken_at, wallets.*, holds.*, outbox.*, pruned.*
+    SELECT statement_timestamp() AS taken_at, wallets.*, holds.*, limits.*, outbox.*, pruned.*
     FROM
         (SELECT count(*) AS wallet_count, min(created_at) AS oldest_at FROM wallet.wallets) AS wallets,
         (SELECT count(*) AS hold_count FROM wallet.holds) AS holds,
+        (SELECT count(*) AS velocity_limit_count FROM wallet.velocity_limits) AS limits,
         (
             SELECT count(*) AS outbox_count, count(published_at) AS published_count,
                 count(*) FILTER (WHERE parked_at IS NOT NULL AND skipped_at IS NULL) AS parked_count,
@@ -89,8 +90,8 @@ CHAIN_BREAKS: Final = text("""
         WINDOW chain AS (PARTITION BY wallet_id ORDER BY wallet_version)
     ) AS entries
     WHERE wallet_version <> previous_version + 1
-        OR balance_after_minor <> previous_balance_minor + amount_minor OR balance_after_minor < 0
-        OR held_after_minor <> held_sum_minor OR held_after_minor NOT BETWEEN 0 AND balance_after_minor
+        OR balance_after_minor <> previous_balance_minor + amount_minor
+        OR held_after_minor <> held_sum_minor OR held_after_minor < 0
 """)
 
 LAST_VERSIONS: Final = text("""

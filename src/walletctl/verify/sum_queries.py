@@ -63,8 +63,8 @@ LEDGER_SUMS: Final = text(f"""
     SELECT currency, count(*) AS entry_count,
         sum(amount_minor) = 0 AND sum(amount_minor::numeric * {_TRANSACTION}) = 0
             AND sum(held_minor) = 0 AND sum(held_minor::numeric * {_TRANSACTION}) = 0 AS balanced,
-        coalesce(bool_or(balance_after_minor < 0 OR held_after_minor NOT BETWEEN 0 AND balance_after_minor), false)
-            AS negative,
+        coalesce(bool_or(held_after_minor < 0), false) AS negative,
+        coalesce(bool_or(balance_after_minor < coalesce(held_after_minor, 0)), false) AS overdrawn,
         coalesce(
             sum({_AFTER}) FILTER (WHERE wallet_id IS NOT NULL) - sum({_BEFORE}) FILTER (WHERE wallet_id IS NOT NULL), 0
         )::text AS chain

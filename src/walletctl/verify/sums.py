@@ -45,13 +45,15 @@ class LedgerSums:
         wallet_count: how many wallets there are; after a horizon, how many of them have changed.
         entry_count: how many entries the ledger has.
         balanced: whether the entries of each transaction and of each currency sum to zero.
-        chained: whether each wallet's entries lead from its creation to its version and balance, never below zero.
+        chained: whether each wallet's entries lead from its creation to its version and balance.
+        overdrawn: whether a wallet ever had less than it held. Its overdraft limit must have allowed that.
     """
 
     wallet_count: int
     entry_count: int
     balanced: bool
     chained: bool
+    overdrawn: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +153,7 @@ async def _ledger_sums(connection: AsyncConnection, parameters: Mapping[str, Any
         balanced=all(row.balanced for row in currencies),
         chained=int(wallets["chain"]) + sum(int(row.chain) for row in currencies) == 0
         and not any(row.negative for row in currencies),
+        overdrawn=any(row.overdrawn for row in currencies),
     )
 
 

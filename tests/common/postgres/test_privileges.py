@@ -15,7 +15,7 @@ from common.postgres.grants import PUBLIC, Object, grants_script, objects_of, wa
 from common.postgres.migrations import SCHEMAS, migrate
 from common.postgres.privileges import GrantsRefusedError, apply_grants, find_differences, read_privileges
 from common.tables import grants
-from common.tables.grants import Role
+from common.tables.grants import FUNCTIONS, Role
 from support.databases import Databases, migrate_all, run_sql
 from support.roles import Roles, new_roles
 
@@ -101,7 +101,7 @@ async def test_no_default_privileges_wait_for_future_tables(untouched: AsyncConn
 async def test_each_function_runs_as_its_caller_with_a_path_of_its_own(untouched: AsyncConnection) -> None:
     functions = "SELECT prosecdef, proconfig FROM pg_proc WHERE pronamespace = to_regnamespace('wallet')"
     rows = (await untouched.execute(text(functions))).all()
-    assert [tuple(row) for row in rows] == [(False, ["search_path=pg_catalog, pg_temp"])] * 2
+    assert [tuple(row) for row in rows] == [(False, ["search_path=pg_catalog, pg_temp"])] * len(FUNCTIONS)
 
 
 COLUMNS = text("""

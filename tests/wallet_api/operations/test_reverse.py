@@ -347,6 +347,8 @@ async def test_a_reversal_that_waited_for_another_one_counts_what_that_one_has_r
 ) -> None:
     """Two processes have both begun when the first one may go on; together they would exceed the original."""
     original = await move(client, "transfer", wallets)
+    # The receiver has enough for both.
+    await post(client, f"/wallets/{wallets['shop']}/fund", amount="100")
     async with open_client(**patient) as one, open_client(**patient) as two:
         holder = await asyncpg.connect(database_url)
         async with asyncio.TaskGroup() as tasks, holder.transaction():

@@ -1,6 +1,7 @@
 """`walletctl wallet`: what support staff see and do, as the operator's role, with a reason and an audit row."""
 
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from uuid import UUID
 
 import asyncpg
@@ -99,3 +100,38 @@ async def test_without_an_audit_row_nothing_is_done(
     assert done.returncode != Exit.OK
     (row,) = await fetch("SELECT status, version FROM wallet.wallets WHERE id = $1", wallets["hot"])
     assert tuple(row) == ("active", 4)
+
+
+async def test_limits_are_shown_and_set_in_part_with_an_audit_row(
+    walletctl: WalletCtl, at: dict[str, str], wallets: Wallets, fetch: Fetch, tmp_path: Path
+) -> None:
+    hot = str(wallets["hot"])
+    velocity = tmp_path / "velocity.json"
+    velocity.write_text('[{"id": "daily", "direction": "out", "types": ["TRANSFER"], "window": "day", "amount": "5"}]')
+    why = ["--reason", "credit line"]
+    done = printed(
+        walletctl("wallet", "limits", hot, "--overdraft-limit", "9", "--file", str(velocity), *why, "--json", **at)
+    )
+    assert (done["type"], done["overdraft_limit"], done["velocity"][0]["amount"]) == ("LIMITS", "9.00", "5.00")
+    printed(walletctl("wallet", "limits", hot, "--balance-max", "100", *why, "--json", **at))
+    printed(walletctl("wallet", "limits", hot, "--balance-max", "none", "--overdraft-limit", "0", *why, "--json", **at))
+    shown = printed(walletctl("wallet", "limits", hot, "--json", **at))
+    assert (shown["overdraft_limit"], shown["balance_max"]) == ("0.00", None)
+    assert [(limit["id"], limit["types"], limit["remaining"]) for limit in shown["velocity"]] == [
+        ("daily", ["TRANSFER"], "5.00")
+    ]
+    assert "daily" in walletctl("wallet", "limits", hot, **at).stdout
+    audit = "SELECT actor, action, wallet_id::text, reason FROM wallet.wallet_audit"
+    assert [tuple(row) for row in await fetch(audit)] == [("on-call", "limits", hot, "credit line")] * 3
+    for wrong, told in {
+        ("--overdraft-limit", "1"): "--reason: is needed to set limits",
+        ("--overdraft-limit", "x", *why): "overdraft_limit: must be a plain decimal",
+        ("--velocity", "[", *why): "--velocity: is not JSON",
+        ("--velocity", "{}", *why): "--velocity: Input should be a valid list",
+        ("--velocity", "[]", "--file", str(velocity), *why): "give either --velocity or --file",
+    }.items():
+        refused = walletctl("wallet", "limits", hot, *wrong, **at)
+        assert (refused.stderr.count("\n"), refused.returncode in {Exit.USAGE, Exit.FOUND_WRONG}) == (1, True)
+        assert told in refused.stderr
+    missing = walletctl("wallet", "limits", str(UNKNOWN), **at)
+    assert (missing.returncode, missing.stderr) == (Exit.FOUND_WRONG, f"error: wallet {UNKNOWN} doesn't exist\n")

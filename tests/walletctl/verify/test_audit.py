@@ -12,6 +12,7 @@ from walletctl.verify.audit import (
     DEAD_LETTERS,
     HISTORY,
     HOLDS,
+    LIMITS,
     OUTBOX,
     POSITIONS,
     PROGRESS,
@@ -24,6 +25,7 @@ from walletctl.verify.audit import (
 from walletctl.verify.report import Report
 
 HOT = "(SELECT id FROM wallet.wallets WHERE external_id = 'hot')"
+LIMITED = "(SELECT id FROM wallet.wallets WHERE external_id = 'limited')"
 EMPTY = "(SELECT id FROM wallet.wallets WHERE external_id = 'empty')"
 ONE_ENTRY = f"wallet_id = {HOT} AND wallet_version = 5"
 ONE_MOVEMENT = f"transaction_id = (SELECT transaction_id FROM wallet.wallet_transactions WHERE {ONE_ENTRY})"
@@ -158,7 +160,7 @@ HOLD_CORRUPTIONS = {
     ),
     "what an entry holds altered": (
         f"UPDATE wallet.wallet_transactions SET held_minor = held_minor - 1 WHERE {ONE_VOID}",
-        {BALANCES, SUMS, VERSIONS, HOLDS, OUTBOX, HISTORY},
+        {BALANCES, SUMS, VERSIONS, HOLDS, LIMITS, OUTBOX, HISTORY},
     ),
     "the world's side of a hold lost": (
         "UPDATE wallet.wallet_transactions SET held_minor = 0 WHERE type = 'VOID' AND entry = 2",
@@ -171,7 +173,7 @@ HOLD_CORRUPTIONS = {
     "a hold's status altered": ("UPDATE wallet.holds SET status = 'captured' WHERE status = 'open'", {HOLDS}),
     "a hold captured once more": ("UPDATE wallet.holds SET captured_minor = captured_minor + 1", {HOLDS}),
     "a hold for another wallet": (f"UPDATE wallet.holds SET to_wallet_id = {EMPTY} WHERE status = 'open'", {HOLDS}),
-    "a hold lost": ("DELETE FROM wallet.holds WHERE status = 'voided'", {HOLDS}),
+    "a hold lost": ("DELETE FROM wallet.holds WHERE status = 'voided'", {HOLDS, LIMITS}),
     "a hold without entries": (
         """
         INSERT INTO wallet.holds
@@ -328,6 +330,40 @@ OUTBOX_CORRUPTIONS = {
     "an unknown partition": (f"UPDATE wallet.outbox SET kafka_partition = 99 WHERE {ONE_EVENT}", {TOPIC}),
 }
 
+LIMIT_CORRUPTIONS = {
+    "an overdraft limit that was never set": (
+        "UPDATE wallet.wallets SET overdraft_limit_minor = 1 WHERE external_id = 'empty'",
+        {LIMITS},
+    ),
+    "a ceiling that was never set": (
+        "UPDATE wallet.wallets SET balance_max_minor = 0 WHERE external_id = 'empty'",
+        {LIMITS},
+    ),
+    "an overdraft limit raised": (
+        "UPDATE wallet.wallets SET overdraft_limit_minor = 1000 WHERE external_id = 'limited'",
+        {LIMITS},
+    ),
+    "a velocity limit raised": ("UPDATE wallet.velocity_limits SET amount_minor = amount_minor + 1", {LIMITS}),
+    "a velocity limit that is gone": ("DELETE FROM wallet.velocity_limits WHERE direction = 'in'", {LIMITS}),
+    "a velocity limit that is not looked at": (
+        "UPDATE wallet.wallets SET has_velocity_limits = false WHERE external_id = 'limited'",
+        {LIMITS},
+    ),
+    "a use that was not counted": ("UPDATE wallet.velocity_limits SET used_minor = used_minor - 1", {LIMITS}),
+    "a movement that was not counted": ("UPDATE wallet.velocity_limits SET used_count = used_count - 1", {LIMITS}),
+    "a use in another window": (
+        "UPDATE wallet.velocity_limits SET window_start = window_start - interval '1 day'",
+        {LIMITS},
+    ),
+    "an overdraft beyond the limit": (
+        f"""
+        UPDATE wallet.wallet_transactions SET details = jsonb_set(details, '{{overdraft_limit}}', '"0.01"')
+        WHERE type = 'LIMITS' AND wallet_id = {LIMITED}
+        """,
+        {LIMITS, OUTBOX},
+    ),
+}
+
 HISTORY_CORRUPTIONS = {
     **{
         f"{column} altered": (f"UPDATE history.transaction_events SET {column} = {value} WHERE {ONE_ROW}", {HISTORY})
@@ -386,9 +422,10 @@ async def test_a_pipeline_at_rest_agrees(settings: PipelineSettings) -> None:
     assert report.differences == []
     assert report.ok
     compared = {check.name: check.compared for check in report.checks}
-    assert compared[BALANCES] == 6
-    assert compared[HOLDS] == 2
-    assert compared[OUTBOX] == compared[HISTORY] == compared[VERSIONS] == 74
+    assert compared[BALANCES] == 7
+    assert compared[HOLDS] == 4
+    assert compared[LIMITS] == 2
+    assert compared[OUTBOX] == compared[HISTORY] == compared[VERSIONS] == 76
     assert compared[REVERSALS] == 3
     assert compared[TOPIC] == report.horizon.last_outbox_id == sum(report.horizon.next_offsets.values())
     assert report.horizon.pending == report.horizon.on_their_way == report.horizon.history_gaps == 0
@@ -416,6 +453,13 @@ async def test_a_pipeline_at_rest_is_proved_by_sums_alone(
     for name in (*by_rows, "REPEATED_EVENT_IDS", "PUBLISHED_ROWS", "EXPECTED_HISTORY", "HISTORY", "PROGRESS"):
         monkeypatch.setattr(queries, name, text("SELECT 1 / 0"))
     assert (await audit(settings)).ok
+
+
+@pytest.mark.parametrize("corruption", LIMIT_CORRUPTIONS)
+async def test_a_corrupted_limit_is_named(settings: PipelineSettings, corruption: str) -> None:
+    statement, expected = LIMIT_CORRUPTIONS[corruption]
+    await tamper(settings.database_url, statement)
+    assert broken(await audit(settings)) == expected
 
 
 @pytest.mark.parametrize("corruption", WALLET_CORRUPTIONS)
