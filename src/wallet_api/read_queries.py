@@ -40,13 +40,13 @@ _LIST_WALLETS: Final = f"""
 """  # noqa: S608
 _LIST_ENTRIES: Final = f"""
     SELECT transaction_id, type, wallet_id, counterparty_wallet_id, amount_minor, currency, balance_after_minor,
-        held_minor, held_after_minor, hold_id, wallet_version, reference, metadata, created_at
+        held_minor, held_after_minor, hold_id, wallet_version, reference, external_id, metadata, created_at
     FROM wallet.wallet_transactions
     WHERE wallet_id = :wallet_id AND wallet_version {{compare}} :after
         AND EXISTS (SELECT FROM wallet.wallets WHERE id = :wallet_id AND {READABLE})
     ORDER BY wallet_version {{direction}} LIMIT :limit
 """  # noqa: S608
-# With what the ledger says of the hold: its entry of the hold's creation has reference and metadata.
+# With what the ledger says of the hold: its entry of the hold's creation has reference, external id and metadata.
 _HOLD: Final = f"""
     SELECT holds.id, holds.wallet_id, to_wallet_id, holds.currency, amount_minor, capture_max_minor, captured_minor,
         holds.status, expires_at, made.*, holds.created_at, holds.updated_at, statement_timestamp() AS read_at
@@ -54,6 +54,7 @@ _HOLD: Final = f"""
     JOIN wallet.wallets ON wallets.id = holds.wallet_id AND {READABLE}
     CROSS JOIN LATERAL (
         SELECT (array_agg(reference ORDER BY wallet_version))[1] AS reference,
+            (array_agg(external_id ORDER BY wallet_version))[1] AS external_id,
             (array_agg(entry.metadata ORDER BY wallet_version))[1] AS metadata,
             array_agg(transaction_id ORDER BY wallet_version) AS transaction_ids
         FROM wallet.wallet_transactions AS entry

@@ -70,6 +70,7 @@ class _TransactionOut(BaseModel):
     currency: str = Field(examples=["EUR"])
     version: int = Field(examples=[3])
     reference: str | None
+    external_id: str | None = Field(examples=["order-4711"])
     metadata: dict[str, Any]
     created_at: datetime
 
@@ -97,6 +98,7 @@ class HoldOut(HoldState):
 
     currency: str = Field(examples=["EUR"])
     reference: str | None
+    external_id: str | None = Field(examples=["order-4711"])
     metadata: dict[str, Any]
     transaction_ids: list[UUID]
     created_at: datetime
@@ -107,7 +109,8 @@ class EntryOut(_TransactionOut):
     """One entry of a wallet's ledger.
 
     `amount` is negative where money left the wallet, and zero where none moved. `held` is the change of what open holds
-    reserve. `held_after` is null in entries of releases that had no holds.
+    reserve. `held_after` is null in entries of releases that had no holds. `external_id` is null in the entries of the
+    wallets that did not act.
     """
 
     amount: str = Field(examples=["30.00"])
@@ -189,6 +192,7 @@ def entry_json(row: Mapping[Any, Any]) -> dict[str, Any]:
         "hold_id": row["hold_id"] and str(row["hold_id"]),
         "version": row["wallet_version"],
         "reference": row["reference"],
+        "external_id": row["external_id"],
         "metadata": row["metadata"],
         "created_at": timestamp(row["created_at"]),
     }
@@ -201,6 +205,7 @@ def hold_out_json(row: RowMapping) -> dict[str, Any]:
         **hold_json(hold, row["read_at"]),
         "currency": hold.currency,
         "reference": row["reference"],
+        "external_id": row["external_id"],
         "metadata": row["metadata"],
         "transaction_ids": [str(id_) for id_ in row["transaction_ids"]],
         "created_at": timestamp(row["created_at"]),
@@ -240,6 +245,7 @@ def transaction_reply(transaction: LedgerTransaction, created_at: datetime) -> R
         **_money(wallet),
         "version": wallet.version,
         "reference": command.reference,
+        "external_id": command.external_id,
         "metadata": command.metadata,
         "created_at": timestamp(created_at),
         **transaction.details,

@@ -13,11 +13,11 @@ import asyncpg
 from common import failpoints
 from common.identifiers import new_id
 from common.problems import Problem
-from wallet_api import idempotency, outbox, queries
+from wallet_api import external_id_queries, idempotency, outbox, queries
 from wallet_api.commands import Command, CreateWallet
 from wallet_api.errors import ExternalIdTaken, VersionConflict, WalletBusy, WalletNotFound
 from wallet_api.hold import Hold
-from wallet_api.operations.operation import Operation, State
+from wallet_api.operations.operation import ExternalId, Operation, State
 from wallet_api.queries import NO_WALLETS, LoadedWallets
 from wallet_api.replies import Reply, transaction_reply, wallet_reply
 from wallet_api.slots import Slot, replies_of
@@ -53,8 +53,9 @@ async def run_operations(
     if fresh := await idempotency.claim(connection, slots):
         loaded = await _load(connection, fresh, skip_locked=skip_locked)
         holds = await _load_holds(connection, fresh, loaded)
+        external_ids = await _load_external_ids(connection, fresh)
         failpoints.hit("api.locked")
-        _decide(fresh, loaded, holds)
+        _decide(fresh, loaded, holds, external_ids)
         is_mixed = len({slot.command.is_optimistic for slot in fresh}) > 1
         await _write(connection, fresh, loaded, skip_locked=skip_locked or is_mixed)
     return replies_of(slots)
@@ -112,11 +113,32 @@ async def _load_holds(
     return await queries.read_holds(connection, named, holding) if named or holding else {}
 
 
-def _decide(slots: Sequence[Slot[Operation]], loaded: LoadedWallets, holds: dict[UUID, Hold]) -> None:
+async def _load_external_ids(
+    connection: asyncpg.Connection, slots: Sequence[Slot[Operation]]
+) -> dict[ExternalId, UUID]:
+    """Return the external ids of commands that a transaction has already, each with that transaction.
+
+    They are read after the wallets. A transaction that takes one of them later finds its wallet locked, or leaves it at
+    a version at which an optimistic command is lost.
+    """
+    asked = {
+        ExternalId(command.wallet_id, command.external_id)
+        for slot in slots
+        if (command := slot.command).external_id is not None
+    }
+    return await external_id_queries.find_taken(connection, asked) if asked else {}
+
+
+def _decide(
+    slots: Sequence[Slot[Operation]],
+    loaded: LoadedWallets,
+    holds: dict[UUID, Hold],
+    external_ids: dict[ExternalId, UUID],
+) -> None:
     """Decide each command, on the wallets and holds as the commands before it leave them."""
     wallets = dict(loaded.by_id)
     # Without a wallet each command is refused, whatever the time.
-    state = State(wallets, holds, loaded.loaded_at or datetime.min.replace(tzinfo=UTC))
+    state = State(wallets, holds, loaded.loaded_at or datetime.min.replace(tzinfo=UTC), external_ids)
     for slot in slots:
         if slot.reply:
             continue
@@ -131,6 +153,8 @@ def _decide(slots: Sequence[Slot[Operation]], loaded: LoadedWallets, holds: dict
             wallets.update((wallet.id, wallet) for wallet in made.wallets)
             if made.hold:
                 holds[made.hold.id] = made.hold
+            if external_id := made.command.external_id:
+                external_ids[ExternalId(made.wallet.id, external_id)] = made.id
 
 
 async def _write(
@@ -191,8 +215,4 @@ async def _insert(connection: asyncpg.Connection, slots: Sequence[Slot[CreateWal
 
 async def _taken(connection: asyncpg.Connection, command: CreateWallet) -> ExternalIdTaken:
     found = await queries.find_external_id(connection, command.user_id, command.external_id)
-    return ExternalIdTaken(
-        f"external_id: user {command.user_id} already has wallet {found} with {command.external_id}."
-        " Use that wallet, or send another external_id.",
-        extensions={"wallet_id": str(found)},
-    )
+    return ExternalIdTaken.by_wallet(command.user_id, command.external_id, found)

@@ -94,6 +94,8 @@ wallet_transactions = Table(
     Column("metadata", JSONB),
     # Of the first entry: what the event says besides the columns, so that a lost event can be made again.
     Column("details", JSONB),
+    # Of the first entry: the client's own id of the transaction, for the acting wallet.
+    Column("external_id", Text),
     now_column(),
     # The same rule as for the balance of the wallet.
     CheckConstraint("balance_after_minor >= 0", "balance_after"),
@@ -121,6 +123,15 @@ wallet_transactions = Table(
     ),
     # The transactions of a hold.
     Index("wallet_transactions_hold_id_idx", "hold_id", postgresql_where=text("hold_id IS NOT NULL")),
+    # A wallet can't have two transactions with the same external id. Transactions are found by it too: the wallet comes
+    # second, as in the index on references.
+    Index(
+        "wallet_transactions_external_id_wallet_id_key",
+        "external_id",
+        "wallet_id",
+        unique=True,
+        postgresql_where=text("external_id IS NOT NULL"),
+    ),
     schema="wallet",
 )
 

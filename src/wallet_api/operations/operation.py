@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any, ClassVar, Literal, NamedTuple
 from uuid import UUID
 
@@ -13,9 +14,16 @@ from common.money import AmountError, to_minor
 from common.problems import ValidationProblem
 from wallet_api.bodies import OperationBody
 from wallet_api.commands import Command
-from wallet_api.errors import CurrencyMismatch, VersionMismatch, WalletNotFound
+from wallet_api.errors import CurrencyMismatch, ExternalIdTaken, VersionMismatch, WalletNotFound
 from wallet_api.hold import Hold
 from wallet_api.wallet import Wallet
+
+
+class ExternalId(NamedTuple):
+    """A client's own id of a transaction. It belongs to the acting wallet: two wallets may have the same text."""
+
+    wallet_id: UUID
+    text: str
 
 
 class State(NamedTuple):
@@ -25,11 +33,14 @@ class State(NamedTuple):
         wallets: by their ids.
         holds: by their ids: those that commands name, and the overdue ones of the wallets.
         now: the database's time, after each wallet became what it is.
+        external_ids: those of commands that a transaction of their acting wallet has already, each with that
+            transaction.
     """
 
     wallets: Mapping[UUID, Wallet]
     holds: Mapping[UUID, Hold]
     now: datetime
+    external_ids: Mapping[ExternalId, UUID] = MappingProxyType({})
 
 
 class Entry(NamedTuple):
@@ -105,6 +116,7 @@ class Operation(Command, ABC):
         wallet_id: the acting wallet.
         reference: the client's own text.
         if_match: the wallet must be at one of these versions; None means any.
+        external_id: the client's own id of the last transaction that the command makes, if it has one.
     """
 
     name: ClassVar[str]
@@ -118,6 +130,7 @@ class Operation(Command, ABC):
     wallet_id: UUID
     reference: str | None
     if_match: frozenset[int] | None = None
+    external_id: str | None = None
 
     @property
     def wallet_ids(self) -> tuple[UUID, ...]:
@@ -148,14 +161,17 @@ class Operation(Command, ABC):
         return wallet if wallet and self.caller.owns(wallet.user_id) else None
 
     def acting_wallet(self, state: State) -> Wallet:
-        """Return the acting wallet, at a version that the command takes.
+        """Return the acting wallet, at a version that the command takes and without its external id.
 
         Raises:
-            WalletNotFound, VersionMismatch: there is none.
+            WalletNotFound, ExternalIdTaken, VersionMismatch: there is none.
         """
         wallet = self.find_acting(state.wallets)
         if wallet is None:
             raise WalletNotFound(self.wallet_id)
+        # Before all that the first command with this id may have changed.
+        if self.external_id and (taken_by := state.external_ids.get(ExternalId(wallet.id, self.external_id))):
+            raise ExternalIdTaken.by_transaction(wallet.id, self.external_id, taken_by)
         if self.if_match is not None and wallet.version not in self.if_match:
             raise VersionMismatch(
                 f"If-Match: wallet {wallet.id} is at version {wallet.version}. Read the wallet, and send its new ETag."

@@ -35,7 +35,7 @@ FACTS: Final = f"""
     SELECT id AS wallet_id, cast(1 AS bigint) AS version, user_id, 'WALLET_CREATED' AS event_type,
         NULL AS direction, cast(NULL AS uuid) AS transaction_id, cast(NULL AS bigint) AS amount_minor,
         cast(0 AS bigint) AS balance_after_minor, currency, cast(NULL AS uuid) AS counterparty_wallet_id, created_at,
-        cast(NULL AS bigint) AS held_after_minor, cast(NULL AS jsonb) AS details
+        cast(NULL AS bigint) AS held_after_minor, cast(NULL AS jsonb) AS details, external_id
     FROM wallet.wallets
     UNION ALL
     SELECT entries.wallet_id, wallet_version, user_id,
@@ -43,7 +43,7 @@ FACTS: Final = f"""
         CASE WHEN amount_minor > 0 THEN 'in' WHEN amount_minor < 0 THEN 'out' END, transaction_id,
         nullif(abs(coalesce(nullif(amount_minor, 0), entries.held_minor)), 0),
         balance_after_minor, entries.currency, counterparty_wallet_id, entries.created_at,
-        held_after_minor, details
+        held_after_minor, details, entries.external_id
     FROM wallet.wallet_transactions AS entries
     LEFT JOIN wallet.wallets ON wallets.id = entries.wallet_id
     WHERE entries.wallet_id IS NOT NULL
@@ -51,14 +51,15 @@ FACTS: Final = f"""
 
 OUTBOX_FIELDS: Final = (
     *("event_type", "direction", "transaction_id", "amount", "balance_after", "currency"),
-    *("counterparty_wallet_id", "user_id", "created_at", "held_after", "details", "envelope"),
+    *("counterparty_wallet_id", "user_id", "created_at", "held_after", "details", "external_id"),
+    "envelope",
 )
 FACT_FIELDS: Final = (
     *("event_type", "direction", "transaction_id", "amount_minor * major", "balance_after_minor * major"),
     *("facts.currency", "counterparty_wallet_id", "user_id"),
 )
 # What the history does not have.
-FURTHER_FACT_FIELDS: Final = ("held_after_minor * major", "details")
+FURTHER_FACT_FIELDS: Final = ("held_after_minor * major", "details", "external_id")
 FACT_LINE: Final = line(*FACT_FIELDS, time("created_at"), *FURTHER_FACT_FIELDS, "'agrees'")
 
 # Of `event`, the payload, and `change`, one of its wallets: `value` at `position`.
@@ -80,6 +81,8 @@ FURTHER_CLAIM_FIELDS: Final = (
     f"""CASE WHEN change.position = 1 AND event_type IN ({_DETAILED})
         THEN event - cast('{{{",".join(MovementEvent.model_fields)}}}' AS text[])
     END""",
+    # The acting wallet's.
+    "CASE change.position WHEN 1 THEN event ->> 'external_id' END",
 )
 ENVELOPE: Final = """CASE
     WHEN event ->> 'event_id' IS DISTINCT FROM event_id::text THEN 'another event_id in the payload'
