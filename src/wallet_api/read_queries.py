@@ -75,6 +75,10 @@ _LIST_HOLDS: Final = f"""
                 ELSE holds.status END)
     ORDER BY holds.id {{direction}} LIMIT :limit
 """
+# Those that make up `wallets.held_minor`: also the overdue ones that nothing has released yet.
+LIST_RESERVING: Final = text(f"""
+    {_HOLD} WHERE holds.wallet_id = :wallet_id AND holds.status = 'open' ORDER BY holds.id DESC LIMIT :limit
+""")
 # The overdue holds of all wallets, the oldest first.
 OVERDUE_HOLDS: Final = text("""
     SELECT id, wallet_id FROM wallet.holds
@@ -143,6 +147,16 @@ async def list_holds(
         "limit": limit,
     }
     return (await connection.execute(LIST_HOLDS[order], parameters)).mappings().all()
+
+
+async def get_wallet_with_holds(
+    connection: AsyncConnection, wallet_id: UUID, caller_user_id: str | None, limit: int
+) -> tuple[RowMapping | None, Sequence[RowMapping]]:
+    """Return the wallet's row as `get_wallet` does, and the newest of the holds that reserve its money: one snapshot."""
+    await connection.execution_options(isolation_level="REPEATABLE READ")
+    wallet = await get_wallet(connection, wallet_id, caller_user_id)
+    parameters = {"wallet_id": wallet_id, "caller_user_id": caller_user_id, "limit": limit}
+    return wallet, (await connection.execute(LIST_RESERVING, parameters)).mappings().all()
 
 
 async def overdue_holds(connection: AsyncConnection, limit: int) -> list[tuple[UUID, UUID]]:

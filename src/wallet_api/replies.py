@@ -11,7 +11,7 @@ import orjson
 from pydantic import BaseModel, Field, create_model
 from sqlalchemy import RowMapping
 
-from common.events import TRANSACTION_EVENTS, Blocks, HoldState, MovementEvent, details_of
+from common.events import TRANSACTION_EVENTS, Blocks, HoldState, MovementEvent, Sweep, details_of
 from common.moments import timestamp
 from common.money import to_major
 from common.problems import MEDIA_TYPE, Problem
@@ -23,6 +23,8 @@ JSON = "application/json"
 
 
 DONE: Final = "done"
+EXPANDED_HOLDS_MAX: Final = 100
+"""The most holds that a wallet is read with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,11 @@ class WalletOut(BaseModel):
     metadata: dict[str, Any]
     created_at: datetime
     updated_at: datetime
+    holds: "HoldList | None" = Field(
+        None,
+        description=f"Only with `expand=holds`: the {EXPANDED_HOLDS_MAX} newest of the holds that make up `held`."
+        " `next_cursor` goes on with `GET /wallets/{wallet_id}/holds?status=open`.",
+    )
 
 
 class _TransactionOut(BaseModel):
@@ -76,6 +83,8 @@ class _TransactionOut(BaseModel):
 
 
 class _DoneOut(_TransactionOut):
+    transaction_id: UUID | None = Field(description="null in a preview.")  # type: ignore[assignment]
+    preview: Literal[True] | None = Field(None, description="Only in the reply to a preview: nothing was done.")
     balance: str = Field(examples=["20.00"])
     held: str = Field(examples=["0.00"])
     available: str = Field(examples=["20.00"])
@@ -91,6 +100,22 @@ class ChangeOut(_DoneOut):
     """A transaction in which no money moved, and the acting wallet after it."""
 
     amount: None = None
+
+
+class HoldInReply(HoldState):
+    """A hold as it is right after the transaction. `to_wallet_id` is the receiver; null is the world."""
+
+    id: UUID | None = Field(description="null in a preview of a new hold.")  # type: ignore[assignment]
+
+
+class SweepInReply(Sweep):
+    """The transfer that emptied a wallet before it was closed."""
+
+    transaction_id: UUID | None = Field(description="null in a preview.")  # type: ignore[assignment]
+
+
+_IN_REPLIES: Final[Mapping[Any, Any]] = {HoldState: HoldInReply, Sweep | None: SweepInReply | None}
+"""The types of details whose ids a preview leaves out."""
 
 
 class HoldOut(HoldState):
@@ -145,7 +170,9 @@ def reply_model(transaction_type: str) -> type[BaseModel]:
     """Return the model of the reply to an operation: its transaction, and what the event says besides."""
     event = TRANSACTION_EVENTS[transaction_type]
     base: type[BaseModel] = MoneyOut if issubclass(event, MovementEvent) else ChangeOut
-    details: dict[str, Any] = {name: (field.annotation, field) for name, field in details_of(event).items()}
+    details: dict[str, Any] = {
+        name: (_IN_REPLIES.get(field.annotation, field.annotation), field) for name, field in details_of(event).items()
+    }
     if not details:
         return base
     model: type[BaseModel] = create_model(f"{event.__name__}Out", __base__=base, __doc__=base.__doc__, **details)

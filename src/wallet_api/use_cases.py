@@ -12,12 +12,14 @@ import asyncpg
 
 from common import failpoints
 from common.identifiers import new_id
+from common.postgres.raw_sql import SNAPSHOT
 from common.problems import Problem
 from wallet_api import external_id_queries, idempotency, outbox, queries
 from wallet_api.commands import Command, CreateWallet
 from wallet_api.errors import ExternalIdTaken, VersionConflict, WalletBusy, WalletNotFound
 from wallet_api.hold import Hold
 from wallet_api.operations.operation import ExternalId, Operation, State
+from wallet_api.previews import preview_reply
 from wallet_api.queries import NO_WALLETS, LoadedWallets
 from wallet_api.replies import Reply, transaction_reply, wallet_reply
 from wallet_api.slots import Slot, replies_of
@@ -59,6 +61,24 @@ async def run_operations(
         is_mixed = len({slot.command.is_optimistic for slot in fresh}) > 1
         await _write(connection, fresh, loaded, skip_locked=skip_locked or is_mixed)
     return replies_of(slots)
+
+
+async def preview_operations(connection: asyncpg.Connection, commands: Sequence[Operation]) -> list[Reply]:
+    """Decide each operation on the wallets as they are, by itself, and write nothing. No lock is taken or waited for.
+
+    The connection is read-only. All commands see one snapshot.
+    """
+    await connection.execute(SNAPSHOT)
+    return [await _preview(connection, Slot(command)) for command in commands]
+
+
+async def _preview(connection: asyncpg.Connection, slot: Slot[Operation]) -> Reply:
+    loaded = await queries.read_wallets(connection, slot.command.wallet_ids)
+    holds = await _load_holds(connection, [slot], loaded)
+    existing = set(holds)
+    _decide([slot], loaded, holds, await _load_external_ids(connection, [slot]))
+    (reply,) = replies_of([slot])
+    return preview_reply(reply, slot.transactions, existing)
 
 
 async def create_wallets(connection: asyncpg.Connection, commands: Sequence[CreateWallet]) -> list[Reply]:
