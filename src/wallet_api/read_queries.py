@@ -152,7 +152,7 @@ async def list_holds(
 async def get_wallet_with_holds(
     connection: AsyncConnection, wallet_id: UUID, caller_user_id: str | None, limit: int
 ) -> tuple[RowMapping | None, Sequence[RowMapping]]:
-    """Return the wallet's row as `get_wallet` does, and the newest of the holds that reserve its money: one snapshot."""
+    """Return the wallet's row, as `get_wallet` does, and the newest holds that reserve its money, in one snapshot."""
     await connection.execution_options(isolation_level="REPEATABLE READ")
     wallet = await get_wallet(connection, wallet_id, caller_user_id)
     parameters = {"wallet_id": wallet_id, "caller_user_id": caller_user_id, "limit": limit}

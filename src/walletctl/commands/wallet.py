@@ -19,12 +19,13 @@ from wallet_api.operations.unfreeze import Unfreeze
 from wallet_api.replies import Reply, entry_json, wallet_json
 from walletctl.commands import wallet_hold
 from walletctl.commands.wallet_history import history
+from walletctl.commands.wallet_statement import statement
 from walletctl.console import Exit, JsonOption, fail, print_fields, print_json, print_table
 from walletctl.databases import with_wallet_database
 from walletctl.wallet_acts import Reason, Reference, act
 
 app = typer.Typer(
-    help="Wallets: show them, their ledger, history and holds; freeze, unfreeze, close and reopen them.",
+    help="Wallets: show them, their ledger, history, holds and statements; freeze, unfreeze, close and reopen them.",
     no_args_is_help=True,
 )
 app.add_typer(wallet_hold.app, name="hold")
@@ -112,6 +113,11 @@ def close(
 def reopen(wallet_id: WalletId, reason: Reason, reference: Reference = None, as_json: JsonOption = False) -> None:
     """Make a closed wallet active again. Exit 1 if it is refused."""
     _act(Reopen, wallet_id, reason, as_json, reference=reference)
+
+
+app.command(epilog="Example:  walletctl wallet statement 0198c2a5-… --from 2026-11-01 --to 2026-12-01 --format csv")(
+    statement
+)
 
 
 def _find(wallet_id: UUID) -> dict[str, Any]:
