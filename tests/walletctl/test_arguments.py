@@ -43,6 +43,11 @@ BESIDE = {
         for name in ("freeze", "unfreeze", "close", "reopen")
     },
     "wallet ledger": {"wallet_id": ["0" * 32]},
+    "wallet statement": {
+        "wallet_id": ["0" * 32],
+        "start": ["--from", "2026-01-01"],
+        "end": ["--to", "2026-01-02"],
+    },
 }
 WRITTEN = text("""
     SELECT (SELECT count(*) FROM wallet.outbox_audit), (SELECT count(*) FROM wallet.source_epochs),

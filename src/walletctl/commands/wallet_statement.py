@@ -27,6 +27,13 @@ FormatName = Literal["json", "csv", "camt053"]
 _MEDIA_TYPES: Final[dict[FormatName, str]] = {"json": JSON, "csv": CSV, "camt053": XML}
 
 
+def _file(text: str) -> Path:
+    path = Path(text)
+    if not path.name or "\0" in text:
+        raise typer.BadParameter(f"{text!r} is not the name of a file")
+    return path
+
+
 def statement(
     wallet_id: Annotated[UUID, typer.Argument(help="The id of a wallet.", metavar="ID")],
     start: Annotated[
@@ -43,7 +50,11 @@ def statement(
     ] = "json",
     output: Annotated[
         Path | None,
-        typer.Option(help="Write to this file, which only you can read. It appears when it is whole.", metavar="FILE"),
+        typer.Option(
+            help="Write to this file, which only you can read. It appears when it is whole.",
+            metavar="FILE",
+            parser=_file,
+        ),
     ] = None,
 ) -> None:
     """Write a wallet's statement of a period: what `GET /wallets/ID/statement` replies.
