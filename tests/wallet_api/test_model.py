@@ -173,12 +173,11 @@ class WalletMachine(RuleBasedStateMachine):
             headers["Idempotency-Key"] = f"key-{self.key_count}"
         self.post_count += 1
         # Some requests are previewed before. If that changed anything, the model would differ.
-        is_previewed = self.post_count % 4 == 0 and path != "/wallets"
-        preview = (
-            self.run(self.client.post(f"{path}?preview=true", json=body, headers=headers)) if is_previewed else None
-        )
-        response = self.run(self.client.post(path, json=body, headers=headers))
-        if preview:
+        previews = [f"{path}?preview=true"] if self.post_count % 4 == 0 and path != "/wallets" else []
+        *previewed, response = [
+            self.run(self.client.post(target, json=body, headers=headers)) for target in (*previews, path)
+        ]
+        for preview in previewed:
             self.assert_previewed(preview, response)
         assert "idempotent-replayed" not in response.headers
         is_kept = keyed and response.status_code not in {404, 412}

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import os
 import stat
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
@@ -126,10 +127,10 @@ async def test_a_statement_is_that_of_the_route_in_each_format_and_a_file_appear
     assert file.read_text().startswith('<?xml version="1.0"')
     assert file.read_text().endswith("</Document>")
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
-    assert list(tmp_path.iterdir()) == [file]
+    assert os.listdir(tmp_path) == [file.name]
 
 
-def test_a_statement_that_is_refused_is_told_in_one_line_and_leaves_no_file(
+async def test_a_statement_that_is_refused_is_told_in_one_line_and_leaves_no_file(
     walletctl: WalletCtl, at: dict[str, str], wallets: Wallets, tmp_path: Path
 ) -> None:
     hot, file, january = str(wallets["hot"]), tmp_path / "statement", ["--from", "2026-01-01", "--to"]
@@ -147,4 +148,4 @@ def test_a_statement_that_is_refused_is_told_in_one_line_and_leaves_no_file(
         done = walletctl("wallet", "statement", *words, *output, **at)
         assert done.returncode == code, (words, done.stderr)
         assert told in done.stderr
-        assert list(tmp_path.iterdir()) == []
+        assert os.listdir(tmp_path) == []
