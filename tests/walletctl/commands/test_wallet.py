@@ -2,7 +2,6 @@
 
 import csv
 import io
-import os
 import stat
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
@@ -108,6 +107,10 @@ async def test_without_an_audit_row_nothing_is_done(
     assert tuple(row) == ("active", 4)
 
 
+def names_in(directory: Path) -> list[str]:
+    return [file.name for file in directory.iterdir()]
+
+
 async def test_a_statement_is_that_of_the_route_in_each_format_and_a_file_appears_whole(
     walletctl: WalletCtl, at: dict[str, str], wallets: Wallets, fetch: Fetch, tmp_path: Path
 ) -> None:
@@ -127,7 +130,7 @@ async def test_a_statement_is_that_of_the_route_in_each_format_and_a_file_appear
     assert file.read_text().startswith('<?xml version="1.0"')
     assert file.read_text().endswith("</Document>")
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
-    assert os.listdir(tmp_path) == [file.name]
+    assert names_in(tmp_path) == [file.name]
 
 
 async def test_a_statement_that_is_refused_is_told_in_one_line_and_leaves_no_file(
@@ -148,4 +151,4 @@ async def test_a_statement_that_is_refused_is_told_in_one_line_and_leaves_no_fil
         done = walletctl("wallet", "statement", *words, *output, **at)
         assert done.returncode == code, (words, done.stderr)
         assert told in done.stderr
-        assert os.listdir(tmp_path) == []
+        assert names_in(tmp_path) == []
