@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from dataclasses import replace
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 import orjson
@@ -11,7 +11,8 @@ import orjson
 from wallet_api.operations.operation import LedgerTransaction
 from wallet_api.replies import Reply
 
-PREVIEWED = "previewed"
+PREVIEWED: Final = "previewed"
+"""The outcome of each preview, whatever it tells: it is neither an operation nor a refusal of one."""
 
 
 def preview_reply(reply: Reply, transactions: Collection[LedgerTransaction], hold_ids: Collection[UUID]) -> Reply:
@@ -25,7 +26,7 @@ def preview_reply(reply: Reply, transactions: Collection[LedgerTransaction], hol
         hold_ids: of the holds that exist.
     """
     if not transactions:
-        return replace(reply, is_decided=False)
+        return replace(reply, outcome=PREVIEWED, is_decided=False)
     made = {str(transaction.id) for transaction in transactions}
     made |= {str(hold.id) for transaction in transactions if (hold := transaction.hold) and hold.id not in hold_ids}
     body = _without(made, orjson.loads(reply.body))

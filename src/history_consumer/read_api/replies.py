@@ -85,13 +85,14 @@ def _own_side(event_data: str, wallet_id: UUID) -> orjson.Fragment:
     """
     event = orjson.loads(event_data)
     own = next(change for change in event["wallets"] if UUID(change["wallet_id"]) == wallet_id)
-    if own is not event["wallets"][0]:
-        # The acting wallet's owner chose it.
-        event.pop("external_id", None)
+    is_acting = own is event["wallets"][0]
     event["wallets"] = [own]
     # The event's own amount would tell a receiver of a split what the other receivers got.
     if own.get("amount"):
         event["amount"] = own["amount"]
+    # The acting wallet's client chose it.
+    if not is_acting:
+        event.pop("external_id", None)
     try:
         return orjson.Fragment(orjson.dumps(event))
     except orjson.JSONEncodeError:

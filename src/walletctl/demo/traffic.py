@@ -62,7 +62,7 @@ class Traffic:
         await self._run([lambda pair=pair: self._create(*pair) for pair in pairs])  # type: ignore[misc]
 
     async def move_money(self) -> None:
-        """Send funds, withdrawals, holds, transfers, splits, repeated requests and such that are refused, all at once."""
+        """Send funds, withdrawals, holds, transfers, splits, repeated and refused requests, all at once."""
         await self._run([lambda wallet=wallet: self._fund(wallet, 50_000) for wallet in self.wallets])  # type: ignore[misc]
         hot = self.wallets[0]
         operations: list[Operation] = [
