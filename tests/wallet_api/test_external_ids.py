@@ -70,14 +70,14 @@ async def test_each_operation_takes_an_external_id_once_and_says_who_has_it(
     assert await sql(WRITTEN) == before
     entries = (await client.get(f"/wallets/{ada}/transactions?limit=100")).json()["items"]
     told = {entry["external_id"]: entry["transaction_id"] for entry in entries if entry["external_id"]}
-    assert told == {f"my {name}": reply["transaction_id"] for name, reply in made.items()}
+    assert told == {f"my {name}": done["transaction_id"] for name, done in made.items()}
     events = await sql("SELECT payload FROM wallet.outbox WHERE event_type <> 'WALLET_CREATED'")
     payloads = [json.loads(event["payload"]) for event in events]
     assert {each["external_id"]: each["transaction_id"] for each in payloads if "external_id" in each} == told
     # The overdue hold's release and the sweep are transactions of their own, without an external id.
     assert sum("external_id" not in each for each in payloads) == 5
-    for name, reply in made.items():
-        found = (await client.get(f"/transactions/{reply['transaction_id']}")).json()
+    for name, done in made.items():
+        found = (await client.get(f"/transactions/{done['transaction_id']}")).json()
         assert found["external_id"] == f"my {name}"
         listed = await client.get("/transactions", params={"external_id": f"my {name}"})
         assert listed.json()["items"] == [found]
@@ -166,18 +166,17 @@ async def test_a_taken_external_id_is_told_before_all_that_the_first_request_may
     assert (await client.post(path, json=unused)).status_code == 200
 
 
-@pytest.mark.parametrize("external_id", ["", "x" * 256, "a\0b", "\ud800", 7, ["x"], {"a": 1}])
-async def test_an_external_id_is_a_text_of_at_most_255_characters(
-    client: AsyncClient, new_wallet: NewWallet, assert_problem: AssertProblem, external_id: Any
+async def test_an_external_id_is_a_text_of_1_to_255_characters(
+    client: AsyncClient, new_wallet: NewWallet, assert_problem: AssertProblem
 ) -> None:
     path = f"/wallets/{(await new_wallet())['id']}/fund"
-    content = json.dumps({"amount": "1", "external_id": external_id})
-    refused = await client.post(path, content=content, headers={"Content-Type": "application/json"})
-    if external_id == "\ud800":
-        assert refused.status_code in {400, 422}
-        return
-    problem = assert_problem(refused, 422, "validation-error")
-    assert [error["field"] for error in problem["errors"]] == ["external_id"]
+    for wrong in ("", "x" * 256, "a\0b", 7, ["x"], {"a": 1}):
+        refused = await client.post(path, json={"amount": "1", "external_id": wrong})
+        problem = assert_problem(refused, 422, "validation-error")
+        assert [error["field"] for error in problem["errors"]] == ["external_id"]
+    for right in ("x", "x" * 255, " ", "\N{GRINNING FACE}" * 255, "'; DROP TABLE x; --"):
+        done = await client.post(path, json={"amount": "1", "external_id": right})
+        assert (done.status_code, done.json()["external_id"]) == (200, right)
 
 
 def test_a_request_without_an_external_id_has_the_hash_that_it_had_before_the_field_was_there() -> None:
@@ -185,7 +184,8 @@ def test_a_request_without_an_external_id_has_the_hash_that_it_had_before_the_fi
     for operation in OPERATIONS + HOLD_OPERATIONS:
         body: type[OperationBody] = operation.body
         assert "external_id" in body.model_fields
-        for fields in ({}, {"external_id": None}):
+        nothing: list[Json] = [{}, {"external_id": None}]
+        for fields in nothing:
             assert "external_id" not in body.model_construct(**fields).model_dump(mode="json", warnings=False)
 
 
