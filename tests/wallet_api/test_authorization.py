@@ -387,6 +387,7 @@ async def test_a_transfer_to_a_strangers_wallet_tells_only_whether_it_arrived(
         "available",
         "version",
         "reference",
+        "external_id",
         "metadata",
         "created_at",
     }

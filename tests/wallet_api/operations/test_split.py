@@ -62,6 +62,7 @@ async def test_a_split_is_answered_with_the_whole_amount_and_the_payers_balance(
         "available": "27.50",
         "version": 3,
         "reference": "shares",
+        "external_id": None,
         "metadata": {"order": "4711"},
     }
     (received,) = (await client.get(f"/wallets/{wallets['cy']['id']}/transactions")).json()["items"]
