@@ -129,6 +129,11 @@ class TransactionEvent(_Event):
     event_type: str
     transaction_id: UUID
     reference: str | None
+    external_id: str | None = Field(
+        None,
+        description="The id that the client of the first wallet gave the transaction, if it gave one.",
+        exclude_if=lambda external_id: external_id is None,
+    )
     wallets: Annotated[list[WalletChange], Field(min_length=1)]
 
 

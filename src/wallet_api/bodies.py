@@ -91,6 +91,15 @@ class OperationBody(Body):
     """The fields that the bodies of all operations have."""
 
     reference: Text255 | None = None
+    # Without it, the hash of the request stays what it was before the field was there.
+    external_id: Annotated[
+        Text255 | None,
+        Field(
+            examples=["order-4711"],
+            description="The client's own id of the transaction: each wallet takes each id once, for ever.",
+            exclude_if=lambda external_id: external_id is None,
+        ),
+    ] = None
 
 
 class StatusBody(OperationBody):

@@ -157,12 +157,30 @@ class WalletNotEmpty(Problem):
 
 
 class ExternalIdTaken(Problem):
-    """The user has another wallet with this external id."""
+    """The user has a wallet with this external id, or the wallet a transaction: `wallet_id` or `transaction_id`."""
 
     status = 409
     code = "external-id-taken"
     title = "External id taken"
     decided = True
+
+    @classmethod
+    def by_wallet(cls, user_id: str, external_id: str | None, wallet_id: UUID | None) -> "ExternalIdTaken":
+        """Return the refusal of a wallet."""
+        return cls(
+            f"external_id: user {user_id} already has wallet {wallet_id} with {external_id}."
+            " Use that wallet, or send another external_id.",
+            extensions={"wallet_id": str(wallet_id)},
+        )
+
+    @classmethod
+    def by_transaction(cls, wallet_id: UUID, external_id: str, transaction_id: UUID) -> "ExternalIdTaken":
+        """Return the refusal of an operation."""
+        return cls(
+            f"external_id: wallet {wallet_id} already has transaction {transaction_id} with {external_id}."
+            " Read that transaction, or send another external_id.",
+            extensions={"transaction_id": str(transaction_id)},
+        )
 
 
 class HoldNotOpen(Problem):

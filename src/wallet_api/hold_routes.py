@@ -11,7 +11,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from common.access.caller import WALLETS_READ, caller_of
 from common.events import HoldStatus
 from common.http.authorization import ScopedRoute, needs
-from common.http.pagination import PageOf, list_digest
+from common.http.pagination import PageOf
 from common.http.paths import PathUuid, path_uuid
 from wallet_api import read_queries
 from wallet_api.context import context_of
@@ -21,14 +21,17 @@ from wallet_api.operation_routes import run
 from wallet_api.operations.catalogue import HOLD_OPERATIONS
 from wallet_api.operations.holds import HoldOperation
 from wallet_api.replies import JSON, HoldList, HoldOut, hold_out_json, reply_model
-from wallet_api.requests import IdempotencyKeyHeader, IfMatchHeader, read_body
-from wallet_api.routes import list_response
+from wallet_api.requests import IdempotencyKeyHeader, IfMatchHeader, PreviewQuery, read_body
+from wallet_api.routes import holds_digest, list_response
 
 router = APIRouter(tags=["holds"], route_class=ScopedRoute)
 
 
 def _parameters(
-    hold_id: PathUuid, idempotency_key: IdempotencyKeyHeader = None, if_match: IfMatchHeader = None
+    hold_id: PathUuid,
+    idempotency_key: IdempotencyKeyHeader = None,
+    if_match: IfMatchHeader = None,
+    preview: PreviewQuery = False,
 ) -> None:
     """Document what the route of an operation on a hold reads."""
 
@@ -89,7 +92,7 @@ async def get_holds(
     status: Annotated[HoldStatus | None, Query(description="Only the holds with this status.")] = None,
 ) -> Response:
     """Read the holds on a wallet, newest first. A hold that has expired is listed as such at once."""
-    digest = list_digest("holds", wallet_id, status, page.order)
+    digest = holds_digest(wallet_id, status, page.order)
     (after,) = page.start(digest, [UUID(int=0)], [UUID(int=2**128 - 1)])
     user_id = caller_of(request).user_id
     async with context_of(request).reader.connect() as connection:

@@ -4,7 +4,8 @@ from prometheus_client import Counter, Histogram
 
 operations = Counter(
     "wallet_operations_total",
-    "Decided requests by operation, such as create or transfer, and by outcome: done, replayed or a problem's code.",
+    "Decided requests by operation, such as create or transfer, and by outcome: done, replayed, previewed or a"
+    " problem's code.",
     ("operation", "outcome"),
 )
 

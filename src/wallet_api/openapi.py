@@ -87,12 +87,16 @@ def post_documentation(body: type[BaseModel], reply: type[BaseModel], status: in
 
     A wallet that is created can't be missing or at another version yet.
     """
-    left_out = set() if issubclass(body, OperationBody) else {404, 412}
+    is_operation = issubclass(body, OperationBody)
+    left_out = set() if is_operation else {404, 412}
     schema = body.model_json_schema()
+    responses = {code: what for code, what in _POST_ERRORS.items() if code not in left_out}
+    if is_operation and status != HTTPStatus.OK:
+        responses[200] = {"description": "The preview.", "model": reply}
     return {
         "status_code": status,
         "response_model": reply,
-        "responses": {code: what for code, what in _POST_ERRORS.items() if code not in left_out},
+        "responses": responses,
         "openapi_extra": {
             "requestBody": {
                 "required": True,

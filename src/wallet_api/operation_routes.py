@@ -19,15 +19,22 @@ from wallet_api.replies import JSON, Reply, reply_model
 from wallet_api.requests import (
     IdempotencyKeyHeader,
     IfMatchHeader,
+    PreviewQuery,
     read_body,
     read_claim,
     read_if_match,
+    read_preview,
     read_traceparent,
 )
+from wallet_api.transactions import execute
+from wallet_api.use_cases import preview_operations
 
 
 def _parameters(
-    wallet_id: PathUuid, idempotency_key: IdempotencyKeyHeader = None, if_match: IfMatchHeader = None
+    wallet_id: PathUuid,
+    idempotency_key: IdempotencyKeyHeader = None,
+    if_match: IfMatchHeader = None,
+    preview: PreviewQuery = False,
 ) -> None:
     """Document what an operation's route reads."""
 
@@ -43,7 +50,7 @@ def _endpoint(operation: type[Operation]) -> Callable[[Request], Awaitable[Respo
 
 
 async def run(operation: type[Operation], request: Request, body: Body, target: str, **fields: Any) -> Response:
-    """Run the operation, and return its response.
+    """Run the operation, or preview it, and return its response.
 
     Args:
         operation: the class of the command.
@@ -55,27 +62,38 @@ async def run(operation: type[Operation], request: Request, body: Body, target: 
     Raises:
         Forbidden: the command needs a scope that the caller lacks.
     """
-    caller = caller_of(request)
+    caller, is_preview = caller_of(request), read_preview(request)
     command = operation(
-        **command_fields(request, caller, body, target),
+        **command_fields(request, caller, body, target, is_preview=is_preview),
         caller=caller,
         if_match=read_if_match(request.headers.get("if-match")),
         **fields,
     )
     if command.further_scope:
         check_scope(caller, command.further_scope)
-    return respond(operation.name, await context_of(request).operations.submit(command))
+    context = context_of(request)
+    if is_preview:
+        (reply,) = await execute(context.reader, preview_operations, [command])
+    else:
+        reply = await context.operations.submit(command)
+    return respond(operation.name, reply)
 
 
-def command_fields(request: Request, caller: Caller, body: Body, target: str) -> dict[str, Any]:
-    """Return the fields of a command that come from the request's body, and those that all commands have."""
-    required = context_of(request).settings.idempotency_key_required
+def command_fields(
+    request: Request, caller: Caller, body: Body, target: str, *, is_preview: bool = False
+) -> dict[str, Any]:
+    """Return the fields of a command that come from the request's body, and those that all commands have.
+
+    A preview claims no key: it would stand for a request that was never made.
+    """
+    required = context_of(request).settings.idempotency_key_required and not is_preview
+    claim = read_claim(
+        request.method, target, caller.id, request.headers.get("idempotency-key"), body, required=required
+    )
     return {
         **dict(body),
         "path": path_of(request),
-        "claim": read_claim(
-            request.method, target, caller.id, request.headers.get("idempotency-key"), body, required=required
-        ),
+        "claim": None if is_preview else claim,
         "traceparent": read_traceparent(request.headers),
     }
 

@@ -55,7 +55,9 @@ def _transaction_row(transaction: LedgerTransaction, created_at: datetime, event
         for entry in transaction.entries
         if entry.wallet
     ]
-    amount = {"amount": to_major(transaction.amount_minor, currency)} if issubclass(model, MovementEvent) else {}
+    optional = {"amount": to_major(transaction.amount_minor, currency)} if issubclass(model, MovementEvent) else {}
+    if transaction.command.external_id is not None:
+        optional["external_id"] = transaction.command.external_id
     return _row(
         model,
         event_id,
@@ -66,7 +68,7 @@ def _transaction_row(transaction: LedgerTransaction, created_at: datetime, event
         transaction_id=transaction.id,
         reference=transaction.command.reference,
         wallets=changes,
-        **amount,
+        **optional,
         **transaction.details,
     )
 

@@ -13,10 +13,11 @@ from common.tables.wallet import OUTBOX_CHANNEL
 from wallet_api.commands import CreateWallet
 from wallet_api.hold import Hold
 from wallet_api.key_queries import INSERT_KEYS_WHERE, KeyRow, key_parameters
-from wallet_api.operations.operation import LedgerTransaction
+from wallet_api.operations.operation import Entry, LedgerTransaction
 from wallet_api.wallet import Wallet
 
 T = TypeVar("T")
+_Entries = Sequence[tuple[LedgerTransaction, int, Entry, Wallet | None]]
 
 _WALLET: Final = (
     "id, user_id, currency, balance_minor, version, status, blocks, held_minor, overdraft_limit_minor,"
@@ -87,23 +88,23 @@ _WRITE_TRANSACTIONS: Final = f"""
         INSERT INTO wallet.wallet_transactions (
             transaction_id, entry, wallet_id, wallet_version, counterparty_wallet_id, type, amount_minor,
             currency, balance_after_minor, held_minor, held_after_minor, hold_id, reverses_transaction_id, reference,
-            metadata, details, created_at
+            metadata, details, external_id, created_at
         )
         SELECT transaction_id, entry, wallet_id, wallet_version, counterparty_wallet_id, type, amount_minor,
             currency, balance_after_minor, coalesce(held_minor, 0),
             CASE WHEN wallet_id IS NOT NULL THEN coalesce(held_after_minor, 0) END, hold_id,
-            reverses_transaction_id, reference, metadata::jsonb, details::jsonb, :created_at
+            reverses_transaction_id, reference, metadata::jsonb, details::jsonb, external_id, :created_at
         FROM unnest(
             cast(:acting_wallet_ids AS uuid[]), cast(:transaction_ids AS uuid[]), cast(:entries AS smallint[]),
             cast(:wallet_ids AS uuid[]), cast(:wallet_versions AS bigint[]), cast(:counterparties AS uuid[]),
             cast(:types AS text[]), cast(:amounts AS bigint[]), cast(:currencies AS text[]),
             cast(:balances_after AS bigint[]), cast(:held_changes AS bigint[]), cast(:held_after AS bigint[]),
             cast(:hold_ids AS uuid[]), cast(:reversed_ids AS uuid[]), cast(:references AS text[]),
-            cast(:metadata AS text[]), cast(:details AS text[])
+            cast(:metadata AS text[]), cast(:details AS text[]), cast(:external_ids AS text[])
         ) AS row (
             acting_wallet_id, transaction_id, entry, wallet_id, wallet_version, counterparty_wallet_id, type,
             amount_minor, currency, balance_after_minor, held_minor, held_after_minor, hold_id,
-            reverses_transaction_id, reference, metadata, details
+            reverses_transaction_id, reference, metadata, details, external_id
         )
         WHERE acting_wallet_id NOT IN (SELECT id FROM lost)
     ), events AS (
@@ -231,7 +232,7 @@ async def write_transactions(
     Returns:
         The wallets that another transaction changed since they were read. Nothing about them was written.
     """
-    entries = [
+    entries: _Entries = [
         (transaction, number, entry, entry.wallet)
         for transaction in transactions
         for number, entry in enumerate(transaction.entries, start=1)
@@ -259,10 +260,18 @@ async def write_transactions(
         "references": [wallet and made.command.reference for made, _, _, wallet in entries],
         "metadata": [wallet and _json(made.command.metadata) for made, _, _, wallet in entries],
         "details": [_json(made.details) if number == 1 and made.details else None for made, number, _, _ in entries],
+        "external_ids": _external_ids(transactions, entries),
         **_outbox_parameters(events, created_at),
         **key_parameters(keys),
     }
     return {row[0] for row in await WRITE_TRANSACTIONS[skip_locked].fetch(connection, **parameters)}
+
+
+def _external_ids(transactions: Sequence[LedgerTransaction], entries: _Entries) -> list[str | None]:
+    """Return the external ids of the entries, which the acting wallets' entries have; no value where there is none."""
+    if not any(transaction.command.external_id for transaction in transactions):
+        return []
+    return [made.command.external_id if number == 1 else None for made, number, _, _ in entries]
 
 
 async def read_holds(

@@ -41,13 +41,13 @@ _LIST_WALLETS: Final = f"""
 """  # noqa: S608
 _LIST_ENTRIES: Final = f"""
     SELECT transaction_id, type, wallet_id, counterparty_wallet_id, amount_minor, currency, balance_after_minor,
-        held_minor, held_after_minor, hold_id, wallet_version, reference, metadata, created_at
+        held_minor, held_after_minor, hold_id, wallet_version, reference, external_id, metadata, created_at
     FROM wallet.wallet_transactions
     WHERE wallet_id = :wallet_id AND wallet_version {{compare}} :after
         AND EXISTS (SELECT FROM wallet.wallets WHERE id = :wallet_id AND {READABLE})
     ORDER BY wallet_version {{direction}} LIMIT :limit
 """  # noqa: S608
-# With what the ledger says of the hold: its entry of the hold's creation has reference and metadata.
+# With what the ledger says of the hold: its entry of the hold's creation has reference, external id and metadata.
 _HOLD: Final = f"""
     SELECT holds.id, holds.wallet_id, to_wallet_id, holds.currency, amount_minor, capture_max_minor, captured_minor,
         holds.status, expires_at, made.*, holds.created_at, holds.updated_at, statement_timestamp() AS read_at
@@ -55,6 +55,7 @@ _HOLD: Final = f"""
     JOIN wallet.wallets ON wallets.id = holds.wallet_id AND {READABLE}
     CROSS JOIN LATERAL (
         SELECT (array_agg(reference ORDER BY wallet_version))[1] AS reference,
+            (array_agg(external_id ORDER BY wallet_version))[1] AS external_id,
             (array_agg(entry.metadata ORDER BY wallet_version))[1] AS metadata,
             array_agg(transaction_id ORDER BY wallet_version) AS transaction_ids
         FROM wallet.wallet_transactions AS entry
@@ -83,6 +84,10 @@ GET_LIMITS: Final = text(f"""
     FROM wallet.wallets LEFT JOIN wallet.velocity_limits AS limits ON limits.wallet_id = wallets.id
     WHERE wallets.id = :id AND {READABLE} ORDER BY position
 """)  # noqa: S608
+# Those that make up `wallets.held_minor`: also the overdue ones that nothing has released yet.
+LIST_RESERVING: Final = text(f"""
+    {_HOLD} WHERE holds.wallet_id = :wallet_id AND holds.status = 'open' ORDER BY holds.id DESC LIMIT :limit
+""")
 # The overdue holds of all wallets, the oldest first.
 OVERDUE_HOLDS: Final = text("""
     SELECT id, wallet_id FROM wallet.holds
@@ -157,6 +162,16 @@ async def get_limits(connection: AsyncConnection, wallet_id: UUID, caller_user_i
     """Return the wallet's limits: rows of `GET_LIMITS`, none if the caller may not read the wallet."""
     parameters = {"id": wallet_id, "caller_user_id": caller_user_id}
     return (await connection.execute(GET_LIMITS, parameters)).mappings().all()
+
+
+async def get_wallet_with_holds(
+    connection: AsyncConnection, wallet_id: UUID, caller_user_id: str | None, limit: int
+) -> tuple[RowMapping | None, Sequence[RowMapping]]:
+    """Return the wallet's row, as `get_wallet` does, and the newest holds that reserve its money, in one snapshot."""
+    await connection.execution_options(isolation_level="REPEATABLE READ")
+    wallet = await get_wallet(connection, wallet_id, caller_user_id)
+    parameters = {"wallet_id": wallet_id, "caller_user_id": caller_user_id, "limit": limit}
+    return wallet, (await connection.execute(LIST_RESERVING, parameters)).mappings().all()
 
 
 async def overdue_holds(connection: AsyncConnection, limit: int) -> list[tuple[UUID, UUID]]:

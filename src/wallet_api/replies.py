@@ -11,7 +11,7 @@ import orjson
 from pydantic import BaseModel, Field, create_model
 from sqlalchemy import RowMapping
 
-from common.events import TRANSACTION_EVENTS, Blocks, HoldState, MovementEvent, details_of
+from common.events import TRANSACTION_EVENTS, Blocks, HoldState, MovementEvent, Sweep, details_of
 from common.moments import timestamp
 from common.money import to_major
 from common.problems import MEDIA_TYPE, Problem
@@ -23,6 +23,8 @@ JSON = "application/json"
 
 
 DONE: Final = "done"
+EXPANDED_HOLDS_MAX: Final = 100
+"""The most holds that a wallet is read with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,11 @@ class WalletOut(BaseModel):
     metadata: dict[str, Any]
     created_at: datetime
     updated_at: datetime
+    holds: "HoldList | None" = Field(
+        None,
+        description=f"Only with `expand=holds`: the {EXPANDED_HOLDS_MAX} newest of the holds that make up `held`."
+        " `next_cursor` goes on with `GET /wallets/{wallet_id}/holds?status=open`.",
+    )
 
 
 class _TransactionOut(BaseModel):
@@ -73,11 +80,14 @@ class _TransactionOut(BaseModel):
     currency: str = Field(examples=["EUR"])
     version: int = Field(examples=[3])
     reference: str | None
+    external_id: str | None = Field(examples=["order-4711"])
     metadata: dict[str, Any]
     created_at: datetime
 
 
 class _DoneOut(_TransactionOut):
+    transaction_id: UUID | None = Field(description="null in a preview.")  # type: ignore[assignment]
+    preview: Literal[True] | None = Field(None, description="Only in the reply to a preview: nothing was done.")
     balance: str = Field(examples=["20.00"])
     held: str = Field(examples=["0.00"])
     available: str = Field(examples=["20.00"])
@@ -95,11 +105,28 @@ class ChangeOut(_DoneOut):
     amount: None = None
 
 
+class HoldInReply(HoldState):
+    """A hold as it is right after the transaction. `to_wallet_id` is the receiver; null is the world."""
+
+    id: UUID | None = Field(description="null in a preview of a new hold.")  # type: ignore[assignment]
+
+
+class SweepInReply(Sweep):
+    """The transfer that emptied a wallet before it was closed."""
+
+    transaction_id: UUID | None = Field(description="null in a preview.")  # type: ignore[assignment]
+
+
+_IN_REPLIES: Final[Mapping[Any, Any]] = {HoldState: HoldInReply, Sweep | None: SweepInReply | None}
+"""The types of details whose ids a preview leaves out."""
+
+
 class HoldOut(HoldState):
     """A hold, with the transactions that changed it, the oldest first. Once it has expired its status says so."""
 
     currency: str = Field(examples=["EUR"])
     reference: str | None
+    external_id: str | None = Field(examples=["order-4711"])
     metadata: dict[str, Any]
     transaction_ids: list[UUID]
     created_at: datetime
@@ -111,7 +138,7 @@ class EntryOut(_TransactionOut):
 
     `amount` is negative where money left the wallet, and zero where none moved. `balance_after` is negative where the
     wallet was overdrawn. `held` is the change of what open holds reserve. `held_after` is null in entries of releases
-    that had no holds.
+    that had no holds. `external_id` is null in the entries of the wallets that did not act.
     """
 
     amount: str = Field(examples=["30.00"])
@@ -146,7 +173,9 @@ def reply_model(transaction_type: str) -> type[BaseModel]:
     """Return the model of the reply to an operation: its transaction, and what the event says besides."""
     event = TRANSACTION_EVENTS[transaction_type]
     base: type[BaseModel] = MoneyOut if issubclass(event, MovementEvent) else ChangeOut
-    details: dict[str, Any] = {name: (field.annotation, field) for name, field in details_of(event).items()}
+    details: dict[str, Any] = {
+        name: (_IN_REPLIES.get(field.annotation, field.annotation), field) for name, field in details_of(event).items()
+    }
     if not details:
         return base
     model: type[BaseModel] = create_model(f"{event.__name__}Out", __base__=base, __doc__=base.__doc__, **details)
@@ -193,6 +222,7 @@ def entry_json(row: Mapping[Any, Any]) -> dict[str, Any]:
         "hold_id": row["hold_id"] and str(row["hold_id"]),
         "version": row["wallet_version"],
         "reference": row["reference"],
+        "external_id": row["external_id"],
         "metadata": row["metadata"],
         "created_at": timestamp(row["created_at"]),
     }
@@ -205,6 +235,7 @@ def hold_out_json(row: RowMapping) -> dict[str, Any]:
         **hold_json(hold, row["read_at"]),
         "currency": hold.currency,
         "reference": row["reference"],
+        "external_id": row["external_id"],
         "metadata": row["metadata"],
         "transaction_ids": [str(id_) for id_ in row["transaction_ids"]],
         "created_at": timestamp(row["created_at"]),
@@ -244,6 +275,7 @@ def transaction_reply(transaction: LedgerTransaction, created_at: datetime) -> R
         **_money(wallet),
         "version": wallet.version,
         "reference": command.reference,
+        "external_id": command.external_id,
         "metadata": command.metadata,
         "created_at": timestamp(created_at),
         **transaction.details,

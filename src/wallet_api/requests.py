@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Final, TypeVar
 
 import jiter
-from fastapi import Header
+from fastapi import Header, Query
 from pydantic import BaseModel, ValidationError
 from starlette.requests import ClientDisconnect, Request
 
@@ -49,6 +49,29 @@ IfMatchHeader = Annotated[
         description='The wallet\'s version as an ETag, such as "3".',
     ),
 ]
+
+PreviewQuery = Annotated[
+    bool,
+    Query(
+        description="`true`: reply what the request would do now, and do nothing. The reply has `preview: true`, status"
+        " 200, no ETag, and null for the ids that the operation would make. The idempotency key is ignored.",
+    ),
+]
+
+
+def read_preview(request: Request) -> bool:
+    """Return whether the query asks for a preview.
+
+    Raises:
+        ValidationProblem: it is neither `true` nor `false`.
+    """
+    # Nearly no request has a query.
+    if not request.scope["query_string"]:
+        return False
+    values = request.query_params.getlist("preview") or ["false"]
+    if values not in (["true"], ["false"]):
+        raise ValidationProblem.of("preview", "must be true or false")
+    return values == ["true"]
 
 
 async def read_body(request: Request, model: type[BodyT]) -> BodyT:

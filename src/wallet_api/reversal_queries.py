@@ -11,11 +11,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from common.access.caller import Caller
 from common.postgres.raw_sql import RawStatement
-from wallet_api.operations.operation import LedgerTransaction
+from wallet_api.operations.operation import Reversals
 from wallet_api.original import Original, OriginalEntry
-
-ReversedMinor = dict[UUID, Counter[UUID | None]]
-"""`operation.Reversals`, to which those of a batch are added."""
 
 FIND_ORIGINAL: Final = text("""
     SELECT type, entry.currency, wallet_id, user_id, amount_minor
@@ -39,18 +36,9 @@ async def find_original(connection: AsyncConnection, transaction_id: UUID, calle
     return Original(transaction_id, rows[0].type, rows[0].currency, entries)
 
 
-async def read_reversals(connection: asyncpg.Connection, transaction_ids: Collection[UUID]) -> ReversedMinor:
+async def read_reversals(connection: asyncpg.Connection, transaction_ids: Collection[UUID]) -> Reversals:
     """Return what was given back of these transactions."""
-    reversals: ReversedMinor = {}
+    reversals: Reversals = {}
     for transaction_id, wallet_id, amount_minor in await READ_REVERSALS.fetch(connection, ids=list(transaction_ids)):
         reversals.setdefault(transaction_id, Counter())[wallet_id] = amount_minor
     return reversals
-
-
-def add_reversal(reversals: ReversedMinor, made: LedgerTransaction) -> None:
-    """Add what a reversal of the batch gives back."""
-    assert made.reverses_id is not None
-    given_back = reversals.setdefault(made.reverses_id, Counter())
-    for entry in made.entries:
-        if entry.amount_minor < 0:
-            given_back[entry.wallet.id if entry.wallet else None] -= entry.amount_minor

@@ -1,16 +1,18 @@
 """The routes that create and read wallets: parse, run one use case or query, reply."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 from uuid import UUID
 
 import orjson
-from fastapi import APIRouter, Depends, Header, Request, Response
+from fastapi import APIRouter, Depends, Header, Query, Request, Response
 
 from common.access.caller import WALLETS_READ, WALLETS_WRITE, caller_of, check_user
+from common.events import HoldStatus
 from common.http.authorization import ScopedRoute, needs
-from common.http.pagination import PageOf, list_digest
+from common.http.pagination import Order, PageOf, encode_cursor, list_digest
 from common.http.paths import PathUserId, PathUuid, path_uuid
+from common.problems import ValidationProblem
 from wallet_api import read_queries
 from wallet_api.bodies import CreateWalletBody
 from wallet_api.commands import CreateWallet
@@ -19,15 +21,17 @@ from wallet_api.errors import WalletNotFound
 from wallet_api.openapi import LIST_ERRORS, READ_ERRORS, post_documentation
 from wallet_api.operation_routes import command_fields, respond
 from wallet_api.replies import (
+    EXPANDED_HOLDS_MAX,
     JSON,
     EntryList,
     WalletList,
     WalletOut,
     entry_json,
     etag,
+    hold_out_json,
     wallet_json,
 )
-from wallet_api.requests import IdempotencyKeyHeader, is_match, read_body
+from wallet_api.requests import IdempotencyKeyHeader, is_match, read_body, read_preview
 
 hot_router = APIRouter(tags=["wallets"], route_class=ScopedRoute)
 """The routes of the fast path. Dependencies document what their endpoints read from the request."""
@@ -41,7 +45,15 @@ def _create_parameters(idempotency_key: IdempotencyKeyHeader = None) -> None:
     """Document what `post_wallet` reads."""
 
 
-def _read_parameters(wallet_id: PathUuid, if_none_match: Annotated[str | None, Header()] = None) -> None:
+def _read_parameters(
+    wallet_id: PathUuid,
+    if_none_match: Annotated[
+        str | None, Header(description="Ignored with `expand`: holds expire while the wallet's version stays.")
+    ] = None,
+    expand: Annotated[
+        Literal["holds"] | None, Query(description="Read the wallet with its open holds, as of one moment.")
+    ] = None,
+) -> None:
     """Document what `get_wallet` reads."""
 
 
@@ -53,6 +65,8 @@ def _read_parameters(wallet_id: PathUuid, if_none_match: Annotated[str | None, H
 async def post_wallet(request: Request) -> Response:
     """Create a wallet for a user."""
     caller = caller_of(request)
+    if read_preview(request):
+        raise ValidationProblem.of("preview", "must not be true: the creation of a wallet has no preview")
     body = await read_body(request, CreateWalletBody)
     check_user(caller, body.user_id)
     command = CreateWallet(**command_fields(request, caller, body, "/wallets"))
@@ -68,6 +82,9 @@ async def post_wallet(request: Request) -> Response:
 async def get_wallet(request: Request) -> Response:
     """Read a wallet and its balance, as of the last commit."""
     wallet_id = path_uuid(request, "wallet_id")
+    # Nearly no request has a query.
+    if request.scope["query_string"] and "expand" in request.query_params:
+        return await _wallet_with_holds(request, wallet_id)
     async with context_of(request).reader.connect() as connection:
         row = await read_queries.get_wallet(connection, wallet_id, caller_of(request).user_id)
     if row is None:
@@ -76,6 +93,27 @@ async def get_wallet(request: Request) -> Response:
     if is_match(request.headers.get("if-none-match"), headers["ETag"]):
         return Response(status_code=304, headers=headers)
     return Response(orjson.dumps(wallet_json(row)), media_type=JSON, headers=headers)
+
+
+async def _wallet_with_holds(request: Request, wallet_id: UUID) -> Response:
+    if request.query_params.getlist("expand") != ["holds"]:
+        raise ValidationProblem.of("expand", "must be holds")
+    most, user_id = EXPANDED_HOLDS_MAX, caller_of(request).user_id
+    async with context_of(request).reader.connect() as connection:
+        row, holds = await read_queries.get_wallet_with_holds(connection, wallet_id, user_id, most + 1)
+    if row is None:
+        raise WalletNotFound(wallet_id)
+    cursor = None
+    if len(holds) > most:
+        cursor = encode_cursor([holds[most - 1]["id"]], holds_digest(wallet_id, "open", "desc"))
+    page = {"items": [hold_out_json(hold) for hold in holds[:most]], "next_cursor": cursor}
+    body = orjson.dumps({**wallet_json(row), "holds": page})
+    return Response(body, media_type=JSON, headers={"ETag": etag(row["version"])})
+
+
+def holds_digest(wallet_id: UUID, status: HoldStatus | None, order: Order) -> bytes:
+    """Return the digest of a list of a wallet's holds."""
+    return list_digest("holds", wallet_id, status, order)
 
 
 @router.get(

@@ -12,16 +12,16 @@ import asyncpg
 
 from common import failpoints
 from common.identifiers import new_id
+from common.postgres.raw_sql import SNAPSHOT
 from common.problems import Problem
-from wallet_api import idempotency, limit_queries, outbox, queries, reversal_queries
+from wallet_api import external_id_queries, idempotency, limit_queries, outbox, queries, reversal_queries
 from wallet_api.commands import Command, CreateWallet
 from wallet_api.errors import ExternalIdTaken, VersionConflict, WalletBusy, WalletNotFound
-from wallet_api.hold import Hold
 from wallet_api.operations.operation import Operation, State
 from wallet_api.operations.set_limits import sets_limits
+from wallet_api.previews import preview_reply
 from wallet_api.queries import NO_WALLETS, LoadedWallets
 from wallet_api.replies import Reply, transaction_reply, wallet_reply
-from wallet_api.reversal_queries import ReversedMinor
 from wallet_api.slots import Slot, replies_of
 from wallet_api.wallet import Wallet
 
@@ -54,13 +54,30 @@ async def run_operations(
     slots = [Slot(command) for command in commands]
     if fresh := await idempotency.claim(connection, slots):
         loaded = await _load(connection, fresh, skip_locked=skip_locked)
-        holds = await _load_holds(connection, fresh, loaded)
-        reversals = await _load_reversals(connection, fresh)
+        state = await _load_state(connection, fresh, loaded)
         failpoints.hit("api.locked")
-        _decide(fresh, loaded, holds, reversals)
+        _decide(fresh, state)
         is_mixed = len({slot.command.is_optimistic for slot in fresh}) > 1
         await _write(connection, fresh, loaded, skip_locked=skip_locked or is_mixed)
     return replies_of(slots)
+
+
+async def preview_operations(connection: asyncpg.Connection, commands: Sequence[Operation]) -> list[Reply]:
+    """Decide each operation on the wallets as they are, by itself, and write nothing. No lock is taken or waited for.
+
+    The connection is read-only. All commands see one snapshot.
+    """
+    await connection.execute(SNAPSHOT)
+    return [await _preview(connection, Slot(command)) for command in commands]
+
+
+async def _preview(connection: asyncpg.Connection, slot: Slot[Operation]) -> Reply:
+    loaded = await _with_velocity(connection, await queries.read_wallets(connection, slot.command.wallet_ids))
+    state = await _load_state(connection, [slot], loaded)
+    existing = set(state.holds)
+    _decide([slot], state)
+    (reply,) = replies_of([slot])
+    return preview_reply(reply, slot.transactions, existing)
 
 
 async def create_wallets(connection: asyncpg.Connection, commands: Sequence[CreateWallet]) -> list[Reply]:
@@ -83,6 +100,11 @@ async def _load(
     read = {id_ for slot in slots if slot.command.is_optimistic for id_ in slot.command.wallet_ids} - locked
     loaded = await _lock(connection, slots, locked, skip_locked=skip_locked) if locked else NO_WALLETS
     loaded = loaded.with_(await queries.read_wallets(connection, read)) if read else loaded
+    return await _with_velocity(connection, loaded)
+
+
+async def _with_velocity(connection: asyncpg.Connection, loaded: LoadedWallets) -> LoadedWallets:
+    """Return the wallets with the velocity limits of those that have some."""
     loaded.by_id.update(await limit_queries.with_velocity(connection, loaded.by_id, loaded.loaded_at))
     return loaded
 
@@ -103,38 +125,32 @@ async def _lock(
     return loaded
 
 
-async def _load_holds(
-    connection: asyncpg.Connection, slots: Sequence[Slot[Operation]], loaded: LoadedWallets
-) -> dict[UUID, Hold]:
-    """Read the holds that commands name, and the overdue ones of the acting wallets.
+async def _load_state(connection: asyncpg.Connection, slots: Sequence[Slot[Operation]], loaded: LoadedWallets) -> State:
+    """Read what the commands need besides their wallets, which the transaction has locked or read by now.
 
-    A hold changes only under the lock of its wallet, which the transaction has by now.
+    So nothing of it changes any more. A hold changes only under the lock of its wallet. Each reversal of a transaction
+    locks that transaction's wallets. A transaction that takes an external id later finds its wallet locked, or leaves
+    it at a version at which an optimistic command is lost.
     """
-    commands = [slot.command for slot in slots if not slot.command.is_optimistic]
-    named = {id_ for command in commands for id_ in command.hold_ids}
-    acting = {command.wallet_id for command in commands}
-    # Each wallet of the reversed transaction may be the one that gives back.
-    acting |= {id_ for command in commands if command.reverses_id for id_ in command.wallet_ids}
-    holding = {id_ for id_ in acting if (wallet := loaded.by_id.get(id_)) and wallet.held_minor}
-    return await queries.read_holds(connection, named, holding) if named or holding else {}
-
-
-async def _load_reversals(connection: asyncpg.Connection, slots: Sequence[Slot[Operation]]) -> ReversedMinor:
-    """Read how much of each transaction that commands reverse was reversed before.
-
-    Each reversal of a transaction locks that transaction's wallets. They are locked by now, so the sums stay.
-    """
-    named = {id_ for slot in slots if (id_ := slot.command.reverses_id)}
-    return await reversal_queries.read_reversals(connection, named) if named else {}
-
-
-def _decide(
-    slots: Sequence[Slot[Operation]], loaded: LoadedWallets, holds: dict[UUID, Hold], reversals: ReversedMinor
-) -> None:
-    """Decide each command, on the wallets, holds and reversals as the commands before it leave them."""
-    wallets = dict(loaded.by_id)
     # Without a wallet each command is refused, whatever the time.
-    state = State(wallets, holds, loaded.loaded_at or datetime.min.replace(tzinfo=UTC), reversals)
+    state = State.at(loaded.loaded_at or datetime.min.replace(tzinfo=UTC), loaded.by_id)
+    commands = [slot.command for slot in slots]
+    locking = [command for command in commands if not command.is_optimistic]
+    named = {id_ for command in locking for id_ in command.hold_ids}
+    # Overdue holds of these wallets may have to be released.
+    spending = {id_ for command in locking for id_ in command.spending_ids}
+    holding = {id_ for id_ in spending if (wallet := loaded.by_id.get(id_)) and wallet.held_minor}
+    if named or holding:
+        state.holds.update(await queries.read_holds(connection, named, holding))
+    if reversed_ids := {id_ for command in locking for id_ in command.reverses_ids}:
+        state.reversals.update(await reversal_queries.read_reversals(connection, reversed_ids))
+    if external_ids := {external_id for command in commands for external_id in command.external_ids}:
+        state.external_ids.update(await external_id_queries.find_taken(connection, external_ids))
+    return state
+
+
+def _decide(slots: Sequence[Slot[Operation]], state: State) -> None:
+    """Decide each command, on the state as the commands before it leave it."""
     for slot in slots:
         if slot.reply:
             continue
@@ -143,14 +159,8 @@ def _decide(
         except Problem as refusal:
             slot.refuse(refusal)
             continue
-        assert loaded.loaded_at is not None
-        slot.reply = transaction_reply(slot.transactions[-1], loaded.loaded_at)
-        for made in slot.transactions:
-            wallets.update((wallet.id, wallet) for wallet in made.wallets)
-            if made.hold:
-                holds[made.hold.id] = made.hold
-            if made.reverses_id:
-                reversal_queries.add_reversal(reversals, made)
+        slot.reply = transaction_reply(slot.transactions[-1], state.now)
+        state.apply(slot.transactions)
 
 
 async def _write(
@@ -227,8 +237,4 @@ async def _insert(connection: asyncpg.Connection, slots: Sequence[Slot[CreateWal
 
 async def _taken(connection: asyncpg.Connection, command: CreateWallet) -> ExternalIdTaken:
     found = await queries.find_external_id(connection, command.user_id, command.external_id)
-    return ExternalIdTaken(
-        f"external_id: user {command.user_id} already has wallet {found} with {command.external_id}."
-        " Use that wallet, or send another external_id.",
-        extensions={"wallet_id": str(found)},
-    )
+    return ExternalIdTaken.by_wallet(command.user_id, command.external_id, found)

@@ -190,8 +190,9 @@ class Driver:
         """Capture or void a hold, which another client may do at the same time."""
         key = self._key()
         if rng.random() < 0.3:
-            return self._new(Operation("void", f"/holds/{hold}/void", {"reference": key}, key))
-        body = {"final": rng.random() < 0.7, "reference": key}
+            body: dict[str, Any] = {"reference": key, "external_id": key}
+            return self._new(Operation("void", f"/holds/{hold}/void", body, key))
+        body = {"final": rng.random() < 0.7, "reference": key, "external_id": key}
         return self._new(Operation("capture", f"/holds/{hold}/capture", body, key))
 
     def _reverse(self, rng: random.Random, transaction: str) -> Operation:
@@ -214,7 +215,7 @@ class Driver:
             "close": {"sweep_to_wallet_id": other},
         }
         key = self._key()
-        body = {"reason": "a test", "reference": key, **fields.get(kind, {})}
+        body = {"reason": "a test", "reference": key, "external_id": key, **fields.get(kind, {})}
         return self._new(Operation(kind, f"/wallets/{wallet}/{kind}", body, key))
 
     def _set_limits(self, rng: random.Random, wallet: str) -> Operation:
@@ -235,7 +236,8 @@ class Driver:
 
     def _money(self, kind: Kind, wallet: str, body: dict[str, Any], minor: int) -> Operation:
         key = self._key()
-        whole = {**body, "amount": f"{minor // 100}.{minor % 100:02}", "reference": key}
+        amount = f"{minor // 100}.{minor % 100:02}"
+        whole = {**body, "amount": amount, "reference": key, "external_id": key}
         return self._new(Operation(kind, f"/wallets/{wallet}/{kind}", whole, key, minor))
 
     def _new(self, operation: Operation) -> Operation:

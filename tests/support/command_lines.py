@@ -42,6 +42,7 @@ ARGUMENTS = {
     "wallet ledger": [_WALLET],
     "wallet reopen": [_WALLET, "--reason", "x"],
     "wallet show": [_WALLET],
+    "wallet statement": [_WALLET, "--from", "2026-01-01", "--to", "2026-01-02"],
     "wallet unfreeze": [_WALLET, "--reason", "x"],
     "stack demo": ["--against-env"],
 }

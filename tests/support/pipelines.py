@@ -109,6 +109,7 @@ def _split(wallet_id: UUID, legs: dict[UUID, str], amount: str) -> Split:
         amount=amount,
         currency=None,
         reference="shares",
+        external_id="payment 17",
         if_match=None,
     )
 

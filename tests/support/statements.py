@@ -32,8 +32,8 @@ def period_of(opening_minor: int, rows: Rows, currency: str = "EUR", after_versi
         WALLET,
         START,
         END,
-        Balance(currency, last, after_version, opening_minor, 0, START - timedelta(days=1)),
-        Balance(currency, last, last, closing_minor, 0, END - timedelta(days=1)),
+        Balance(currency, last, after_version, opening_minor, opening_minor // 2, START - timedelta(days=1)),
+        Balance(currency, last, last, closing_minor, closing_minor // 3, END - timedelta(days=1)),
         is_final=True,
         read_at=END,
     )
@@ -53,8 +53,11 @@ def rows_of(
             "amount_minor": after - before[number],
             "currency": currency,
             "balance_after_minor": after,
+            # An entry of a release that had no holds says nothing of them.
+            "held_after_minor": after // 2 if number % 2 else None,
             "wallet_version": 5 + number,
             "reference": reference,
+            "external_id": reference,
             "metadata": {},
             "created_at": START + timedelta(seconds=number),
         }

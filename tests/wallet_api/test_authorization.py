@@ -175,6 +175,11 @@ async def test_a_route_answers_each_caller_as_its_row_says(
                     placed = await client.post(f"/wallets/{wallets['ada']}/holds", json=hold, headers=bearer(KEY))
                     hold_id = placed.json()["hold"]["id"]
                 target = path.format(**ids, hold_id=hold_id) + row.query
+                if method == "POST" and path != "/wallets":
+                    # A preview needs what the operation needs, and gets the same refusals.
+                    preview = await client.post(f"{target}?preview=true", json=body, headers=headers)
+                    due = status or by_route[name]
+                    assert (name, preview.status_code) == (name, 200 if due == 201 else due)
                 reply = await client.request(method_sent, target, json=body, headers={**row.headers, **headers})
                 assert (name, reply.status_code) == (name, status or by_route[name])
 
@@ -202,6 +207,8 @@ async def test_reads_of_a_strangers_wallet_are_like_those_of_a_wallet_that_does_
         ("/wallets/{}", {}, 404),
         ("/wallets/{}", {"If-None-Match": '"2"'}, 404),
         ("/wallets/{}", {"If-None-Match": "*"}, 404),
+        ("/wallets/{}?expand=holds", {}, 404),
+        ("/wallets/{}?expand=x", {}, 422),
         ("/wallets/{}/transactions", {}, 404),
         ("/wallets/{}/transactions?limit=1&order=asc", {}, 404),
         ("/wallets/{}/transactions?limit=0", {}, 422),
@@ -215,6 +222,7 @@ async def test_reads_of_a_strangers_wallet_are_like_those_of_a_wallet_that_does_
         ("/wallets/{}/statement?from=2026-01-01T00:00:00Z&to=2026-02-01T00:00:00Z", {}, 404),
         ("/wallets/{}/statement?from=2026-01-01T00:00:00Z&to=2026-02-01T00:00:00Z", {"Accept": "text/html"}, 406),
         ("/transactions?wallet_id={}", {}, 200),
+        ("/transactions?wallet_id={}&external_id=x", {}, 200),
     ]
     for path, headers, status in reads:
         unknown = await assert_like_unknown(client, "GET", path, strangers_of(wallets), headers={**ADA, **headers})
@@ -269,10 +277,11 @@ async def test_moving_a_strangers_money_is_refused_like_moving_that_of_a_wallet_
     statuses = set()
     for name, amount, currency in product(["fund", "withdraw"], amounts, currencies):
         body = {"amount": amount, **currency}
-        reply = await assert_like_unknown(
-            client, "POST", f"/wallets/{{}}/{name}", strangers_of(wallets), json=body, headers=ADA
-        )
-        statuses.add(reply.status_code)
+        for query in ("", "?preview=true"):
+            reply = await assert_like_unknown(
+                client, "POST", f"/wallets/{{}}/{name}{query}", strangers_of(wallets), json=body, headers=ADA
+            )
+            statuses.add(reply.status_code)
     for (method, path), row in ROWS.items():
         if row.scope == OPS_WRITE:
             route = path.replace("{wallet_id}", "{}").replace("{transaction_id}", "{}")
@@ -340,6 +349,20 @@ async def test_a_strangers_wallet_that_is_locked_is_refused_like_one_that_does_n
     await holder.close()
 
 
+async def test_an_external_id_of_a_strangers_wallet_is_told_to_nobody(
+    client: AsyncClient, wallets: dict[str, str]
+) -> None:
+    body = {"amount": "1", "external_id": "order 1"}
+    for name in ("bob", "empty"):
+        assert (await client.post(f"/wallets/{wallets[name]}/fund", json=body, headers=BOB)).status_code == 200
+    for query in ("", "?preview=true"):
+        reply = await assert_like_unknown(
+            client, "POST", f"/wallets/{{}}/fund{query}", strangers_of(wallets), json=body, headers=ADA
+        )
+        assert reply.status_code == 404
+    assert (await client.post(f"/wallets/{wallets['ada']}/fund", json=body, headers=ADA)).status_code == 200
+
+
 async def test_a_transfer_to_a_strangers_wallet_tells_only_whether_it_arrived(
     client: AsyncClient, wallets: dict[str, str]
 ) -> None:
@@ -373,6 +396,7 @@ async def test_a_transfer_to_a_strangers_wallet_tells_only_whether_it_arrived(
         "available",
         "version",
         "reference",
+        "external_id",
         "metadata",
         "created_at",
     }

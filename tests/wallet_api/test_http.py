@@ -140,6 +140,7 @@ async def test_head_is_get_without_content_on_every_path(client: AsyncClient, ne
         ("HEAD", "/wallets", "POST"),
         ("GET", "/wallets/x/fund", "POST"),
         ("PATCH", "/wallets/x/transfer", "POST"),
+        ("PUT", "/wallets/x/holds", "GET, HEAD, POST"),
     ],
 )
 async def test_a_method_that_a_path_does_not_know_is_told_those_that_it_knows(

@@ -226,8 +226,10 @@ class WalletMachine(RuleBasedStateMachine):
         self.irreversible: list[str] = []
         self.events: list[tuple[str, str]] = []
         self.came_in: Counter[str] = Counter()
+        self.external_ids: dict[tuple[str, str], str] = {}
         self.key_count = 0
         self.number = 0
+        self.post_count = 0
         self.run(self.open())
 
     def run(self, coroutine: Awaitable[T]) -> T:
@@ -264,7 +266,14 @@ class WalletMachine(RuleBasedStateMachine):
         if keyed:
             self.key_count += 1
             headers["Idempotency-Key"] = f"key-{self.key_count}"
-        response = self.run(self.client.post(path, json=body, headers=headers))
+        self.post_count += 1
+        # Some requests are previewed before. If that changed anything, the model would differ.
+        previews = [f"{path}?preview=true"] if self.post_count % 4 == 0 and path != "/wallets" else []
+        *previewed, response = [
+            self.run(self.client.post(target, json=body, headers=headers)) for target in (*previews, path)
+        ]
+        for preview in previewed:
+            self.assert_previewed(preview, response)
         assert "idempotent-replayed" not in response.headers
         is_kept = keyed and response.status_code not in {404, 412}
         kept = KeyedRequest(headers.get("Idempotency-Key", ""), path, body, response.status_code, response.content)
@@ -298,10 +307,11 @@ class WalletMachine(RuleBasedStateMachine):
         return self.make(user_id, currency, None, keyed=True)[1]
 
     @rule(target=asked, wallet=wallets, amount=AMOUNTS, keyed=KEYED)
-    def fund(self, wallet: ModelWallet, amount: int, keyed: bool) -> Any:
-        body = {"amount": to_major(amount, wallet.currency)}
+    def fund(self, wallet: ModelWallet, amount: int, keyed: bool, external_id: str | None = None) -> Any:
+        body = {"amount": to_major(amount, wallet.currency), "external_id": external_id}
         response, asked = self.post(f"/wallets/{wallet.id}/fund", body, keyed=keyed)
-        if refusal := wallet.refusal("in") or wallet.getting_refusal(amount):
+        refused = self.refusal_of_external_id(wallet, external_id, response) or wallet.refusal("in")
+        if refusal := refused or wallet.getting_refusal(amount):
             self.assert_refused(response, refusal)
         else:
             self.do_fund(wallet, amount)
@@ -318,10 +328,11 @@ class WalletMachine(RuleBasedStateMachine):
         self.events.append(("WALLET_FUNDED", wallet.id))
 
     @rule(target=asked, wallet=wallets, amount=AMOUNTS, keyed=KEYED)
-    def withdraw(self, wallet: ModelWallet, amount: int, keyed: bool) -> Any:
-        body = {"amount": to_major(amount, wallet.currency)}
+    def withdraw(self, wallet: ModelWallet, amount: int, keyed: bool, external_id: str | None = None) -> Any:
+        body = {"amount": to_major(amount, wallet.currency), "external_id": external_id}
         response, asked = self.post(f"/wallets/{wallet.id}/withdraw", body, keyed=keyed)
-        if refusal := wallet.refusal("out") or self.taking_refusal(wallet, amount):
+        refused = self.refusal_of_external_id(wallet, external_id, response) or wallet.refusal("out")
+        if refusal := refused or self.taking_refusal(wallet, amount):
             self.assert_refused(response, refusal)
         else:
             self.free(wallet, amount)
@@ -331,6 +342,27 @@ class WalletMachine(RuleBasedStateMachine):
             self.assert_moved(response, wallet, amount)
             self.note(response, wallet, (None, amount))
         return asked
+
+    @rule(target=asked, wallet=wallets, comes_in=st.booleans(), external_id=st.sampled_from("ab"), keyed=KEYED)
+    def move_a_cent_with_an_external_id(
+        self, wallet: ModelWallet, comes_in: bool, external_id: str, keyed: bool
+    ) -> Any:
+        move = self.fund if comes_in else self.withdraw
+        return move(wallet, 1, keyed, external_id)
+
+    def refusal_of_external_id(
+        self, wallet: ModelWallet, external_id: str | None, response: httpx.Response
+    ) -> str | None:
+        """Return the refusal if the wallet has taken the id before; take it if the request is done."""
+        if external_id is None:
+            return None
+        reply, key = response.json(), (wallet.id, external_id)
+        if taken_by := self.external_ids.get(key):
+            assert reply["transaction_id"] == taken_by
+            return "external-id-taken"
+        if response.status_code == 200:
+            self.external_ids[key] = reply["transaction_id"]
+        return None
 
     @rule(wallet=wallets, share=st.sampled_from([1, 2]))
     def withdraw_a_share_of_all_it_has(self, wallet: ModelWallet, share: int) -> None:
@@ -635,8 +667,10 @@ class WalletMachine(RuleBasedStateMachine):
             short = None if not receiver or self.could_free(receiver, amount) else "insufficient-funds"
             if refusal := (receiver and receiver.refusal("out")) or short:
                 return refusal
+        if not moved.payer:
+            return None
         total = sum(amount for _, amount in given)
-        return moved.payer and (moved.payer.refusal("in") or moved.payer.getting_refusal(total, counts=False))
+        return moved.payer.refusal("in") or moved.payer.getting_refusal(total, counts=False)
 
     @rule(number=st.integers(0, 20), keyed=KEYED)
     def reverse_what_is_a_hold_or_a_reversal(self, number: int, keyed: bool) -> None:
@@ -841,6 +875,15 @@ class WalletMachine(RuleBasedStateMachine):
         assert found["available"] == to_major(wallet.available, wallet.currency)
         assert (found["version"], found["status"], found["blocks"]) == (wallet.version, wallet.status, wallet.blocks)
 
+    def assert_previewed(self, preview: httpx.Response, response: httpx.Response) -> None:
+        told, reply = preview.json(), response.json()
+        if not response.is_success:
+            assert (preview.status_code, told) == (response.status_code, reply)
+            return
+        assert (preview.status_code, told["preview"], told["transaction_id"]) == (200, True, None)
+        for name in ("type", "amount", "balance", "held", "available", "version", "external_id"):
+            assert told[name] == reply[name]
+
     def assert_refused(self, response: httpx.Response, code: str) -> None:
         assert response.json().get("code") == code, response.text
         assert response.headers["content-type"] == "application/problem+json"
@@ -869,6 +912,12 @@ class WalletMachine(RuleBasedStateMachine):
             entry = (row["wallet_version"], row["amount_minor"], row["balance_after_minor"], row["held_after_minor"])
             entries[str(row["wallet_id"])].append(entry)
         assert entries == {item.id: item.entries for item in self.model.values()}
+
+    @invariant()
+    def each_external_id_is_that_of_the_transaction_that_took_it(self) -> None:
+        taken = "SELECT wallet_id, external_id, transaction_id FROM wallet.wallet_transactions WHERE external_id <> ''"
+        rows = self.run(self.database.fetch(taken))
+        assert {(str(row[0]), row[1]): str(row[2]) for row in rows} == self.external_ids
 
     @invariant()
     def the_holds_are_those_of_the_model(self) -> None:

@@ -45,6 +45,7 @@ ENTRY_FIELDS = {
     "hold_id",
     "version",
     "reference",
+    "external_id",
     "metadata",
     "created_at",
 }
@@ -159,6 +160,7 @@ async def test_funding_adds_to_the_balance_and_says_what_came_of_it(client: Asyn
         "available": "50.50",
         "version": 2,
         "reference": "salary",
+        "external_id": None,
         "metadata": {"month": 11},
     }
 

@@ -44,6 +44,11 @@ BESIDE = {
     },
     "wallet ledger": {"wallet_id": ["0" * 32]},
     "wallet limits": {"wallet_id": ["0" * 32], "reason": ["--reason", "x"]},
+    "wallet statement": {
+        "wallet_id": ["0" * 32],
+        "start": ["--from", "2026-01-01"],
+        "end": ["--to", "2026-01-02"],
+    },
 }
 WRITTEN = text("""
     SELECT (SELECT count(*) FROM wallet.outbox_audit), (SELECT count(*) FROM wallet.source_epochs),

@@ -63,6 +63,7 @@ def test_the_operator_runs_every_command_on_wallets_outbox_and_history(
         f"wallet ledger {wallet}": Exit.OK,
         f"wallet history {wallet}": Exit.OK,
         f"wallet hold list {wallet}": Exit.OK,
+        f"wallet statement {wallet} --from 2026-01-01 --to 2026-01-02": Exit.OK,
         f"wallet freeze {wallet} --reason test": Exit.OK,
         f"wallet unfreeze {wallet} --reason test": Exit.OK,
         f"wallet close {wallet} --reason test": Exit.OK,

@@ -9,6 +9,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Match
 
 from common import problems
 from common.http.paths import path_of
@@ -67,9 +68,15 @@ async def on_http_exception(request: Request, error: Exception) -> Response:
     kind = _BY_STATUS.get(error.status_code, problems.BadRequest)
     headers = dict(error.headers or {})
     if "Allow" in headers:
-        methods = {method.strip() for method in headers["Allow"].split(",")}
+        methods = _methods_of(request)
         headers["Allow"] = ", ".join(sorted(methods | ({"HEAD"} if "GET" in methods else set())))
     return problem_response(request, kind(_DETAILS.get(error.status_code, str(error.detail))), headers)
+
+
+def _methods_of(request: Request) -> set[str]:
+    """Return the methods of all routes that have the request's path: Starlette names those of the first one."""
+    routes = [route for route in request.app.router.routes if route.matches(request.scope)[0] is not Match.NONE]
+    return {method for route in routes for method in getattr(route, "methods", None) or ()}
 
 
 async def on_unexpected(request: Request, error: Exception) -> Response:

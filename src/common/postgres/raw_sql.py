@@ -20,6 +20,9 @@ _ROLLBACK_SECONDS_MAX: Final = 1.0
 BEGIN: Final = "BEGIN ISOLATION LEVEL READ COMMITTED"
 """Begins a transaction on a `raw_connection`. It names the isolation level, since the server's default may differ."""
 
+SNAPSHOT: Final = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"
+"""The first statement of a transaction whose statements all see one snapshot (PostgreSQL manual, section 13.2.2)."""
+
 
 class RawStatement:
     """SQL with `:names` for parameters, run by asyncpg itself.

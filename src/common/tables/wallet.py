@@ -105,6 +105,8 @@ wallet_transactions = Table(
     Column("metadata", JSONB),
     # Of the first entry: what the event says besides the columns, so that a lost event can be made again.
     Column("details", JSONB),
+    # Of the first entry: the client's own id of the transaction, for the acting wallet.
+    Column("external_id", Text),
     now_column(),
     # A wallet's entry has the wallet's version and balance. The world account has neither.
     CheckConstraint(
@@ -135,6 +137,15 @@ wallet_transactions = Table(
         "wallet_transactions_reverses_transaction_id_idx",
         "reverses_transaction_id",
         postgresql_where=text("reverses_transaction_id IS NOT NULL"),
+    ),
+    # A wallet can't have two transactions with the same external id. Transactions are found by it too: the wallet comes
+    # second, as in the index on references.
+    Index(
+        "wallet_transactions_external_id_wallet_id_key",
+        "external_id",
+        "wallet_id",
+        unique=True,
+        postgresql_where=text("external_id IS NOT NULL"),
     ),
     schema="wallet",
 )

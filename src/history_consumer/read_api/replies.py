@@ -32,6 +32,7 @@ class HistoryItem(BaseModel):
     counterparty_wallet_id: UUID | None
     event_data: dict[str, Any] = Field(
         description="The event as it was published, but with the wallet and the amount of this item only."
+        " `external_id` is in it only if the wallet is the one that acted."
     )
     created_at: datetime = Field(description="When the wallet changed.")
     recorded_at: datetime = Field(description="When the history recorded the event.")
@@ -84,10 +85,14 @@ def _own_side(event_data: str, wallet_id: UUID) -> orjson.Fragment:
     """
     event = orjson.loads(event_data)
     own = next(change for change in event["wallets"] if UUID(change["wallet_id"]) == wallet_id)
+    is_acting = own is event["wallets"][0]
     event["wallets"] = [own]
     # The event's own amount would tell a receiver of a split what the other receivers got.
     if own.get("amount"):
         event["amount"] = own["amount"]
+    # The acting wallet's client chose it.
+    if not is_acting:
+        event.pop("external_id", None)
     try:
         return orjson.Fragment(orjson.dumps(event))
     except orjson.JSONEncodeError:

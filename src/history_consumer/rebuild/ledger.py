@@ -39,6 +39,7 @@ def moved(row: Row[Any]) -> TransactionEvent:
         transaction_id=row.transaction_id,
         amount=to_major(row.amount_minor, row.currency),
         reference=row.reference,
+        external_id=row.external_id,
         wallets=[_entry_change(row, *entry) for entry in orjson.loads(row.wallets)],
         **orjson.loads(row.details or "{}"),
     )

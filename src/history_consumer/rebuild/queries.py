@@ -112,7 +112,8 @@ CREATIONS: Final = text("""
 # One row for each movement, with the wallets that it changed in the order of its entries: the acting wallet is first.
 MOVEMENTS: Final = text("""
     SELECT transaction_id, type, abs(coalesce(nullif(amount_minor, 0), acting.held_minor)) AS amount_minor, currency,
-        reference, metadata::text AS metadata, details::text AS details, created_at, wallet_version AS version, wallets
+        reference, external_id, metadata::text AS metadata, details::text AS details, created_at,
+        wallet_version AS version, wallets
     FROM wallet.wallet_transactions AS acting
     CROSS JOIN LATERAL (
         SELECT json_agg(

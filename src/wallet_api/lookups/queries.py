@@ -26,8 +26,8 @@ _LEGS: Final = """
     FROM ({found}) AS found
     CROSS JOIN LATERAL (
         SELECT transaction_id, entry, type, wallet_id, counterparty_wallet_id, amount_minor, currency,
-            balance_after_minor, held_minor, held_after_minor, hold_id, wallet_version, reference, metadata, created_at,
-            reverses_transaction_id, first_value(details) OVER (ORDER BY entry) AS details
+            balance_after_minor, held_minor, held_after_minor, hold_id, wallet_version, reference, external_id,
+            metadata, created_at, reverses_transaction_id, first_value(details) OVER (ORDER BY entry) AS details
         FROM wallet.wallet_transactions WHERE transaction_id = found.transaction_id OFFSET 0
     ) AS leg
     CROSS JOIN LATERAL (
@@ -51,19 +51,26 @@ _BY_WALLET: Final = f"""
     ORDER BY wallet_version {{direction}} LIMIT :limit
 """  # noqa: S608
 
-_OF_REFERENCE: Final = """
+# `NAME` is the column: `reference` or `external_id`.
+_OF_TEXT: Final = """
     SELECT DISTINCT transaction_id, 0 AS sort_version FROM wallet.wallet_transactions
-    WHERE reference = :reference AND transaction_id {compare} :after
+    WHERE NAME = :NAME AND transaction_id {compare} :after
 """
 _PAGE: Final = " ORDER BY transaction_id {direction} LIMIT :limit"
-_BY_REFERENCE: Final = _OF_REFERENCE + _PAGE
-# Wallet by wallet of the user: others may have any number of entries with this reference.
-_BY_REFERENCE_OF_USER: Final = f"""
+_BY_TEXT: Final = _OF_TEXT + _PAGE
+# Wallet by wallet of the user: others may have any number of entries with this text.
+_BY_TEXT_OF_USER: Final = f"""
     SELECT DISTINCT transaction_id, sort_version FROM wallet.wallets
-    CROSS JOIN LATERAL ({_OF_REFERENCE} AND wallet_id = wallets.id {_PAGE}) AS own
+    CROSS JOIN LATERAL ({_OF_TEXT} AND wallet_id = wallets.id {_PAGE}) AS own
     WHERE user_id = :caller_user_id
     {_PAGE}
 """  # noqa: S608
+# At most one.
+_BY_TEXT_OF_WALLET: Final = f"""
+    {_OF_TEXT} AND wallet_id = :wallet_id
+        AND EXISTS (SELECT FROM wallet.wallets WHERE id = :wallet_id AND {READABLE})
+    {_PAGE}
+"""
 
 # A refusal has no transaction, though its reply may name one.
 _BY_IDEMPOTENCY_KEY: Final = """
@@ -83,8 +90,11 @@ def _in_both_orders(found: str) -> dict[Order, TextClause]:
 
 BY_ID: Final = _in_both_orders(_BY_ID)
 BY_WALLET: Final = _in_both_orders(_BY_WALLET)
-BY_REFERENCE: Final = _in_both_orders(_BY_REFERENCE)
-BY_REFERENCE_OF_USER: Final = _in_both_orders(_BY_REFERENCE_OF_USER)
+BY_REFERENCE: Final = _in_both_orders(_BY_TEXT.replace("NAME", "reference"))
+BY_REFERENCE_OF_USER: Final = _in_both_orders(_BY_TEXT_OF_USER.replace("NAME", "reference"))
+BY_EXTERNAL_ID: Final = _in_both_orders(_BY_TEXT.replace("NAME", "external_id"))
+BY_EXTERNAL_ID_OF_USER: Final = _in_both_orders(_BY_TEXT_OF_USER.replace("NAME", "external_id"))
+BY_EXTERNAL_ID_OF_WALLET: Final = _in_both_orders(_BY_TEXT_OF_WALLET.replace("NAME", "external_id"))
 BY_IDEMPOTENCY_KEY: Final = _in_both_orders(_BY_IDEMPOTENCY_KEY)
 
 
@@ -108,6 +118,23 @@ async def list_by_reference(
     """Return the page of the transactions with this reference that follows transaction `after`."""
     statements = BY_REFERENCE if caller_user_id is None else BY_REFERENCE_OF_USER
     parameters = {"reference": reference, "caller_user_id": caller_user_id, "after": after, "limit": limit}
+    return await _read(connection, statements[order], **parameters)
+
+
+async def list_by_external_id(
+    connection: AsyncConnection,
+    external_id: str,
+    wallet_id: UUID | None,
+    caller_user_id: str | None,
+    order: Order,
+    after: UUID,
+    limit: int,
+) -> list[Legs]:
+    """Return the page of the transactions with this external id, of all wallets or of one, behind `after`."""
+    parameters = {"external_id": external_id, "caller_user_id": caller_user_id, "after": after, "limit": limit}
+    if wallet_id is not None:
+        return await _read(connection, BY_EXTERNAL_ID_OF_WALLET[order], wallet_id=wallet_id, **parameters)
+    statements = BY_EXTERNAL_ID if caller_user_id is None else BY_EXTERNAL_ID_OF_USER
     return await _read(connection, statements[order], **parameters)
 
 

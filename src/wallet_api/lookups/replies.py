@@ -42,6 +42,9 @@ class TransactionOut(BaseModel):
     type: str = Field(examples=["TRANSFER"], json_schema_extra={"enum": list(TRANSACTION_EVENTS)})
     currency: str = Field(examples=["EUR"])
     reference: str | None = Field(examples=["invoice 4711"])
+    external_id: str | None = Field(
+        examples=["order-4711"], description="The acting wallet's; null for callers that may not read that wallet."
+    )
     metadata: dict[str, Any]
     created_at: datetime
     details: dict[str, Any] | None = Field(description="What its event says besides.", examples=[{"reason": "stolen"}])
@@ -72,6 +75,8 @@ def transaction_json(legs: Legs) -> dict[str, Any]:
         "type": leg["type"],
         "currency": leg["currency"],
         "reference": leg["reference"],
+        # Of the acting wallet's leg, which is the first.
+        "external_id": leg["external_id"],
         "metadata": leg["metadata"],
         "created_at": timestamp(leg["created_at"]),
         "details": leg["details"],

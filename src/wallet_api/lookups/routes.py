@@ -26,7 +26,7 @@ from wallet_api.replies import JSON
 router = APIRouter(tags=["transactions"], route_class=ScopedRoute, dependencies=[needs(WALLETS_READ)])
 
 _VERSION_MAX: Final = 2**63 - 1
-_FILTERS: Final = ("reference", "idempotency_key", "wallet_id")
+_FILTERS: Final = ("reference", "external_id", "idempotency_key", "wallet_id")
 
 Text = Annotated[str, Query(min_length=1, max_length=255), AfterValidator(check_text)]
 Filters = Mapping[str, Any]
@@ -34,24 +34,29 @@ Filters = Mapping[str, Any]
 
 def filter_of(
     reference: Annotated[Text | None, Query(description="The `reference` of the request, exactly.")] = None,
+    external_id: Annotated[
+        Text | None,
+        Query(description="The `external_id` of the request, exactly; with `wallet_id`, of that acting wallet only."),
+    ] = None,
     idempotency_key: Annotated[
         Text | None, Query(description="The `Idempotency-Key` of the caller's own request, as long as it is kept.")
     ] = None,
     wallet_id: Annotated[Annotated[UUID, BeforeValidator(parse_uuid)] | None, Query()] = None,
-) -> tuple[str, Any]:
-    """Return the one filter that the query names, with its value; a FastAPI dependency.
+) -> Filters:
+    """Return the filters that the query names, with their values; a FastAPI dependency.
 
     Raises:
-        ValidationProblem: the query names none, or more than one.
+        ValidationProblem: the query names none, or two that don't go together.
     """
-    values = dict(zip(_FILTERS, (reference, idempotency_key, wallet_id), strict=True))
-    named = [(name, value) for name, value in values.items() if value is not None]
-    if len(named) != 1:
-        raise ValidationProblem.of(named[-1][0] if named else _FILTERS[0], f"send exactly one of {', '.join(_FILTERS)}")
-    return named[0]
+    values = dict(zip(_FILTERS, (reference, external_id, idempotency_key, wallet_id), strict=True))
+    named = {name: value for name, value in values.items() if value is not None}
+    if len(named) != 1 and named.keys() != {"external_id", "wallet_id"}:
+        field = list(named)[-1] if named else _FILTERS[0]
+        raise ValidationProblem.of(field, f"send exactly one of {', '.join(_FILTERS)}, or external_id and wallet_id")
+    return named
 
 
-FilterOf = Annotated[tuple[str, Any], Depends(filter_of)]
+FilterOf = Annotated[Filters, Depends(filter_of)]
 
 
 @router.get("/transactions/{transaction_id}", response_model=TransactionOut, responses=TRANSACTION_ERRORS)
@@ -70,32 +75,36 @@ async def get_transaction(request: Request, transaction_id: PathUuid) -> Respons
 
 @router.get("/transactions", response_model=TransactionList, responses=LIST_ERRORS)
 async def get_transactions(request: Request, page: PageOf, chosen: FilterOf) -> Response:
-    """Find transactions by one of the filters, newest first.
+    """Find transactions by one of the filters, newest first; by external id also of one wallet.
 
     Transactions of a wallet are in the order of its versions, others in the order of their ids. A search that finds
-    nothing that the caller may read has an empty page. A transaction that commits while a client reads the pages of a
-    reference may be on none of them.
+    nothing that the caller may read has an empty page. An external id belongs to the wallet that acted: a caller that
+    may not read that wallet does not find the transaction by it. A transaction that commits while a client reads the
+    pages of a reference may be on none of them.
     """
-    name, value = chosen
-    digest = list_digest("lookup", name, value, page.order)
-    found = await _find(request, page, digest, name, value)
-    sort_key = "sort_version" if name == "wallet_id" else "transaction_id"
+    digest = list_digest("lookup", *chosen.items(), page.order)
+    found = await _find(request, page, digest, chosen)
+    sort_key = "sort_version" if chosen.keys() == {"wallet_id"} else "transaction_id"
     cursor, headers = page.next(digest, [legs[0] for legs in found], [sort_key])
     items = [transaction_json(legs) for legs in found[: page.limit]]
     return Response(orjson.dumps({"items": items, "next_cursor": cursor}), media_type=JSON, headers=headers)
 
 
-async def _find(request: Request, page: PageRequest, digest: bytes, name: str, value: Any) -> list[Legs]:
+async def _find(request: Request, page: PageRequest, digest: bytes, chosen: Filters) -> list[Legs]:
     """Return the transactions of the page, and one more if there is a next page."""
     caller = caller_of(request)
-    lowest, highest = (0, _VERSION_MAX) if name == "wallet_id" else (UUID(int=0), UUID(int=2**128 - 1))
+    is_by_version = chosen.keys() == {"wallet_id"}
+    lowest, highest = (0, _VERSION_MAX) if is_by_version else (UUID(int=0), UUID(int=2**128 - 1))
     (after,) = page.start(digest, [lowest], [highest])
-    limit = page.limit + 1
+    rest = caller.user_id, page.order, after, page.limit + 1
     async with context_of(request).reader.connect() as connection:
-        match name:
-            case "wallet_id":
-                return await queries.list_by_wallet(connection, value, caller.user_id, page.order, after, limit)
-            case "reference":
-                return await queries.list_by_reference(connection, value, caller.user_id, page.order, after, limit)
+        match chosen:
+            case {"reference": reference}:
+                return await queries.list_by_reference(connection, reference, *rest)
+            case {"external_id": external_id}:
+                return await queries.list_by_external_id(connection, external_id, chosen.get("wallet_id"), *rest)
+            case {"wallet_id": wallet_id}:
+                return await queries.list_by_wallet(connection, wallet_id, *rest)
             case _:
-                return await queries.list_by_idempotency_key(connection, caller.id, caller.user_id, value)
+                key = chosen["idempotency_key"]
+                return await queries.list_by_idempotency_key(connection, caller.id, caller.user_id, key)

@@ -1,10 +1,10 @@
 """What an operation is: a command on a wallet that exists, and what a decided one writes. Pure."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from types import MappingProxyType
 from typing import Any, ClassVar, Literal, NamedTuple
 from uuid import UUID
 
@@ -14,15 +14,22 @@ from common.money import AmountError, to_minor
 from common.problems import ValidationProblem
 from wallet_api.bodies import OperationBody
 from wallet_api.commands import Command
-from wallet_api.errors import CurrencyMismatch, VersionMismatch, WalletNotFound
+from wallet_api.errors import CurrencyMismatch, ExternalIdTaken, VersionMismatch, WalletNotFound
 from wallet_api.hold import Hold
 from wallet_api.wallet import Wallet
 
-Reversals = Mapping[UUID, Mapping[UUID | None, int]]
+Reversals = dict[UUID, Counter[UUID | None]]
 """What was given back of transactions, in minor units: by the transaction, and by the wallet that gave it back.
 
 The world account is None.
 """
+
+
+class ExternalId(NamedTuple):
+    """A client's own id of a transaction. It belongs to the acting wallet: two wallets may have the same text."""
+
+    wallet_id: UUID
+    text: str
 
 
 class State(NamedTuple):
@@ -32,13 +39,37 @@ class State(NamedTuple):
         wallets: by their ids.
         holds: by their ids: those that commands name, and the overdue ones of the wallets.
         now: the database's time, after each wallet became what it is.
-        reversals: of the transactions that commands reverse.
+        reversals: what was given back of the transactions that commands reverse.
+        external_ids: those of commands that a transaction of their acting wallet has already, each with that
+            transaction.
     """
 
-    wallets: Mapping[UUID, Wallet]
-    holds: Mapping[UUID, Hold]
+    wallets: dict[UUID, Wallet]
+    holds: dict[UUID, Hold]
     now: datetime
-    reversals: Reversals = MappingProxyType({})
+    reversals: Reversals
+    external_ids: dict[ExternalId, UUID]
+
+    @classmethod
+    def at(cls, now: datetime, wallets: Mapping[UUID, Wallet]) -> "State":
+        """Return the state of these wallets, with nothing that commands seldom need."""
+        return cls(dict(wallets), {}, now, {}, {})
+
+    def copied(self) -> "State":
+        """Return a copy that takes what further commands do, and leaves this state as it is."""
+        reversals = {id_: Counter(given_back) for id_, given_back in self.reversals.items()}
+        return State(dict(self.wallets), dict(self.holds), self.now, reversals, dict(self.external_ids))
+
+    def apply(self, transactions: Iterable["LedgerTransaction"]) -> None:
+        """Take what a command did, for the commands after it."""
+        for made in transactions:
+            self.wallets.update((wallet.id, wallet) for wallet in made.wallets)
+            if made.hold:
+                self.holds[made.hold.id] = made.hold
+            if made.reverses_id:
+                self.reversals.setdefault(made.reverses_id, Counter()).update(made.given_back())
+            if external_id := made.command.external_id:
+                self.external_ids[ExternalId(made.wallet.id, external_id)] = made.id
 
 
 class Entry(NamedTuple):
@@ -87,6 +118,11 @@ class LedgerTransaction(NamedTuple):
         """The wallets that it changes, as they are after it: the acting wallet first."""
         return [entry.wallet for entry in self.entries if entry.wallet]
 
+    def given_back(self) -> dict[UUID | None, int]:
+        """Return what its entries moved out of each wallet, and of the world account (None)."""
+        given = [entry for entry in self.entries if entry.amount_minor < 0]
+        return {entry.wallet.id if entry.wallet else None: -entry.amount_minor for entry in given}
+
     def counterparty_id(self, entry: Entry) -> UUID | None:
         """Return the wallet on the other side of an entry: None is the world, or several wallets."""
         if entry is not self.entries[0]:
@@ -116,6 +152,7 @@ class Operation(Command, ABC):
         wallet_id: the acting wallet.
         reference: the client's own text.
         if_match: the wallet must be at one of these versions; None means any.
+        external_id: the client's own id of the last transaction that the command makes, if it has one.
     """
 
     name: ClassVar[str]
@@ -129,6 +166,7 @@ class Operation(Command, ABC):
     wallet_id: UUID
     reference: str | None
     if_match: frozenset[int] | None = None
+    external_id: str | None = None
 
     @property
     def wallet_ids(self) -> tuple[UUID, ...]:
@@ -141,9 +179,19 @@ class Operation(Command, ABC):
         return ()
 
     @property
-    def reverses_id(self) -> UUID | None:
-        """The transaction that it reverses, if it is a reversal."""
-        return None
+    def spending_ids(self) -> tuple[UUID, ...]:
+        """The wallets whose overdue holds it releases if they are short of funds."""
+        return (self.wallet_id,)
+
+    @property
+    def reverses_ids(self) -> tuple[UUID, ...]:
+        """The transactions that it reverses."""
+        return ()
+
+    @property
+    def external_ids(self) -> tuple[ExternalId, ...]:
+        """The external ids that it takes."""
+        return () if self.external_id is None else (ExternalId(self.wallet_id, self.external_id),)
 
     @property
     def further_scope(self) -> str | None:
@@ -164,14 +212,17 @@ class Operation(Command, ABC):
         return wallet if wallet and self.caller.owns(wallet.user_id) else None
 
     def acting_wallet(self, state: State) -> Wallet:
-        """Return the acting wallet, at a version that the command takes.
+        """Return the acting wallet, at a version that the command takes and without its external id.
 
         Raises:
-            WalletNotFound, VersionMismatch: there is none.
+            WalletNotFound, ExternalIdTaken, VersionMismatch: there is none.
         """
         wallet = self.find_acting(state.wallets)
         if wallet is None:
             raise WalletNotFound(self.wallet_id)
+        # Before all that the first command with this id may have changed.
+        if self.external_id and (taken_by := state.external_ids.get(ExternalId(wallet.id, self.external_id))):
+            raise ExternalIdTaken.by_transaction(wallet.id, self.external_id, taken_by)
         if self.if_match is not None and wallet.version not in self.if_match:
             raise VersionMismatch(
                 f"If-Match: wallet {wallet.id} is at version {wallet.version}. Read the wallet, and send its new ETag."

@@ -1,5 +1,6 @@
 """Reverse: money of an earlier transaction moves back. Pure."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, NamedTuple
@@ -93,9 +94,14 @@ class Reverse(Operation):
         return self.original.wallet_ids
 
     @property
-    def reverses_id(self) -> UUID | None:
+    def spending_ids(self) -> tuple[UUID, ...]:
+        """All of them: each may be the one that gives back."""
+        return self.wallet_ids
+
+    @property
+    def reverses_ids(self) -> tuple[UUID, ...]:
         """The transaction."""
-        return self.original.id
+        return (self.original.id,)
 
     @property
     def further_scope(self) -> str | None:
@@ -153,7 +159,7 @@ class Reverse(Operation):
                 " Ask the receiver, or use other credentials."
             )
         told = self._told_legs(own)
-        given_back = state.reversals.get(original.id, {})
+        given_back = state.reversals.get(original.id, Counter())
         left_minor = {entry.wallet_id: entry.amount_minor - given_back.get(entry.wallet_id, 0) for entry in own}
         legs = told or [_Leg(entry, left, "amount") for entry in own if (left := left_minor[entry.wallet_id])]
         self._check_left(legs, own, left_minor)

@@ -1,7 +1,7 @@
 """A statement as ISO 20022 camt.053.001.08, a bank-to-customer statement. Pure.
 
 An id of ISO 20022 has at most 34 or 35 characters, so UUIDs are written without hyphens. Sources: the message's schema,
-and the external code sets of ISO 20022 (balance types OPBD, CLBD, CLAV; entry status BOOK).
+and the external code sets of ISO 20022 (balance types OPBD, OPAV, CLBD, CLAV; entry status BOOK).
 """
 
 import re
@@ -44,6 +44,7 @@ def _head(period: Period) -> str:
         f"<FrToDt><FrDtTm>{timestamp(period.start)}</FrDtTm><ToDtTm>{timestamp(period.end)}</ToDtTm></FrToDt>"
         f"<Acct>{_account(period.wallet_id.hex)}<Ccy>{closing.currency}</Ccy></Acct>"
         f"{_balance('OPBD', opening, opening.balance_minor, period.start)}"
+        f"{_balance('OPAV', opening, opening.available_minor, period.start)}"
         f"{_balance('CLBD', closing, closing.balance_minor, period.end)}"
         f"{_balance('CLAV', closing, closing.available_minor, period.end)}"
     )

@@ -11,8 +11,8 @@ from common.money import to_major
 from wallet_api.statements.balances import Balance, Pages, Period
 
 COLUMNS: Final = (
-    *("type", "version", "created_at", "transaction_id", "counterparty_wallet_id", "reference", "amount", "balance"),
-    "currency",
+    *("type", "version", "created_at", "transaction_id", "counterparty_wallet_id", "reference", "external_id"),
+    *("amount", "balance", "held", "available", "currency"),
 )
 
 # A spreadsheet takes such a text for a formula, and the sender of the money has chosen it (OWASP, "CSV Injection").
@@ -30,8 +30,8 @@ async def statement_csv(period: Period, pages: Pages) -> AsyncIterator[bytes]:
 
 
 def _balance_row(kind: str, balance: Balance, moment: datetime) -> _Row:
-    amount = to_major(balance.balance_minor, balance.currency)
-    return (kind, balance.version, timestamp(moment), "", "", "", "", amount, balance.currency)
+    money = _money(balance.balance_minor, balance.held_minor, balance.currency)
+    return (kind, balance.version, timestamp(moment), "", "", "", "", "", *money, balance.currency)
 
 
 def _entry_row(row: Mapping[Any, Any]) -> _Row:
@@ -42,10 +42,17 @@ def _entry_row(row: Mapping[Any, Any]) -> _Row:
         row["transaction_id"],
         row["counterparty_wallet_id"],
         _as_text(row["reference"]),
+        _as_text(row["external_id"]),
         to_major(row["amount_minor"], row["currency"]),
-        to_major(row["balance_after_minor"], row["currency"]),
+        # An entry of a release that had no holds says nothing of them.
+        *_money(row["balance_after_minor"], row["held_after_minor"] or 0, row["currency"]),
         row["currency"],
     )
+
+
+def _money(balance_minor: int, held_minor: int, currency: str) -> Sequence[str]:
+    """Return what is booked, held and available."""
+    return [to_major(minor, currency) for minor in (balance_minor, held_minor, balance_minor - held_minor)]
 
 
 def _as_text(value: str | None) -> str | None:

@@ -1,6 +1,5 @@
 """The routes of a wallet's past: parse, read, reply."""
 
-from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Annotated, Any, Final
 
 import orjson
@@ -15,33 +14,21 @@ from wallet_api.context import context_of
 from wallet_api.errors import NotAcceptable
 from wallet_api.openapi import READ_ERRORS, STATEMENT_ERRORS
 from wallet_api.replies import JSON
-from wallet_api.statements import queries
-from wallet_api.statements.balances import Pages, Period
-from wallet_api.statements.camt053 import statement_camt053
-from wallet_api.statements.csv_format import statement_csv
+from wallet_api.statements.formats import CSV, FORMATS, XML, read_statement
 from wallet_api.statements.media_types import preferred
-from wallet_api.statements.periods import read_balance_at, read_balance_of, read_period
-from wallet_api.statements.replies import BalanceOut, StatementOut, balance_json, statement_json
+from wallet_api.statements.periods import read_balance_at, read_balance_of
+from wallet_api.statements.replies import BalanceOut, StatementOut, balance_json
 from wallet_api.statements.streaming import StatementResponse
 
 router = APIRouter(tags=["statements"], route_class=ScopedRoute, dependencies=[needs(WALLETS_READ)])
 
 _VERSION_MAX: Final = 2**63 - 1
-_CSV: Final = "text/csv"
-_XML: Final = "application/xml"
-_FORMATS: Final[Mapping[str, tuple[str, Callable[[Period, Pages], AsyncIterator[bytes]]]]] = {
-    JSON: (JSON, statement_json),
-    # Its parameters are those of RFC 4180, section 3.
-    _CSV: ("text/csv; charset=utf-8; header=present", statement_csv),
-    _XML: (_XML, statement_camt053),
-}
-"""The media types that a statement is offered in, the preferred one first; the Content-Type of each, and its writer."""
 
 _DOCUMENTED: Final[dict[int | str, dict[str, Any]]] = {
     200: {
         "description": "The statement, in the media type that `Accept` prefers: JSON, CSV (RFC 4180) or camt.053.001.08"
         " (ISO 20022).",
-        "content": {media_type: {"schema": {"type": "string"}} for media_type in (_CSV, _XML)},
+        "content": {media_type: {"schema": {"type": "string"}} for media_type in (CSV, XML)},
     },
     **STATEMENT_ERRORS,
 }
@@ -85,11 +72,10 @@ async def get_statement(
     balance of the statement that begins where this one ends, if this one is `final`. A statement has at most 100000
     entries. It is sent while it is read: one that breaks off has no end, and must be asked for again.
     """
-    media_type = preferred(", ".join(request.headers.getlist("accept")), list(_FORMATS))
+    media_type = preferred(", ".join(request.headers.getlist("accept")), list(FORMATS))
     if media_type is None:
-        raise NotAcceptable(list(_FORMATS))
-    reader = context_of(request).reader
-    period = await read_period(reader, wallet_id, caller_of(request).user_id, start, end)
-    content_type, write = _FORMATS[media_type]
-    pages = queries.pages_of_entries(reader, wallet_id, period.opening.version, period.closing.version)
-    return StatementResponse(write(period, pages), headers={"Content-Type": content_type, "Vary": "Accept"})
+        raise NotAcceptable(list(FORMATS))
+    reader, user_id = context_of(request).reader, caller_of(request).user_id
+    content_type, write = FORMATS[media_type]
+    parts = await read_statement(reader, wallet_id, user_id, start, end, write)
+    return StatementResponse(parts, headers={"Content-Type": content_type, "Vary": "Accept"})

@@ -21,12 +21,13 @@ from wallet_api.operations.unfreeze import Unfreeze
 from wallet_api.replies import Reply, entry_json, wallet_json
 from walletctl.commands import limit_arguments, wallet_hold
 from walletctl.commands.wallet_history import history
+from walletctl.commands.wallet_statement import statement
 from walletctl.console import Exit, JsonOption, fail, print_fields, print_json, print_table
 from walletctl.databases import with_wallet_database
 from walletctl.wallet_acts import Reason, Reference, act
 
 app = typer.Typer(
-    help="Wallets: show them, their ledger, history and holds; freeze, close and reopen them; set limits.",
+    help="Wallets: show them, their ledger, history, holds and statements; freeze, close and reopen them; set limits.",
     no_args_is_help=True,
 )
 app.add_typer(wallet_hold.app, name="hold")
@@ -153,6 +154,11 @@ def limits(
 
     fields = {**limit_arguments.present(found), **asked, "reference": reference}
     act(SetLimits, fields, reason, run, see=f"walletctl wallet limits {wallet_id}", as_json=as_json)
+
+
+app.command(epilog="Example:  walletctl wallet statement 0198c2a5-… --from 2026-11-01 --to 2026-12-01 --format csv")(
+    statement
+)
 
 
 def _find(wallet_id: UUID) -> dict[str, Any]:

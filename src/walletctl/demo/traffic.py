@@ -25,6 +25,7 @@ _SPLITS: Final = 150
 _REVERSALS: Final = 100
 _RETRIED: Final = 150
 _REFUSED: Final = 140
+_REPEATED: Final = 5
 _RESTATED: Final = 20
 _RESTATED_REQUESTS: Final = 13
 
@@ -62,7 +63,7 @@ class Traffic:
         await self._run([lambda pair=pair: self._create(*pair) for pair in pairs])  # type: ignore[misc]
 
     async def move_money(self) -> None:
-        """Send funds, withdrawals, holds, transfers, splits, reversals, retries and requests to be refused."""
+        """Send funds, withdrawals, holds, transfers, splits, reversals, repeated and refused requests, all at once."""
         await self._run([lambda wallet=wallet: self._fund(wallet, 50_000) for wallet in self.wallets])  # type: ignore[misc]
         hot = self.wallets[0]
         operations: list[Operation] = [
@@ -75,6 +76,7 @@ class Traffic:
             *[self._transfer_and_reverse] * _REVERSALS,
             *[self._retried_transfer] * _RETRIED,
             *[self._refused] * _REFUSED,
+            *[self._repeated_external_id] * _REPEATED,
         ]
         self.rng.shuffle(operations)
         await self._run(operations)
@@ -138,7 +140,7 @@ class Traffic:
     async def _transfer_somewhere(self) -> None:
         sender, receiver = self._some(2)
         amount = sender.amount(self.rng.randint(1, 20))
-        body = {"to_wallet_id": receiver.id, "amount": amount, "reference": "demo"}
+        body = {"to_wallet_id": receiver.id, "amount": amount, "reference": "demo", "external_id": str(uuid4())}
         response = await self._post("transfers", f"/wallets/{sender.id}/transfer", body)
         if self._expect(response, 200, "a transfer"):
             self._moved(sender, receiver, amount)
@@ -192,6 +194,19 @@ class Traffic:
             self._moved(sender, receiver, amount)
             if replies[0].content != replies[1].content:
                 self.broken.append(f"a repeated key got two replies: {replies[0].text} and {replies[1].text}")
+
+    async def _repeated_external_id(self) -> None:
+        """Fund a wallet twice with one external id, and with two keys: once it is done."""
+        wallet = self.rng.choice(self.wallets)
+        amount, path = wallet.amount(3), f"/wallets/{wallet.id}/fund"
+        body = {"amount": amount, "external_id": str(uuid4())}
+        replies = await asyncio.gather(
+            *(self._post("repeated with the same external id", path, body) for _ in range(2))
+        )
+        done, refused = sorted(replies, key=lambda reply: reply.status_code)
+        if self._expect(done, 200, "a fund with an external id"):
+            wallet.balance += Decimal(amount)
+        self._expect(refused, 409, "a fund with an external id that is taken")
 
     async def _restate(self, wallet: WalletModel, receiver: WalletModel) -> None:
         why, path = {"reason": "demo"}, f"/wallets/{wallet.id}"
@@ -259,7 +274,7 @@ WALLETS_TOTAL: Final = len(_USERS) * len(_CURRENCIES)
 """How many wallets the demo creates."""
 
 OPERATIONS_TOTAL: Final = (
-    2 * (WALLETS_TOTAL + _HOLDS + _REVERSALS + _RETRIED)
+    2 * (WALLETS_TOTAL + _HOLDS + _REVERSALS + _RETRIED + _REPEATED)
     + (_HOT_FUNDS + _SPREAD_FUNDS + _WITHDRAWALS + _TRANSFERS + _SPLITS + _REFUSED)
     + _RESTATED * _RESTATED_REQUESTS
 )

@@ -36,7 +36,7 @@ FACTS: Final = f"""
         NULL AS direction, cast(NULL AS uuid) AS transaction_id, cast(NULL AS bigint) AS amount_minor,
         cast(0 AS bigint) AS balance_after_minor, currency, cast(NULL AS uuid) AS counterparty_wallet_id, created_at,
         cast(NULL AS bigint) AS held_after_minor, cast(NULL AS uuid) AS reverses_transaction_id,
-        cast(NULL AS jsonb) AS details
+        cast(NULL AS jsonb) AS details, external_id
     FROM wallet.wallets
     UNION ALL
     SELECT entries.wallet_id, wallet_version, user_id,
@@ -44,7 +44,7 @@ FACTS: Final = f"""
         CASE WHEN amount_minor > 0 THEN 'in' WHEN amount_minor < 0 THEN 'out' END, transaction_id,
         nullif(abs(coalesce(nullif(amount_minor, 0), entries.held_minor)), 0),
         balance_after_minor, entries.currency, counterparty_wallet_id, entries.created_at,
-        held_after_minor, reverses_transaction_id, details
+        held_after_minor, reverses_transaction_id, details, entries.external_id
     FROM wallet.wallet_transactions AS entries
     LEFT JOIN wallet.wallets ON wallets.id = entries.wallet_id
     WHERE entries.wallet_id IS NOT NULL
@@ -53,6 +53,7 @@ FACTS: Final = f"""
 OUTBOX_FIELDS: Final = (
     *("event_type", "direction", "transaction_id", "amount", "balance_after", "currency"),
     *("counterparty_wallet_id", "user_id", "created_at", "held_after", "reverses_transaction_id", "details"),
+    "external_id",
     "envelope",
 )
 FACT_FIELDS: Final = (
@@ -60,7 +61,7 @@ FACT_FIELDS: Final = (
     *("facts.currency", "counterparty_wallet_id", "user_id"),
 )
 # What the history does not have.
-FURTHER_FACT_FIELDS: Final = ("held_after_minor * major", "reverses_transaction_id", "details")
+FURTHER_FACT_FIELDS: Final = ("held_after_minor * major", "reverses_transaction_id", "details", "external_id")
 FACT_LINE: Final = line(*FACT_FIELDS, time("created_at"), *FURTHER_FACT_FIELDS, "'agrees'")
 
 # Of `event`, the payload, and `change`, one of its wallets: `value` at `position`.
@@ -83,6 +84,8 @@ FURTHER_CLAIM_FIELDS: Final = (
     f"""CASE WHEN change.position = 1 AND event_type IN ({_DETAILED})
         THEN event - cast('{{{",".join(MovementEvent.model_fields)}}}' AS text[])
     END""",
+    # The acting wallet's.
+    "CASE change.position WHEN 1 THEN event ->> 'external_id' END",
 )
 ENVELOPE: Final = """CASE
     WHEN event ->> 'event_id' IS DISTINCT FROM event_id::text THEN 'another event_id in the payload'

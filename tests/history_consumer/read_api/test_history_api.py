@@ -122,18 +122,20 @@ async def test_a_receiver_of_a_split_is_shown_its_own_amount_and_nothing_of_the_
 ) -> None:
     ada, bob, cleo = (Wallet(name) for name in ("ada", "bob", "cleo"))
     await history.add(*(wallet.created() for wallet in (ada, bob, cleo)), ada.funded("50.00"))
-    await history.add(split := ada.split((bob, "12.34"), (cleo, "21.43")))
+    split = ada.split((bob, "12.34"), (cleo, "21.43")).model_copy(update={"external_id": "order 4711"})
+    await history.add(split)
     sent, received, _ = [(await get(api, f"/history/wallets/{wallet.id}"))["items"][0] for wallet in (ada, bob, cleo)]
     assert (sent["event_type"], sent["amount"], sent["counterparty_wallet_id"]) == ("SPLIT_SENT", "33.77", None)
     assert sent["event_data"]["amount"] == "33.77"
+    assert sent["event_data"]["external_id"] == "order 4711"
     assert (received["event_type"], received["amount"]) == ("SPLIT_RECEIVED", "12.34")
     assert received["counterparty_wallet_id"] == str(ada.id)
     assert received["event_data"] == {
-        **split.model_dump(mode="json"),
+        **split.model_dump(mode="json", exclude={"external_id"}),
         "amount": "12.34",
         "wallets": [split.wallets[1].model_dump(mode="json")],
     }
-    for secret in (str(cleo.id), "cleo", "21.43", "33.77", "16.23"):
+    for secret in (str(cleo.id), "cleo", "21.43", "33.77", "16.23", "order 4711"):
         assert secret not in json.dumps(received)
 
 

@@ -79,6 +79,7 @@ async def test_a_transaction_has_its_legs_and_what_the_movement_says(
         "type": "TRANSFER",
         "currency": "EUR",
         "reference": "rent",
+        "external_id": None,
         "metadata": {"a": [1]},
         "created_at": moved["created_at"],
         "details": None,
@@ -252,6 +253,11 @@ async def test_a_search_has_exactly_one_filter(
         ({}, "reference"),
         ({"reference": "a", "idempotency_key": "b"}, "idempotency_key"),
         ({"reference": "a", "wallet_id": wallets["ada"]}, "wallet_id"),
+        ({"reference": "a", "external_id": "b"}, "external_id"),
+        ({"external_id": "a", "idempotency_key": "b"}, "idempotency_key"),
+        ({"reference": "a", "external_id": "b", "wallet_id": wallets["ada"]}, "wallet_id"),
+        ({"external_id": ""}, "external_id"),
+        ({"external_id": "a", "wallet_id": "x"}, "wallet_id"),
         ({"reference": ""}, "reference"),
         ({"reference": "a\0"}, "reference"),
         ({"reference": "a" * 256}, "reference"),
@@ -268,11 +274,14 @@ async def test_a_cursor_is_of_one_filter_value_and_order(
     for _ in range(2):
         await move(client, wallets["ada"], wallets["bob"], reference="rent")
         await move(client, wallets["ada"], wallets["bob"], reference=wallets["ada"])
+    for name in ("ada", "bob"):
+        await move(client, wallets[name], external_id="rent")
     lists = [
         ("/transactions", {**query, "order": order})
         for query in (
             {"reference": "rent"},
             {"reference": wallets["ada"]},
+            {"external_id": "rent"},
             {"wallet_id": wallets["ada"]},
             {"wallet_id": wallets["bob"]},
         )
@@ -310,3 +319,50 @@ async def test_a_bound_callers_search_reads_no_entry_of_others_however_many_have
             ((explained,),) = await connection.execute(text(f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}"), parameters)
             assert ledger_rows_read(explained[0]["Plan"]) < 10
     assert ids(await found(client, ADA, reference="rent")) == [own["transaction_id"]]
+
+
+async def test_an_external_id_finds_the_transactions_of_the_wallets_that_acted_and_a_bound_caller_its_own(
+    client: AsyncClient, wallets: dict[str, str]
+) -> None:
+    ada, second, bob = wallets.values()
+    moved = {
+        sides: (await move(client, *sides, external_id="order 1"))["transaction_id"]
+        for sides in [(ada, bob), (second, ada), (bob, ada)]
+    }
+    await move(client, ada, bob, external_id="Order 1")
+    of_ada, of_second, of_bob = moved.values()
+    newest = [of_bob, of_second, of_ada]
+    assert ids(await found(client, external_id="order 1")) == newest
+    assert ids(await found(client, external_id="order 1", order="asc")) == newest[::-1]
+    # The receiver doesn't find the sender's transaction, nor learn its external id.
+    assert ids(await found(client, ADA, external_id="order 1")) == newest[1:]
+    assert ids(await found(client, BOB, external_id="order 1")) == [of_bob]
+    assert await found(client, EVE, external_id="order 1") == {"items": [], "next_cursor": None}
+    for caller, seen in [(BOB, None), (ADA, "order 1"), (ADMIN, "order 1")]:
+        read = (await client.get(f"/transactions/{of_ada}", headers=caller)).json()
+        assert read["external_id"] == seen
+    (entry,) = (await client.get(f"/wallets/{bob}/transactions?limit=1", headers=BOB)).json()["items"]
+    assert (entry["transaction_id"] != of_bob, entry["external_id"]) == (True, None)
+    pages = [await found(client, external_id="order 1", limit=2)]
+    pages.append(await found(client, external_id="order 1", limit=2, cursor=pages[0]["next_cursor"]))
+    assert [transaction for page in pages for transaction in ids(page)] == newest
+
+
+async def test_an_external_id_and_a_wallet_find_the_one_transaction(
+    client: AsyncClient, wallets: dict[str, str]
+) -> None:
+    ada, _, bob = wallets.values()
+    of_ada = (await move(client, ada, bob, external_id="order 1"))["transaction_id"]
+    of_bob = (await move(client, bob, ada, external_id="order 1"))["transaction_id"]
+    for caller, wallet_id, seen in [
+        (ADMIN, ada, [of_ada]),
+        (ADMIN, bob, [of_bob]),
+        (ADA, ada, [of_ada]),
+        (ADA, bob, []),
+        (EVE, ada, []),
+        (ADMIN, str(uuid4()), []),
+    ]:
+        for order in ("asc", "desc"):
+            page = await found(client, caller, external_id="order 1", wallet_id=wallet_id, order=order)
+            assert (ids(page), page["next_cursor"]) == (seen, None)
+    assert ids(await found(client, external_id="order 2", wallet_id=ada)) == []

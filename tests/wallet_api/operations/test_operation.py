@@ -119,7 +119,7 @@ COMMANDS = st.one_of(
 
 def decide(wallets: dict[UUID, Wallet], command: CurrencyOperation) -> LedgerTransaction | Problem:
     try:
-        (transaction,) = command.decide(State(wallets, {}, NOW))
+        (transaction,) = command.decide(State.at(NOW, wallets))
     except Problem as refusal:
         return refusal
     return transaction

@@ -25,7 +25,6 @@ from support.pipelines import reversal_of
 from wallet_api.operations.operation import LedgerTransaction, State
 from wallet_api.operations.reverse import Reverse, ReverseBody
 from wallet_api.original import Original, OriginalEntry
-from wallet_api.reversal_queries import ReversedMinor, add_reversal
 from wallet_api.transactions import execute
 from wallet_api.use_cases import run_operations
 from wallet_api.wallet import Wallet
@@ -522,14 +521,14 @@ def test_whatever_is_asked_for_each_leg_gives_back_at_most_what_it_received(
     sides = [(PAYER, -sum(amounts)), *received.items()]
     original = Original(UUID(int=9), "SPLIT", "EUR", tuple(OriginalEntry(id_, "ada", part) for id_, part in sides))
     wallets = {id_: Wallet(id_, "ada", "EUR", 1000, 1, "active") for id_, _ in sides}
-    reversals: ReversedMinor = {}
+    state = State.at(datetime.min.replace(tzinfo=UTC), wallets)
     for parts in told:
         legs = [
             {"to_wallet_id": str(RECEIVERS[number]), "amount": to_major(part, "EUR")} for number, part in parts.items()
         ]
         asked = command(original, legs=legs or None)
-        left = {id_: part - reversals.get(original.id, Counter())[id_] for id_, part in received.items()}
-        made = decided(asked, State(wallets, {}, datetime.min.replace(tzinfo=UTC), reversals))
+        left = {id_: part - state.reversals.get(original.id, Counter())[id_] for id_, part in received.items()}
+        made = decided(asked, state)
         if isinstance(made, Problem):
             is_over = any(part > left.get(RECEIVERS[number], 0) for number, part in parts.items())
             assert is_over or not any(left.values())
@@ -540,5 +539,5 @@ def test_whatever_is_asked_for_each_leg_gives_back_at_most_what_it_received(
         gave = {entry.wallet.id: -entry.amount_minor for entry in made.entries if entry.wallet}
         assert all(0 < gave[id_] <= left[id_] for id_ in gave if id_ != PAYER)
         assert -gave[PAYER] == made.amount_minor == sum(part for id_, part in gave.items() if id_ != PAYER)
-        add_reversal(reversals, made)
-    assert all(back <= received[id_] for id_, back in reversals.get(original.id, Counter()).items() if id_)
+        state.apply([made])
+    assert all(back <= received[id_] for id_, back in state.reversals.get(original.id, Counter()).items() if id_)

@@ -62,6 +62,7 @@ async def test_a_split_is_answered_with_the_whole_amount_and_the_payers_balance(
         "available": "27.50",
         "version": 3,
         "reference": "shares",
+        "external_id": None,
         "metadata": {"order": "4711"},
     }
     (received,) = (await client.get(f"/wallets/{wallets['cy']['id']}/transactions")).json()["items"]
@@ -278,7 +279,7 @@ def split(amounts: list[str], amount: str | None, caller: Caller = ANONYMOUS) ->
 def decide(command: Split, payer: Wallet, *receivers: Wallet) -> LedgerTransaction | Problem:
     try:
         (transaction,) = command.decide(
-            State({item.id: item for item in (payer, *receivers)}, {}, datetime.min.replace(tzinfo=UTC))
+            State.at(datetime.min.replace(tzinfo=UTC), {item.id: item for item in (payer, *receivers)})
         )
     except Problem as refusal:
         return refusal

@@ -82,6 +82,7 @@ async def test_a_freeze_is_one_version_one_entry_without_money_and_one_event(
         "available": "50.00",
         "version": 3,
         "reference": "ticket 12",
+        "external_id": None,
         "metadata": {"by": "desk"},
         "blocks": "out",
         "reason": "reported as stolen",

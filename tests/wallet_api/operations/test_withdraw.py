@@ -34,6 +34,7 @@ async def test_a_withdrawal_is_answered_with_the_balance_that_is_left(
         "available": "37.50",
         "version": 3,
         "reference": "payout 17",
+        "external_id": None,
         "metadata": {"bank": "B"},
     }
     (entry, _) = (await client.get(f"/wallets/{wallet['id']}/transactions")).json()["items"]

@@ -47,10 +47,16 @@ def test_each_statement_is_valid_and_its_opening_balance_and_entries_sum_to_its_
 ) -> None:
     period, rows = statement
     found = asyncio.run(valid(period, rows))
-    assert texts(found, "Bal/Tp/CdOrPrtry/Cd") == ["OPBD", "CLBD", "CLAV"]
-    opening, closing, available = amounts(found, "Bal")
-    assert opening + sum(amounts(found, "Ntry")) == closing == available
-    assert closing == Decimal(to_major(period.closing.balance_minor, period.closing.currency))
+    assert texts(found, "Bal/Tp/CdOrPrtry/Cd") == ["OPBD", "OPAV", "CLBD", "CLAV"]
+    opening, opening_available, closing, closing_available = amounts(found, "Bal")
+    assert opening + sum(amounts(found, "Ntry")) == closing
+    currency = period.closing.currency
+    assert closing == Decimal(to_major(period.closing.balance_minor, currency))
+    for booked, available, balance in [
+        (opening, opening_available, period.opening),
+        (closing, closing_available, period.closing),
+    ]:
+        assert booked - available == Decimal(to_major(balance.held_minor, currency))
     assert texts(found, "Ntry/NtryRef") == [str(row["wallet_version"]) for row in rows]
     assert texts(found, "Ntry/AcctSvcrRef") == [row["transaction_id"].hex for row in rows]
 

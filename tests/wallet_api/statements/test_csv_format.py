@@ -31,6 +31,12 @@ def test_the_opening_balance_and_the_amounts_sum_to_the_closing_balance(statemen
         balance += minor(line["amount"], currency)
         assert minor(line["balance"], currency) == balance
     assert lines[-1]["balance"] == to_major(balance, currency)
+    held = [period.opening.held_minor, *(row["held_after_minor"] or 0 for row in rows), period.closing.held_minor]
+    assert [minor(line["held"], currency) for line in lines] == held
+    assert all(
+        minor(line["balance"], currency) - minor(line["held"], currency) == minor(line["available"], currency)
+        for line in lines
+    )
     assert [int(line["version"]) for line in lines[:-1]] == list(range(4, 5 + len(rows)))
 
 
@@ -45,8 +51,9 @@ def test_each_line_has_each_field_and_ends_with_crlf(statement: tuple[Period, Ro
 
 
 @pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r", "\n"])
-async def test_a_spreadsheet_takes_no_reference_for_a_formula(start: str) -> None:
+async def test_a_spreadsheet_takes_no_text_of_a_client_for_a_formula(start: str) -> None:
     references = [f'{start}HYPERLINK("http://x","y")', f"a{start}b", None]
     rows = rows_of(100, [200, 300, 400], references)
     lines = read(await written(statement_csv, period_of(100, rows), rows))
-    assert [line["reference"] for line in lines[1:-1]] == [f"'{references[0]}", references[1], ""]
+    for name in ("reference", "external_id"):
+        assert [line[name] for line in lines[1:-1]] == [f"'{references[0]}", references[1], ""]

@@ -126,12 +126,45 @@ async def test_each_format_says_the_same(client: AsyncClient, moved: tuple[Json,
     names = {"c": document.nsmap[None]}
     balances = [as_json["opening"]["balance"], as_json["closing"]["balance"]]
     assert [lines[0]["balance"], lines[-1]["balance"]] == balances
-    assert [found.text for found in document.findall(".//c:Bal/c:Amt", names)] == [*balances, balances[1]]
+    booked_and_available = [balance for balance in balances for _ in range(2)]
+    assert [found.text for found in document.findall(".//c:Bal/c:Amt", names)] == booked_and_available
     entries = as_json["entries"]
     assert [line["amount"] for line in lines[1:-1]] == [entry["amount"] for entry in entries]
     assert [line["reference"] for line in lines[1:3]] == ['salary, "May"', "'=1+1"]
     amounts = [found.text for found in document.findall(".//c:Ntry/c:Amt", names)]
     assert amounts == [entry["amount"].lstrip("-") for entry in entries]
+
+
+async def test_each_format_shows_what_was_held_and_what_was_available(
+    client: AsyncClient, new_wallet: NewWallet
+) -> None:
+    wallet = await new_wallet(balance="50")
+    start = (await client.post(f"/wallets/{wallet['id']}/holds", json={"amount": "20"})).json()
+    hold = f"/holds/{start['hold']['id']}"
+    captured = (await client.post(f"{hold}/capture", json={"amount": "5", "final": False})).json()
+    end = (await client.post(f"{hold}/void", json={})).json()
+    period = (captured["created_at"], end["created_at"])
+    told = await statement(client, wallet, *period)
+    assert told["opening"] == {"balance": "50.00", "held": "20.00", "available": "30.00", "version": 3}
+    assert told["closing"] == {"balance": "45.00", "held": "15.00", "available": "30.00", "version": 4}
+    assert [(entry["held"], entry["held_after"]) for entry in told["entries"]] == [("-5.00", "15.00")]
+    for version, held in [(2, "0.00"), (3, "20.00"), (4, "15.00"), (5, "0.00")]:
+        read = (await client.get(f"/wallets/{wallet['id']}/balance?version={version}")).json()
+        at = (await client.get(f"/wallets/{wallet['id']}/balance", params={"at": read["as_of"]})).json()
+        assert (read["held"], at["held"], at["available"]) == (held, held, read["available"])
+    as_csv = await ask(client, wallet, *period, "text/csv")
+    lines = list(csv.DictReader(io.StringIO(as_csv.text, newline="")))
+    assert [(line["balance"], line["held"], line["available"]) for line in lines] == [
+        ("50.00", "20.00", "30.00"),
+        *[("45.00", "15.00", "30.00")] * 2,
+    ]
+    document = etree.fromstring((await ask(client, wallet, *period, "application/xml")).content)
+    names = {"c": document.nsmap[None]}
+    balances = [
+        (found.findtext(".//c:Cd", namespaces=names), found.findtext("c:Amt", namespaces=names))
+        for found in document.findall(".//c:Bal", names)
+    ]
+    assert balances == [("OPBD", "50.00"), ("OPAV", "30.00"), ("CLBD", "45.00"), ("CLAV", "30.00")]
 
 
 async def test_the_accept_header_chooses_the_format_and_others_are_not_acceptable(
@@ -224,7 +257,7 @@ async def test_a_long_statement_holds_no_connection_while_its_client_reads_it(
     lines = b"".join(received).decode().split("\r\n")
     assert len(lines) == 1 + 1 + 10_000 + 1 + 1
     assert lines[-2].startswith("CLOSING,10001,")
-    assert lines[-2].endswith(",100.00,EUR")
+    assert lines[-2].endswith(",100.00,0.00,100.00,EUR")
 
 
 async def test_a_statement_whose_database_goes_away_is_never_taken_for_whole(

@@ -1,11 +1,16 @@
 """`walletctl wallet`: what support staff see and do, as the operator's role, with a reason and an audit row."""
 
+import csv
+import io
+import stat
 from collections.abc import Awaitable, Callable
+from datetime import timedelta
 from pathlib import Path
 from uuid import UUID
 
 import asyncpg
 
+from common.moments import timestamp
 from common.postgres.engine import create_engine
 from support.command_lines import WalletCtl, printed
 from support.pipelines import Wallets, hold_money, move_money
@@ -135,3 +140,50 @@ async def test_limits_are_shown_and_set_in_part_with_an_audit_row(
         assert told in refused.stderr
     missing = walletctl("wallet", "limits", str(UNKNOWN), **at)
     assert (missing.returncode, missing.stderr) == (Exit.FOUND_WRONG, f"error: wallet {UNKNOWN} doesn't exist\n")
+
+
+def names_in(directory: Path) -> list[str]:
+    return [file.name for file in directory.iterdir()]
+
+
+async def test_a_statement_is_that_of_the_route_in_each_format_and_a_file_appears_whole(
+    walletctl: WalletCtl, at: dict[str, str], wallets: Wallets, fetch: Fetch, tmp_path: Path
+) -> None:
+    hot = str(wallets["hot"])
+    (last,) = await fetch("SELECT max(created_at) FROM wallet.wallet_transactions WHERE wallet_id = $1", wallets["hot"])
+    period = ("--from", "2026-01-01", "--to", timestamp(last[0] + timedelta(microseconds=1)))
+    told = printed(walletctl("wallet", "statement", hot, *period, **at))
+    assert (told["opening"]["version"], told["closing"]["version"], told["closing"]["balance"]) == (0, 4, "0.76")
+    ledger = printed(walletctl("wallet", "ledger", hot, "--json", **at))["items"]
+    assert told["entries"] == ledger[::-1]
+    as_csv = walletctl("wallet", "statement", hot, *period, "--format", "csv", **at)
+    lines = list(csv.DictReader(io.StringIO(as_csv.stdout)))
+    assert [line["amount"] for line in lines[1:-1]] == [entry["amount"] for entry in told["entries"]]
+    file = tmp_path / "statement.xml"
+    done = walletctl("wallet", "statement", hot, *period, "--format", "camt053", "--output", str(file), **at)
+    assert (done.returncode, done.stdout) == (Exit.OK, "")
+    assert file.read_text().startswith('<?xml version="1.0"')
+    assert file.read_text().endswith("</Document>")
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert names_in(tmp_path) == [file.name]
+
+
+async def test_a_statement_that_is_refused_is_told_in_one_line_and_leaves_no_file(
+    walletctl: WalletCtl, at: dict[str, str], wallets: Wallets, tmp_path: Path
+) -> None:
+    hot, file, january = str(wallets["hot"]), tmp_path / "statement", ["--from", "2026-01-01", "--to"]
+    for words, code, told in [
+        ([str(UNKNOWN), *january, "2026-02-01"], Exit.FOUND_WRONG, f"wallet {UNKNOWN} doesn't exist"),
+        ([hot, *january, "2026-01-01"], Exit.USAGE, "--to: must be after from"),
+        ([hot, *january, "2999-01-01"], Exit.USAGE, "--to: must not be in the future"),
+        ([hot, *january, "x"], Exit.USAGE, "--to"),
+        ([hot, *january, "2026-02-01", "--format", "pdf"], Exit.USAGE, "--format"),
+        ([hot, *january, "2026-02-01", "--output", "."], Exit.USAGE, "--output"),
+        ([hot, *january, "2026-02-01", "--output", str(tmp_path)], Exit.USAGE, "name a file"),
+        ([hot, *january, "2026-02-01", "--output", str(file / "x")], Exit.USAGE, "name an existing path"),
+    ]:
+        output = [] if "--output" in words else ["--output", str(file)]
+        done = walletctl("wallet", "statement", *words, *output, **at)
+        assert done.returncode == code, (words, done.stderr)
+        assert told in done.stderr
+        assert names_in(tmp_path) == []

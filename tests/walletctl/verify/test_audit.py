@@ -114,6 +114,22 @@ WALLET_CORRUPTIONS = {
         "UPDATE wallet.wallet_transactions SET counterparty_wallet_id = NULL WHERE type = 'SPLIT' AND entry = 2",
         {OUTBOX, HISTORY},
     ),
+    "an entry's external id altered": (
+        "UPDATE wallet.wallet_transactions SET external_id = 'x' WHERE type = 'SPLIT' AND entry = 1",
+        {OUTBOX},
+    ),
+    "an entry's external id lost": (
+        "UPDATE wallet.wallet_transactions SET external_id = NULL WHERE external_id IS NOT NULL",
+        {OUTBOX},
+    ),
+    "an external id of a receiver": (
+        "UPDATE wallet.wallet_transactions SET external_id = 'x' WHERE type = 'SPLIT' AND entry = 2",
+        {OUTBOX},
+    ),
+    "a wallet's external id altered": (
+        "UPDATE wallet.wallets SET external_id = 'x' WHERE external_id = 'yen'",
+        {OUTBOX},
+    ),
     "a version without an entry": (
         "UPDATE wallet.wallets SET version = version + 1 WHERE external_id = 'hot'",
         {VERSIONS},
