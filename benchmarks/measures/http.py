@@ -90,6 +90,19 @@ def mixed_beside_transfers(lab: Lab, plan: Plan, findings: Findings) -> None:
     findings.compare("mixed_commits", shared[:1], shared[1:], "{:,.0f} commits/s, beside {:,.0f}".format(*commits))
 
 
+def batches_beside_transfers(lab: Lab, plan: Plan, findings: Findings) -> None:
+    """Transfers in batches of 100, beside one transfer a request, both by our API. Neither side publishes."""
+    template = lab.template(WALLETS)
+    kinds: tuple[tuple[str, wrk.Operation], ...] = (("batches", "batch"), ("atomic_batches", "atomic"))
+    for name, operation in kinds:
+        with lab.place(template) as place, lab.place(template) as peer_place:
+            with our_api(lab, place) as ours, our_api(lab, peer_place) as peer:
+                side = ours.side(CONNECTIONS[0], operation)
+                findings.compare(name, *in_turn(plan, side, peer.side(CONNECTIONS[0])), note=refusals(side))
+            place.verify()
+            peer_place.verify()
+
+
 @dataclass
 class Server:
     """A server under load, with all its loads.

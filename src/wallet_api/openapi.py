@@ -53,7 +53,7 @@ STATEMENT_ERRORS: Final = {
 
 LIST_ERRORS: Final = {code: what for code, what in READ_ERRORS.items() if code != HTTPStatus.NOT_FOUND}
 
-_POST_ERRORS: Final[dict[int | str, dict[str, Any]]] = {
+POST_ERRORS: Final[dict[int | str, dict[str, Any]]] = {
     **ACCESS_ERRORS,
     400: _problem("bad-request: the body is not JSON, or a header of one value is sent twice"),
     404: _problem("wallet-not-found, hold-not-found"),
@@ -79,18 +79,19 @@ def post_documentation(body: type[BaseModel], reply: type[BaseModel], status: in
     A wallet that is created can't be missing or at another version yet.
     """
     left_out = set() if issubclass(body, OperationBody) else {404, 412}
-    schema = body.model_json_schema()
     return {
         "status_code": status,
         "response_model": reply,
-        "responses": {code: what for code, what in _POST_ERRORS.items() if code not in left_out},
-        "openapi_extra": {
-            "requestBody": {
-                "required": True,
-                "content": {"application/json": {"schema": _inlined(schema, schema.pop("$defs", {}))}},
-            }
-        },
+        "responses": {code: what for code, what in POST_ERRORS.items() if code not in left_out},
+        "openapi_extra": body_documentation(body),
     }
+
+
+def body_documentation(body: type[BaseModel]) -> dict[str, Any]:
+    """Return a POST route's `openapi_extra`: the body that its endpoint reads."""
+    schema = body.model_json_schema()
+    content = {"application/json": {"schema": _inlined(schema, schema.pop("$defs", {}))}}
+    return {"requestBody": {"required": True, "content": content}}
 
 
 def _inlined(schema: Any, definitions: dict[str, Any]) -> Any:
@@ -101,4 +102,5 @@ def _inlined(schema: Any, definitions: dict[str, Any]) -> Any:
         return schema
     if "$ref" in schema:
         return _inlined(definitions[schema["$ref"].rpartition("/")[2]], definitions)
-    return {name: _inlined(item, definitions) for name, item in schema.items()}
+    # The mapping of a discriminator names definitions too. `op` is a constant in each of the schemas without it.
+    return {name: _inlined(item, definitions) for name, item in schema.items() if name != "discriminator"}

@@ -14,12 +14,14 @@ from common import failpoints
 from common.identifiers import new_id
 from common.problems import Problem
 from wallet_api import idempotency, outbox, queries
+from wallet_api.batch_replies import operation_reply
 from wallet_api.commands import Command, CreateWallet
 from wallet_api.errors import ExternalIdTaken, VersionConflict, WalletBusy, WalletNotFound
 from wallet_api.hold import Hold
 from wallet_api.operations.operation import Operation, State
 from wallet_api.queries import NO_WALLETS, LoadedWallets
-from wallet_api.replies import Reply, transaction_reply, wallet_reply
+from wallet_api.replies import Reply, wallet_reply
+from wallet_api.retries import BUSY
 from wallet_api.slots import Slot, replies_of
 from wallet_api.wallet import Wallet
 
@@ -52,6 +54,8 @@ async def run_operations(
     slots = [Slot(command) for command in commands]
     if fresh := await idempotency.claim(connection, slots):
         loaded = await _load(connection, fresh, skip_locked=skip_locked)
+        if any(slot.reply for slot in slots):
+            _keep_order(slots)
         holds = await _load_holds(connection, fresh, loaded)
         failpoints.hit("api.locked")
         _decide(fresh, loaded, holds)
@@ -92,8 +96,7 @@ async def _lock(
     busy = (await queries.read_wallets(connection, absent)).by_id if absent else {}
     known = {**loaded.by_id, **busy}
     for slot in slots:
-        # A caller that may not move the acting wallet learns nothing of the others.
-        if not busy.keys().isdisjoint(slot.command.wallet_ids) and slot.command.find_acting(known):
+        if slot.command.waits_for(busy, known):
             slot.refuse(WalletBusy())
     return loaded
 
@@ -107,16 +110,28 @@ async def _load_holds(
     """
     commands = [slot.command for slot in slots if not slot.command.is_optimistic]
     named = {id_ for command in commands for id_ in command.hold_ids}
-    acting = {command.wallet_id for command in commands}
+    acting = {id_ for command in commands for id_ in command.acting_ids}
     holding = {id_ for id_ in acting if (wallet := loaded.by_id.get(id_)) and wallet.held_minor}
     return await queries.read_holds(connection, named, holding) if named or holding else {}
 
 
+def _keep_order(slots: Sequence[Slot[Operation]]) -> None:
+    """Make an operation of a batch request wait if one before it in its request has to, and they share a wallet."""
+    waiting: dict[UUID, set[UUID]] = {}
+    for slot in slots:
+        if slot.command.batch_id is None:
+            continue
+        wallet_ids = waiting.setdefault(slot.command.batch_id, set())
+        if slot.reply is None and not wallet_ids.isdisjoint(slot.command.wallet_ids):
+            slot.refuse(WalletBusy())
+        if slot.outcome in BUSY:
+            wallet_ids.update(slot.command.wallet_ids)
+
+
 def _decide(slots: Sequence[Slot[Operation]], loaded: LoadedWallets, holds: dict[UUID, Hold]) -> None:
     """Decide each command, on the wallets and holds as the commands before it leave them."""
-    wallets = dict(loaded.by_id)
     # Without a wallet each command is refused, whatever the time.
-    state = State(wallets, holds, loaded.loaded_at or datetime.min.replace(tzinfo=UTC))
+    state = State(dict(loaded.by_id), holds, loaded.loaded_at or datetime.min.replace(tzinfo=UTC))
     for slot in slots:
         if slot.reply:
             continue
@@ -126,11 +141,8 @@ def _decide(slots: Sequence[Slot[Operation]], loaded: LoadedWallets, holds: dict
             slot.refuse(refusal)
             continue
         assert loaded.loaded_at is not None
-        slot.reply = transaction_reply(slot.transactions[-1], loaded.loaded_at)
-        for made in slot.transactions:
-            wallets.update((wallet.id, wallet) for wallet in made.wallets)
-            if made.hold:
-                holds[made.hold.id] = made.hold
+        slot.reply = operation_reply(slot.command, slot.transactions, loaded.loaded_at)
+        state.apply(slot.transactions)
 
 
 async def _write(

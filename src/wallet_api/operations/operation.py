@@ -1,7 +1,7 @@
 """What an operation is: a command on a wallet that exists, and what a decided one writes. Pure."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, ClassVar, Literal, NamedTuple
@@ -27,9 +27,20 @@ class State(NamedTuple):
         now: the database's time, after each wallet became what it is.
     """
 
-    wallets: Mapping[UUID, Wallet]
-    holds: Mapping[UUID, Hold]
+    wallets: dict[UUID, Wallet]
+    holds: dict[UUID, Hold]
     now: datetime
+
+    def copied(self) -> "State":
+        """Return a copy that takes what further commands do, and leaves this state as it is."""
+        return self._replace(wallets=dict(self.wallets), holds=dict(self.holds))
+
+    def apply(self, transactions: Iterable["LedgerTransaction"]) -> None:
+        """Take what a command did, for the commands after it."""
+        for made in transactions:
+            self.wallets.update((wallet.id, wallet) for wallet in made.wallets)
+            if made.hold:
+                self.holds[made.hold.id] = made.hold
 
 
 class Entry(NamedTuple):
@@ -94,6 +105,7 @@ class Operation(Command, ABC):
     The class says what the operation is:
 
     - `name`: in the route's path and in metrics.
+    - `collection`: in the route's path: the objects of which it acts on one.
     - `transaction_type`: of its ledger transactions.
     - `scope`: that callers need.
     - `body`: of its requests. The body's fields are fields of the command.
@@ -105,9 +117,11 @@ class Operation(Command, ABC):
         wallet_id: the acting wallet.
         reference: the client's own text.
         if_match: the wallet must be at one of these versions; None means any.
+        batch_id: of the batch request that it is a part of, if any.
     """
 
     name: ClassVar[str]
+    collection: ClassVar[str] = "wallets"
     transaction_type: ClassVar[str]
     scope: ClassVar[str]
     body: ClassVar[type[OperationBody]]
@@ -118,10 +132,21 @@ class Operation(Command, ABC):
     wallet_id: UUID
     reference: str | None
     if_match: frozenset[int] | None = None
+    batch_id: UUID | None = None
+
+    @classmethod
+    def target_of(cls, id_: object) -> str:
+        """Return the path of its route for the object with this id."""
+        return f"/{cls.collection}/{id_}/{cls.name}"
 
     @property
     def wallet_ids(self) -> tuple[UUID, ...]:
         """The wallets that it needs."""
+        return (self.wallet_id,)
+
+    @property
+    def acting_ids(self) -> tuple[UUID, ...]:
+        """The acting wallet. A batch has several."""
         return (self.wallet_id,)
 
     @property
@@ -146,6 +171,13 @@ class Operation(Command, ABC):
         """Return the acting wallet; None, too, where it isn't the caller's: it gets the same reply."""
         wallet = wallets.get(self.wallet_id)
         return wallet if wallet and self.caller.owns(wallet.user_id) else None
+
+    def waits_for(self, busy: Collection[UUID], wallets: Mapping[UUID, Wallet]) -> bool:
+        """Whether it needs one of the busy wallets, and may say so.
+
+        A caller that may not move the acting wallet learns nothing of the others.
+        """
+        return any(id_ in busy for id_ in self.wallet_ids) and self.find_acting(wallets) is not None
 
     def acting_wallet(self, state: State) -> Wallet:
         """Return the acting wallet, at a version that the command takes.
