@@ -25,9 +25,9 @@ from common.postgres.errors import LOCK_NOT_AVAILABLE, is_sequence_behind, is_un
 from common.problems import Unavailable
 from common.rate_limited_logs import RateLimitedLog
 from wallet_api import metrics
+from wallet_api.command_queue import Answer, CommandQueue, Submission
 from wallet_api.commands import CommandT
 from wallet_api.errors import IdempotencyKeyInFlight, VersionConflict, WalletBusy
-from wallet_api.lanes import Answer, Lanes, Submission
 from wallet_api.replies import Reply, problem_reply
 from wallet_api.retries import CommandRetry
 from wallet_api.transactions import OutcomeUnknown, execute
@@ -95,7 +95,7 @@ class GroupCommit(Generic[CommandT]):
         self._bounds = bounds
         self._retry = retry
         self._on_commit = on_commit
-        self._lanes: Lanes[CommandT] = Lanes()
+        self._queue: CommandQueue[CommandT] = CommandQueue()
         self._unanswered: set[Submission[CommandT]] = set()
         self._draining: asyncio.Task[None] | None = None
         self._skip_locked_until = 0.0
@@ -144,16 +144,16 @@ class GroupCommit(Generic[CommandT]):
 
     def _has_room(self, weight: int) -> bool:
         if weight == 1:
-            return self._lanes.single.weight < self._bounds.queue_commands
-        return self._lanes.batched.weight + weight <= self._bounds.queue_batch_operations
+            return self._queue.single.weight < self._bounds.queue_commands
+        return self._queue.batched.weight + weight <= self._bounds.queue_batch_operations
 
     def _enqueue(self, submission: Submission[CommandT]) -> None:
-        self._lanes.of(submission.weight).add(submission)
+        self._queue.of(submission.weight).add(submission)
         if self._draining is None or self._draining.done():
             self._draining = asyncio.create_task(self._drain())
 
     async def _drain(self) -> None:
-        while submissions := self._lanes.next_batch(self._bounds.batch_commands):
+        while submissions := self._queue.next_batch(self._bounds.batch_commands):
             batch = [(submission, number) for submission in submissions for number in submission.waiting]
             try:
                 await self._run(batch)

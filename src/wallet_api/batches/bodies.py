@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from common.problems import ValidationProblem
 from wallet_api.bodies import WalletId
-from wallet_api.lanes import BATCH_OPERATIONS_MAX
+from wallet_api.command_queue import BATCH_OPERATIONS_MAX
 from wallet_api.operations.catalogue import HOLD_OPERATIONS, OPERATIONS
 from wallet_api.operations.operation import Operation
 from wallet_api.requests import KEY_PATTERN

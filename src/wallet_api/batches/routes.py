@@ -16,10 +16,10 @@ from wallet_api.batch_replies import batch_json
 from wallet_api.batches.bodies import BATCHED, BatchBody, parse_batch
 from wallet_api.batches.commands import Sender, plan
 from wallet_api.batches.documentation import BATCH_DOCUMENTATION
+from wallet_api.command_queue import Answer
 from wallet_api.commands import IdempotencyClaim
 from wallet_api.context import context_of
 from wallet_api.errors import IdempotencyKeyRequired
-from wallet_api.lanes import Answer
 from wallet_api.operation_routes import respond
 from wallet_api.operations.atomic_batch import AtomicBatch, name_operation
 from wallet_api.operations.operation import Operation

@@ -1,4 +1,4 @@
-"""The queue of a group commit: one lane for single commands, one for batch requests.
+"""The queue of a group commit: one line for single commands, one for batch requests.
 
 A batch request has up to 100 operations. In one queue, single commands would wait behind many of them.
 """
@@ -69,16 +69,16 @@ class Batch(Generic[CommandT]):
     weight: int = 0
 
 
-class Lane(Generic[CommandT]):
+class Line(Generic[CommandT]):
     """Submissions that wait for a transaction, first in, first out."""
 
     def __init__(self) -> None:
-        self._queue: deque[Submission[CommandT]] = deque()
+        self._waiting: deque[Submission[CommandT]] = deque()
         self.weight = 0
 
     def add(self, submission: Submission[CommandT]) -> None:
         """Put it at the end."""
-        self._queue.append(submission)
+        self._waiting.append(submission)
         self.weight += submission.weight
 
     def move_to(self, batch: Batch[CommandT], weight_max: int) -> None:
@@ -87,8 +87,8 @@ class Lane(Generic[CommandT]):
         A submission with a key that the batch has already waits for the next batch.
         """
         later: list[Submission[CommandT]] = []
-        while self._queue and (not batch.weight or batch.weight + self._queue[0].weight <= weight_max):
-            submission = self._queue.popleft()
+        while self._waiting and (not batch.weight or batch.weight + self._waiting[0].weight <= weight_max):
+            submission = self._waiting.popleft()
             if submission.done.done():
                 self.weight -= submission.weight
             elif not batch.keys.isdisjoint(submission.keys):
@@ -98,25 +98,25 @@ class Lane(Generic[CommandT]):
                 batch.weight += submission.weight
                 batch.keys.update(submission.keys)
                 batch.submissions.append(submission)
-        self._queue.extendleft(reversed(later))
+        self._waiting.extendleft(reversed(later))
 
 
-class Lanes(Generic[CommandT]):
-    """The two lanes."""
+class CommandQueue(Generic[CommandT]):
+    """The two lines."""
 
     def __init__(self) -> None:
-        self.single: Lane[CommandT] = Lane()
-        self.batched: Lane[CommandT] = Lane()
+        self.single: Line[CommandT] = Line()
+        self.batched: Line[CommandT] = Line()
 
-    def of(self, weight: int) -> Lane[CommandT]:
-        """Return the lane of a submission with so many operations."""
+    def of(self, weight: int) -> Line[CommandT]:
+        """Return the line of a submission with so many operations."""
         return self.single if weight == 1 else self.batched
 
     def next_batch(self, commands_max: int) -> list[Submission[CommandT]]:
         """Take the next batch.
 
-        If both lanes have something, single commands get half of the batch, and one batch request always fits beside
-        them. So neither lane waits for the other to become empty.
+        If both lines have something, single commands get half of the batch, and one batch request always fits beside
+        them. So neither line waits for the other to become empty.
         """
         batch: Batch[CommandT] = Batch()
         self.single.move_to(batch, commands_max - min(self.batched.weight, commands_max // 2))
