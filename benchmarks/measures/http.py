@@ -91,14 +91,20 @@ def mixed_beside_transfers(lab: Lab, plan: Plan, findings: Findings) -> None:
 
 
 def batches_beside_transfers(lab: Lab, plan: Plan, findings: Findings) -> None:
-    """Transfers in batches of 100, beside one transfer a request, both by our API. Neither side publishes."""
+    """Transfers in batches of 100, beside one transfer a request, both by our API. Neither side publishes.
+
+    What is under way when a round ends counts for no round. With batches that is a hundred times as much, so the rounds
+    are longer, and each waits for what the one before has left.
+    """
     template = lab.template(WALLETS)
+    longer = replace(plan, load_seconds=2 * plan.load_seconds)
     kinds: tuple[tuple[str, wrk.Operation], ...] = (("batches", "batch"), ("atomic_batches", "atomic"))
     for name, operation in kinds:
         with lab.place(template) as place, lab.place(template) as peer_place:
             with our_api(lab, place) as ours, our_api(lab, peer_place) as peer:
+                ours.finish = place.settle
                 side = ours.side(CONNECTIONS[0], operation)
-                findings.compare(name, *in_turn(plan, side, peer.side(CONNECTIONS[0])), note=refusals(side))
+                findings.compare(name, *in_turn(longer, side, peer.side(CONNECTIONS[0])), note=refusals(side))
             place.verify()
             peer_place.verify()
 
