@@ -26,6 +26,7 @@ PASSWORD: Final = "benchmark"  # noqa: S105 - of a server that ends with the run
 """The password of each role."""
 
 PAUSE_SECONDS: Final = 0.2
+SETTLED_SECONDS: Final = 0.5
 WAIT_SECONDS_MAX: Final = 300.0
 READ_SECONDS_MAX: Final = 20.0
 
@@ -74,6 +75,13 @@ class Place:
             TimeoutError: rows are still pending.
         """
         self._wait(queries.PENDING, lambda pending: pending == 0, timeout_seconds)
+
+    def settle(self) -> None:
+        """Wait until the API has made no movement for a while: it goes on with requests whose clients have left."""
+        before = -1
+        while (movements := queries.value(self.url, queries.MOVEMENTS)) != before:
+            before = movements
+            time.sleep(SETTLED_SECONDS)
 
     def catch_up(self, *, timeout_seconds: float = WAIT_SECONDS_MAX) -> None:
         """Wait until every record of the topic is applied.

@@ -37,6 +37,8 @@ _ALL: Final = (
     Target("hot_funds", "funds of one wallet, beside the ORM app", "funds/s", 8),
     Target("mixed_money", "funds and transfers mixed, 64 connections, beside transfers alone", "movements/s", 0.75),
     Target("mixed_commits", "funds and transfers in a commit, beside transfers alone", "movements/commit", 0.35),
+    Target("batches", "transfers in batches of 100, 64 connections, beside transfers alone", "transfers/s", 3),
+    Target("atomic_batches", "transfers in atomic batches of 100, beside transfers alone", "transfers/s", 3),
     Target("relay_drain", "relay draining a backlog, beside Debezium", "events/s", 2.0),
     Target("relay_p50", "commit to Kafka at 500 events/s, p50, beside Debezium", "ms", 0.4, at_least=False),
     Target("relay_p99", "commit to Kafka at 500 events/s, p99, beside Debezium", "ms", 0.7, at_least=False),

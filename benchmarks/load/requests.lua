@@ -2,7 +2,8 @@
 --
 --   wrk … -s requests.lua URL -- OPERATION WALLETS HOT RATE SEED
 --
--- OPERATION  transfer, fund, or mixed: each request is one of the two, by chance
+-- OPERATION  transfer, fund, or mixed: each request is one of the two, by chance; or batch or atomic: each request has
+--            100 transfers, each with its own key, or all with one and all or none of them done
 -- WALLETS    a file with one wallet id a line
 -- HOT        all for any wallet; one: only the first wallet sends, or is funded
 -- RATE       requests a second on a schedule that waits for no reply; 0: as fast as replies come
@@ -23,6 +24,8 @@ local function now_ms()
     ffi.C.clock_gettime(CLOCK_MONOTONIC, now_struct)
     return tonumber(now_struct.seconds) * 1e3 + tonumber(now_struct.nanoseconds) / 1e6
 end
+
+local BATCH_OPERATIONS = 100
 
 local ids, headers = {}, {["Content-Type"] = "application/json"}
 local operation, hot, rate
@@ -68,8 +71,27 @@ local function key()
     return table.concat({random_hex(8), random_hex(4), random_hex(4), random_hex(4), random_hex(12)}, "-")
 end
 
+local function transfer(wallet)
+    local other = (wallet + math.random(#ids - 1) - 1) % #ids + 1
+    return '"to_wallet_id":"' .. ids[other] .. '","amount":"0.01"'
+end
+
+local function batch()
+    local items = {}
+    for number = 1, BATCH_OPERATIONS do
+        local wallet = math.random(#ids)
+        local own_key = operation == "batch" and ',"key":"' .. key() .. '"' or ""
+        items[number] = '{"op":"transfer","wallet_id":"' .. ids[wallet] .. '",' .. transfer(wallet) .. own_key .. '}'
+    end
+    local is_atomic = operation == "atomic" and "true" or "false"
+    return '{"atomic":' .. is_atomic .. ',"operations":[' .. table.concat(items, ",") .. ']}'
+end
+
 function request()
-    headers["Idempotency-Key"] = key()
+    headers["Idempotency-Key"] = operation ~= "batch" and key() or nil
+    if operation == "batch" or operation == "atomic" then
+        return wrk.format("POST", "/batches", headers, batch())
+    end
     local wallet = hot and 1 or math.random(#ids)
     local route = operation
     if operation == "mixed" then
@@ -77,14 +99,23 @@ function request()
     end
     local body = '{"amount":"0.01"}'
     if route == "transfer" then
-        local other = (wallet + math.random(#ids - 1) - 1) % #ids + 1
-        body = '{"to_wallet_id":"' .. ids[other] .. '","amount":"0.01"}'
+        body = "{" .. transfer(wallet) .. "}"
     end
     return wrk.format("POST", "/wallets/" .. ids[wallet] .. "/" .. route, headers, body)
 end
 
-function response(status)
-    statuses[status] = (statuses[status] or 0) + 1
+-- Of a batch each operation counts. If the batch is refused, that is an answer to each of them.
+function response(status, _, body)
+    if operation ~= "batch" and operation ~= "atomic" then
+        statuses[status] = (statuses[status] or 0) + 1
+    elseif status ~= 200 and status ~= 207 then
+        statuses[status] = (statuses[status] or 0) + BATCH_OPERATIONS
+    else
+        for found in body:gmatch('{"status":(%d+),') do
+            local own = tonumber(found)
+            statuses[own] = (statuses[own] or 0) + 1
+        end
+    end
 end
 
 function done(summary, latency, requests)

@@ -22,8 +22,10 @@ RATE_KEPT_MIN: Final = 0.95
 
 _seeds = count(1)
 
-Operation = Literal["transfer", "fund", "mixed"]
-"""What the requests do; mixed: half of them transfer, half fund."""
+Operation = Literal["transfer", "fund", "mixed", "batch", "atomic"]
+"""What the requests do; mixed: half of them transfer, half fund; batch and atomic: each has 100 transfers."""
+
+BATCH_OPERATIONS: Final = 100
 
 
 class MissingGeneratorError(Exception):
@@ -50,6 +52,16 @@ class Load:
     hot: bool = False
     api_key: str = field(default="", repr=False)
 
+    @property
+    def movements(self) -> int:
+        """The movements of a request."""
+        return BATCH_OPERATIONS if self.operation in {"batch", "atomic"} else 1
+
+    @property
+    def movements_a_key(self) -> int:
+        """The movements that share an idempotency key."""
+        return BATCH_OPERATIONS if self.operation == "atomic" else 1
+
 
 @dataclass(frozen=True)
 class Answers:
@@ -57,8 +69,8 @@ class Answers:
 
     Attributes:
         seconds: the load's length.
-        done: the number of replies with 200.
-        refused: the numbers of other replies, by status.
+        done: the number of replies with 200; of a batch, of operations with 200.
+        refused: the numbers of others, by status.
         latency_ms: the latency, by percentile.
         late_ms_max: the longest time that a due request waited for a free connection.
     """

@@ -17,6 +17,7 @@ MEASURES: Final[Mapping[str, Measure]] = {
     "api-key": http.keys_beside_no_authentication,
     "hot-funds": http.funds_beside_orm,
     "mixed-money": http.mixed_beside_transfers,
+    "batches": http.batches_beside_transfers,
     "relay-drain": backlog.relays_beside_debezium,
     "relay-latency": latency.relay_beside_debezium,
     "consumer": backlog.consumer_beside_copy,

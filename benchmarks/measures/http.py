@@ -10,7 +10,7 @@ from typing import Final
 from benchmarks import queries
 from benchmarks.lab import Lab, Service
 from benchmarks.load import pgbench, wrk
-from benchmarks.load.sides import HttpSide, PgbenchSide, check_answers, in_turn, refusals
+from benchmarks.load.sides import HttpSide, PgbenchSide, Side, check_answers, in_turn, refusals
 from benchmarks.load.wrk import Load
 from benchmarks.peers import orm
 from benchmarks.place import Place
@@ -88,6 +88,37 @@ def mixed_beside_transfers(lab: Lab, plan: Plan, findings: Findings) -> None:
     commits = [median(found) / movements for found, movements in zip(samples, shared, strict=True)]
     findings.compare("mixed_money", *samples, note=refusals(side))
     findings.compare("mixed_commits", shared[:1], shared[1:], "{:,.0f} commits/s, beside {:,.0f}".format(*commits))
+
+
+def batches_beside_transfers(lab: Lab, plan: Plan, findings: Findings) -> None:
+    """Transfers in batches of 100, beside one transfer a request, both by our API. Neither side publishes.
+
+    When a round ends, batches have a hundred times as much under way. So the ledger is counted, not the replies, and
+    each round waits for what the one before has left.
+    """
+    template = lab.template(WALLETS)
+    kinds: tuple[tuple[str, wrk.Operation], ...] = (("batches", "batch"), ("atomic_batches", "atomic"))
+    for name, operation in kinds:
+        with lab.place(template) as place, lab.place(template) as peer_place:
+            with our_api(lab, place) as ours, our_api(lab, peer_place) as peer:
+                side = ours.side(CONNECTIONS[0], operation)
+                sides = _by_ledger(place, side), _by_ledger(peer_place, peer.side(CONNECTIONS[0]))
+                findings.compare(name, *in_turn(plan, *sides), note=refusals(side))
+            place.verify()
+            peer_place.verify()
+
+
+def _by_ledger(place: Place, side: HttpSide) -> Side:
+    """Return the load with the rate of the movements that were committed while it lasted."""
+
+    def ask(seconds: float) -> float:
+        before = queries.value(place.url, queries.MOVEMENTS)
+        side(seconds)
+        made = queries.value(place.url, queries.MOVEMENTS) - before
+        place.settle()
+        return float(made / side.answers[-1].seconds)
+
+    return ask
 
 
 @dataclass

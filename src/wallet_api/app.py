@@ -10,6 +10,7 @@ from common.http.api import create_api
 from common.http.settings import items_of
 from common.logs import configure_logs
 from wallet_api import hold_routes, limit_routes, operation_routes, reversal_routes, routes
+from wallet_api.batches import routes as batches
 from wallet_api.context import open_context
 from wallet_api.lookups import routes as lookups
 from wallet_api.settings import WalletApiSettings
@@ -25,8 +26,13 @@ def create_app(settings: WalletApiSettings | None = None) -> FastAPI:
     settings = settings or WalletApiSettings()
     configure_logs(settings, "wallet-api")
     owner_operations = items_of(settings.owner_operations)
-    operations = operation_routes.make_router(owner_operations)
-    reversals = reversal_routes.make_router(owner_operations)
+    fast = [
+        routes.hot_router,
+        operation_routes.make_router(owner_operations),
+        hold_routes.post_router,
+        reversal_routes.make_router(owner_operations),
+        batches.make_router(owner_operations),
+    ]
     limits = limit_routes.make_router(owner_operations)
     app = create_api(
         "Wallet API",
@@ -35,11 +41,8 @@ def create_app(settings: WalletApiSettings | None = None) -> FastAPI:
         settings,
         partial(open_context, settings),
         partial(open_authenticator, settings, settings.database_url),
-        [
-            *(routes.hot_router, operations, hold_routes.post_router, reversals),
-            *(limits, routes.router, hold_routes.router, lookups.router, statements.router),
-        ],
-        [routes.hot_router, operations, hold_routes.post_router, reversals],
+        [*fast, limits, routes.router, hold_routes.router, lookups.router, statements.router],
+        fast,
     )
     # A process serves one application, and by now has imported and made nearly all that it will keep.
     tune_garbage_collector()

@@ -40,6 +40,11 @@ class Command:
     claim: IdempotencyClaim | None = None
     traceparent: str | None = None
 
+    @property
+    def operation_count(self) -> int:
+        """How many operations it has."""
+        return 1
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CreateWallet(Command):

@@ -93,6 +93,7 @@ def make_context(
     bounds = Bounds(
         batch_commands=settings.batch_commands_max,
         queue_commands=settings.queue_commands_max,
+        queue_batch_operations=settings.queue_batch_operations_max,
         transaction_timeout_seconds=settings.transaction_timeout_seconds,
     )
     retry = CommandRetry(settings.version_attempts_max, settings.busy_retry_seconds)

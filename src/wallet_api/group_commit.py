@@ -13,7 +13,6 @@ What keeps the requests of a batch apart:
 """
 
 import asyncio
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Generic
@@ -26,7 +25,8 @@ from common.postgres.errors import LOCK_NOT_AVAILABLE, is_sequence_behind, is_un
 from common.problems import Unavailable
 from common.rate_limited_logs import RateLimitedLog
 from wallet_api import metrics
-from wallet_api.commands import CommandT, IdempotencyKey
+from wallet_api.command_queue import Answer, CommandQueue, Submission
+from wallet_api.commands import CommandT
 from wallet_api.errors import IdempotencyKeyInFlight, VersionConflict, WalletBusy
 from wallet_api.replies import Reply, problem_reply
 from wallet_api.retries import CommandRetry
@@ -51,33 +51,19 @@ class Bounds:
 
     Args:
         batch_commands: commands in a transaction at most.
-        queue_commands: commands in the queue at most; one more is refused.
+        queue_commands: single commands in the queue at most; one more is refused.
+        queue_batch_operations: operations of batch requests in the queue at most; a request with more is refused.
         transaction_timeout_seconds: a transaction that takes longer is abandoned.
     """
 
     batch_commands: int
     queue_commands: int
+    queue_batch_operations: int
     transaction_timeout_seconds: float
 
 
-@dataclass(slots=True, eq=False)
-class _Submission(Generic[CommandT]):
-    """A command between its submission and its reply. `submitted_at` is the event loop's time, in seconds."""
-
-    command: CommandT
-    reply: asyncio.Future[Reply]
-    submitted_at: float
-    version_attempts: int = 0
-
-    def answer(self, reply: Reply) -> None:
-        """Return the reply from `submit`."""
-        if not self.reply.done():
-            self.reply.set_result(reply)
-
-    def fail(self, error: Exception) -> None:
-        """Raise the error from `submit`. Each submission needs its own: each raise adds to the error's traceback."""
-        if not self.reply.done():
-            self.reply.set_exception(error)
+Place = tuple[Submission[CommandT], int]
+"""A command's place in its submission."""
 
 
 class GroupCommit(Generic[CommandT]):
@@ -109,8 +95,8 @@ class GroupCommit(Generic[CommandT]):
         self._bounds = bounds
         self._retry = retry
         self._on_commit = on_commit
-        self._queue: deque[_Submission[CommandT]] = deque()
-        self._unanswered: set[_Submission[CommandT]] = set()
+        self._queue: CommandQueue[CommandT] = CommandQueue()
+        self._unanswered: set[Submission[CommandT]] = set()
         self._draining: asyncio.Task[None] | None = None
         self._skip_locked_until = 0.0
         self._batch_commands = metrics.batch_commands.labels(operation)
@@ -122,14 +108,29 @@ class GroupCommit(Generic[CommandT]):
             Unavailable: the queue is full or the database is away, and nothing was done; or the outcome is unknown.
             Exception: any other means that nothing was done: an asyncpg or a DBAPIError where the database refuses.
         """
-        if len(self._queue) >= self._bounds.queue_commands:
+        (answer,) = await self.submit_all([command])
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    async def submit_all(self, commands: Sequence[CommandT]) -> list[Answer]:
+        """Run the commands of one request in a batch, in their order; return what came of each.
+
+        A command that has to wait for a lock is retried later; so are those after it that share a wallet with it.
+
+        Raises:
+            Unavailable: the queue is full, and nothing was done.
+        """
+        weight = sum([command.operation_count for command in commands])
+        if not self._has_room(weight):
             raise Unavailable("The server is at capacity. Retry later.")
-        loop = asyncio.get_running_loop()
-        submission = _Submission(command, loop.create_future(), loop.time())
+        keys = [command.claim.key for command in commands if command.claim]
+        loop, count = asyncio.get_running_loop(), len(commands)
+        submission = Submission(commands, keys, weight, loop.create_future(), loop.time(), range(count), [None] * count)
         self._unanswered.add(submission)
         try:
             self._enqueue(submission)
-            return await submission.reply
+            return await submission.done
         finally:
             self._unanswered.discard(submission)
 
@@ -141,13 +142,19 @@ class GroupCommit(Generic[CommandT]):
         for submission in self._unanswered:
             submission.fail(Unavailable("The server is shutting down. Retry with the same idempotency key."))
 
-    def _enqueue(self, submission: _Submission[CommandT]) -> None:
-        self._queue.append(submission)
+    def _has_room(self, weight: int) -> bool:
+        if weight == 1:
+            return self._queue.single.weight < self._bounds.queue_commands
+        return self._queue.batched.weight + weight <= self._bounds.queue_batch_operations
+
+    def _enqueue(self, submission: Submission[CommandT]) -> None:
+        self._queue.of(submission.weight).add(submission)
         if self._draining is None or self._draining.done():
             self._draining = asyncio.create_task(self._drain())
 
     async def _drain(self) -> None:
-        while batch := self._next_batch():
+        while submissions := self._queue.next_batch(self._bounds.batch_commands):
+            batch = [(submission, number) for submission in submissions for number in submission.waiting]
             try:
                 await self._run(batch)
             except (Exception, asyncio.CancelledError) as error:
@@ -155,54 +162,38 @@ class GroupCommit(Generic[CommandT]):
                     raise
                 # A defect. It must not end the task that answers all later commands.
                 log.defect("batch_lost", error=error, commands=len(batch))
-                for submission in batch:
+                for submission in submissions:
                     submission.fail(Unavailable(_UNKNOWN))
+            for submission in submissions:
+                self._finish_or_retry(submission)
             if len(batch) >= _MANY_COMMANDS:
                 await asyncio.sleep(_GATHER_SECONDS)
 
-    def _next_batch(self) -> list[_Submission[CommandT]]:
-        """Take the next batch off the queue; of one idempotency key only the first command, since the next waits."""
-        batch: list[_Submission[CommandT]] = []
-        keys: set[IdempotencyKey] = set()
-        later: list[_Submission[CommandT]] = []
-        while self._queue and len(batch) < self._bounds.batch_commands:
-            submission = self._queue.popleft()
-            claim = submission.command.claim
-            if submission.reply.done():
-                continue
-            if claim and claim.key in keys:
-                later.append(submission)
-                continue
-            if claim:
-                keys.add(claim.key)
-            batch.append(submission)
-        self._queue.extendleft(reversed(later))
-        return batch
-
-    async def _run(self, batch: Sequence[_Submission[CommandT]]) -> None:
-        self._batch_commands.observe(len(batch))
+    async def _run(self, batch: Sequence[Place[CommandT]]) -> None:
+        commands = [submission.commands[number] for submission, number in batch]
+        self._batch_commands.observe(sum(command.operation_count for command in commands))
         try:
-            replies = await self._execute([submission.command for submission in batch])
+            replies = await self._execute(commands)
         except OutcomeUnknown as unknown:
             log.warning("commit_unconfirmed", error=unknown.__cause__, commands=len(batch))
-            for submission in batch:
-                submission.fail(Unavailable(_UNKNOWN))
+            for submission, number in batch:
+                submission.answers[number] = Unavailable(_UNKNOWN)
         except Exception as error:  # noqa: BLE001 - each submission gets it
             if is_unreachable(error) or is_sequence_behind(error):
                 log.warning("batch_failed_server_away", error=error, commands=len(batch))
-                for submission in batch:
-                    submission.fail(unavailable(error))
+                for submission, number in batch:
+                    submission.answers[number] = unavailable(error)
             elif len(batch) > 1:
                 half = len(batch) // 2
                 await self._run(batch[:half])
-                await self._run(batch[half:])
-            elif sqlstate(error) == LOCK_NOT_AVAILABLE:
-                batch[0].answer(_lock_timeout_reply(error, batch[0].command.path))
+                await self._run([place for place in batch[half:] if not self._has_to_wait(*place)])
             else:
-                batch[0].fail(error)
+                ((submission, number),) = batch
+                is_lock = sqlstate(error) == LOCK_NOT_AVAILABLE
+                submission.settle(number, _lock_timeout_reply(error, commands[0].path) if is_lock else error)
         else:
-            for submission, reply in zip(batch, replies, strict=True):
-                self._answer_or_retry(submission, reply)
+            for (submission, number), reply in zip(batch, replies, strict=True):
+                submission.answers[number] = reply
 
     async def _execute(self, commands: Sequence[CommandT]) -> list[Reply]:
         clock = asyncio.get_running_loop().time
@@ -217,21 +208,45 @@ class GroupCommit(Generic[CommandT]):
 
     async def _execute_as(self, use_case: UseCase[CommandT], commands: Sequence[CommandT]) -> list[Reply]:
         replies = await execute(self._engine, use_case, commands, self._bounds.transaction_timeout_seconds)
-        self._on_commit(len(commands))
+        self._on_commit(sum(command.operation_count for command in commands))
         return replies
 
-    def _answer_or_retry(self, submission: _Submission[CommandT], reply: Reply) -> None:
-        if submission.reply.done():
+    def _finish_or_retry(self, submission: Submission[CommandT]) -> None:
+        if submission.done.done():
             return
-        loop = asyncio.get_running_loop()
-        submission.version_attempts += reply.outcome == VersionConflict.code
-        age_seconds = loop.time() - submission.submitted_at
-        pause_seconds = self._retry.pause_seconds(reply.outcome, submission.version_attempts, age_seconds)
-        if pause_seconds is None:
-            submission.answer(reply)
-        else:
-            metrics.transaction_retries.labels(reply.outcome).inc()
-            loop.call_later(pause_seconds, self._enqueue, submission)
+        found = [submission.answers[number] for number in submission.waiting]
+        submission.version_attempts += any(_outcome(answer) == VersionConflict.code for answer in found)
+        pauses = {
+            number: pause_seconds
+            for number, answer in zip(submission.waiting, found, strict=True)
+            if (pause_seconds := self._pause_seconds(submission, answer)) is not None
+        }
+        if not pauses:
+            submission.finish()
+            return
+        for number in pauses:
+            metrics.transaction_retries.labels(_outcome(submission.answers[number])).inc()
+        submission.waiting = list(pauses)
+        asyncio.get_running_loop().call_later(max(pauses.values()), self._enqueue, submission)
+
+    def _pause_seconds(self, submission: Submission[CommandT], answer: Answer | None) -> float | None:
+        age_seconds = asyncio.get_running_loop().time() - submission.submitted_at
+        return self._retry.pause_seconds(_outcome(answer), submission.version_attempts, age_seconds)
+
+    def _has_to_wait(self, submission: Submission[CommandT], number: int) -> bool:
+        """Make a command wait if one before it in its request has to wait: they may share a wallet."""
+        has_to_wait = any(
+            (answer := submission.answers[earlier]) and self._pause_seconds(submission, answer) is not None
+            for earlier in submission.waiting
+            if earlier < number
+        )
+        if has_to_wait:
+            submission.answers[number] = problem_reply(WalletBusy(), submission.commands[number].path)
+        return has_to_wait
+
+
+def _outcome(answer: Answer | None) -> str:
+    return answer.outcome if isinstance(answer, Reply) else ""
 
 
 def _lock_timeout_reply(error: Exception, path: str) -> Reply:

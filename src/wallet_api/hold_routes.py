@@ -45,7 +45,7 @@ def _endpoint(operation: type[HoldOperation]) -> Callable[[Request], Awaitable[R
         if found is None:
             raise HoldNotFound(hold_id)
         wallet_id, to_wallet_id = found
-        target = f"/holds/{hold_id}/{operation.name}"
+        target = operation.target_of(hold_id)
         return await run(
             operation, request, body, target, wallet_id=wallet_id, hold_id=hold_id, to_wallet_id=to_wallet_id
         )
@@ -57,7 +57,7 @@ def _post_router() -> APIRouter:
     posts = APIRouter(tags=["holds"], route_class=ScopedRoute)
     for operation in HOLD_OPERATIONS:
         posts.add_api_route(
-            f"/holds/{{hold_id}}/{operation.name}",
+            operation.target_of("{hold_id}"),
             _endpoint(operation),
             methods=["POST"],
             name=f"post_{operation.name}",

@@ -54,7 +54,7 @@ STATEMENT_ERRORS: Final = {
 
 LIST_ERRORS: Final = {code: what for code, what in READ_ERRORS.items() if code != HTTPStatus.NOT_FOUND}
 
-_POST_ERRORS: Final[dict[int | str, dict[str, Any]]] = {
+POST_ERRORS: Final[dict[int | str, dict[str, Any]]] = {
     **ACCESS_ERRORS,
     400: _problem("bad-request: the body is not JSON, or a header of one value is sent twice"),
     404: _problem("wallet-not-found, hold-not-found, transaction-not-found"),
@@ -89,21 +89,22 @@ def post_documentation(body: type[BaseModel], reply: type[BaseModel], status: in
     """
     is_operation = issubclass(body, OperationBody)
     left_out = set() if is_operation else {404, 412}
-    schema = body.model_json_schema()
-    responses = {code: what for code, what in _POST_ERRORS.items() if code not in left_out}
+    responses = {code: what for code, what in POST_ERRORS.items() if code not in left_out}
     if is_operation and status != HTTPStatus.OK:
         responses[200] = {"description": "The preview.", "model": reply}
     return {
         "status_code": status,
         "response_model": reply,
         "responses": responses,
-        "openapi_extra": {
-            "requestBody": {
-                "required": True,
-                "content": {"application/json": {"schema": _inlined(schema, schema.pop("$defs", {}))}},
-            }
-        },
+        "openapi_extra": body_documentation(body),
     }
+
+
+def body_documentation(body: type[BaseModel]) -> dict[str, Any]:
+    """Return a POST route's `openapi_extra`: the body that its endpoint reads."""
+    schema = body.model_json_schema()
+    content = {"application/json": {"schema": _inlined(schema, schema.pop("$defs", {}))}}
+    return {"requestBody": {"required": True, "content": content}}
 
 
 def _inlined(schema: Any, definitions: dict[str, Any]) -> Any:
@@ -114,4 +115,5 @@ def _inlined(schema: Any, definitions: dict[str, Any]) -> Any:
         return schema
     if "$ref" in schema:
         return _inlined(definitions[schema["$ref"].rpartition("/")[2]], definitions)
-    return {name: _inlined(item, definitions) for name, item in schema.items()}
+    # The mapping of a discriminator names definitions too. `op` is a constant in each of the schemas without it.
+    return {name: _inlined(item, definitions) for name, item in schema.items() if name != "discriminator"}

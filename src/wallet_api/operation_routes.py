@@ -43,8 +43,7 @@ def _endpoint(operation: type[Operation]) -> Callable[[Request], Awaitable[Respo
     async def post(request: Request) -> Response:
         wallet_id = path_uuid(request, "wallet_id")
         body = await read_body(request, operation.body)
-        target = f"/wallets/{wallet_id}/{operation.name}"
-        return await run(operation, request, body, target, wallet_id=wallet_id)
+        return await run(operation, request, body, operation.target_of(wallet_id), wallet_id=wallet_id)
 
     return post
 
@@ -114,7 +113,7 @@ def make_router(owner_operations: Collection[str]) -> APIRouter:
     for operation in OPERATIONS:
         scope = WALLETS_WRITE if operation.name in owner_operations else operation.scope
         router.add_api_route(
-            f"/wallets/{{wallet_id}}/{operation.name}",
+            operation.target_of("{wallet_id}"),
             _endpoint(operation),
             methods=["POST"],
             name=f"post_{operation.name}",

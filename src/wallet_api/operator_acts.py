@@ -84,7 +84,7 @@ async def run_on_hold(
 
 async def reverse(engine: AsyncEngine, body: ReverseBody, transaction_id: UUID) -> Reply:
     """Reverse a ledger transaction, as `run` does."""
-    target = f"/transactions/{transaction_id}/{Reverse.name}"
+    target = Reverse.target_of(transaction_id)
     async with engine.connect() as connection:
         original = await find_original(connection, transaction_id, ANONYMOUS)
     if original is None:

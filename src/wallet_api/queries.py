@@ -93,7 +93,9 @@ _WRITE_TRANSACTIONS: Final = f"""
         SELECT transaction_id, entry, wallet_id, wallet_version, counterparty_wallet_id, type, amount_minor,
             currency, balance_after_minor, coalesce(held_minor, 0),
             CASE WHEN wallet_id IS NOT NULL THEN coalesce(held_after_minor, 0) END, hold_id,
-            reverses_transaction_id, reference, metadata::jsonb, details::jsonb, external_id, :created_at
+            reverses_transaction_id, reference,
+            CASE WHEN wallet_id IS NOT NULL THEN coalesce(metadata::jsonb, '{{{{}}}}') END, details::jsonb, external_id,
+            :created_at
         FROM unnest(
             cast(:acting_wallet_ids AS uuid[]), cast(:transaction_ids AS uuid[]), cast(:entries AS smallint[]),
             cast(:wallet_ids AS uuid[]), cast(:wallet_versions AS bigint[]), cast(:counterparties AS uuid[]),
@@ -257,9 +259,13 @@ async def write_transactions(
         "held_after": _unless_empty([wallet and wallet.held_minor for _, _, _, wallet in entries]),
         "hold_ids": _unless_empty([made.hold and made.hold.id for made, _, _, _ in entries]),
         "reversed_ids": _unless_empty([made.reverses_id for made, _, _, _ in entries]),
-        "references": [wallet and made.command.reference for made, _, _, wallet in entries],
-        "metadata": [wallet and _json(made.command.metadata) for made, _, _, wallet in entries],
-        "details": [_json(made.details) if number == 1 and made.details else None for made, number, _, _ in entries],
+        "references": _unless_empty([wallet and made.command.reference for made, _, _, wallet in entries]),
+        "metadata": _unless_empty(
+            [wallet and _json_unless_empty(made.command.metadata) for made, _, _, wallet in entries]
+        ),
+        "details": _unless_empty(
+            [_json_unless_empty(made.details) if number == 1 else None for made, number, _, _ in entries]
+        ),
         "external_ids": _external_ids(transactions, entries),
         **_outbox_parameters(events, created_at),
         **key_parameters(keys),
@@ -324,7 +330,7 @@ def _outbox_parameters(rows: Sequence[Mapping[str, Any]], created_at: datetime) 
         "lanes": [row["lane"] for row in rows],
         "event_types": [row["event_type"] for row in rows],
         "payloads": [row["payload"] for row in rows],
-        "event_headers": [row["headers"] and _json(row["headers"]) for row in rows],
+        "event_headers": _unless_empty([row["headers"] and _json(row["headers"]) for row in rows]),
         "created_at": created_at,
     }
 
@@ -358,9 +364,13 @@ async def notify_relays(connection: asyncpg.Connection) -> None:
 def _unless_empty(values: list[T]) -> list[T]:
     """Return the values, or no value where all are zero or None: `unnest` fills the column up with NULL.
 
-    Most batches have no holds. The encoding of an array costs more than all else that holds cost them.
+    Most batches have no holds, and many no metadata. The encoding of an array costs more than all else of a column.
     """
     return values if any(values) else []
+
+
+def _json_unless_empty(value: Mapping[str, Any]) -> str | None:
+    return _json(value) if value else None
 
 
 def _json(value: object) -> str:

@@ -1,6 +1,6 @@
 """The SQL of the routes that only read, and of the health check."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Final
 from uuid import UUID
 
@@ -63,10 +63,10 @@ _HOLD: Final = f"""
     ) AS made
 """  # noqa: S608
 GET_HOLD: Final = text(f"{_HOLD} WHERE holds.id = :id")
-FIND_HOLD: Final = text(f"""
-    SELECT holds.wallet_id, to_wallet_id FROM wallet.holds
+FIND_HOLDS: Final = text(f"""
+    SELECT holds.id, holds.wallet_id, to_wallet_id FROM wallet.holds
     JOIN wallet.wallets ON wallets.id = holds.wallet_id AND {READABLE}
-    WHERE holds.id = :id
+    WHERE holds.id = ANY(cast(:ids AS uuid[]))
 """)  # noqa: S608
 _LIST_HOLDS: Final = f"""
     {_HOLD}
@@ -130,12 +130,19 @@ async def get_hold(connection: AsyncConnection, hold_id: UUID, caller_user_id: s
     return (await connection.execute(GET_HOLD, parameters)).mappings().one_or_none()
 
 
+async def find_holds(
+    connection: AsyncConnection, hold_ids: Collection[UUID], caller_user_id: str | None
+) -> dict[UUID, tuple[UUID, UUID | None]]:
+    """Return each hold's wallet and its receiver, which never change, where `get_hold` would return the hold."""
+    parameters = {"ids": list(hold_ids), "caller_user_id": caller_user_id}
+    return {row[0]: (row[1], row[2]) for row in await connection.execute(FIND_HOLDS, parameters)}
+
+
 async def find_hold(
     connection: AsyncConnection, hold_id: UUID, caller_user_id: str | None
 ) -> tuple[UUID, UUID | None] | None:
-    """Return the hold's wallet and its receiver, which never change, as `get_hold` does."""
-    row = (await connection.execute(FIND_HOLD, {"id": hold_id, "caller_user_id": caller_user_id})).one_or_none()
-    return row and (row.wallet_id, row.to_wallet_id)
+    """Return the hold's wallet and its receiver, as `find_holds` does."""
+    return (await find_holds(connection, [hold_id], caller_user_id)).get(hold_id)
 
 
 async def list_holds(

@@ -23,7 +23,10 @@ from wallet_api.idempotency import request_hash
 
 BODY_BYTES_MAX: Final = 64 * 1024
 
-_KEY = re.compile(r"[!-~]{1,255}")
+KEY_PATTERN: Final = "[!-~]{1,255}"
+"""Of an idempotency key."""
+
+_KEY = re.compile(KEY_PATTERN)
 _TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 # Empty elements are left out (RFC 9110, section 5.6.1).
 _ENTITY_TAGS = re.compile(r'[\s,]*(?:W/)?"[^"]*"(?:\s*,[\s,]*(?:W/)?"[^"]*")*[\s,]*')
@@ -81,28 +84,39 @@ async def read_body(request: Request, model: type[BodyT]) -> BodyT:
         UnsupportedMediaType, UnsupportedContentEncoding, ContentTooLarge, BadRequest: it can't be parsed.
         ValidationProblem: a field is wrong; all of them are named.
     """
-    content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if content_type != "application/json" and not content_type.endswith("+json"):
-        raise UnsupportedMediaType("Content-Type: send application/json.")
-    encodings = {encoding.strip().lower() for encoding in request.headers.get("content-encoding", "").split(",")}
-    if encodings - {"", "identity"}:
-        raise UnsupportedContentEncoding("Content-Encoding: send the body without compression.")
-    document = _parse(await _read_bounded(request))
-    if not isinstance(document, dict):
-        raise ValidationProblem("body: must be a JSON object")
+    document = await read_document(request)
     try:
         return model.model_validate(document)
     except ValidationError as error:
         raise ValidationProblem.of_errors(error.errors()) from error
 
 
-async def _read_bounded(request: Request) -> bytes:
+async def read_document(request: Request, bytes_max: int = BODY_BYTES_MAX) -> dict[str, Any]:
+    """Return the JSON object that the request's body is.
+
+    Raises:
+        UnsupportedMediaType, UnsupportedContentEncoding, ContentTooLarge, BadRequest: it can't be parsed.
+        ValidationProblem: it is no object.
+    """
+    content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if content_type != "application/json" and not content_type.endswith("+json"):
+        raise UnsupportedMediaType("Content-Type: send application/json.")
+    encodings = {encoding.strip().lower() for encoding in request.headers.get("content-encoding", "").split(",")}
+    if encodings - {"", "identity"}:
+        raise UnsupportedContentEncoding("Content-Encoding: send the body without compression.")
+    document = _parse(await _read_bounded(request, bytes_max))
+    if not isinstance(document, dict):
+        raise ValidationProblem("body: must be a JSON object")
+    return document
+
+
+async def _read_bounded(request: Request, bytes_max: int) -> bytes:
     body = bytearray()
     try:
         async for chunk in request.stream():
             body += chunk
-            if len(body) > BODY_BYTES_MAX:
-                raise ContentTooLarge(f"body: must have at most {BODY_BYTES_MAX} bytes. Send less metadata.")
+            if len(body) > bytes_max:
+                raise ContentTooLarge(f"body: must have at most {bytes_max} bytes. Send less metadata.")
     except ClientDisconnect as error:
         raise BadRequest("body: the client disconnected before its end.") from error
     return bytes(body)
@@ -138,7 +152,12 @@ def read_claim(
         return None
     if not _KEY.fullmatch(key):
         raise ValidationProblem.of("Idempotency-Key", "must be 1 to 255 visible ASCII characters")
-    return IdempotencyClaim(IdempotencyKey(caller_id, key), request_hash(method, target, body.model_dump(mode="json")))
+    return claim_of(method, target, caller_id, key, body.model_dump(mode="json"))
+
+
+def claim_of(method: str, target: str, caller_id: str, key: str, body: Mapping[str, Any]) -> IdempotencyClaim:
+    """Return the idempotency claim of a request with this body, as JSON."""
+    return IdempotencyClaim(IdempotencyKey(caller_id, key), request_hash(method, target, body))
 
 
 def read_if_match(header: str | None) -> frozenset[int] | None:

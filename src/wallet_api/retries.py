@@ -13,7 +13,8 @@ _TRANSACTION_PAUSES: Final = Pauses(0.01, 0.2)
 
 _VERSION_PAUSES: Final = Pauses(0.002, 0.05)
 _BUSY_PAUSE_SECONDS: Final = 0.03
-_BUSY: Final = frozenset({WalletBusy.code, IdempotencyKeyInFlight.code})
+BUSY: Final = frozenset({WalletBusy.code, IdempotencyKeyInFlight.code})
+"""The outcomes of commands whose wallet or key another transaction has locked."""
 
 
 def transaction_retry(error: Exception, attempts: int) -> float | None:
@@ -50,6 +51,6 @@ class CommandRetry:
         """
         if outcome == VersionConflict.code and version_attempts < self.version_attempts_max:
             return random.uniform(0, _VERSION_PAUSES.after(version_attempts))  # noqa: S311
-        if outcome in _BUSY and age_seconds < self.busy_seconds_max:
+        if outcome in BUSY and age_seconds < self.busy_seconds_max:
             return _BUSY_PAUSE_SECONDS
         return None

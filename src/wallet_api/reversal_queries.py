@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Collection
+from itertools import groupby
 from typing import Final
 from uuid import UUID
 
@@ -14,10 +15,10 @@ from common.postgres.raw_sql import RawStatement
 from wallet_api.operations.operation import Reversals
 from wallet_api.original import Original, OriginalEntry
 
-FIND_ORIGINAL: Final = text("""
-    SELECT type, entry.currency, wallet_id, user_id, amount_minor
+FIND_ORIGINALS: Final = text("""
+    SELECT transaction_id, type, entry.currency, wallet_id, user_id, amount_minor
     FROM wallet.wallet_transactions AS entry LEFT JOIN wallet.wallets ON wallets.id = wallet_id
-    WHERE transaction_id = :id ORDER BY entry
+    WHERE transaction_id = ANY(:ids) ORDER BY transaction_id, entry
 """)
 
 READ_REVERSALS: Final = RawStatement("""
@@ -28,12 +29,22 @@ READ_REVERSALS: Final = RawStatement("""
 
 
 async def find_original(connection: AsyncConnection, transaction_id: UUID, caller: Caller) -> Original | None:
-    """Return the transaction, if one of its wallets is the caller's. Its entries never change."""
-    rows = (await connection.execute(FIND_ORIGINAL, {"id": transaction_id})).all()
-    entries = tuple(OriginalEntry(row.wallet_id, row.user_id, row.amount_minor) for row in rows)
-    if not any(entry.user_id is not None and caller.owns(entry.user_id) for entry in entries):
-        return None
-    return Original(transaction_id, rows[0].type, rows[0].currency, entries)
+    """Return the transaction, if one of its wallets is the caller's."""
+    return (await find_originals(connection, [transaction_id], caller)).get(transaction_id)
+
+
+async def find_originals(
+    connection: AsyncConnection, transaction_ids: Collection[UUID], caller: Caller
+) -> dict[UUID, Original]:
+    """Return those of the transactions that have a wallet of the caller. Their entries never change."""
+    rows = (await connection.execute(FIND_ORIGINALS, {"ids": list(transaction_ids)})).all()
+    found = {}
+    for transaction_id, group in groupby(rows, key=lambda row: row.transaction_id):
+        first, *others = group
+        entries = tuple(OriginalEntry(row.wallet_id, row.user_id, row.amount_minor) for row in (first, *others))
+        if any(entry.user_id is not None and caller.owns(entry.user_id) for entry in entries):
+            found[transaction_id] = Original(transaction_id, first.type, first.currency, entries)
+    return found
 
 
 async def read_reversals(connection: asyncpg.Connection, transaction_ids: Collection[UUID]) -> Reversals:

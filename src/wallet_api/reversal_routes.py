@@ -33,7 +33,7 @@ async def _post_reverse(request: Request) -> Response:
     if original is None:
         raise TransactionNotFound(transaction_id)
     wallet_id = Reverse.acting_wallet_id(original, body, caller)
-    target = f"/transactions/{transaction_id}/{Reverse.name}"
+    target = Reverse.target_of(transaction_id)
     return await run(Reverse, request, body, target, wallet_id=wallet_id, original=original)
 
 
@@ -42,7 +42,7 @@ def make_router(owner_operations: Collection[str]) -> APIRouter:
     router = APIRouter(tags=["transactions"], route_class=ScopedRoute)
     scope = WALLETS_WRITE if Reverse.name in owner_operations else Reverse.scope
     router.add_api_route(
-        f"/transactions/{{transaction_id}}/{Reverse.name}",
+        Reverse.target_of("{transaction_id}"),
         _post_reverse,
         methods=["POST"],
         name=f"post_{Reverse.name}",

@@ -46,6 +46,9 @@ class WalletApiSettings(AccessSettings, HttpApiSettings, WalletDatabaseSettings,
     """Requests that may share one transaction."""
     queue_commands_max: int = Field(512, ge=1, le=100_000)
     """Requests of one kind in the queue for a transaction; one more is answered 503 at once."""
+    queue_batch_operations_max: int = Field(10_000, ge=100, le=1_000_000)
+    """Operations of batch requests in the queue for a transaction. A batch request that finds no room is answered 503
+    at once."""
     version_attempts_max: int = Field(40, ge=1, le=1000)
     """How often a request is tried whose wallet changes between the read and the write; then 409 version-conflict."""
     busy_retry_seconds: float = Field(2.0, gt=0, le=60)

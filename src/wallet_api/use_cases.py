@@ -15,13 +15,15 @@ from common.identifiers import new_id
 from common.postgres.raw_sql import SNAPSHOT
 from common.problems import Problem
 from wallet_api import external_id_queries, idempotency, limit_queries, outbox, queries, reversal_queries
+from wallet_api.batch_replies import operation_reply
 from wallet_api.commands import Command, CreateWallet
 from wallet_api.errors import ExternalIdTaken, VersionConflict, WalletBusy, WalletNotFound
 from wallet_api.operations.operation import Operation, State
 from wallet_api.operations.set_limits import sets_limits
 from wallet_api.previews import preview_reply
 from wallet_api.queries import NO_WALLETS, LoadedWallets
-from wallet_api.replies import Reply, transaction_reply, wallet_reply
+from wallet_api.replies import Reply, wallet_reply
+from wallet_api.retries import BUSY
 from wallet_api.slots import Slot, replies_of
 from wallet_api.wallet import Wallet
 
@@ -54,6 +56,8 @@ async def run_operations(
     slots = [Slot(command) for command in commands]
     if fresh := await idempotency.claim(connection, slots):
         loaded = await _load(connection, fresh, skip_locked=skip_locked)
+        if any(slot.reply for slot in slots):
+            _keep_order(slots)
         state = await _load_state(connection, fresh, loaded)
         failpoints.hit("api.locked")
         _decide(fresh, state)
@@ -63,21 +67,20 @@ async def run_operations(
 
 
 async def preview_operations(connection: asyncpg.Connection, commands: Sequence[Operation]) -> list[Reply]:
-    """Decide each operation on the wallets as they are, by itself, and write nothing. No lock is taken or waited for.
+    """Decide operations as `run_operations` does, and write nothing. No lock is taken or waited for.
 
     The connection is read-only. All commands see one snapshot.
     """
     await connection.execute(SNAPSHOT)
-    return [await _preview(connection, Slot(command)) for command in commands]
-
-
-async def _preview(connection: asyncpg.Connection, slot: Slot[Operation]) -> Reply:
-    loaded = await _with_velocity(connection, await queries.read_wallets(connection, slot.command.wallet_ids))
-    state = await _load_state(connection, [slot], loaded)
+    slots = [Slot(command) for command in commands]
+    wallet_ids = {id_ for command in commands for id_ in command.wallet_ids}
+    loaded = await _with_velocity(connection, await queries.read_wallets(connection, wallet_ids))
+    state = await _load_state(connection, slots, loaded)
     existing = set(state.holds)
-    _decide([slot], state)
-    (reply,) = replies_of([slot])
-    return preview_reply(reply, slot.transactions, existing)
+    _decide(slots, state)
+    return [
+        preview_reply(reply, slot.transactions, existing) for slot, reply in zip(slots, replies_of(slots), strict=True)
+    ]
 
 
 async def create_wallets(connection: asyncpg.Connection, commands: Sequence[CreateWallet]) -> list[Reply]:
@@ -119,8 +122,7 @@ async def _lock(
     busy = (await queries.read_wallets(connection, absent)).by_id if absent else {}
     known = {**loaded.by_id, **busy}
     for slot in slots:
-        # A caller that may not move the acting wallet learns nothing of the others.
-        if not busy.keys().isdisjoint(slot.command.wallet_ids) and slot.command.find_acting(known):
+        if slot.command.waits_for(busy, known):
             slot.refuse(WalletBusy())
     return loaded
 
@@ -149,6 +151,19 @@ async def _load_state(connection: asyncpg.Connection, slots: Sequence[Slot[Opera
     return state
 
 
+def _keep_order(slots: Sequence[Slot[Operation]]) -> None:
+    """Make an operation of a batch request wait if one before it in its request has to, and they share a wallet."""
+    waiting: dict[UUID, set[UUID]] = {}
+    for slot in slots:
+        if slot.command.batch_id is None:
+            continue
+        wallet_ids = waiting.setdefault(slot.command.batch_id, set())
+        if slot.reply is None and not wallet_ids.isdisjoint(slot.command.wallet_ids):
+            slot.refuse(WalletBusy())
+        if slot.outcome in BUSY:
+            wallet_ids.update(slot.command.wallet_ids)
+
+
 def _decide(slots: Sequence[Slot[Operation]], state: State) -> None:
     """Decide each command, on the state as the commands before it leave it."""
     for slot in slots:
@@ -159,7 +174,7 @@ def _decide(slots: Sequence[Slot[Operation]], state: State) -> None:
         except Problem as refusal:
             slot.refuse(refusal)
             continue
-        slot.reply = transaction_reply(slot.transactions[-1], state.now)
+        slot.reply = operation_reply(slot.command, slot.transactions, state.now)
         state.apply(slot.transactions)
 
 

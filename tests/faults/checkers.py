@@ -194,7 +194,7 @@ async def _check_operations(connection: asyncpg.Connection, driver: Driver) -> l
             found.append(f"{where}: {operation.outcome}, and {'it is' if is_there else 'nothing is'} there")
         elif operation.kind == "create":
             continue
-        elif is_there and moved[operation.key]["times"] != 1 + operation.has_sweep:
+        elif is_there and moved[operation.key]["times"] != operation.effects:
             found.append(f"{where}: has {moved[operation.key]['times']} effects")
         elif is_there and moved[operation.key]["id"].encode() not in operation.reply:
             found.append(f"{where}: was told of another transaction than {moved[operation.key]['id']}")

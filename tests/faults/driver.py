@@ -5,16 +5,18 @@ import random
 from collections import Counter
 from collections.abc import Callable, Container
 from dataclasses import dataclass, field
-from itertools import count
+from itertools import count, pairwise
 from typing import Any, Literal
 
 import httpx
+import orjson
 
 from support.processes import http_client
 
 Change = Literal["freeze", "unfreeze", "close", "reopen"]
 Kind = (
-    Literal["create", "fund", "withdraw", "transfer", "split", "holds", "capture", "void", "reverse", "limits"] | Change
+    Literal["create", "fund", "withdraw", "transfer", "split", "holds", "capture", "void", "reverse", "limits", "batch"]
+    | Change
 )
 
 OVERDRAFT_MAX_MINOR = 2_000
@@ -45,9 +47,15 @@ class Operation:
         return "PUT" if self.kind == "limits" else "POST"
 
     @property
-    def has_sweep(self) -> bool:
-        """Whether a close made a transfer too, with the same reference."""
-        return b'"sweep":{' in self.reply
+    def effects(self) -> int:
+        """How many transactions have its reference: a close may make a transfer too, an atomic batch has several."""
+        return len(self.body.get("operations", [self])) + (b'"sweep":{' in self.reply)
+
+    @property
+    def in_batch(self) -> dict[str, Any]:
+        """The same request as an operation of a batch."""
+        _, collection, id_, op = self.path.split("/")
+        return {**self.body, "op": op, f"{collection[:-1]}_id": id_, "key": self.key}
 
 
 @dataclass
@@ -119,6 +127,10 @@ class Driver:
         unknown: list[Operation] = []
         async with self._client() as client:
             while not stop.is_set():
+                if rng.random() < 0.05:
+                    batch = [self._move(rng) for _ in range(rng.randint(2, 8))]
+                    unknown += await self._ask_together(client, batch)
+                    continue
                 operation = self._choose(rng, unknown)
                 if operation is None:
                     await self._read(client, rng.choice(self.wallets))
@@ -146,22 +158,28 @@ class Driver:
 
     def _move(self, rng: random.Random) -> Operation:
         wallet, *others = rng.sample(self.wallets, rng.randint(2, len(self.wallets)))
-        (kind,) = rng.choices(("change", "fund", "withdraw", "split", "transfer", "reverse"), (1, 4, 6, 2, 11, 2))
+        (kind,) = rng.choices(
+            ("change", "fund", "withdraw", "split", "batch", "transfer", "reverse"), (1, 4, 6, 2, 1, 11, 2)
+        )
         if kind == "change":
-            return (
-                self._set_limits(rng, wallet) if rng.random() < 0.2 else self._change_of_status(rng, wallet, others[0])
-            )
-        if kind == "fund":
-            return self._fund(wallet, rng.randint(1, 500))
+            change = self._set_limits(rng, wallet) if rng.random() < 0.2 else None
+            return change or self._change_of_status(rng, wallet, others[0])
         if kind == "withdraw":
             return self._withdraw_or_hold(rng, wallet, others[0])
         if kind == "reverse" and self.transactions:
             return self._reverse(rng, rng.choice(self.transactions))
         # Some ask for more than any wallet has.
         amount_minor = rng.randint(10, 2000) if rng.random() < 0.9 else 10_000_000
-        if kind == "split":
-            return self._split(wallet, others, amount_minor)
-        return self._transfer(wallet, others[0], amount_minor)
+        match kind:
+            case "fund":
+                made = self._fund(wallet, rng.randint(1, 500))
+            case "split":
+                made = self._split(wallet, others, amount_minor)
+            case "batch":
+                made = self._atomic([wallet, *others], amount_minor)
+            case _:
+                made = self._transfer(wallet, others[0], amount_minor)
+        return made
 
     def _create(self) -> Operation:
         key = self._key()
@@ -205,6 +223,16 @@ class Driver:
         amounts = ["rest", *["0.01"] * (len(others) - 1)]
         legs = [{"to_wallet_id": other, "amount": amount} for other, amount in zip(others, amounts, strict=True)]
         return self._money("split", wallet, {"legs": legs}, amount_minor)
+
+    def _atomic(self, wallets: list[str], amount_minor: int) -> Operation:
+        """Send an amount from each wallet to the next one, all of them or none."""
+        key = self._key()
+        amount = f"{amount_minor // 100}.{amount_minor % 100:02}"
+        operations = [
+            {"op": "transfer", "wallet_id": sender, "to_wallet_id": receiver, "amount": amount, "reference": key}
+            for sender, receiver in pairwise(wallets)
+        ]
+        return self._new(Operation("batch", "/batches", {"atomic": True, "operations": operations}, key))
 
     def _change_of_status(self, rng: random.Random, wallet: str, other: str) -> Operation:
         """Return a change of a status. Most make a wallet active again, so that most wallets are."""
@@ -259,6 +287,29 @@ class Driver:
                 return
             await asyncio.sleep(0.1)
 
+    async def _ask_together(self, client: httpx.AsyncClient, asked: list[Operation]) -> list[Operation]:
+        """Send operations in one request that is not atomic; return those whose outcome is unknown.
+
+        A client repeats these on their own routes, and must get the same replies.
+        """
+        operations = [operation for operation in asked if operation.kind != "batch"]
+        try:
+            async with asyncio.timeout(2 * _PATIENCE_SECONDS):
+                body = {"atomic": False, "operations": [operation.in_batch for operation in operations]}
+                reply = await client.post("/batches", json=body)
+        except (httpx.TransportError, TimeoutError) as error:
+            for operation in operations:
+                self._note(operation, type(error).__name__)
+            return asked
+        if reply.status_code == 207:
+            for operation, item in zip(operations, reply.json()["items"], strict=True):
+                content = orjson.dumps(item.get("body") or item["problem"])
+                self._note(operation, str(item["status"]))
+                self._learn(operation, httpx.Response(item["status"], headers=item["headers"], content=content))
+        elif not _is_again(reply):
+            self.violations.append(f"a batch of {operations}: answered {reply.status_code} {reply.text[:300]}")
+        return [operation for operation in asked if operation.outcome == "unknown"]
+
     async def _ask(self, client: httpx.AsyncClient, operation: Operation, patience: float | None = None) -> None:
         try:
             async with asyncio.timeout(patience or 2 * _PATIENCE_SECONDS):
@@ -288,7 +339,7 @@ class Driver:
         if operation.outcome == "unknown":
             operation.outcome = "refused" if is_refused else "ok"
             operation.status, operation.reply = reply.status_code, reply.content
-            if operation.outcome == "ok" and operation.kind != "create":
+            if operation.outcome == "ok" and operation.kind not in {"create", "batch"}:
                 self._see(_json(operation)["wallet_id"], _json(operation)["version"])
             if operation.outcome == "ok" and operation.kind == "holds":
                 self.holds.append(_json(operation)["hold"]["id"])

@@ -23,8 +23,8 @@ def credentials(caller_id: str, user_id: str | None = None, scopes: Collection[s
     return {"Authorization": f"Bearer {caller_id}|{user_id or ''}|{','.join(scopes)}"}
 
 
-def routes_of(app: FastAPI) -> tuple[dict[tuple[str, str], str], set[str]]:
-    """Return the scope of each route by method and path, and the paths of the routes without a scope."""
+def routes_of(app: FastAPI) -> tuple[dict[tuple[str, str], tuple[str, ...]], set[str]]:
+    """Return the scopes of which each route needs one, by method and path; and the paths of the routes without one."""
     routes = app.router.routes
     scoped = {
         (method, route.path.replace(":path", "")): route.needed
@@ -35,8 +35,10 @@ def routes_of(app: FastAPI) -> tuple[dict[tuple[str, str], str], set[str]]:
     return scoped, {getattr(route, "path", "?") for route in routes if not isinstance(route, ScopedRoute)}
 
 
-async def one_of_each(engine: AsyncEngine, scope: str) -> dict[str, tuple[Headers, int | None]]:
-    """Create one caller of each kind for a route of ada's data that needs the scope.
+async def one_of_each(engine: AsyncEngine, *scopes: str) -> dict[str, tuple[Headers, int | None]]:
+    """Create one caller of each kind for a route of ada's data that needs one of the scopes.
+
+    The callers with the right scope have the first of them.
 
     Returns:
         The headers of each, and the status that it gets on each route; None where it depends on the route.
@@ -45,7 +47,7 @@ async def one_of_each(engine: AsyncEngine, scope: str) -> dict[str, tuple[Header
     async def key(scopes: Collection[str], user_id: str | None, days: float | None = None) -> NewKey:
         return await create_key(engine, "test", "a test", list(scopes), user_id=user_id, expires_in_days=days)
 
-    others = [other for other in SCOPES if other != scope]
+    scope, others = scopes[0], [other for other in SCOPES if other not in scopes]
     revoked = await key([scope], "ada")
     await revoke_key(engine, revoked.id, None)
     return {

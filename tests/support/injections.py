@@ -94,7 +94,9 @@ def _on_route(method: str, path: str, operation: Json, valid: Json, payload: str
     for name in schema.get("properties", {}):
         yield Attack(f"body {name}", method, right, body={**(body or {}), name: payload})
     for name, field_schema in schema.get("properties", {}).items():
-        for inner in field_schema.get("items", {}).get("properties", {}):
+        # The operations of a batch have the fields of their own routes: one kind of them is enough.
+        items = field_schema.get("items", {})
+        for inner in items.get("oneOf", [items])[0].get("properties", {}):
             item = {**valid[name][0], inner: payload}
             yield Attack(f"body {name} {inner}", method, right, body={**(body or {}), name: [item]})
     if content:

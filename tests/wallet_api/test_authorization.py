@@ -37,14 +37,18 @@ ADMIN, ADA, BOB = credentials("admin"), credentials("key-of-ada", "ada"), creden
 
 @dataclass(frozen=True)
 class Row:
-    """What a route needs, and what the caller of another user gets from it."""
+    """What a route needs, and what the caller of another user gets from it. Of several scopes it needs one."""
 
-    scope: str
+    scope: str | tuple[str, ...]
     status: int
     status_for_another_user: int
     body: Json | None = None
     query: str = ""
     headers: Headers = field(default_factory=dict)
+
+    @property
+    def scopes(self) -> tuple[str, ...]:
+        return (self.scope,) if isinstance(self.scope, str) else self.scope
 
 
 ROWS = {
@@ -58,6 +62,15 @@ ROWS = {
     ("POST", "/wallets/{wallet_id}/holds"): Row(WALLETS_WRITE, 201, 404, {"amount": "1", "to_wallet_id": ""}),
     ("POST", "/holds/{hold_id}/capture"): Row(WALLETS_WRITE, 200, 404, {}),
     ("POST", "/holds/{hold_id}/void"): Row(WALLETS_WRITE, 200, 404, {}),
+    ("POST", "/batches"): Row(
+        (WALLETS_WRITE, FUNDS_WRITE, OPS_WRITE),
+        200,
+        404,
+        {
+            "atomic": True,
+            "operations": [{"op": "transfer", "wallet_id": "", "amount": "0.01", "to_wallet_id": ""}],
+        },
+    ),
     ("GET", "/holds/{hold_id}"): Row(WALLETS_READ, 200, 404),
     ("GET", "/wallets/{wallet_id}/holds"): Row(WALLETS_READ, 200, 404),
     ("POST", "/wallets/{wallet_id}/freeze"): Row(OPS_WRITE, 200, 404, {"blocks": "all", "reason": "stolen"}),
@@ -118,10 +131,12 @@ async def hold_of(client: AsyncClient, wallet_id: str, **fields: str) -> str:
     return str(placed.json()["hold"]["id"])
 
 
-def with_receiver(body: Json, wallet_id: str) -> Json:
-    """Return the body with this wallet for each empty receiver."""
+def with_receiver(body: Json, wallet_id: str, own: str = UNKNOWN) -> Json:
+    """Return the body with this wallet for each empty receiver, and the caller's own for each acting one."""
     filled = {**body, **({"to_wallet_id": wallet_id} if "to_wallet_id" in body else {})}
-    return {**filled, **({"legs": [with_receiver(leg, wallet_id) for leg in body["legs"]]} if "legs" in body else {})}
+    filled |= {"wallet_id": own} if "wallet_id" in body else {}
+    names = {"legs", "operations"} & body.keys()
+    return filled | {name: [with_receiver(part, wallet_id, own) for part in body[name]] for name in names}
 
 
 def strangers_of(wallets: Mapping[str, str]) -> Iterator[str]:
@@ -134,7 +149,7 @@ def application() -> FastAPI:
 
 def test_each_route_has_a_row_and_declares_its_scope_and_no_other_route_is_there() -> None:
     scoped, others = routes_of(application())
-    assert scoped == {route: row.scope for route, row in ROWS.items()}
+    assert scoped == {route: row.scopes for route, row in ROWS.items()}
     assert others <= OPEN_PATHS
 
 
@@ -148,7 +163,7 @@ def test_each_operation_documents_its_scope_and_its_refusals() -> None:
     }
     assert operations.keys() == ROWS.keys()
     for route, operation in operations.items():
-        assert operation["security"] == [{"bearer": [ROWS[route].scope]}]
+        assert operation["security"] == [{"bearer": list(ROWS[route].scopes)}]
         assert operation["responses"].keys() >= {"401", "403"}
 
 
@@ -157,7 +172,7 @@ async def test_a_route_answers_each_caller_as_its_row_says(
     open_client: OpenClient, operator: AsyncEngine, method: str, path: str
 ) -> None:
     row = ROWS[method, path]
-    callers = await one_of_each(operator, row.scope)
+    callers = await one_of_each(operator, *row.scopes)
     by_route = {"other user": row.status_for_another_user, "right": row.status, "unbound": row.status}
     async with open_client(auth="keys") as client:
         wallets, transactions = {}, {}
@@ -168,7 +183,7 @@ async def test_a_route_answers_each_caller_as_its_row_says(
             transactions[user_id] = funded.json()["transaction_id"]
         ids = {"wallet_id": wallets["ada"], "user_id": "ada", "transaction_id": transactions["ada"]}
         hold, hold_id = {"amount": "0.01", "to_wallet_id": wallets["bob"]}, ""
-        body = row.body and with_receiver(row.body, wallets["bob"])
+        body = row.body and with_receiver(row.body, wallets["bob"], wallets["ada"])
         for method_sent in [method, "HEAD"] if method == "GET" else [method]:
             for name, (headers, status) in callers.items():
                 if "{hold_id}" in path:

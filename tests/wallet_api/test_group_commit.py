@@ -56,6 +56,7 @@ COMMON: Json = {
 PATIENT: Json = {
     "batch_commands": 128,
     "queue_commands": 512,
+    "queue_batch_operations": 1000,
     "transaction_timeout_seconds": 90,
 }
 
@@ -394,10 +395,10 @@ async def test_a_full_queue_refuses_at_once_and_nothing_comes_of_the_refused(
     wallet = await new_wallet()
     path = f"/wallets/{wallet['id']}"
     async with open_client(**patient, queue_commands_max=3) as api:
-        queue = api._transport.app.state.context.operations._queue
+        line = api._transport.app.state.context.operations._queue.single
 
         async def is_full() -> bool:
-            return len(queue) == 3
+            return bool(line.weight == 3)
 
         async with holder.transaction():
             await holder.execute(LOCK, UUID(wallet["id"]))
@@ -445,7 +446,7 @@ async def test_when_all_clients_have_left_nothing_is_run_for_them(
     batches.open.set()
     assert version_of(await within(collector.submit(a_fund(wallets[1])))) == 3
     assert batches.sizes == [1, 1]
-    assert not collector._queue
+    assert not collector._queue.single.weight
     assert not collector._unanswered
 
 

@@ -35,6 +35,8 @@ async def test_hostile_text_in_any_input_is_stored_or_refused_and_changes_nothin
         "currency": "EUR",
         "amount": "0.01",
         "legs": [{"to_wallet_id": other["id"], "amount": "0.01"}],
+        "atomic": False,
+        "operations": [{"op": "fund", "wallet_id": wallet["id"], "amount": "0.01"}],
         "blocks": "in",
         "overdraft_limit": "1",
         "balance_max": None,

@@ -310,11 +310,10 @@ class WalletMachine(RuleBasedStateMachine):
     def fund(self, wallet: ModelWallet, amount: int, keyed: bool, external_id: str | None = None) -> Any:
         body = {"amount": to_major(amount, wallet.currency), "external_id": external_id}
         response, asked = self.post(f"/wallets/{wallet.id}/fund", body, keyed=keyed)
-        refused = self.refusal_of_external_id(wallet, external_id, response) or wallet.refusal("in")
-        if refusal := refused or wallet.getting_refusal(amount):
+        refused = self.refusal_of_external_id(wallet, external_id, response)
+        if refusal := refused or self.try_fund(wallet, wallet, amount):
             self.assert_refused(response, refusal)
         else:
-            self.do_fund(wallet, amount)
             self.assert_moved(response, wallet, amount)
             self.note(response, None, (wallet, amount))
         return asked
@@ -322,23 +321,23 @@ class WalletMachine(RuleBasedStateMachine):
     def note(self, response: httpx.Response, payer: ModelWallet | None, *legs: tuple[ModelWallet | None, int]) -> None:
         self.movements.append(ModelMovement(response.json()["transaction_id"], payer, list(legs)))
 
-    def do_fund(self, wallet: ModelWallet, amount: int) -> None:
+    def try_fund(self, wallet: ModelWallet, _: ModelWallet, amount: int) -> str | None:
+        """Do it in the model, or return the problem that it meets."""
+        if refusal := wallet.refusal("in") or wallet.getting_refusal(amount):
+            return refusal
         wallet.get(amount)
         self.came_in[wallet.currency] += amount
         self.events.append(("WALLET_FUNDED", wallet.id))
+        return None
 
     @rule(target=asked, wallet=wallets, amount=AMOUNTS, keyed=KEYED)
     def withdraw(self, wallet: ModelWallet, amount: int, keyed: bool, external_id: str | None = None) -> Any:
         body = {"amount": to_major(amount, wallet.currency), "external_id": external_id}
         response, asked = self.post(f"/wallets/{wallet.id}/withdraw", body, keyed=keyed)
-        refused = self.refusal_of_external_id(wallet, external_id, response) or wallet.refusal("out")
-        if refusal := refused or self.taking_refusal(wallet, amount):
+        refused = self.refusal_of_external_id(wallet, external_id, response)
+        if refusal := refused or self.try_withdraw(wallet, wallet, amount):
             self.assert_refused(response, refusal)
         else:
-            self.free(wallet, amount)
-            wallet.pay(amount)
-            self.came_in[wallet.currency] -= amount
-            self.events.append(("WALLET_WITHDRAWN", wallet.id))
             self.assert_moved(response, wallet, amount)
             self.note(response, wallet, (None, amount))
         return asked
@@ -362,6 +361,15 @@ class WalletMachine(RuleBasedStateMachine):
             return "external-id-taken"
         if response.status_code == 200:
             self.external_ids[key] = reply["transaction_id"]
+        return None
+
+    def try_withdraw(self, wallet: ModelWallet, _: ModelWallet, amount: int) -> str | None:
+        if refusal := wallet.refusal("out") or self.taking_refusal(wallet, amount):
+            return refusal
+        self.free(wallet, amount)
+        wallet.pay(amount)
+        self.came_in[wallet.currency] -= amount
+        self.events.append(("WALLET_WITHDRAWN", wallet.id))
         return None
 
     @rule(wallet=wallets, share=st.sampled_from([1, 2]))
@@ -511,17 +519,69 @@ class WalletMachine(RuleBasedStateMachine):
     def transfer(self, sender: ModelWallet, receiver: ModelWallet, amount: int, keyed: bool) -> Any:
         body = {"amount": to_major(amount, sender.currency), "to_wallet_id": receiver.id}
         response, asked = self.post(f"/wallets/{sender.id}/transfer", body, keyed=keyed)
-        refusal = self.refusal_of_transfer(sender, receiver, amount)
-        if refusal:
+        if refusal := self.try_transfer(sender, receiver, amount):
             self.assert_refused(response, refusal)
         else:
-            self.free(sender, amount)
-            sender.pay(amount)
-            receiver.get(amount)
-            self.events.append(("TRANSFER_DONE", sender.id))
             self.assert_moved(response, sender, amount)
             self.note(response, sender, (receiver, amount))
         return asked
+
+    def try_transfer(self, sender: ModelWallet, receiver: ModelWallet, amount: int) -> str | None:
+        if refusal := self.refusal_of_transfer(sender, receiver, amount):
+            return refusal
+        self.free(sender, amount)
+        sender.pay(amount)
+        receiver.get(amount)
+        self.events.append(("TRANSFER_DONE", sender.id))
+        return None
+
+    @rule(
+        target=asked,
+        operations=st.lists(
+            st.tuples(st.sampled_from(["fund", "transfer", "withdraw"]), wallets, wallets, AMOUNTS),
+            min_size=1,
+            max_size=6,
+        ),
+        atomic=st.booleans(),
+    )
+    def batch(self, operations: list[tuple[str, ModelWallet, ModelWallet, int]], atomic: bool) -> Any:
+        """Each operation is decided after those before it; an atomic batch does all of them or none."""
+        asked_for: list[dict[str, Any]] = [
+            {"op": op, "wallet_id": wallet.id, "amount": to_major(amount, wallet.currency)}
+            | ({"to_wallet_id": other.id} if op == "transfer" else {})
+            for op, wallet, other, amount in operations
+        ]
+        response, asked = self.post("/batches", {"atomic": atomic, "operations": asked_for}, keyed=atomic)
+        undo, refusals = self.undo(), list[str | None]()
+        attempts = {"fund": self.try_fund, "transfer": self.try_transfer, "withdraw": self.try_withdraw}
+        for op, wallet, other, amount in operations:
+            refusals.append(attempts[op](wallet, other, amount))
+            if atomic and refusals[-1]:
+                undo()
+                self.assert_refused(response, refusals[-1])
+                assert response.json()["item"] == len(refusals) - 1
+                return asked
+        items = response.json()["items"]
+        assert [item.get("problem", {}).get("code") for item in items] == refusals
+        assert response.status_code == (200 if atomic else 207)
+        return asked
+
+    def undo(self) -> Callable[[], None]:
+        """Return what makes the model as it is now."""
+        things = [*self.model.values(), *self.held]
+        before = [{**vars(thing)} for thing in things]
+        entries = {wallet.id: len(wallet.entries) for wallet in self.model.values()}
+        events, came_in = len(self.events), self.came_in.copy()
+
+        def run() -> None:
+            for thing, was in zip(things, before, strict=True):
+                vars(thing).update(was)
+            for wallet in self.model.values():
+                del wallet.entries[entries[wallet.id] :]
+            del self.events[events:]
+            self.came_in = came_in
+
+        return run
 
     def refusal_of_transfer(self, sender: ModelWallet, receiver: ModelWallet, amount: int) -> str | None:
         return (
@@ -696,12 +756,9 @@ class WalletMachine(RuleBasedStateMachine):
         body = {"amount": to_major(amount, wallet.currency)}
         path, if_match = f"/wallets/{wallet.id}/fund", f'"{wallet.version - stale}"'
         response, _ = self.post(path, body, keyed=True, if_match=if_match)
-        if stale:
-            self.assert_refused(response, "version-mismatch")
-        elif refusal := wallet.refusal("in") or wallet.getting_refusal(amount):
+        if refusal := "version-mismatch" if stale else self.try_fund(wallet, wallet, amount):
             self.assert_refused(response, refusal)
         else:
-            self.do_fund(wallet, amount)
             self.assert_moved(response, wallet, amount)
 
     @rule(wallet=wallets, amount=IMPOSSIBLE_AMOUNTS, keyed=KEYED)
@@ -844,7 +901,10 @@ class WalletMachine(RuleBasedStateMachine):
 
     @rule(asked=asked)
     def ask_for_something_else_with_the_same_key(self, asked: KeyedRequest) -> None:
-        body = {**asked.body, "metadata": {"else": 1}}
+        changed: dict[str, Any] = {"metadata": {"else": 1}}
+        if "operations" in asked.body:
+            changed = {"operations": [{**each, **changed} for each in asked.body["operations"]]}
+        body = {**asked.body, **changed}
         headers = {"Idempotency-Key": asked.key}
         response = self.run(self.client.post(asked.path, json=body, headers=headers))
         self.assert_refused(response, "idempotency-key-reused")

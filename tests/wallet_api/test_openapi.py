@@ -13,6 +13,7 @@ POSTS = [
     *(f"/wallets/{{wallet_id}}/{operation.name}" for operation in OPERATIONS),
     *(f"/holds/{{hold_id}}/{operation.name}" for operation in HOLD_OPERATIONS),
     *(f"/transactions/{{transaction_id}}/{operation.name}" for operation in TRANSACTION_OPERATIONS),
+    "/batches",
 ]
 CREATIONS = ["/wallets", "/wallets/{wallet_id}/holds", "/transactions/{transaction_id}/reverse"]
 LIMITS = "/wallets/{wallet_id}/limits"
@@ -83,8 +84,9 @@ def test_every_route_documents_its_reply_and_its_problems(document: dict[str, An
     refusals = {status for status in responses if status[0] in "45"}
     assert refusals >= {"400", "401", "403", "422", "429", "503"}
     (needed,) = document["paths"][path][method]["security"]
-    assert len(needed["bearer"]) == 1
-    assert ("404" in refusals) == any(f"{{{name}}}" in path for name in ("wallet_id", "transaction_id", "hold_id"))
+    assert len(needed["bearer"]) == (3 if path == "/batches" else 1)
+    has_id = any(f"{{{name}}}" in path for name in ("wallet_id", "transaction_id", "hold_id"))
+    assert ("404" in refusals) == (has_id or path == "/batches")
     assert ("406" in refusals) == (len(success["content"]) > 1)
     for status in refusals:
         content = responses[status]["content"]["application/problem+json"]
@@ -112,4 +114,22 @@ def test_every_body_has_a_schema_whose_examples_are_valid(document: dict[str, An
 def test_every_post_and_put_documents_its_idempotency_key(document: dict[str, Any], path: str, method: str) -> None:
     names = {(item["in"], item["name"]) for item in document["paths"][path][method]["parameters"]}
     assert ("header", "Idempotency-Key") in names
-    assert (("header", "If-Match") in names) == (path != "/wallets")
+    assert (("header", "If-Match") in names) == (path not in {"/wallets", "/batches"})
+
+
+def test_a_batch_documents_each_operation_with_the_fields_of_its_route(document: dict[str, Any]) -> None:
+    def body_of(path: str) -> dict[str, Any]:
+        schema: dict[str, Any] = document["paths"][path]["post"]["requestBody"]["content"]["application/json"]["schema"]
+        return schema
+
+    kinds = body_of("/batches")["properties"]["operations"]["items"]["oneOf"]
+    by_name = {kind["properties"]["op"]["const"]: kind for kind in kinds}
+    for path in POSTS[1:-1]:
+        kind = by_name.pop(path.rpartition("/")[2])
+        id_field = path.split("{")[1].split("}")[0]
+        own = body_of(path)
+        assert kind["properties"].keys() == {*own["properties"], "op", id_field, "key", "if_match"}
+        assert set(kind["required"]) == {*own.get("required", []), "op", id_field}
+        assert kind["additionalProperties"] is False
+    assert not by_name
+    assert "207" in document["paths"]["/batches"]["post"]["responses"]

@@ -1,8 +1,9 @@
-"""The scope that the callers of a route need: declared beside the route, checked before its request is read.
+"""The scopes of which a route's callers need one: declared beside the route, checked before its request is read.
 
 A route without a scope cannot be defined on a router of `ScopedRoute`, and `create_api` takes no other routes.
 """
 
+from collections.abc import Collection
 from typing import Any, Final
 
 import orjson
@@ -20,12 +21,13 @@ from common.problems import BadRequest, Forbidden, Problem, TooManyRequests, Una
 _BEARER: Final = HTTPBearer(scheme_name="bearer", description="An API key or a JWT.", auto_error=False)
 
 
-def needs(scope: str) -> Any:
+def needs(*scopes: str) -> Any:
     """Return the dependency that declares the scope of a route, or of all routes of a router.
 
-    FastAPI documents it. The dependency itself checks nothing: `ScopedRoute` does, before all dependencies.
+    Of several scopes a caller needs one. FastAPI documents them. The dependency itself checks nothing: `ScopedRoute`
+    does, before all dependencies.
     """
-    return Security(_BEARER, scopes=[scope])
+    return Security(_BEARER, scopes=scopes)
 
 
 class Authorized:
@@ -33,36 +35,35 @@ class Authorized:
 
     Args:
         app: answers the other requests.
-        needed: the scope.
+        needed: the scopes of which it needs one.
     """
 
-    def __init__(self, app: ASGIApp, needed: str) -> None:
+    def __init__(self, app: ASGIApp, needed: Collection[str]) -> None:
         self._app = app
         self._needed = needed
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or refuse it (RFC 6750, section 3.1)."""
         caller: Caller = scope["caller"]
-        if self._needed in caller.scopes:
-            await self._app(scope, receive, send)
+        if caller.scopes.isdisjoint(self._needed):
+            await problem_response(Request(scope), _lacks(*self._needed))(scope, receive, send)
             return
-        await problem_response(Request(scope), _lacks(self._needed))(scope, receive, send)
+        await self._app(scope, receive, send)
 
 
 class ScopedRoute(APIRoute):
     """A route that refuses a caller without its scope.
 
     Raises:
-        TypeError: the route declares no scope, or more than one. Declare it with `dependencies=[needs(SCOPE)]`.
+        TypeError: the route declares no scope, or declares it twice. Declare it with `dependencies=[needs(SCOPE)]`.
     """
 
     def __init__(self, path: str, endpoint: Any, **options: Any) -> None:
         super().__init__(path, endpoint, **options)
-        declared = (each for each in self.dependencies if isinstance(each, params.Security))
-        needed = [scope for each in declared for scope in each.scopes or ()]
-        if len(needed) != 1:
-            raise TypeError(f"{path}: declare the one scope that its callers need, with dependencies=[needs(SCOPE)]")
-        self.needed = needed[0]
+        declared = [each.scopes for each in self.dependencies if isinstance(each, params.Security)]
+        if len(declared) != 1 or not declared[0]:
+            raise TypeError(f"{path}: declare once the scope that its callers need, with dependencies=[needs(SCOPE)]")
+        self.needed = tuple(declared[0])
         self.app = Authorized(self.app, self.needed)
 
 
@@ -76,8 +77,9 @@ def check_scope(caller: Caller, needed: str) -> None:
         raise _lacks(needed)
 
 
-def _lacks(needed: str) -> Forbidden:
-    return Forbidden(f"Authorization: the caller lacks the scope {needed}. Use credentials that have it.", needed)
+def _lacks(*needed: str) -> Forbidden:
+    detail = f"Authorization: the caller lacks the scope {' or '.join(needed)}. Use credentials that have it."
+    return Forbidden(detail, " ".join(needed))
 
 
 def _documented(problem: Problem, description: str) -> dict[str, Any]:

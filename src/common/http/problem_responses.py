@@ -81,12 +81,17 @@ def _methods_of(request: Request) -> set[str]:
 
 async def on_unexpected(request: Request, error: Exception) -> Response:
     """Reply to any other exception: 503 while the database is unavailable, 500 for a defect, which is logged."""
+    return problem_response(request, unexpected_problem(error, request.url.path))
+
+
+def unexpected_problem(error: Exception, path: str) -> Problem:
+    """Log an exception that is no problem, and return the problem that the client of the request gets."""
     if is_unreachable(error) or sqlstate(error) == QUERY_CANCELED:
         # A failed COMMIT has a problem of its own (wallet_api/group_commit.py).
-        log.warning("request_failed_server_away", error=error, path=request.url.path, why=message_with_remedy(error))
-        return problem_response(request, unavailable(error))
-    log.defect("request_failed", error=error, path=request.url.path)
-    return problem_response(request, problems.InternalError("The outcome is unknown. The server's log has the cause."))
+        log.warning("request_failed_server_away", error=error, path=path, why=message_with_remedy(error))
+        return unavailable(error)
+    log.defect("request_failed", error=error, path=path)
+    return problems.InternalError("The outcome is unknown. The server's log has the cause.")
 
 
 EXCEPTION_HANDLERS: Final[Mapping[Any, Callable[[Request, Exception], Awaitable[Response]]]] = {

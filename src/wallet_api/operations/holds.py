@@ -28,6 +28,7 @@ class HoldOperation(Operation):
         to_wallet_id: the hold's receiver; None is the world.
     """
 
+    collection = "holds"
     scope = WALLETS_WRITE
     body = OperationBody
 

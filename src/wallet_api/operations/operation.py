@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, ClassVar, Literal, NamedTuple
@@ -141,6 +141,7 @@ class Operation(Command, ABC):
     The class says what the operation is:
 
     - `name`: in the route's path and in metrics.
+    - `collection`: in the route's path: the objects of which it acts on one.
     - `transaction_type`: of its ledger transactions.
     - `scope`: that callers need.
     - `body`: of its requests. The body's fields are fields of the command.
@@ -153,9 +154,11 @@ class Operation(Command, ABC):
         reference: the client's own text.
         if_match: the wallet must be at one of these versions; None means any.
         external_id: the client's own id of the last transaction that the command makes, if it has one.
+        batch_id: of the batch request that it is a part of, if any.
     """
 
     name: ClassVar[str]
+    collection: ClassVar[str] = "wallets"
     transaction_type: ClassVar[str]
     scope: ClassVar[str]
     body: ClassVar[type[OperationBody]]
@@ -167,6 +170,12 @@ class Operation(Command, ABC):
     reference: str | None
     if_match: frozenset[int] | None = None
     external_id: str | None = None
+    batch_id: UUID | None = None
+
+    @classmethod
+    def target_of(cls, id_: object) -> str:
+        """Return the path of its route for the object with this id."""
+        return f"/{cls.collection}/{id_}/{cls.name}"
 
     @property
     def wallet_ids(self) -> tuple[UUID, ...]:
@@ -210,6 +219,13 @@ class Operation(Command, ABC):
         """Return the acting wallet; None, too, where it isn't the caller's: it gets the same reply."""
         wallet = wallets.get(self.wallet_id)
         return wallet if wallet and self.caller.owns(wallet.user_id) else None
+
+    def waits_for(self, busy: Collection[UUID], wallets: Mapping[UUID, Wallet]) -> bool:
+        """Whether it needs one of the busy wallets, and may say so.
+
+        A caller that may not move the acting wallet learns nothing of the others.
+        """
+        return any(id_ in busy for id_ in self.wallet_ids) and self.find_acting(wallets) is not None
 
     def acting_wallet(self, state: State) -> Wallet:
         """Return the acting wallet, at a version that the command takes and without its external id.

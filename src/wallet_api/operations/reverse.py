@@ -66,6 +66,7 @@ class Reverse(Operation):
     """
 
     name = "reverse"
+    collection = "transactions"
     transaction_type = "REVERSAL"
     scope = OPS_WRITE
     body = ReverseBody

@@ -23,6 +23,8 @@ _HOLDS: Final = 100
 _TRANSFERS: Final = 1200
 _SPLITS: Final = 150
 _REVERSALS: Final = 100
+_BATCHES: Final = 40
+_BATCH_OPERATIONS: Final = 10
 _RETRIED: Final = 150
 _REFUSED: Final = 140
 _REPEATED: Final = 5
@@ -63,7 +65,7 @@ class Traffic:
         await self._run([lambda pair=pair: self._create(*pair) for pair in pairs])  # type: ignore[misc]
 
     async def move_money(self) -> None:
-        """Send funds, withdrawals, holds, transfers, splits, reversals, repeated and refused requests, all at once."""
+        """Send movements of each kind, batches, reversals, repeated and refused requests, all at once."""
         await self._run([lambda wallet=wallet: self._fund(wallet, 50_000) for wallet in self.wallets])  # type: ignore[misc]
         hot = self.wallets[0]
         operations: list[Operation] = [
@@ -74,6 +76,7 @@ class Traffic:
             *[self._transfer_somewhere] * _TRANSFERS,
             *[self._split_somewhere] * _SPLITS,
             *[self._transfer_and_reverse] * _REVERSALS,
+            *[self._send_batch] * _BATCHES,
             *[self._retried_transfer] * _RETRIED,
             *[self._refused] * _REFUSED,
             *[self._repeated_external_id] * _REPEATED,
@@ -183,6 +186,33 @@ class Traffic:
             for receiver, part in zip(receivers, [*parts[1:], parts[0]], strict=True):
                 self._moved(payer, receiver, part)
 
+    async def _send_batch(self) -> None:
+        """Send transfers in one request; an atomic batch whose last transfer is refused does none of them."""
+        pairs = [self._some(2) for _ in range(_BATCH_OPERATIONS)]
+        operations: list[dict[str, Any]] = [
+            {"op": "transfer", "wallet_id": sender.id, "to_wallet_id": receiver.id, "amount": sender.amount(1)}
+            for sender, receiver in pairs
+        ]
+        is_atomic, is_refused = self.rng.choice([(False, False), (False, True), (True, False), (True, True)])
+        if is_refused:
+            operations[-1]["amount"] = pairs[-1][0].amount(10**12)
+        body, headers = {"atomic": is_atomic, "operations": operations}, {"Idempotency-Key": str(uuid4())}
+        if not is_atomic:
+            operations[:] = [{**operation, "key": str(uuid4())} for operation in operations]
+            headers = {}
+        response = await self.client.post("/batches", json=body, headers=headers)
+        self.counts["batches of 10 transfers"] += 1
+        self.advance(1)
+        refusal = httpx2.codes.UNPROCESSABLE_ENTITY
+        if is_atomic and is_refused:
+            self._expect(response, refusal, "an atomic batch that is refused")
+        elif self._expect(response, httpx2.codes.OK if is_atomic else httpx2.codes.MULTI_STATUS, "a batch"):
+            statuses = [item["status"] for item in response.json()["items"]]
+            if statuses != [httpx2.codes.OK] * (_BATCH_OPERATIONS - is_refused) + [refusal] * is_refused:
+                self.broken.append(f"a batch: got {statuses}")
+            for (sender, receiver), status in zip(pairs, statuses, strict=True):
+                self._moved(sender, receiver, sender.amount(1 if status == httpx2.codes.OK else 0))
+
     async def _retried_transfer(self) -> None:
         sender, receiver = self._some(2)
         amount, key = sender.amount(7), str(uuid4())
@@ -275,7 +305,7 @@ WALLETS_TOTAL: Final = len(_USERS) * len(_CURRENCIES)
 
 OPERATIONS_TOTAL: Final = (
     2 * (WALLETS_TOTAL + _HOLDS + _REVERSALS + _RETRIED + _REPEATED)
-    + (_HOT_FUNDS + _SPREAD_FUNDS + _WITHDRAWALS + _TRANSFERS + _SPLITS + _REFUSED)
+    + (_HOT_FUNDS + _SPREAD_FUNDS + _WITHDRAWALS + _TRANSFERS + _SPLITS + _BATCHES + _REFUSED)
     + _RESTATED * _RESTATED_REQUESTS
 )
 """How many requests the demo sends."""

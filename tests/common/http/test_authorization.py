@@ -42,10 +42,10 @@ def new_api(monkeypatch: pytest.MonkeyPatch) -> NewApi:
     return make
 
 
-def test_a_route_that_declares_no_scope_or_two_cannot_be_defined() -> None:
-    for declared in ([], [needs(OPS_READ), needs(OPS_WRITE)]):
+def test_a_route_that_declares_no_scope_or_declares_it_twice_cannot_be_defined() -> None:
+    for declared in ([], [needs()], [needs(OPS_READ), needs(OPS_WRITE)]):
         router = APIRouter(route_class=ScopedRoute)
-        with pytest.raises(TypeError, match="/open: declare the one scope"):
+        with pytest.raises(TypeError, match="/open: declare once the scope"):
             router.get("/open", dependencies=declared)(echo)
 
 
@@ -75,6 +75,16 @@ async def test_a_caller_without_the_scope_is_refused_before_its_request_is_read(
     assert "lacks the scope funds:write" in refused.json()["detail"]
     assert 'error="insufficient_scope", scope="funds:write"' in refused.headers["www-authenticate"]
     assert (allowed.status_code, allowed.content) == (200, b"x")
+
+
+async def test_of_several_scopes_a_caller_needs_one(new_api: NewApi) -> None:
+    router = APIRouter(route_class=ScopedRoute)
+    router.post("/echo", dependencies=[needs(FUNDS_WRITE, OPS_WRITE)])(echo)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(new_api(router)), base_url="http://test") as client:
+        for scopes, status in (([FUNDS_WRITE], 200), ([OPS_WRITE, WALLETS_READ], 200), ([WALLETS_READ], 403)):
+            reply = await client.post("/echo", headers=credentials("ada", scopes=scopes))
+            assert reply.status_code == status
+    assert 'scope="funds:write ops:write"' in reply.headers["www-authenticate"]
 
 
 async def test_a_caller_without_the_scope_does_not_learn_what_else_is_wrong(new_api: NewApi) -> None:

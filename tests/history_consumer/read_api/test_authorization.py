@@ -39,7 +39,7 @@ def application() -> FastAPI:
 
 def test_each_route_has_a_row_and_declares_its_scope_and_no_other_route_is_there() -> None:
     scoped, others = routes_of(application())
-    assert scoped == dict.fromkeys(ROWS, HISTORY_READ)
+    assert scoped == dict.fromkeys(ROWS, (HISTORY_READ,))
     assert others <= OPEN_PATHS
 
 

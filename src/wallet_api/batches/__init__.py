@@ -1,0 +1,1 @@
+"""Batch requests: up to 100 operations in one request."""
