@@ -176,15 +176,16 @@ def demo(
 
 @contextmanager
 def _one_line_errors() -> Iterator[None]:
-    """Turn an error of the stack into one line, the end of the failed process's log, and exit code 1."""
+    """Turn an error of the stack into one line, the end of the failed process's log, and an exit code."""
     from walletctl.stack.control import tail
-    from walletctl.stack.errors import StackError
+    from walletctl.stack.errors import MissingPackageError, StackError, UnusablePathError
 
     try:
         yield
     except StackError as error:
         lines = [str(error), *(f"  {line}" for line in tail(error.log_file))] if error.log_file else [str(error)]
-        fail("\n".join(lines), Exit.FOUND_WRONG)
+        is_usage = isinstance(error, MissingPackageError | UnusablePathError)
+        fail("\n".join(lines), Exit.USAGE if is_usage else Exit.FOUND_WRONG)
 
 
 def _up_detached(options: "StackOptions") -> None:
