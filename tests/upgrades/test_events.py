@@ -43,6 +43,8 @@ def test_an_event_has_every_field_of_the_last_release_and_what_it_adds_is_option
             changed = {
                 field for field, schema in was["properties"].items() if is_now["properties"].get(field) != schema
             }
+            # A balance may be below zero now. An older reader makes a dead letter of it: see test_new_event_types.py.
+            changed -= {"balance_after"} if name == "WalletChange" else set()
             assert changed == set(), f"{where}: a reader of the last release does not know these fields any more"
             # This version reads events without them: those of the topic, and of relays that are not upgraded yet.
             added = is_now["properties"].keys() - was["properties"].keys()

@@ -441,7 +441,7 @@ async def test_a_pipeline_at_rest_agrees(settings: PipelineSettings) -> None:
     assert compared[BALANCES] == 7
     assert compared[HOLDS] == 4
     assert compared[LIMITS] == 2
-    assert compared[OUTBOX] == compared[HISTORY] == compared[VERSIONS] == 76
+    assert compared[OUTBOX] == compared[HISTORY] == compared[VERSIONS] == 82
     assert compared[REVERSALS] == 3
     assert compared[TOPIC] == report.horizon.last_outbox_id == sum(report.horizon.next_offsets.values())
     assert report.horizon.pending == report.horizon.on_their_way == report.horizon.history_gaps == 0
