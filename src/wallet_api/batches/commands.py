@@ -71,6 +71,7 @@ def _command(item: Any, id_: UUID, found: Mapping[UUID, Fields], sender: Sender)
             raise _FINDERS[operation.collection].missing(id_)
         fields.update(found[id_])
     if operation is Reverse:
+        del fields["transaction_id"]
         fields["wallet_id"] = Reverse.acting_wallet_id(fields["original"], item, sender.caller)
     is_claimed = item.key is not None and not sender.is_preview
     command = operation(
