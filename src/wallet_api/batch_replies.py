@@ -22,9 +22,10 @@ def operation_reply(command: Operation, transactions: Sequence[LedgerTransaction
     return Reply(HTTPStatus.OK, batch_json(command.batch_id, replies), {})
 
 
-def batch_json(batch_id: UUID, replies: Sequence[Reply]) -> bytes:
+def batch_json(batch_id: UUID, replies: Sequence[Reply], *, is_preview: bool = False) -> bytes:
     """Return the JSON of a batch request from the replies to its operations, which are encoded already."""
-    return orjson.dumps({"batch_id": str(batch_id), "items": [_item_json(reply) for reply in replies]})
+    body = {"batch_id": str(batch_id), "items": [_item_json(reply) for reply in replies]}
+    return orjson.dumps({**body, "preview": True} if is_preview else body)
 
 
 def _item_json(reply: Reply) -> dict[str, Any]:

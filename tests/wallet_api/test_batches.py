@@ -145,6 +145,7 @@ async def test_a_preview_of_a_batch_says_what_it_would_do_and_does_nothing(
     preview = await client.post("/batches?preview=true", json=body)
     assert preview.status_code == (200 if atomic else 207), preview.text
     assert await state_of(sql) == before
+    assert preview.json()["preview"] is True
     planned = preview.json()["items"]
     items = await items_of(client, operations, atomic=atomic)
     assert [item["body"]["transaction_id"] for item in planned] == [None] * len(items)

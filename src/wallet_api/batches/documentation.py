@@ -1,6 +1,6 @@
 """What the OpenAPI document says of batch requests."""
 
-from typing import Any, Final
+from typing import Any, Final, Literal
 from uuid import UUID
 
 from pydantic import BaseModel, Field
@@ -24,6 +24,7 @@ class BatchOut(BaseModel):
 
     batch_id: UUID
     items: list[BatchItemOut]
+    preview: Literal[True] | None = Field(None, description="Only in the reply to a preview: nothing was done.")
 
 
 BATCH_DOCUMENTATION: Final[dict[str, Any]] = {

@@ -154,7 +154,8 @@ async def _run_each(
         path = BATCHED[body.operations[number].op].target_of(body.id_of(number))
         replies.append(_reply(answer, path))
     _count((item.op, reply.outcome) for item, reply in zip(body.operations, replies, strict=True))
-    return Response(batch_json(sender.batch_id, replies), 207, {"Content-Type": JSON})
+    content = batch_json(sender.batch_id, replies, is_preview=sender.is_preview)
+    return Response(content, 207, {"Content-Type": JSON})
 
 
 async def _answers(request: Request, commands: Sequence[Operation], sender: Sender) -> Sequence[Answer]:
