@@ -59,7 +59,6 @@ def short_key() -> dict[str, Any]:
         (short_key(), set()),
         ({}, set()),
     ],
-    ids=str,
 )
 def test_a_key_counts_only_for_the_algorithms_of_its_type_curve_and_use(
     key: dict[str, Any], algorithms: set[str]
