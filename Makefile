@@ -56,8 +56,8 @@ lint: setup ## style, format, types, imports and workflows, in seconds
 unit: setup ## the tests that need no server, in less than 20 seconds
 	@PYTHONPATH=tests $(BIN)/python -m pytest -q -p support.unit_marker -m unit --hypothesis-profile=unit
 
-test: setup ## run the whole test suite against real servers
-	@$(BIN)/python -m pytest
+test: setup ## run the whole test suite against real servers, in TEST_PROCESSES (2) at once
+	@$(BIN)/python -m pytest -n $${TEST_PROCESSES:-2} --dist loadfile
 
 check: lint ## lint, then all tests: what CI runs
 	@$(MAKE) --no-print-directory test
@@ -74,7 +74,7 @@ compose-test: setup ## attack compose.yaml on a Docker engine: stops, kills, dow
 mutants: setup ## break each promise on purpose, and require the tests to notice
 	@$(BIN)/python tests/mutants/run.py
 
-bench: setup $(if $(shell command -v wrk),,wrk) ## measure beside the peers, in 15 minutes; QUICK=1 takes 4; ONLY=NAME runs one measure
+bench: setup $(if $(shell command -v wrk),,wrk) ## measure beside the peers, in 20 minutes; QUICK=1 takes 4; ONLY=NAME runs one measure
 	@$(BIN)/python -m benchmarks --size $(if $(QUICK),quick,normal) $(if $(ONLY),--only $(ONLY))
 
 bench-full: setup $(if $(shell command -v wrk),,wrk) ## growth and memory at full size: 10,000,000 ledger rows, 1,000,000 requests

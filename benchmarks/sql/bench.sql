@@ -49,7 +49,7 @@ RETURN convert_to('{"transaction_id":"' || transaction_id || '","type":"TRANSFER
     || '","counterparty_wallet_id":"' || receiver || '","amount":"' || bench.major(amount)
     || '","currency":"EUR","balance":"' || bench.major(balance) || '","held":"0.00","available":"'
     || bench.major(balance) || '","version":' || version
-    || ',"reference":null,"metadata":{},"created_at":"' || bench.moment(at) || '"}', 'UTF8');
+    || ',"reference":null,"external_id":null,"metadata":{},"created_at":"' || bench.moment(at) || '"}', 'UTF8');
 
 CREATE FUNCTION bench.etag(version bigint) RETURNS json IMMUTABLE PARALLEL SAFE LANGUAGE sql
 RETURN ('{"ETag":"\"' || version || '\""}')::json;

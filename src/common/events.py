@@ -376,15 +376,30 @@ def transaction_event(transaction_type: str, **fields: Any) -> TransactionEvent:
     return model(**fields)
 
 
-def encode(model: type[AnyEvent], fields: Mapping[str, Any]) -> str:
+def encode(
+    model: type[AnyEvent],
+    *,
+    event_id: UUID,
+    created_at: datetime,
+    currency: str,
+    metadata: Mapping[str, Any],
+    **fields: object,
+) -> str:
     """Return the JSON value of an event with these fields, which the outbox stores and the relay publishes unchanged.
 
     It is what the model would encode. The model does not check the fields again: that takes longer than the decision
     of a transfer, whose amounts and ids were checked already.
     """
-    return orjson.dumps(
-        {"schema_version": SCHEMA_VERSION, "event_type": event_type_of(model), **fields}, option=orjson.OPT_UTC_Z
-    ).decode()
+    event = {
+        "schema_version": SCHEMA_VERSION,
+        "event_id": event_id,
+        "created_at": created_at,
+        "currency": currency,
+        "metadata": metadata,
+        "event_type": event_type_of(model),
+        **fields,
+    }
+    return orjson.dumps(event, option=orjson.OPT_UTC_Z).decode()
 
 
 def details_of(model: type[TransactionEvent]) -> Mapping[str, FieldInfo]:

@@ -17,12 +17,10 @@ from wallet_api.openapi import READ_ERRORS, put_limits_documentation
 from wallet_api.operation_routes import run
 from wallet_api.operations.set_limits import SetLimits
 from wallet_api.replies import JSON, etag, reply_model
-from wallet_api.requests import IdempotencyKeyHeader, IfMatchHeader, read_body
+from wallet_api.requests import REQUIRED_IF_MATCH, IdempotencyKeyHeader, read_body
 
 
-def _parameters(
-    wallet_id: PathUuid, if_match: IfMatchHeader = None, idempotency_key: IdempotencyKeyHeader = None
-) -> None:
+def _parameters(wallet_id: PathUuid, idempotency_key: IdempotencyKeyHeader = None) -> None:
     """Document what the route reads."""
 
 
@@ -71,6 +69,6 @@ def make_router(owner_operations: Collection[str]) -> APIRouter:
             needs(WALLETS_WRITE if SetLimits.name in owner_operations else SetLimits.scope),
             Depends(_parameters),
         ],
-        **put_limits_documentation(reply_model(SetLimits.transaction_type)),
+        **put_limits_documentation(reply_model(SetLimits.transaction_type), REQUIRED_IF_MATCH),
     )
     return router

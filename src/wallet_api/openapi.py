@@ -1,5 +1,6 @@
 """What the OpenAPI document says beyond FastAPI's signatures: bodies that the endpoints read, and errors."""
 
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any, Final
 from uuid import UUID
@@ -75,11 +76,15 @@ POST_ERRORS: Final[dict[int | str, dict[str, Any]]] = {
 }
 
 
-def put_limits_documentation(reply: type[BaseModel]) -> dict[str, Any]:
-    """Return the keyword arguments of the route that sets limits: those of a POST route, and 428."""
+def put_limits_documentation(reply: type[BaseModel], required: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the keyword arguments of the route that sets limits: those of a POST route, a required header, and 428."""
     documentation = post_documentation(LimitsBody, reply, HTTPStatus.OK)
-    required = _example(IfMatchRequired(), "/wallets/0198c2a5-…/limits")
-    return {**documentation, "responses": {**documentation["responses"], 428: required}}
+    refused = _example(IfMatchRequired(), "/wallets/0198c2a5-…/limits")
+    return {
+        **documentation,
+        "responses": {**documentation["responses"], 428: refused},
+        "openapi_extra": {**documentation["openapi_extra"], "parameters": [required]},
+    }
 
 
 def post_documentation(body: type[BaseModel], reply: type[BaseModel], status: int) -> dict[str, Any]:

@@ -86,12 +86,12 @@ def _change(wallet: Wallet, moved_minor: int, amount_minor: int) -> dict[str, An
     )
 
 
-def _row(model: type[AnyEvent], event_id: UUID, aggregate_id: UUID, command: Command, **fields: object) -> NewOutboxRow:
+def _row(model: type[AnyEvent], event_id: UUID, aggregate_id: UUID, command: Command, **fields: Any) -> NewOutboxRow:
     return {
         "event_id": event_id,
         "aggregate_id": aggregate_id,
         "lane": lane_of(aggregate_id),
         "event_type": event_type_of(model),
-        "payload": encode(model, {"event_id": event_id, "metadata": command.metadata, **fields}),
+        "payload": encode(model, event_id=event_id, metadata=command.metadata, **fields),
         "headers": {"traceparent": command.traceparent} if command.traceparent else None,
     }

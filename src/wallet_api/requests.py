@@ -44,14 +44,19 @@ IdempotencyKeyHeader = Annotated[
         description="1 to 255 visible ASCII characters. A repeated request with the same key gets the first reply.",
     ),
 ]
-IfMatchHeader = Annotated[
-    str | None,
-    Header(
-        alias="If-Match",
-        pattern=rf"^(\*|{_ENTITY_TAGS.pattern})$",
-        description='The wallet\'s version as an ETag, such as "3".',
-    ),
-]
+_IF_MATCH: Final = {
+    "pattern": rf"^(\*|{_ENTITY_TAGS.pattern})$",
+    "description": 'The wallet\'s version as an ETag, such as "3".',
+}
+IfMatchHeader = Annotated[str | None, Header(alias="If-Match", **_IF_MATCH)]
+REQUIRED_IF_MATCH: Final = {
+    "name": "If-Match",
+    "in": "header",
+    "required": True,
+    "description": _IF_MATCH["description"],
+    "schema": {"type": "string", "pattern": _IF_MATCH["pattern"]},
+}
+"""The same header in the OpenAPI document of a route that needs it. FastAPI would refuse its absence with 422."""
 
 PreviewQuery = Annotated[
     bool,

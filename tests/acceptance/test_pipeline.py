@@ -144,7 +144,7 @@ async def test_the_demo_proves_the_promises_of_running_services_as_an_auditor(
     assert report["ok"]
     assert report["operations"]["wallets created"] == 40
     assert report["verify"]["ok"]
-    assert len(report["verify"]["checks"]) == 11
+    assert len(report["verify"]["checks"]) == 13
 
 
 async def test_the_demo_tells_the_refusal_of_its_key_in_one_line(

@@ -292,7 +292,7 @@ class Driver:
 
         A client repeats these on their own routes, and must get the same replies.
         """
-        operations = [operation for operation in asked if operation.kind != "batch"]
+        operations = [operation for operation in asked if operation.kind not in {"batch", "limits"}]
         try:
             async with asyncio.timeout(2 * _PATIENCE_SECONDS):
                 body = {"atomic": False, "operations": [operation.in_batch for operation in operations]}

@@ -31,7 +31,9 @@ PRINTS: dict[str, Callable[[], None]] = {
 def test_every_way_of_printing_shows_escapes(
     how: str, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("COLUMNS", "400")
+    # A console keeps the COLUMNS with which its process began, if any.
+    monkeypatch.setattr(console.out, "_width", 400)
+    monkeypatch.setattr(console.err, "_width", 400)
     PRINTS[how]()
     said = "".join(capfd.readouterr())
     assert SHOWN in said

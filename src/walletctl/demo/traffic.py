@@ -203,7 +203,7 @@ class Traffic:
         response = await self.client.post("/batches", json=body, headers=headers)
         self.counts["batches of 10 transfers"] += 1
         self.advance(1)
-        refusal = httpx2.codes.UNPROCESSABLE_ENTITY
+        refusal = httpx2.codes.UNPROCESSABLE_CONTENT
         if is_atomic and is_refused:
             self._expect(response, refusal, "an atomic batch that is refused")
         elif self._expect(response, httpx2.codes.OK if is_atomic else httpx2.codes.MULTI_STATUS, "a batch"):

@@ -100,6 +100,7 @@ async def test_each_wallet_is_shown_its_own_side_of_every_event_and_nothing_of_t
         bob.restated("UNFREEZE"),
         bob.restated("CLOSE", sweep=None),
         bob.restated("REOPEN"),
+        bob.restated("LIMITS", overdraft_limit="5.00", balance_max=None, velocity=[]),
     ]
     await history.add(*done)
     sides = {(event.event_id, side.wallet_id): side.model_dump(mode="json") for event in done for side in event.wallets}
@@ -108,7 +109,7 @@ async def test_each_wallet_is_shown_its_own_side_of_every_event_and_nothing_of_t
     pages = [await get(api, path) for path in paths]
     items = [item for page in pages for item in page["items"]]
     # Of a transfer between two wallets of one user, that user has two items, each with its own side.
-    assert [len(page["items"]) for page in pages] == [13, 11, 4, 17]
+    assert [len(page["items"]) for page in pages] == [13, 12, 4, 17]
     assert {item["event_type"] for item in items} == set(EVENT_TYPES)
     for item in items:
         key = UUID(item["event_id"]), UUID(item["wallet_id"])

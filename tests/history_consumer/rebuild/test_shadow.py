@@ -173,4 +173,4 @@ async def test_a_snapshot_that_a_swap_keeps_waiting_sees_the_new_tables(
         await swap.execute(text("DELETE FROM history.transaction_events WHERE wallet_version > 1"))
         await swap.execute(text("UPDATE history.wallet_progress SET event_count = 1, max_version = 1"))
         await swap.commit()
-        assert await looking == 6, "six wallets, of one version each"
+        assert await looking == 7, "seven wallets, of one version each"

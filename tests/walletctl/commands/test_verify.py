@@ -29,14 +29,14 @@ def test_the_command_prints_tables_or_json(settings: PipelineSettings) -> None:
     asyncio.run(tamper(settings.database_url, "UPDATE wallet.wallets SET balance_minor = balance_minor + 1"))
     code, output = _run_command(settings)
     assert code == Exit.FOUND_WRONG
-    assert output.count("differs:") == 6
+    assert output.count("differs:") == 7
     code, output = _run_command(settings, "--json")
     assert code == Exit.FOUND_WRONG
     report = orjson.loads(output)
     assert report["ok"] is False
-    assert report["difference_count"] == len(report["differences"]) == 6
+    assert report["difference_count"] == len(report["differences"]) == 7
     assert report["checks"][0]["name"] == BALANCES
-    assert report["checks"][0]["differences"] == 6
+    assert report["checks"][0]["differences"] == 7
     assert report["horizon"]["last_outbox_id"] > 0
 
 
