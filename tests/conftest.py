@@ -60,9 +60,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture(autouse=True)
 def logs_as_in_a_new_process() -> None:
-    """Forget the level and the form of log lines that an application of an earlier test configured."""
+    """Forget the level, the form and the filters of log lines that an application of an earlier test configured."""
     structlog.reset_defaults()
     logging.getLogger().setLevel(logging.WARNING)
+    for logger in logging.root.manager.loggerDict.values():
+        if isinstance(logger, logging.Logger):
+            logger.filters.clear()
 
 
 @pytest.fixture(scope="session")
