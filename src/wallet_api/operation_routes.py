@@ -90,7 +90,7 @@ def command_fields(
         request.method, target, caller.id, request.headers.get("idempotency-key"), body, required=required
     )
     return {
-        **dict(body),
+        **vars(body),
         "path": path_of(request),
         "claim": None if is_preview else claim,
         "traceparent": read_traceparent(request.headers),
