@@ -9,7 +9,7 @@ from common.garbage_collector import tune_garbage_collector
 from common.http.api import create_api
 from common.http.settings import items_of
 from common.logs import configure_logs
-from wallet_api import hold_routes, limit_routes, operation_routes, reversal_routes, routes
+from wallet_api import hold_routes, limit_routes, operation_routes, routes
 from wallet_api.batches import routes as batches
 from wallet_api.context import open_context
 from wallet_api.lookups import routes as lookups
@@ -29,8 +29,6 @@ def create_app(settings: WalletApiSettings | None = None) -> FastAPI:
     fast = [
         routes.hot_router,
         operation_routes.make_router(owner_operations),
-        hold_routes.post_router,
-        reversal_routes.make_router(owner_operations),
         batches.make_router(owner_operations),
     ]
     limits = limit_routes.make_router(owner_operations)

@@ -17,10 +17,12 @@ from wallet_api.openapi import READ_ERRORS, put_limits_documentation
 from wallet_api.operation_routes import run
 from wallet_api.operations.set_limits import SetLimits
 from wallet_api.replies import JSON, etag, reply_model
-from wallet_api.requests import REQUIRED_IF_MATCH, IdempotencyKeyHeader, read_body
+from wallet_api.requests import REQUIRED_IF_MATCH, IdempotencyKeyHeader, PreviewQuery, read_body
 
 
-def _parameters(wallet_id: PathUuid, idempotency_key: IdempotencyKeyHeader = None) -> None:
+def _parameters(
+    wallet_id: PathUuid, idempotency_key: IdempotencyKeyHeader = None, preview: PreviewQuery = False
+) -> None:
     """Document what the route reads."""
 
 
@@ -39,7 +41,7 @@ async def _put_limits(request: Request) -> Response:
         raise IfMatchRequired
     wallet_id = path_uuid(request, "wallet_id")
     body = await read_body(request, SetLimits.body)
-    return await run(SetLimits, request, body, f"/wallets/{wallet_id}/limits", wallet_id=wallet_id)
+    return await run(SetLimits, request, body, wallet_id)
 
 
 def make_router(owner_operations: Collection[str]) -> APIRouter:
@@ -49,7 +51,7 @@ def make_router(owner_operations: Collection[str]) -> APIRouter:
         owner_operations: the names of operators' operations that owners may do with their own wallets.
     """
     router = APIRouter(tags=["wallets"], route_class=ScopedRoute)
-    path = "/wallets/{wallet_id}/limits"
+    path = SetLimits.target_of("{wallet_id}")
     router.add_api_route(
         path,
         _get_limits,

@@ -2,7 +2,8 @@
 
 from collections.abc import Awaitable, Callable, Collection
 from inspect import getdoc
-from typing import Any
+from typing import Any, Final
+from uuid import UUID
 
 from fastapi import APIRouter, Depends, Request, Response
 
@@ -13,7 +14,8 @@ from wallet_api import metrics
 from wallet_api.bodies import Body
 from wallet_api.context import context_of
 from wallet_api.openapi import post_documentation
-from wallet_api.operations.catalogue import OPERATIONS
+from wallet_api.operation_objects import id_field, object_fields
+from wallet_api.operations.catalogue import ALL_OPERATIONS
 from wallet_api.operations.operation import Operation
 from wallet_api.replies import JSON, Reply, reply_model
 from wallet_api.requests import (
@@ -30,52 +32,71 @@ from wallet_api.transactions import execute
 from wallet_api.use_cases import preview_operations
 
 
+def _wallet_id(wallet_id: PathUuid) -> None:
+    """Document the id in the path."""
+
+
+def _hold_id(hold_id: PathUuid) -> None:
+    """Document the id in the path."""
+
+
+def _transaction_id(transaction_id: PathUuid) -> None:
+    """Document the id in the path."""
+
+
+_IDS: Final = {"wallets": _wallet_id, "holds": _hold_id, "transactions": _transaction_id}
+
+
 def _parameters(
-    wallet_id: PathUuid,
-    idempotency_key: IdempotencyKeyHeader = None,
-    if_match: IfMatchHeader = None,
-    preview: PreviewQuery = False,
+    idempotency_key: IdempotencyKeyHeader = None, if_match: IfMatchHeader = None, preview: PreviewQuery = False
 ) -> None:
-    """Document what an operation's route reads."""
+    """Document what an operation's route reads besides."""
 
 
 def _endpoint(operation: type[Operation]) -> Callable[[Request], Awaitable[Response]]:
+    name = id_field(operation)
+
     async def post(request: Request) -> Response:
-        wallet_id = path_uuid(request, "wallet_id")
-        body = await read_body(request, operation.body)
-        return await run(operation, request, body, operation.target_of(wallet_id), wallet_id=wallet_id)
+        id_ = path_uuid(request, name)
+        return await run(operation, request, await read_body(request, operation.body), id_)
 
     return post
 
 
-async def run(operation: type[Operation], request: Request, body: Body, target: str, **fields: Any) -> Response:
+async def run(operation: type[Operation], request: Request, body: Body, id_: UUID) -> Response:
     """Run the operation, or preview it, and return its response.
 
     Args:
         operation: the class of the command.
         request: of the caller.
         body: parsed; its fields are fields of the command.
-        target: the route's path with its parsed ids.
-        fields: further fields of the command.
+        id_: of the object on which it acts.
 
     Raises:
+        HoldNotFound, TransactionNotFound: there is no such object on which the caller may act.
         Forbidden: the command needs a scope that the caller lacks.
     """
-    caller, is_preview = caller_of(request), read_preview(request)
+    caller = caller_of(request)
+    fields = await object_fields(context_of(request).reader, operation, id_, body, caller)
+    is_preview = read_preview(request)
     command = operation(
-        **command_fields(request, caller, body, target, is_preview=is_preview),
+        **command_fields(request, caller, body, operation.target_of(id_), is_preview=is_preview),
         caller=caller,
         if_match=read_if_match(request.headers.get("if-match")),
         **fields,
     )
     if command.further_scope:
         check_scope(caller, command.further_scope)
+    return respond(operation.name, await answer(request, command, is_preview=is_preview))
+
+
+async def answer(request: Request, command: Operation, *, is_preview: bool) -> Reply:
+    """Run the command in a batch, or preview it; return its reply."""
     context = context_of(request)
-    if is_preview:
-        (reply,) = await execute(context.reader, preview_operations, [command])
-    else:
-        reply = await context.operations.submit(command)
-    return respond(operation.name, reply)
+    if not is_preview:
+        return await context.operations.submit(command)
+    (reply,) = await execute(context.reader, preview_operations, [command])
+    return reply
 
 
 def command_fields(
@@ -109,16 +130,17 @@ def make_router(owner_operations: Collection[str]) -> APIRouter:
     Args:
         owner_operations: the names of operators' operations that owners may do with their own wallets.
     """
-    router = APIRouter(tags=["wallets"], route_class=ScopedRoute)
-    for operation in OPERATIONS:
+    router = APIRouter(route_class=ScopedRoute)
+    for operation in ALL_OPERATIONS:
         scope = WALLETS_WRITE if operation.name in owner_operations else operation.scope
         router.add_api_route(
-            operation.target_of("{wallet_id}"),
+            operation.target_of(f"{{{id_field(operation)}}}"),
             _endpoint(operation),
             methods=["POST"],
             name=f"post_{operation.name}",
             description=getdoc(operation),
-            dependencies=[needs(scope), Depends(_parameters)],
+            tags=[operation.collection],
+            dependencies=[needs(scope), Depends(_IDS[operation.collection]), Depends(_parameters)],
             **post_documentation(operation.body, reply_model(operation.transaction_type), operation.status),
         )
     return router

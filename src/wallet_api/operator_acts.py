@@ -13,17 +13,15 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from common.access.caller import ANONYMOUS
 from common.actor import actor
 from common.postgres.raw_sql import RawStatement
+from common.problems import Problem
 from wallet_api import read_queries
 from wallet_api.bodies import OperationBody
-from wallet_api.errors import HoldNotFound, TransactionNotFound
 from wallet_api.limit_replies import limits_out_json
 from wallet_api.lookups import queries as lookups
 from wallet_api.lookups.replies import transaction_json
-from wallet_api.operations.holds import HoldOperation
+from wallet_api.operation_objects import object_fields
 from wallet_api.operations.operation import Operation
-from wallet_api.operations.reverse import Reverse, ReverseBody
 from wallet_api.replies import DONE, Reply, problem_reply
-from wallet_api.reversal_queries import find_original
 from wallet_api.transactions import execute
 from wallet_api.use_cases import run_operations
 
@@ -34,7 +32,12 @@ INSERT_AUDIT: Final = RawStatement("""
 
 
 async def run(
-    engine: AsyncEngine, operation: type[Operation], body: OperationBody, target: str, reason: str, **fields: Any
+    engine: AsyncEngine,
+    operation: type[Operation],
+    body: OperationBody,
+    reason: str,
+    id_: UUID,
+    if_match: frozenset[int] | None = None,
 ) -> Reply:
     """Run an operation; return its reply. If it is done, the audit has who did it and why.
 
@@ -42,55 +45,22 @@ async def run(
         engine: of the wallet database, as the operator's role.
         operation: the class of the command.
         body: its fields are fields of the command.
-        target: the path of the operation's route.
         reason: for the audit.
-        fields: further fields of the command.
+        id_: of the object on which it acts.
+        if_match: the acting wallet must be at one of these versions; None means any.
 
     Raises:
         OutcomeUnknown: it failed after COMMIT was sent.
         Exception: any other means that nothing was done.
     """
-    command = operation(**dict(body), path=target, caller=ANONYMOUS, **fields)
+    target = operation.target_of(id_)
+    try:
+        fields = await object_fields(engine, operation, id_, body, ANONYMOUS)
+    except Problem as missing:
+        return problem_reply(missing, target)
+    command = operation(**vars(body), **fields, path=target, caller=ANONYMOUS, if_match=if_match)
     (reply,) = await execute(engine, partial(_run_audited, reason=reason), [command])
     return reply
-
-
-async def run_on_wallet(
-    engine: AsyncEngine,
-    operation: type[Operation],
-    body: OperationBody,
-    reason: str,
-    wallet_id: UUID,
-    if_match: frozenset[int] | None = None,
-) -> Reply:
-    """Run an operation on a wallet, as `run` does. It must be at one of these versions; None means any."""
-    target = f"/wallets/{wallet_id}/{operation.name}"
-    return await run(engine, operation, body, target, reason, wallet_id=wallet_id, if_match=if_match)
-
-
-async def run_on_hold(
-    engine: AsyncEngine, operation: type[HoldOperation], body: OperationBody, reason: str, hold_id: UUID
-) -> Reply:
-    """Run an operation on a hold, as `run` does."""
-    target = f"/holds/{hold_id}/{operation.name}"
-    async with engine.connect() as connection:
-        found = await read_queries.find_hold(connection, hold_id, None)
-    if found is None:
-        return problem_reply(HoldNotFound(hold_id), target)
-    wallet_id, to_wallet_id = found
-    ids = {"wallet_id": wallet_id, "hold_id": hold_id, "to_wallet_id": to_wallet_id}
-    return await run(engine, operation, body, target, reason, **ids)
-
-
-async def reverse(engine: AsyncEngine, body: ReverseBody, transaction_id: UUID) -> Reply:
-    """Reverse a ledger transaction, as `run` does."""
-    target = Reverse.target_of(transaction_id)
-    async with engine.connect() as connection:
-        original = await find_original(connection, transaction_id, ANONYMOUS)
-    if original is None:
-        return problem_reply(TransactionNotFound(transaction_id), target)
-    wallet_id = Reverse.acting_wallet_id(original, body, ANONYMOUS)
-    return await run(engine, Reverse, body, target, body.reason, wallet_id=wallet_id, original=original)
 
 
 async def _run_audited(connection: asyncpg.Connection, commands: Sequence[Operation], reason: str) -> list[Reply]:

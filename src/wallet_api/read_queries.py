@@ -138,13 +138,6 @@ async def find_holds(
     return {row[0]: (row[1], row[2]) for row in await connection.execute(FIND_HOLDS, parameters)}
 
 
-async def find_hold(
-    connection: AsyncConnection, hold_id: UUID, caller_user_id: str | None
-) -> tuple[UUID, UUID | None] | None:
-    """Return the hold's wallet and its receiver, as `find_holds` does."""
-    return (await find_holds(connection, [hold_id], caller_user_id)).get(hold_id)
-
-
 async def list_holds(
     connection: AsyncConnection,
     wallet_id: UUID,

@@ -28,11 +28,6 @@ READ_REVERSALS: Final = RawStatement("""
 """)
 
 
-async def find_original(connection: AsyncConnection, transaction_id: UUID, caller: Caller) -> Original | None:
-    """Return the transaction, if one of its wallets is the caller's."""
-    return (await find_originals(connection, [transaction_id], caller)).get(transaction_id)
-
-
 async def find_originals(
     connection: AsyncConnection, transaction_ids: Collection[UUID], caller: Caller
 ) -> dict[UUID, Original]:

@@ -1,6 +1,5 @@
 """Settings of the wallet API."""
 
-from collections.abc import Sequence
 from typing import Annotated, ClassVar, Final
 
 from pydantic import AfterValidator, Field
@@ -9,12 +8,13 @@ from common.access.caller import OPS_WRITE
 from common.access.settings import AccessSettings
 from common.http.settings import HttpApiSettings, items_of
 from common.settings import LogSettings, OrderRule, Port, WalletDatabaseSettings
-from wallet_api.operations.catalogue import OPERATIONS, TRANSACTION_OPERATIONS
-from wallet_api.operations.operation import Operation
+from wallet_api.operations.catalogue import ALL_OPERATIONS
 from wallet_api.operations.set_limits import SetLimits
 
-_OPERATIONS: Final[Sequence[type[Operation]]] = (*OPERATIONS, *TRANSACTION_OPERATIONS, SetLimits)
-_OPERATORS: Final = [operation.name for operation in _OPERATIONS if operation.scope == OPS_WRITE]
+_OPERATORS: Final = [
+    *(operation.name for operation in ALL_OPERATIONS if operation.scope == OPS_WRITE),
+    SetLimits.name,
+]
 
 
 def _owner_operations(text: str) -> str:

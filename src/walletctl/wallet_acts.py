@@ -1,18 +1,19 @@
 """How `walletctl` runs an operation of the wallet API, and prints its outcome."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Any
+from uuid import UUID
 
 import orjson
 import typer
 from pydantic import ValidationError
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from common.postgres.connections import OUTCOME_UNKNOWN
 from common.problems import ValidationProblem
+from wallet_api import operator_acts
 from wallet_api.bodies import OperationBody, StatusBody
 from wallet_api.operations.operation import Operation
-from wallet_api.replies import DONE, Reply
+from wallet_api.replies import DONE
 from wallet_api.transactions import OutcomeUnknown
 from walletctl.console import Exit, fail, print_fields, print_json
 from walletctl.databases import with_wallet_database
@@ -20,25 +21,31 @@ from walletctl.databases import with_wallet_database
 Reason = Annotated[str, typer.Option(help="Why: for the event and for the audit table. The owner may read it.")]
 Reference = Annotated[str | None, typer.Option(help="The number of a case, for the ledger.")]
 
-Run = Callable[[AsyncEngine, OperationBody], Awaitable[Reply]]
-
 
 def act(
-    operation: type[Operation], fields: Mapping[str, Any], reason: str, run: Run, *, see: str, as_json: bool
+    operation: type[Operation],
+    id_: UUID,
+    fields: Mapping[str, Any],
+    reason: str,
+    *,
+    see: str,
+    as_json: bool,
+    if_match: frozenset[int] | None = None,
 ) -> None:
     """Run an operation, and print its reply; exit with a line if it is refused, or if its outcome is unknown.
 
     Args:
         operation: whose body takes the fields.
+        id_: of the object on which it acts.
         fields: of the body, by name. The reason is one of them, if the body has one.
         reason: for the audit.
-        run: takes the database and the body.
         see: the command that shows whether the operation was done, if its outcome is unknown.
         as_json: whether JSON is printed instead of tables.
+        if_match: the acting wallet must be at one of these versions; None means any.
     """
     body = _checked(operation, fields, reason)
     try:
-        reply = with_wallet_database(lambda engine: run(engine, body))
+        reply = with_wallet_database(lambda engine: operator_acts.run(engine, operation, body, reason, id_, if_match))
     except OutcomeUnknown:
         fail(f"{OUTCOME_UNKNOWN}. See: {see}", Exit.UNREACHABLE)
     told = orjson.loads(reply.body)

@@ -28,6 +28,7 @@ from outbox_relay.settings import RelaySettings
 from support.databases import database_of, with_database
 from support.roles import ROLES
 from wallet_api.commands import CreateWallet
+from wallet_api.operation_objects import object_fields
 from wallet_api.operations.capture_hold import CaptureHold
 from wallet_api.operations.freeze import Freeze
 from wallet_api.operations.fund import Fund
@@ -39,7 +40,6 @@ from wallet_api.operations.split import Split, SplitLeg
 from wallet_api.operations.transfer import Transfer
 from wallet_api.operations.unfreeze import Unfreeze
 from wallet_api.operations.void_hold import VoidHold
-from wallet_api.reversal_queries import find_original
 from wallet_api.transactions import execute
 from wallet_api.use_cases import create_wallets, run_operations
 
@@ -156,19 +156,8 @@ async def reverse_money(engine: AsyncEngine, wallets: Wallets, split: UUID) -> N
 async def reversal_of(engine: AsyncEngine, transaction_id: UUID, amount: str | None) -> Reverse:
     """Return a command that reverses so much of the transaction."""
     body = ReverseBody.model_validate({"amount": amount, "reason": "a test"})
-    async with engine.connect() as connection:
-        original = await find_original(connection, transaction_id, ANONYMOUS)
-    assert original is not None
-    return Reverse(
-        **dict(body),
-        path="/",
-        claim=None,
-        traceparent=None,
-        caller=ANONYMOUS,
-        wallet_id=Reverse.acting_wallet_id(original, body, ANONYMOUS),
-        if_match=None,
-        original=original,
-    )
+    fields = await object_fields(engine, Reverse, transaction_id, body, ANONYMOUS)
+    return Reverse(**dict(body), **fields, path="/", caller=ANONYMOUS)
 
 
 async def change_statuses(engine: AsyncEngine, wallet_id: UUID) -> None:

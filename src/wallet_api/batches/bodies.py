@@ -11,7 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from common.problems import ValidationProblem
 from wallet_api.bodies import WalletId
 from wallet_api.command_queue import BATCH_OPERATIONS_MAX
-from wallet_api.operations.catalogue import HOLD_OPERATIONS, OPERATIONS, TRANSACTION_OPERATIONS
+from wallet_api.operation_objects import id_field
+from wallet_api.operations.catalogue import ALL_OPERATIONS
 from wallet_api.operations.operation import Operation
 from wallet_api.requests import KEY_PATTERN
 
@@ -23,9 +24,7 @@ _EXAMPLE: Final = {
     "key": "payout-4711",
 }
 
-BATCHED: Final[Mapping[str, type[Operation]]] = {
-    operation.name: operation for operation in (*OPERATIONS, *HOLD_OPERATIONS, *TRANSACTION_OPERATIONS)
-}
+BATCHED: Final[Mapping[str, type[Operation]]] = {operation.name: operation for operation in ALL_OPERATIONS}
 """The operations that a batch request may have, by their names."""
 
 Key = Annotated[
@@ -40,11 +39,6 @@ Version = Annotated[
 ]
 MEMBERS: Final = ("op", "key", "if_match")
 """The fields that an operation in a batch has besides its id and those of its route's body."""
-
-
-def id_field(operation: type[Operation]) -> str:
-    """Return the field that names the object of which the operation's route has the id."""
-    return f"{operation.collection.removesuffix('s')}_id"
 
 
 def _item_model(operation: type[Operation]) -> type[BaseModel]:

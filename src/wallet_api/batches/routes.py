@@ -20,7 +20,7 @@ from wallet_api.command_queue import Answer
 from wallet_api.commands import IdempotencyClaim
 from wallet_api.context import context_of
 from wallet_api.errors import IdempotencyKeyRequired
-from wallet_api.operation_routes import respond
+from wallet_api.operation_routes import answer, respond
 from wallet_api.operations.atomic_batch import AtomicBatch, name_operation
 from wallet_api.operations.operation import Operation
 from wallet_api.replies import DONE, JSON, Reply, problem_reply
@@ -133,11 +133,7 @@ async def _run_atomic(
         batch_id=sender.batch_id,
         operations=operations,
     )
-    context = context_of(request)
-    if sender.is_preview:
-        (reply,) = await execute(context.reader, preview_operations, [command])
-    else:
-        reply = await context.operations.submit(command)
+    reply = await answer(request, command, is_preview=sender.is_preview)
     if reply.outcome == DONE:
         _count((operation.name, DONE) for operation in operations)
     return respond(AtomicBatch.name, reply)
@@ -150,9 +146,8 @@ async def _run_each(
     answers = iter(await _answers(request, commands, sender) if commands else ())
     replies = []
     for number, each in enumerate(planned):
-        answer = next(answers) if isinstance(each, Operation) else each
         path = BATCHED[body.operations[number].op].target_of(body.id_of(number))
-        replies.append(_reply(answer, path))
+        replies.append(_reply(next(answers) if isinstance(each, Operation) else each, path))
     _count((item.op, reply.outcome) for item, reply in zip(body.operations, replies, strict=True))
     content = batch_json(sender.batch_id, replies, is_preview=sender.is_preview)
     return Response(content, 207, {"Content-Type": JSON})
@@ -165,10 +160,10 @@ async def _answers(request: Request, commands: Sequence[Operation], sender: Send
     return await context.operations.submit_all(commands)
 
 
-def _reply(answer: Answer, path: str) -> Reply:
-    if isinstance(answer, Reply):
-        return answer
-    return problem_reply(answer if isinstance(answer, Problem) else unexpected_problem(answer, path), path)
+def _reply(found: Answer, path: str) -> Reply:
+    if isinstance(found, Reply):
+        return found
+    return problem_reply(found if isinstance(found, Problem) else unexpected_problem(found, path), path)
 
 
 def _count(outcomes: Any) -> None:

@@ -28,3 +28,5 @@ HOLD_OPERATIONS: Final[tuple[type[HoldOperation], ...]] = (CaptureHold, VoidHold
 
 TRANSACTION_OPERATIONS: Final[tuple[type[Reverse], ...]] = (Reverse,)
 """Those of a ledger transaction: `POST /transactions/{transaction_id}/NAME`."""
+
+ALL_OPERATIONS: Final[tuple[type[Operation], ...]] = (*OPERATIONS, *HOLD_OPERATIONS, *TRANSACTION_OPERATIONS)

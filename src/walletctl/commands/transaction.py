@@ -4,12 +4,9 @@ from typing import Annotated, Final
 from uuid import UUID
 
 import typer
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from wallet_api import operator_acts
-from wallet_api.bodies import OperationBody
-from wallet_api.operations.reverse import Reverse, ReverseBody
-from wallet_api.replies import Reply
+from wallet_api.operations.reverse import Reverse
 from walletctl.console import Exit, JsonOption, fail, print_fields, print_json, print_table
 from walletctl.databases import with_wallet_database
 from walletctl.wallet_acts import Reason, Reference, act
@@ -54,9 +51,4 @@ def reverse(
     """Move the money of a transaction back, all that is left of it or a part. Exit 1 if it is refused."""
     legs = [dict(zip(("to_wallet_id", "amount"), told.split("=", 1), strict=False)) for told in leg or ()]
     fields = {"amount": amount, "legs": legs or None, "reference": reference}
-
-    async def run(engine: AsyncEngine, body: OperationBody) -> Reply:
-        assert isinstance(body, ReverseBody)
-        return await operator_acts.reverse(engine, body, transaction_id)
-
-    act(Reverse, fields, reason, run, see=f"walletctl transaction show {transaction_id}", as_json=as_json)
+    act(Reverse, transaction_id, fields, reason, see=f"walletctl transaction show {transaction_id}", as_json=as_json)

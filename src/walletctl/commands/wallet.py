@@ -11,14 +11,13 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from common.events import Blocks
 from wallet_api import operator_acts
-from wallet_api.bodies import OperationBody
 from wallet_api.operations.close import Close
 from wallet_api.operations.freeze import Freeze
 from wallet_api.operations.operation import Operation
 from wallet_api.operations.reopen import Reopen
 from wallet_api.operations.set_limits import SetLimits
 from wallet_api.operations.unfreeze import Unfreeze
-from wallet_api.replies import Reply, entry_json, wallet_json
+from wallet_api.replies import entry_json, wallet_json
 from walletctl.commands import limit_arguments, wallet_hold
 from walletctl.commands.wallet_history import history
 from walletctl.commands.wallet_statement import statement
@@ -148,12 +147,9 @@ def limits(
         fail("--reason: is needed to set limits", Exit.USAGE)
     # What another operator has changed meanwhile is not overwritten.
     if_match = frozenset({found["version"]})
-
-    async def run(engine: AsyncEngine, body: OperationBody) -> Reply:
-        return await operator_acts.run_on_wallet(engine, SetLimits, body, reason, wallet_id, if_match)
-
     fields = {**limit_arguments.present(found), **asked, "reference": reference}
-    act(SetLimits, fields, reason, run, see=f"walletctl wallet limits {wallet_id}", as_json=as_json)
+    see = f"walletctl wallet limits {wallet_id}"
+    act(SetLimits, wallet_id, fields, reason, see=see, as_json=as_json, if_match=if_match)
 
 
 app.command(epilog="Example:  walletctl wallet statement 0198c2a5-… --from 2026-11-01 --to 2026-12-01 --format csv")(
@@ -169,7 +165,4 @@ def _find(wallet_id: UUID) -> dict[str, Any]:
 
 
 def _act(operation: type[Operation], wallet_id: UUID, reason: str, as_json: bool, **fields: str | None) -> None:
-    async def run(engine: AsyncEngine, body: OperationBody) -> Reply:
-        return await operator_acts.run_on_wallet(engine, operation, body, reason, wallet_id)
-
-    act(operation, fields, reason, run, see=f"walletctl wallet show {wallet_id}", as_json=as_json)
+    act(operation, wallet_id, fields, reason, see=f"walletctl wallet show {wallet_id}", as_json=as_json)

@@ -10,11 +10,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from common.events import HoldStatus
 from wallet_api import operator_acts
-from wallet_api.bodies import OperationBody
 from wallet_api.operations.capture_hold import CaptureHold
 from wallet_api.operations.holds import HoldOperation
 from wallet_api.operations.void_hold import VoidHold
-from wallet_api.replies import Reply, hold_out_json
+from wallet_api.replies import hold_out_json
 from walletctl.console import Exit, JsonOption, fail, print_fields, print_json, print_table
 from walletctl.databases import with_wallet_database
 from walletctl.wallet_acts import Reason, Reference, act
@@ -94,7 +93,4 @@ def capture(
 
 
 def _act(operation: type[HoldOperation], hold_id: UUID, fields: dict[str, Any], reason: str, *, as_json: bool) -> None:
-    async def run(engine: AsyncEngine, body: OperationBody) -> Reply:
-        return await operator_acts.run_on_hold(engine, operation, body, reason, hold_id)
-
-    act(operation, fields, reason, run, see=f"walletctl wallet hold show {hold_id}", as_json=as_json)
+    act(operation, hold_id, fields, reason, see=f"walletctl wallet hold show {hold_id}", as_json=as_json)

@@ -491,11 +491,8 @@ def command(original: Original, **told: Any) -> Reverse:
     return Reverse(
         **dict(body),
         path="/",
-        claim=None,
-        traceparent=None,
         caller=ANONYMOUS,
         wallet_id=Reverse.acting_wallet_id(original, body, ANONYMOUS),
-        if_match=None,
         original=original,
     )
 

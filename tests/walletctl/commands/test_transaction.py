@@ -1,17 +1,14 @@
 """`walletctl transaction`: a transaction is shown, and reversed as the operator's role, with an audit row."""
 
 from collections.abc import Awaitable, Callable
-from typing import Any
 from uuid import UUID
 
 import asyncpg
 import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
 
-from common.postgres.engine import create_engine
-from common.tables.grants import Role
 from support.command_lines import WalletCtl, printed
-from support.pipelines import Wallets, move_money, new_wallets, split_money
-from support.roles import Roles
+from support.pipelines import Wallets, split_money
 from walletctl.console import Exit
 
 Fetch = Callable[..., Awaitable[list[asyncpg.Record]]]
@@ -19,32 +16,9 @@ UNKNOWN = UUID("0198c2a5-0000-7000-8000-000000000001")
 
 
 @pytest.fixture
-def at(database_url: str, roles: Roles) -> dict[str, str]:
-    """The environment of an operator."""
-    return {"DATABASE_URL": roles.url(database_url, Role.OPERATOR), "OPERATOR": "on-call"}
-
-
-@pytest.fixture
-def fetch(database_url: str) -> Fetch:
-    async def run(query: str, *arguments: Any) -> list[asyncpg.Record]:
-        connection = await asyncpg.connect(database_url)
-        try:
-            return list(await connection.fetch(query, *arguments))
-        finally:
-            await connection.close()
-
-    return run
-
-
-@pytest.fixture
-async def split(database_url: str) -> str:
+async def split(engine: AsyncEngine, wallets: Wallets) -> str:
     """The id of a split of 0.50: 0.20 to one wallet, and 0.30 to the cold one."""
-    engine = create_engine(database_url, "tests")
-    wallets: Wallets = await new_wallets(engine)
-    await move_money(engine, wallets, rounds=1)
-    made = await split_money(engine, wallets)
-    await engine.dispose()
-    return str(made)
+    return str(await split_money(engine, wallets))
 
 
 async def test_a_transaction_is_shown_and_reversed_with_actor_and_reason(
