@@ -1,6 +1,6 @@
 """Transfers and funds over HTTP."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,6 +18,9 @@ from benchmarks.plan import WALLETS, Plan
 from benchmarks.results import Findings
 
 CONNECTIONS: Final = (64, 128)
+
+# One client that pays out, some of them, and as many as make single requests share transactions.
+BATCH_LOADS: Final[Sequence[tuple[int, wrk.Operation]]] = ((1, "batch"), (8, "batch"), (64, "batch"), (64, "atomic"))
 
 # Of 4, 8, 16, 32 and 64 clients, pgbench was fastest with these on two cores.
 SPREAD_CLIENTS: Final = 32
@@ -91,19 +94,18 @@ def mixed_beside_transfers(lab: Lab, plan: Plan, findings: Findings) -> None:
 
 
 def batches_beside_transfers(lab: Lab, plan: Plan, findings: Findings) -> None:
-    """Transfers in batches of 100, beside one transfer a request, both by our API. Neither side publishes.
+    """Transfers in batches of 100, beside one transfer a request on as many connections, both by our API.
 
-    When a round ends, batches have a hundred times as much under way. So the ledger is counted, not the replies, and
-    each round waits for what the one before has left.
+    Neither side publishes. When a round ends, batches have a hundred times as much under way. So the ledger is counted,
+    not the replies, and each round waits for what the one before has left.
     """
     template = lab.template(WALLETS)
-    kinds: tuple[tuple[str, wrk.Operation], ...] = (("batches", "batch"), ("atomic_batches", "atomic"))
-    for name, operation in kinds:
+    for connections, operation in BATCH_LOADS:
         with lab.place(template) as place, lab.place(template) as peer_place:
             with our_api(lab, place) as ours, our_api(lab, peer_place) as peer:
-                side = ours.side(CONNECTIONS[0], operation)
-                sides = _by_ledger(place, side), _by_ledger(peer_place, peer.side(CONNECTIONS[0]))
-                findings.compare(name, *in_turn(plan, *sides), note=refusals(side))
+                side = ours.side(connections, operation)
+                sides = _by_ledger(place, side), _by_ledger(peer_place, peer.side(connections))
+                findings.compare(f"{operation}_{connections}", *in_turn(plan, *sides), note=refusals(side))
             place.verify()
             peer_place.verify()
 

@@ -34,7 +34,8 @@ def parse_uuid(value: object) -> UUID:
     """
     if not isinstance(value, str) or not _UUID.fullmatch(value):
         raise ValueError("must be a UUID such as 0198c2a5-0000-7000-8000-000000000001")
-    return UUID(value)
+    # The pattern has checked the text: reading it as a number is faster than checking it again.
+    return UUID(int=int(value.replace("-", ""), 16))
 
 
 def event_id_at(moment: datetime, position: int) -> UUID:

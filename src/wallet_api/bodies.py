@@ -4,11 +4,11 @@ from typing import Annotated, Any, Final
 from uuid import UUID
 
 import jiter
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
 from pydantic_core import PydanticCustomError
 
 from common.identifiers import parse_uuid
-from common.money import UnknownCurrencyError, exponent_of
+from common.money import UnknownCurrencyError, exponent_of, without_zeros
 from common.text import check_new_user_id, check_text
 
 METADATA_KEYS_MAX: Final = 50
@@ -62,6 +62,8 @@ Currency = Annotated[str, AfterValidator(_currency), Field(examples=["EUR"])]
 Amount = Annotated[
     str,
     BeforeValidator(_amount, json_schema_input_type=str | float),
+    # For the hash of the request: however an amount is spelled, the request is the same.
+    PlainSerializer(without_zeros, when_used="json"),
     Field(examples=["50.00"], description="Major units; a plain decimal, as a string or a JSON number."),
 ]
 Metadata = Annotated[

@@ -13,7 +13,6 @@ import asyncpg
 import orjson
 
 from common import failpoints
-from common.money import without_zeros
 from wallet_api import key_queries
 from wallet_api.commands import CommandT
 from wallet_api.errors import IdempotencyKeyInFlight, IdempotencyKeyReused
@@ -21,7 +20,6 @@ from wallet_api.key_queries import KeyRow
 from wallet_api.replies import Reply
 from wallet_api.slots import Slot
 
-_AMOUNTS: Final = ("amount", "capture_max", "overdraft_limit", "balance_max")
 _REPLAYED: Final = {"Idempotent-Replayed": "true"}
 
 
@@ -32,21 +30,8 @@ def request_hash(method: str, path: str, body: Mapping[str, Any]) -> bytes:
     may be a number or a string, with or without zeros at its end. `metadata` is kept as it came: `1.0` isn't `1` in it.
     Headers aren't part of the request: a request repeated with another `If-Match` gets the first reply.
     """
-    canonical = orjson.dumps(_understood(body), option=orjson.OPT_SORT_KEYS)
+    canonical = orjson.dumps(body, option=orjson.OPT_SORT_KEYS)
     return hashlib.sha256(b"\n".join((method.encode(), path.encode(), canonical))).digest()
-
-
-def _understood(body: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the body, or an object in one of its lists, with amounts without zeros at their end."""
-    return {name: _understood_member(name, value) for name, value in body.items()}
-
-
-def _understood_member(name: str, value: Any) -> Any:
-    if name in _AMOUNTS and isinstance(value, str):
-        return without_zeros(value)
-    if isinstance(value, list):
-        return [_understood(item) if isinstance(item, Mapping) else item for item in value]
-    return value
 
 
 async def claim(connection: asyncpg.Connection, slots: Sequence[Slot[CommandT]]) -> list[Slot[CommandT]]:

@@ -10,10 +10,17 @@ import pytest
 from httpx import AsyncClient, Response
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import BaseModel
 
 from support.limits import put_limits
+from wallet_api.batches.bodies import BatchBody
 from wallet_api.idempotency import request_hash
 from wallet_api.operations.catalogue import HOLD_OPERATIONS, OPERATIONS, TRANSACTION_OPERATIONS
+from wallet_api.operations.place_hold import PlaceHold
+from wallet_api.operations.reverse import Reverse
+from wallet_api.operations.set_limits import SetLimits
+from wallet_api.operations.split import Split
+from wallet_api.operations.transfer import Transfer
 
 Json = dict[str, Any]
 NewWallet = Callable[..., Awaitable[Json]]
@@ -200,18 +207,43 @@ async def test_a_request_that_is_spelled_otherwise_is_the_same_request(
     assert await counts(sql) == after
 
 
-def test_an_amount_in_a_leg_is_the_same_however_it_is_spelled() -> None:
-    """As the amount of the whole request is. Other amounts, and other texts in metadata, make another request."""
-    legs = [{"to_wallet_id": "0198c2a5-0000-7000-8000-000000000001", "amount": amount} for amount in ("1", "rest")]
-    body: Json = {"legs": legs, "amount": "2.00", "metadata": {"amount": "1.0"}}
+def hash_of(model: type[BaseModel], body: Json) -> bytes:
+    return request_hash("POST", "/", model.model_validate(body).model_dump(mode="json"))
 
-    def hash_of(leg_amount: str, **changes: Any) -> bytes:
-        return request_hash("POST", "/", {**body, "legs": [{**legs[0], "amount": leg_amount}, legs[1]], **changes})
 
-    assert len({hash_of(amount) for amount in ("1", "1.0", "1.00", "1.000")}) == 1
-    assert len({hash_of("1"), hash_of("10"), hash_of("1.01"), hash_of("rest"), hash_of("1", amount=None)}) == 5
-    assert hash_of("1", metadata={"amount": "1"}) != hash_of("1")
-    assert hash_of("1", legs=legs[::-1]) != hash_of("1")
+ID = "0198c2a5-0000-7000-8000-000000000001"
+BATCHED = {"op": "transfer", "wallet_id": ID, "to_wallet_id": ID}
+LIMITS = {"overdraft_limit": "1", "balance_max": "1", "velocity": []}
+VELOCITY = {"id": "daily", "direction": "out", "window": "day"}
+
+
+@pytest.mark.parametrize(
+    ("model", "body_with"),
+    [
+        (Transfer.body, lambda amount: {"to_wallet_id": ID, "amount": amount}),
+        (PlaceHold.body, lambda amount: {"amount": "1", "capture_max": amount}),
+        (Split.body, lambda amount: {"legs": [{"to_wallet_id": ID, "amount": amount}]}),
+        (Reverse.body, lambda amount: {"reason": "r", "legs": [{"to_wallet_id": ID, "amount": amount}]}),
+        (SetLimits.body, lambda amount: {**LIMITS, "balance_max": amount}),
+        (SetLimits.body, lambda amount: {**LIMITS, "velocity": [{**VELOCITY, "amount": amount}]}),
+        (BatchBody, lambda amount: {"atomic": True, "operations": [{**BATCHED, "amount": amount}]}),
+    ],
+)
+def test_an_amount_anywhere_in_a_body_is_the_same_however_it_is_spelled(
+    model: type[BaseModel], body_with: Callable[[str], Json]
+) -> None:
+    """Other amounts, and other texts in metadata, make another request."""
+    assert len({hash_of(model, body_with(amount)) for amount in ("1", "1.0", "1.00", "1.000")}) == 1
+    assert len({hash_of(model, body_with(amount)) for amount in ("1", "10", "1.01", "rest")}) == 4
+    if model is not BatchBody:
+        assert hash_of(model, {**body_with("1"), "metadata": {"amount": "1.0"}}) != hash_of(
+            model, {**body_with("1"), "metadata": {"amount": "1"}}
+        )
+
+
+def test_the_order_of_legs_belongs_to_the_request() -> None:
+    legs = [{"to_wallet_id": ID, "amount": amount} for amount in ("1", "2")]
+    assert hash_of(Split.body, {"legs": legs}) != hash_of(Split.body, {"legs": legs[::-1]})
 
 
 async def test_a_split_that_is_spelled_otherwise_is_the_same_request(

@@ -124,6 +124,8 @@ def create_api(
         lifespan=lifespan,
         exception_handlers=dict(EXCEPTION_HANDLERS),
         redirect_slashes=False,
+        # It would read the environment at each request. Prometheus has the metrics.
+        telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     for router in routers:
         # Not `include_router`, whose routes ask at each request whether the router has changed.
