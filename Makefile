@@ -77,8 +77,8 @@ mutants: setup ## break each promise on purpose, and require the tests to notice
 bench: setup $(if $(shell command -v wrk),,wrk) ## measure beside the peers, in 20 minutes; QUICK=1 takes 4; ONLY=NAME runs one measure
 	@$(BIN)/python -m benchmarks --size $(if $(QUICK),quick,normal) $(if $(ONLY),--only $(ONLY))
 
-bench-full: setup $(if $(shell command -v wrk),,wrk) ## growth and memory at full size: 10,000,000 ledger rows, 1,000,000 requests
-	@$(BIN)/python -m benchmarks --size full --only growth --only memory
+bench-full: setup $(if $(shell command -v wrk),,wrk) ## growth, memory and verify at full size: 10,000,000 ledger rows, 1,000,000 requests
+	@$(BIN)/python -m benchmarks --size full --only growth --only memory --only verify
 
 wrk: # where this may install it; elsewhere the benchmark says how to get it
 	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
