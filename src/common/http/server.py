@@ -62,10 +62,10 @@ def background_server(app: ASGIApp, host: str, port: int, bounds: ConnectionBoun
 
 
 def api_server_options(settings: HttpApiSettings, *, descriptors_kept: int = 0) -> dict[str, Any]:
-    """Return the options of uvicorn for an API: those of all servers, its trusted proxies and TLS.
+    """Return the options of uvicorn for an API: those of all servers, its trusted proxies and its security headers.
 
     Args:
-        settings: the bounds of connections, the trusted proxies and TLS.
+        settings: the bounds of connections, the trusted proxies, and whether TLS ends in front of it.
         descriptors_kept: open files that each process needs for its database connections.
 
     Raises:
