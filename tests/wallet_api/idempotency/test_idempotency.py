@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from support.limits import put_limits
-from wallet_api.idempotency import request_hash
+from wallet_api.idempotency.idempotency import request_hash
 from wallet_api.operations.catalogue import HOLD_OPERATIONS, OPERATIONS, TRANSACTION_OPERATIONS
 
 Json = dict[str, Any]
