@@ -9,11 +9,13 @@ from common.garbage_collector import tune_garbage_collector
 from common.http.api import create_api
 from common.http.settings import items_of
 from common.logs import configure_logs
-from wallet_api import hold_routes, limit_routes, operation_routes, routes
+from wallet_api import operation_routes, routes
 from wallet_api.batches import routes as batches
-from wallet_api.context import open_context
+from wallet_api.holds import routes as holds
+from wallet_api.limits import routes as limits
 from wallet_api.lookups import routes as lookups
 from wallet_api.settings import WalletApiSettings
+from wallet_api.startup import open_context
 from wallet_api.statements import routes as statements
 
 
@@ -31,7 +33,6 @@ def create_app(settings: WalletApiSettings | None = None) -> FastAPI:
         operation_routes.make_router(owner_operations),
         batches.make_router(owner_operations),
     ]
-    limits = limit_routes.make_router(owner_operations)
     app = create_api(
         "Wallet API",
         "Wallets, their balances and their ledger. Every movement becomes an event.",
@@ -39,7 +40,14 @@ def create_app(settings: WalletApiSettings | None = None) -> FastAPI:
         settings,
         partial(open_context, settings),
         partial(open_authenticator, settings, settings.database_url),
-        [*fast, limits, routes.router, hold_routes.router, lookups.router, statements.router],
+        [
+            *fast,
+            limits.make_router(owner_operations),
+            routes.router,
+            holds.router,
+            lookups.router,
+            statements.router,
+        ],
         fast,
     )
     # A process serves one application, and by now has imported and made nearly all that it will keep.

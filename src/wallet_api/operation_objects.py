@@ -8,12 +8,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from common.access.caller import Caller
 from common.problems import Problem
-from wallet_api import read_queries
 from wallet_api.errors import HoldNotFound, TransactionNotFound
+from wallet_api.holds import queries as holds
 from wallet_api.operations.operation import Operation
+from wallet_api.operations.original import Original
 from wallet_api.operations.reverse import Reverse, ReverseBody
-from wallet_api.original import Original
-from wallet_api.reversal_queries import find_originals
+from wallet_api.use_cases.reversal_queries import find_originals
 
 Objects = Mapping[UUID, Any]
 """What commands must know of objects before their batch, by the objects' ids. It never changes."""
@@ -35,7 +35,7 @@ class _Collection(NamedTuple):
 
 
 async def _find_holds(connection: AsyncConnection, ids: Collection[UUID], caller: Caller) -> Objects:
-    return await read_queries.find_holds(connection, ids, caller.user_id)
+    return await holds.find_holds(connection, ids, caller.user_id)
 
 
 def _hold_fields(hold_id: UUID, wallet_ids: tuple[UUID, UUID | None], _body: object, _caller: Caller) -> Fields:

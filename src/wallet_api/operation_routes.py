@@ -14,11 +14,13 @@ from common.http.paths import PathUuid, path_of, path_uuid
 from wallet_api import metrics
 from wallet_api.bodies import Body
 from wallet_api.context import context_of
+from wallet_api.group_commit.transactions import execute
 from wallet_api.openapi import post_documentation
 from wallet_api.operation_objects import id_field, object_fields
 from wallet_api.operations.catalogue import ALL_OPERATIONS
 from wallet_api.operations.operation import Operation
-from wallet_api.replies import JSON, Reply, reply_model
+from wallet_api.replies import JSON, Reply
+from wallet_api.reply_models import reply_model
 from wallet_api.requests import (
     IdempotencyKeyHeader,
     IfMatchHeader,
@@ -29,8 +31,7 @@ from wallet_api.requests import (
     read_preview,
     read_traceparent,
 )
-from wallet_api.transactions import execute
-from wallet_api.use_cases import preview_operations
+from wallet_api.use_cases.use_cases import preview_operations
 
 
 def _wallet_id(wallet_id: PathUuid) -> None:

@@ -16,14 +16,16 @@ from common.postgres.raw_sql import RawStatement
 from common.problems import Problem
 from wallet_api import read_queries
 from wallet_api.bodies import OperationBody
-from wallet_api.limit_replies import limits_out_json
+from wallet_api.group_commit.transactions import execute
+from wallet_api.holds import queries as holds
+from wallet_api.limits import queries as limits
+from wallet_api.limits.replies import limits_out_json
 from wallet_api.lookups import queries as lookups
 from wallet_api.lookups.replies import transaction_json
 from wallet_api.operation_objects import object_fields
 from wallet_api.operations.operation import Operation
 from wallet_api.replies import DONE, Reply, problem_reply
-from wallet_api.transactions import execute
-from wallet_api.use_cases import run_operations
+from wallet_api.use_cases.use_cases import run_operations
 
 INSERT_AUDIT: Final = RawStatement("""
     INSERT INTO wallet.wallet_audit (actor, action, wallet_id, transaction_id, reason)
@@ -95,7 +97,7 @@ async def find_transaction(engine: AsyncEngine, transaction_id: UUID) -> dict[st
 async def find_limits(engine: AsyncEngine, wallet_id: UUID) -> dict[str, Any] | None:
     """Return the wallet's limits and what is used of them, as JSON values; None if there is no such wallet."""
     async with engine.connect() as connection:
-        rows = await read_queries.get_limits(connection, wallet_id, None)
+        rows = await limits.get_limits(connection, wallet_id, None)
     return limits_out_json(wallet_id, rows) if rows else None
 
 
@@ -108,10 +110,10 @@ async def list_entries(engine: AsyncEngine, wallet_id: UUID, limit: int) -> Sequ
 async def find_hold(engine: AsyncEngine, hold_id: UUID) -> RowMapping | None:
     """Return the hold's row, or None if there is no such hold."""
     async with engine.connect() as connection:
-        return await read_queries.get_hold(connection, hold_id, None)
+        return await holds.get_hold(connection, hold_id, None)
 
 
 async def list_holds(engine: AsyncEngine, wallet_id: UUID, status: str | None, limit: int) -> Sequence[RowMapping]:
     """Return the latest holds on the wallet, newest first: those with the status, if there is one."""
     async with engine.connect() as connection:
-        return await read_queries.list_holds(connection, wallet_id, None, status, "desc", UUID(int=2**128 - 1), limit)
+        return await holds.list_holds(connection, wallet_id, None, status, "desc", UUID(int=2**128 - 1), limit)

@@ -19,7 +19,7 @@ from common.problems import (
 from wallet_api.bodies import Body
 from wallet_api.commands import IdempotencyClaim, IdempotencyKey
 from wallet_api.errors import IdempotencyKeyRequired
-from wallet_api.idempotency import request_hash
+from wallet_api.idempotency.idempotency import request_hash
 
 BODY_BYTES_MAX: Final = 64 * 1024
 

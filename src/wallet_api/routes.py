@@ -1,16 +1,14 @@
 """The routes that create and read wallets: parse, run one use case or query, reply."""
 
-from collections.abc import Mapping
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Final, Literal
 from uuid import UUID
 
 import orjson
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
 
 from common.access.caller import WALLETS_READ, WALLETS_WRITE, caller_of, check_user
-from common.events import HoldStatus
 from common.http.authorization import ScopedRoute, needs
-from common.http.pagination import Order, PageOf, encode_cursor, list_digest
+from common.http.pagination import PageOf, encode_cursor, list_digest
 from common.http.paths import PathUserId, PathUuid, path_uuid
 from common.problems import ValidationProblem
 from wallet_api import read_queries
@@ -18,19 +16,12 @@ from wallet_api.bodies import CreateWalletBody
 from wallet_api.commands import CreateWallet
 from wallet_api.context import context_of
 from wallet_api.errors import WalletNotFound
+from wallet_api.holds.queries import get_wallet_with_holds
+from wallet_api.holds.replies import EXPANDED_HOLDS_MAX, hold_out_json, holds_digest
 from wallet_api.openapi import LIST_ERRORS, READ_ERRORS, post_documentation
 from wallet_api.operation_routes import command_fields, respond
-from wallet_api.replies import (
-    EXPANDED_HOLDS_MAX,
-    JSON,
-    EntryList,
-    WalletList,
-    WalletOut,
-    entry_json,
-    etag,
-    hold_out_json,
-    wallet_json,
-)
+from wallet_api.replies import JSON, entry_json, etag, list_json, wallet_json
+from wallet_api.reply_models import EntryList, WalletList, WalletOut
 from wallet_api.requests import IdempotencyKeyHeader, is_match, read_body, read_preview
 
 hot_router = APIRouter(tags=["wallets"], route_class=ScopedRoute)
@@ -100,7 +91,7 @@ async def _wallet_with_holds(request: Request, wallet_id: UUID) -> Response:
         raise ValidationProblem.of("expand", "must be holds")
     most, user_id = EXPANDED_HOLDS_MAX, caller_of(request).user_id
     async with context_of(request).reader.connect() as connection:
-        row, holds = await read_queries.get_wallet_with_holds(connection, wallet_id, user_id, most + 1)
+        row, holds = await get_wallet_with_holds(connection, wallet_id, user_id, most + 1)
     if row is None:
         raise WalletNotFound(wallet_id)
     cursor = None
@@ -109,11 +100,6 @@ async def _wallet_with_holds(request: Request, wallet_id: UUID) -> Response:
     page = {"items": [hold_out_json(hold) for hold in holds[:most]], "next_cursor": cursor}
     body = orjson.dumps({**wallet_json(row), "holds": page})
     return Response(body, media_type=JSON, headers={"ETag": etag(row["version"])})
-
-
-def holds_digest(wallet_id: UUID, status: HoldStatus | None, order: Order) -> bytes:
-    """Return the digest of a list of a wallet's holds."""
-    return list_digest("holds", wallet_id, status, order)
 
 
 @router.get(
@@ -129,7 +115,8 @@ async def get_transactions(request: Request, wallet_id: PathUuid, page: PageOf) 
         if not rows and await read_queries.get_wallet(connection, wallet_id, user_id) is None:
             raise WalletNotFound(wallet_id)
     cursor, headers = page.next(digest, rows, ["wallet_version"])
-    return list_response([entry_json(row) for row in rows[: page.limit]], cursor, headers)
+    items = [entry_json(row) for row in rows[: page.limit]]
+    return Response(list_json(items, cursor), media_type=JSON, headers=headers)
 
 
 @router.get(
@@ -149,9 +136,5 @@ async def get_user_wallets(request: Request, user_id: PathUserId, page: PageOf) 
     async with context_of(request).reader.connect() as connection:
         rows = await read_queries.list_wallets(connection, user_id, page.order, after, page.limit + 1)
     cursor, headers = page.next(digest, rows, ["id"])
-    return list_response([wallet_json(row) for row in rows[: page.limit]], cursor, headers)
-
-
-def list_response(items: list[dict[str, Any]], cursor: str | None, headers: Mapping[str, str]) -> Response:
-    """Return a page of a list as a response."""
-    return Response(orjson.dumps({"items": items, "next_cursor": cursor}), media_type=JSON, headers=headers)
+    items = [wallet_json(row) for row in rows[: page.limit]]
+    return Response(list_json(items, cursor), media_type=JSON, headers=headers)

@@ -6,10 +6,10 @@ from uuid import UUID
 
 from common.events import Blocks
 from common.money import MINOR_MAX, to_major
-from wallet_api import limits
+from wallet_api import velocity_limits
 from wallet_api.errors import BalanceLimitExceeded, InsufficientFunds, LimitExceeded, WalletClosed, WalletFrozen
 from wallet_api.hold import Hold
-from wallet_api.limits import Use, VelocityLimit
+from wallet_api.velocity_limits import Use, VelocityLimit
 
 Direction = Literal["in", "out", "held"]
 """Where money moves: `held` is out of what a hold reserved before, which a freeze of `out` lets pass."""
@@ -57,7 +57,7 @@ class Wallet:
         is_open = self.status != "closed" and not self._refuses("in")
         if not is_open or self.currency != currency or self.balance_minor + amount_minor > self.most_minor:
             return False
-        return counts_as is None or not limits.refusing(self.velocity, Use("in", counts_as, amount_minor, 1))
+        return counts_as is None or not velocity_limits.refusing(self.velocity, Use("in", counts_as, amount_minor, 1))
 
     def check_open(self, field: str, direction: Direction) -> None:
         """Refuse a command that names the wallet in this field, unless money may move in this direction.
@@ -124,7 +124,9 @@ class Wallet:
             raise self._insufficient(taken_minor, field)
         velocity = self.velocity
         if velocity and (counts_as or hold):
-            velocity = self._counted(limits.use_of(counts_as or limits.HOLD, amount_minor, held_minor, hold), field)
+            velocity = self._counted(
+                velocity_limits.use_of(counts_as or velocity_limits.HOLD, amount_minor, held_minor, hold), field
+            )
         return Wallet(
             self.id,
             self.user_id,
@@ -161,14 +163,14 @@ class Wallet:
         Raises:
             LimitExceeded: one of them refuses it.
         """
-        if limit := limits.refusing(self.velocity, use):
+        if limit := velocity_limits.refusing(self.velocity, use):
             raise LimitExceeded(
                 f"{field}: limit {limit.id} of wallet {self.id} allows no more for now. Send a smaller amount, or wait"
                 " until it resets.",
                 extensions={
                     "limit_id": limit.id,
                     "window": limit.window,
-                    **limits.use_json(limit, self.currency),
+                    **velocity_limits.use_json(limit, self.currency),
                 },
             )
-        return limits.counted(self.velocity, use)
+        return velocity_limits.counted(self.velocity, use)

@@ -12,9 +12,9 @@ from common.postgres.connections import OUTCOME_UNKNOWN
 from common.problems import ValidationProblem
 from wallet_api import operator_acts
 from wallet_api.bodies import OperationBody, StatusBody
+from wallet_api.group_commit.transactions import OutcomeUnknown
 from wallet_api.operations.operation import Operation
 from wallet_api.replies import DONE
-from wallet_api.transactions import OutcomeUnknown
 from walletctl.console import Exit, fail, print_fields, print_json
 from walletctl.databases import with_wallet_database
 

@@ -15,7 +15,7 @@ from common.settings import PipelineSettings
 from support.applications import client_of
 from support.databases import run_sql
 from wallet_api.app import create_app
-from wallet_api.idempotency import request_hash
+from wallet_api.idempotency.idempotency import request_hash
 from wallet_api.settings import WalletApiSettings
 from walletctl.verify.audit import audit
 

@@ -28,6 +28,7 @@ from outbox_relay.settings import RelaySettings
 from support.databases import database_of, with_database
 from support.roles import ROLES
 from wallet_api.commands import CreateWallet
+from wallet_api.group_commit.transactions import execute
 from wallet_api.operation_objects import object_fields
 from wallet_api.operations.capture_hold import CaptureHold
 from wallet_api.operations.freeze import Freeze
@@ -40,8 +41,7 @@ from wallet_api.operations.split import Split, SplitLeg
 from wallet_api.operations.transfer import Transfer
 from wallet_api.operations.unfreeze import Unfreeze
 from wallet_api.operations.void_hold import VoidHold
-from wallet_api.transactions import execute
-from wallet_api.use_cases import create_wallets, run_operations
+from wallet_api.use_cases.use_cases import create_wallets, run_operations
 
 Wallets = dict[str, UUID]
 APPLIED = text("SELECT coalesce(sum(event_count), 0) FROM history.wallet_progress")

@@ -15,8 +15,8 @@ from sqlalchemy.engine import make_url
 from structlog.testing import LogCapture
 
 import common.http.problem_responses
-import wallet_api.group_commit
-import wallet_api.relay_notifier
+import wallet_api.group_commit.group_commit
+import wallet_api.outbox.relay_notifier
 from common.postgres.database_health import INTERVAL_SECONDS, TIMEOUT_SECONDS
 from common.rate_limited_logs import RateLimitedLog
 from support.limits import LIMITLESS
@@ -111,7 +111,11 @@ async def test_requests_that_fail_while_the_database_is_away_leave_a_line_and_no
     seen = LogCapture()
     monkeypatch.setattr("common.rate_limited_logs.monotonic", lambda: 1000.0)
     log = structlog.wrap_logger(None, processors=[seen], wrapper_class=structlog.make_filtering_bound_logger(0))
-    for module in (common.http.problem_responses, wallet_api.group_commit, wallet_api.relay_notifier):
+    for module in (
+        common.http.problem_responses,
+        wallet_api.group_commit.group_commit,
+        wallet_api.outbox.relay_notifier,
+    ):
         monkeypatch.setattr(module, "log", RateLimitedLog(log))
     async with open_client(database_url="postgresql://nobody@127.0.0.1:1/none") as lonely:
         reads = [lonely.get(f"/wallets/{UNKNOWN}") for _ in range(100)]

@@ -22,7 +22,7 @@ from support.callers import Headers, believe_callers, credentials, one_of_each, 
 from support.limits import LIMITLESS
 from wallet_api.app import create_app
 from wallet_api.commands import IdempotencyKey
-from wallet_api.key_queries import claim_keys
+from wallet_api.idempotency.key_queries import claim_keys
 from wallet_api.operations.catalogue import OPERATIONS
 from wallet_api.settings import WalletApiSettings
 

@@ -1,15 +1,20 @@
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
+import pytest
+
+import wallet_api.app
 from common import problems
 from common.problems import Problem
 from wallet_api import errors
+from wallet_api.operations import errors as operation_errors
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "errors.md"
 
 
-def leaves_of(module: object) -> set[type[Problem]]:
+def leaves_of(module: ModuleType) -> set[type[Problem]]:
     return {
         item
         for item in vars(module).values()
@@ -17,7 +22,14 @@ def leaves_of(module: object) -> set[type[Problem]]:
     }
 
 
-MONEY_PROBLEMS = leaves_of(errors)
+def subclasses_of(kind: type[Problem]) -> Iterator[type[Problem]]:
+    for below in kind.__subclasses__():
+        yield below
+        yield from subclasses_of(below)
+
+
+MODULES = [errors, operation_errors]
+MONEY_PROBLEMS = {kind for module in MODULES for kind in leaves_of(module)}
 ALL_PROBLEMS = MONEY_PROBLEMS | leaves_of(problems)
 
 
@@ -25,10 +37,16 @@ def test_no_two_problems_share_a_code() -> None:
     assert len({kind.code for kind in ALL_PROBLEMS}) == len(ALL_PROBLEMS)
 
 
-def test_the_tree_in_the_docstring_is_the_tree_of_classes() -> None:
-    lines = [line.strip()[4:] for line in (errors.__doc__ or "").splitlines() if line.strip()[:4] in {"├── ", "└── "}]
+def test_all_problems_of_the_api_are_in_its_modules_of_errors() -> None:
+    assert wallet_api.app
+    assert {kind for kind in subclasses_of(Problem) if kind.__module__.startswith("wallet_api.")} == MONEY_PROBLEMS
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__)
+def test_the_tree_in_the_docstring_is_the_tree_of_classes(module: ModuleType) -> None:
+    lines = [line.strip()[4:] for line in (module.__doc__ or "").splitlines() if line.strip()[:4] in {"├── ", "└── "}]
     expected = set()
-    for kind in MONEY_PROBLEMS:
+    for kind in leaves_of(module):
         note = "(decided)" if kind.decided else "(+ Retry-After)" if kind.retry_after_seconds else ""
         expected.add(f"{kind.__name__} {kind.status} {kind.code} {note}".strip())
     assert {" ".join(line.split()) for line in lines} == expected

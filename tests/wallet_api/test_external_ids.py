@@ -11,9 +11,9 @@ import asyncpg
 import pytest
 from httpx import AsyncClient, Response
 
-from wallet_api import external_id_queries
 from wallet_api.bodies import OperationBody
 from wallet_api.operations.catalogue import HOLD_OPERATIONS, OPERATIONS
+from wallet_api.use_cases import external_id_queries
 
 Json = dict[str, Any]
 NewWallet = Callable[..., Awaitable[Json]]

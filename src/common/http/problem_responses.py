@@ -87,7 +87,7 @@ async def on_unexpected(request: Request, error: Exception) -> Response:
 def unexpected_problem(error: Exception, path: str) -> Problem:
     """Log an exception that is no problem, and return the problem that the client of the request gets."""
     if is_unreachable(error) or sqlstate(error) == QUERY_CANCELED:
-        # A failed COMMIT has a problem of its own (wallet_api/group_commit.py).
+        # A failed COMMIT has a problem of its own (wallet_api/group_commit/group_commit.py).
         log.warning("request_failed_server_away", error=error, path=path, why=message_with_remedy(error))
         return unavailable(error)
     log.defect("request_failed", error=error, path=path)

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from common.problems import ValidationProblem
 from wallet_api.bodies import WalletId
-from wallet_api.command_queue import BATCH_OPERATIONS_MAX
+from wallet_api.group_commit.command_queue import BATCH_OPERATIONS_MAX
 from wallet_api.operation_objects import id_field
 from wallet_api.operations.catalogue import ALL_OPERATIONS
 from wallet_api.operations.operation import Operation

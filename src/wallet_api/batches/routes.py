@@ -12,14 +12,14 @@ from common.http.problem_responses import unexpected_problem
 from common.identifiers import new_id
 from common.problems import Problem, ValidationProblem
 from wallet_api import metrics
-from wallet_api.batch_replies import batch_json
 from wallet_api.batches.bodies import BATCHED, BatchBody, parse_batch
 from wallet_api.batches.commands import Sender, plan
 from wallet_api.batches.documentation import BATCH_DOCUMENTATION
-from wallet_api.command_queue import Answer
 from wallet_api.commands import IdempotencyClaim
 from wallet_api.context import context_of
 from wallet_api.errors import IdempotencyKeyRequired
+from wallet_api.group_commit.command_queue import Answer
+from wallet_api.group_commit.transactions import execute
 from wallet_api.operation_routes import answer, respond
 from wallet_api.operations.atomic_batch import AtomicBatch, name_operation
 from wallet_api.operations.operation import Operation
@@ -32,8 +32,8 @@ from wallet_api.requests import (
     read_preview,
     read_traceparent,
 )
-from wallet_api.transactions import execute
-from wallet_api.use_cases import preview_operations
+from wallet_api.use_cases.batch_replies import batch_json
+from wallet_api.use_cases.use_cases import preview_operations
 
 BATCH_BYTES_MAX: Final = 512 * 1024
 """Of the body of a batch request: 100 operations with 5 KiB each."""

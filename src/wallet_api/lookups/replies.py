@@ -13,7 +13,7 @@ from common.events import TRANSACTION_EVENTS
 from common.moments import timestamp
 from common.money import to_major
 from wallet_api.lookups.queries import Legs
-from wallet_api.original import REVERSIBLE
+from wallet_api.operations.original import REVERSIBLE
 
 
 class LegOut(BaseModel):

@@ -21,7 +21,7 @@ from wallet_api.lookups import queries
 from wallet_api.lookups.queries import Legs
 from wallet_api.lookups.replies import TransactionList, TransactionOut, transaction_json
 from wallet_api.openapi import LIST_ERRORS, TRANSACTION_ERRORS
-from wallet_api.replies import JSON
+from wallet_api.replies import JSON, list_json
 
 router = APIRouter(tags=["transactions"], route_class=ScopedRoute, dependencies=[needs(WALLETS_READ)])
 
@@ -87,7 +87,7 @@ async def get_transactions(request: Request, page: PageOf, chosen: FilterOf) -> 
     sort_key = "sort_version" if chosen.keys() == {"wallet_id"} else "transaction_id"
     cursor, headers = page.next(digest, [legs[0] for legs in found], [sort_key])
     items = [transaction_json(legs) for legs in found[: page.limit]]
-    return Response(orjson.dumps({"items": items, "next_cursor": cursor}), media_type=JSON, headers=headers)
+    return Response(list_json(items, cursor), media_type=JSON, headers=headers)
 
 
 async def _find(request: Request, page: PageRequest, digest: bytes, chosen: Filters) -> list[Legs]:

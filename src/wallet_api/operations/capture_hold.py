@@ -6,10 +6,11 @@ from uuid import UUID
 from common.access.caller import FUNDS_WRITE
 from common.money import to_major
 from wallet_api.bodies import Amount, OperationBody
-from wallet_api.errors import CaptureExceedsHold
 from wallet_api.hold import Hold, closed
+from wallet_api.operations.errors import CaptureExceedsHold
 from wallet_api.operations.holds import HoldOperation, hold_transaction, with_available
-from wallet_api.operations.operation import Entry, LedgerTransaction, State, minor_of
+from wallet_api.operations.money_operation import minor_of
+from wallet_api.operations.operation import Entry, LedgerTransaction, State
 from wallet_api.operations.receiver import find_receiver
 from wallet_api.wallet import Wallet
 

@@ -7,7 +7,8 @@ from uuid import UUID
 from common.access.caller import OPS_WRITE, WALLETS_WRITE
 from common.money import to_major
 from wallet_api.bodies import StatusBody, WalletId
-from wallet_api.errors import WalletFrozen, WalletNotEmpty
+from wallet_api.errors import WalletFrozen
+from wallet_api.operations.errors import WalletNotEmpty
 from wallet_api.operations.holds import with_available
 from wallet_api.operations.operation import Entry, LedgerTransaction, Operation, State
 from wallet_api.operations.transfer import Transfer

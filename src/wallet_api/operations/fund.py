@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 from common.access.caller import FUNDS_WRITE
 from wallet_api.bodies import MoneyBody
-from wallet_api.operations.operation import Entry, LedgerTransaction, MoneyOperation, State
+from wallet_api.operations.money_operation import MoneyOperation
+from wallet_api.operations.operation import Entry, LedgerTransaction, State
 
 
 class FundBody(MoneyBody):

@@ -5,8 +5,8 @@ from uuid import UUID
 
 from common.access.caller import ANONYMOUS, WALLETS_WRITE
 from wallet_api.bodies import OperationBody
-from wallet_api.errors import HoldExpired, HoldNotOpen
 from wallet_api.hold import Hold, closed, hold_json
+from wallet_api.operations.errors import HoldExpired, HoldNotOpen
 from wallet_api.operations.operation import Entry, LedgerTransaction, Operation, State
 from wallet_api.wallet import Wallet
 

@@ -5,17 +5,16 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 from uuid import UUID
 
 from common.access.caller import Caller
 from common.identifiers import new_id
-from common.money import AmountError, to_minor
-from common.problems import ValidationProblem
 from wallet_api.bodies import OperationBody
 from wallet_api.commands import Command
-from wallet_api.errors import CurrencyMismatch, ExternalIdTaken, VersionMismatch, WalletNotFound
+from wallet_api.errors import ExternalIdTaken, WalletNotFound
 from wallet_api.hold import Hold
+from wallet_api.operations.errors import VersionMismatch
 from wallet_api.wallet import Wallet
 
 Reversals = dict[UUID, Counter[UUID | None]]
@@ -250,59 +249,3 @@ class Operation(Command, ABC):
         wallet = entries[0].wallet
         assert wallet is not None
         return LedgerTransaction(new_id(), self.transaction_type, self, amount_minor, wallet, entries, details)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CurrencyOperation(Operation):
-    """An operation that moves money of one currency into or out of the acting wallet.
-
-    Args:
-        currency: must be the wallet's, if the client sends one.
-    """
-
-    currency: str | None
-
-    def open_wallet(self, state: State, direction: Literal["in", "out"]) -> Wallet:
-        """Return the acting wallet, if money of the command's currency may move in this direction.
-
-        Raises:
-            WalletNotFound, VersionMismatch, WalletFrozen, WalletClosed, CurrencyMismatch: it may not.
-        """
-        wallet = self.acting_wallet(state)
-        wallet.check_open("wallet_id", direction)
-        if self.currency not in {None, wallet.currency}:
-            raise CurrencyMismatch(
-                f"currency: wallet {wallet.id} is in {wallet.currency}, not {self.currency}. Send {wallet.currency}."
-            )
-        return wallet
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MoneyOperation(CurrencyOperation):
-    """An operation that moves one amount into or out of the acting wallet.
-
-    Args:
-        amount: in major units, `"50.00"`.
-    """
-
-    amount: str
-
-    def amount_minor(self, wallet: Wallet) -> int:
-        """Return the amount in minor units of the wallet's currency.
-
-        Raises:
-            ValidationProblem: it isn't an amount of that currency.
-        """
-        return minor_of(self.amount, wallet.currency, "amount")
-
-
-def minor_of(amount: str, currency: str, field: str) -> int:
-    """Return the amount that the request has in this field, in minor units.
-
-    Raises:
-        ValidationProblem: it isn't an amount of that currency.
-    """
-    try:
-        return to_minor(amount, currency)
-    except AmountError as error:
-        raise ValidationProblem.of(field, str(error)) from error

@@ -11,10 +11,11 @@ from common.access.caller import FUNDS_WRITE, WALLETS_WRITE
 from common.identifiers import new_id
 from common.problems import ValidationProblem
 from wallet_api.bodies import Amount, MoneyBody, WalletId
-from wallet_api.errors import SameWallet
 from wallet_api.hold import Hold
+from wallet_api.operations.errors import SameWallet
 from wallet_api.operations.holds import hold_transaction, with_available
-from wallet_api.operations.operation import Entry, LedgerTransaction, MoneyOperation, State, minor_of
+from wallet_api.operations.money_operation import MoneyOperation, minor_of
+from wallet_api.operations.operation import Entry, LedgerTransaction, State
 from wallet_api.operations.receiver import find_receiver
 
 _DAY_SECONDS: Final = 86_400

@@ -5,7 +5,8 @@ from typing import NamedTuple
 from uuid import UUID
 
 from common.access.caller import Caller
-from wallet_api.errors import CurrencyMismatch, ReceiverUnavailable, WalletNotFound
+from wallet_api.errors import WalletNotFound
+from wallet_api.operations.errors import CurrencyMismatch, ReceiverUnavailable
 from wallet_api.wallet import Wallet
 
 

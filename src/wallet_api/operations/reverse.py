@@ -12,11 +12,12 @@ from common.access.caller import FUNDS_WRITE, OPS_WRITE, Caller
 from common.money import to_major
 from common.problems import Forbidden, ValidationProblem
 from wallet_api.bodies import Amount, OperationBody, Text255, WalletId
-from wallet_api.errors import AlreadyReversed, NotReversible, ReceiverUnavailable, ReversalExceedsOriginal
+from wallet_api.operations.errors import AlreadyReversed, NotReversible, ReceiverUnavailable, ReversalExceedsOriginal
 from wallet_api.operations.holds import with_available
-from wallet_api.operations.operation import Entry, LedgerTransaction, Operation, State, minor_of
+from wallet_api.operations.money_operation import minor_of
+from wallet_api.operations.operation import Entry, LedgerTransaction, Operation, State
+from wallet_api.operations.original import Original, OriginalEntry
 from wallet_api.operations.split import RECEIVERS_MAX
-from wallet_api.original import Original, OriginalEntry
 
 
 class ReverseLeg(BaseModel):

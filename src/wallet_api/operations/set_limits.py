@@ -11,8 +11,9 @@ from common.events import LimitDirection, LimitWindow
 from common.money import AmountError, to_major, to_minor_or_zero
 from common.problems import ValidationProblem
 from wallet_api.bodies import Amount, OperationBody, Text255
-from wallet_api.limits import COUNTED_TYPES, VELOCITY_LIMITS_MAX, VelocityLimit, limit_json, window_start
-from wallet_api.operations.operation import Entry, LedgerTransaction, Operation, State, minor_of
+from wallet_api.operations.money_operation import minor_of
+from wallet_api.operations.operation import Entry, LedgerTransaction, Operation, State
+from wallet_api.velocity_limits import COUNTED_TYPES, VELOCITY_LIMITS_MAX, VelocityLimit, limit_json, window_start
 from wallet_api.wallet import Wallet
 
 _COUNT_MAX: Final = 1_000_000_000

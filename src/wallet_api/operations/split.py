@@ -12,9 +12,10 @@ from common.identifiers import parse_uuid
 from common.money import to_major
 from common.problems import ValidationProblem
 from wallet_api.bodies import Amount, Currency, OperationBody
-from wallet_api.errors import SameWallet
+from wallet_api.operations.errors import SameWallet
 from wallet_api.operations.holds import with_available
-from wallet_api.operations.operation import CurrencyOperation, Entry, LedgerTransaction, State, minor_of
+from wallet_api.operations.money_operation import CurrencyOperation, minor_of
+from wallet_api.operations.operation import Entry, LedgerTransaction, State
 from wallet_api.operations.receiver import find_receiver
 
 RECEIVERS_MAX: Final = 20

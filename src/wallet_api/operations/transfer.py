@@ -6,9 +6,10 @@ from uuid import UUID
 
 from common.access.caller import WALLETS_WRITE
 from wallet_api.bodies import MoneyBody, WalletId
-from wallet_api.errors import SameWallet
+from wallet_api.operations.errors import SameWallet
 from wallet_api.operations.holds import with_available
-from wallet_api.operations.operation import Entry, LedgerTransaction, MoneyOperation, State
+from wallet_api.operations.money_operation import MoneyOperation
+from wallet_api.operations.operation import Entry, LedgerTransaction, State
 from wallet_api.operations.receiver import find_receiver
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from common.access.caller import OPS_WRITE
 from wallet_api.bodies import StatusBody
-from wallet_api.errors import WalletNotFrozen
+from wallet_api.operations.errors import WalletNotFrozen
 from wallet_api.operations.operation import Entry, LedgerTransaction, Operation, State
 
 

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from common.access.caller import FUNDS_WRITE
 from wallet_api.bodies import MoneyBody
 from wallet_api.operations.holds import with_available
-from wallet_api.operations.operation import Entry, LedgerTransaction, MoneyOperation, State
+from wallet_api.operations.money_operation import MoneyOperation
+from wallet_api.operations.operation import Entry, LedgerTransaction, State
 
 
 class WithdrawBody(MoneyBody):

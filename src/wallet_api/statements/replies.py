@@ -10,7 +10,8 @@ from pydantic import BaseModel, Field
 
 from common.moments import timestamp
 from common.money import to_major
-from wallet_api.replies import EntryOut, entry_json
+from wallet_api.replies import entry_json
+from wallet_api.reply_models import EntryOut
 from wallet_api.statements.balances import Balance, BalanceAt, Pages, Period
 
 

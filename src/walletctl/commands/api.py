@@ -14,8 +14,8 @@ def serve_api() -> None:
 
     Settings come from the environment: DATABASE_URL, WALLET_API_HOST, WALLET_API_PORT, WALLET_API_WORKERS, …
     """
-    from wallet_api.context import WRITE_CONNECTIONS_MAX
     from wallet_api.settings import WalletApiSettings
+    from wallet_api.startup import WRITE_CONNECTIONS_MAX
 
     settings = load_settings(WalletApiSettings)
     serve(

@@ -10,10 +10,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from common.events import HoldStatus
 from wallet_api import operator_acts
+from wallet_api.holds.replies import hold_out_json
 from wallet_api.operations.capture_hold import CaptureHold
 from wallet_api.operations.holds import HoldOperation
 from wallet_api.operations.void_hold import VoidHold
-from wallet_api.replies import hold_out_json
 from walletctl.console import Exit, JsonOption, fail, print_fields, print_json, print_table
 from walletctl.databases import with_wallet_database
 from walletctl.wallet_acts import Reason, Reference, act

@@ -7,7 +7,7 @@ from sqlalchemy import Row
 
 from common.money import UnknownCurrencyError, to_major
 from common.postgres.reading import fetch_value, stream_rows
-from wallet_api.original import REVERSIBLE
+from wallet_api.operations.original import REVERSIBLE
 from walletctl.verify import queries, reversal_queries, status_queries
 from walletctl.verify.facts import OUTBOX_FIELDS
 from walletctl.verify.lines import differing

@@ -5,7 +5,7 @@ from typing import Final
 from sqlalchemy import text
 
 from common.events import WalletLimitsSet
-from wallet_api.limits import COUNTED_TYPES, HOLD
+from wallet_api.velocity_limits import COUNTED_TYPES, HOLD
 from walletctl.verify.facts import UNITS, WITHIN
 
 _SET: Final = WalletLimitsSet.transaction_type
@@ -50,8 +50,8 @@ LIMITS: Final = text(f"""
     WHERE expected <> found OR NOT is_flagged
 """)  # noqa: S608 - constants of this package
 
-# What an entry takes from what is available, and whether it counts: what `wallet_api.limits` does, told again. An entry
-# that gives back counts if its hold was made in the window, and after the limit was set.
+# What an entry takes from what is available, and whether it counts: what `wallet_api.velocity_limits` does, told again.
+# An entry that gives back counts if its hold was made in the window, and after the limit was set.
 _TAKEN: Final = "entry.held_minor - entry.amount_minor"
 _IS_OF_HOLD: Final = "entry.hold_id IS NOT NULL AND entry.entry = 1"
 _OUT: Final = f"""

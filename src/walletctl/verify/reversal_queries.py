@@ -4,7 +4,7 @@ from typing import Final
 
 from sqlalchemy import text
 
-from wallet_api.original import REVERSIBLE
+from wallet_api.operations.original import REVERSIBLE
 
 _TYPES: Final = ", ".join(f"'{type_}'" for type_ in REVERSIBLE)
 

@@ -11,19 +11,11 @@ from hypothesis import strategies as st
 from common.access.caller import ANONYMOUS, SCOPES, Caller
 from common.money import MINOR_MAX, to_major
 from common.problems import Problem, ValidationProblem
-from wallet_api.errors import (
-    BalanceLimitExceeded,
-    CurrencyMismatch,
-    InsufficientFunds,
-    ReceiverUnavailable,
-    SameWallet,
-    VersionMismatch,
-    WalletClosed,
-    WalletFrozen,
-    WalletNotFound,
-)
+from wallet_api.errors import BalanceLimitExceeded, InsufficientFunds, WalletClosed, WalletFrozen, WalletNotFound
+from wallet_api.operations.errors import CurrencyMismatch, ReceiverUnavailable, SameWallet, VersionMismatch
 from wallet_api.operations.fund import Fund
-from wallet_api.operations.operation import CurrencyOperation, LedgerTransaction, State
+from wallet_api.operations.money_operation import CurrencyOperation
+from wallet_api.operations.operation import LedgerTransaction, State
 from wallet_api.operations.split import REST, Split, SplitLeg
 from wallet_api.operations.transfer import Transfer
 from wallet_api.operations.withdraw import Withdraw

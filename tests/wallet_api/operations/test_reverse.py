@@ -22,11 +22,11 @@ from common.money import to_major
 from common.problems import Problem
 from support.callers import Headers, believe_callers, credentials
 from support.pipelines import reversal_of
+from wallet_api.group_commit.transactions import execute
 from wallet_api.operations.operation import LedgerTransaction, State
+from wallet_api.operations.original import Original, OriginalEntry
 from wallet_api.operations.reverse import Reverse, ReverseBody
-from wallet_api.original import Original, OriginalEntry
-from wallet_api.transactions import execute
-from wallet_api.use_cases import run_operations
+from wallet_api.use_cases.use_cases import run_operations
 from wallet_api.wallet import Wallet
 
 Json = dict[str, Any]

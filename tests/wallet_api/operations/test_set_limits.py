@@ -12,12 +12,12 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from common.access.caller import ANONYMOUS
 from support.limits import LIMITLESS, put_limits
+from wallet_api.group_commit.transactions import execute
 from wallet_api.operations.operation import Operation
 from wallet_api.operations.set_limits import SetLimits
 from wallet_api.operations.withdraw import Withdraw
 from wallet_api.replies import DONE
-from wallet_api.transactions import execute
-from wallet_api.use_cases import run_operations
+from wallet_api.use_cases.use_cases import run_operations
 
 Json = dict[str, Any]
 NewWallet = Callable[..., Awaitable[Json]]

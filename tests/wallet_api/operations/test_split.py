@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from common.access.caller import ANONYMOUS, SCOPES, Caller
 from common.money import MINOR_MAX, to_major
 from common.problems import Problem
-from wallet_api.errors import InsufficientFunds, ReceiverUnavailable
+from wallet_api.errors import InsufficientFunds
+from wallet_api.operations.errors import ReceiverUnavailable
 from wallet_api.operations.operation import LedgerTransaction, State
 from wallet_api.operations.split import RECEIVERS_MAX, REST, Split, SplitBody
 from wallet_api.wallet import Wallet

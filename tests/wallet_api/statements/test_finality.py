@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from common.postgres.raw_sql import BEGIN, raw_connection
 from common.tables.grants import Role
 from support.roles import Roles
-from wallet_api import context
+from wallet_api import startup
 from wallet_api.operations.catalogue import OPERATIONS
 from wallet_api.operations.close import Close
 from wallet_api.operations.freeze import Freeze
@@ -201,4 +201,4 @@ def test_no_setting_lets_a_transaction_of_the_api_read_for_longer() -> None:
     bounds = WalletApiSettings.model_fields["transaction_timeout_seconds"].metadata
     (longest,) = (bound.le for bound in bounds if isinstance(bound, Le))
     assert isinstance(longest, int)
-    assert longest + context._HUNG_TRANSACTION_SECONDS < READING_SECONDS_MAX
+    assert longest + startup._HUNG_TRANSACTION_SECONDS < READING_SECONDS_MAX

@@ -2,34 +2,25 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 import asyncpg
 import orjson
 
-from common.postgres.raw_sql import RawStatement
-from common.tables.wallet import OUTBOX_CHANNEL
+from common.postgres.raw_sql import RawStatement, unless_empty
 from wallet_api.commands import CreateWallet
-from wallet_api.hold import Hold
-from wallet_api.key_queries import INSERT_KEYS_WHERE, KeyRow, key_parameters
+from wallet_api.idempotency.key_queries import INSERT_KEYS_WHERE, KeyRow, key_parameters
 from wallet_api.operations.operation import Entry, LedgerTransaction
+from wallet_api.outbox.queries import INSERT_OUTBOX_WHERE, outbox_parameters
 from wallet_api.wallet import Wallet
 
-T = TypeVar("T")
 _Entries = Sequence[tuple[LedgerTransaction, int, Entry, Wallet | None]]
 
 _WALLET: Final = (
     "id, user_id, currency, balance_minor, version, status, blocks, held_minor, overdraft_limit_minor,"
     " balance_max_minor, has_velocity_limits"
 )
-
-_HOLD: Final = (
-    "id, wallet_id, to_wallet_id, currency, amount_minor, capture_max_minor, captured_minor, status, expires_at,"
-    " created_at"
-)
-# So that one command releases a bounded number of holds. The releaser releases the others.
-_OVERDUE_MAX: Final = 1000
 
 # With the time after each row was read. It is later than the time of the transaction that wrote this version of the
 # row, since that transaction took its time before it committed. So a wallet's times rise with its versions.
@@ -48,19 +39,6 @@ LOCK_WALLETS: Final = {
     False: RawStatement(_LOCK_WALLETS.format(skip="")),
     True: RawStatement(_LOCK_WALLETS.format(skip="SKIP LOCKED")),
 }
-
-_INSERT_OUTBOX: Final = """
-    INSERT INTO wallet.outbox (event_id, aggregate_id, lane, event_type, payload, headers, created_at, source_epoch)
-    SELECT event_id, aggregate_id, lane, event_type, payload::json, headers::json, :created_at,
-        (SELECT max(epoch) FROM wallet.source_epochs)
-    FROM unnest(
-        cast(:event_ids AS uuid[]), cast(:aggregate_ids AS uuid[]), cast(:lanes AS smallint[]),
-        cast(:event_types AS text[]), cast(:payloads AS text[]), cast(:event_headers AS text[])
-    ) WITH ORDINALITY AS row (event_id, aggregate_id, lane, event_type, payload, headers, position)
-    WHERE {only}
-    ORDER BY position
-"""
-INSERT_OUTBOX: Final = RawStatement(_INSERT_OUTBOX.format(only="true"))
 
 # All that ledger transactions write, in one round trip. Wallets are changed by compare-and-set. The inner SELECT takes
 # the row locks in the order of ids, as LOCK_WALLETS does; after a wait it sees the row's newest version. A wallet that
@@ -110,7 +88,7 @@ _WRITE_TRANSACTIONS: Final = f"""
         )
         WHERE acting_wallet_id NOT IN (SELECT id FROM lost)
     ), events AS (
-        {_INSERT_OUTBOX.format(only="aggregate_id NOT IN (SELECT id FROM lost)")}
+        {INSERT_OUTBOX_WHERE.format(only="aggregate_id NOT IN (SELECT id FROM lost)")}
     ), keys AS (
         {INSERT_KEYS_WHERE.format(only="wallet_id NOT IN (SELECT id FROM lost)")}
     )
@@ -120,30 +98,6 @@ WRITE_TRANSACTIONS: Final = {
     False: RawStatement(_WRITE_TRANSACTIONS.format(skip="")),
     True: RawStatement(_WRITE_TRANSACTIONS.format(skip="SKIP LOCKED")),
 }
-
-# The holds that commands name, and the overdue ones of wallets. The oldest of these are enough: each releases money.
-READ_HOLDS: Final = RawStatement(f"""
-    SELECT {_HOLD} FROM wallet.holds WHERE id = ANY(cast(:ids AS uuid[]))
-    UNION ALL
-    (
-        SELECT {_HOLD} FROM wallet.holds
-        WHERE wallet_id = ANY(cast(:wallet_ids AS uuid[])) AND status = 'open' AND expires_at <= statement_timestamp()
-        ORDER BY expires_at LIMIT {_OVERDUE_MAX}
-    )
-""")  # noqa: S608
-
-WRITE_HOLDS: Final = RawStatement(f"""
-    INSERT INTO wallet.holds ({_HOLD}, updated_at)
-    SELECT {_HOLD}, :changed_at
-    FROM unnest(
-        cast(:ids AS uuid[]), cast(:wallet_ids AS uuid[]), cast(:to_wallet_ids AS uuid[]), cast(:currencies AS text[]),
-        cast(:amounts AS bigint[]), cast(:capture_maxima AS bigint[]), cast(:captured AS bigint[]),
-        cast(:statuses AS text[]), cast(:expiries AS timestamptz[]), cast(:created AS timestamptz[])
-    ) AS row ({_HOLD})
-    ORDER BY id
-    ON CONFLICT (id) DO UPDATE
-    SET captured_minor = excluded.captured_minor, status = excluded.status, updated_at = excluded.updated_at
-""")  # noqa: S608
 
 # After WRITE_TRANSACTIONS, which has locked the rows and hardly ever changes a status.
 WRITE_STATUSES: Final = RawStatement("""
@@ -167,10 +121,6 @@ INSERT_WALLETS: Final = RawStatement("""
 FIND_EXTERNAL_ID: Final = RawStatement(
     "SELECT id FROM wallet.wallets WHERE user_id = :user_id AND external_id = :external_id"
 )
-
-NOTIFY_RELAYS: Final = f"NOTIFY {OUTBOX_CHANNEL}"
-# A firewall may drop the connection silently. No other bound ends the wait then.
-_NOTIFY_SECONDS_MAX: Final = 5.0
 
 
 class LoadedWallets(NamedTuple):
@@ -244,7 +194,7 @@ async def write_transactions(
         "read_versions": [read[wallet.id].version for wallet in changed],
         "versions": [wallet.version for wallet in changed],
         "balances": [wallet.balance_minor for wallet in changed],
-        "held": _unless_empty([wallet.held_minor for wallet in changed]),
+        "held": unless_empty([wallet.held_minor for wallet in changed]),
         "acting_wallet_ids": [made.wallet.id for made, _, _, _ in entries],
         "transaction_ids": [made.id for made, _, _, _ in entries],
         "entries": [number for _, number, _, _ in entries],
@@ -255,19 +205,19 @@ async def write_transactions(
         "amounts": [entry.amount_minor for _, _, entry, _ in entries],
         "currencies": [made.wallet.currency for made, _, _, _ in entries],
         "balances_after": [wallet and wallet.balance_minor for _, _, _, wallet in entries],
-        "held_changes": _unless_empty([entry.held_minor for _, _, entry, _ in entries]),
-        "held_after": _unless_empty([wallet and wallet.held_minor for _, _, _, wallet in entries]),
-        "hold_ids": _unless_empty([made.hold and made.hold.id for made, _, _, _ in entries]),
-        "reversed_ids": _unless_empty([made.reverses_id for made, _, _, _ in entries]),
-        "references": _unless_empty([wallet and made.command.reference for made, _, _, wallet in entries]),
-        "metadata": _unless_empty(
+        "held_changes": unless_empty([entry.held_minor for _, _, entry, _ in entries]),
+        "held_after": unless_empty([wallet and wallet.held_minor for _, _, _, wallet in entries]),
+        "hold_ids": unless_empty([made.hold and made.hold.id for made, _, _, _ in entries]),
+        "reversed_ids": unless_empty([made.reverses_id for made, _, _, _ in entries]),
+        "references": unless_empty([wallet and made.command.reference for made, _, _, wallet in entries]),
+        "metadata": unless_empty(
             [wallet and _json_unless_empty(made.command.metadata) for made, _, _, wallet in entries]
         ),
-        "details": _unless_empty(
+        "details": unless_empty(
             [_json_unless_empty(made.details) if number == 1 else None for made, number, _, _ in entries]
         ),
         "external_ids": _external_ids(transactions, entries),
-        **_outbox_parameters(events, created_at),
+        **outbox_parameters(events, created_at),
         **key_parameters(keys),
     }
     return {row[0] for row in await WRITE_TRANSACTIONS[skip_locked].fetch(connection, **parameters)}
@@ -280,32 +230,6 @@ def _external_ids(transactions: Sequence[LedgerTransaction], entries: _Entries) 
     return [made.command.external_id if number == 1 else None for made, number, _, _ in entries]
 
 
-async def read_holds(
-    connection: asyncpg.Connection, ids: Collection[UUID], wallet_ids: Collection[UUID]
-) -> dict[UUID, Hold]:
-    """Return the holds with these ids, and the overdue ones of these wallets."""
-    rows = await READ_HOLDS.fetch(connection, ids=list(ids), wallet_ids=list(wallet_ids))
-    return {row[0]: Hold(*row) for row in rows}
-
-
-async def write_holds(connection: asyncpg.Connection, holds: Collection[Hold], changed_at: datetime) -> None:
-    """Write new holds, and those that have changed."""
-    await WRITE_HOLDS.fetch(
-        connection,
-        ids=[hold.id for hold in holds],
-        wallet_ids=[hold.wallet_id for hold in holds],
-        to_wallet_ids=[hold.to_wallet_id for hold in holds],
-        currencies=[hold.currency for hold in holds],
-        amounts=[hold.amount_minor for hold in holds],
-        capture_maxima=[hold.capture_max_minor for hold in holds],
-        captured=[hold.captured_minor for hold in holds],
-        statuses=[hold.status for hold in holds],
-        expiries=[hold.expires_at for hold in holds],
-        created=[hold.created_at for hold in holds],
-        changed_at=changed_at,
-    )
-
-
 async def write_statuses(connection: asyncpg.Connection, wallets: Collection[Wallet]) -> None:
     """Write the statuses of wallets that the transaction has written already."""
     await WRITE_STATUSES.fetch(
@@ -314,25 +238,6 @@ async def write_statuses(connection: asyncpg.Connection, wallets: Collection[Wal
         statuses=[wallet.status for wallet in wallets],
         blocks=[wallet.blocks for wallet in wallets],
     )
-
-
-async def insert_outbox(
-    connection: asyncpg.Connection, rows: Sequence[Mapping[str, Any]], created_at: datetime
-) -> None:
-    """Write outbox rows in the order given: `event_id, aggregate_id, lane, event_type, payload, headers`."""
-    await INSERT_OUTBOX.fetch(connection, **_outbox_parameters(rows, created_at))
-
-
-def _outbox_parameters(rows: Sequence[Mapping[str, Any]], created_at: datetime) -> dict[str, Any]:
-    return {
-        "event_ids": [row["event_id"] for row in rows],
-        "aggregate_ids": [row["aggregate_id"] for row in rows],
-        "lanes": [row["lane"] for row in rows],
-        "event_types": [row["event_type"] for row in rows],
-        "payloads": [row["payload"] for row in rows],
-        "event_headers": _unless_empty([row["headers"] and _json(row["headers"]) for row in rows]),
-        "created_at": created_at,
-    }
 
 
 async def insert_wallets(
@@ -354,19 +259,6 @@ async def find_external_id(connection: asyncpg.Connection, user_id: str, externa
     """Return the id of the user's wallet with that external id."""
     rows = await FIND_EXTERNAL_ID.fetch(connection, user_id=user_id, external_id=external_id)
     return rows[0][0] if rows else None
-
-
-async def notify_relays(connection: asyncpg.Connection) -> None:
-    """Notify the relays that the outbox may have new events."""
-    await connection.execute(NOTIFY_RELAYS, timeout=_NOTIFY_SECONDS_MAX)
-
-
-def _unless_empty(values: list[T]) -> list[T]:
-    """Return the values, or no value where all are zero or None: `unnest` fills the column up with NULL.
-
-    Most batches have no holds, and many no metadata. The encoding of an array costs more than all else of a column.
-    """
-    return values if any(values) else []
 
 
 def _json_unless_empty(value: Mapping[str, Any]) -> str | None:

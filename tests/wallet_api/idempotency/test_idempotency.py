@@ -14,7 +14,7 @@ from pydantic import BaseModel
 
 from support.limits import put_limits
 from wallet_api.batches.bodies import BatchBody
-from wallet_api.idempotency import request_hash
+from wallet_api.idempotency.idempotency import request_hash
 from wallet_api.operations.catalogue import HOLD_OPERATIONS, OPERATIONS, TRANSACTION_OPERATIONS
 from wallet_api.operations.place_hold import PlaceHold
 from wallet_api.operations.reverse import Reverse

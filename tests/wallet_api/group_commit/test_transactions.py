@@ -20,9 +20,9 @@ from common.postgres.engine import create_engine
 from support.proxy import Proxy
 from wallet_api.commands import CreateWallet
 from wallet_api.errors import WalletBusy
+from wallet_api.group_commit.transactions import OutcomeUnknown, execute
 from wallet_api.replies import DONE, Reply, problem_reply
-from wallet_api.transactions import OutcomeUnknown, execute
-from wallet_api.use_cases import create_wallets
+from wallet_api.use_cases.use_cases import create_wallets
 
 Json = dict[str, Any]
 NewWallet = Callable[..., Awaitable[Json]]

@@ -13,10 +13,10 @@ import asyncpg
 import orjson
 
 from common import failpoints
-from wallet_api import key_queries
 from wallet_api.commands import CommandT
 from wallet_api.errors import IdempotencyKeyInFlight, IdempotencyKeyReused
-from wallet_api.key_queries import KeyRow
+from wallet_api.idempotency import key_queries
+from wallet_api.idempotency.key_queries import KeyRow
 from wallet_api.replies import Reply
 from wallet_api.slots import Slot
 

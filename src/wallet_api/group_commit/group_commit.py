@@ -25,13 +25,13 @@ from common.postgres.errors import LOCK_NOT_AVAILABLE, is_sequence_behind, is_un
 from common.problems import Unavailable
 from common.rate_limited_logs import RateLimitedLog
 from wallet_api import metrics
-from wallet_api.command_queue import Answer, CommandQueue, Submission
 from wallet_api.commands import CommandT
 from wallet_api.errors import IdempotencyKeyInFlight, VersionConflict, WalletBusy
+from wallet_api.group_commit.command_queue import Answer, CommandQueue, Submission
+from wallet_api.group_commit.command_retry import CommandRetry
+from wallet_api.group_commit.transactions import OutcomeUnknown, execute
 from wallet_api.replies import Reply, problem_reply
-from wallet_api.retries import CommandRetry
-from wallet_api.transactions import OutcomeUnknown, execute
-from wallet_api.use_cases import UseCase
+from wallet_api.use_cases.use_cases import UseCase
 
 log = RateLimitedLog(structlog.get_logger())
 

@@ -1,19 +1,24 @@
 """One transaction for a list of commands: begin, run the use case, commit, and only then return the replies."""
 
 import asyncio
+import random
 from collections.abc import Sequence
 from itertools import count
+from typing import Final
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from common import failpoints
-from common.postgres.errors import sqlstate
+from common.pauses import Pauses
+from common.postgres.errors import UNIQUE_VIOLATION, may_succeed_again, sqlstate
 from common.postgres.raw_sql import BEGIN, raw_connection
 from wallet_api import metrics
 from wallet_api.commands import CommandT
 from wallet_api.replies import Reply
-from wallet_api.retries import transaction_retry
-from wallet_api.use_cases import UseCase
+from wallet_api.use_cases.use_cases import UseCase
+
+_ATTEMPTS_MAX: Final = 5
+_PAUSES: Final = Pauses(0.01, 0.2)
 
 
 class OutcomeUnknown(Exception):  # noqa: N818 - it says what is known, not what went wrong
@@ -40,7 +45,7 @@ async def execute(
         try:
             return await _execute_once(engine, use_case, commands, deadline)
         except Exception as error:
-            pause_seconds = transaction_retry(error, attempts)
+            pause_seconds = _retry_pause_seconds(error, attempts)
             if pause_seconds is None:
                 raise
             metrics.transaction_retries.labels(sqlstate(error)).inc()
@@ -66,3 +71,15 @@ async def _execute_once(
             raise OutcomeUnknown from error
         raise
     return replies
+
+
+def _retry_pause_seconds(error: Exception, attempts: int) -> float | None:
+    """Return after how many seconds a transaction that failed is run again as a whole, or None where it isn't.
+
+    It is run again after a deadlock, a serialization failure, a stale plan and a unique key, `attempts` of 5 times.
+    """
+    # A unique key: another session has written this idempotency key meanwhile, and the next attempt sees it.
+    is_retried = may_succeed_again(error) or sqlstate(error) == UNIQUE_VIOLATION
+    if not is_retried or attempts >= _ATTEMPTS_MAX:
+        return None
+    return random.uniform(0, _PAUSES.after(attempts))  # noqa: S311

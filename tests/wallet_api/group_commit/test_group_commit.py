@@ -22,21 +22,15 @@ from common.postgres.engine import create_engine
 from common.postgres.raw_sql import raw_connection
 from common.problems import Unavailable
 from common.rate_limited_logs import RateLimitedLog
-from wallet_api import group_commit
 from wallet_api.commands import IdempotencyClaim, IdempotencyKey
-from wallet_api.errors import (
-    IdempotencyKeyInFlight,
-    InsufficientFunds,
-    VersionConflict,
-    WalletBusy,
-    WalletNotFound,
-)
-from wallet_api.group_commit import Bounds, GroupCommit
+from wallet_api.errors import IdempotencyKeyInFlight, InsufficientFunds, VersionConflict, WalletBusy, WalletNotFound
+from wallet_api.group_commit import group_commit
+from wallet_api.group_commit.command_retry import CommandRetry
+from wallet_api.group_commit.group_commit import Bounds, GroupCommit
 from wallet_api.operations.fund import Fund
 from wallet_api.operations.transfer import Transfer
 from wallet_api.replies import DONE, Reply, problem_reply
-from wallet_api.retries import CommandRetry
-from wallet_api.use_cases import run_operations
+from wallet_api.use_cases.use_cases import run_operations
 
 Json = dict[str, Any]
 NewWallet = Callable[..., Awaitable[Json]]

@@ -11,12 +11,13 @@ from common.events import HoldStatus
 from common.http.authorization import ScopedRoute, needs
 from common.http.pagination import PageOf
 from common.http.paths import PathUuid
-from wallet_api import read_queries
 from wallet_api.context import context_of
 from wallet_api.errors import HoldNotFound, WalletNotFound
+from wallet_api.holds import queries
+from wallet_api.holds.replies import HoldList, HoldOut, hold_out_json, holds_digest
 from wallet_api.openapi import READ_ERRORS
-from wallet_api.replies import JSON, HoldList, HoldOut, hold_out_json
-from wallet_api.routes import holds_digest, list_response
+from wallet_api.read_queries import get_wallet
+from wallet_api.replies import JSON, list_json
 
 router = APIRouter(tags=["holds"], route_class=ScopedRoute)
 
@@ -25,7 +26,7 @@ router = APIRouter(tags=["holds"], route_class=ScopedRoute)
 async def get_hold(request: Request, hold_id: PathUuid) -> Response:
     """Read a hold, as of the last commit."""
     async with context_of(request).reader.connect() as connection:
-        row = await read_queries.get_hold(connection, hold_id, caller_of(request).user_id)
+        row = await queries.get_hold(connection, hold_id, caller_of(request).user_id)
     if row is None:
         raise HoldNotFound(hold_id)
     return Response(orjson.dumps(hold_out_json(row)), media_type=JSON)
@@ -45,8 +46,9 @@ async def get_holds(
     (after,) = page.start(digest, [UUID(int=0)], [UUID(int=2**128 - 1)])
     user_id = caller_of(request).user_id
     async with context_of(request).reader.connect() as connection:
-        rows = await read_queries.list_holds(connection, wallet_id, user_id, status, page.order, after, page.limit + 1)
-        if not rows and await read_queries.get_wallet(connection, wallet_id, user_id) is None:
+        rows = await queries.list_holds(connection, wallet_id, user_id, status, page.order, after, page.limit + 1)
+        if not rows and await get_wallet(connection, wallet_id, user_id) is None:
             raise WalletNotFound(wallet_id)
     cursor, headers = page.next(digest, rows, ["id"])
-    return list_response([hold_out_json(row) for row in rows[: page.limit]], cursor, headers)
+    items = [hold_out_json(row) for row in rows[: page.limit]]
+    return Response(list_json(items, cursor), media_type=JSON, headers=headers)

@@ -14,17 +14,19 @@ from common import failpoints
 from common.identifiers import new_id
 from common.postgres.raw_sql import SNAPSHOT
 from common.problems import Problem
-from wallet_api import external_id_queries, idempotency, limit_queries, outbox, queries, reversal_queries
-from wallet_api.batch_replies import operation_reply
 from wallet_api.commands import Command, CreateWallet
-from wallet_api.errors import ExternalIdTaken, VersionConflict, WalletBusy, WalletNotFound
+from wallet_api.errors import BUSY, ExternalIdTaken, VersionConflict, WalletBusy, WalletNotFound
+from wallet_api.idempotency import idempotency
 from wallet_api.operations.operation import Operation, State
 from wallet_api.operations.set_limits import sets_limits
-from wallet_api.previews import preview_reply
-from wallet_api.queries import NO_WALLETS, LoadedWallets
+from wallet_api.outbox import outbox
+from wallet_api.outbox import queries as outbox_queries
 from wallet_api.replies import Reply, wallet_reply
-from wallet_api.retries import BUSY
 from wallet_api.slots import Slot, replies_of
+from wallet_api.use_cases import external_id_queries, hold_queries, limit_queries, queries, reversal_queries
+from wallet_api.use_cases.batch_replies import operation_reply
+from wallet_api.use_cases.previews import preview_reply
+from wallet_api.use_cases.queries import NO_WALLETS, LoadedWallets
 from wallet_api.wallet import Wallet
 
 CommandT_contra = TypeVar("CommandT_contra", bound=Command, contravariant=True)
@@ -143,7 +145,7 @@ async def _load_state(connection: asyncpg.Connection, slots: Sequence[Slot[Opera
     spending = {id_ for command in locking for id_ in command.spending_ids}
     holding = {id_ for id_ in spending if (wallet := loaded.by_id.get(id_)) and wallet.held_minor}
     if named or holding:
-        state.holds.update(await queries.read_holds(connection, named, holding))
+        state.holds.update(await hold_queries.read_holds(connection, named, holding))
     if reversed_ids := {id_ for command in locking for id_ in command.reverses_ids}:
         state.reversals.update(await reversal_queries.read_reversals(connection, reversed_ids))
     if external_ids := {external_id for command in commands for external_id in command.external_ids}:
@@ -204,7 +206,7 @@ async def _write(
     )
     if holds := {made.hold.id: made.hold for made in transactions if made.hold}:
         # Their wallets are locked, so none of them is lost.
-        await queries.write_holds(connection, holds.values(), loaded.loaded_at)
+        await hold_queries.write_holds(connection, holds.values(), loaded.loaded_at)
     if restated := [wallet for wallet in changed.values() if _is_restated(wallet, loaded.by_id[wallet.id], lost)]:
         await queries.write_statuses(connection, restated)
     await _write_limits(connection, loaded, [changed[id_] for id_ in changed.keys() - lost], relimited)
@@ -245,7 +247,7 @@ async def _insert(connection: asyncpg.Connection, slots: Sequence[Slot[CreateWal
         return
     created_at = inserted[created[0][0].id]
     rows = outbox.creation_rows([(wallet, slot.command) for wallet, slot in created], created_at)
-    await queries.insert_outbox(connection, rows, created_at)
+    await outbox_queries.insert_outbox(connection, rows, created_at)
     for wallet, slot in created:
         slot.reply = wallet_reply(wallet, slot.command.external_id, slot.command.metadata, created_at)
 

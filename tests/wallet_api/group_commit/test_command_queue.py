@@ -6,8 +6,8 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wallet_api.command_queue import BATCH_OPERATIONS_MAX, CommandQueue, Submission
 from wallet_api.commands import Command, IdempotencyKey
+from wallet_api.group_commit.command_queue import BATCH_OPERATIONS_MAX, CommandQueue, Submission
 
 COMMANDS_MAX = 128
 A_COMMAND = Command(path="/x", claim=None, traceparent=None, metadata={})

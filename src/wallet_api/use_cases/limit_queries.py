@@ -9,7 +9,7 @@ from uuid import UUID
 import asyncpg
 
 from common.postgres.raw_sql import RawStatement
-from wallet_api.limits import VelocityLimit
+from wallet_api.velocity_limits import VelocityLimit
 from wallet_api.wallet import Wallet
 
 _LIMIT: Final = (

@@ -8,8 +8,8 @@ from pydantic import BaseModel, Field
 
 from common.events import VelocityLimit
 from common.money import to_major
-from wallet_api.limit_queries import velocity_limit
-from wallet_api.limits import limit_json, use_json
+from wallet_api.use_cases.limit_queries import velocity_limit
+from wallet_api.velocity_limits import limit_json, use_json
 
 
 class VelocityOut(VelocityLimit):
@@ -36,7 +36,7 @@ class LimitsOut(BaseModel):
 
 
 def limits_out_json(wallet_id: UUID, rows: Sequence[Mapping[Any, Any]]) -> dict[str, Any]:
-    """Return the JSON of a wallet's limits: rows of `read_queries.GET_LIMITS`."""
+    """Return the JSON of a wallet's limits: rows of `GET_LIMITS`."""
     wallet = rows[0]
     currency, most_minor, now = wallet["currency"], wallet["balance_max_minor"], wallet["read_at"]
     limits = [velocity_limit(list(row.values())).at(now) for row in rows if row["id"] is not None]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from common.events import LimitWindow
 from wallet_api.hold import Hold
-from wallet_api.limits import Use, VelocityLimit, counted, refusing, resets_at, use_of, window_start
+from wallet_api.velocity_limits import Use, VelocityLimit, counted, refusing, resets_at, use_of, window_start
 
 NOW = datetime(2026, 11, 26, 17, 30, tzinfo=UTC)
 LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)

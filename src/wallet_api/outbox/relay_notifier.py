@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from common.postgres.errors import is_unreachable
 from common.postgres.raw_sql import raw_connection
 from common.rate_limited_logs import RateLimitedLog
-from wallet_api import queries
+from wallet_api.outbox import queries
 
 log = RateLimitedLog(structlog.get_logger())
 

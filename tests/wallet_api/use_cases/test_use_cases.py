@@ -13,15 +13,15 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from common.access.caller import ANONYMOUS, Caller
 from common.postgres.raw_sql import raw_connection
-from wallet_api import queries
 from wallet_api.commands import CreateWallet, IdempotencyClaim, IdempotencyKey
 from wallet_api.errors import IdempotencyKeyReused, InsufficientFunds, WalletNotFound
+from wallet_api.group_commit.transactions import execute
 from wallet_api.operations.fund import Fund
 from wallet_api.operations.transfer import Transfer
-from wallet_api.queries import LoadedWallets
 from wallet_api.replies import DONE, Reply
-from wallet_api.transactions import execute
-from wallet_api.use_cases import create_wallets, run_operations
+from wallet_api.use_cases import queries
+from wallet_api.use_cases.queries import LoadedWallets
+from wallet_api.use_cases.use_cases import create_wallets, run_operations
 
 Json = dict[str, Any]
 NewWallet = Callable[..., Awaitable[Json]]

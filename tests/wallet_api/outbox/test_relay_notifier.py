@@ -11,8 +11,8 @@ from httpx import AsyncClient
 
 from common.postgres.engine import create_engine
 from support.proxy import Proxy
-from wallet_api import queries, relay_notifier
-from wallet_api.relay_notifier import RelayNotifier
+from wallet_api.outbox import queries, relay_notifier
+from wallet_api.outbox.relay_notifier import RelayNotifier
 
 Json = dict[str, Any]
 

@@ -9,14 +9,15 @@ from fastapi import APIRouter, Depends, Request, Response
 from common.access.caller import WALLETS_READ, WALLETS_WRITE, caller_of
 from common.http.authorization import ScopedRoute, needs
 from common.http.paths import PathUuid, path_uuid
-from wallet_api import read_queries
 from wallet_api.context import context_of
 from wallet_api.errors import IfMatchRequired, WalletNotFound
-from wallet_api.limit_replies import LimitsOut, limits_out_json
+from wallet_api.limits import queries
+from wallet_api.limits.replies import LimitsOut, limits_out_json
 from wallet_api.openapi import READ_ERRORS, put_limits_documentation
 from wallet_api.operation_routes import run
 from wallet_api.operations.set_limits import SetLimits
-from wallet_api.replies import JSON, etag, reply_model
+from wallet_api.replies import JSON, etag
+from wallet_api.reply_models import reply_model
 from wallet_api.requests import REQUIRED_IF_MATCH, IdempotencyKeyHeader, PreviewQuery, read_body
 
 
@@ -29,7 +30,7 @@ def _parameters(
 async def _get_limits(request: Request, wallet_id: PathUuid) -> Response:
     """Read a wallet's limits, and what is used of them, as of the last commit."""
     async with context_of(request).reader.connect() as connection:
-        rows = await read_queries.get_limits(connection, wallet_id, caller_of(request).user_id)
+        rows = await queries.get_limits(connection, wallet_id, caller_of(request).user_id)
     if not rows:
         raise WalletNotFound(wallet_id)
     headers = {"ETag": etag(rows[0]["version"])}

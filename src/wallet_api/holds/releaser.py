@@ -14,8 +14,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from common.postgres.errors import is_unreachable
 from common.problems import Unavailable
 from common.rate_limited_logs import RateLimitedLog
-from wallet_api import metrics, read_queries
-from wallet_api.group_commit import GroupCommit
+from wallet_api import metrics
+from wallet_api.group_commit.group_commit import GroupCommit
+from wallet_api.holds import queries
 from wallet_api.operations.holds import ExpireHold
 from wallet_api.operations.operation import Operation
 from wallet_api.replies import DONE
@@ -55,7 +56,7 @@ class HoldReleaser:
     async def release(self) -> int:
         """Release the oldest overdue holds; return how many, at most 100."""
         async with self._reader.connect() as connection:
-            overdue = await read_queries.overdue_holds(connection, _BATCH_HOLDS)
+            overdue = await queries.overdue_holds(connection, _BATCH_HOLDS)
         commands = [ExpireHold.of(hold_id, wallet_id) for hold_id, wallet_id in overdue]
         replies = await asyncio.gather(*(self._operations.submit(command) for command in commands))
         for reply in replies:

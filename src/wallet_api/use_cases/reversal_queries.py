@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from common.access.caller import Caller
 from common.postgres.raw_sql import RawStatement
 from wallet_api.operations.operation import Reversals
-from wallet_api.original import Original, OriginalEntry
+from wallet_api.operations.original import Original, OriginalEntry
 
 FIND_ORIGINALS: Final = text("""
     SELECT transaction_id, type, entry.currency, wallet_id, user_id, amount_minor

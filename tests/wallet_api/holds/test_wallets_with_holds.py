@@ -12,7 +12,7 @@ import pytest
 from httpx import AsyncClient, Response
 
 from wallet_api import routes
-from wallet_api.replies import EXPANDED_HOLDS_MAX
+from wallet_api.holds.replies import EXPANDED_HOLDS_MAX
 
 Json = dict[str, Any]
 NewWallet = Callable[..., Awaitable[Json]]

@@ -1,0 +1,1 @@
+"""Idempotency keys: one request, one effect, one reply."""

@@ -1,0 +1,1 @@
+"""A wallet's limits over HTTP."""

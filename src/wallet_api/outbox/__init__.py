@@ -1,0 +1,1 @@
+"""The outbox: new events, and the notification of relays."""

@@ -1,0 +1,1 @@
+"""What one transaction does for a batch of commands, and its SQL."""
