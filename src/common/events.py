@@ -136,6 +136,14 @@ class TransactionEvent(_Event):
     )
     wallets: Annotated[list[WalletChange], Field(min_length=1)]
 
+    @classmethod
+    def shared_details(cls, _details: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what of its details the owner of a wallet that did not act may read: nothing, unless a type says so.
+
+        Source: decision 0041.
+        """
+        return {}
+
 
 class MovementEvent(TransactionEvent):
     """The event of a transaction in which money moves, is reserved or is released."""
@@ -229,6 +237,11 @@ class HoldCaptured(HoldEvent):
     event_type: Literal["HOLD_CAPTURED"] = "HOLD_CAPTURED"
     wallets: Annotated[list[WalletChange], Field(min_length=1, max_length=2)]
 
+    @classmethod
+    def shared_details(cls, details: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the hold's id, which tells the receiver which captures belong together."""
+        return {"hold": {"id": details["hold"]["id"]}}
+
 
 class HoldVoided(HoldEvent):
     """A hold was given up, and what it reserved is available again."""
@@ -260,6 +273,11 @@ class MovementReversed(MovementEvent):
     reverses_transaction_id: UUID
     reason: str = Field(examples=["goods returned"])
     wallets: Annotated[list[WalletChange], Field(min_length=1, max_length=21)]
+
+    @classmethod
+    def shared_details(cls, details: Mapping[str, Any]) -> dict[str, Any]:
+        """Return all: each wallet took part in the original, and its owner reads why money moved back."""
+        return {name: details[name] for name in ("reverses_transaction_id", "reason")}
 
 
 class StatusEvent(TransactionEvent):
@@ -407,10 +425,21 @@ def details_of(model: type[TransactionEvent]) -> Mapping[str, FieldInfo]:
     return {name: field for name, field in model.model_fields.items() if name not in MovementEvent.model_fields}
 
 
+def shared_by_all(event: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what of an event, as JSON, the owner of a wallet that did not act may read; but all of its wallets."""
+    both = {name: value for name, value in event.items() if name in _SHARED_FIELDS}
+    model = _TRANSACTION_MODELS.get(event["event_type"])
+    return both | model.shared_details(event) if model else both
+
+
 @cache
 def event_type_of(model: type[AnyEvent]) -> str:
     """Return the event type of a model."""
     return str(model.model_fields["event_type"].default)
+
+
+_SHARED_FIELDS: Final = MovementEvent.model_fields.keys() - {"external_id"}
+_TRANSACTION_MODELS: Final = {event_type_of(model): model for model in TRANSACTION_EVENTS.values()}
 
 
 def decode(value: object) -> AnyEvent:

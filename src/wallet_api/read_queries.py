@@ -41,7 +41,8 @@ _LIST_WALLETS: Final = f"""
 """  # noqa: S608
 _LIST_ENTRIES: Final = f"""
     SELECT transaction_id, type, wallet_id, counterparty_wallet_id, amount_minor, currency, balance_after_minor,
-        held_minor, held_after_minor, hold_id, wallet_version, reference, external_id, metadata, created_at
+        held_minor, held_after_minor, hold_id, reverses_transaction_id, wallet_version, reference, external_id,
+        metadata, created_at
     FROM wallet.wallet_transactions
     WHERE wallet_id = :wallet_id AND wallet_version {{compare}} :after
         AND EXISTS (SELECT FROM wallet.wallets WHERE id = :wallet_id AND {READABLE})

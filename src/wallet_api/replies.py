@@ -65,6 +65,7 @@ def wallet_json(row: RowMapping) -> dict[str, Any]:
 def entry_json(row: Mapping[Any, Any]) -> dict[str, Any]:
     """Return the JSON of a wallet's row of `wallet_transactions`."""
     counterparty, held_after = row["counterparty_wallet_id"], row["held_after_minor"]
+    reverses = row["reverses_transaction_id"]
     return {
         "transaction_id": str(row["transaction_id"]),
         "type": row["type"],
@@ -76,6 +77,7 @@ def entry_json(row: Mapping[Any, Any]) -> dict[str, Any]:
         "held": to_major(row["held_minor"], row["currency"]),
         "held_after": None if held_after is None else to_major(held_after, row["currency"]),
         "hold_id": row["hold_id"] and str(row["hold_id"]),
+        "reverses": reverses and str(reverses),
         "version": row["wallet_version"],
         "reference": row["reference"],
         "external_id": row["external_id"],

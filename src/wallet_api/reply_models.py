@@ -99,6 +99,7 @@ class EntryOut(_TransactionOut):
     held: str = Field(examples=["0.00"])
     held_after: str | None = Field(examples=["0.00"])
     hold_id: UUID | None
+    reverses: UUID | None = Field(description="The transaction that this one reverses.")
 
 
 class WalletList(BaseModel):

@@ -69,8 +69,7 @@ class Wallet:
         if self._refuses(direction):
             where = "into" if direction == "in" else "out of"
             raise WalletFrozen(
-                f"{field}: wallet {self.id} is frozen: no money moves {where} it."
-                " Use another wallet until it is unfrozen.",
+                f"{field}: wallet {self.id} is frozen: no money moves {where} it. {_way_out(field, 'unfrozen')}",
                 extensions={"blocks": self.blocks or "all"},
             )
 
@@ -81,7 +80,7 @@ class Wallet:
             WalletClosed: it is.
         """
         if self.status == "closed":
-            raise WalletClosed(f"{field}: wallet {self.id} is closed. Use another wallet.")
+            raise WalletClosed(f"{field}: wallet {self.id} is closed. {_way_out(field, 'reopened')}")
 
     def _refuses(self, direction: Direction) -> bool:
         return self.status == "frozen" and self.blocks in {None, "all", direction}
@@ -174,3 +173,9 @@ class Wallet:
                 },
             )
         return velocity_limits.counted(self.velocity, use)
+
+
+def _way_out(field: str, then: str) -> str:
+    """Return what the client does instead. A hold and a transaction that a request names have the wallets they have."""
+    instead = "Use another wallet, or send" if field.endswith("wallet_id") else "Send"
+    return f"{instead} a new request when it is {then}."

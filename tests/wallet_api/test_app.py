@@ -189,6 +189,30 @@ async def test_a_statement_that_takes_too_long_is_answered_503(
     assert (await client.get(f"/wallets/{wallet['id']}")).json() == wallet
 
 
+async def test_a_read_that_waits_too_long_for_a_lock_is_answered_503(
+    open_client: OpenClient, new_wallet: NewWallet, sql: Sql, database_url: str, assert_problem: AssertProblem
+) -> None:
+    """A migration, or an operator's LOCK TABLE, keeps reads waiting."""
+    wallet = await new_wallet(balance="1")
+    path, unknown = f"/wallets/{wallet['id']}", uuid4()
+    (funded,) = await sql("SELECT transaction_id FROM wallet.wallet_transactions WHERE wallet_id IS NOT NULL")
+    reads = [path, f"{path}?expand=holds", f"{path}/transactions", f"/transactions/{funded[0]}", f"/holds/{unknown}"]
+    posts = [f"{path}/fund?preview=true", f"/transactions/{funded[0]}/reverse", f"/holds/{unknown}/void"]
+    holder = await asyncpg.connect(database_url)
+    async with open_client(batch_lock_timeout_seconds=0.1) as hasty, holder.transaction():
+        await holder.execute("LOCK TABLE wallet.wallets, wallet.holds, wallet.wallet_transactions")
+        answers = [await hasty.get(read) for read in reads]
+        answers += [await hasty.post(post, json={"amount": "1"}) for post in posts[:1]]
+        answers += [await hasty.post(post, json={"reason": "x"}) for post in posts[1:]]
+        for answer in answers:
+            problem = assert_problem(answer, 503, "unavailable")
+            assert (problem["detail"], answer.headers["retry-after"]) == (
+                "The database did not answer in time. Nothing was done. Retry.",
+                "1",
+            )
+    await holder.close()
+
+
 async def test_a_migration_that_adds_columns_breaks_no_running_server(
     client: AsyncClient, new_wallet: NewWallet, sql: Sql
 ) -> None:

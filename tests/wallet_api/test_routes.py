@@ -43,13 +43,14 @@ ENTRY_FIELDS = {
     "held",
     "held_after",
     "hold_id",
+    "reverses",
     "version",
     "reference",
     "external_id",
     "metadata",
     "created_at",
 }
-MONEY_FIELDS = ENTRY_FIELDS - {"balance_after", "held_after", "hold_id"} | {"balance", "available"}
+MONEY_FIELDS = ENTRY_FIELDS - {"balance_after", "held_after", "hold_id", "reverses"} | {"balance", "available"}
 TIMESTAMP = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{6})?Z")
 TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 JSON_HEADERS = {"Content-Type": "application/json"}
@@ -225,6 +226,7 @@ async def test_the_ledger_has_both_sides_of_every_movement_at_once(client: Async
         "balance_after": "20.00",
         "held_after": "0.00",
         "hold_id": None,
+        "reverses": None,
     }
     assert entry == {
         **mine["items"][0],

@@ -13,14 +13,7 @@ from starlette.routing import Match
 
 from common import problems
 from common.http.paths import path_of
-from common.postgres.errors import (
-    DRIVER_ERRORS,
-    QUERY_CANCELED,
-    is_unreachable,
-    message_with_remedy,
-    sqlstate,
-    unavailable,
-)
+from common.postgres.errors import DRIVER_ERRORS, is_temporary, message_with_remedy, unavailable
 from common.problems import MEDIA_TYPE, Problem
 from common.rate_limited_logs import RateLimitedLog
 
@@ -80,13 +73,13 @@ def _methods_of(request: Request) -> set[str]:
 
 
 async def on_unexpected(request: Request, error: Exception) -> Response:
-    """Reply to any other exception: 503 while the database is unavailable, 500 for a defect, which is logged."""
+    """Reply to any other exception: 503 while the database is away or busy, 500 for a defect, which is logged."""
     return problem_response(request, unexpected_problem(error, request.url.path))
 
 
 def unexpected_problem(error: Exception, path: str) -> Problem:
     """Log an exception that is no problem, and return the problem that the client of the request gets."""
-    if is_unreachable(error) or sqlstate(error) == QUERY_CANCELED:
+    if is_temporary(error):
         # A failed COMMIT has a problem of its own (wallet_api/group_commit/group_commit.py).
         log.warning("request_failed_server_away", error=error, path=path, why=message_with_remedy(error))
         return unavailable(error)

@@ -74,7 +74,7 @@ def is_sequence_behind(error: BaseException) -> bool:
 
 
 def unavailable(error: BaseException) -> Unavailable:
-    """Return the problem for an error that `is_unreachable` or `is_sequence_behind`, if nothing was done."""
+    """Return the problem for an error that `is_temporary` or `is_sequence_behind`, if nothing was done."""
     why = "did not answer in time"
     if is_refused_by_server(error):
         why = "refuses the service; /ready gives the reason"
@@ -95,9 +95,10 @@ def may_succeed_again(error: BaseException) -> bool:
 
 
 def is_temporary(error: BaseException) -> bool:
-    """Whether a later retry of a worker's step may succeed.
+    """Whether a later retry of a worker's step or of a request may succeed.
 
-    A database that is away, an operator's cancel, a migration's lock and a deadlock are no reason for a worker to end.
+    A database that is away, an operator's cancel, a migration's lock and a deadlock are no reason for a worker to end,
+    and no defect of an API.
     """
     return is_unreachable(error) or may_succeed_again(error) or sqlstate(error) in {QUERY_CANCELED, LOCK_NOT_AVAILABLE}
 

@@ -8,6 +8,7 @@ import orjson
 from pydantic import BaseModel, Field
 from sqlalchemy import RowMapping
 
+from common.events import shared_by_all
 from common.moments import timestamp
 from common.money import to_major
 from history_consumer.projection import Direction, EventType
@@ -32,7 +33,7 @@ class HistoryItem(BaseModel):
     counterparty_wallet_id: UUID | None
     event_data: dict[str, Any] = Field(
         description="The event as it was published, but with the wallet and the amount of this item only."
-        " `external_id` is in it only if the wallet is the one that acted."
+        " If the wallet is not the one that acted, `external_id` is left out, and `hold` has the hold's `id` only."
     )
     created_at: datetime = Field(description="When the wallet changed.")
     recorded_at: datetime = Field(description="When the history recorded the event.")
@@ -90,9 +91,8 @@ def _own_side(event_data: str, wallet_id: UUID) -> orjson.Fragment:
     # The event's own amount would tell a receiver of a split what the other receivers got.
     if own.get("amount"):
         event["amount"] = own["amount"]
-    # The acting wallet's client chose it.
     if not is_acting:
-        event.pop("external_id", None)
+        event = shared_by_all(event)
     try:
         return orjson.Fragment(orjson.dumps(event))
     except orjson.JSONEncodeError:

@@ -13,6 +13,7 @@ from sqlalchemy import RowMapping, TextClause, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from common.http.pagination import Order
+from wallet_api.commands import IdempotencyKey
 from wallet_api.read_queries import READABLE
 
 Legs = Sequence[RowMapping]
@@ -72,11 +73,18 @@ _BY_TEXT_OF_WALLET: Final = f"""
     {_PAGE}
 """
 
-# A refusal has no transaction, though its reply may name one.
-_BY_IDEMPOTENCY_KEY: Final = """
-    SELECT (convert_from(reply_body, 'UTF8')::json ->> 'transaction_id')::uuid AS transaction_id, 0 AS sort_version
-    FROM wallet.idempotency_keys WHERE caller_id = :caller_id AND key = :key AND reply_status < 300
-"""
+# A refusal has no transaction, though its reply may name one. The reply to an atomic batch has one for each item.
+_BY_IDEMPOTENCY_KEY: Final = f"""
+    SELECT named.transaction_id, 0 AS sort_version
+    FROM wallet.idempotency_keys
+    CROSS JOIN LATERAL (SELECT convert_from(reply_body, 'UTF8')::json AS reply) AS stored
+    CROSS JOIN LATERAL (
+        SELECT (reply ->> 'transaction_id')::uuid AS transaction_id
+        UNION ALL SELECT (item -> 'body' ->> 'transaction_id')::uuid FROM json_array_elements(reply -> 'items') AS item
+    ) AS named
+    WHERE caller_id = :caller_id AND key = :key AND reply_status < 300 AND named.transaction_id {{compare}} :after
+    {_PAGE}
+"""  # noqa: S608
 
 _ORDERS: Final[Mapping[Order, Mapping[str, str]]] = {
     "asc": {"compare": ">", "direction": "ASC"},
@@ -139,11 +147,16 @@ async def list_by_external_id(
 
 
 async def list_by_idempotency_key(
-    connection: AsyncConnection, caller_id: str, caller_user_id: str | None, key: str
+    connection: AsyncConnection,
+    key: IdempotencyKey,
+    caller_user_id: str | None,
+    order: Order,
+    after: UUID,
+    limit: int,
 ) -> list[Legs]:
-    """Return the transaction of the caller's request with this key, if the key is still kept."""
-    parameters = {"caller_id": caller_id, "caller_user_id": caller_user_id, "key": key}
-    return await _read(connection, BY_IDEMPOTENCY_KEY["asc"], **parameters)
+    """Return the page of the transactions of the request with this key that follows `after`, while the key is kept."""
+    parameters = {"caller_id": key.caller_id, "key": key.text, "caller_user_id": caller_user_id}
+    return await _read(connection, BY_IDEMPOTENCY_KEY[order], after=after, limit=limit, **parameters)
 
 
 async def _read(connection: AsyncConnection, statement: TextClause, **parameters: Any) -> list[Legs]:

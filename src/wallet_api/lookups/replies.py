@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 from pydantic import BaseModel, Field
@@ -14,6 +14,8 @@ from common.moments import timestamp
 from common.money import to_major
 from wallet_api.lookups.queries import Legs
 from wallet_api.operations.original import REVERSIBLE
+
+_ACTING_ENTRY: Final = 1
 
 
 class LegOut(BaseModel):
@@ -47,7 +49,11 @@ class TransactionOut(BaseModel):
     )
     metadata: dict[str, Any]
     created_at: datetime
-    details: dict[str, Any] | None = Field(description="What its event says besides.", examples=[{"reason": "stolen"}])
+    details: dict[str, Any] | None = Field(
+        description="What its event says besides. For callers that may not read the acting wallet, `hold` has only the"
+        " hold's `id`.",
+        examples=[{"reason": "stolen"}],
+    )
     hold_id: UUID | None = Field(description="The hold that the transaction changes.")
     reverses: UUID | None = Field(description="The transaction that this one reverses.")
     reversed_by: list[ReversalOut] = Field(description="Its reversals that moved money of the caller's wallets.")
@@ -79,12 +85,22 @@ def transaction_json(legs: Legs) -> dict[str, Any]:
         "external_id": leg["external_id"],
         "metadata": leg["metadata"],
         "created_at": timestamp(leg["created_at"]),
-        "details": leg["details"],
+        "details": _details(legs),
         "hold_id": _text(leg["hold_id"]),
         "reverses": _text(leg["reverses_transaction_id"]),
         **_reversals_json(legs),
         "legs": [_leg_json(leg) for leg in legs],
     }
+
+
+def _details(legs: Legs) -> dict[str, Any] | None:
+    """Return the details that the caller may read: all, if it may read the leg of the acting wallet."""
+    first = legs[0]
+    details: dict[str, Any] | None = first["details"]
+    if details is None or first["entry"] == _ACTING_ENTRY:
+        return details
+    model = TRANSACTION_EVENTS.get(first["type"])
+    return (model and model.shared_details(details)) or None
 
 
 def _reversals_json(legs: Legs) -> Mapping[str, Any]:

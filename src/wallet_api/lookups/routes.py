@@ -15,6 +15,7 @@ from common.http.paths import PathUuid
 from common.identifiers import parse_uuid
 from common.problems import ValidationProblem
 from common.text import check_text
+from wallet_api.commands import IdempotencyKey
 from wallet_api.context import context_of
 from wallet_api.errors import TransactionNotFound
 from wallet_api.lookups import queries
@@ -39,7 +40,11 @@ def filter_of(
         Query(description="The `external_id` of the request, exactly; with `wallet_id`, of that acting wallet only."),
     ] = None,
     idempotency_key: Annotated[
-        Text | None, Query(description="The `Idempotency-Key` of the caller's own request, as long as it is kept.")
+        Text | None,
+        Query(
+            description="The `Idempotency-Key` of the caller's own request, as long as it is kept. That of an atomic"
+            " batch finds the transactions of all its operations."
+        ),
     ] = None,
     wallet_id: Annotated[Annotated[UUID, BeforeValidator(parse_uuid)] | None, Query()] = None,
 ) -> Filters:
@@ -106,5 +111,5 @@ async def _find(request: Request, page: PageRequest, digest: bytes, chosen: Filt
             case {"wallet_id": wallet_id}:
                 return await queries.list_by_wallet(connection, wallet_id, *rest)
             case _:
-                key = chosen["idempotency_key"]
-                return await queries.list_by_idempotency_key(connection, caller.id, caller.user_id, key)
+                key = IdempotencyKey(caller.id, chosen["idempotency_key"])
+                return await queries.list_by_idempotency_key(connection, key, *rest)

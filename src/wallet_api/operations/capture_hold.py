@@ -53,7 +53,7 @@ class CaptureHold(HoldOperation):
         """Move the amount from the payer to the receiver, and release what is no longer reserved."""
         payer = self.acting_wallet(state)
         hold = self.open_hold(state)
-        payer.check_open("wallet_id", "held")
+        payer.check_open("hold_id", "held")
         amount_minor = self._amount_minor(hold)
         is_final = self.final or amount_minor >= hold.remaining_minor
         released_minor = hold.remaining_minor if is_final else amount_minor
@@ -77,6 +77,6 @@ class CaptureHold(HoldOperation):
     ) -> tuple[Entry, ...]:
         if self.to_wallet_id is None:
             return (Entry(None, amount_minor, released_minor),)
-        receiver = find_receiver(state.wallets, self.to_wallet_id, self.caller, payer.currency)
+        receiver = find_receiver(state.wallets, self.to_wallet_id, self.caller, payer.currency, "hold_id")
         received = receiver.received(amount_minor, payer.currency, self.transaction_type)
         return Entry(received, amount_minor), Entry(None, 0, released_minor)

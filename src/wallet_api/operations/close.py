@@ -25,7 +25,7 @@ class CloseBody(StatusBody):
 class Sweep(Transfer):
     """The transfer of a whole balance, by a close."""
 
-    receiver_prefix = "sweep_"
+    receiver_field = "sweep_to_wallet_id"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -198,6 +198,6 @@ class ReceiverUnavailable(Problem):
     decided = True
 
     def __init__(self, wallet_id: UUID, field: str) -> None:
-        super().__init__(
-            f"{field}: wallet {wallet_id} cannot receive this payment. Ask its owner, or send to another wallet."
-        )
+        # A hold and a transaction that a request names have the wallets they have.
+        way_out = "Ask its owner, or send to another wallet." if field.endswith("wallet_id") else "Ask its owner."
+        super().__init__(f"{field}: wallet {wallet_id} cannot receive this payment. {way_out}")

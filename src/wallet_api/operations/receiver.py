@@ -15,12 +15,14 @@ class Receiver(NamedTuple):
 
     Attributes:
         wallet: before it receives.
-        leg: what comes before the names of the receiver's fields in the request: nothing, `legs.3.` or `sweep_`.
+        field: of the request names it: `to_wallet_id`, or `hold_id` where the hold does.
+        amount_field: of the request has the amount.
         is_readable: whether the caller may read the wallet.
     """
 
     wallet: Wallet
-    leg: str
+    field: str
+    amount_field: str
     is_readable: bool
 
     def received(self, amount_minor: int, currency: str, counts_as: str | None) -> Wallet:
@@ -33,12 +35,17 @@ class Receiver(NamedTuple):
             ReceiverUnavailable, BalanceLimitExceeded, LimitExceeded: it can't receive the amount.
         """
         if not self.is_readable and not self.wallet.can_receive(amount_minor, currency, counts_as):
-            raise ReceiverUnavailable(self.wallet.id, f"{self.leg}to_wallet_id")
-        return self.wallet.moved(amount_minor, field=f"{self.leg}amount", counts_as=counts_as)
+            raise ReceiverUnavailable(self.wallet.id, self.field)
+        return self.wallet.moved(amount_minor, field=self.amount_field, counts_as=counts_as)
 
 
 def find_receiver(
-    wallets: Mapping[UUID, Wallet], to_wallet_id: UUID, caller: Caller, currency: str, leg: str = ""
+    wallets: Mapping[UUID, Wallet],
+    to_wallet_id: UUID,
+    caller: Caller,
+    currency: str,
+    field: str = "to_wallet_id",
+    amount_field: str = "amount",
 ) -> Receiver:
     """Return the receiver.
 
@@ -46,10 +53,10 @@ def find_receiver(
         WalletNotFound: it doesn't exist.
         WalletFrozen, WalletClosed, CurrencyMismatch: the caller may read it, and it can't receive that currency.
     """
-    field, wallet = f"{leg}to_wallet_id", wallets.get(to_wallet_id)
+    wallet = wallets.get(to_wallet_id)
     if wallet is None:
         raise WalletNotFound(to_wallet_id, field)
-    receiver = Receiver(wallet, leg, caller.owns(wallet.user_id))
+    receiver = Receiver(wallet, field, amount_field, caller.owns(wallet.user_id))
     if receiver.is_readable:
         wallet.check_open(field, "in")
         if wallet.currency != currency:

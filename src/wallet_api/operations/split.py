@@ -87,7 +87,14 @@ class Split(CurrencyOperation):
         payer = self.open_wallet(state, "out")
         currency = payer.currency
         receivers = [
-            find_receiver(state.wallets, leg.to_wallet_id, self.caller, currency, f"legs.{number}.")
+            find_receiver(
+                state.wallets,
+                leg.to_wallet_id,
+                self.caller,
+                currency,
+                f"legs.{number}.to_wallet_id",
+                f"legs.{number}.amount",
+            )
             for number, leg in enumerate(self.legs)
         ]
         amounts_minor = self._amounts_minor(currency)

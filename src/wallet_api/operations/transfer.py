@@ -30,7 +30,7 @@ class Transfer(MoneyOperation):
     transaction_type = "TRANSFER"
     scope = WALLETS_WRITE
     body = TransferBody
-    receiver_prefix: ClassVar[str] = ""
+    receiver_field: ClassVar[str] = "to_wallet_id"
 
     to_wallet_id: UUID
 
@@ -42,9 +42,9 @@ class Transfer(MoneyOperation):
     def decide(self, state: State) -> tuple[LedgerTransaction, ...]:
         """Move the amount from the sender to the receiver."""
         if self.to_wallet_id == self.wallet_id:
-            raise SameWallet(f"{self.receiver_prefix}to_wallet_id: must be another wallet than the sender.")
+            raise SameWallet(f"{self.receiver_field}: must be another wallet than the sender.")
         sender = self.open_wallet(state, "out")
-        receiver = find_receiver(state.wallets, self.to_wallet_id, self.caller, sender.currency, self.receiver_prefix)
+        receiver = find_receiver(state.wallets, self.to_wallet_id, self.caller, sender.currency, self.receiver_field)
         amount_minor = self.amount_minor(sender)
         sender, expired = with_available(state, sender, amount_minor)
         sent = sender.moved(-amount_minor, counts_as=self.transaction_type)

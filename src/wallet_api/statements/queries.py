@@ -56,7 +56,8 @@ BALANCE_AT_VERSION: Final = text(f"""
 
 ENTRIES: Final = text("""
     SELECT transaction_id, type, wallet_id, counterparty_wallet_id, amount_minor, currency, balance_after_minor,
-        held_minor, held_after_minor, hold_id, wallet_version, reference, external_id, metadata, created_at
+        held_minor, held_after_minor, hold_id, reverses_transaction_id, wallet_version, reference, external_id,
+        metadata, created_at
     FROM wallet.wallet_transactions
     WHERE wallet_id = :wallet_id AND wallet_version > :after AND wallet_version <= :up_to
     ORDER BY wallet_version LIMIT :limit

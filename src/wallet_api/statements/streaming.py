@@ -6,7 +6,7 @@ import structlog
 from starlette.responses import StreamingResponse
 from starlette.types import Send
 
-from common.postgres.errors import QUERY_CANCELED, is_unreachable, message_with_remedy, sqlstate
+from common.postgres.errors import is_temporary, message_with_remedy
 from common.rate_limited_logs import RateLimitedLog
 
 log: Final = RateLimitedLog(structlog.get_logger())
@@ -20,7 +20,7 @@ class StatementResponse(StreamingResponse):
         try:
             await super().stream_response(send)
         except Exception as error:
-            if not is_unreachable(error) and sqlstate(error) != QUERY_CANCELED:
+            if not is_temporary(error):
                 raise
             # The server closes the connection of an application that returns without the end of its reply.
             log.warning("statement_broken_off", error=error, why=message_with_remedy(error))

@@ -131,7 +131,7 @@ def reset(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Don't ask for confirmation.")] = False,
     data_dir: DataDirOption = DEFAULT_DATA_DIR,
 ) -> None:
-    """Delete the data, logs and state of a stopped stack."""
+    """Delete the data, logs and state of a stopped stack, and the directory if nothing else is in it."""
     from walletctl.stack import data
 
     with _one_line_errors():
@@ -178,14 +178,13 @@ def demo(
 def _one_line_errors() -> Iterator[None]:
     """Turn an error of the stack into one line, the end of the failed process's log, and an exit code."""
     from walletctl.stack.control import tail
-    from walletctl.stack.errors import MissingPackageError, StackError, UnusablePathError
+    from walletctl.stack.errors import SetupError, StackError
 
     try:
         yield
     except StackError as error:
         lines = [str(error), *(f"  {line}" for line in tail(error.log_file))] if error.log_file else [str(error)]
-        is_usage = isinstance(error, MissingPackageError | UnusablePathError)
-        fail("\n".join(lines), Exit.USAGE if is_usage else Exit.FOUND_WRONG)
+        fail("\n".join(lines), Exit.USAGE if isinstance(error, SetupError) else Exit.FOUND_WRONG)
 
 
 def _up_detached(options: "StackOptions") -> None:

@@ -40,6 +40,7 @@ _COLUMNS: Final = (
     "held",
     "counterparty_wallet_id",
     "reference",
+    "reverses",
 )
 
 WalletId = Annotated[UUID, typer.Argument(help="The id of a wallet.", metavar="ID")]

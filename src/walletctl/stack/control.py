@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from signal import SIGTERM
 
-from walletctl.stack.errors import NotRunningError, StackError
+from walletctl.stack.errors import NotRunningError, StackError, failure
 from walletctl.stack.launch import open_log
 from walletctl.stack.leftovers import stop_leftovers, wait_until_gone
 from walletctl.stack.readiness import probe_of
@@ -101,7 +101,7 @@ def start_detached(data_dir: Path, arguments: Sequence[str], progress: Callable[
             return _wait_until_ready(data_dir, process, progress)
         except StackError as error:
             said = written.read().decode(errors="replace").partition("error: ")[2].strip()
-            raise StackError(said or str(error)) from error
+            raise failure(process.returncode)(said or str(error)) from error
         except KeyboardInterrupt:
             process.terminate()
             process.wait()

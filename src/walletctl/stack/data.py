@@ -2,9 +2,10 @@
 
 import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
-from walletctl.stack.errors import AlreadyRunningError, StackError, UnusablePathError, option
+from walletctl.stack.errors import AlreadyRunningError, SetupError, UnusablePathError, option
 from walletctl.stack.state import LOCK_FILE, STATE_FILE, StackState, lock_holder, stack_lock
 
 SERVERS_DATA = ("postgres", "postgres.new", "postgres.password", "kafka")
@@ -31,13 +32,13 @@ def check_usable(data_dir: Path, last: StackState | None, *, ephemeral: bool) ->
     """Refuse data that no stack made, and an ephemeral run on data that a former run keeps.
 
     Raises:
-        StackError: the directory can't be used; the message names the way out.
+        SetupError: the directory can't be used; the message names the way out.
     """
     present = [name for name in SERVERS_DATA if (data_dir / name).exists()]
     if present and last is None:
-        raise StackError(f"{data_dir / present[0]} was not made by a stack. Name another --data-dir")
+        raise SetupError(f"{data_dir / present[0]} was not made by a stack. Name another --data-dir")
     if present and last and ephemeral and not last.ephemeral:
-        raise StackError(
+        raise SetupError(
             f"{data_dir} holds the data of a stack that isn't ephemeral. Name another --data-dir,"
             f" or delete the data: walletctl stack reset {option(data_dir)}"
         )
@@ -67,7 +68,7 @@ def delete_all(data_dir: Path) -> None:
 
 
 def reset(data_dir: Path) -> None:
-    """Delete the data of a stopped stack.
+    """Delete the data of a stopped stack, and the directory if nothing else is in it.
 
     Raises:
         AlreadyRunningError: the stack runs.
@@ -76,6 +77,9 @@ def reset(data_dir: Path) -> None:
         raise AlreadyRunningError(data_dir, holder)
     with stack_lock(data_dir):
         delete_all(data_dir)
+    # Not empty, or a mount point: it stays.
+    with suppress(OSError):
+        data_dir.rmdir()
 
 
 def _delete(path: Path) -> None:

@@ -1,15 +1,18 @@
 """The errors of the local stack.
 
 StackError
-├── UnusablePathError     the data directory's path can't be used
+├── SetupError            arguments, settings or this machine must be corrected first
+│   ├── UnusablePathError     the data directory's path can't be used
+│   └── MissingPackageError   the extra `local` isn't installed
 ├── RefusedError          a server answers and refuses the stack
-├── MissingPackageError   the extra `local` isn't installed
 ├── AlreadyRunningError   a stack runs on this data directory
 └── NotRunningError       no stack runs on this data directory
 """
 
 import shlex
 from pathlib import Path
+
+from walletctl.console import Exit
 
 
 class StackError(Exception):
@@ -25,7 +28,11 @@ class StackError(Exception):
         self.log_file = log_file
 
 
-class UnusablePathError(StackError):
+class SetupError(StackError):
+    """Arguments, settings or this machine must be corrected first: the command would fail again."""
+
+
+class UnusablePathError(SetupError):
     """The data directory's path can't be used by every server."""
 
     def __init__(self, data_dir: Path, reason: str) -> None:
@@ -36,7 +43,7 @@ class RefusedError(StackError):
     """A server answers and refuses the stack: waiting doesn't help."""
 
 
-class MissingPackageError(StackError):
+class MissingPackageError(SetupError):
     """A package of the extra `local` is missing."""
 
     def __init__(self, package: str) -> None:
@@ -58,6 +65,11 @@ class NotRunningError(StackError):
 
     def __init__(self, data_dir: Path) -> None:
         super().__init__(f"no stack runs on {data_dir}. Start one: walletctl stack up --detach {option(data_dir)}")
+
+
+def failure(exit_code: int | None) -> type[StackError]:
+    """Return the class of error for a command of walletctl that ended with this exit code; None: it has not ended."""
+    return SetupError if exit_code == Exit.USAGE else StackError
 
 
 def option(data_dir: Path) -> str:

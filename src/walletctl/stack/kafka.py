@@ -12,7 +12,7 @@ from pathlib import Path
 from signal import SIGKILL, SIGTERM, Signals
 
 from walletctl.stack.environment import JAVA_OPTIONS
-from walletctl.stack.errors import MissingPackageError, StackError
+from walletctl.stack.errors import MissingPackageError, SetupError
 from walletctl.stack.jars import class_path
 from walletctl.stack.launch import Launch, launch, run_step
 
@@ -192,4 +192,4 @@ def _more_options() -> list[str]:
     try:
         return shlex.split(os.environ.get(JAVA_OPTIONS, ""))
     except ValueError as error:
-        raise StackError(f"{JAVA_OPTIONS} can't be parsed: {error}. Quote it as a shell would") from error
+        raise SetupError(f"{JAVA_OPTIONS} can't be parsed: {error}. Quote it as a shell would") from error

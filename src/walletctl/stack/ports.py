@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 
-from walletctl.stack.errors import StackError
+from walletctl.stack.errors import SetupError
 
 HOST = "127.0.0.1"
 
@@ -41,7 +41,7 @@ class PortReservations:
             last_time: the ports of the last run, by name.
 
         Raises:
-            StackError: there is no free port.
+            SetupError: there is no free port.
         """
         return {name: self._choose(name, last_time.get(name)) for name in names}
 
@@ -55,7 +55,7 @@ class PortReservations:
         for port in _candidates(name, last_time):
             if is_free(port) and self._reserve(port):
                 return port
-        raise StackError(f"no free port was found for {name}: end servers on 127.0.0.1")
+        raise SetupError(f"no free port was found for {name}: end servers on 127.0.0.1")
 
     def _reserve(self, port: int) -> bool:
         if sys.platform != "linux":

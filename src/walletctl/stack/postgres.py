@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from signal import SIGINT, SIGKILL, Signals
 
-from walletctl.stack.errors import MissingPackageError, StackError
+from walletctl.stack.errors import MissingPackageError, SetupError, StackError
 from walletctl.stack.launch import NOBODY_UID, Launch, launch, run_step
 from walletctl.stack.state import write_private
 
@@ -91,7 +91,8 @@ class Postgres:
         Data without a password, as earlier versions made them, get one.
 
         Raises:
-            StackError: initdb failed, or the directory belongs to another user.
+            StackError: initdb failed.
+            SetupError: the directory belongs to another user.
         """
         binaries()
         is_new = not (self.data_dir / "PG_VERSION").exists()
@@ -174,7 +175,7 @@ class Postgres:
         owner = self.data_dir.stat().st_uid
         runner = os.geteuid() if self._server_uid is None else self._server_uid
         if owner != runner:
-            raise StackError(
+            raise SetupError(
                 f"{self.data_dir} belongs to uid {owner} and PostgreSQL would run as uid {runner}."
                 " Start the stack as the owner, or name another --data-dir"
             )
@@ -204,7 +205,7 @@ def _check_reachable(user: int) -> None:
     try:
         run_step("postgres", probe)
     except StackError as error:
-        raise StackError(
+        raise SetupError(
             f"PostgreSQL refuses to run as root, and uid {user} can't read its programs."
             " Install setpriv (package util-linux), or run the command as an ordinary user"
         ) from error

@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from common.pauses import Pauses, pause
-from walletctl.stack.errors import RefusedError, StackError
+from walletctl.stack.errors import RefusedError, failure
 from walletctl.stack.launch import Launch, open_log, popen_keywords
 from walletctl.stack.leftovers import birth
 from walletctl.stack.readiness import until_ready
@@ -71,6 +71,7 @@ class ManagedProcess:
 
         Raises:
             StackError: it isn't ready within `timeout_seconds`, or keeps ending.
+            SetupError: it keeps ending with exit code 2.
         """
         self._running = asyncio.create_task(self._keep_running(), name=self.spec.name)
         await _first_of(self._running, self._settled, timeout_seconds)
@@ -78,7 +79,8 @@ class ManagedProcess:
             await self._running
         if not self._was_ready:
             reason = self._failed or f"was not ready within {timeout_seconds:.0f} s ({self._problem})"
-            raise StackError(f"{self.spec.name} {reason}, see {self.log_file}", self.log_file)
+            kind = failure(self._process.returncode if self._process else None)
+            raise kind(f"{self.spec.name} {reason}, see {self.log_file}", self.log_file)
 
     async def stop(self, grace_seconds: float, force: asyncio.Event) -> None:
         """Ask the process to end. Kill it after `grace_seconds`, or when `force` is set."""

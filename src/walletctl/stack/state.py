@@ -11,7 +11,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
-from walletctl.stack.errors import AlreadyRunningError, StackError
+from walletctl.stack.errors import AlreadyRunningError, SetupError
 
 STATE_FILE = "stack.json"
 LOCK_FILE = "stack.lock"
@@ -87,7 +87,7 @@ def read_state(data_dir: Path) -> StackState | None:
     """Return the state that the last supervisor wrote, None if there is none.
 
     Raises:
-        StackError: the file can't be read, or this program didn't write it.
+        SetupError: the file can't be read, or this program didn't write it.
     """
     file = data_dir / STATE_FILE
     try:
@@ -96,7 +96,7 @@ def read_state(data_dir: Path) -> StackState | None:
         return None
     except (ValidationError, OSError) as error:
         reason = str(error).splitlines()[0]
-        raise StackError(f"{file} can't be read: {reason}. Name another --data-dir") from error
+        raise SetupError(f"{file} can't be read: {reason}. Name another --data-dir") from error
 
 
 def write_state(data_dir: Path, state: StackState) -> None:

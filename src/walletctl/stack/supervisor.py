@@ -14,7 +14,7 @@ from typing import Any
 from common.access.caller import SCOPES
 from common.tables.grants import Role
 from walletctl.stack import data
-from walletctl.stack.errors import MissingPackageError, StackError
+from walletctl.stack.errors import MissingPackageError, failure
 from walletctl.stack.kafka import Kafka
 from walletctl.stack.launch import bound_log, launch, run_step
 from walletctl.stack.leftovers import stop_leftovers
@@ -199,7 +199,7 @@ class Supervisor:
         process = await start_process(launch(self._migrate_command, on_parent_death=SIGTERM, env=env), log)
         code = await _ended(process, MIGRATE_SECONDS_MAX)
         if code != 0:
-            raise StackError(f"walletctl db migrate {ending_of(code)}, see {log}", log)
+            raise failure(code)(f"walletctl db migrate {ending_of(code)}, see {log}", log)
         self._report("migrate", Status.READY, "")
 
     def _own_key(self) -> str:

@@ -436,7 +436,11 @@ async def test_a_capture_for_a_receiver_that_cannot_receive_leaves_the_hold_open
     placed = await hold(payer, "30", to_wallet_id=shop["id"])
     body = {"reason": "a test", **({"blocks": "in"} if act == "freeze" else {})}
     assert (await client.post(f"/wallets/{shop['id']}/{act}", json=body)).status_code == 200
-    assert_problem(await capture(client, placed), 409, code)
+    refused = assert_problem(await capture(client, placed), 409, code)
+    # The hold has one receiver: another wallet is no way out.
+    assert refused["detail"].startswith("hold_id: ")
+    assert refused["detail"].endswith({"freeze": "Send a new request when it is unfrozen."}.get(act, "it is reopened."))
+    assert "another" not in refused["detail"]
     assert (await client.get(f"/holds/{placed['id']}")).json()["status"] == "open"
     assert (await client.post(f"/wallets/{shop['id']}/{undo}", json={"reason": "a test"})).status_code == 200
     assert (await capture(client, placed)).status_code == 200

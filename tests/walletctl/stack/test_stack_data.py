@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from walletctl.stack import data
-from walletctl.stack.errors import AlreadyRunningError, StackError
+from walletctl.stack.errors import AlreadyRunningError, SetupError
 from walletctl.stack.state import STATE_FILE, StackState, stack_lock, write_state
 
 
@@ -21,6 +21,14 @@ def test_only_what_a_stack_made_is_deleted(tmp_path: Path) -> None:
     (tmp_path / "letter.txt").write_text("mine")
     data.reset(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["letter.txt"]
+
+
+def test_a_directory_with_nothing_else_is_deleted_too(tmp_path: Path) -> None:
+    directory = tmp_path / "stack"
+    directory.mkdir()
+    make_stack(directory, ephemeral=False)
+    data.reset(directory)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_link_is_removed_and_what_it_points_to_stays(tmp_path: Path) -> None:
@@ -43,7 +51,7 @@ def test_a_running_stack_is_not_reset(tmp_path: Path) -> None:
 
 def test_data_that_no_stack_made_is_not_touched(tmp_path: Path) -> None:
     (tmp_path / "postgres").mkdir()
-    with pytest.raises(StackError, match="was not made by a stack"):
+    with pytest.raises(SetupError, match="was not made by a stack"):
         data.check_usable(tmp_path, None, ephemeral=False)
     assert data.owned_by_a_stack(tmp_path) == []
 
@@ -51,7 +59,7 @@ def test_data_that_no_stack_made_is_not_touched(tmp_path: Path) -> None:
 def test_an_ephemeral_stack_does_not_delete_kept_data(tmp_path: Path) -> None:
     state = make_stack(tmp_path, ephemeral=False)
     data.check_usable(tmp_path, state, ephemeral=False)
-    with pytest.raises(StackError, match="stack reset"):
+    with pytest.raises(SetupError, match="stack reset"):
         data.check_usable(tmp_path, state, ephemeral=True)
 
 

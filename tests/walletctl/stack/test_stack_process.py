@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from walletctl.stack import process as module
-from walletctl.stack.errors import RefusedError, StackError
+from walletctl.stack.errors import RefusedError, SetupError, StackError
 from walletctl.stack.launch import launch
 from walletctl.stack.leftovers import birth, stop_leftovers, wait_until_gone
 from walletctl.stack.process import ManagedProcess, ending_of
@@ -89,6 +89,18 @@ async def test_a_process_that_ends_before_it_is_ready_fails_the_start(tmp_path: 
     await stop(process)
     assert caught.value.log_file is not None
     assert "no such port" in caught.value.log_file.read_text()
+
+
+@pytest.mark.parametrize(("exit_code", "kind"), [(2, SetupError), (1, StackError)])
+async def test_a_process_that_refuses_its_settings_fails_the_start_for_that_reason(
+    tmp_path: Path, exit_code: int, kind: type[StackError]
+) -> None:
+    process, _ = managed(tmp_path, f"raise SystemExit({exit_code})")
+    process.spec = ProcessSpec("fake", "fake-1", process.spec.launch, NeverReady(), "")
+    with pytest.raises(StackError) as caught:
+        await process.start(20)
+    await stop(process)
+    assert type(caught.value) is kind
 
 
 class NeverReady(Probe):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from walletctl.stack.errors import AlreadyRunningError, StackError
+from walletctl.stack.errors import AlreadyRunningError, SetupError
 from walletctl.stack.state import (
     STATE_FILE,
     ProcessState,
@@ -32,7 +32,7 @@ def test_what_was_written_is_read(tmp_path: Path) -> None:
 def test_no_state_is_none_and_a_broken_one_is_one_line(tmp_path: Path) -> None:
     assert read_state(tmp_path) is None
     (tmp_path / STATE_FILE).write_text("{")
-    with pytest.raises(StackError, match="can't be read") as caught:
+    with pytest.raises(SetupError, match="can't be read") as caught:
         read_state(tmp_path)
     assert "\n" not in str(caught.value)
 
