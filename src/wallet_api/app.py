@@ -13,6 +13,7 @@ from wallet_api import hold_routes, limit_routes, operation_routes, routes
 from wallet_api.batches import routes as batches
 from wallet_api.context import open_context
 from wallet_api.lookups import routes as lookups
+from wallet_api.openapi_links import add_links
 from wallet_api.settings import WalletApiSettings
 from wallet_api.statements import routes as statements
 
@@ -42,6 +43,7 @@ def create_app(settings: WalletApiSettings | None = None) -> FastAPI:
         [*fast, limits, routes.router, hold_routes.router, lookups.router, statements.router],
         fast,
     )
+    add_links(app)
     # A process serves one application, and by now has imported and made nearly all that it will keep.
     tune_garbage_collector()
     return app
