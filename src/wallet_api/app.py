@@ -14,6 +14,7 @@ from wallet_api.batches import routes as batches
 from wallet_api.holds import routes as holds
 from wallet_api.limits import routes as limits
 from wallet_api.lookups import routes as lookups
+from wallet_api.openapi_links import add_links
 from wallet_api.settings import WalletApiSettings
 from wallet_api.startup import open_context
 from wallet_api.statements import routes as statements
@@ -50,6 +51,7 @@ def create_app(settings: WalletApiSettings | None = None) -> FastAPI:
         ],
         fast,
     )
+    add_links(app)
     # A process serves one application, and by now has imported and made nearly all that it will keep.
     tune_garbage_collector()
     return app

@@ -76,10 +76,10 @@ def read_preview(request: Request) -> bool:
     # Nearly no request has a query.
     if not request.scope["query_string"]:
         return False
-    values = request.query_params.getlist("preview") or ["false"]
-    if values not in (["true"], ["false"]):
+    value = request.query_params.get("preview", "false")
+    if value not in {"true", "false"}:
         raise ValidationProblem.of("preview", "must be true or false")
-    return values == ["true"]
+    return value == "true"
 
 
 async def read_body(request: Request, model: type[BodyT]) -> BodyT:

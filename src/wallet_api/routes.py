@@ -87,7 +87,7 @@ async def get_wallet(request: Request) -> Response:
 
 
 async def _wallet_with_holds(request: Request, wallet_id: UUID) -> Response:
-    if request.query_params.getlist("expand") != ["holds"]:
+    if request.query_params["expand"] != "holds":
         raise ValidationProblem.of("expand", "must be holds")
     most, user_id = EXPANDED_HOLDS_MAX, caller_of(request).user_id
     async with context_of(request).reader.connect() as connection:

@@ -94,6 +94,24 @@ def test_every_route_documents_its_reply_and_its_problems(document: dict[str, An
         assert responses[status]["description"]
 
 
+def test_links_lead_to_each_route_with_an_id_from_a_reply_that_has_it(document: dict[str, Any]) -> None:
+    routes = {item["operationId"]: (path, item) for path, each in document["paths"].items() for item in each.values()}
+    linked = set()
+    for _, route in routes.values():
+        for status, response in route["responses"].items():
+            for link in response.get("links", {}).values():
+                assert status[0] == "2"
+                target, taken = routes[link["operationId"]]
+                ((name, expression),) = link["parameters"].items()
+                assert {item["name"] for item in taken["parameters"] if item["in"] == "path"} == {name}
+                schema = response["content"]["application/json"]["schema"]
+                for member in expression.removeprefix("$response.body#/").split("/"):
+                    schema = document["components"]["schemas"][schema["$ref"].rpartition("/")[2]]["properties"][member]
+                assert "uuid" in json.dumps(schema)
+                linked.add(target)
+    assert linked == {path for path, _ in routes.values() if "_id}" in path and "user_id" not in path}
+
+
 @pytest.mark.parametrize(("path", "method"), BODIES)
 def test_every_body_has_a_schema_whose_examples_are_valid(document: dict[str, Any], path: str, method: str) -> None:
     body = document["paths"][path][method]["requestBody"]

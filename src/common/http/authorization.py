@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from common.access.caller import Caller
 from common.http.openapi import problem_documentation
 from common.http.problem_responses import problem_response
+from common.http.query_strings import list_parameters, repeated_parameter
 from common.problems import BadRequest, Forbidden, Problem, TooManyRequests, Unauthorized
 
 _BEARER: Final = HTTPBearer(scheme_name="bearer", description="An API key or a JWT.", auto_error=False)
@@ -33,14 +34,18 @@ def needs(*scopes: str) -> Any:
 class Authorized:
     """ASGI application of a route: refuses a caller without the scope before anything of the request is read.
 
+    It then refuses a query that has a parameter twice.
+
     Args:
         app: answers the other requests.
         needed: the scopes of which it needs one.
+        lists: the query's parameters that may be repeated.
     """
 
-    def __init__(self, app: ASGIApp, needed: Collection[str]) -> None:
+    def __init__(self, app: ASGIApp, needed: Collection[str], lists: Collection[str]) -> None:
         self._app = app
         self._needed = needed
+        self._lists = lists
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or refuse it (RFC 6750, section 3.1)."""
@@ -48,11 +53,15 @@ class Authorized:
         if caller.scopes.isdisjoint(self._needed):
             await problem_response(Request(scope), _lacks(*self._needed))(scope, receive, send)
             return
+        # Nearly no request that moves money has a query.
+        if (query := scope["query_string"]) and (problem := repeated_parameter(query, self._lists)):
+            await problem_response(Request(scope), problem)(scope, receive, send)
+            return
         await self._app(scope, receive, send)
 
 
 class ScopedRoute(APIRoute):
-    """A route that refuses a caller without its scope.
+    """A route that refuses a caller without its scope, and a query that has a parameter twice.
 
     Raises:
         TypeError: the route declares no scope, or declares it twice. Declare it with `dependencies=[needs(SCOPE)]`.
@@ -64,7 +73,8 @@ class ScopedRoute(APIRoute):
         if len(declared) != 1 or not declared[0]:
             raise TypeError(f"{path}: declare once the scope that its callers need, with dependencies=[needs(SCOPE)]")
         self.needed = tuple(declared[0])
-        self.app = Authorized(self.app, self.needed)
+        self.lists = list_parameters(self.dependant)
+        self.app = Authorized(self.app, self.needed, self.lists)
 
 
 def check_scope(caller: Caller, needed: str) -> None:

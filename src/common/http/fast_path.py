@@ -23,7 +23,7 @@ def plain_routes(router: APIRouter) -> list[Route]:
     return [
         Route(
             route.path,
-            Authorized(request_response(route.endpoint), route.needed),
+            Authorized(request_response(route.endpoint), route.needed, route.lists),
             methods=list(route.methods or ()),
         )
         for route in router.routes
