@@ -1,6 +1,7 @@
 """The problems for which the wallet API refuses a request.
 
     Problem
+    ├── IdempotencyKeyRequired     400 idempotency-key-required
     ├── WalletNotFound             404 wallet-not-found
     ├── HoldNotFound               404 hold-not-found
     ├── TransactionNotFound        404 transaction-not-found
@@ -28,8 +29,7 @@
     ├── CaptureExceedsHold         422 capture-exceeds-hold         (decided)
     ├── ReversalExceedsOriginal    422 reversal-exceeds-original    (decided)
     ├── ReceiverUnavailable        422 receiver-unavailable         (decided)
-    ├── IdempotencyKeyReused       422 idempotency-key-reused
-    └── IdempotencyKeyRequired     422 idempotency-key-required
+    └── IdempotencyKeyReused       422 idempotency-key-reused
 
 A decided problem is stored under the request's idempotency key: a repeated request gets the same reply.
 """
@@ -40,6 +40,17 @@ from uuid import UUID
 
 from common.moments import timestamp
 from common.problems import Problem
+
+
+class IdempotencyKeyRequired(Problem):
+    """This server requires an idempotency key or an external id with each POST and PUT.
+
+    (IETF draft-ietf-httpapi-idempotency-key-header, section 2.7.)
+    """
+
+    status = 400
+    code = "idempotency-key-required"
+    title = "Idempotency key required"
 
 
 class WalletNotFound(Problem):
@@ -151,7 +162,7 @@ class WalletNotEmpty(Problem):
     def __init__(self, wallet_id: UUID, balance: str, open_holds: str, currency: str) -> None:
         super().__init__(
             f"wallet_id: wallet {wallet_id} has {balance} {currency}, and open holds reserve {open_holds} of it."
-            " End its holds, and bring its balance to zero, or name sweep_to_wallet_id.",
+            " Capture or void open holds. Then fund an overdrawn wallet, or name sweep_to_wallet_id.",
             extensions={"balance": balance, "open_holds": open_holds, "currency": currency},
         )
 
@@ -284,7 +295,7 @@ class IdempotencyKeyInFlight(Problem):
 
 
 class VersionMismatch(Problem):
-    """The wallet isn't at the version that `If-Match` names."""
+    """The wallet isn't at the version that `If-Match` names; `version` is the one at which it is."""
 
     status = 412
     code = "version-mismatch"
@@ -303,7 +314,10 @@ class IfMatchRequired(Problem):
 
 
 class InsufficientFunds(Problem):
-    """Less is available than the amount: the balance without what is held, and with the overdraft limit."""
+    """Less is available than the amount: `available` is the balance without what is held, and with the overdraft limit.
+
+    `needed` is what the request takes from it.
+    """
 
     status = 422
     code = "insufficient-funds"
@@ -401,11 +415,3 @@ class IdempotencyKeyReused(Problem):
     status = 422
     code = "idempotency-key-reused"
     title = "Idempotency key reused"
-
-
-class IdempotencyKeyRequired(Problem):
-    """This server requires an idempotency key with each POST and PUT."""
-
-    status = 422
-    code = "idempotency-key-required"
-    title = "Idempotency key required"

@@ -252,6 +252,21 @@ async def test_an_atomic_batch_does_all_or_nothing_and_names_the_first_operation
     await assert_promises_kept()
 
 
+async def test_an_external_id_twice_is_a_defect_of_an_atomic_batch_and_a_refusal_in_another_one(
+    client: AsyncClient, new_wallet: NewWallet, sql: Sql, assert_problem: AssertProblem
+) -> None:
+    """The refusal names the transaction that has the id. None has it if the whole batch is refused."""
+    a, b = await new_wallet(), await new_wallet("bob")
+    operations = [a_fund(a, external_id="x"), a_fund(b, external_id="x"), a_fund(a, "2", external_id="x")]
+    before = await state_of(sql)
+    problem = assert_problem(await send(client, operations, atomic=True), 422, "validation-error")
+    assert problem["detail"] == "operations.2.external_id: is that of operations.0 too"
+    assert await state_of(sql) == before
+    items = await items_of(client, operations)
+    assert outcomes(items) == [200, 200, "external-id-taken"]
+    assert items[2]["problem"]["transaction_id"] == items[0]["body"]["transaction_id"]
+
+
 async def test_an_atomic_batch_sees_what_it_has_done_and_others_see_all_of_it_or_nothing(
     client: AsyncClient, new_wallet: NewWallet, sql: Sql
 ) -> None:
@@ -416,9 +431,9 @@ async def test_a_server_that_requires_keys_requires_one_of_each_operation_or_one
     wallet = await new_wallet()
     async with open_client(idempotency_key_required=True) as client:
         missing = await send(client, [a_fund(wallet, key="k"), a_fund(wallet)])
-        problem = assert_problem(missing, 422, "idempotency-key-required")
+        problem = assert_problem(missing, 400, "idempotency-key-required")
         assert problem["detail"].startswith("operations.1.key: ")
-        assert_problem(await send(client, [a_fund(wallet)], atomic=True), 422, "idempotency-key-required")
+        assert_problem(await send(client, [a_fund(wallet)], atomic=True), 400, "idempotency-key-required")
         assert outcomes(await items_of(client, [a_fund(wallet, key="k")])) == [200]
         assert outcomes(await items_of(client, [a_fund(wallet)], atomic=True, Idempotency_Key="l")) == [200]
 
