@@ -241,7 +241,8 @@ class Operation(Command, ABC):
             raise ExternalIdTaken.by_transaction(wallet.id, self.external_id, taken_by)
         if self.if_match is not None and wallet.version not in self.if_match:
             raise VersionMismatch(
-                f"If-Match: wallet {wallet.id} is at version {wallet.version}. Read the wallet, and send its new ETag."
+                f"If-Match: wallet {wallet.id} is at version {wallet.version}. Read the wallet, and send its new ETag.",
+                extensions={"version": wallet.version},
             )
         return wallet
 
