@@ -141,6 +141,7 @@ class Operation(Command, ABC):
     The class says what the operation is:
 
     - `name`: in the route's path and in metrics.
+    - `method`: of its route. That of a PUT needs `If-Match`.
     - `collection`: in the route's path: the objects of which it acts on one.
     - `transaction_type`: of its ledger transactions.
     - `scope`: that callers need.
@@ -158,6 +159,7 @@ class Operation(Command, ABC):
     """
 
     name: ClassVar[str]
+    method: ClassVar[Literal["POST", "PUT"]] = "POST"
     collection: ClassVar[str] = "wallets"
     transaction_type: ClassVar[str]
     scope: ClassVar[str]

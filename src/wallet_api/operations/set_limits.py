@@ -76,6 +76,7 @@ class SetLimits(Operation):
     """
 
     name = "limits"
+    method = "PUT"
     transaction_type = "LIMITS"
     scope = OPS_WRITE
     body = LimitsBody
