@@ -1,6 +1,7 @@
 """The problems for which the wallet API refuses a request. `operations/errors.py` has those of single operations.
 
     Problem
+    ├── IdempotencyKeyRequired     400 idempotency-key-required
     ├── WalletNotFound             404 wallet-not-found
     ├── HoldNotFound               404 hold-not-found
     ├── TransactionNotFound        404 transaction-not-found
@@ -15,8 +16,7 @@
     ├── InsufficientFunds          422 insufficient-funds           (decided)
     ├── BalanceLimitExceeded       422 balance-limit-exceeded       (decided)
     ├── LimitExceeded              422 limit-exceeded               (decided)
-    ├── IdempotencyKeyReused       422 idempotency-key-reused
-    └── IdempotencyKeyRequired     422 idempotency-key-required
+    └── IdempotencyKeyReused       422 idempotency-key-reused
 
 A decided problem is stored under the request's idempotency key: a repeated request gets the same reply.
 """
@@ -26,6 +26,17 @@ from typing import Final
 from uuid import UUID
 
 from common.problems import Problem
+
+
+class IdempotencyKeyRequired(Problem):
+    """This server requires an idempotency key or an external id with each POST and PUT.
+
+    (IETF draft-ietf-httpapi-idempotency-key-header, section 2.7.)
+    """
+
+    status = 400
+    code = "idempotency-key-required"
+    title = "Idempotency key required"
 
 
 class WalletNotFound(Problem):
@@ -173,7 +184,10 @@ class IfMatchRequired(Problem):
 
 
 class InsufficientFunds(Problem):
-    """Less is available than the amount: the balance without what is held, and with the overdraft limit."""
+    """Less is available than the amount: `available` is the balance without what is held, and with the overdraft limit.
+
+    `needed` is what the request takes from it.
+    """
 
     status = 422
     code = "insufficient-funds"
@@ -209,14 +223,6 @@ class IdempotencyKeyReused(Problem):
     status = 422
     code = "idempotency-key-reused"
     title = "Idempotency key reused"
-
-
-class IdempotencyKeyRequired(Problem):
-    """This server requires an idempotency key with each POST and PUT."""
-
-    status = 422
-    code = "idempotency-key-required"
-    title = "Idempotency key required"
 
 
 BUSY: Final = frozenset({WalletBusy.code, IdempotencyKeyInFlight.code})

@@ -57,7 +57,9 @@ LIST_ERRORS: Final = {code: what for code, what in READ_ERRORS.items() if code !
 
 POST_ERRORS: Final[dict[int | str, dict[str, Any]]] = {
     **ACCESS_ERRORS,
-    400: _problem("bad-request: the body is not JSON, or a header of one value is sent twice"),
+    400: _problem(
+        "bad-request: the body is not JSON, or a header of one value is sent twice; idempotency-key-required"
+    ),
     404: _problem("wallet-not-found, hold-not-found, transaction-not-found"),
     409: _problem(
         "wallet-frozen, wallet-closed, wallet-not-frozen, wallet-not-closed, wallet-not-empty, external-id-taken, "
@@ -70,7 +72,7 @@ POST_ERRORS: Final[dict[int | str, dict[str, Any]]] = {
     422: _problem(
         "validation-error, insufficient-funds, balance-limit-exceeded, limit-exceeded, currency-mismatch, "
         "same-wallet, capture-exceeds-hold, reversal-exceeds-original, receiver-unavailable, "
-        "idempotency-key-reused, idempotency-key-required"
+        "idempotency-key-reused"
     ),
     503: _problem("unavailable, with Retry-After"),
 }

@@ -9,7 +9,7 @@ from fastapi import FastAPI
 from wallet_api.operation_objects import id_field
 from wallet_api.operations.catalogue import ALL_OPERATIONS
 from wallet_api.operations.operation import Operation
-from wallet_api.replies import reply_model
+from wallet_api.reply_models import reply_model
 
 _CREATED: Final = str(HTTPStatus.CREATED.value)
 

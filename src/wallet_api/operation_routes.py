@@ -112,6 +112,8 @@ def command_fields(
     A preview claims no key: it would stand for a request that was never made.
     """
     required = context_of(request).settings.idempotency_key_required and not is_preview
+    # An external id is taken once, too.
+    required = required and vars(body).get("external_id") is None
     claim = read_claim(
         request.method, target, caller.id, request.headers.get("idempotency-key"), body, required=required
     )

@@ -153,7 +153,9 @@ def read_claim(
     """
     if key is None:
         if required:
-            raise IdempotencyKeyRequired(f"Idempotency-Key: send a unique key with each {method}, such as a UUID.")
+            raise IdempotencyKeyRequired(
+                f"Idempotency-Key: send a unique key with each {method}, such as a UUID, or an external_id in the body."
+            )
         return None
     if not _KEY.fullmatch(key):
         raise ValidationProblem.of("Idempotency-Key", "must be 1 to 255 visible ASCII characters")

@@ -35,7 +35,7 @@ class WalletApiSettings(AccessSettings, HttpApiSettings, WalletDatabaseSettings,
     wallet_api_workers: int = Field(1, ge=1, le=64)
     """Processes that share the port; `/metrics` sums over them."""
     idempotency_key_required: bool = False
-    """Whether a POST or PUT without `Idempotency-Key` is refused."""
+    """Whether a POST or PUT that has neither `Idempotency-Key` nor an `external_id` is refused."""
     owner_operations: Annotated[str, AfterValidator(_owner_operations)] = ""
     """The operators' operations that users may do with their own wallets: `freeze,close`. They then need the scope
     `wallets:write` in place of `ops:write`. A user's freeze never lifts one of the operators; an `unfreeze` does. With

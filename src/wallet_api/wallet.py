@@ -59,6 +59,14 @@ class Wallet:
             return False
         return counts_as is None or not velocity_limits.refusing(self.velocity, Use("in", counts_as, amount_minor, 1))
 
+    def can_spend(self, amount_minor: int, counts_as: str | None, movements: int) -> bool:
+        """Whether the amount is available, and no velocity limit refuses it; None: it does not count for limits."""
+        if self.available_minor < amount_minor:
+            return False
+        return counts_as is None or not velocity_limits.refusing(
+            self.velocity, Use("out", counts_as, amount_minor, movements)
+        )
+
     def check_open(self, field: str, direction: Direction) -> None:
         """Refuse a command that names the wallet in this field, unless money may move in this direction.
 
@@ -142,10 +150,11 @@ class Wallet:
         )
 
     def _insufficient(self, needed_minor: int, field: str) -> InsufficientFunds:
+        available, needed = to_major(self.available_minor, self.currency), to_major(needed_minor, self.currency)
         return InsufficientFunds(
-            f"{field}: wallet {self.id} has {to_major(self.available_minor, self.currency)} {self.currency}"
-            f" available, less than {to_major(needed_minor, self.currency)}."
-            " Fund the wallet, or send a smaller amount."
+            f"{field}: wallet {self.id} has {available} {self.currency} available, less than {needed}."
+            " Fund the wallet, or send a smaller amount.",
+            extensions={"available": available, "needed": needed},
         )
 
     def _too_much(self, field: str) -> BalanceLimitExceeded:

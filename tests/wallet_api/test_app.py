@@ -31,6 +31,7 @@ UntilBlocked = Callable[..., Awaitable[None]]
 Eventually = Callable[..., Awaitable[Any]]
 
 UNKNOWN = "0198c2a5-0000-7000-8000-000000000001"
+REQUIRED = "idempotency-key-required"
 
 
 async def test_a_server_that_wants_idempotency_keys_refuses_each_post_and_put_without_one(
@@ -52,12 +53,31 @@ async def test_a_server_that_wants_idempotency_keys_refuses_each_post_and_put_wi
     ]
     async with open_client(idempotency_key_required=True) as strict:
         for target, body in posts:
-            assert_problem(await strict.post(target, json=body), 422, "idempotency-key-required")
+            assert_problem(await strict.post(target, json=body), 400, REQUIRED)
         assert (await strict.get(path)).json() == wallet
         limits = await strict.put(f"{path}/limits", json=LIMITLESS, headers={"If-Match": "*"})
-        assert_problem(limits, 422, "idempotency-key-required")
+        assert_problem(limits, 400, REQUIRED)
         keyed = await strict.post(f"{path}/fund", json={"amount": "1"}, headers={"Idempotency-Key": "k"})
         assert keyed.status_code == 200
+
+
+async def test_a_server_that_wants_idempotency_keys_takes_an_external_id_in_place_of_one(
+    open_client: OpenClient, new_wallet: NewWallet, assert_problem: AssertProblem
+) -> None:
+    """getlago/lago-api#5870: a top-up that is sent twice is done once."""
+    path = f"/wallets/{(await new_wallet())['id']}/fund"
+    operations = [{"op": "fund", "wallet_id": path.split("/")[2], "amount": "1", "external_id": each} for each in "ab"]
+    async with open_client(idempotency_key_required=True) as strict:
+        top_up = {"amount": "1", "external_id": "top-up 1"}
+        assert (await strict.post(path, json=top_up)).status_code == 200
+        assert_problem(await strict.post(path, json=top_up), 409, "external-id-taken")
+        body = {"user_id": "ada", "currency": "EUR", "external_id": "my wallet"}
+        assert (await strict.post("/wallets", json=body)).status_code == 201
+        for number, atomic in enumerate([True, False]):
+            batch = {"atomic": atomic, "operations": operations[number:]}
+            assert (await strict.post("/batches", json=batch)).is_success
+            operations[number].pop("external_id")
+            assert_problem(await strict.post("/batches", json=batch | {"operations": operations}), 400, REQUIRED)
 
 
 async def test_a_live_and_ready_server_says_so(client: AsyncClient) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -16,6 +17,7 @@ from common import failpoints
 from common.access.caller import FUNDS_WRITE, WALLETS_READ, WALLETS_WRITE
 from common.failpoints import Failpoint
 from support.callers import Headers, believe_callers, credentials
+from support.limits import LIMITLESS
 from wallet_api.batches.bodies import BATCHED
 from wallet_api.batches.routes import BATCH_BYTES_MAX
 from wallet_api.requests import BODY_BYTES_MAX
@@ -97,6 +99,7 @@ async def one_of_each(client: AsyncClient, new_wallet: NewWallet) -> list[Json]:
         {"op": "close", "wallet_id": empty["id"], **WHY},
         {"op": "reopen", "wallet_id": closed["id"], **WHY},
         {"op": "reverse", "transaction_id": funded.json()["transaction_id"], "amount": "2", **WHY},
+        {"op": "limits", "wallet_id": bob["id"], "if_match": 4, **LIMITLESS, "overdraft_limit": "5.0"},
     ]
 
 
@@ -106,6 +109,10 @@ def single(operation: Json) -> tuple[str, Json]:
     id_field = f"{kind.collection[:-1]}_id"
     body = {name: value for name, value in operation.items() if name not in {"op", id_field, "key", "if_match"}}
     return kind.target_of(operation[id_field]), body
+
+
+def method_of(operation: Json) -> str:
+    return BATCHED[operation["op"]].method
 
 
 @KINDS
@@ -165,7 +172,8 @@ async def test_a_key_stands_for_the_same_request_in_a_batch_and_on_the_operation
     replies = {}
     for operation in singly:
         path, body = single(operation)
-        replies[operation["key"]] = await client.post(path, json=body, headers={"Idempotency-Key": operation["key"]})
+        headers = {"Idempotency-Key": operation["key"], "If-Match": "*"}
+        replies[operation["key"]] = await client.request(method_of(operation), path, json=body, headers=headers)
     await items_of(client, batched)
     after = await state_of(sql)
     again = await items_of(client, operations)
@@ -173,15 +181,39 @@ async def test_a_key_stands_for_the_same_request_in_a_batch_and_on_the_operation
     for operation, item in zip(operations, again, strict=True):
         assert item["headers"]["Idempotent-Replayed"] == "true"
         path, body = single(operation)
-        key = {"Idempotency-Key": operation["key"]}
-        replayed = await client.post(path, json=body, headers=key)
+        send_alone = partial(
+            client.request,
+            method_of(operation),
+            path,
+            headers={"Idempotency-Key": operation["key"], "If-Match": "*"},
+        )
+        replayed = await send_alone(json=body)
         assert replayed.headers["idempotent-replayed"] == "true"
         assert (replayed.status_code, replayed.json()) == (item["status"], item.get("body") or item["problem"])
         if operation["key"] in replies:
             assert replayed.content == replies[operation["key"]].content
-        other = await client.post(path, json={**body, "reference": "else"}, headers=key)
+        other = await send_alone(json={**body, "reference": "else"})
         assert other.json()["code"] == "idempotency-key-reused"
     assert await state_of(sql) == after
+
+
+@KINDS
+async def test_limits_that_a_batch_sets_hold_for_the_operations_after_them_and_need_the_version(
+    client: AsyncClient, new_wallet: NewWallet, assert_problem: AssertProblem, assert_promises_kept: Check, atomic: bool
+) -> None:
+    wallet = await new_wallet()
+    set_limits = {"op": "limits", "wallet_id": wallet["id"], **LIMITLESS, "overdraft_limit": "5"}
+    withdraw = {**a_fund(wallet, "5"), "op": "withdraw"}
+    problem = assert_problem(await send(client, [set_limits], atomic=atomic), 422, "validation-error")
+    assert [error["field"] for error in problem["errors"]] == ["operations.0.if_match"]
+    operations = [{**set_limits, "if_match": 1}, withdraw, {**set_limits, "overdraft_limit": "0", "if_match": 3}]
+    items = await items_of(client, operations, atomic=atomic)
+    assert [item["body"]["balance"] for item in items] == ["0.00", "-5.00", "-5.00"]
+    assert outcomes(await items_of(client, [{**set_limits, "if_match": 3}, withdraw])) == [
+        "version-mismatch",
+        "insufficient-funds",
+    ]
+    await assert_promises_kept()
 
 
 async def test_each_operation_is_decided_by_itself_in_the_order_of_the_list(
@@ -250,6 +282,21 @@ async def test_an_atomic_batch_does_all_or_nothing_and_names_the_first_operation
     assert outcomes(await items_of(client, [*good, a_transfer(a, b, "3")], atomic=True)) == [200] * 8
     assert (await client.get(f"/wallets/{a['id']}")).json()["balance"] == "0.00"
     await assert_promises_kept()
+
+
+async def test_an_external_id_twice_is_a_defect_of_an_atomic_batch_and_a_refusal_in_another_one(
+    client: AsyncClient, new_wallet: NewWallet, sql: Sql, assert_problem: AssertProblem
+) -> None:
+    """The refusal names the transaction that has the id. None has it if the whole batch is refused."""
+    a, b = await new_wallet(), await new_wallet("bob")
+    operations = [a_fund(a, external_id="x"), a_fund(b, external_id="x"), a_fund(a, "2", external_id="x")]
+    before = await state_of(sql)
+    problem = assert_problem(await send(client, operations, atomic=True), 422, "validation-error")
+    assert problem["detail"] == "operations.2.external_id: is that of operations.0 too"
+    assert await state_of(sql) == before
+    items = await items_of(client, operations)
+    assert outcomes(items) == [200, 200, "external-id-taken"]
+    assert items[2]["problem"]["transaction_id"] == items[0]["body"]["transaction_id"]
 
 
 async def test_an_atomic_batch_sees_what_it_has_done_and_others_see_all_of_it_or_nothing(
@@ -416,9 +463,9 @@ async def test_a_server_that_requires_keys_requires_one_of_each_operation_or_one
     wallet = await new_wallet()
     async with open_client(idempotency_key_required=True) as client:
         missing = await send(client, [a_fund(wallet, key="k"), a_fund(wallet)])
-        problem = assert_problem(missing, 422, "idempotency-key-required")
+        problem = assert_problem(missing, 400, "idempotency-key-required")
         assert problem["detail"].startswith("operations.1.key: ")
-        assert_problem(await send(client, [a_fund(wallet)], atomic=True), 422, "idempotency-key-required")
+        assert_problem(await send(client, [a_fund(wallet)], atomic=True), 400, "idempotency-key-required")
         assert outcomes(await items_of(client, [a_fund(wallet, key="k")])) == [200]
         assert outcomes(await items_of(client, [a_fund(wallet)], atomic=True, Idempotency_Key="l")) == [200]
 

@@ -11,8 +11,10 @@ import asyncpg
 import pytest
 from httpx import AsyncClient, Response
 
+from support.limits import LIMITLESS
 from wallet_api.bodies import OperationBody
-from wallet_api.operations.catalogue import HOLD_OPERATIONS, OPERATIONS
+from wallet_api.operations.catalogue import ALL_OPERATIONS
+from wallet_api.operations.set_limits import SetLimits
 from wallet_api.use_cases import external_id_queries
 
 Json = dict[str, Any]
@@ -25,11 +27,17 @@ AssertPromisesKept = Callable[[], Awaitable[None]]
 WRITTEN = "SELECT (SELECT count(*) FROM wallet.wallet_transactions), (SELECT count(*) FROM wallet.outbox)"
 
 
+async def ask(client: AsyncClient, path: str, body: Json) -> Response:
+    method = "PUT" if path.endswith("/limits") else "POST"
+    return await client.request(method, path, json=body, headers={"If-Match": "*"})
+
+
 async def requests_of(client: AsyncClient, ada: str, bob: str) -> dict[str, tuple[str, Json]]:
     """Return a request for each operation whose acting wallet is ada's, in an order in which all are done."""
     hold = f"/wallets/{ada}/holds"
     placed = [(await client.post(hold, json={"amount": "1"})).headers["location"] for _ in range(2)]
     why, to_bob, path = {"reason": "a test"}, {"to_wallet_id": bob}, f"/wallets/{ada}"
+    (first,) = (await client.get(f"/transactions?wallet_id={ada}&order=asc&limit=1")).json()["items"]
     return {
         "fund": (f"{path}/fund", {"amount": "1"}),
         "withdraw": (f"{path}/withdraw", {"amount": "1"}),
@@ -38,6 +46,8 @@ async def requests_of(client: AsyncClient, ada: str, bob: str) -> dict[str, tupl
         "holds": (f"{path}/holds", {"amount": "1", "expires_in": 1, **to_bob}),
         "capture": (f"{placed[0]}/capture", {}),
         "void": (f"{placed[1]}/void", {}),
+        "reverse": (f"/transactions/{first['transaction_id']}/reverse", {"amount": "1", **why}),
+        "limits": (f"{path}/limits", LIMITLESS),
         "freeze": (f"{path}/freeze", {"blocks": "in", **why}),
         "unfreeze": (f"{path}/unfreeze", why),
         "close": (f"{path}/close", {"sweep_to_wallet_id": bob, **why}),
@@ -51,19 +61,19 @@ async def test_each_operation_takes_an_external_id_once_and_says_who_has_it(
     """Whatever has happened to the wallet since. It is in the reply, the ledger, the event and the look-ups."""
     ada, bob = (await new_wallet(balance="50"))["id"], (await new_wallet("bob"))["id"]
     requests = await requests_of(client, ada, bob)
-    assert requests.keys() == {operation.name for operation in OPERATIONS + HOLD_OPERATIONS}
+    assert requests.keys() == {SetLimits.name, *(operation.name for operation in ALL_OPERATIONS)}
     made: dict[str, Json] = {}
     for name, (path, body) in requests.items():
         if name == "close":
             await sql("UPDATE wallet.holds SET expires_at = clock_timestamp() WHERE status = 'open'")
-        reply = await client.post(path, json={**body, "external_id": f"my {name}"})
+        reply = await ask(client, path, {**body, "external_id": f"my {name}"})
         assert reply.is_success, reply.text
         made[name] = reply.json()
         assert made[name]["external_id"] == f"my {name}"
     before = await sql(WRITTEN)
     for name, (path, body) in requests.items():
         for changed in (body, {**body, "reference": "another request"}):
-            refused = await client.post(path, json={**changed, "external_id": f"my {name}"})
+            refused = await ask(client, path, {**changed, "external_id": f"my {name}"})
             problem = assert_problem(refused, 409, "external-id-taken")
             assert problem["transaction_id"] == made[name]["transaction_id"]
             assert f"my {name}" in problem["detail"]
@@ -181,8 +191,8 @@ async def test_an_external_id_is_a_text_of_1_to_255_characters(
 
 def test_a_request_without_an_external_id_has_the_hash_that_it_had_before_the_field_was_there() -> None:
     """Stored keys go on matching. Null is the same as none."""
-    for operation in OPERATIONS + HOLD_OPERATIONS:
-        body: type[OperationBody] = operation.body
+    bodies: list[type[OperationBody]] = [SetLimits.body, *(operation.body for operation in ALL_OPERATIONS)]
+    for body in bodies:
         assert "external_id" in body.model_fields
         nothing: list[Json] = [{}, {"external_id": None}]
         for fields in nothing:

@@ -137,17 +137,21 @@ def test_every_post_and_put_documents_its_idempotency_key(document: dict[str, An
 
 def test_a_batch_documents_each_operation_with_the_fields_of_its_route(document: dict[str, Any]) -> None:
     def body_of(path: str) -> dict[str, Any]:
-        schema: dict[str, Any] = document["paths"][path]["post"]["requestBody"]["content"]["application/json"]["schema"]
+        route = document["paths"][path]
+        schema: dict[str, Any] = route["put" if path == LIMITS else "post"]["requestBody"]["content"][
+            "application/json"
+        ]["schema"]
         return schema
 
     kinds = body_of("/batches")["properties"]["operations"]["items"]["oneOf"]
     by_name = {kind["properties"]["op"]["const"]: kind for kind in kinds}
-    for path in POSTS[1:-1]:
+    for path in [*POSTS[1:-1], LIMITS]:
         kind = by_name.pop(path.rpartition("/")[2])
         id_field = path.split("{")[1].split("}")[0]
         own = body_of(path)
         assert kind["properties"].keys() == {*own["properties"], "op", id_field, "key", "if_match"}
-        assert set(kind["required"]) == {*own.get("required", []), "op", id_field}
+        needed = {"op", id_field, "if_match"} if path == LIMITS else {"op", id_field}
+        assert set(kind["required"]) == {*own.get("required", []), *needed}
         assert kind["additionalProperties"] is False
     assert not by_name
     assert "207" in document["paths"]["/batches"]["post"]["responses"]

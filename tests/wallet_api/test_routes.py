@@ -275,7 +275,8 @@ async def test_if_match_lets_only_the_named_version_be_changed(
         response = await client.post(path, json={"amount": "1"}, headers={"If-Match": if_match})
         assert response.status_code == status, if_match
         if status == 412:
-            assert_problem(response, 412, "version-mismatch")
+            problem = assert_problem(response, 412, "version-mismatch")
+            assert f'"{problem["version"]}"' != if_match
     assert (await client.get(f"/wallets/{wallet['id']}")).json()["version"] == 4
 
 

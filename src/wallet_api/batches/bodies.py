@@ -14,6 +14,7 @@ from wallet_api.group_commit.command_queue import BATCH_OPERATIONS_MAX
 from wallet_api.operation_objects import id_field
 from wallet_api.operations.catalogue import ALL_OPERATIONS
 from wallet_api.operations.operation import Operation
+from wallet_api.operations.set_limits import SetLimits
 from wallet_api.requests import KEY_PATTERN
 
 _ERRORS_MAX: Final = 100
@@ -24,7 +25,8 @@ _EXAMPLE: Final = {
     "key": "payout-4711",
 }
 
-BATCHED: Final[Mapping[str, type[Operation]]] = {operation.name: operation for operation in ALL_OPERATIONS}
+_OPERATIONS: Final[tuple[type[Operation], ...]] = (*ALL_OPERATIONS, SetLimits)
+BATCHED: Final[Mapping[str, type[Operation]]] = {operation.name: operation for operation in _OPERATIONS}
 """The operations that a batch request may have, by their names."""
 
 Key = Annotated[
@@ -46,7 +48,7 @@ def _item_model(operation: type[Operation]) -> type[BaseModel]:
         "op": (Literal[operation.name], ...),
         id_field(operation): (WalletId, ...),
         "key": (Key | None, None),
-        "if_match": (Version | None, None),
+        "if_match": (Version, ...) if operation.method == "PUT" else (Version | None, None),
     }
     if taken := fields.keys() & operation.body.model_fields.keys():
         raise TypeError(f"{operation.body.__name__}: rename {', '.join(taken)}, which an operation in a batch has too")

@@ -63,7 +63,7 @@ def _command(item: Any, id_: UUID, objects: Objects, sender: Sender) -> Operatio
         **fields,
         **fields_from(objects, operation, id_, item, sender.caller),
         path=target,
-        claim=claim_of("POST", target, sender.caller.id, item.key, own_body(item)) if is_claimed else None,
+        claim=claim_of(operation.method, target, sender.caller.id, item.key, own_body(item)) if is_claimed else None,
         traceparent=sender.traceparent,
         caller=sender.caller,
         if_match=None if item.if_match is None else frozenset({item.if_match}),

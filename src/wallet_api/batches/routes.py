@@ -22,7 +22,7 @@ from wallet_api.group_commit.command_queue import Answer
 from wallet_api.group_commit.transactions import execute
 from wallet_api.operation_routes import answer, respond
 from wallet_api.operations.atomic_batch import AtomicBatch, name_operation
-from wallet_api.operations.operation import Operation
+from wallet_api.operations.operation import ExternalId, Operation
 from wallet_api.replies import DONE, JSON, Reply, problem_reply
 from wallet_api.requests import (
     IdempotencyKeyHeader,
@@ -93,22 +93,26 @@ def _claim(request: Request, body: BatchBody, *, is_preview: bool) -> Idempotenc
             raise ValidationProblem.of(
                 f"operations.{number}.key", "an atomic batch has one key: send it as Idempotency-Key"
             )
+        # An external id is taken once, too.
+        required = required and any(item.external_id is None for item in body.operations)
         claim = read_claim("POST", PATH, caller_of(request).id, key, body, required=required)
         return None if is_preview else claim
     if key is not None:
         raise ValidationProblem.of(
             "Idempotency-Key", "a batch that is not atomic has a key for each operation: send it as operations.0.key"
         )
-    _check_item_keys(keys, required=required)
+    _check_item_keys(body, required=required)
     return None
 
 
-def _check_item_keys(keys: Sequence[str | None], *, required: bool) -> None:
+def _check_item_keys(body: BatchBody, *, required: bool) -> None:
     first: dict[str, int] = {}
-    for number, key in enumerate(keys):
-        if key is None:
-            if required:
-                raise IdempotencyKeyRequired(f"operations.{number}.key: send a unique key with each operation.")
+    for number, item in enumerate(body.operations):
+        if (key := item.key) is None:
+            if required and item.external_id is None:
+                raise IdempotencyKeyRequired(
+                    f"operations.{number}.key: send a unique key with each operation, or an external_id."
+                )
         elif first.setdefault(key, number) != number:
             raise ValidationProblem.of(f"operations.{number}.key", f"is the key of operations.{first[key]} too")
 
@@ -121,6 +125,7 @@ async def _run_atomic(
             name_operation(refusal, number)
             raise refusal
     operations = tuple(command for command in planned if isinstance(command, Operation))
+    _check_external_ids(operations)
     command = AtomicBatch(
         path=PATH,
         claim=claim,
@@ -137,6 +142,23 @@ async def _run_atomic(
     if reply.outcome == DONE:
         _count((operation.name, DONE) for operation in operations)
     return respond(AtomicBatch.name, reply)
+
+
+def _check_external_ids(operations: Sequence[Operation]) -> None:
+    """Refuse an external id that two operations of an atomic batch take.
+
+    The refusal of the second one would name the first one's transaction, which is never made.
+
+    Raises:
+        ValidationProblem: there is one.
+    """
+    first: dict[ExternalId, int] = {}
+    for number, operation in enumerate(operations):
+        for external_id in operation.external_ids:
+            if first.setdefault(external_id, number) != number:
+                raise ValidationProblem.of(
+                    f"operations.{number}.external_id", f"is that of operations.{first[external_id]} too"
+                )
 
 
 async def _run_each(

@@ -73,15 +73,18 @@ _BY_TEXT_OF_WALLET: Final = f"""
     {_PAGE}
 """
 
-# A refusal has no transaction, though its reply may name one. The reply to an atomic batch has one for each item.
+# A refusal has no transaction, though its reply may name one. The reply to an atomic batch has one for each item,
+# and that to a close with a sweep names the sweep too.
 _BY_IDEMPOTENCY_KEY: Final = f"""
     SELECT named.transaction_id, 0 AS sort_version
     FROM wallet.idempotency_keys
     CROSS JOIN LATERAL (SELECT convert_from(reply_body, 'UTF8')::json AS reply) AS stored
     CROSS JOIN LATERAL (
-        SELECT (reply ->> 'transaction_id')::uuid AS transaction_id
-        UNION ALL SELECT (item -> 'body' ->> 'transaction_id')::uuid FROM json_array_elements(reply -> 'items') AS item
-    ) AS named
+        SELECT reply UNION ALL SELECT item -> 'body' FROM json_array_elements(reply -> 'items') AS item
+    ) AS operation (body)
+    CROSS JOIN LATERAL (
+        VALUES ((body ->> 'transaction_id')::uuid), ((body -> 'sweep' ->> 'transaction_id')::uuid)
+    ) AS named (transaction_id)
     WHERE caller_id = :caller_id AND key = :key AND reply_status < 300 AND named.transaction_id {{compare}} :after
     {_PAGE}
 """  # noqa: S608

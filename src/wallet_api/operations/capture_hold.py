@@ -12,6 +12,7 @@ from wallet_api.operations.holds import HoldOperation, hold_transaction, with_av
 from wallet_api.operations.money_operation import minor_of
 from wallet_api.operations.operation import Entry, LedgerTransaction, State
 from wallet_api.operations.receiver import find_receiver
+from wallet_api.velocity_limits import HOLD
 from wallet_api.wallet import Wallet
 
 
@@ -57,7 +58,8 @@ class CaptureHold(HoldOperation):
         amount_minor = self._amount_minor(hold)
         is_final = self.final or amount_minor >= hold.remaining_minor
         released_minor = hold.remaining_minor if is_final else amount_minor
-        payer, expired = with_available(state, payer, amount_minor - released_minor)
+        # What exceeds the hold is no further movement.
+        payer, expired = with_available(state, payer, amount_minor - released_minor, HOLD, movements=0)
         paid = Entry(payer.moved(-amount_minor, -released_minor, hold=hold), -amount_minor, -released_minor)
         captured = replace(hold, captured_minor=hold.captured_minor + amount_minor)
         hold = closed(captured, "captured") if is_final else captured

@@ -9,7 +9,7 @@ from common.money import to_major
 from wallet_api.bodies import StatusBody, WalletId
 from wallet_api.errors import WalletFrozen
 from wallet_api.operations.errors import WalletNotEmpty
-from wallet_api.operations.holds import with_available
+from wallet_api.operations.holds import without_overdue
 from wallet_api.operations.operation import Entry, LedgerTransaction, Operation, State
 from wallet_api.operations.transfer import Transfer
 from wallet_api.wallet import Wallet
@@ -58,9 +58,7 @@ class Close(Operation):
     def decide(self, state: State) -> tuple[LedgerTransaction, ...]:
         """Release overdue holds, sweep the balance, if the command says where to, and change the status to closed."""
         wallet = self._closable_wallet(state)
-        # With that much available, nothing is held.
-        all_minor = wallet.balance_minor + wallet.overdraft_limit_minor
-        wallet, expired = with_available(state, wallet, all_minor) if wallet.held_minor else (wallet, [])
+        wallet, expired = without_overdue(state, wallet) if wallet.held_minor else (wallet, [])
         balance = to_major(wallet.balance_minor, wallet.currency)
         is_empty, can_sweep = wallet.balance_minor == 0, wallet.balance_minor > 0 and self.sweep_to_wallet_id
         if wallet.held_minor or not (is_empty or can_sweep):

@@ -66,7 +66,7 @@ class WalletNotEmpty(Problem):
     def __init__(self, wallet_id: UUID, balance: str, open_holds: str, currency: str) -> None:
         super().__init__(
             f"wallet_id: wallet {wallet_id} has {balance} {currency}, and open holds reserve {open_holds} of it."
-            " End its holds, and bring its balance to zero, or name sweep_to_wallet_id.",
+            " Capture or void open holds. Then fund an overdrawn wallet, or name sweep_to_wallet_id.",
             extensions={"balance": balance, "open_holds": open_holds, "currency": currency},
         )
 
@@ -134,7 +134,7 @@ class AlreadyReversed(Problem):
 
 
 class VersionMismatch(Problem):
-    """The wallet isn't at the version that `If-Match` names."""
+    """The wallet isn't at the version that `If-Match` names; `version` is the one at which it is."""
 
     status = 412
     code = "version-mismatch"

@@ -1,5 +1,6 @@
 """What all operations on holds share, and the release of overdue ones. Pure."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -89,20 +90,42 @@ class ExpireHold(HoldOperation):
         return (self.release(state, self.acting_wallet(state), hold, "expired"),)
 
 
-def with_available(state: State, wallet: Wallet, amount_minor: int) -> tuple[Wallet, list[LedgerTransaction]]:
-    """Release overdue holds of a wallet that is short of the amount, the oldest first, until it has enough.
+def with_available(
+    state: State, wallet: Wallet, amount_minor: int, counts_as: str | None = None, movements: int = 1
+) -> tuple[Wallet, list[LedgerTransaction]]:
+    """Release overdue holds of a wallet that cannot spend the amount, the oldest first, until it can.
+
+    Args:
+        state: has the holds.
+        wallet: is to spend.
+        amount_minor: takes from what is available.
+        counts_as: the type of the ledger entry that counts for velocity limits; None: it does not count.
+        movements: how many it counts as.
 
     Returns:
         The wallet, which may still be short of the amount, and the transactions of the releases.
     """
+    # What takes nothing is never refused. Most wallets hold nothing.
+    if not wallet.held_minor or amount_minor <= 0:
+        return wallet, []
+    return _release_overdue(state, wallet, lambda wallet: wallet.can_spend(amount_minor, counts_as, movements))
+
+
+def without_overdue(state: State, wallet: Wallet) -> tuple[Wallet, list[LedgerTransaction]]:
+    """Release all overdue holds of the wallet; return it and the transactions of the releases."""
+    return _release_overdue(state, wallet, lambda _: False)
+
+
+def _release_overdue(
+    state: State, wallet: Wallet, is_enough: Callable[[Wallet], bool]
+) -> tuple[Wallet, list[LedgerTransaction]]:
     released: list[LedgerTransaction] = []
-    # A wallet whose overdraft limit was lowered below its use is not short of an amount that takes nothing.
-    if amount_minor <= 0 or wallet.available_minor >= amount_minor:
+    if is_enough(wallet):
         return wallet, released
     overdue = [hold for hold in state.holds.values() if hold.wallet_id == wallet.id and hold.is_overdue(state.now)]
     for hold in sorted(overdue, key=lambda hold: (hold.expires_at, hold.id)):
         released.append(ExpireHold.of(hold.id, wallet.id).release(state, wallet, hold, "expired"))
         wallet = released[-1].wallet
-        if wallet.available_minor >= amount_minor:
+        if is_enough(wallet):
             break
     return wallet, released

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 from uuid import UUID
 
 from common.access.caller import Caller
@@ -140,6 +140,7 @@ class Operation(Command, ABC):
     The class says what the operation is:
 
     - `name`: in the route's path and in metrics.
+    - `method`: of its route. That of a PUT needs `If-Match`.
     - `collection`: in the route's path: the objects of which it acts on one.
     - `transaction_type`: of its ledger transactions.
     - `scope`: that callers need.
@@ -157,6 +158,7 @@ class Operation(Command, ABC):
     """
 
     name: ClassVar[str]
+    method: ClassVar[Literal["POST", "PUT"]] = "POST"
     collection: ClassVar[str] = "wallets"
     transaction_type: ClassVar[str]
     scope: ClassVar[str]
@@ -240,7 +242,8 @@ class Operation(Command, ABC):
             raise ExternalIdTaken.by_transaction(wallet.id, self.external_id, taken_by)
         if self.if_match is not None and wallet.version not in self.if_match:
             raise VersionMismatch(
-                f"If-Match: wallet {wallet.id} is at version {wallet.version}. Read the wallet, and send its new ETag."
+                f"If-Match: wallet {wallet.id} is at version {wallet.version}. Read the wallet, and send its new ETag.",
+                extensions={"version": wallet.version},
             )
         return wallet
 

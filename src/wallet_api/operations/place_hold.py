@@ -73,7 +73,7 @@ class PlaceHold(MoneyOperation):
         receiver = find_receiver(state.wallets, self.to_wallet_id, self.caller, currency) if self.to_wallet_id else None
         amount_minor = self.amount_minor(payer)
         hold = self._hold(state, currency, amount_minor)
-        payer, expired = with_available(state, payer, amount_minor)
+        payer, expired = with_available(state, payer, amount_minor, self.transaction_type)
         reserved = payer.moved(0, amount_minor, counts_as=self.transaction_type)
         if receiver:
             # The receiver's velocity limits count when it gets the money.

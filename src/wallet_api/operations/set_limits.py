@@ -77,6 +77,7 @@ class SetLimits(Operation):
     """
 
     name = "limits"
+    method = "PUT"
     transaction_type = "LIMITS"
     scope = OPS_WRITE
     body = LimitsBody

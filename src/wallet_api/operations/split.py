@@ -99,7 +99,7 @@ class Split(CurrencyOperation):
         ]
         amounts_minor = self._amounts_minor(currency)
         total_minor = sum(amounts_minor)
-        payer, expired = with_available(state, payer, total_minor)
+        payer, expired = with_available(state, payer, total_minor, self.transaction_type)
         paid = payer.moved(-total_minor, counts_as=self.transaction_type)
         received = [
             Entry(receiver.received(amount_minor, currency, self.transaction_type), amount_minor)

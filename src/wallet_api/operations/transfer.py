@@ -46,7 +46,7 @@ class Transfer(MoneyOperation):
         sender = self.open_wallet(state, "out")
         receiver = find_receiver(state.wallets, self.to_wallet_id, self.caller, sender.currency, self.receiver_field)
         amount_minor = self.amount_minor(sender)
-        sender, expired = with_available(state, sender, amount_minor)
+        sender, expired = with_available(state, sender, amount_minor, self.transaction_type)
         sent = sender.moved(-amount_minor, counts_as=self.transaction_type)
         received = receiver.received(amount_minor, sender.currency, self.transaction_type)
         return (*expired, self.transaction(amount_minor, Entry(sent, -amount_minor), Entry(received, amount_minor)))

@@ -26,6 +26,6 @@ class Withdraw(MoneyOperation):
         """Move the amount from the wallet to the currency's world account."""
         wallet = self.open_wallet(state, "out")
         amount_minor = self.amount_minor(wallet)
-        wallet, expired = with_available(state, wallet, amount_minor)
+        wallet, expired = with_available(state, wallet, amount_minor, self.transaction_type)
         withdrawn = wallet.moved(-amount_minor, counts_as=self.transaction_type)
         return (*expired, self.transaction(amount_minor, Entry(withdrawn, -amount_minor), Entry(None, amount_minor)))

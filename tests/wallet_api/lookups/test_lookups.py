@@ -253,6 +253,14 @@ async def test_the_key_of_an_atomic_batch_finds_the_transactions_of_all_its_oper
     assert (await found(client, BOB, idempotency_key="run-1"))["items"] == []
 
 
+async def test_the_key_of_a_close_finds_its_sweep_too(client: AsyncClient, wallets: dict[str, str]) -> None:
+    body = {"reason": "left", "sweep_to_wallet_id": wallets["ada"]}
+    path, headers = f"/wallets/{wallets['second']}/close", {"Idempotency-Key": "close"}
+    closed = (await client.post(path, json=body, headers=headers)).json()
+    made = [closed["sweep"]["transaction_id"], closed["transaction_id"]]
+    assert ids(await found(client, idempotency_key="close", order="asc")) == made
+
+
 async def test_a_key_of_a_refusal_or_of_a_creation_finds_no_transaction(
     client: AsyncClient, wallets: dict[str, str]
 ) -> None:

@@ -242,6 +242,19 @@ async def test_an_overdrawn_wallet_with_overdue_holds_is_swept_and_closed_when_i
     await assert_promises_kept()
 
 
+async def test_an_overdue_hold_keeps_no_wallet_open_whose_overdraft_limit_was_lowered(
+    client: AsyncClient, new_wallet: NewWallet, sql: Sql, assert_promises_kept: AssertPromisesKept
+) -> None:
+    """Nothing is available, and nothing would be."""
+    wallet = await new_wallet()
+    await put_limits(client, wallet, overdraft_limit="5")
+    assert (await post(client, wallet, "holds", amount="5")).status_code == 201
+    await put_limits(client, wallet)
+    await sql("UPDATE wallet.holds SET expires_at = clock_timestamp() WHERE wallet_id = $1", UUID(wallet["id"]))
+    assert (await post(client, wallet, "close", reason="left")).status_code == 200
+    await assert_promises_kept()
+
+
 async def test_limits_of_an_unknown_wallet_are_not_found(client: AsyncClient, assert_problem: AssertProblem) -> None:
     path = f"/wallets/{uuid4()}/limits"
     assert_problem(await client.get(path), 404, "wallet-not-found")

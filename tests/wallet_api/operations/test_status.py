@@ -14,7 +14,9 @@ from httpx import AsyncClient, Response
 
 from common.access.caller import OPS_WRITE, SCOPES, WALLETS_READ, WALLETS_WRITE
 from support.callers import believe_callers, credentials
-from wallet_api.operations.catalogue import HOLD_OPERATIONS, OPERATIONS, TRANSACTION_OPERATIONS
+from support.limits import LIMITLESS
+from wallet_api.operations.catalogue import ALL_OPERATIONS
+from wallet_api.operations.set_limits import SetLimits
 
 Json = dict[str, Any]
 NewWallet = Callable[..., Awaitable[Json]]
@@ -143,6 +145,7 @@ ALLOWED = {
     "reverse": {"active", "in"},
     "receive a reversal": {"active", "out"},
     "receive a reversal from a bound caller": {"active", "out"},
+    "limits": {"active", "in", "out", "all"},
     "freeze": {"active", "in", "out", "all"},
     "unfreeze": {"in", "out", "all"},
     "close": {"active", "in", "out", "all"},
@@ -154,8 +157,7 @@ ALLOWED = {
 
 
 def test_the_table_has_each_operation() -> None:
-    operations = OPERATIONS + HOLD_OPERATIONS + TRANSACTION_OPERATIONS
-    assert {operation.name for operation in operations} <= ALLOWED.keys()
+    assert {SetLimits.name, *(operation.name for operation in ALL_OPERATIONS)} <= ALLOWED.keys()
 
 
 @pytest.mark.parametrize("state", STATES)
@@ -207,6 +209,7 @@ async def test_what_works_in_each_state_is_what_the_table_says(
                 "reverse": (f"{received}/reverse", why),
                 "receive a reversal": (f"{sent}/reverse", why),
                 "receive a reversal from a bound caller": (f"{sent}/reverse", why),
+                "limits": (f"{its_path}/limits", LIMITLESS),
                 "freeze": (f"{its_path}/freeze", {"blocks": "all", **why}),
                 "unfreeze": (f"{its_path}/unfreeze", why),
                 "close": (f"{its_path}/close", why),
@@ -217,7 +220,8 @@ async def test_what_works_in_each_state_is_what_the_table_says(
             path, body = requests[name]
             headers = credentials("key-of-bob", "bob") if name.endswith("from a bound caller") else {}
             before = await sql("SELECT * FROM wallet.wallets ORDER BY id")
-            reply = await client.post(path, json=body, headers=headers)
+            method = "PUT" if name == "limits" else "POST"
+            reply = await client.request(method, path, json=body, headers={"If-Match": "*", **headers})
             expected = {
                 "unfreeze": "wallet-not-frozen",
                 "reopen": "wallet-not-closed",

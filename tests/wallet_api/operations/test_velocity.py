@@ -120,6 +120,35 @@ async def test_a_hold_counts_once_and_gives_back_what_is_never_captured(
     assert_problem(await post(client, wallet, "withdraw", amount="446"), 422, "limit-exceeded")
 
 
+@pytest.mark.parametrize("operation", ["withdraw", "transfer", "split", "holds", "capture"])
+async def test_a_hold_that_is_overdue_counts_no_more_though_no_releaser_came_by(
+    open_client: OpenClient,
+    new_wallet: NewWallet,
+    sql: Sql,
+    assert_problem: AssertProblem,
+    assert_promises_kept: AssertPromisesKept,
+    operation: str,
+) -> None:
+    async with open_client(hold_release_seconds=86_400) as client:
+        wallet, to_bob = await new_wallet(balance="500"), {"to_wallet_id": (await new_wallet("bob"))["id"]}
+        await put_limits(client, wallet, velocity=[{**OUT, "count": 3}])
+        placed = (await post(client, wallet, "holds", amount="1", capture_max="50")).headers["location"]
+        path, body = {
+            "split": ("split", {"legs": [{"amount": "31", **to_bob}]}),
+            "transfer": ("transfer", {"amount": "31", **to_bob}),
+            "capture": (placed, {"amount": "32"}),
+        }.get(operation, (operation, {"amount": "31"}))
+        path = f"{placed}/capture" if operation == "capture" else f"/wallets/{wallet['id']}/{path}"
+        for _ in range(2):
+            await post(client, wallet, "holds", amount="35")
+        assert_problem(await client.post(path, json=body), 422, "limit-exceeded")
+        await sql("UPDATE wallet.holds SET expires_at = clock_timestamp() WHERE amount_minor = 3500")
+        # Of the two, one is enough.
+        assert (await client.post(path, json=body)).is_success
+        assert await used(client, wallet) == {"out": ("67.00", 2 if operation == "capture" else 3)}
+    await assert_promises_kept()
+
+
 async def test_limits_keep_what_is_used_unless_they_become_others(client: AsyncClient, new_wallet: NewWallet) -> None:
     wallet = await new_wallet(balance="500")
     await put_limits(client, wallet, velocity=[OUT, {**OUT, "id": "second"}])

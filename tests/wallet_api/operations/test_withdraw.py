@@ -64,7 +64,9 @@ async def test_more_than_the_balance_cannot_be_withdrawn_and_changes_nothing(
 ) -> None:
     wallet = await new_wallet(balance="50")
     path = f"/wallets/{wallet['id']}"
-    assert_problem(await client.post(f"{path}/withdraw", json={"amount": "50.01"}), 422, "insufficient-funds")
+    refused = await client.post(f"{path}/withdraw", json={"amount": "50.01"})
+    problem = assert_problem(refused, 422, "insufficient-funds")
+    assert (problem["available"], problem["needed"]) == ("50.00", "50.01")
     assert (await client.get(path)).json() == wallet
 
 

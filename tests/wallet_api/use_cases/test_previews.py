@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 from itertools import product
 from typing import Any
 from uuid import UUID
@@ -11,7 +12,9 @@ import asyncpg
 import pytest
 from httpx import AsyncClient, Response
 
-from wallet_api.operations.catalogue import HOLD_OPERATIONS, OPERATIONS
+from support.limits import LIMITLESS
+from wallet_api.operations.catalogue import ALL_OPERATIONS
+from wallet_api.operations.set_limits import SetLimits
 
 Json = dict[str, Any]
 NewWallet = Callable[..., Awaitable[Json]]
@@ -46,6 +49,10 @@ def comparable(value: Any) -> Any:
     return value
 
 
+def method_of(path: str) -> str:
+    return "PUT" if path.endswith("/limits") else "POST"
+
+
 @pytest.fixture
 async def requests(client: AsyncClient, new_wallet: NewWallet, sql: Sql) -> dict[str, tuple[str, Json]]:
     """One request for each operation. Ada's wallet has an overdue hold, which some of them must release first."""
@@ -57,7 +64,12 @@ async def requests(client: AsyncClient, new_wallet: NewWallet, sql: Sql) -> dict
     why, to_bob, path = {"reason": "a test"}, {"to_wallet_id": bob}, f"/wallets/{ada}"
     await client.post(f"/wallets/{frozen}/freeze", json={"blocks": "all", **why})
     await client.post(f"/wallets/{closed}/close", json=why)
+    (funded,) = (await client.get("/transactions", params={"wallet_id": ada, "limit": 1, "order": "asc"})).json()[
+        "items"
+    ]
     return {
+        "reverse": (f"/transactions/{funded['transaction_id']}/reverse", {"amount": "4", **why}),
+        "limits": (f"{path}/limits", {**LIMITLESS, "overdraft_limit": "5"}),
         "fund": (f"{path}/fund", {"amount": "1", "external_id": "order 1"}),
         "withdraw": (f"{path}/withdraw", {"amount": "4"}),
         "transfer": (f"{path}/transfer", {"amount": "4", "metadata": {"a": [1.5, "x"]}, **to_bob}),
@@ -72,7 +84,7 @@ async def requests(client: AsyncClient, new_wallet: NewWallet, sql: Sql) -> dict
     }
 
 
-@pytest.mark.parametrize("name", [operation.name for operation in OPERATIONS + HOLD_OPERATIONS])
+@pytest.mark.parametrize("name", [*(operation.name for operation in ALL_OPERATIONS), SetLimits.name])
 async def test_a_preview_says_what_the_operation_then_does_and_changes_no_table(
     client: AsyncClient, sql: Sql, requests: dict[str, tuple[str, Json]], name: str
 ) -> None:
@@ -80,13 +92,19 @@ async def test_a_preview_says_what_the_operation_then_does_and_changes_no_table(
     if name == "close":
         await client.post(path.replace("close", "fund"), json={"amount": "2"})
     before = await everything(sql)
-    preview = await client.post(f"{path}?preview=true", json=body, headers={"Idempotency-Key": "k"})
+    request = partial(
+        client.request,
+        method_of(path),
+        json=body,
+        headers={"Idempotency-Key": "k", "If-Match": "*"},
+    )
+    preview = await request(f"{path}?preview=true")
     assert await everything(sql) == before
     assert preview.status_code == 200, preview.text
     assert preview.headers.keys().isdisjoint({"etag", "location", "idempotent-replayed"})
     told = preview.json()
     assert (told["preview"], told["transaction_id"]) == (True, None)
-    done = await client.post(f"{path}?preview=false", json=body, headers={"Idempotency-Key": "k"})
+    done = await request(f"{path}?preview=false")
     assert done.is_success, done.text
     made = done.json()
     assert "preview" not in made
@@ -139,7 +157,7 @@ async def test_a_preview_needs_no_key_and_claims_none(
 ) -> None:
     path = f"/wallets/{(await new_wallet())['id']}/fund"
     async with open_client(idempotency_key_required=True) as client:
-        assert_problem(await client.post(path, json={"amount": "1"}), 422, "idempotency-key-required")
+        assert_problem(await client.post(path, json={"amount": "1"}), 400, "idempotency-key-required")
         assert (await client.post(f"{path}?preview=true", json={"amount": "1"})).status_code == 200
         key = {"Idempotency-Key": "k"}
         await client.post(f"{path}?preview=true", json={"amount": "1"}, headers=key)
@@ -158,7 +176,8 @@ async def test_what_is_neither_true_nor_false_is_refused(
     before = await everything(sql)
     queries = ["preview=", "preview=1", "preview=True", "preview=yes", "preview=true&preview=true", "preview"]
     for (path, body), query in product(requests.values(), queries):
-        problem = assert_problem(await client.post(f"{path}?{query}", json=body), 422, "validation-error")
+        reply = await client.request(method_of(path), f"{path}?{query}", json=body, headers={"If-Match": "*"})
+        problem = assert_problem(reply, 422, "validation-error")
         assert [error["field"] for error in problem["errors"]] == ["preview"]
     assert await everything(sql) == before
 
