@@ -20,8 +20,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from benchmarks.place import PASSWORD
 from common.kafka.clients import admin_client
+from common.kafka.connection import KafkaConnection
 from common.kafka.topics import ensure_topic
-from common.kafka_connection import KafkaConnection
 from common.postgres.engine import create_engine
 from common.postgres.grants import USUAL_NAMES
 from common.postgres.migrations import migrate

@@ -19,7 +19,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from common.kafka.clients import admin_client
-from common.kafka_connection import KafkaConnection
+from common.kafka.connection import KafkaConnection
 from common.tables.grants import Role
 from support.api_keys import add_key
 from support.brokers_with_acls import BrokerWithAcls, broker_with_acls
