@@ -18,7 +18,7 @@ from benchmarks import queries
 from common.access.caller import SCOPES
 from common.kafka.clients import admin_client
 from common.kafka.connection import KafkaConnection
-from common.tables.grants import Role
+from common.tables.roles import Role
 from walletctl.stack.specs import walletctl
 
 PARTITIONS: Final = 12

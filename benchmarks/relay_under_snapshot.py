@@ -27,7 +27,7 @@ from common.postgres.grants import USUAL_NAMES
 from common.postgres.migrations import migrate
 from common.postgres.privileges import apply_grants
 from common.secrets import Secret
-from common.tables.grants import Role
+from common.tables.roles import Role
 from common.worker import Health
 from outbox_relay.adaptive_batching import AdaptiveBatching
 from outbox_relay.publisher import Publisher

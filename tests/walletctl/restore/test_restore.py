@@ -18,7 +18,7 @@ from common.kafka.topic_reader import open_topic
 from common.postgres.engine import create_engine, operator_engine
 from common.secrets import Secret
 from common.settings import PipelineSettings
-from common.tables.grants import Role
+from common.tables.roles import Role
 from common.worker import Health, TemporaryError
 from history_consumer.consumer.consumer import HistoryConsumer
 from history_consumer.rebuild import shadow
