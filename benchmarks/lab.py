@@ -17,9 +17,9 @@ from benchmarks import queries
 from benchmarks.place import PARTITIONS, PASSWORD, Place
 from benchmarks.plan import BALANCE_MINOR
 from common.kafka.clients import admin_client
+from common.kafka.connection import KafkaConnection
 from common.kafka.topics import ensure_topic
-from common.kafka_connection import KafkaConnection
-from common.tables.grants import Role
+from common.tables.roles import Role
 from tools.servers import kafka_server, postgres_server, running
 from walletctl.stack.launch import launch
 from walletctl.stack.ports import HOST, PortReservations

@@ -17,8 +17,8 @@ from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixe
 from benchmarks import queries
 from common.access.caller import SCOPES
 from common.kafka.clients import admin_client
-from common.kafka_connection import KafkaConnection
-from common.tables.grants import Role
+from common.kafka.connection import KafkaConnection
+from common.tables.roles import Role
 from walletctl.stack.specs import walletctl
 
 PARTITIONS: Final = 12

@@ -20,14 +20,14 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from benchmarks.place import PASSWORD
 from common.kafka.clients import admin_client
+from common.kafka.connection import KafkaConnection
 from common.kafka.topics import ensure_topic
-from common.kafka_connection import KafkaConnection
 from common.postgres.engine import create_engine
 from common.postgres.grants import USUAL_NAMES
 from common.postgres.migrations import migrate
 from common.postgres.privileges import apply_grants
 from common.secrets import Secret
-from common.tables.grants import Role
+from common.tables.roles import Role
 from common.worker import Health
 from outbox_relay.adaptive_batching import AdaptiveBatching
 from outbox_relay.publisher import Publisher

@@ -19,8 +19,8 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from common.kafka.clients import admin_client
-from common.kafka_connection import KafkaConnection
-from common.tables.grants import Role
+from common.kafka.connection import KafkaConnection
+from common.tables.roles import Role
 from support.api_keys import add_key
 from support.brokers_with_acls import BrokerWithAcls, broker_with_acls
 from support.databases import Databases, migrate_all, patient_engine, run_sql, with_database

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Final
 
 from common.tables import grants
-from common.tables.grants import ROLES, Grant, Role
+from common.tables.roles import ROLES, Grant, Role
 
 PAGE: Final = Path(__file__).parents[1] / "docs" / "roles.md"
 MARK: Final = "<!-- make docs writes what follows -->\n"

@@ -8,7 +8,7 @@ from pydantic import AfterValidator, Field, ValidationInfo, field_validator, mod
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
-from common.kafka_connection import KafkaConnection, KafkaSecurity
+from common.kafka.connection import KafkaConnection, KafkaSecurity
 from common.postgres.urls import UrlWithPassword, parse_url
 from common.secrets import GIVEN_TWICE, Secret
 

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from common.pauses import FAILURE_PAUSES, pause
 from common.postgres.errors import DRIVER_ERRORS
 from common.postgres.raw_sql import PING, raw_connection
-from common.tables.wallet import OUTBOX_CHANNEL
+from common.tables.outbox import OUTBOX_CHANNEL
 
 log = structlog.get_logger()
 

@@ -15,7 +15,7 @@ from common.settings import (
     TopicSettings,
     WalletDatabaseSettings,
 )
-from common.tables.grants import Role
+from common.tables.roles import Role
 
 RoleName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.@-]{0,62}$")]
 

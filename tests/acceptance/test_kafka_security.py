@@ -19,7 +19,7 @@ from common.kafka.topic_settings import needed_settings
 from common.kafka.topics import ensure_topic
 from common.secrets import Secret
 from common.settings import PipelineSettings
-from common.tables.grants import Role
+from common.tables.roles import Role
 from common.worker import Health
 from history_consumer.run import consume
 from history_consumer.settings import ConsumerSettings

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from common.tables.grants import Role
+from common.tables.roles import Role
 from history_consumer.read_api.app import create_app as create_history_api
 from history_consumer.settings import HistoryApiSettings
 from support.api_keys import KEY, bearer

@@ -8,7 +8,7 @@ from decimal import Decimal
 import asyncpg
 import pytest
 
-from common.tables.grants import Role
+from common.tables.roles import Role
 from support.api_keys import KEY
 from support.command_lines import AsyncWalletCtl, run_walletctl, walletctl
 from support.processes import Pipeline, http_client

@@ -14,7 +14,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from common.tables.grants import Role
+from common.tables.roles import Role
 from support.api_keys import add_key
 from support.databases import migrate_all
 from support.processes import Pipeline

@@ -27,7 +27,7 @@ from common.postgres.connections import OUTCOME_UNKNOWN, is_outcome_unknown
 from common.postgres.engine import create_engine
 from common.postgres.grants import USUAL_NAMES
 from common.postgres.raw_sql import raw_connection
-from common.tables.grants import Role
+from common.tables.roles import Role
 from common.worker import Health, TemporaryError
 from history_consumer.consumer.consumer import HistoryConsumer
 from history_consumer.settings import ConsumerSettings

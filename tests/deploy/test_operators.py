@@ -13,7 +13,7 @@ from sqlalchemy.engine import make_url
 from common.identifiers import LANES
 from common.kafka.topic_settings import TopicConfiguration, needed_settings, wrong_settings
 from common.settings import PipelineSettings
-from common.tables.grants import Role
+from common.tables.roles import Role
 from outbox_relay.settings import RelaySettings
 from support.command_lines import WalletCtl, walletctl
 from support.databases import run_sql, with_database

@@ -13,7 +13,7 @@ import asyncpg
 from confluent_kafka import ConsumerGroupTopicPartitions, Message
 
 from common.kafka.clients import admin_client
-from common.kafka_connection import KafkaConnection
+from common.kafka.connection import KafkaConnection
 from common.settings import PipelineSettings
 from faults import records
 from faults.cluster import GROUP, TOPIC, Cluster

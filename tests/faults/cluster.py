@@ -11,10 +11,10 @@ from pathlib import Path
 import psutil
 
 from common.kafka.clients import admin_client
+from common.kafka.connection import KafkaConnection
 from common.kafka.topics import ensure_topic
-from common.kafka_connection import KafkaConnection
 from common.postgres.grants import USUAL_NAMES
-from common.tables.grants import Role
+from common.tables.roles import Role
 from support.api_keys import add_key
 from support.databases import migrate_all
 from support.processes import COMMANDS, Process

@@ -6,7 +6,7 @@ from typing import Final, NamedTuple
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
 from common.kafka.clients import client_config, reader_config
-from common.kafka_connection import KafkaConnection
+from common.kafka.connection import KafkaConnection
 from faults.cluster import TOPIC, Cluster
 
 INJECTED: Final = "injected"

@@ -17,9 +17,9 @@ import pytest
 from confluent_kafka import TopicPartition
 
 from common.kafka.clients import admin_client
+from common.kafka.connection import KafkaConnection
 from common.kafka.topics import ensure_topic
-from common.kafka_connection import KafkaConnection
-from common.tables.grants import Role
+from common.tables.roles import Role
 from faults.attack import attacked
 from faults.cluster import PARTITIONS, TOPIC, running_cluster
 from faults.field import Field, session

@@ -12,7 +12,7 @@ from confluent_kafka.admin._config import AlterConfigOpType, ConfigEntry, Config
 
 from common.identifiers import new_id
 from common.kafka.clients import admin_client
-from common.kafka_connection import KafkaConnection
+from common.kafka.connection import KafkaConnection
 from faults import records
 from faults.cluster import PARTITIONS, TOPIC
 from faults.field import Act, Fault, Field, session

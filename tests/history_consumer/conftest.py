@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from common.tables.grants import Role
+from common.tables.roles import Role
 from common.worker import Health
 from history_consumer.consumer.consumer import HistoryConsumer
 from history_consumer.read_api.app import create_app

@@ -7,7 +7,7 @@ import pytest
 from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from common.tables.grants import Role
+from common.tables.roles import Role
 from common.worker import Health
 from outbox_relay.adaptive_batching import AdaptiveBatching
 from outbox_relay.publisher import Publisher

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from common.postgres.engine import create_engine
 from common.postgres.sequences import raise_sequences
-from common.tables.grants import Role
+from common.tables.roles import Role
 from common.worker import Health, TemporaryError
 from outbox_relay.numbering import HEALTH_CHECK, Numbering, renumber
 from outbox_relay.operations import inspection

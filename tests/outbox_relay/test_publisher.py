@@ -16,8 +16,8 @@ from confluent_kafka import Message
 from confluent_kafka.admin import AdminClient
 
 from common.kafka.clients import admin_client
+from common.kafka.connection import KafkaConnection
 from common.kafka.topics import set_settings
-from common.kafka_connection import KafkaConnection
 from common.secrets import Secret
 from common.worker import TemporaryError
 from outbox_relay.publisher import BrokerAwayError, Publisher

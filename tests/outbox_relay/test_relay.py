@@ -10,8 +10,8 @@ from confluent_kafka import KafkaError, KafkaException, Message
 from sqlalchemy import text
 
 from common.identifiers import LANES, lane_of
+from common.kafka.connection import KafkaConnection
 from common.kafka.topics import set_settings
-from common.kafka_connection import KafkaConnection
 from common.postgres.engine import create_engine
 from common.postgres.errors import DRIVER_ERRORS
 from common.postgres.raw_sql import raw_connection

@@ -12,9 +12,9 @@ from prometheus_client import REGISTRY
 from structlog.testing import LogCapture
 
 import outbox_relay.topic
+from common.kafka.connection import KafkaConnection
 from common.kafka.topic_settings import needed_settings, wrong_settings
 from common.kafka.topics import ensure_topic, find_topic, set_settings
-from common.kafka_connection import KafkaConnection
 from common.worker import Health
 from outbox_relay.publisher import Publisher
 from outbox_relay.run import relay_until

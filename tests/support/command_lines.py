@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from common.settings import PipelineSettings
-from common.tables.grants import Role
+from common.tables.roles import Role
 from support.roles import ROLES
 from walletctl.cli import main
 

@@ -4,7 +4,7 @@ The settings are a superuser's, with which a test arranges and checks.
 """
 
 from common.settings import PipelineSettings
-from common.tables.grants import Role
+from common.tables.roles import Role
 from history_consumer.rebuild import rebuild as rebuild_module
 from history_consumer.rebuild.result import RebuildResult, Source
 from outbox_relay.operations import replay as replay_module

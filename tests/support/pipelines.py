@@ -17,7 +17,7 @@ from common.kafka.topics import ensure_topic
 from common.postgres.engine import create_engine
 from common.secrets import Secret
 from common.settings import PipelineSettings
-from common.tables.grants import Role
+from common.tables.roles import Role
 from common.worker import Health
 from history_consumer.consumer.consumer import HistoryConsumer
 from history_consumer.settings import ConsumerSettings

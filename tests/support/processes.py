@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx
 
-from common.tables.grants import Role
+from common.tables.roles import Role
 from support.api_keys import KEY, bearer
 from support.ports import free_port
 from support.roles import Roles

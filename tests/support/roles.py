@@ -1,4 +1,4 @@
-"""The roles of `common.tables.grants` as the tests log in as them, under names that no other roles have."""
+"""The roles of `common.tables.roles` as the tests log in as them, under names that no other roles have."""
 
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
@@ -12,7 +12,7 @@ from common.postgres.engine import create_engine
 from common.postgres.privileges import apply_grants
 from common.secrets import Secret
 from common.settings import PipelineSettings
-from common.tables.grants import Role
+from common.tables.roles import Role
 from support.databases import patient_engine, run_sql, text_of
 
 

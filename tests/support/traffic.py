@@ -7,7 +7,7 @@ from uuid import uuid4
 import httpx
 
 from common.settings import PipelineSettings
-from common.tables.grants import Role
+from common.tables.roles import Role
 from support.processes import Pipeline
 from walletctl.verify.audit import audit
 

@@ -8,7 +8,7 @@ import pytest
 from httpx import AsyncClient
 
 from common.access.caller import SCOPES
-from common.tables.grants import Role
+from common.tables.roles import Role
 from support.processes import COMMANDS, Pipeline
 from support.releases import walletctl
 from support.traffic import assert_verified, create_wallets, wait_until_complete

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from common.access.caller import SCOPES
-from common.tables.grants import Role
+from common.tables.roles import Role
 from support.processes import COMMANDS, Pipeline, http_client
 from support.releases import walletctl
 from support.traffic import PAUSE_SECONDS, Transfer, assert_verified, create_wallets, ring, wait_until_complete

@@ -11,7 +11,7 @@ import pytest
 from prometheus_client import REGISTRY
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from common.tables.grants import Role
+from common.tables.roles import Role
 from support.applications import client_of
 from support.roles import Roles
 from wallet_api.app import create_app

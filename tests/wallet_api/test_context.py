@@ -4,7 +4,7 @@ import httpx
 import pytest
 from sqlalchemy import text
 
-from common.tables.grants import Role
+from common.tables.roles import Role
 from support.roles import Roles
 from wallet_api.app import create_app
 from wallet_api.settings import WalletApiSettings

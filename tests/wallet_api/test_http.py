@@ -10,7 +10,7 @@ from httpx import AsyncClient, Response
 
 from common.http.heads import LIST_FIELDS, SINGLE_FIELDS
 from common.http.server import background_server
-from common.tables.grants import Role
+from common.tables.roles import Role
 from history_consumer.read_api.app import create_app as create_history
 from history_consumer.settings import HistoryApiSettings
 from support.ports import free_port

@@ -12,7 +12,7 @@ import pytest_asyncio
 from httpx import AsyncClient, Response
 from sqlalchemy.engine import make_url
 
-from common.tables.grants import Role
+from common.tables.roles import Role
 from support.applications import client_of
 from support.roles import Roles
 from wallet_api.app import create_app

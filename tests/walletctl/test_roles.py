@@ -7,7 +7,8 @@ import asyncpg
 import pytest
 
 from common.settings import PipelineSettings
-from common.tables.grants import OPERATORS_TABLES, Role
+from common.tables.grants import OPERATORS_TABLES
+from common.tables.roles import Role
 from support.command_lines import CommandResult, WalletCtl, environment, printed
 from support.databases import run_sql
 from support.pipelines import tamper

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from common.access.settings import AccessSettings
-from common.kafka_connection import KafkaSecurity
+from common.kafka.connection import KafkaSecurity
 from common.settings import HistoryDatabaseSettings, Settings
 from history_consumer.settings import ConsumerSettings, HistoryApiSettings
 from outbox_relay.settings import RelaySettings

@@ -10,8 +10,8 @@ from typing import Any, Final, TypeVar
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 
+from common.kafka.connection import KafkaConnection
 from common.kafka.refusals import count_refusal, refusal_of
-from common.kafka_connection import KafkaConnection
 from common.pauses import Pauses
 
 KeyT = TypeVar("KeyT")

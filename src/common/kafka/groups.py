@@ -1,7 +1,7 @@
 """Consumer groups as the broker has them."""
 
 from common.kafka.clients import ADMIN_TIMEOUT_SECONDS, ask_broker
-from common.kafka_connection import KafkaConnection
+from common.kafka.connection import KafkaConnection
 
 
 async def partitions_by_member(connection: KafkaConnection, group: str, topic: str) -> dict[str, set[int]]:

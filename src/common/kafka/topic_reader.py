@@ -10,9 +10,9 @@ from uuid import uuid4
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from common.kafka.clients import SILENT, reader_config
+from common.kafka.connection import KafkaConnection
 from common.kafka.refusals import refusal_of
 from common.kafka.topics import TopicMissingError, describe_topic
-from common.settings import KafkaSettings
 
 ResultT = TypeVar("ResultT")
 
@@ -36,7 +36,8 @@ class TopicReader:
     """Reads one topic. A topic that is missing has no partitions, and its id is empty.
 
     Args:
-        settings: the brokers and the topic's name.
+        connection: to the brokers.
+        name: of the topic.
         topic_id: the topic's id, which a recreated topic does not share.
         partition_count: how many partitions the topic has.
         consumer: the client that reads.
@@ -44,13 +45,19 @@ class TopicReader:
     """
 
     def __init__(
-        self, settings: KafkaSettings, topic_id: str, partition_count: int, consumer: Consumer, expired: Expired
+        self,
+        connection: KafkaConnection,
+        name: str,
+        topic_id: str,
+        partition_count: int,
+        consumer: Consumer,
+        expired: Expired,
     ) -> None:
         self.id = topic_id
-        self.name = settings.kafka_topic
+        self.name = name
         self.lows: dict[int, int] = {}
         """By partition, the first offset that the topic kept when the reader last asked."""
-        self._settings = settings
+        self._connection = connection
         self._partition_count = partition_count
         self._consumer = consumer
         self._expired = expired
@@ -69,7 +76,7 @@ class TopicReader:
         Raises:
             TimeoutError: the broker is away.
         """
-        return (await _describe(self._settings))[0] != self.id
+        return (await _describe(self._connection, self.name))[0] != self.id
 
     async def messages(self, begins: Mapping[int, int], ends: Mapping[int, int]) -> AsyncGenerator[list[Message], None]:
         """Yield the messages of each partition from its begin to before its end, by partition and offset.
@@ -151,22 +158,23 @@ class TopicReader:
         return found
 
     async def _call(self, call: Callable[..., ResultT], *arguments: Any) -> ResultT:
-        with _timeouts(self._settings):
+        with _timeouts(self._connection):
             return await asyncio.to_thread(call, *arguments)
 
     @property
     def _where(self) -> str:
-        return f"Kafka at {self._settings.kafka_bootstrap_servers}"
+        return f"Kafka at {self._connection.bootstrap_servers}"
 
 
 @asynccontextmanager
 async def open_topic(
-    settings: KafkaSettings, client_id: str, *, expired: Expired, checks_crcs: bool = False
+    connection: KafkaConnection, topic: str, client_id: str, *, expired: Expired, checks_crcs: bool = False
 ) -> AsyncIterator[TopicReader]:
     """Open a reader of the topic for the block.
 
     Args:
-        settings: the brokers and the topic's name.
+        connection: to the brokers.
+        topic: its name.
         client_id: the name that the broker's logs and metrics show.
         expired: what to do about records that retention has deleted.
         checks_crcs: whether the client checks that records arrived as they were written, for some processor time.
@@ -175,7 +183,7 @@ async def open_topic(
         TimeoutError: the broker is away.
         KafkaException: the broker refuses this client.
     """
-    topic_id, partition_count = await _describe(settings)
+    topic_id, partition_count = await _describe(connection, topic)
     own = {
         # The client requires a group's name. The reader never joins the group, and commits nothing to it.
         "group.id": f"{client_id}-{uuid4().hex}",
@@ -184,9 +192,9 @@ async def open_topic(
         "fetch.wait.max.ms": 50,
         "logger": SILENT,
     }
-    consumer = Consumer(reader_config(settings.kafka, client_id, **own))
+    consumer = Consumer(reader_config(connection, client_id, **own))
     try:
-        yield TopicReader(settings, topic_id, partition_count, consumer, expired)
+        yield TopicReader(connection, topic, topic_id, partition_count, consumer, expired)
     finally:
         await asyncio.to_thread(consumer.close)
 
@@ -207,20 +215,20 @@ def _next_offset(message: Message) -> int:
     return 0
 
 
-async def _describe(settings: KafkaSettings) -> tuple[str, int]:
+async def _describe(connection: KafkaConnection, topic: str) -> tuple[str, int]:
     try:
-        with _timeouts(settings):
-            return await describe_topic(settings.kafka, settings.kafka_topic)
+        with _timeouts(connection):
+            return await describe_topic(connection, topic)
     except TopicMissingError:
         return "", 0
 
 
 @contextmanager
-def _timeouts(settings: KafkaSettings) -> Iterator[None]:
+def _timeouts(connection: KafkaConnection) -> Iterator[None]:
     """Turn the error of a broker that is away into TimeoutError; a refusal stays what it is."""
     try:
         yield
     except KafkaException as error:
         if refusal_of(error.args[0]):
             raise
-        raise TimeoutError(f"Kafka at {settings.kafka_bootstrap_servers}: {error.args[0].str()}") from error
+        raise TimeoutError(f"Kafka at {connection.bootstrap_servers}: {error.args[0].str()}") from error

@@ -17,8 +17,8 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # the stubs l
 from confluent_kafka.cimpl import NewTopic
 
 from common.kafka.clients import ADMIN_TIMEOUT_SECONDS, ask_broker
+from common.kafka.connection import KafkaConnection
 from common.kafka.topic_settings import TopicConfiguration
-from common.kafka_connection import KafkaConnection
 
 
 class TopicMissingError(Exception):

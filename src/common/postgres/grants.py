@@ -6,7 +6,7 @@ from typing import Final, NamedTuple
 from sqlalchemy.dialects import postgresql
 
 from common.tables import grants
-from common.tables.grants import Grant, Role
+from common.tables.roles import Grant, Role
 
 PUBLIC: Final = "PUBLIC"
 """The grantee that stands for every role."""

@@ -28,7 +28,7 @@ from common.postgres.grants import (
 )
 from common.postgres.lock_waits import Tell, lock_first, migrator
 from common.postgres.migrations import SCHEMAS
-from common.tables.grants import Grant, Role
+from common.tables.roles import Grant, Role
 
 _REMEDY: Final = (
     "have a superuser run walletctl db migrate once, or the SQL that walletctl db grants prints; or name existing "

@@ -4,7 +4,7 @@ The schema `wallet` has the balances, the ledger, the outbox and the API keys. T
 made of the events. It may be in another database, so no statement joins the two.
 """
 
-from common.tables import access, history, limits, wallet
+from common.tables import access, history, limits, outbox, wallet
 from common.tables.base import metadata
 
-__all__ = ["access", "history", "limits", "metadata", "wallet"]
+__all__ = ["access", "history", "limits", "metadata", "outbox", "wallet"]

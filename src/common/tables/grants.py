@@ -1,58 +1,13 @@
-"""The roles in PostgreSQL, and what each may do, with the reason: the one declaration of all privileges.
+"""What each role in PostgreSQL may do, with the reason: the one declaration of all privileges.
 
 `common/postgres/grants.py` makes SQL of it, and compares it with the catalogue. docs/roles.md is generated from it. A
 table without a declaration here fails a test. A role that is not named may do nothing.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from enum import StrEnum
 from typing import Final
 
-
-class Role(StrEnum):
-    """A role, by its usual name. A setting may give it another name."""
-
-    OWNER = "wallet_owner"
-    API = "wallet_api"
-    RELAY = "outbox_relay"
-    CONSUMER = "history_consumer"
-    READER = "history_reader"
-    OPERATOR = "wallet_operator"
-    AUDITOR = "wallet_auditor"
-
-
-ROLES: Final[Mapping[Role, str]] = {
-    Role.OWNER: "`walletctl db migrate`: owns the schemas, the tables and the functions",
-    Role.API: "`walletctl api serve`",
-    Role.RELAY: "`walletctl relay run`",
-    Role.CONSUMER: "`walletctl consumer run`",
-    Role.READER: "`walletctl history serve`",
-    Role.OPERATOR: (
-        "operators: `walletctl wallet`, `transaction`, `outbox`, `history status|rebuild|dead-letters`, `keys`,"
-        " `restore`, `verify`"
-    ),
-    Role.AUDITOR: "auditors: `walletctl verify`, which stores its horizon, and all that only reads",
-}
-"""Who logs in as the role, or as a member of it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Grant:
-    """A privilege of a role on an object.
-
-    Attributes:
-        role: the one that has it.
-        privilege: as PostgreSQL names it.
-        why: what it is needed for.
-        columns: it is for these columns only, if there are any.
-    """
-
-    role: Role
-    privilege: str
-    why: str
-    columns: tuple[str, ...] = ()
-
+from common.tables.roles import Grant, Role
 
 _AUDIT: Final = Grant(Role.AUDITOR, "SELECT", "audits")
 # A row lock needs UPDATE on a column (PostgreSQL manual, SELECT, "The Locking Clause"). A role that may delete a
@@ -64,6 +19,8 @@ _LIMITS: Final = ("overdraft_limit_minor", "balance_max_minor", "has_velocity_li
 _USED: Final = ("window_start", "used_minor", "used_count")
 _ACTS: Final = "`wallet freeze|unfreeze|close|reopen|limits`, `wallet hold capture|void`, `transaction reverse`"
 _ENDS_HOLDS: Final = "`wallet hold capture|void`; `wallet close` with a sweep and `transaction reverse` expire holds"
+_EVENT: Final = ("event_id", "aggregate_id", "lane", "event_type", "payload", "headers", "created_at")
+_SETTLED: Final = ("published_at", "kafka_partition", "kafka_offset")
 _PRUNED: Final = ("row_count", "version_count", "up_to_id", "up_to_created_at")
 _RECORD: Final = ("topic", "partition", "offset", "topic_id", "key", "value", "headers", "reason", "detail")
 
@@ -127,50 +84,28 @@ TABLES: Final[Mapping[str, Sequence[Grant]]] = {
         _AUDIT,
     ),
     "wallet.outbox": (
-        Grant(
-            Role.API,
-            "INSERT",
-            "writes events, all of them pending",
-            (
-                *("event_id", "aggregate_id", "lane", "event_type", "payload", "headers", "created_at"),
-                "source_epoch",
-            ),
-        ),
+        Grant(Role.API, "INSERT", "writes events, all of them pending", (*_EVENT, "source_epoch")),
         Grant(Role.RELAY, "SELECT", "reads pending events"),
         Grant(
             Role.RELAY,
             "UPDATE",
             "settles and parks events",
-            ("published_at", "kafka_partition", "kafka_offset", "attempts", "last_error", "parked_at"),
+            (*_SETTLED, "attempts", "last_error", "parked_at"),
         ),
         Grant(Role.RELAY, "DELETE", "prunes published events, and moves misplaced ones"),
         Grant(
             Role.RELAY,
             "INSERT",
             "moves events whose ids are misplaced (decision 0017)",
-            (
-                *("id", "event_id", "aggregate_id", "lane", "event_type", "payload", "headers", "created_at"),
-                *("attempts", "last_error", "parked_at", "source_epoch"),
-            ),
+            ("id", *_EVENT, "attempts", "last_error", "parked_at", "source_epoch"),
         ),
         Grant(Role.OPERATOR, "SELECT", "`outbox`, `history rebuild` and `verify` read events"),
-        Grant(
-            Role.OPERATOR,
-            "INSERT",
-            f"{_ACTS} write events, all of them pending",
-            (
-                *("event_id", "aggregate_id", "lane", "event_type", "payload", "headers", "created_at"),
-                "source_epoch",
-            ),
-        ),
+        Grant(Role.OPERATOR, "INSERT", f"{_ACTS} write events, all of them pending", (*_EVENT, "source_epoch")),
         Grant(
             Role.OPERATOR,
             "UPDATE",
             "`outbox park|retry|skip|replay`, `restore begin`",
-            (
-                *("published_at", "kafka_partition", "kafka_offset", "last_error", "parked_at", "skipped_at"),
-                "source_epoch",
-            ),
+            (*_SETTLED, "last_error", "parked_at", "skipped_at", "source_epoch"),
         ),
         Grant(Role.OPERATOR, "DELETE", "`outbox prune`; `restore begin` locks the table"),
         _AUDIT,
@@ -251,10 +186,7 @@ TABLES: Final[Mapping[str, Sequence[Grant]]] = {
             Role.OPERATOR,
             "INSERT",
             "`keys create|rotate`",
-            (
-                *("id", "caller_id", "name", "hash", "scopes", "user_id", "expires_at", "rotated_from"),
-                "revision",
-            ),
+            ("id", "caller_id", "name", "hash", "scopes", "user_id", "expires_at", "rotated_from", "revision"),
         ),
         Grant(Role.OPERATOR, "UPDATE", "`keys rotate|revoke`", ("expires_at", "revoked_at", "revision")),
         _AUDIT,

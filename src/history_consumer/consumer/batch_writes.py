@@ -13,8 +13,8 @@ from history_consumer.consumer.deduplication import ClassifiedBatch
 from history_consumer.consumer.failures import MembershipEndedError
 from history_consumer.consumer.positions import Position
 from history_consumer.consumer.records import Record
-from history_consumer.consumer.retries import CONSUMER_RETRIES
 from history_consumer.consumer.row_writes import write_rows
+from history_consumer.consumer.transaction_retries import CONSUMER_RETRIES
 
 log = structlog.get_logger()
 

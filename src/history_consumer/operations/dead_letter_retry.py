@@ -13,8 +13,8 @@ from history_consumer.consumer.data_refusals import isolate_refused
 from history_consumer.consumer.deduplication import VERSION_CONFLICT
 from history_consumer.consumer.positions import Position
 from history_consumer.consumer.records import Record, stored_record
-from history_consumer.consumer.retries import OPERATOR_RETRIES
 from history_consumer.consumer.row_writes import write_rows
+from history_consumer.consumer.transaction_retries import OPERATOR_RETRIES
 
 _CHUNK_LETTERS_MAX: Final = 500
 

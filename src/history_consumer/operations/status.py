@@ -8,10 +8,10 @@ from confluent_kafka import KafkaException
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from common.events import FIRST_SOURCE_EPOCH
+from common.kafka.connection import KafkaConnection
 from common.kafka.refusals import explained, refusal_of
 from common.kafka.topic_settings import settings_warning, wrong_settings
 from common.kafka.topics import TopicMissingError, describe_topic, end_offsets, find_topic
-from common.kafka_connection import KafkaConnection
 from history_consumer import gap_queries
 from history_consumer.operations import status_queries
 

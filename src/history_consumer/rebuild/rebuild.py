@@ -47,7 +47,7 @@ async def rebuild(
     result = RebuildResult()
     async with (
         operator_engine(settings.history_database_url) as history,
-        open_topic(settings, "walletctl-rebuild", expired="fail") as topic,
+        open_topic(settings.kafka, settings.kafka_topic, "walletctl-rebuild", expired="fail") as topic,
     ):
         async with _locked(history) as connection:
             live = await shadow.create(connection)

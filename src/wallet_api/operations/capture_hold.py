@@ -1,14 +1,12 @@
 """Capture: money that a hold reserves moves to the receiver. Pure."""
 
 from dataclasses import dataclass, replace
-from uuid import UUID
 
-from common.access.caller import FUNDS_WRITE
 from common.money import to_major
 from wallet_api.bodies import Amount, OperationBody
 from wallet_api.hold import Hold, closed
 from wallet_api.operations.errors import CaptureExceedsHold
-from wallet_api.operations.holds import HoldOperation, hold_transaction, with_available
+from wallet_api.operations.holds import HoldOperation, HoldPayment, hold_transaction, with_available
 from wallet_api.operations.money_operation import minor_of
 from wallet_api.operations.operation import Entry, LedgerTransaction, State
 from wallet_api.operations.receiver import find_receiver
@@ -24,7 +22,7 @@ class CaptureBody(OperationBody):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CaptureHold(HoldOperation):
+class CaptureHold(HoldPayment, HoldOperation):
     """Move what a hold reserves to its receiver. Locks both wallets.
 
     A capture that is not final leaves the rest reserved, for further captures. One that takes all that the hold still
@@ -39,16 +37,6 @@ class CaptureHold(HoldOperation):
 
     amount: str | None
     final: bool
-
-    @property
-    def wallet_ids(self) -> tuple[UUID, ...]:
-        """The payer and, if it is a wallet, the receiver."""
-        return (self.wallet_id, self.to_wallet_id) if self.to_wallet_id else (self.wallet_id,)
-
-    @property
-    def further_scope(self) -> str | None:
-        """That of payouts, if the money leaves the system."""
-        return None if self.to_wallet_id else FUNDS_WRITE
 
     def decide(self, state: State) -> tuple[LedgerTransaction, ...]:
         """Move the amount from the payer to the receiver, and release what is no longer reserved."""

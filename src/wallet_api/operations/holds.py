@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from uuid import UUID
 
-from common.access.caller import ANONYMOUS, WALLETS_WRITE
+from common.access.caller import ANONYMOUS, FUNDS_WRITE, WALLETS_WRITE
 from wallet_api.bodies import OperationBody
 from wallet_api.hold import Hold, closed, hold_json
 from wallet_api.operations.errors import HoldExpired, HoldNotOpen
@@ -18,6 +18,25 @@ def hold_transaction(
     """Return the transaction that leaves the hold like this."""
     transaction = command.transaction(amount_minor, *entries, hold=hold_json(hold, state.now))
     return transaction._replace(hold=hold)
+
+
+class HoldPayment:
+    """What the commands share that reserve or capture a payment: to a wallet, or out of the system."""
+
+    __slots__ = ()
+
+    wallet_id: UUID
+    to_wallet_id: UUID | None
+
+    @property
+    def wallet_ids(self) -> tuple[UUID, ...]:
+        """The payer and, if it is a wallet, the receiver."""
+        return (self.wallet_id, self.to_wallet_id) if self.to_wallet_id else (self.wallet_id,)
+
+    @property
+    def further_scope(self) -> str | None:
+        """That of payouts, if the money leaves the system."""
+        return None if self.to_wallet_id else FUNDS_WRITE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,13 +7,13 @@ from uuid import UUID
 
 from pydantic import Field
 
-from common.access.caller import FUNDS_WRITE, WALLETS_WRITE
+from common.access.caller import WALLETS_WRITE
 from common.identifiers import new_id
 from common.problems import ValidationProblem
 from wallet_api.bodies import Amount, MoneyBody, WalletId
 from wallet_api.hold import Hold
 from wallet_api.operations.errors import SameWallet
-from wallet_api.operations.holds import hold_transaction, with_available
+from wallet_api.operations.holds import HoldPayment, hold_transaction, with_available
 from wallet_api.operations.money_operation import MoneyOperation, minor_of
 from wallet_api.operations.operation import Entry, LedgerTransaction, State
 from wallet_api.operations.receiver import find_receiver
@@ -37,7 +37,7 @@ class HoldBody(MoneyBody):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PlaceHold(MoneyOperation):
+class PlaceHold(HoldPayment, MoneyOperation):
     """Reserve money for another wallet, or to be paid out. Locks both wallets.
 
     The balance stays as it is; `available` falls. A capture moves the money, a void or the expiry releases it. Only the
@@ -53,16 +53,6 @@ class PlaceHold(MoneyOperation):
     to_wallet_id: UUID | None
     expires_in: int
     capture_max: str | None
-
-    @property
-    def wallet_ids(self) -> tuple[UUID, ...]:
-        """The payer and, if it is a wallet, the receiver."""
-        return (self.wallet_id, self.to_wallet_id) if self.to_wallet_id else (self.wallet_id,)
-
-    @property
-    def further_scope(self) -> str | None:
-        """That of payouts, if the money will leave the system."""
-        return None if self.to_wallet_id else FUNDS_WRITE
 
     def decide(self, state: State) -> tuple[LedgerTransaction, ...]:
         """Reserve the amount of the payer's balance; the world account takes the other side."""

@@ -8,7 +8,7 @@ import asyncpg
 import orjson
 
 from common.postgres.raw_sql import RawStatement, unless_empty
-from common.tables.wallet import OUTBOX_CHANNEL
+from common.tables.outbox import OUTBOX_CHANNEL
 
 INSERT_OUTBOX_WHERE: Final = """
     INSERT INTO wallet.outbox (event_id, aggregate_id, lane, event_type, payload, headers, created_at, source_epoch)

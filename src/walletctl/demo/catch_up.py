@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import httpx2
 
-from walletctl.demo.traffic import WalletModel
+from walletctl.demo.wallet_model import WalletModel
 
 _CATCH_UP_SECONDS_MAX: Final = 60.0
 _CONCURRENT: Final = 8

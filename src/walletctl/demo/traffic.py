@@ -11,7 +11,7 @@ from uuid import uuid4
 
 import httpx2
 
-from common.money import exponent_of
+from walletctl.demo.wallet_model import WalletModel
 
 _USERS: Final = ("ada", "bob", "cleo", "dian", "emil", "fay", "gus", "hana", "ivo", "june")
 _CURRENCIES: Final = ("EUR", "USD", "JPY", "BHD")
@@ -32,20 +32,6 @@ _RESTATED: Final = 20
 _RESTATED_REQUESTS: Final = 13
 
 Operation = Callable[[], Awaitable[None]]
-
-
-@dataclass
-class WalletModel:
-    """A wallet, and the balance that it must have by the API's replies."""
-
-    id: str
-    user_id: str
-    currency: str
-    balance: Decimal = Decimal(0)
-
-    def amount(self, units: int) -> str:
-        """Return that many minor units as an amount."""
-        return str(Decimal(units).scaleb(-exponent_of(self.currency)))
 
 
 @dataclass

@@ -73,7 +73,7 @@ async def begin(settings: RestoreBeginSettings | PipelineSettings, reason: str |
             database failed. Then the history is halted: run it again.
     """
     async with (
-        open_topic(settings, "walletctl-restore", expired="fail") as topic,
+        open_topic(settings.kafka, settings.kafka_topic, "walletctl-restore", expired="fail") as topic,
         operator_engine(settings.history_database_url) as history,
         operator_engine(settings.database_url) as wallets,
     ):
@@ -143,7 +143,7 @@ async def find_lost(settings: RestoreLostSettings | PipelineSettings, events_max
     """
     report, seen = LossReport(), set[UUID]()
     async with (
-        open_topic(settings, "walletctl-restore", expired="fail") as topic,
+        open_topic(settings.kafka, settings.kafka_topic, "walletctl-restore", expired="fail") as topic,
         operator_engine(settings.database_url, writes=False) as engine,
     ):
         # Before the ledger is asked: an event is committed first and published second.

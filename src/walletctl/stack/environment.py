@@ -8,7 +8,7 @@ import os
 import sys
 from typing import Final
 
-from common.kafka_connection import KafkaSecurity
+from common.kafka.connection import KafkaSecurity
 from history_consumer.settings import ConsumerSettings, HistoryApiSettings
 from outbox_relay.settings import RelaySettings
 from wallet_api.settings import WalletApiSettings

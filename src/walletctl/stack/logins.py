@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import asyncpg
 
 from common.postgres.grants import USUAL_NAMES, role_statements
-from common.tables.grants import Role
+from common.tables.roles import Role
 from walletctl.stack.postgres import Postgres, login_url
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from signal import SIGTERM, Signals
 from typing import Final
 
-from common.tables.grants import Role
+from common.tables.roles import Role
 from walletctl.stack.environment import service_environment
 from walletctl.stack.launch import Launch, launch
 from walletctl.stack.logins import Logins

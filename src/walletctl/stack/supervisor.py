@@ -12,7 +12,7 @@ from signal import SIGTERM
 from typing import Any
 
 from common.access.caller import SCOPES
-from common.tables.grants import Role
+from common.tables.roles import Role
 from walletctl.stack import data
 from walletctl.stack.errors import MissingPackageError, failure
 from walletctl.stack.kafka import Kafka

@@ -54,7 +54,7 @@ async def audit(settings: PipelineSettings, *, since_last: bool = False, progres
     """
     started = time.monotonic()
     async with (
-        open_topic(settings, "walletctl-verify", expired="skip", checks_crcs=True) as topic,
+        open_topic(settings.kafka, settings.kafka_topic, "walletctl-verify", expired="skip", checks_crcs=True) as topic,
         take_snapshots(settings) as taken,
     ):
         start = await start_after_last(taken, topic, settings) if since_last else Start()

@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from common.access.caller import SCOPES
 from common.access.key_acts import create_key
-from common.tables.grants import Role
+from common.tables.roles import Role
 from support.roles import Roles
 
 

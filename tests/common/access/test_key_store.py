@@ -16,7 +16,7 @@ from common.access.key_store import REVOKED_SECONDS_MAX, USE_SECONDS, KeyStore, 
 from common.postgres.engine import create_engine
 from common.problems import Problem, Unauthorized, Unavailable
 from common.secrets import Secret
-from common.tables.grants import Role
+from common.tables.roles import Role
 from support.proxy import Proxy
 from support.roles import Roles
 

@@ -17,7 +17,7 @@ from common.http import authentication
 from common.http.bearer import bearer_token
 from common.http.server import background_server
 from common.rate_limited_logs import RateLimiter
-from common.tables.grants import Role
+from common.tables.roles import Role
 from history_consumer.read_api.app import create_app as create_history_app
 from history_consumer.settings import HistoryApiSettings
 from support.api_keys import KEY, bearer, refusals

@@ -6,7 +6,7 @@ from confluent_kafka.admin import AdminClient
 
 from common.kafka import clients
 from common.kafka.clients import ask_broker
-from common.kafka_connection import KafkaConnection
+from common.kafka.connection import KafkaConnection
 
 ELECTIONS = [
     KafkaError.NOT_LEADER_FOR_PARTITION,

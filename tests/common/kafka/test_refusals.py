@@ -18,9 +18,9 @@ from confluent_kafka.admin import AclOperation, ResourceType  # type: ignore[att
 from prometheus_client import REGISTRY
 
 from common.kafka import topics
+from common.kafka.connection import KafkaConnection
 from common.kafka.refusals import explained, refusal_of
 from common.kafka.topics import TopicMissingError, describe_topic, ensure_topic
-from common.kafka_connection import KafkaConnection
 from common.secrets import Secret
 from common.settings import KafkaSettings
 from support.brokers_with_acls import PASSWORD, BrokerWithAcls

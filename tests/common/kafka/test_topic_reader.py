@@ -42,7 +42,7 @@ async def expire(admin: AdminClient, topic: str) -> None:
 
 @pytest.mark.parametrize("expired", ["fail", "skip"])
 async def test_each_record_of_a_range_is_read_once_in_order(settings: KafkaSettings, expired: Expired) -> None:
-    async with open_topic(settings, "tests", expired=expired, checks_crcs=True) as reader:
+    async with open_topic(settings.kafka, settings.kafka_topic, "tests", expired=expired, checks_crcs=True) as reader:
         assert await reader.offsets() == {0: (0, RECORDS_WRITTEN), 1: (0, RECORDS_WRITTEN), 2: (0, 0)}
         found = await read(reader, {0: 2, 1: 9, 2: 0}, {0: 5, 1: RECORDS_WRITTEN, 2: 0})
         assert found == [(0, 2), (0, 3), (0, 4), (1, 9)]
@@ -52,7 +52,7 @@ async def test_a_range_that_ends_behind_a_transactions_marker_is_read_to_its_end
     with ForeignProducer(settings.kafka_bootstrap_servers, settings.kafka_topic) as foreign_producer:
         foreign_producer.write(b"0", partition=2)
         foreign_producer.commit()
-        async with open_topic(settings, "tests", expired="fail") as reader:
+        async with open_topic(settings.kafka, settings.kafka_topic, "tests", expired="fail") as reader:
             _, end = (await reader.offsets())[2]
             assert await read(reader, {2: 0}, {2: end}) == [(2, 0)]
             assert end > 1, "the marker has an offset too"
@@ -61,7 +61,7 @@ async def test_a_range_that_ends_behind_a_transactions_marker_is_read_to_its_end
 async def test_records_that_retention_took_are_skipped_and_the_new_low_is_known(
     settings: KafkaSettings, kafka_admin: AdminClient
 ) -> None:
-    async with open_topic(settings, "tests", expired="skip") as reader:
+    async with open_topic(settings.kafka, settings.kafka_topic, "tests", expired="skip") as reader:
         await reader.offsets()
         await expire(kafka_admin, settings.kafka_topic)
         found = await read(reader, {0: 1}, {0: 6})
@@ -70,7 +70,7 @@ async def test_records_that_retention_took_are_skipped_and_the_new_low_is_known(
 
 
 async def test_a_range_that_retention_took_whole_is_no_wait(settings: KafkaSettings, kafka_admin: AdminClient) -> None:
-    async with open_topic(settings, "tests", expired="skip") as reader:
+    async with open_topic(settings.kafka, settings.kafka_topic, "tests", expired="skip") as reader:
         await reader.offsets()
         await expire(kafka_admin, settings.kafka_topic)
         assert await read(reader, {0: 1}, {0: 3}) == []
@@ -80,7 +80,7 @@ async def test_a_range_that_retention_took_whole_is_no_wait(settings: KafkaSetti
 async def test_records_that_retention_took_are_an_error_where_all_are_needed(
     settings: KafkaSettings, kafka_admin: AdminClient
 ) -> None:
-    async with open_topic(settings, "tests", expired="fail") as reader:
+    async with open_topic(settings.kafka, settings.kafka_topic, "tests", expired="fail") as reader:
         await reader.offsets()
         await expire(kafka_admin, settings.kafka_topic)
         with pytest.raises(TimeoutError, match="Kafka at "):
@@ -88,7 +88,7 @@ async def test_records_that_retention_took_are_an_error_where_all_are_needed(
 
 
 async def test_a_reader_commits_nothing_and_joins_no_group(settings: KafkaSettings, kafka_admin: AdminClient) -> None:
-    async with open_topic(settings, "trace", expired="fail") as reader:
+    async with open_topic(settings.kafka, settings.kafka_topic, "trace", expired="fail") as reader:
         await read(reader, {0: 0}, {0: RECORDS_WRITTEN})
         groups = await asyncio.wrap_future(kafka_admin.list_consumer_groups())
         assert [group.group_id for group in groups.valid if group.group_id.startswith("trace")] == []
@@ -96,7 +96,7 @@ async def test_a_reader_commits_nothing_and_joins_no_group(settings: KafkaSettin
 
 async def test_a_topic_that_is_missing_has_no_partitions(settings: KafkaSettings) -> None:
     missing = settings.model_copy(update={"kafka_topic": "not-there"})
-    async with open_topic(missing, "tests", expired="fail") as reader:
+    async with open_topic(missing.kafka, missing.kafka_topic, "tests", expired="fail") as reader:
         assert (reader.id, await reader.offsets()) == ("", {})
         assert not await reader.is_recreated()
 
@@ -105,7 +105,7 @@ async def test_a_broker_that_sends_nothing_is_abandoned(
     settings: KafkaSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(topic_reader, "_SILENCE_SECONDS_MAX", 0.2)
-    async with open_topic(settings, "tests", expired="fail") as reader:
+    async with open_topic(settings.kafka, settings.kafka_topic, "tests", expired="fail") as reader:
         # Nothing lies behind the end.
         with pytest.raises(TimeoutError, match="stopped sending partition 0 at 10"):
             await read(reader, {0: RECORDS_WRITTEN}, {0: RECORDS_WRITTEN + 1})

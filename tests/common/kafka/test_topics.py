@@ -7,9 +7,9 @@ import pytest
 from confluent_kafka import KafkaException
 
 from common.kafka import topics
+from common.kafka.connection import KafkaConnection
 from common.kafka.topic_settings import needed_settings, wrong_settings
 from common.kafka.topics import TopicMissingError, describe_topic, find_topic, set_settings
-from common.kafka_connection import KafkaConnection
 
 
 def _clients() -> int:

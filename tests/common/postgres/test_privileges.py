@@ -15,7 +15,8 @@ from common.postgres.grants import PUBLIC, Object, grants_script, objects_of, wa
 from common.postgres.migrations import SCHEMAS, migrate
 from common.postgres.privileges import GrantsRefusedError, apply_grants, find_differences, read_privileges
 from common.tables import grants
-from common.tables.grants import FUNCTIONS, Role
+from common.tables.grants import FUNCTIONS
+from common.tables.roles import Role
 from support.databases import Databases, migrate_all, run_sql
 from support.roles import Roles, new_roles
 

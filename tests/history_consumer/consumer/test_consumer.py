@@ -16,8 +16,8 @@ from prometheus_client import REGISTRY
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from common.events import AnyEvent
+from common.kafka.connection import KafkaConnection
 from common.kafka.topics import ensure_topic
-from common.kafka_connection import KafkaConnection
 from common.postgres.engine import create_engine
 from common.worker import Health, TemporaryError
 from history_consumer.consumer import batch_writes, stall_detector

@@ -15,8 +15,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from structlog.testing import LogCapture
 
 from common.events import AnyEvent
+from common.kafka.connection import KafkaConnection
 from common.kafka.topics import end_offsets, ensure_topic
-from common.kafka_connection import KafkaConnection
 from common.worker import Health, TemporaryError
 from history_consumer import metrics
 from history_consumer.consumer import alarms

@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from common.events import AnyEvent
 from common.kafka import topics
-from common.kafka_connection import KafkaConnection
+from common.kafka.connection import KafkaConnection
 from history_consumer.consumer.consumer import HistoryConsumer
 from history_consumer.operations.dead_letters import list_dead_letters, show_dead_letter
 from history_consumer.operations.status import Broker, history_status

@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from common.events import AnyEvent
-from common.tables.grants import Role
+from common.tables.roles import Role
 from history_consumer.read_api import page_queries
 from history_consumer.read_api.page_queries import WantedVersion
 from history_consumer.read_api.waiting import VersionPoller

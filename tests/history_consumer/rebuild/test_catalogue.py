@@ -5,7 +5,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from common.postgres.engine import operator_engine
 from common.settings import PipelineSettings
-from common.tables.grants import Role
+from common.tables.roles import Role
 from history_consumer.rebuild import rebuild as rebuild_module
 from history_consumer.rebuild import shadow
 from history_consumer.rebuild.errors import InTheWayError, TablesAlteredError

@@ -14,7 +14,7 @@ from common.kafka.topics import ensure_topic
 from common.postgres.engine import operator_engine
 from common.secrets import Secret
 from common.settings import PipelineSettings
-from common.tables.grants import Role
+from common.tables.roles import Role
 from common.worker import Health
 from history_consumer.read_api.app import create_app
 from history_consumer.rebuild import queries, shadow

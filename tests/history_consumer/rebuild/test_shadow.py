@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from common.postgres.engine import operator_engine
 from common.postgres.errors import LOCK_NOT_AVAILABLE, sqlstate
 from common.settings import PipelineSettings
-from common.tables.grants import Role
+from common.tables.roles import Role
 from history_consumer.gap_queries import KEEP_TABLES, alarms
 from history_consumer.operations.status import history_status
 from history_consumer.operations.status_queries import oldest_gaps

@@ -14,7 +14,7 @@ from httpx import AsyncClient, Response
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from common.postgres.raw_sql import BEGIN, raw_connection
-from common.tables.grants import Role
+from common.tables.roles import Role
 from support.roles import Roles
 from wallet_api import startup
 from wallet_api.operations.catalogue import OPERATIONS

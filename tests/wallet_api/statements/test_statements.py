@@ -16,7 +16,7 @@ from lxml import etree  # type: ignore[import-untyped]
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from common.moments import timestamp
-from common.tables.grants import Role
+from common.tables.roles import Role
 from support.raw_http import serving_api
 from support.roles import Roles
 from support.statements import fill_ledger

@@ -7,7 +7,7 @@ import asyncpg
 import pytest
 
 from common.postgres.engine import create_engine
-from common.tables.grants import Role
+from common.tables.roles import Role
 from support.pipelines import Wallets, move_money, new_wallets
 from support.roles import Roles
 

@@ -5,7 +5,7 @@ import asyncio
 import asyncpg
 import pytest
 
-from common.tables.grants import Role
+from common.tables.roles import Role
 from support.command_lines import WalletCtl, printed
 from support.databases import run_sql
 from support.roles import Roles, new_roles

@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from common.events import AnyEvent
 from common.kafka.topics import set_settings
 from common.settings import PipelineSettings
-from common.tables.grants import Role
+from common.tables.roles import Role
 from support.command_lines import WalletCtl, environment, printed
 from support.history_events import History, Wallet
 from support.roles import Roles

@@ -5,7 +5,7 @@ import asyncpg
 import pytest
 
 from common.access.api_keys import hash_of, id_of, new_key
-from common.tables.grants import Role
+from common.tables.roles import Role
 from support.command_lines import WalletCtl, printed
 from support.roles import Roles
 from walletctl.console import Exit

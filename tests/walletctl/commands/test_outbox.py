@@ -4,7 +4,7 @@ from uuid import uuid4
 import pytest
 from sqlalchemy import text
 
-from common.tables.grants import Role
+from common.tables.roles import Role
 from outbox_relay.operations import replay
 from support.command_lines import WalletCtl, printed
 from support.outboxes import Outbox

@@ -7,7 +7,7 @@ import typer
 from typer.testing import CliRunner
 
 from common.settings import PipelineSettings
-from common.tables.grants import Role
+from common.tables.roles import Role
 from support.command_lines import environment
 from support.pipelines import tamper
 from walletctl.commands.verify import verify

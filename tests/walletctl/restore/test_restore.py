@@ -18,7 +18,7 @@ from common.kafka.topic_reader import open_topic
 from common.postgres.engine import create_engine, operator_engine
 from common.secrets import Secret
 from common.settings import PipelineSettings
-from common.tables.grants import Role
+from common.tables.roles import Role
 from common.worker import Health, TemporaryError
 from history_consumer.consumer.consumer import HistoryConsumer
 from history_consumer.rebuild import shadow
@@ -92,7 +92,10 @@ async def consume(settings: PipelineSettings) -> dict[int, str]:
     made = ConsumerSettings(**settings.model_dump(), consumer_poll_seconds=0.02)
     consumer = HistoryConsumer(made, engine, Health())
     try:
-        async with asyncio.timeout(60), open_topic(settings, "tests", expired="fail") as topic:
+        async with (
+            asyncio.timeout(60),
+            open_topic(settings.kafka, settings.kafka_topic, "tests", expired="fail") as topic,
+        ):
             while True:
                 await _step(consumer)
                 ends = {partition: high for partition, (_, high) in (await topic.offsets()).items()}
@@ -393,7 +396,7 @@ async def test_an_epoch_begins_though_the_topic_no_longer_keeps_any_record(
     fresh: PipelineSettings, pipeline: Pipeline, kafka_admin: AdminClient
 ) -> None:
     await pipeline.start(fresh)
-    async with open_topic(fresh, "tests", expired="fail") as topic:
+    async with open_topic(fresh.kafka, fresh.kafka_topic, "tests", expired="fail") as topic:
         ends = {partition: high for partition, (_, high) in (await topic.offsets()).items()}
     parts = [TopicPartition(fresh.kafka_topic, partition, end) for partition, end in ends.items()]
     for future in kafka_admin.delete_records(parts).values():

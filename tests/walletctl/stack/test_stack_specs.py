@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from common.tables.grants import Role
+from common.tables.roles import Role
 from walletctl.stack.environment import download_environment
 from walletctl.stack.logins import Logins
 from walletctl.stack.postgres import Postgres

@@ -14,7 +14,7 @@ from common.kafka import topics
 from common.pauses import pause
 from common.postgres.engine import operator_engine
 from common.settings import PipelineSettings
-from common.tables.grants import Role
+from common.tables.roles import Role
 from outbox_relay import retention
 from outbox_relay.operations import parking
 from outbox_relay.operations.replay import Selection

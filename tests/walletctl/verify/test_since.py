@@ -9,7 +9,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from common.settings import PipelineSettings
-from common.tables.grants import Role
+from common.tables.roles import Role
 from support.pipeline_acts import audit, begin_epoch, rebuild
 from support.pipelines import Wallets, api_engine, move_money, new_wallets, run_consumer, run_relay, tamper
 from support.roles import ROLES

@@ -8,7 +8,7 @@ from typing import ClassVar, Final, Literal, Self
 from pydantic import BaseModel, model_validator
 from pydantic_settings import SettingsConfigDict
 
-from common.librdkafka import read_properties, refusal_by_client
+from common.kafka.librdkafka import read_properties, refusal_by_client
 from common.secrets import Secret, UnreadableSecretError
 
 

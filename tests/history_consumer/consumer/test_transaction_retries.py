@@ -6,8 +6,8 @@ import pytest
 
 from common.pauses import Pauses
 from common.postgres.errors import DEADLOCK_DETECTED, LOCK_NOT_AVAILABLE, UNIQUE_VIOLATION
-from history_consumer.consumer.retries import TransactionRetries
 from history_consumer.consumer.row_writes import ExistingRowsError
+from history_consumer.consumer.transaction_retries import TransactionRetries
 
 RETRIES = TransactionRetries(3, Pauses(0.001, 0.001))
 

@@ -10,8 +10,8 @@ import typer
 from confluent_kafka import KafkaException
 
 from common.kafka.clients import client_config, reader_config
-from common.kafka_connection import _PROPERTIES, KafkaSecurity
-from common.librdkafka import KEPT
+from common.kafka.connection import _PROPERTIES, KafkaSecurity
+from common.kafka.librdkafka import KEPT
 from common.settings import KafkaSettings
 from walletctl.console import load_settings
 
