@@ -26,6 +26,8 @@ class Sweep(Transfer):
     """The transfer of a whole balance, by a close."""
 
     receiver_field = "sweep_to_wallet_id"
+    # A close has no amount: the receiver decides how much it can take.
+    amount_field = "sweep_to_wallet_id"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

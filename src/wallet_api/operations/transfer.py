@@ -31,6 +31,7 @@ class Transfer(MoneyOperation):
     scope = WALLETS_WRITE
     body = TransferBody
     receiver_field: ClassVar[str] = "to_wallet_id"
+    amount_field: ClassVar[str] = "amount"
 
     to_wallet_id: UUID
 
@@ -44,7 +45,9 @@ class Transfer(MoneyOperation):
         if self.to_wallet_id == self.wallet_id:
             raise SameWallet(f"{self.receiver_field}: must be another wallet than the sender.")
         sender = self.open_wallet(state, "out")
-        receiver = find_receiver(state.wallets, self.to_wallet_id, self.caller, sender.currency, self.receiver_field)
+        receiver = find_receiver(
+            state.wallets, self.to_wallet_id, self.caller, sender.currency, self.receiver_field, self.amount_field
+        )
         amount_minor = self.amount_minor(sender)
         sender, expired = with_available(state, sender, amount_minor, self.transaction_type)
         sent = sender.moved(-amount_minor, counts_as=self.transaction_type)
