@@ -17,7 +17,7 @@ from common.kafka.connection import KafkaConnection
 from common.settings import PipelineSettings
 from faults import records
 from faults.cluster import GROUP, TOPIC, Cluster
-from faults.driver import OVERDRAFT_MAX_MINOR, Driver
+from faults.driver import OVERDRAFT_MAX_MINOR, Driver, Operation
 from faults.field import Field, session
 from history_consumer.consumer.records import headers_of
 from support.processes import Process
@@ -34,7 +34,7 @@ SESSIONS_MAX: Final = 80
 
 KINDS: Final[tuple[Literal["fund", "withdraw"], ...]] = ("fund", "withdraw")
 KNOWN: Final = frozenset({"ok"})
-POSSIBLE: Final = frozenset({"ok", "unknown"})
+POSSIBLE: Final = frozenset({"ok", "unknown", "wrong"})
 
 _BANK = """
     SELECT (SELECT sum(balance_minor) FROM wallet.wallets)::bigint AS balances,
@@ -45,6 +45,16 @@ _BANK = """
         (SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()) AS deadlocks
 """
 """One statement, so one snapshot."""
+
+# Every request has its key as its reference, or as its wallet's external id.
+_EFFECTS = """
+    SELECT reference AS key, count(DISTINCT transaction_id) AS times, min(transaction_id::text) AS id
+    FROM wallet.wallet_transactions WHERE reference IS NOT NULL GROUP BY reference
+    UNION ALL
+    SELECT external_id, 1, id::text FROM wallet.wallets WHERE external_id IS NOT NULL
+"""
+
+_KEYS = "SELECT key, reply_status, reply_body FROM wallet.idempotency_keys"
 
 _POSITIONS = "SELECT partition, topic_id, next_offset FROM history.processed_offsets"
 
@@ -176,30 +186,35 @@ async def _differences(cluster: Cluster, foreign: Collection[Place]) -> list[str
 
 
 async def _check_operations(connection: asyncpg.Connection, driver: Driver) -> list[str]:
-    """Compare replies with the database: one effect for each success, none for each refusal."""
-    moved = {row["reference"]: row for row in await connection.fetch(
-        "SELECT reference, count(DISTINCT transaction_id) AS times, min(transaction_id::text) AS id"
-        " FROM wallet.wallet_transactions WHERE reference IS NOT NULL GROUP BY reference"
-    )}  # fmt: skip
-    made = {row["external_id"]: row["id"] for row in await connection.fetch(
-        "SELECT external_id, id::text FROM wallet.wallets WHERE external_id IS NOT NULL"
-    )}  # fmt: skip
-    found = []
-    for operation in driver.operations:
-        where = f"{operation.path} {operation.key} {operation.attempts}"
-        is_there = operation.key in (made if operation.kind == "create" else moved)
-        if operation.outcome == "unknown":
-            found.append(f"{where}: still unknown")
-        elif is_there != (operation.outcome == "ok"):
-            found.append(f"{where}: {operation.outcome}, and {'it is' if is_there else 'nothing is'} there")
-        elif operation.kind == "create":
-            continue
-        elif is_there and moved[operation.key]["times"] != operation.effects:
-            found.append(f"{where}: has {moved[operation.key]['times']} effects")
-        elif is_there and moved[operation.key]["id"].encode() not in operation.reply:
-            found.append(f"{where}: was told of another transaction than {moved[operation.key]['id']}")
-    strangers = (moved.keys() | made.keys()) - {operation.key for operation in driver.operations}
+    """Compare the answer to each request with the database, which has no effect that no client asked for."""
+    effects = {row["key"]: row for row in await connection.fetch(_EFFECTS)}
+    stored = {row["key"]: row for row in await connection.fetch(_KEYS)}
+    found = [
+        line
+        for operation in driver.operations
+        for line in answer_violations(operation, effects.get(operation.key), stored.get(operation.key))
+    ]
+    strangers = effects.keys() - {operation.key for operation in driver.operations}
     return found + [f"no client sent {key}" for key in strangers]
+
+
+def answer_violations(operation: Operation, effect: Any, stored: Any) -> list[str]:
+    """Return how the answer to a request differs from its effect and from the reply under its key, or from none."""
+    where = f"{operation.path} {operation.key} {operation.attempts}"
+    if operation.outcome == "wrong":
+        return []  # The driver has noted it.
+    if operation.outcome == "unknown":
+        return [f"{where}: still unknown"]
+    found = []
+    if (effect is not None) != (operation.outcome == "ok"):
+        found.append(f"{where}: {operation.outcome}, and {'it is' if effect else 'nothing is'} there")
+    elif effect and effect["times"] != operation.effects:
+        found.append(f"{where}: has {effect['times']} effects")
+    elif effect and effect["id"].encode() not in operation.reply:
+        found.append(f"{where}: was told of another one than {effect['id']}")
+    if not stored or (stored["reply_status"], stored["reply_body"]) != (operation.status, operation.reply):
+        found.append(f"{where}: was answered {operation.status} {operation.reply!r}, and its key has {stored}")
+    return found
 
 
 async def _check_reversals(connection: asyncpg.Connection, driver: Driver) -> list[str]:

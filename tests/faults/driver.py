@@ -3,10 +3,11 @@
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import count, pairwise
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import httpx
 import orjson
@@ -18,12 +19,14 @@ Kind = (
     Literal["create", "fund", "withdraw", "transfer", "split", "holds", "capture", "void", "reverse", "limits", "batch"]
     | Change
 )
+Outcome = Literal["ok", "refused", "unknown", "wrong"]
+"""`wrong` is an answer that no request of the driver may get: it is a violation, and is not asked again."""
 
 OVERDRAFT_MAX_MINOR = 2_000
 
 _PATIENCE_SECONDS = 4.0
 _SETTLE_SECONDS_MAX = 60.0
-_DECIDED_REFUSALS = {409, 422}
+_OUTCOMES: Final[Mapping[int, Outcome]] = {200: "ok", 201: "ok", 409: "refused", 422: "refused"}
 _AGAIN = {429, 503}
 
 
@@ -36,7 +39,7 @@ class Operation:
     body: dict[str, Any]
     key: str
     amount_minor: int = 0
-    outcome: Literal["ok", "refused", "unknown"] = "unknown"
+    outcome: Outcome = "unknown"
     status: int = 0
     reply: bytes = b""
     attempts: list[str] = field(default_factory=list)
@@ -45,6 +48,12 @@ class Operation:
     def method(self) -> str:
         """Limits are replaced."""
         return "PUT" if self.kind == "limits" else "POST"
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """A batch has no version of its own to match."""
+        match = {} if self.kind == "batch" else {"If-Match": "*"}
+        return {"Idempotency-Key": self.key, **match}
 
     @property
     def effects(self) -> int:
@@ -95,11 +104,7 @@ class Driver:
                 await self._ask_until_known(client, self._fund(wallet, 10_000))
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Send requests until `stop`, then until every outcome is known.
-
-        Raises:
-            TimeoutError: an outcome is still unknown long after the faults have ended.
-        """
+        """Send requests until `stop`, then until every outcome is known, or for a minute."""
         async with asyncio.TaskGroup() as tasks:
             for number in range(self.clients):
                 tasks.create_task(self._be_client(random.Random(f"{self.seed}-{number}"), stop))
@@ -276,9 +281,11 @@ class Driver:
         return f"{self.seed}-{next(self._numbers)}"
 
     async def _resolve(self, client: httpx.AsyncClient, unknown: list[Operation]) -> None:
-        async with asyncio.timeout(_SETTLE_SECONDS_MAX):
-            for operation in unknown:
-                await self._ask_until_known(client, operation)
+        """Repeat these until each outcome is known, or for a minute: the checks find those that are still unknown."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_SETTLE_SECONDS_MAX):
+                for operation in unknown:
+                    await self._ask_until_known(client, operation)
 
     async def _ask_until_known(self, client: httpx.AsyncClient, operation: Operation) -> None:
         while True:
@@ -317,7 +324,7 @@ class Driver:
                     operation.method,
                     operation.path,
                     json=operation.body,
-                    headers={"Idempotency-Key": operation.key, "If-Match": "*"},
+                    headers=operation.headers,
                 )
         except (httpx.TransportError, TimeoutError) as error:
             self._note(operation, type(error).__name__)
@@ -332,24 +339,30 @@ class Driver:
     def _learn(self, operation: Operation, reply: httpx.Response) -> None:
         if _is_again(reply):
             return
-        is_refused = reply.status_code in _DECIDED_REFUSALS
-        if reply.status_code not in {200, 201} and not is_refused:
-            self.violations.append(f"{operation.path} {operation.key}: answered {reply.status_code} {reply.text[:300]}")
-            return
         if operation.outcome == "unknown":
-            operation.outcome = "refused" if is_refused else "ok"
+            operation.outcome = _OUTCOMES.get(reply.status_code, "wrong")
             operation.status, operation.reply = reply.status_code, reply.content
-            if operation.outcome == "ok" and operation.kind not in {"create", "batch"}:
-                self._see(_json(operation)["wallet_id"], _json(operation)["version"])
-            if operation.outcome == "ok" and operation.kind == "holds":
-                self.holds.append(_json(operation)["hold"]["id"])
-            if operation.outcome == "ok" and operation.kind in {"transfer", "split"}:
-                self.transactions.append(_json(operation)["transaction_id"])
+            self._remember(operation)
         elif (operation.status, operation.reply) != (reply.status_code, reply.content):
             self.violations.append(
                 f"{operation.path} {operation.key}: first {operation.status} {operation.reply!r},"
                 f" then {reply.status_code} {reply.content!r}"
             )
+
+    def _remember(self, operation: Operation) -> None:
+        """Note what later requests use, and what no request may be answered."""
+        if operation.outcome == "wrong":
+            self.violations.append(
+                f"{operation.path} {operation.key}: answered {operation.status} {operation.reply[:300]!r}"
+            )
+        if operation.outcome != "ok" or operation.kind in {"create", "batch"}:
+            return
+        done = _json(operation)
+        self._see(done["wallet_id"], done["version"])
+        if operation.kind == "holds":
+            self.holds.append(done["hold"]["id"])
+        if operation.kind in {"transfer", "split"}:
+            self.transactions.append(done["transaction_id"])
 
     def _see(self, wallet: str, version: int) -> None:
         self.seen_versions[wallet] = max(version, self.seen_versions.get(wallet, 0))

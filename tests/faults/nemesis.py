@@ -1,18 +1,16 @@
-"""The faults, and a schedule of them that is drawn from a seed."""
+"""The faults."""
 
 import asyncio
 import json
 import os
 import random
 import signal
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from typing import Final
 from uuid import UUID
 
-import asyncpg
 import httpx
-from confluent_kafka import KafkaException
 
 from common.failpoints import NAMES
 from common.identifiers import lane_of, new_id
@@ -32,7 +30,8 @@ ZOMBIE_SECONDS: Final = 18.0
 """Longer than PostgreSQL lets a session idle in its transaction (15 s), and than the group waits (6 s)."""
 
 _POISON_BYTES: Final = 2_000_000
-_JOINED_SECONDS_MAX: Final = 10.0
+_AT_WORK_SECONDS_MAX: Final = 10.0
+_DYING_SECONDS_MIN: Final = 4.0
 
 
 async def _kill(on: Field, fault: Fault, role: str) -> None:
@@ -43,13 +42,18 @@ async def _kill(on: Field, fault: Fault, role: str) -> None:
 
 
 async def _die_at_failpoint(on: Field, fault: Fault) -> None:
-    """Restart a process so that it dies at a failpoint, again and again while the fault lasts."""
+    """Let a process die at a failpoint, again and again while the fault lasts."""
     name = random.Random(fault.choice).choice(list(NAMES))
     role = {"api": "wallet-api", "relay": "outbox-relay", "consumer": "history-consumer"}[name.split(".")[0]]
     process = on.cluster.first(role)
+    # Until it is started again, only this fault supervises it.
     await on.cluster.end(process, signal.SIGKILL)
-    on.cluster.start(process, FAILPOINTS=f"{name}=kill@{1 + fault.choice % 5}")
-    await asyncio.sleep(2 + fault.seconds)
+    loop = asyncio.get_running_loop()
+    end = loop.time() + _DYING_SECONDS_MIN + fault.seconds
+    while loop.time() < end:
+        if not process.is_running:
+            process.start(FAILPOINTS=f"{name}=kill@{1 + fault.choice % 5}")
+        await asyncio.sleep(0.1)
     await on.cluster.end(process, signal.SIGKILL)
     on.cluster.start(process)
 
@@ -67,29 +71,31 @@ async def _freeze(on: Field, fault: Fault, role: str) -> None:
     await on.cluster.remove(other)
 
 
-async def is_ready(process: Process) -> bool:
-    """Whether the process is ready."""
-    return await HttpProbe(f"{process.url}/ready").ready()
-
-
-async def holds_a_partition(consumer: Process) -> bool:
-    """Whether the consumer has a partition."""
+async def is_at_work(process: Process) -> bool:
+    """Whether a consumer has a partition, or another process is ready."""
+    if process.name != "history-consumer":
+        return await HttpProbe(f"{process.url}/ready").ready()
     with suppress(httpx.HTTPError):
-        async with http_client(consumer.url) as client:
+        async with http_client(process.url) as client:
             return "\nhistory_partitions_held 0.0" not in (await client.get("/metrics")).text
     return False
+
+
+async def until_at_work(processes: Iterable[Process]) -> None:
+    """Wait until these processes work, but not for long: another fault may keep them from it."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_AT_WORK_SECONDS_MAX):
+            for process in processes:
+                while not await is_at_work(process):
+                    await asyncio.sleep(0.1)
 
 
 async def _storm(on: Field, fault: Fault, role: str) -> None:
     """More processes that come and go: each one makes the group rebalance."""
     rng = random.Random(fault.choice)
-    is_at_work = holds_a_partition if role == "history-consumer" else is_ready
     for _ in range(2):
         guest = on.cluster.add(role)
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_JOINED_SECONDS_MAX):
-                while not await is_at_work(guest):
-                    await asyncio.sleep(0.1)
+        await until_at_work([guest])
         await asyncio.sleep(fault.seconds / 2)
         await on.cluster.end(guest, rng.choice([signal.SIGKILL, signal.SIGTERM]))
         on.cluster.processes.remove(guest)
@@ -245,48 +251,3 @@ SERVER_FAULTS: Final[dict[str, Act]] = {
     **TOPIC_FAULTS,
     **API_FAULTS,
 }
-
-
-def draw_schedule(seed: int, faults: dict[str, Act], count: int) -> list[Fault]:
-    """Return so many faults, the same for the same seed: each kind once before any comes again."""
-    rng = random.Random(f"{seed}-{'-'.join(faults)}")
-    schedule: list[Fault] = []
-    while len(schedule) < count:
-        schedule += [
-            Fault(name, rng.uniform(0.2, 3), rng.uniform(0.2, 2), rng.randrange(2**32))
-            for name in rng.sample(list(faults), len(faults))
-        ]
-    return schedule[:count]
-
-
-async def run_schedules(on: Field, seed: int, seconds: float, only: Collection[str] = ()) -> None:
-    """Run two schedules at once, one of processes, one of servers and links, for about so long.
-
-    A fault under way runs to its end.
-
-    Args:
-        on: the cluster and its clients.
-        seed: of the schedules.
-        seconds: how long.
-        only: the names of the faults to choose from; all, if it is empty.
-    """
-    loop = asyncio.get_running_loop()
-    deadline = loop.time() + seconds
-
-    async def carry_out(faults: dict[str, Act]) -> None:
-        for fault in draw_schedule(seed, faults, 1000):
-            await asyncio.sleep(fault.pause_seconds)
-            if loop.time() > deadline:
-                return
-            on.done.append(fault.name)
-            print(f"{loop.time() - deadline + seconds:6.1f}s {fault}", flush=True)
-            try:
-                await faults[fault.name](on, fault)
-            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, KafkaException) as error:
-                # The server that it needs may be away by another fault.
-                print(f"        {fault.name} could not be carried out: {error!r}", flush=True)
-
-    async with asyncio.TaskGroup() as tasks:
-        for faults in (PROCESS_FAULTS, SERVER_FAULTS):
-            if chosen := {name: act for name, act in faults.items() if not only or name in only}:
-                tasks.create_task(carry_out(chosen))

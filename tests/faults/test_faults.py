@@ -6,7 +6,7 @@ import pytest
 
 from faults.attack import attacked
 from faults.cluster import running_cluster
-from faults.nemesis import run_schedules
+from faults.schedule import run_schedules
 
 
 @pytest.mark.timeout(1000)

@@ -2,18 +2,22 @@
 
 import asyncio
 import os
+import random
+import re
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from faults import clock_faults
-from faults.checkers import balance_violations, fallen
-from faults.nemesis import PROCESS_FAULTS, SERVER_FAULTS, draw_schedule
+from faults.checkers import answer_violations, balance_violations, fallen
+from faults.driver import Driver, Operation
+from faults.nemesis import PROCESS_FAULTS, SERVER_FAULTS
+from faults.schedule import draw_schedule
 from support.ports import free_port
 from support.proxy import HOST, Proxy
 
@@ -127,6 +131,78 @@ def test_money_that_is_made_lost_or_owed_is_noticed() -> None:
         ({}, 400, 499),
     ):
         assert len(balance_violations({**sound, **change}, at_least, at_most)) == 1
+
+
+@pytest.fixture
+async def answering() -> AsyncIterator[Callable[[bytes], Driver]]:
+    """Returns a driver of an API that gives every request this head."""
+    head = b""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(asyncio.IncompleteReadError):
+            asked = await reader.readuntil(b"\r\n\r\n")
+            length = re.search(rb"content-length: (\d+)", asked, re.IGNORECASE)
+            await reader.readexactly(int(length[1]) if length else 0)
+            writer.write(b"HTTP/1.1 " + head + b"\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
+        writer.close()
+
+    port = free_port()
+    server = await asyncio.start_server(answer, HOST, port)
+
+    def make(line: bytes) -> Driver:
+        nonlocal head
+        head = line
+        return Driver(f"http://{HOST}:{port}", seed=1, wallets=["one", "two"])
+
+    yield make
+    server.close()
+
+
+async def ask_and_end(driver: Driver) -> list[str]:
+    """Send three requests and let the run end; return their outcomes."""
+    asked = await driver.crowd(random.Random(1), 3)
+    stop = asyncio.Event()
+    stop.set()
+    await driver.run(stop)
+    return [operation.outcome for operation in asked]
+
+
+async def test_an_answer_that_no_request_may_get_is_noted_once_and_not_asked_for_again(
+    answering: Callable[[bytes], Driver],
+) -> None:
+    driver = answering(b"404 Not Found")
+    assert await asyncio.wait_for(ask_and_end(driver), 20) == ["wrong"] * 3
+    assert len(driver.violations) == driver.answers["404"] == 3
+    assert [answer_violations(operation, None, None) for operation in driver.operations] == [[]] * 3
+
+
+async def test_an_outcome_that_stays_unknown_ends_the_run_and_is_found_by_the_checks(
+    answering: Callable[[bytes], Driver], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("faults.driver._SETTLE_SECONDS_MAX", 0.3)
+    driver = answering(b"503 Service Unavailable")
+    assert await asyncio.wait_for(ask_and_end(driver), 20) == ["unknown"] * 3
+    assert [len(answer_violations(operation, None, None)) for operation in driver.operations] == [1] * 3
+
+
+def test_an_answer_is_compared_with_its_effect_and_with_what_its_key_has() -> None:
+    done = Operation("fund", "/wallets/w/fund", {}, "k", outcome="ok", status=200, reply=b'{"transaction_id":"t"}')
+    refused = Operation("fund", "/wallets/w/fund", {}, "k", outcome="refused", status=422, reply=b"{}")
+    effect = {"times": 1, "id": "t"}
+    stored = {"reply_status": 200, "reply_body": done.reply}
+    assert answer_violations(done, effect, stored) == []
+    assert answer_violations(refused, None, {"reply_status": 422, "reply_body": b"{}"}) == []
+    for operation, effects, key, count in (
+        (done, None, stored, 1),
+        (done, {"times": 2, "id": "t"}, stored, 1),
+        (done, {"times": 1, "id": "u"}, stored, 1),
+        (done, effect, None, 1),
+        (done, effect, {"reply_status": 200, "reply_body": b"{}"}, 1),
+        (done, None, None, 2),
+        (refused, effect, {"reply_status": 422, "reply_body": b"{}"}, 1),
+        (refused, None, None, 1),
+    ):
+        assert len(answer_violations(operation, effects, key)) == count
 
 
 def test_a_position_that_falls_or_vanishes_is_noticed_and_another_topic_starts_anew() -> None:

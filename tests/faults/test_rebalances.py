@@ -12,7 +12,7 @@ import pytest
 
 from faults.attack import attacked
 from faults.cluster import running_cluster
-from faults.nemesis import holds_a_partition
+from faults.nemesis import is_at_work
 
 
 @pytest.mark.faults
@@ -28,7 +28,7 @@ async def test_consumers_that_come_and_go_all_the_time_break_no_promise(
     ):
         for _ in range(3):
             guests = [cluster.add("history-consumer", CONSUMER_GROUP_PROTOCOL=protocol) for _ in range(2)]
-            await asyncio.gather(*(eventually(partial(holds_a_partition, guest), 90) for guest in guests))
+            await asyncio.gather(*(eventually(partial(is_at_work, guest), 90) for guest in guests))
             await asyncio.sleep(rng.uniform(0, 1))
             for guest in guests:
                 await cluster.end(guest, rng.choice([signal.SIGKILL, signal.SIGTERM]))
