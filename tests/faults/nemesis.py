@@ -31,7 +31,9 @@ ZOMBIE_SECONDS: Final = 18.0
 
 _POISON_BYTES: Final = 2_000_000
 _AT_WORK_SECONDS_MAX: Final = 10.0
-_DYING_SECONDS_MIN: Final = 4.0
+_DEATHS: Final = 3
+# Loads hardly reach some failpoints.
+_DYING_SECONDS_MAX: Final = 10.0
 
 
 async def _kill(on: Field, fault: Fault, role: str) -> None:
@@ -41,19 +43,30 @@ async def _kill(on: Field, fault: Fault, role: str) -> None:
     on.cluster.start(process)
 
 
-async def _die_at_failpoint(on: Field, fault: Fault) -> None:
-    """Let a process die at a failpoint, again and again while the fault lasts."""
-    name = random.Random(fault.choice).choice(list(NAMES))
-    role = {"api": "wallet-api", "relay": "outbox-relay", "consumer": "history-consumer"}[name.split(".")[0]]
+async def _die_somewhere(on: Field, fault: Fault) -> None:
+    """Let a process die at one of all failpoints."""
+    await _die_at(on, fault, random.Random(fault.choice).choice(list(NAMES)))
+
+
+async def _die_at_commit(on: Field, fault: Fault) -> None:
+    """Let the API die when all is written and nothing is committed: an answer that was sent before is a lie."""
+    await _die_at(on, fault, "api.before_commit")
+
+
+async def _die_at(on: Field, fault: Fault, failpoint: str) -> None:
+    """Let a process die at the failpoint, again and again if it reaches it."""
+    role = {"api": "wallet-api", "relay": "outbox-relay", "consumer": "history-consumer"}[failpoint.partition(".")[0]]
     process = on.cluster.first(role)
     # Until it is started again, only this fault supervises it.
     await on.cluster.end(process, signal.SIGKILL)
-    loop = asyncio.get_running_loop()
-    end = loop.time() + _DYING_SECONDS_MIN + fault.seconds
-    while loop.time() < end:
-        if not process.is_running:
-            process.start(FAILPOINTS=f"{name}=kill@{1 + fault.choice % 5}")
-        await asyncio.sleep(0.1)
+    for _ in range(_DEATHS):
+        process.start(FAILPOINTS=f"{failpoint}=kill@{1 + fault.choice % 5}")
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_DYING_SECONDS_MAX):
+                while process.is_running:
+                    await asyncio.sleep(0.1)
+        if process.is_running:
+            break
     await on.cluster.end(process, signal.SIGKILL)
     on.cluster.start(process)
 
@@ -110,7 +123,8 @@ PROCESS_FAULTS: Final[dict[str, Act]] = {
     "kill outbox-relay": _of(_kill, "outbox-relay"),
     "kill history-consumer": _of(_kill, "history-consumer"),
     "kill history-api": _of(_kill, "history-api"),
-    "die at a failpoint": _die_at_failpoint,
+    "die at a failpoint": _die_somewhere,
+    "die at the commit": _die_at_commit,
     "freeze outbox-relay": _of(_freeze, "outbox-relay"),
     "freeze history-consumer": _of(_freeze, "history-consumer"),
     "storm of outbox-relay": _of(_storm, "outbox-relay"),
