@@ -111,14 +111,15 @@ def command_fields(
 
     A preview claims no key: it would stand for a request that was never made.
     """
-    required = context_of(request).settings.idempotency_key_required and not is_preview
+    fields = vars(body)
     # An external id is taken once, too.
-    required = required and vars(body).get("external_id") is None
+    is_told_apart = is_preview or fields.get("external_id") is not None
+    required = context_of(request).settings.idempotency_key_required and not is_told_apart
     claim = read_claim(
         request.method, target, caller.id, request.headers.get("idempotency-key"), body, required=required
     )
     return {
-        **vars(body),
+        **fields,
         "path": path_of(request),
         "claim": None if is_preview else claim,
         "traceparent": read_traceparent(request.headers),
