@@ -9,7 +9,9 @@ from typing import Any, Final
 
 import orjson
 
-from common.events import EVENT_MODELS, SCHEMA_VERSION, SOURCE, event_type_of
+from common.events.headers import SOURCE
+from common.events.kinds import SCHEMA_VERSION
+from common.events.models import EVENT_MODELS, event_type_of
 
 _TOPIC: Final = "wallet_events"
 

@@ -27,7 +27,7 @@ RETURN '{"wallet_id":"' || id || '","user_id":"' || user_id || '","version":' ||
     || bench.major(balance) || '","held_after":' || CASE WHEN direction IS NULL THEN 'null' ELSE '"0.00"' END
     || ',"direction":' || coalesce('"' || direction || '"', 'null') || '}';
 
--- An event (`common.events`): the fields of its type are before and after its wallets.
+-- An event (`common.events.models`): the fields of its type are before and after its wallets.
 CREATE FUNCTION bench.event(
     event_id uuid, at timestamptz, event_type text, before text, changes text, after text
 ) RETURNS json STABLE PARALLEL SAFE LANGUAGE sql

@@ -7,7 +7,7 @@ from typing import Final
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from common.events import FIRST_SOURCE_EPOCH
+from common.events.headers import FIRST_SOURCE_EPOCH
 
 CURRENT_EPOCH: Final = text("""
     SELECT epoch, topic_id, topic_ends FROM wallet.source_epochs ORDER BY epoch DESC LIMIT 1

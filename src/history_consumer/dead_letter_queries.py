@@ -6,7 +6,7 @@ from typing import Any, Final
 from sqlalchemy import RowMapping, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from common.events import FIRST_SOURCE_EPOCH
+from common.events.headers import FIRST_SOURCE_EPOCH
 from history_consumer.consumer.deduplication import VERSION_CONFLICT
 from history_consumer.consumer.records import Poison
 

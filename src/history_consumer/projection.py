@@ -12,7 +12,10 @@ from uuid import UUID
 import orjson
 from pydantic import AfterValidator, ValidationError, WithJsonSchema
 
-from common.events import AnyEvent, MovementEvent, MovementReversed, WalletChange, WalletCreated, decode
+from common.events.encoding import decode
+from common.events.kinds import MovementEvent
+from common.events.models import AnyEvent, MovementReversed, WalletCreated
+from common.events.parts import WalletChange
 from common.money import AmountError, UnknownCurrencyError, balance_to_minor, to_minor
 from common.text import check_text, check_user_id
 

@@ -10,7 +10,7 @@ import orjson
 import structlog
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
-from common.events import cloud_event_headers
+from common.events.headers import cloud_event_headers
 from common.kafka.callbacks import ClientCallbacks
 from common.kafka.clients import client_config
 from common.kafka.refusals import count_refusal, explained, is_login_refused

@@ -7,7 +7,9 @@ from uuid import UUID
 
 from pydantic import BaseModel, Field, create_model
 
-from common.events import TRANSACTION_EVENTS, Blocks, HoldState, MovementEvent, Sweep, details_of
+from common.events.kinds import MovementEvent, details_of
+from common.events.models import TRANSACTION_EVENTS
+from common.events.parts import Blocks, HoldState, Sweep
 from wallet_api.holds.replies import EXPANDED_HOLDS_MAX, HoldList
 
 

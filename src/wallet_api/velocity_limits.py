@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Any, Final, NamedTuple
 
-from common.events import LimitDirection, LimitWindow
+from common.events.parts import LimitDirection, LimitWindow
 from common.moments import timestamp
 from common.money import to_major
 from wallet_api.hold import Hold

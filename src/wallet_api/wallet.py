@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 from uuid import UUID
 
-from common.events import Blocks
+from common.events.parts import Blocks
 from common.money import MINOR_MAX, to_major
 from wallet_api import velocity_limits
 from wallet_api.errors import BalanceLimitExceeded, InsufficientFunds, LimitExceeded, WalletClosed, WalletFrozen

@@ -21,7 +21,7 @@ from sqlalchemy import text
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from common.events import AnyEvent
+from common.events.models import AnyEvent
 from common.identifiers import new_id
 from common.postgres.connections import OUTCOME_UNKNOWN, is_outcome_unknown
 from common.postgres.engine import create_engine

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.events import EVENT_MODELS, AnyEvent
+from common.events.models import EVENT_MODELS, AnyEvent
 from common.money import MINOR_MAX, to_major
 from history_consumer.projection import DETAIL_LENGTH_MAX, PoisonError, rows_of
 from support.history_events import Wallet

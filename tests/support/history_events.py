@@ -9,16 +9,9 @@ from uuid import UUID
 from confluent_kafka import Message, Producer
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from common.events import (
-    AnyEvent,
-    HoldCaptured,
-    HoldEvent,
-    HoldState,
-    TransactionEvent,
-    WalletChange,
-    WalletCreated,
-    transaction_event,
-)
+from common.events.kinds import HoldEvent, TransactionEvent
+from common.events.models import AnyEvent, HoldCaptured, WalletCreated, transaction_event
+from common.events.parts import HoldState, WalletChange
 from common.identifiers import new_id
 from history_consumer.consumer import queries
 from history_consumer.consumer.batch_writes import Target, write_batch

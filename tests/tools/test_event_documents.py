@@ -6,7 +6,9 @@ import orjson
 import pytest
 from jsonschema import Draft202012Validator, FormatChecker
 
-from common.events import EVENT_MODELS, AnyEvent, TransferDone, WalletChange, decode, event_type_of
+from common.events.encoding import decode
+from common.events.models import EVENT_MODELS, AnyEvent, TransferDone, event_type_of
+from common.events.parts import WalletChange
 from tools.event_documents import documents
 
 FOLDER = Path(__file__).parents[2] / "docs" / "events"

@@ -7,8 +7,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from common.events import EVENT_MODELS
+from common.events.models import EVENT_MODELS
 
+# 0.2.0 has its models in `common.events`. Releases after it have them in `common.events.models`.
 PROGRAM = """
 import json
 from common.events import EVENT_MODELS

@@ -14,7 +14,7 @@ import asyncpg
 import pytest
 from httpx import AsyncClient, Response
 
-from common.events import TRANSACTION_EVENTS
+from common.events.models import TRANSACTION_EVENTS
 from common.money import to_major
 from support.callers import believe_callers, credentials
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.events import LimitWindow
+from common.events.parts import LimitWindow
 from wallet_api.hold import Hold
 from wallet_api.velocity_limits import Use, VelocityLimit, counted, refusing, resets_at, use_of, window_start
 

@@ -83,8 +83,8 @@ wallet_transactions = Table(
     Column("wallet_id", Uuid, ForeignKey("wallet.wallets.id")),
     Column("wallet_version", BigInteger),
     Column("counterparty_wallet_id", Uuid),
-    # A type of `common.events.TRANSACTION_EVENTS`. No CHECK lists them, so that a new operation needs no migration.
-    # `walletctl verify` compares each entry's type with the transaction's event.
+    # A type of `common.events.models.TRANSACTION_EVENTS`. No CHECK lists them, so that a new operation needs no
+    # migration. `walletctl verify` compares each entry's type with the transaction's event.
     Column("type", Text, nullable=False),
     # Zero in a transaction that moves no money, such as a freeze.
     Column("amount_minor", BigInteger, nullable=False),

@@ -5,7 +5,7 @@ from dataclasses import astuple
 
 import structlog
 
-from common.events import FIRST_SOURCE_EPOCH
+from common.events.headers import FIRST_SOURCE_EPOCH
 from history_consumer.consumer.failures import recreated, restored
 from history_consumer.consumer.positions import Position
 from history_consumer.consumer.records import Record

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from common.events import FIRST_SOURCE_EPOCH
+from common.events.headers import FIRST_SOURCE_EPOCH
 
 
 @dataclass(slots=True, eq=False)

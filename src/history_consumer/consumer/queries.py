@@ -7,7 +7,7 @@ from sqlalchemy import TextClause, text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from common.events import FIRST_SOURCE_EPOCH
+from common.events.headers import FIRST_SOURCE_EPOCH
 from common.postgres.errors import DRIVER_ERRORS
 from history_consumer.consumer.deduplication import ExistingEvents
 from history_consumer.consumer.positions import Position

@@ -9,7 +9,7 @@ from typing import Any, Final
 import orjson
 from confluent_kafka import Message
 
-from common.events import FIRST_SOURCE_EPOCH, SOURCE_EPOCH_HEADER
+from common.events.headers import FIRST_SOURCE_EPOCH, SOURCE_EPOCH_HEADER
 from history_consumer.consumer.positions import Position
 from history_consumer.projection import HistoryRow, PoisonError, rows_of
 

@@ -7,7 +7,7 @@ from typing import Any
 from confluent_kafka import KafkaException
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from common.events import FIRST_SOURCE_EPOCH
+from common.events.headers import FIRST_SOURCE_EPOCH
 from common.kafka.connection import KafkaConnection
 from common.kafka.refusals import explained, refusal_of
 from common.kafka.topic_settings import settings_warning, wrong_settings

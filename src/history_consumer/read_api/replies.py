@@ -8,7 +8,7 @@ import orjson
 from pydantic import BaseModel, Field
 from sqlalchemy import RowMapping
 
-from common.events import shared_by_all
+from common.events.encoding import shared_by_all
 from common.moments import timestamp
 from common.money import to_major
 from history_consumer.projection import Direction, EventType

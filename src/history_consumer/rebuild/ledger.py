@@ -8,7 +8,9 @@ from uuid import UUID
 import orjson
 from sqlalchemy import Row
 
-from common.events import TransactionEvent, WalletChange, WalletCreated, transaction_event, wallet_change
+from common.events.kinds import TransactionEvent
+from common.events.models import WalletCreated, transaction_event
+from common.events.parts import WalletChange, wallet_change
 from common.identifiers import POSITIONS_MAX, event_id_at
 from common.money import to_major
 from history_consumer.projection import HistoryRow

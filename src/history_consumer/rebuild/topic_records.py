@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from confluent_kafka import Message
 
-from common.events import FIRST_SOURCE_EPOCH
+from common.events.headers import FIRST_SOURCE_EPOCH
 from history_consumer.consumer.positions import Position
 from history_consumer.consumer.records import Record, record_of
 

@@ -8,7 +8,7 @@ from uuid import UUID
 from pydantic import BaseModel, Field
 from sqlalchemy import RowMapping
 
-from common.events import HoldState, HoldStatus
+from common.events.parts import HoldState, HoldStatus
 from common.http.pagination import Order, list_digest
 from common.moments import timestamp
 from wallet_api.hold import Hold, hold_json

@@ -7,7 +7,7 @@ import orjson
 from fastapi import APIRouter, Query, Request, Response
 
 from common.access.caller import WALLETS_READ, caller_of
-from common.events import HoldStatus
+from common.events.parts import HoldStatus
 from common.http.authorization import ScopedRoute, needs
 from common.http.pagination import PageOf
 from common.http.paths import PathUuid

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, Field
 
-from common.events import VelocityLimit
+from common.events.parts import VelocityLimit
 from common.money import to_major
 from wallet_api.use_cases.limit_queries import velocity_limit
 from wallet_api.velocity_limits import limit_json, use_json

@@ -9,7 +9,7 @@ from uuid import UUID
 from pydantic import BaseModel, Field
 from sqlalchemy import RowMapping
 
-from common.events import TRANSACTION_EVENTS
+from common.events.models import TRANSACTION_EVENTS
 from common.moments import timestamp
 from common.money import to_major
 from wallet_api.lookups.queries import Legs

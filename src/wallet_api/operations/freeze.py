@@ -6,7 +6,7 @@ from typing import Annotated
 from pydantic import Field
 
 from common.access.caller import OPS_WRITE
-from common.events import Blocks
+from common.events.parts import Blocks
 from wallet_api.bodies import StatusBody
 from wallet_api.errors import WalletFrozen
 from wallet_api.operations.operation import Entry, LedgerTransaction, Operation, State

@@ -92,7 +92,7 @@ class LedgerTransaction(NamedTuple):
 
     Attributes:
         id: of the transaction.
-        type: of its entries; `common.events.TRANSACTION_EVENTS` has the event.
+        type: of its entries; `common.events.models.TRANSACTION_EVENTS` has the event.
         command: which made it.
         amount_minor: how much money it moves; 0 if none.
         wallet: the acting wallet, as it is after the transaction.

@@ -7,7 +7,7 @@ from typing import Annotated, Final, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from common.access.caller import OPS_WRITE
-from common.events import LimitDirection, LimitWindow
+from common.events.parts import LimitDirection, LimitWindow
 from common.money import AmountError, to_major, to_minor_or_zero
 from common.problems import ValidationProblem
 from wallet_api.bodies import Amount, OperationBody, Text255

@@ -5,15 +5,10 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from common.events import (
-    TRANSACTION_EVENTS,
-    AnyEvent,
-    MovementEvent,
-    WalletCreated,
-    encode,
-    event_type_of,
-    wallet_change,
-)
+from common.events.encoding import encode
+from common.events.kinds import MovementEvent
+from common.events.models import TRANSACTION_EVENTS, AnyEvent, WalletCreated, event_type_of
+from common.events.parts import wallet_change
 from common.identifiers import event_id_at, lane_of
 from common.money import to_major
 from wallet_api.commands import Command, CreateWallet

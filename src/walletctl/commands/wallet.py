@@ -9,7 +9,7 @@ import typer
 from sqlalchemy import RowMapping
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from common.events import Blocks
+from common.events.parts import Blocks
 from wallet_api import operator_acts
 from wallet_api.operations.close import Close
 from wallet_api.operations.freeze import Freeze

@@ -8,7 +8,7 @@ import typer
 from sqlalchemy import RowMapping
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from common.events import HoldStatus
+from common.events.parts import HoldStatus
 from wallet_api import operator_acts
 from wallet_api.holds.replies import hold_out_json
 from wallet_api.operations.capture_hold import CaptureHold

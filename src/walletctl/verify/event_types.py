@@ -6,7 +6,7 @@ The models of the events and the history's projection say how. A new type of tra
 from collections.abc import Mapping
 from typing import Final
 
-from common.events import TRANSACTION_EVENTS, event_type_of
+from common.events.models import TRANSACTION_EVENTS, event_type_of
 from history_consumer.projection import SIDES
 
 _EVENT_TYPES: Final = {transaction: event_type_of(model) for transaction, model in TRANSACTION_EVENTS.items()}

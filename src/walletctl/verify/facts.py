@@ -2,7 +2,8 @@
 
 from typing import Final
 
-from common.events import TRANSACTION_EVENTS, MovementEvent, details_of, event_type_of
+from common.events.kinds import MovementEvent, details_of
+from common.events.models import TRANSACTION_EVENTS, event_type_of
 from walletctl.verify.event_types import event_type
 from walletctl.verify.lines import digest, line, time
 

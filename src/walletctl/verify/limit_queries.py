@@ -4,7 +4,7 @@ from typing import Final
 
 from sqlalchemy import text
 
-from common.events import WalletLimitsSet
+from common.events.models import WalletLimitsSet
 from wallet_api.velocity_limits import COUNTED_TYPES, HOLD
 from walletctl.verify.facts import UNITS, WITHIN
 

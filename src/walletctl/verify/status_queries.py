@@ -4,7 +4,8 @@ from typing import Final
 
 from sqlalchemy import text
 
-from common.events import TRANSACTION_EVENTS, StatusEvent
+from common.events.kinds import StatusEvent
+from common.events.models import TRANSACTION_EVENTS
 
 _MODELS: Final = {
     transaction_type: model for transaction_type, model in TRANSACTION_EVENTS.items() if issubclass(model, StatusEvent)

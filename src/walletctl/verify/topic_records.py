@@ -8,7 +8,7 @@ from typing import Any, Final, NamedTuple
 
 from confluent_kafka import Message
 
-from common.events import FIRST_SOURCE_EPOCH, SOURCE_EPOCH_HEADER
+from common.events.headers import FIRST_SOURCE_EPOCH, SOURCE_EPOCH_HEADER
 from common.kafka.topic_reader import TopicReader
 from common.progress import Advance
 from history_consumer.consumer.records import headers_of, source_epoch_of

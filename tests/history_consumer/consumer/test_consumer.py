@@ -15,7 +15,7 @@ from confluent_kafka.admin import AdminClient
 from prometheus_client import REGISTRY
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from common.events import AnyEvent
+from common.events.models import AnyEvent
 from common.kafka.connection import KafkaConnection
 from common.kafka.topics import ensure_topic
 from common.postgres.engine import create_engine

@@ -9,7 +9,8 @@ from confluent_kafka import Message
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.events import TransferDone, WalletChange
+from common.events.models import TransferDone
+from common.events.parts import WalletChange
 from history_consumer.consumer.deduplication import RESTORED, SUPERSEDED, VERSION_CONFLICT, ExistingEvents, classify
 from history_consumer.consumer.positions import Position
 from history_consumer.consumer.records import Record, record_of

@@ -14,7 +14,7 @@ from prometheus_client import REGISTRY
 from sqlalchemy.ext.asyncio import AsyncEngine
 from structlog.testing import LogCapture
 
-from common.events import AnyEvent
+from common.events.models import AnyEvent
 from common.kafka.connection import KafkaConnection
 from common.kafka.topics import end_offsets, ensure_topic
 from common.worker import Health, TemporaryError

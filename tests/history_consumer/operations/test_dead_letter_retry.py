@@ -7,7 +7,7 @@ import pytest
 from confluent_kafka import Message
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from common.events import AnyEvent
+from common.events.models import AnyEvent
 from history_consumer.consumer import records
 from history_consumer.consumer.batch_writes import Target, write_batch
 from history_consumer.consumer.positions import Position

@@ -7,7 +7,7 @@ from uuid import UUID
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from common.events import AnyEvent
+from common.events.models import AnyEvent
 from common.kafka import topics
 from common.kafka.connection import KafkaConnection
 from history_consumer.consumer.consumer import HistoryConsumer

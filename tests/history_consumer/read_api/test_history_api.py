@@ -16,7 +16,7 @@ from uuid import UUID, uuid4
 import httpx
 import pytest
 
-from common.events import AnyEvent, HoldCaptured, HoldCreated, HoldHasExpired, HoldVoided
+from common.events.models import AnyEvent, HoldCaptured, HoldCreated, HoldHasExpired, HoldVoided
 from common.postgres.database_health import INTERVAL_SECONDS, TIMEOUT_SECONDS
 from history_consumer.projection import EVENT_TYPES
 from support.history_events import History, Wallet

@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 import orjson
 import pytest
 
-from common.events import EVENT_MODELS, AnyEvent, event_type_of
+from common.events.models import EVENT_MODELS, AnyEvent, event_type_of
 from history_consumer.projection import SIDES, rows_of
 from history_consumer.read_api.replies import item_json
 

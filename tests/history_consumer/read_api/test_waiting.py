@@ -10,7 +10,7 @@ from uuid import uuid4
 import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from common.events import AnyEvent
+from common.events.models import AnyEvent
 from common.tables.roles import Role
 from history_consumer.read_api import page_queries
 from history_consumer.read_api.page_queries import WantedVersion

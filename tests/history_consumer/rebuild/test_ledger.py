@@ -5,7 +5,8 @@ from uuid import UUID
 import orjson
 from sqlalchemy import text
 
-from common.events import AnyEvent, decode
+from common.events.encoding import decode
+from common.events.models import AnyEvent
 from common.postgres.engine import operator_engine
 from common.settings import PipelineSettings
 from history_consumer.rebuild import ledger, queries

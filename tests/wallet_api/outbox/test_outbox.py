@@ -5,7 +5,8 @@ import asyncpg
 import orjson
 from httpx import AsyncClient
 
-from common.events import EVENT_MODELS, decode, event_type_of
+from common.events.encoding import decode
+from common.events.models import EVENT_MODELS, event_type_of
 from support.limits import put_limits
 
 Json = dict[str, Any]

@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from common.events import AnyEvent
+from common.events.models import AnyEvent
 from common.kafka.topics import set_settings
 from common.settings import PipelineSettings
 from common.tables.roles import Role
