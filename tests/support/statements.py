@@ -10,6 +10,7 @@ import asyncpg
 from hypothesis import strategies as st
 
 from common.identifiers import new_id
+from common.money import to_major, to_minor_or_zero
 from wallet_api.statements.balances import Balance, Pages, Period
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -24,16 +25,21 @@ Rows = Sequence[Mapping[str, Any]]
 REFERENCES = st.none() | st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=255)
 
 
-def period_of(opening_minor: int, rows: Rows, currency: str = "EUR", after_version: int = 4) -> Period:
-    """Make the statement whose entries are these rows."""
+def period_of(
+    opening_minor: int, rows: Rows, currency: str = "EUR", after_version: int = 4, limit_minor: int = 0
+) -> Period:
+    """Make the statement whose entries are these rows, of a wallet that has this overdraft limit before them."""
     closing_minor = rows[-1]["balance_after_minor"] if rows else opening_minor
+    limits = [to_minor_or_zero(row["overdraft_limit"], currency) for row in rows if row["overdraft_limit"]]
+    last_limit_minor = [limit_minor, *limits][-1]
     last = after_version + len(rows)
+    opened_at, closed_at = START - timedelta(days=1), END - timedelta(days=1)
     return Period(
         WALLET,
         START,
         END,
-        Balance(currency, last, after_version, opening_minor, opening_minor // 2, START - timedelta(days=1)),
-        Balance(currency, last, last, closing_minor, closing_minor // 3, END - timedelta(days=1)),
+        Balance(currency, last, after_version, opening_minor, opening_minor // 2, limit_minor, opened_at),
+        Balance(currency, last, last, closing_minor, closing_minor // 3, last_limit_minor, closed_at),
         is_final=True,
         read_at=END,
     )
@@ -59,6 +65,7 @@ def rows_of(
             "reference": reference,
             "external_id": reference,
             "metadata": {},
+            "overdraft_limit": None,
             "created_at": START + timedelta(seconds=number),
         }
         for number, (after, reference) in enumerate(zip(balances_minor, references, strict=True))
@@ -75,8 +82,12 @@ def statements(draw: st.DrawFn) -> tuple[Period, Rows]:
     balances = list(accumulate(signed, initial=opening_minor))[1:]
     references = draw(st.lists(REFERENCES, min_size=len(balances), max_size=len(balances)))
     currency = draw(st.sampled_from(["EUR", "JPY", "BHD"]))
-    rows = rows_of(opening_minor, balances, references, currency)
-    return period_of(opening_minor, rows, currency), rows
+    limits = draw(st.lists(st.none() | st.integers(0, MINOR_MAX), min_size=len(balances), max_size=len(balances)))
+    rows = [
+        row if limit is None else {**row, "type": "LIMITS", "overdraft_limit": to_major(limit, currency)}
+        for row, limit in zip(rows_of(opening_minor, balances, references, currency), limits, strict=True)
+    ]
+    return period_of(opening_minor, rows, currency, limit_minor=draw(st.integers(0, MINOR_MAX))), rows
 
 
 async def written(write: Write, period: Period, rows: Rows, page_rows: int = 3) -> bytes:

@@ -934,6 +934,8 @@ class WalletMachine(RuleBasedStateMachine):
         assert found["held"] == to_major(wallet.held, wallet.currency)
         assert found["available"] == to_major(wallet.available, wallet.currency)
         assert (found["version"], found["status"], found["blocks"]) == (wallet.version, wallet.status, wallet.blocks)
+        at = self.run(self.client.get(f"/wallets/{wallet.id}/balance?version={wallet.version}")).json()
+        assert all(at[name] == found[name] for name in ("balance", "held", "available", "version"))
 
     def assert_previewed(self, preview: httpx.Response, response: httpx.Response) -> None:
         told, reply = preview.json(), response.json()

@@ -135,6 +135,8 @@ wallet_transactions = Table(
         "reverses_transaction_id",
         postgresql_where=text("reverses_transaction_id IS NOT NULL"),
     ),
+    # The limits that a wallet had at a version. Without it, the look-up would read the wallet's entries.
+    Index("wallet_transactions_limits_idx", "wallet_id", "wallet_version", postgresql_where=text("type = 'LIMITS'")),
     # A wallet can't have two transactions with the same external id. Transactions are found by it too: the wallet comes
     # second, as in the index on references.
     Index(

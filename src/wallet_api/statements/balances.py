@@ -20,6 +20,7 @@ class Balance:
         version: the one whose balance this is.
         balance_minor: what was booked.
         held_minor: what open holds reserved.
+        overdraft_limit_minor: how much more than its own money the wallet could spend.
         created_at: the time of the version; of version 0, that of the creation.
     """
 
@@ -28,12 +29,13 @@ class Balance:
     version: int
     balance_minor: int
     held_minor: int
+    overdraft_limit_minor: int
     created_at: datetime
 
     @property
     def available_minor(self) -> int:
-        """What the wallet could spend of its own money."""
-        return self.balance_minor - self.held_minor
+        """What the wallet could spend or reserve."""
+        return self.balance_minor - self.held_minor + self.overdraft_limit_minor
 
     @property
     def is_superseded(self) -> bool:

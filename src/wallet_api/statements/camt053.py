@@ -44,17 +44,25 @@ def _head(period: Period) -> str:
         f"<FrToDt><FrDtTm>{timestamp(period.start)}</FrDtTm><ToDtTm>{timestamp(period.end)}</ToDtTm></FrToDt>"
         f"<Acct>{_account(period.wallet_id.hex)}<Ccy>{closing.currency}</Ccy></Acct>"
         f"{_balance('OPBD', opening, opening.balance_minor, period.start)}"
-        f"{_balance('OPAV', opening, opening.available_minor, period.start)}"
+        f"{_balance('OPAV', opening, opening.available_minor, period.start, _credit_line(opening))}"
         f"{_balance('CLBD', closing, closing.balance_minor, period.end)}"
-        f"{_balance('CLAV', closing, closing.available_minor, period.end)}"
+        f"{_balance('CLAV', closing, closing.available_minor, period.end, _credit_line(closing))}"
     )
 
 
-def _balance(code: str, balance: Balance, amount_minor: int, moment: datetime) -> str:
+def _balance(code: str, balance: Balance, amount_minor: int, moment: datetime, credit_line: str = "") -> str:
     return (
-        f"<Bal><Tp><CdOrPrtry><Cd>{code}</Cd></CdOrPrtry></Tp>{_amount(amount_minor, balance.currency)}"
+        f"<Bal><Tp><CdOrPrtry><Cd>{code}</Cd></CdOrPrtry></Tp>{credit_line}{_amount(amount_minor, balance.currency)}"
         f"<Dt><DtTm>{timestamp(moment)}</DtTm></Dt></Bal>"
     )
+
+
+def _credit_line(balance: Balance) -> str:
+    """Return that the overdraft limit is part of an available balance, and how much it is."""
+    limit_minor, currency = balance.overdraft_limit_minor, balance.currency
+    if limit_minor == 0:
+        return ""
+    return f'<CdtLine><Incl>true</Incl><Amt Ccy="{currency}">{to_major(limit_minor, currency)}</Amt></CdtLine>'
 
 
 def _entry(row: Mapping[Any, Any]) -> str:

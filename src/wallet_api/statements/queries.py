@@ -6,12 +6,13 @@ twenty index look-ups for a million versions, and without an index on the time.
 
 from collections.abc import AsyncIterator, Sequence
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import RowMapping, text
+from sqlalchemy import Row, RowMapping, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from common.money import to_minor_or_zero
 from wallet_api.read_queries import READABLE
 from wallet_api.statements.balances import Balance
 
@@ -22,6 +23,12 @@ PAGE_ENTRIES: Final = 200
 _WALLET: Final = f"""
     SELECT id, currency, version AS newest_version, created_at FROM wallet.wallets WHERE id = :id AND {READABLE}
 """  # noqa: S608
+
+# The overdraft limit in major units, as the entry that set it has it; NULL: none was set up to the version.
+_OVERDRAFT_LIMIT: Final = """(
+        SELECT details ->> 'overdraft_limit' FROM wallet.wallet_transactions
+        WHERE wallet_id = :id AND wallet_version <= {version} AND type = 'LIMITS' ORDER BY wallet_version DESC LIMIT 1
+    ) AS overdraft_limit"""
 
 # LIMIT keeps the look-up of one entry an index look-up, whatever the planner takes for the wallet's number of entries.
 BALANCES_BEFORE: Final = text(f"""
@@ -39,7 +46,8 @@ BALANCES_BEFORE: Final = text(f"""
         ) AS probe
     )
     SELECT wallet.currency, newest_version, low AS version, coalesce(balance_after_minor, 0) AS balance_minor,
-        coalesce(held_after_minor, 0) AS held_minor, coalesce(entry.created_at, wallet.created_at) AS created_at
+        coalesce(held_after_minor, 0) AS held_minor, {_OVERDRAFT_LIMIT.format(version="low")},
+        coalesce(entry.created_at, wallet.created_at) AS created_at
     FROM wallet JOIN search ON low = high
     LEFT JOIN wallet.wallet_transactions AS entry ON entry.wallet_id = :id AND entry.wallet_version = low
     ORDER BY number
@@ -49,6 +57,7 @@ BALANCE_AT_VERSION: Final = text(f"""
     WITH wallet AS MATERIALIZED ({_WALLET})
     SELECT wallet.currency, newest_version, cast(:version AS bigint) AS version,
         coalesce(balance_after_minor, 0) AS balance_minor, coalesce(held_after_minor, 0) AS held_minor,
+        {_OVERDRAFT_LIMIT.format(version=":version")},
         coalesce(entry.created_at, wallet.created_at) AS created_at
     FROM wallet
     LEFT JOIN wallet.wallet_transactions AS entry ON entry.wallet_id = :id AND entry.wallet_version = :version
@@ -57,7 +66,7 @@ BALANCE_AT_VERSION: Final = text(f"""
 ENTRIES: Final = text("""
     SELECT transaction_id, type, wallet_id, counterparty_wallet_id, amount_minor, currency, balance_after_minor,
         held_minor, held_after_minor, hold_id, reverses_transaction_id, wallet_version, reference, external_id,
-        metadata, created_at
+        metadata, created_at, CASE type WHEN 'LIMITS' THEN details ->> 'overdraft_limit' END AS overdraft_limit
     FROM wallet.wallet_transactions
     WHERE wallet_id = :wallet_id AND wallet_version > :after AND wallet_version <= :up_to
     ORDER BY wallet_version LIMIT :limit
@@ -90,7 +99,7 @@ async def balances_before(
 ) -> list[Balance]:
     """Return the wallet's balance just before each moment; none if the caller may not read the wallet."""
     parameters = {"id": wallet_id, "caller_user_id": caller_user_id, "moments": moments}
-    return [Balance(*row) for row in await connection.execute(BALANCES_BEFORE, parameters)]
+    return [_balance(row) for row in await connection.execute(BALANCES_BEFORE, parameters)]
 
 
 async def balance_at_version(
@@ -99,7 +108,19 @@ async def balance_at_version(
     """Return the wallet's balance at the version, if the caller may read it. The version must be checked."""
     parameters = {"id": wallet_id, "caller_user_id": caller_user_id, "version": version}
     row = (await connection.execute(BALANCE_AT_VERSION, parameters)).one_or_none()
-    return None if row is None else Balance(*row)
+    return None if row is None else _balance(row)
+
+
+def _balance(row: Row[Any]) -> Balance:
+    return Balance(
+        currency=row.currency,
+        newest_version=row.newest_version,
+        version=row.version,
+        balance_minor=row.balance_minor,
+        held_minor=row.held_minor,
+        overdraft_limit_minor=to_minor_or_zero(row.overdraft_limit or "0", row.currency),
+        created_at=row.created_at,
+    )
 
 
 async def pages_of_entries(

@@ -20,7 +20,9 @@ class VersionBalanceOut(BaseModel):
 
     balance: str = Field(examples=["50.00"], description="What was booked.")
     held: str = Field(examples=["0.00"], description="What open holds reserved.")
-    available: str = Field(examples=["50.00"], description="`balance` without `held`.")
+    available: str = Field(
+        examples=["50.00"], description="`balance` less `held`, and the overdraft limit of that time."
+    )
     version: int = Field(examples=[2], description="0: the wallet did not exist yet.")
 
 

@@ -1,5 +1,7 @@
 """A wallet's balance at a time or a version, over HTTP."""
 
+import csv
+import io
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -10,6 +12,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from common.moments import timestamp
+from support.limits import put_limits
 from support.plans import ledger_rows_read
 from support.statements import fill_ledger
 from wallet_api.statements import queries
@@ -91,6 +94,42 @@ async def test_the_balance_at_a_version_is_final_and_as_of_its_time(client: Asyn
         found = await balance(client, wallet["id"], version=version)
         assert found["balance"] == found["available"] == str(version - 1)
         assert (found["version"], found["as_of"], found["final"]) == (version, timestamp(moment), True)
+
+
+async def test_what_was_available_includes_the_overdraft_limit_of_that_version(
+    client: AsyncClient, new_wallet: NewWallet
+) -> None:
+    """The limit is set, used, lowered below its use, and taken away; before it was set, there was none."""
+    wallet = await new_wallet(balance="50")
+    path = f"/wallets/{wallet['id']}"
+    told = [
+        (await client.post(f"{path}/fund", json={"amount": "10"})).json(),
+        await put_limits(client, wallet, overdraft_limit="100"),
+        (await client.post(f"{path}/withdraw", json={"amount": "130"})).json(),
+        (await client.post(f"{path}/holds", json={"amount": "20"})).json(),
+        await put_limits(client, wallet, overdraft_limit="30"),
+        await put_limits(client, wallet, balance_max="1000"),
+    ]
+    assert [each["available"] for each in told] == ["60.00", "160.00", "30.00", "10.00", "-60.00", "-90.00"]
+    for each in told:
+        expected = {name: each[name] for name in ("balance", "held", "available", "version")}
+        at_version = await balance(client, wallet["id"], version=each["version"])
+        at_time = await balance(client, wallet["id"], at=each["created_at"])
+        assert at_version.items() >= expected.items()
+        assert at_time.items() >= expected.items()
+    now = (await client.get(path)).json()
+    assert now["available"] == at_version["available"]
+    assert now["version"] == at_version["version"]
+    # It begins with a limit, and its last entry sets a lower one.
+    period = {"from": told[2]["created_at"], "to": told[5]["created_at"]}
+    statement = (await client.get(f"{path}/statement", params=period)).json()
+    assert (statement["opening"]["available"], statement["closing"]["available"]) == ("160.00", "-60.00")
+    as_csv = await client.get(f"{path}/statement", params=period, headers={"Accept": "text/csv"})
+    lines = list(csv.DictReader(io.StringIO(as_csv.text, newline="")))
+    assert [line["available"] for line in lines] == ["160.00", "30.00", "10.00", "-60.00", "-60.00"]
+    as_xml = await client.get(f"{path}/statement", params=period, headers={"Accept": "application/xml"})
+    assert '<CdtLine><Incl>true</Incl><Amt Ccy="EUR">100.00</Amt></CdtLine><Amt Ccy="EUR">160.00</Amt>' in as_xml.text
+    assert '<Amt Ccy="EUR">60.00</Amt><CdtDbtInd>DBIT</CdtDbtInd>' in as_xml.text
 
 
 async def test_a_time_in_the_future_and_a_version_that_is_not_yet_are_refused(

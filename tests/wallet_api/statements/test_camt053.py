@@ -56,7 +56,12 @@ def test_each_statement_is_valid_and_its_opening_balance_and_entries_sum_to_its_
         (opening, opening_available, period.opening),
         (closing, closing_available, period.closing),
     ]:
-        assert booked - available == Decimal(to_major(balance.held_minor, currency))
+        not_own = balance.held_minor - balance.overdraft_limit_minor
+        assert booked - available == Decimal(to_major(not_own, currency))
+    limits_minor = [balance.overdraft_limit_minor for balance in (period.opening, period.closing)]
+    expected = [to_major(limit_minor, currency) for limit_minor in limits_minor if limit_minor]
+    assert texts(found, "Bal/CdtLine/Amt") == expected
+    assert texts(found, "Bal/CdtLine/Incl") == ["true"] * len(expected)
     assert texts(found, "Ntry/NtryRef") == [str(row["wallet_version"]) for row in rows]
     assert texts(found, "Ntry/AcctSvcrRef") == [row["transaction_id"].hex for row in rows]
 

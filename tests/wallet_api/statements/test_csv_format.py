@@ -24,7 +24,7 @@ def minor(text: str, currency: str) -> int:
 def test_the_opening_balance_and_the_amounts_sum_to_the_closing_balance(statement: tuple[Period, Rows]) -> None:
     period, rows = statement
     lines = read(asyncio.run(written(statement_csv, period, rows)))
-    assert [line["type"] for line in lines] == ["OPENING", *("TRANSFER" for _ in rows), "CLOSING"]
+    assert [line["type"] for line in lines] == ["OPENING", *(row["type"] for row in rows), "CLOSING"]
     currency = period.closing.currency
     balance = minor(lines[0]["balance"], currency)
     for line in lines[1:-1]:
@@ -33,10 +33,11 @@ def test_the_opening_balance_and_the_amounts_sum_to_the_closing_balance(statemen
     assert lines[-1]["balance"] == to_major(balance, currency)
     held = [period.opening.held_minor, *(row["held_after_minor"] or 0 for row in rows), period.closing.held_minor]
     assert [minor(line["held"], currency) for line in lines] == held
-    assert all(
-        minor(line["balance"], currency) - minor(line["held"], currency) == minor(line["available"], currency)
-        for line in lines
-    )
+    limit_minor = period.opening.overdraft_limit_minor
+    for line, limit in zip(lines, [None, *(row["overdraft_limit"] for row in rows), None], strict=True):
+        limit_minor = limit_minor if limit is None else minor(limit, currency)
+        own_minor = minor(line["balance"], currency) - minor(line["held"], currency)
+        assert minor(line["available"], currency) == own_minor + limit_minor
     assert [int(line["version"]) for line in lines[:-1]] == list(range(4, 5 + len(rows)))
 
 
