@@ -118,7 +118,8 @@ def test_any_value_in_any_field_is_taken_or_named_as_wrong(
     else:
         assert isinstance(outcome, model)
         assert "colour" not in document
-        assert read(outcome.model_dump_json(), model) == outcome
+        again = read(outcome.model_dump_json(), model)
+        assert again.model_dump(mode="json") == outcome.model_dump(mode="json")
 
 
 @given(st.binary())
