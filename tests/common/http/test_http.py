@@ -55,7 +55,7 @@ def test_what_an_ops_server_does_not_have_is_a_problem_document(ops_port: int, l
 
 def test_a_workers_ops_server_asks_for_the_token_too() -> None:
     port = free_port()
-    with running(ops_server(checks, "127.0.0.1", port, Secret("s3cret")), port), Client(port) as client:
+    with running(ops_server(checks, "127.0.0.1", port, Secret("s3cret"))), Client(port) as client:
         asked = [[], ["Authorization: Bearer wrong"], ["Authorization: Bearer s3cret"]]
         replies = [client.send(request("GET /metrics HTTP/1.1", fields)).reply().status for fields in asked]
         assert client.send(request("GET /ready HTTP/1.1")).reply().status == 200
