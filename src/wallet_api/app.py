@@ -43,8 +43,8 @@ def create_app(settings: WalletApiSettings | None = None) -> FastAPI:
         partial(open_authenticator, settings, settings.database_url),
         [
             *fast,
-            limits.make_router(owner_operations),
             routes.router,
+            limits.router,
             holds.router,
             lookups.router,
             statements.router,

@@ -1,6 +1,5 @@
 """What the OpenAPI document says beyond FastAPI's signatures: bodies that the endpoints read, and errors."""
 
-from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any, Final
 from uuid import UUID
@@ -13,7 +12,7 @@ from common.http.openapi import problem_documentation
 from common.problems import Problem
 from wallet_api.bodies import OperationBody
 from wallet_api.errors import IfMatchRequired, InsufficientFunds, NotAcceptable, TransactionNotFound
-from wallet_api.operations.set_limits import LimitsBody
+from wallet_api.requests import REQUIRED_IF_MATCH
 
 _PROBLEM_EXAMPLE: Final = {
     "type": InsufficientFunds.type_uri(),
@@ -78,14 +77,14 @@ POST_ERRORS: Final[dict[int | str, dict[str, Any]]] = {
 }
 
 
-def put_limits_documentation(reply: type[BaseModel], required: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the keyword arguments of the route that sets limits: those of a POST route, a required header, and 428."""
-    documentation = post_documentation(LimitsBody, reply, HTTPStatus.OK)
+def put_documentation(body: type[BaseModel], reply: type[BaseModel], status: int) -> dict[str, Any]:
+    """Return a PUT route's keyword arguments: those of a POST route, a required header, and 428."""
+    documentation = post_documentation(body, reply, status)
     refused = _example(IfMatchRequired(), "/wallets/0198c2a5-…/limits")
     return {
         **documentation,
         "responses": {**documentation["responses"], 428: refused},
-        "openapi_extra": {**documentation["openapi_extra"], "parameters": [required]},
+        "openapi_extra": {**documentation["openapi_extra"], "parameters": [REQUIRED_IF_MATCH]},
     }
 
 

@@ -23,18 +23,19 @@ def add_links(app: FastAPI) -> None:
 
     def openapi() -> dict[str, Any]:
         document = generate()
-        for path, status, ids in _sources():
-            document["paths"][path]["post"]["responses"][status]["links"] = _links(document["paths"], ids)
+        for path, method, status, ids in _sources():
+            document["paths"][path][method]["responses"][status]["links"] = _links(document["paths"], ids)
         return document
 
     app.openapi = openapi  # type: ignore[method-assign]
 
 
-def _sources() -> Iterator[tuple[str, str, Ids]]:
-    """Yield the path of each POST that makes something, the status of its reply, and the ids in that."""
-    yield "/wallets", _CREATED, {"wallet_id": "/id"}
+def _sources() -> Iterator[tuple[str, str, str, Ids]]:
+    """Yield path and method of each request that makes something, the status of its reply, and the ids in that."""
+    yield "/wallets", "post", _CREATED, {"wallet_id": "/id"}
     for operation in ALL_OPERATIONS:
-        yield operation.target_of(f"{{{id_field(operation)}}}"), str(int(operation.status)), _ids_of(operation)
+        path = operation.target_of(f"{{{id_field(operation)}}}")
+        yield path, operation.method.lower(), str(int(operation.status)), _ids_of(operation)
 
 
 def _ids_of(operation: type[Operation]) -> Ids:

@@ -1,6 +1,6 @@
 """The routes of the operations, each made from its class: parse, run one use case, reply."""
 
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from functools import cache
 from inspect import getdoc
 from typing import Any, Final
@@ -8,14 +8,15 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, Request, Response
 
-from common.access.caller import WALLETS_WRITE, Caller, caller_of
+from common.access.caller import Caller, caller_of
 from common.http.authorization import ScopedRoute, check_scope, needs
 from common.http.paths import PathUuid, path_of, path_uuid
 from wallet_api import metrics
 from wallet_api.bodies import Body
 from wallet_api.context import context_of
+from wallet_api.errors import IfMatchRequired
 from wallet_api.group_commit.transactions import execute
-from wallet_api.openapi import post_documentation
+from wallet_api.openapi import post_documentation, put_documentation
 from wallet_api.operation_objects import id_field, object_fields
 from wallet_api.operations.catalogue import ALL_OPERATIONS
 from wallet_api.operations.operation import Operation
@@ -58,17 +59,29 @@ def _parameters(
     """Document what an operation's route reads besides."""
 
 
+def _put_parameters(idempotency_key: IdempotencyKeyHeader = None, preview: PreviewQuery = False) -> None:
+    """Document the same of a PUT, which needs `If-Match`: `put_documentation` has that."""
+
+
+_DOCUMENTED: Final[Mapping[str, tuple[Callable[..., None], Callable[..., dict[str, Any]]]]] = {
+    "POST": (_parameters, post_documentation),
+    "PUT": (_put_parameters, put_documentation),
+}
+
+
 def _endpoint(operation: type[Operation]) -> Callable[[Request], Awaitable[Response]]:
     name = id_field(operation)
 
-    async def post(request: Request) -> Response:
+    async def act(request: Request) -> Response:
+        if operation.method == "PUT" and "if-match" not in request.headers:
+            raise IfMatchRequired
         id_ = path_uuid(request, name)
-        return await run(operation, request, await read_body(request, operation.body), id_)
+        return await _run(operation, request, await read_body(request, operation.body), id_)
 
-    return post
+    return act
 
 
-async def run(operation: type[Operation], request: Request, body: Body, id_: UUID) -> Response:
+async def _run(operation: type[Operation], request: Request, body: Body, id_: UUID) -> Response:
     """Run the operation, or preview it, and return its response.
 
     Args:
@@ -140,15 +153,19 @@ def make_router(owner_operations: Collection[str]) -> APIRouter:
     """
     router = APIRouter(route_class=ScopedRoute)
     for operation in ALL_OPERATIONS:
-        scope = WALLETS_WRITE if operation.name in owner_operations else operation.scope
+        parameters, documentation = _DOCUMENTED[operation.method]
         router.add_api_route(
             operation.target_of(f"{{{id_field(operation)}}}"),
             _endpoint(operation),
-            methods=["POST"],
-            name=f"post_{operation.name}",
+            methods=[operation.method],
+            name=f"{operation.method.lower()}_{operation.name}",
             description=getdoc(operation),
             tags=[operation.collection],
-            dependencies=[needs(scope), Depends(_IDS[operation.collection]), Depends(_parameters)],
-            **post_documentation(operation.body, reply_model(operation.transaction_type), operation.status),
+            dependencies=[
+                needs(operation.scope_for(owner_operations)),
+                Depends(_IDS[operation.collection]),
+                Depends(parameters),
+            ],
+            **documentation(operation.body, reply_model(operation.transaction_type), operation.status),
         )
     return router

@@ -9,12 +9,8 @@ from common.access.settings import AccessSettings
 from common.http.settings import HttpApiSettings, items_of
 from common.settings import LogSettings, OrderRule, Port, WalletDatabaseSettings
 from wallet_api.operations.catalogue import ALL_OPERATIONS
-from wallet_api.operations.set_limits import SetLimits
 
-_OPERATORS: Final = [
-    *(operation.name for operation in ALL_OPERATIONS if operation.scope == OPS_WRITE),
-    SetLimits.name,
-]
+_OPERATORS: Final = [operation.name for operation in ALL_OPERATIONS if operation.scope == OPS_WRITE]
 
 
 def _owner_operations(text: str) -> str:

@@ -14,7 +14,6 @@ from httpx import AsyncClient, Response
 from support.limits import LIMITLESS
 from wallet_api.bodies import OperationBody
 from wallet_api.operations.catalogue import ALL_OPERATIONS
-from wallet_api.operations.set_limits import SetLimits
 from wallet_api.use_cases import external_id_queries
 
 Json = dict[str, Any]
@@ -61,7 +60,7 @@ async def test_each_operation_takes_an_external_id_once_and_says_who_has_it(
     """Whatever has happened to the wallet since. It is in the reply, the ledger, the event and the look-ups."""
     ada, bob = (await new_wallet(balance="50"))["id"], (await new_wallet("bob"))["id"]
     requests = await requests_of(client, ada, bob)
-    assert requests.keys() == {SetLimits.name, *(operation.name for operation in ALL_OPERATIONS)}
+    assert requests.keys() == {operation.name for operation in ALL_OPERATIONS}
     made: dict[str, Json] = {}
     for name, (path, body) in requests.items():
         if name == "close":
@@ -191,7 +190,7 @@ async def test_an_external_id_is_a_text_of_1_to_255_characters(
 
 def test_a_request_without_an_external_id_has_the_hash_that_it_had_before_the_field_was_there() -> None:
     """Stored keys go on matching. Null is the same as none."""
-    bodies: list[type[OperationBody]] = [SetLimits.body, *(operation.body for operation in ALL_OPERATIONS)]
+    bodies: list[type[OperationBody]] = [operation.body for operation in ALL_OPERATIONS]
     for body in bodies:
         assert "external_id" in body.model_fields
         nothing: list[Json] = [{}, {"external_id": None}]

@@ -38,7 +38,16 @@ class _Api(FastAPI):
     """FastAPI behind our middleware and the fast path."""
 
     def __init__(self, settings: HttpApiSettings, fast_routes: Iterable[Route], **options: Any) -> None:
-        super().__init__(**options)
+        super().__init__(
+            version="1",
+            docs_url=None,
+            redoc_url=None,
+            exception_handlers=dict(EXCEPTION_HANDLERS),
+            redirect_slashes=False,
+            # It would read the environment at each request. Prometheus has the metrics.
+            telemetry={"tracing": False, "metrics": False, "logs": False},
+            **options,
+        )
         self._settings = settings
         self._fast_routes = fast_routes
 
@@ -117,15 +126,8 @@ def create_api(
         [route for router in fast_routers for route in plain_routes(router)],
         title=title,
         summary=summary,
-        version="1",
-        docs_url=None,
-        redoc_url=None,
         openapi_url=OPENAPI_PATH if has_docs else None,
         lifespan=lifespan,
-        exception_handlers=dict(EXCEPTION_HANDLERS),
-        redirect_slashes=False,
-        # It would read the environment at each request. Prometheus has the metrics.
-        telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     for router in routers:
         # Not `include_router`, whose routes ask at each request whether the router has changed.

@@ -14,7 +14,6 @@ from wallet_api.group_commit.command_queue import BATCH_OPERATIONS_MAX
 from wallet_api.operation_objects import id_field
 from wallet_api.operations.catalogue import ALL_OPERATIONS
 from wallet_api.operations.operation import Operation
-from wallet_api.operations.set_limits import SetLimits
 from wallet_api.requests import KEY_PATTERN
 
 _ERRORS_MAX: Final = 100
@@ -25,8 +24,7 @@ _EXAMPLE: Final = {
     "key": "payout-4711",
 }
 
-_OPERATIONS: Final[tuple[type[Operation], ...]] = (*ALL_OPERATIONS, SetLimits)
-BATCHED: Final[Mapping[str, type[Operation]]] = {operation.name: operation for operation in _OPERATIONS}
+BATCHED: Final[Mapping[str, type[Operation]]] = {operation.name: operation for operation in ALL_OPERATIONS}
 """The operations that a batch request may have, by their names."""
 
 Key = Annotated[

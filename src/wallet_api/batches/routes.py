@@ -52,7 +52,7 @@ def make_router(owner_operations: Collection[str]) -> APIRouter:
         owner_operations: the names of operators' operations that owners may do with their own wallets.
     """
     router = APIRouter(tags=["batches"], route_class=ScopedRoute)
-    scopes = {name: WALLETS_WRITE if name in owner_operations else made.scope for name, made in BATCHED.items()}
+    scopes = {name: operation.scope_for(owner_operations) for name, operation in BATCHED.items()}
 
     @router.post(
         PATH,

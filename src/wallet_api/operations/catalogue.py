@@ -11,6 +11,7 @@ from wallet_api.operations.operation import Operation
 from wallet_api.operations.place_hold import PlaceHold
 from wallet_api.operations.reopen import Reopen
 from wallet_api.operations.reverse import Reverse
+from wallet_api.operations.set_limits import SetLimits
 from wallet_api.operations.split import Split
 from wallet_api.operations.transfer import Transfer
 from wallet_api.operations.unfreeze import Unfreeze
@@ -29,4 +30,9 @@ HOLD_OPERATIONS: Final[tuple[type[HoldOperation], ...]] = (CaptureHold, VoidHold
 TRANSACTION_OPERATIONS: Final[tuple[type[Reverse], ...]] = (Reverse,)
 """Those of a ledger transaction: `POST /transactions/{transaction_id}/NAME`."""
 
-ALL_OPERATIONS: Final[tuple[type[Operation], ...]] = (*OPERATIONS, *HOLD_OPERATIONS, *TRANSACTION_OPERATIONS)
+ALL_OPERATIONS: Final[tuple[type[Operation], ...]] = (
+    *OPERATIONS,
+    *HOLD_OPERATIONS,
+    *TRANSACTION_OPERATIONS,
+    SetLimits,
+)

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any, ClassVar, Literal, NamedTuple
 from uuid import UUID
 
-from common.access.caller import Caller
+from common.access.caller import WALLETS_WRITE, Caller
 from common.identifiers import new_id
 from wallet_api.bodies import OperationBody
 from wallet_api.commands import Command
@@ -177,6 +177,11 @@ class Operation(Command, ABC):
     def target_of(cls, id_: object) -> str:
         """Return the path of its route for the object with this id."""
         return f"/{cls.collection}/{id_}/{cls.name}"
+
+    @classmethod
+    def scope_for(cls, owner_operations: Collection[str]) -> str:
+        """Return the scope that callers need, where owners may do these operators' operations."""
+        return WALLETS_WRITE if cls.name in owner_operations else cls.scope
 
     @property
     def wallet_ids(self) -> tuple[UUID, ...]:

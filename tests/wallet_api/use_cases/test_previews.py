@@ -14,7 +14,6 @@ from httpx import AsyncClient, Response
 
 from support.limits import LIMITLESS
 from wallet_api.operations.catalogue import ALL_OPERATIONS
-from wallet_api.operations.set_limits import SetLimits
 
 Json = dict[str, Any]
 NewWallet = Callable[..., Awaitable[Json]]
@@ -84,7 +83,7 @@ async def requests(client: AsyncClient, new_wallet: NewWallet, sql: Sql) -> dict
     }
 
 
-@pytest.mark.parametrize("name", [*(operation.name for operation in ALL_OPERATIONS), SetLimits.name])
+@pytest.mark.parametrize("name", [operation.name for operation in ALL_OPERATIONS])
 async def test_a_preview_says_what_the_operation_then_does_and_changes_no_table(
     client: AsyncClient, sql: Sql, requests: dict[str, tuple[str, Json]], name: str
 ) -> None:
