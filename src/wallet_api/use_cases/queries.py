@@ -184,17 +184,26 @@ async def write_transactions(
     Returns:
         The wallets that another transaction changed since they were read. Nothing about them was written.
     """
-    entries: _Entries = [
-        (transaction, number, entry, entry.wallet)
-        for transaction in transactions
-        for number, entry in enumerate(transaction.entries, start=1)
-    ]
     parameters = {
         "ids": [wallet.id for wallet in changed],
         "read_versions": [read[wallet.id].version for wallet in changed],
         "versions": [wallet.version for wallet in changed],
         "balances": [wallet.balance_minor for wallet in changed],
         "held": unless_empty([wallet.held_minor for wallet in changed]),
+        **_entry_parameters(transactions),
+        **outbox_parameters(events, created_at),
+        **key_parameters(keys),
+    }
+    return {row[0] for row in await WRITE_TRANSACTIONS[skip_locked].fetch(connection, **parameters)}
+
+
+def _entry_parameters(transactions: Sequence[LedgerTransaction]) -> dict[str, Any]:
+    entries: _Entries = [
+        (transaction, number, entry, entry.wallet)
+        for transaction in transactions
+        for number, entry in enumerate(transaction.entries, start=1)
+    ]
+    return {
         "acting_wallet_ids": [made.wallet.id for made, _, _, _ in entries],
         "transaction_ids": [made.id for made, _, _, _ in entries],
         "entries": [number for _, number, _, _ in entries],
@@ -217,10 +226,7 @@ async def write_transactions(
             [_json_unless_empty(made.details) if number == 1 else None for made, number, _, _ in entries]
         ),
         "external_ids": _external_ids(transactions, entries),
-        **outbox_parameters(events, created_at),
-        **key_parameters(keys),
     }
-    return {row[0] for row in await WRITE_TRANSACTIONS[skip_locked].fetch(connection, **parameters)}
 
 
 def _external_ids(transactions: Sequence[LedgerTransaction], entries: _Entries) -> list[str | None]:
