@@ -8,7 +8,6 @@ from common.access.api_keys import PREFIX
 from common.access.caller import ANONYMOUS, Caller
 from common.access.key_store import open_key_store
 from common.access.settings import AccessSettings
-from common.access.tokens import open_tokens
 from common.problems import Problem, Unauthorized
 from common.secrets import Secret
 
@@ -93,5 +92,8 @@ async def open_authenticator(
             opening = open_key_store(keys_url, settings.database_connect_timeout_seconds, on_standby=on_standby)
             keys = await stack.enter_async_context(opening)
         if settings.accepts_jwts:
+            # Imported here, because of its library for cryptography (`key_documents`).
+            from common.access.tokens import open_tokens  # noqa: PLC0415
+
             jwts = await stack.enter_async_context(open_tokens(settings))
         yield BearerTokens(keys, jwts)

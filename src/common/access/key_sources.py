@@ -7,7 +7,7 @@ from typing import Final, Protocol
 
 import httpx2
 
-from common.access.signing_keys import DOCUMENT_BYTES_MAX, Unusable, read_file
+from common.access.key_documents import DOCUMENT_BYTES_MAX, Unusable, read_file
 
 READ_TIMEOUT_SECONDS: Final = 4.0
 _HEADERS: Final = {"Accept": "application/jwk-set+json, application/json", "Accept-Encoding": "identity"}

@@ -4,7 +4,6 @@ import re
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Final
 
 import jiter
@@ -17,32 +16,14 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
+from common.access.key_documents import FAMILIES, Unusable
+
 KEYS_MAX: Final = 100
-DOCUMENT_BYTES_MAX: Final = 256 * 1024
 _KEY_ID_LENGTH_MAX: Final = 255
-
-_FAMILIES: Final[Mapping[tuple[str, str | None], tuple[str, ...]]] = {
-    ("RSA", None): ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"),
-    ("EC", "P-256"): ("ES256",),
-    ("EC", "P-384"): ("ES384",),
-    ("EC", "P-521"): ("ES512",),
-    ("OKP", "Ed25519"): ("EdDSA",),
-    ("OKP", "Ed448"): ("EdDSA",),
-}
-"""The algorithms of each type of key and its curve. All are asymmetric: no shared secret can sign a token."""
-
-ALGORITHMS: Final = tuple(dict.fromkeys(name for names in _FAMILIES.values() for name in names))
 
 # Private members of a JWK are never read.
 _PUBLIC_MEMBERS: Final = ("kty", "crv", "x", "y", "n", "e")
 _PEM: Final = re.compile(b"-----BEGIN PUBLIC KEY-----.+?-----END PUBLIC KEY-----", re.DOTALL)
-
-
-@dataclass(frozen=True)
-class Unusable:
-    """Keys that could not be read, and why, in words that follow the name of their place."""
-
-    reason: str
 
 
 @dataclass(frozen=True)
@@ -56,16 +37,6 @@ class SigningKeys:
         if key_id is not None:
             return self.keys.get((key_id, algorithm), ()) + self.keys.get((None, algorithm), ())
         return tuple(key for (_, name), keys in self.keys.items() if name == algorithm for key in keys)
-
-
-def read_file(path: Path) -> bytes | Unusable:
-    """Return the file's bytes, at most `DOCUMENT_BYTES_MAX`."""
-    try:
-        with path.open("rb") as file:
-            document = file.read(DOCUMENT_BYTES_MAX + 1)
-    except OSError as error:
-        return Unusable(f"cannot be read: {error.strerror}")
-    return document if len(document) <= DOCUMENT_BYTES_MAX else Unusable(f"has more than {DOCUMENT_BYTES_MAX} bytes")
 
 
 def read_keys(document: bytes, algorithms: Collection[str]) -> SigningKeys | Unusable:
@@ -140,7 +111,7 @@ def _algorithms_of(jwk: Mapping[str, Any]) -> tuple[str, ...]:
     key_type, curve = jwk.get("kty"), jwk.get("crv")
     if not isinstance(key_type, str) or not isinstance(curve, str | None):
         return ()
-    return _FAMILIES.get((key_type, curve), ())
+    return FAMILIES.get((key_type, curve), ())
 
 
 def _bound_key(jwk: Mapping[str, Any], algorithm: str) -> jwt.PyJWK | None:

@@ -9,9 +9,10 @@ from typing import Final
 import jwt
 import structlog
 
+from common.access.key_documents import Unusable
 from common.access.key_sources import READ_TIMEOUT_SECONDS, KeySource
 from common.access.metrics import jwt_key_reads, jwt_keys_stale
-from common.access.signing_keys import SigningKeys, Unusable, read_keys
+from common.access.signing_keys import SigningKeys, read_keys
 from common.checks import WARNING
 from common.pauses import Pauses, pause
 from common.rate_limited_logs import RateLimitedLog

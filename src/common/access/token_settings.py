@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field, model_validator
 
 from common.access.caller import SCOPES
-from common.access.signing_keys import ALGORITHMS, Unusable, read_file, read_keys
+from common.access.key_documents import ALGORITHMS, Unusable, read_file
 from common.loopback import is_loopback
 from common.settings import Settings
 
@@ -107,6 +107,9 @@ class JwtSettings(Settings):
     def _file_has_keys(self) -> Self:
         if self.jwt_jwks_file is None:
             return self
+        # Imported here, because most processes accept no JWTs.
+        from common.access.signing_keys import read_keys  # noqa: PLC0415
+
         document = read_file(self.jwt_jwks_file)
         keys = document if isinstance(document, Unusable) else read_keys(document, self.algorithms)
         if isinstance(keys, Unusable):

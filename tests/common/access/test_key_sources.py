@@ -14,8 +14,8 @@ from prometheus_client import REGISTRY
 
 from common.access import key_sources
 from common.access.caller import Caller
+from common.access.key_documents import DOCUMENT_BYTES_MAX, Unusable
 from common.access.key_sources import JwksUrl, KeysFile
-from common.access.signing_keys import DOCUMENT_BYTES_MAX, Unusable
 from common.access.token_keys import TokenKeys
 from common.access.token_settings import JwtSettings
 from common.access.tokens import Tokens

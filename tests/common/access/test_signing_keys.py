@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jwt.algorithms import RSAAlgorithm
 
-from common.access.signing_keys import ALGORITHMS, KEYS_MAX, SigningKeys, Unusable, read_keys
+from common.access.key_documents import ALGORITHMS, Unusable
+from common.access.signing_keys import KEYS_MAX, SigningKeys, read_keys
 from support.token_issuer import jwk, jwks, private_key, public_pem
 
 RSA_ALGORITHMS = {"RS256", "RS384", "RS512", "PS256", "PS384", "PS512"}

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.access.caller import SCOPES, Caller
-from common.access.signing_keys import Unusable
+from common.access.key_documents import Unusable
 from common.access.token_keys import TokenKeys
 from common.access.token_settings import JwtSettings
 from common.access.tokens import TOKEN_LENGTH_MAX, Refusal, Tokens
