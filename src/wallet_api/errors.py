@@ -125,8 +125,14 @@ class ExternalIdTaken(Problem):
         )
 
     @classmethod
-    def by_transaction(cls, wallet_id: UUID, external_id: str, transaction_id: UUID) -> "ExternalIdTaken":
-        """Return the refusal of an operation."""
+    def by_transaction(cls, wallet_id: UUID, external_id: str, transaction_id: UUID | None) -> "ExternalIdTaken":
+        """Return the refusal of an operation; None is a transaction that a preview tells of, and that is never made."""
+        if transaction_id is None:
+            return cls(
+                f"external_id: an operation before this one takes {external_id} of wallet {wallet_id}."
+                " Send another external_id.",
+                extensions={"transaction_id": None},
+            )
         return cls(
             f"external_id: wallet {wallet_id} already has transaction {transaction_id} with {external_id}."
             " Read that transaction, or send another external_id.",

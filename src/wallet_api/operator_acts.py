@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, Final
+from typing import Any
 from uuid import UUID
 
 import asyncpg
@@ -12,9 +12,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from common.access.caller import ANONYMOUS
 from common.actor import actor
-from common.postgres.raw_sql import RawStatement
 from common.problems import Problem
-from wallet_api import read_queries
+from wallet_api import audit_queries, read_queries
 from wallet_api.bodies import OperationBody
 from wallet_api.group_commit.transactions import execute
 from wallet_api.holds import queries as holds
@@ -26,11 +25,6 @@ from wallet_api.operation_objects import object_fields
 from wallet_api.operations.operation import Operation
 from wallet_api.replies import DONE, Reply, problem_reply
 from wallet_api.use_cases.use_cases import run_operations
-
-INSERT_AUDIT: Final = RawStatement("""
-    INSERT INTO wallet.wallet_audit (actor, action, wallet_id, transaction_id, reason)
-    VALUES (:actor, :action, :wallet_id, :transaction_id, :reason)
-""")
 
 
 async def run(
@@ -70,7 +64,7 @@ async def _run_audited(connection: asyncpg.Connection, commands: Sequence[Operat
     for command, reply in zip(commands, replies, strict=True):
         if reply.outcome == DONE:
             done: dict[str, Any] = orjson.loads(reply.body)
-            await INSERT_AUDIT.fetch(
+            await audit_queries.insert_audit(
                 connection,
                 actor=actor(),
                 action=command.name,

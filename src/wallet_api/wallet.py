@@ -115,7 +115,7 @@ class Wallet:
             hold: before the change, if that captures or releases it. It counts in any case.
 
         Raises:
-            InsufficientFunds: more is taken than is available.
+            InsufficientFunds: more is taken than is available, or reserved than holds can reserve in all.
             BalanceLimitExceeded: its balance would be more than it may have.
             LimitExceeded: a velocity limit refuses it.
         """
@@ -128,7 +128,7 @@ class Wallet:
         if amount_minor > 0 and balance_minor > self.most_minor:
             raise self._too_much(field)
         if held_after_minor > MINOR_MAX:
-            raise self._insufficient(taken_minor, field)
+            raise self._unreservable(taken_minor, field)
         velocity = self.velocity
         if velocity and (counts_as or hold):
             velocity = self._counted(
@@ -155,6 +155,15 @@ class Wallet:
             f"{field}: wallet {self.id} has {available} {self.currency} available, less than {needed}."
             " Fund the wallet, or send a smaller amount.",
             extensions={"available": available, "needed": needed},
+        )
+
+    def _unreservable(self, needed_minor: int, field: str) -> InsufficientFunds:
+        """Return the refusal of what is available, but more than holds can reserve in all."""
+        left, needed = to_major(MINOR_MAX - self.held_minor, self.currency), to_major(needed_minor, self.currency)
+        return InsufficientFunds(
+            f"{field}: holds on wallet {self.id} can reserve {left} {self.currency} more, less than {needed}."
+            " Send a smaller amount.",
+            extensions={"available": left, "needed": needed},
         )
 
     def _too_much(self, field: str) -> BalanceLimitExceeded:

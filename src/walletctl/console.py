@@ -9,6 +9,7 @@ from typing import Annotated, Any, NoReturn, TypeVar
 import orjson
 import typer
 from pydantic import ValidationError
+from rich.cells import cell_len
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -87,18 +88,70 @@ def print_json(value: object) -> None:
 def print_table(
     title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], *, console: Console = out
 ) -> None:
-    """Print rows under `columns`; a cell that is None is shown as a dash."""
-    table = Table(title=Text(visible(title)), title_justify="left", header_style="bold")
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    for row in rows:
-        table.add_row(*("-" if cell is None else Text(visible(str(cell))) for cell in row))
-    console.print(table)
+    """Print rows under `columns`, or each row as a record where they leave too little room for a word.
+
+    No word is broken, so each id stands whole in one line. A cell that is None is shown as a dash.
+    """
+    shown = [[_shown(cell) for cell in row] for row in rows]
+    _print(title, columns, shown, [list(zip(columns, row, strict=True)) for row in shown], console)
 
 
 def print_fields(title: str, fields: Mapping[str, Any], *, console: Console = out) -> None:
-    """Print one object as a table of fields and values."""
-    print_table(title, ("field", "value"), fields.items(), console=console)
+    """Print one object as a table of fields and values, or as a record where that leaves too little room for a word."""
+    shown = [(name, _shown(value)) for name, value in fields.items()]
+    _print(title, ("field", "value"), shown, [shown], console)
+
+
+def _shown(cell: object) -> str:
+    return "-" if cell is None else visible(str(cell))
+
+
+def _print(
+    title: str,
+    columns: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    records: Sequence[Sequence[tuple[str, str]]],
+    console: Console,
+) -> None:
+    heading = Text(visible(title))
+    widths = _column_widths([list(texts) for texts in zip(columns, *rows, strict=True)], console.width)
+    if widths is None:
+        heading.stylize("italic")
+        # In a pipe each line is whole. On a terminal rich breaks long ones between words.
+        parts = (heading, *map(_record, records))
+        console.print(*parts, sep="\n\n", end="\n\n", soft_wrap=not console.is_terminal, highlight=False)
+        return
+    table = Table(title=heading, title_justify="left", header_style="bold")
+    for column, width in zip(columns, widths, strict=True):
+        table.add_column(column, width=width, overflow="fold")
+    for row in rows:
+        table.add_row(*map(Text, row))
+    console.print(table)
+
+
+def _column_widths(columns: Sequence[Sequence[str]], room: int) -> list[int] | None:
+    """Return how wide each column is, so that no word in it is broken; None if there is not enough room for that.
+
+    Columns that need little more than their longest word get it first: a column of prose gets what is left.
+    """
+    widths = [max((cell_len(word) for text in texts for word in text.split()), default=0) for texts in columns]
+    longest = [max(cell_len(line) for text in texts for line in text.split("\n")) for texts in columns]
+    # A border before each column and after the last one, and a space on each side of a cell.
+    left = room - (3 * len(columns) + 1) - sum(widths)
+    if left < 0:
+        return None
+    for number in sorted(range(len(columns)), key=lambda number: longest[number] - widths[number]):
+        more = min(left, longest[number] - widths[number])
+        widths[number] += more
+        left -= more
+    return widths
+
+
+def _record(fields: Sequence[tuple[str, str]]) -> Text:
+    """Return a line for each field; further lines of a value are indented."""
+    width = max(len(name) for name, _ in fields)
+    indent = "\n" + " " * (width + 2)
+    return Text("\n".join(f"{name:<{width}}  {value}".replace("\n", indent) for name, value in fields))
 
 
 @contextmanager

@@ -20,7 +20,7 @@ async def attacked(cluster: Cluster, seed: int) -> AsyncIterator[Field]:
     Raises:
         AssertionError: a promise was broken.
     """
-    on = Field(cluster, Driver(cluster.first("wallet-api").url, seed))
+    on = Field(cluster, Driver(cluster.first("wallet-api").url, seed=seed))
     async with asyncio.timeout(60):
         await on.driver.prepare()
     healed, answered = asyncio.Event(), asyncio.Event()

@@ -1,11 +1,9 @@
 """What must hold during the faults and after them."""
 
 import asyncio
-import json
 from collections import defaultdict
 from collections.abc import Collection
 from contextlib import suppress
-from decimal import Decimal
 from typing import Any, Final, Literal
 from uuid import UUID
 
@@ -16,9 +14,10 @@ from common.kafka.clients import admin_client
 from common.kafka.connection import KafkaConnection
 from common.settings import PipelineSettings
 from faults import records
+from faults.answer_checkers import check_operations, check_reversals
 from faults.cluster import GROUP, TOPIC, Cluster
-from faults.driver import OVERDRAFT_MAX_MINOR, Driver, Operation
 from faults.field import Field, session
+from faults.requests import OVERDRAFT_MAX_MINOR
 from history_consumer.consumer.records import headers_of
 from support.processes import Process
 from walletctl.stack.readiness import HttpProbe
@@ -45,16 +44,6 @@ _BANK = """
         (SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()) AS deadlocks
 """
 """One statement, so one snapshot."""
-
-# Every request has its key as its reference, or as its wallet's external id.
-_EFFECTS = """
-    SELECT reference AS key, count(DISTINCT transaction_id) AS times, min(transaction_id::text) AS id
-    FROM wallet.wallet_transactions WHERE reference IS NOT NULL GROUP BY reference
-    UNION ALL
-    SELECT external_id, 1, id::text FROM wallet.wallets WHERE external_id IS NOT NULL
-"""
-
-_KEYS = "SELECT key, reply_status, reply_body FROM wallet.idempotency_keys"
 
 _POSITIONS = "SELECT partition, topic_id, next_offset FROM history.processed_offsets"
 
@@ -158,8 +147,8 @@ async def check(on: Field) -> list[str]:
         found = [
             *driver.violations,
             *cluster.excesses(),
-            *await _check_operations(connection, driver),
-            *await _check_reversals(connection, driver),
+            *await check_operations(connection, driver),
+            *await check_reversals(connection, driver),
             *await _check_poison(connection, on),
             *await _check_versions(connection),
             *await _check_dead_letters(connection, foreign),
@@ -183,58 +172,6 @@ async def _differences(cluster: Cluster, foreign: Collection[Place]) -> list[str
     expected = [f"{OUTBOX_AND_TOPIC}: partition {partition} offset {offset}: record:" for partition, offset in foreign]
     lines = [line for result in report.checks for line in result.lines]
     return [f"audit: {line}" for line in lines if not line.startswith(tuple(expected))]
-
-
-async def _check_operations(connection: asyncpg.Connection, driver: Driver) -> list[str]:
-    """Compare the answer to each request with the database, which has no effect that no client asked for."""
-    effects = {row["key"]: row for row in await connection.fetch(_EFFECTS)}
-    stored = {row["key"]: row for row in await connection.fetch(_KEYS)}
-    found = [
-        line
-        for operation in driver.operations
-        for line in answer_violations(operation, effects.get(operation.key), stored.get(operation.key))
-    ]
-    strangers = effects.keys() - {operation.key for operation in driver.operations}
-    return found + [f"no client sent {key}" for key in strangers]
-
-
-def answer_violations(operation: Operation, effect: Any, stored: Any) -> list[str]:
-    """Return how the answer to a request differs from its effect and from the reply under its key, or from none."""
-    where = f"{operation.path} {operation.key} {operation.attempts}"
-    if operation.outcome == "wrong":
-        return []  # The driver has noted it.
-    if operation.outcome == "unknown":
-        return [f"{where}: still unknown"]
-    found = []
-    if (effect is not None) != (operation.outcome == "ok"):
-        found.append(f"{where}: {operation.outcome}, and {'it is' if effect else 'nothing is'} there")
-    elif effect and effect["times"] != operation.effects:
-        found.append(f"{where}: has {effect['times']} effects")
-    elif effect and effect["id"].encode() not in operation.reply:
-        found.append(f"{where}: was told of another one than {effect['id']}")
-    if not stored or (stored["reply_status"], stored["reply_body"]) != (operation.status, operation.reply):
-        found.append(f"{where}: was answered {operation.status} {operation.reply!r}, and its key has {stored}")
-    return found
-
-
-async def _check_reversals(connection: asyncpg.Connection, driver: Driver) -> list[str]:
-    """The reversals of each transaction moved back what their replies tell, and no more than the transaction did."""
-    replies = [json.loads(operation.reply) for operation in driver.operations if operation.outcome == "ok"]
-    moved = {reply["transaction_id"]: reply for reply in replies if "transaction_id" in reply}
-    told: dict[str, Decimal] = defaultdict(Decimal)
-    for reply in moved.values():
-        if reply["type"] == "REVERSAL":
-            told[reply["reverses_transaction_id"]] += Decimal(reply["amount"])
-    rows = await connection.fetch(
-        "SELECT reverses_transaction_id::text AS id, sum(amount_minor) AS back_minor FROM wallet.wallet_transactions"
-        " WHERE reverses_transaction_id IS NOT NULL AND amount_minor > 0 GROUP BY reverses_transaction_id"
-    )
-    found = {row["id"]: row["back_minor"] / 100 for row in rows}
-    return [
-        f"transaction {id_}: {found.get(id_)} was reversed, {told[id_]} by the replies, of {moved[id_]['amount']}"
-        for id_ in found.keys() | told.keys()
-        if not found.get(id_) == told[id_] <= Decimal(moved[id_]["amount"])
-    ]
 
 
 async def _check_poison(connection: asyncpg.Connection, on: Field) -> list[str]:

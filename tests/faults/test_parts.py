@@ -14,9 +14,11 @@ from pathlib import Path
 import pytest
 
 from faults import clock_faults
-from faults.checkers import answer_violations, balance_violations, fallen
-from faults.driver import Driver, Operation
+from faults.answer_checkers import answer_violations
+from faults.checkers import balance_violations, fallen
+from faults.driver import Driver
 from faults.nemesis import PROCESS_FAULTS, SERVER_FAULTS
+from faults.requests import Operation
 from faults.schedule import draw_schedule
 from support.ports import free_port
 from support.proxy import HOST, Proxy

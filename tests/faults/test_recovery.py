@@ -93,13 +93,13 @@ async def test_relay_and_consumer_go_on_after_their_broker_told_them_that_there_
 
 
 async def _drained(cluster: Cluster) -> None:
-    assert not await wait_until_drained(Field(cluster, Driver(cluster.first("wallet-api").url, 0)))
+    assert not await wait_until_drained(Field(cluster, Driver(cluster.first("wallet-api").url, seed=0)))
 
 
 async def _make_traffic(cluster: Cluster, seed: int) -> None:
     """Make wallets and fund them."""
     async with asyncio.timeout(60):
-        await Driver(cluster.first("wallet-api").url, seed).prepare()
+        await Driver(cluster.first("wallet-api").url, seed=seed).prepare()
 
 
 async def _unregister_broker(port: int) -> None:

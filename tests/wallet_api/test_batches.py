@@ -299,6 +299,21 @@ async def test_an_external_id_twice_is_a_defect_of_an_atomic_batch_and_a_refusal
     assert items[2]["problem"]["transaction_id"] == items[0]["body"]["transaction_id"]
 
 
+async def test_a_preview_of_an_external_id_twice_names_no_transaction(
+    client: AsyncClient, new_wallet: NewWallet
+) -> None:
+    """The preview makes none. An id that a transaction has is told with that transaction."""
+    wallet = await new_wallet()
+    (made,) = await items_of(client, [a_fund(wallet, external_id="old")])
+    body = {"atomic": False, "operations": [a_fund(wallet, external_id=each) for each in ("new", "new", "old")]}
+    told = (await client.post("/batches?preview=true", json=body)).json()["items"]
+    assert outcomes(told) == [200, "external-id-taken", "external-id-taken"]
+    assert [item["problem"]["transaction_id"] for item in told[1:]] == [None, made["body"]["transaction_id"]]
+    assert told[1]["problem"]["detail"] == (
+        f"external_id: an operation before this one takes new of wallet {wallet['id']}. Send another external_id."
+    )
+
+
 async def test_an_atomic_batch_sees_what_it_has_done_and_others_see_all_of_it_or_nothing(
     client: AsyncClient, new_wallet: NewWallet, sql: Sql
 ) -> None:
@@ -471,7 +486,7 @@ async def test_a_server_that_requires_keys_requires_one_of_each_operation_or_one
 
 
 @KINDS
-async def test_case_16_a_batch_takes_captures_and_voids_and_its_holds_are_ordinary(
+async def test_a_batch_takes_captures_and_voids_and_its_holds_are_ordinary(
     client: AsyncClient, new_wallet: NewWallet, assert_promises_kept: Check, atomic: bool
 ) -> None:
     a, b = await new_wallet("ada", balance="10"), await new_wallet("bob")
@@ -495,7 +510,7 @@ async def test_case_16_a_batch_takes_captures_and_voids_and_its_holds_are_ordina
     await assert_promises_kept()
 
 
-async def test_case_20_each_item_tells_its_outcome_not_only_those_that_failed(
+async def test_each_item_tells_its_outcome_not_only_those_that_failed(
     client: AsyncClient, new_wallet: NewWallet
 ) -> None:
     a, b = await new_wallet("ada", balance="2"), await new_wallet("bob")

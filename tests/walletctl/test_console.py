@@ -1,4 +1,4 @@
-"""Data of clients reaches a terminal only escaped (CWE-150), and never as rich's markup."""
+"""Tables break no word; data of clients reaches a terminal only escaped (CWE-150), and never as rich's markup."""
 
 import json
 import os
@@ -6,9 +6,14 @@ import pty
 import subprocess
 import sys
 from collections.abc import Callable
+from io import StringIO
 from uuid import uuid4
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.cells import cell_len
+from rich.console import Console
 from sqlalchemy import text
 
 from support.outboxes import Outbox
@@ -25,6 +30,62 @@ PRINTS: dict[str, Callable[[], None]] = {
     "line": lambda: console.out.print(EVIL, markup=False, highlight=False, soft_wrap=True),
     "line on standard error": lambda: console.err.print(EVIL, markup=False, highlight=False, soft_wrap=True),
 }
+
+
+ID = "0198c2a5-0000-7000-8000-000000000001"
+WIDTHS = [80, 120]
+WORDS = st.sampled_from(
+    [ID, "WALLET_LIMITS_SET", "2026-11-26T12:00:00.123456Z", "a", "ラーメン", "-92233720368547758.07"]
+)
+CELLS = st.none() | st.lists(WORDS, max_size=12).map(" ".join)
+
+
+def table_of(width: int, columns: list[str], rows: list[list[str | None]], *, is_terminal: bool) -> list[str]:
+    """Return the lines of a table as a console of this width shows them."""
+    shown = Console(file=StringIO(), width=width, force_terminal=is_terminal, color_system=None)
+    console.print_table("Title", columns, rows, console=shown)
+    console.print_fields("Title", dict(zip(columns, rows[0], strict=True)), console=shown)
+    assert isinstance(shown.file, StringIO)
+    return shown.file.getvalue().split("\n")
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+@given(st.data(), st.sampled_from(WIDTHS), st.integers(1, 12))
+def test_no_word_of_a_table_is_broken_however_narrow_it_is(
+    is_terminal: bool, data: st.DataObject, width: int, count: int
+) -> None:
+    columns = [f"column_{number}" for number in range(count)]
+    rows = data.draw(st.lists(st.lists(CELLS, min_size=count, max_size=count), min_size=1, max_size=3))
+    lines = table_of(width, columns, rows, is_terminal=is_terminal)
+    words = [word for line in lines for word in line.replace("│", " ").replace("┃", " ").split()]
+    wanted = [word for row in [*rows, rows[0]] for cell in row for word in (cell or "").split()]
+    assert sorted(set(wanted) - set(words)) == []
+    for word in wanted:
+        assert words.count(word) >= wanted.count(word)
+    if is_terminal:
+        assert max(map(cell_len, lines)) <= width
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_rows_whose_words_need_more_room_than_there_is_are_records(is_terminal: bool) -> None:
+    columns, row = ["id", "to_wallet_id", "lines", "reference"], [ID, ID, "one\ntwo", None]
+    record = [
+        *("", f"id            {ID}", f"to_wallet_id  {ID}"),
+        *("lines         one", "              two", "reference     -"),
+    ]
+    lines = table_of(80, columns, [row, row], is_terminal=is_terminal)
+    assert lines[:14] == ["Title", *record, *record, ""]
+    # The fields of one row have room enough, and so have two ids side by side on a wider console.
+    for table in (lines[14:], table_of(120, columns, [row], is_terminal=is_terminal)):
+        assert table[1].startswith("┏")
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+async def test_a_command_on_a_terminal_shows_whole_ids(operator_url: str, outbox: Outbox, width: int) -> None:
+    wallet = uuid4()
+    await outbox.write(wallet, 2, "{}")
+    lines = printed_on_a_terminal(["outbox", "list"], operator_url, columns=width).splitlines()
+    assert sum(str(wallet) in line for line in lines) == 2
 
 
 @pytest.mark.parametrize("how", PRINTS)
@@ -82,12 +143,12 @@ async def test_a_record_does_not_control_the_operators_terminal(
     assert "smile:" in said
 
 
-def printed_on_a_terminal(command: list[str], operator_url: str) -> str:
+def printed_on_a_terminal(command: list[str], operator_url: str, columns: int = 400) -> str:
     ours, theirs = pty.openpty()
     try:
         child = subprocess.Popen(
             [sys.executable, "-m", "walletctl", *command],
-            env={"DATABASE_URL": operator_url, "COLUMNS": "400", "TERM": "xterm-256color", "LC_ALL": "C.UTF-8"},
+            env={"DATABASE_URL": operator_url, "COLUMNS": str(columns), "TERM": "xterm-256color", "LC_ALL": "C.UTF-8"},
             stdout=theirs,
             stderr=theirs,
         )

@@ -40,14 +40,14 @@ class State(NamedTuple):
         now: the database's time, after each wallet became what it is.
         reversals: what was given back of the transactions that commands reverse.
         external_ids: those of commands that a transaction of their acting wallet has already, each with that
-            transaction.
+            transaction; None is one of a preview, which is never made.
     """
 
     wallets: dict[UUID, Wallet]
     holds: dict[UUID, Hold]
     now: datetime
     reversals: Reversals
-    external_ids: dict[ExternalId, UUID]
+    external_ids: dict[ExternalId, UUID | None]
 
     @classmethod
     def at(cls, now: datetime, wallets: Mapping[UUID, Wallet]) -> "State":
@@ -243,8 +243,8 @@ class Operation(Command, ABC):
         if wallet is None:
             raise WalletNotFound(self.wallet_id)
         # Before all that the first command with this id may have changed.
-        if self.external_id and (taken_by := state.external_ids.get(ExternalId(wallet.id, self.external_id))):
-            raise ExternalIdTaken.by_transaction(wallet.id, self.external_id, taken_by)
+        if self.external_id and (taken := ExternalId(wallet.id, self.external_id)) in state.external_ids:
+            raise ExternalIdTaken.by_transaction(*taken, state.external_ids[taken])
         if self.if_match is not None and wallet.version not in self.if_match:
             raise VersionMismatch(
                 f"If-Match: wallet {wallet.id} is at version {wallet.version}. Read the wallet, and send its new ETag.",

@@ -79,7 +79,11 @@ async def preview_operations(connection: asyncpg.Connection, commands: Sequence[
     loaded = await _with_velocity(connection, await queries.read_wallets(connection, wallet_ids))
     state = await _load_state(connection, slots, loaded)
     existing = set(state.holds)
-    _decide(slots, state)
+    for slot in slots:
+        _decide([slot], state)
+        if slot.transactions:
+            # A later refusal must not name a transaction that is never made.
+            state.external_ids.update(dict.fromkeys(slot.command.external_ids))
     return [
         preview_reply(reply, slot.transactions, existing) for slot, reply in zip(slots, replies_of(slots), strict=True)
     ]

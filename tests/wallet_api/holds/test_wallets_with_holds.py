@@ -64,7 +64,9 @@ async def test_a_wallet_is_read_with_the_holds_that_make_up_what_is_held(
     assert again.json() == read.json()
 
 
-async def test_while_holds_come_and_go_each_view_adds_up(client: AsyncClient, new_wallet: NewWallet) -> None:
+async def test_while_holds_come_and_go_each_view_of_a_wallet_and_its_holds_adds_up(
+    client: AsyncClient, new_wallet: NewWallet
+) -> None:
     """tb#2693: the balance and what is pending were not in one view."""
     wallet = await new_wallet(balance="100")
 

@@ -296,6 +296,49 @@ async def test_a_refusal_for_the_wallets_status_is_decided_and_stays_so(
     assert (await client.post(**post, headers=keyed("another"))).status_code == 200
 
 
+async def test_no_refusal_changes_a_version_a_balance_or_a_hold(
+    client: AsyncClient, sql: Sql, requests: dict[str, tuple[str, Json]]
+) -> None:
+    """blnk#374: money moved, and the reply was 409."""
+    ada = requests["fund"][0].removesuffix("/fund")
+    overdue = await place_hold(client, ada.removeprefix("/wallets/"), "1")
+    await sql("UPDATE wallet.holds SET expires_at = clock_timestamp() WHERE id = $1", UUID(overdue[len("/holds/") :]))
+    refusals = {name: requests[name] for name in REFUSED} | {
+        "hold-expired": (f"{overdue}/capture", {}),
+        "wallet-not-found": (f"/wallets/{UUID(int=0)}/fund", {"amount": "1"}),
+        "hold-not-found": (f"/holds/{UUID(int=0)}/void", {}),
+        "transaction-not-found": (f"/transactions/{UUID(int=0)}/reverse", {"reason": "a test"}),
+        "version-mismatch": (f"{ada}/fund", {"amount": "1"}),
+    }
+
+    async def state() -> list[Any]:
+        tables = ("wallets", "holds", "velocity_limits")
+        return [await counts(sql), *[await sql(f"SELECT * FROM wallet.{table} ORDER BY 1, 2") for table in tables]]
+
+    before = await state()
+    for name, (path, body) in refusals.items():
+        headers = {"If-Match": '"99"'} if name == "version-mismatch" else {}
+        refused = await client.post(path, json=body, headers=headers)
+        assert (refused.status_code // 100, refused.json()["code"]) == (4, name)
+        assert await state() == before, name
+
+
+async def test_a_refusal_is_replayed_and_says_so_and_a_new_attempt_needs_a_new_key(
+    client: AsyncClient, new_wallet: NewWallet, assert_problem: AssertProblem
+) -> None:
+    """midaz#709: the key of a denied request could not be used again, and no reply said why."""
+    path = f"/wallets/{(await new_wallet(balance='1'))['id']}"
+    refused = await client.post(f"{path}/withdraw", json={"amount": "2"}, headers=keyed())
+    assert_problem(refused, 422, "insufficient-funds")
+    assert "idempotent-replayed" not in refused.headers
+    await client.post(f"{path}/fund", json={"amount": "1"})
+    again = await client.post(f"{path}/withdraw", json={"amount": "2"}, headers=keyed())
+    assert (again.status_code, again.content) == (422, refused.content)
+    assert again.headers["idempotent-replayed"] == "true"
+    done = await client.post(f"{path}/withdraw", json={"amount": "2"}, headers=keyed("another"))
+    assert (done.status_code, done.json()["balance"]) == (200, "0.00")
+
+
 @pytest.mark.parametrize("name", DONE + REFUSED)
 async def test_a_key_stands_for_one_request_only(
     client: AsyncClient,

@@ -5,6 +5,7 @@ import json
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
+from itertools import product
 from typing import Any
 from uuid import UUID
 
@@ -269,8 +270,35 @@ async def test_a_late_payment_after_a_void_is_a_new_transfer_that_may_cite_the_h
     await void(client, placed)
     assert_problem(await capture(client, placed), 409, "hold-not-open")
     body = {"amount": "30", "to_wallet_id": shop["id"], "reference": placed["id"]}
-    assert (await client.post(f"/wallets/{payer['id']}/transfer", json=body)).status_code == 200
+    paid = await client.post(f"/wallets/{payer['id']}/transfer", json=body)
+    assert paid.status_code == 200
     assert (await client.get(f"/holds/{placed['id']}")).json()["status"] == "voided"
+    (found,) = (await client.get("/transactions", params={"reference": placed["id"]})).json()["items"]
+    assert (found["transaction_id"], found["type"]) == (paid.json()["transaction_id"], "TRANSFER")
+
+
+async def test_no_version_is_without_its_entry_and_its_event_whatever_becomes_of_a_hold(
+    client: AsyncClient, new_wallet: NewWallet, hold: Place, expire: Expire, sql: Sql
+) -> None:
+    """midaz PR 1784: a receiver's version rose when money was reserved for it, and nothing told of that version."""
+    payer, shop = await new_wallet(balance="50"), await new_wallet("shop")
+    captured, voided, overdue = [await hold(payer, "10", to_wallet_id=shop["id"]) for _ in range(3)]
+    assert (await money(client, shop))[3] == 1
+    for amount, final in (("4", False), ("6", True)):
+        assert (await capture(client, captured, amount=amount, final=final)).status_code == 200
+    assert (await void(client, voided)).status_code == 200
+    await expire(overdue)
+    # It is short of funds before the overdue hold is released.
+    assert (await client.post(f"/wallets/{payer['id']}/withdraw", json={"amount": "40"})).status_code == 200
+    for wallet, version in ((payer, 10), (shop, 3)):
+        assert (await money(client, wallet))[3] == version
+        entries = "SELECT wallet_version FROM wallet.wallet_transactions WHERE wallet_id = $1 ORDER BY 1"
+        assert [row[0] for row in await sql(entries, UUID(wallet["id"]))] == list(range(2, version + 1))
+        events = (
+            "SELECT (change ->> 'version')::bigint FROM wallet.outbox, json_array_elements(payload -> 'wallets') change"
+            " WHERE change ->> 'wallet_id' = $1 ORDER BY 1"
+        )
+        assert [row[0] for row in await sql(events, wallet["id"])] == list(range(1, version + 1))
 
 
 @pytest.mark.parametrize("act", [capture, void])
@@ -500,8 +528,31 @@ async def test_holds_are_listed_page_by_page(client: AsyncClient, new_wallet: Ne
         found += [item["id"] for item in page["items"]]
         cursor = page["next_cursor"]
     assert found == ids
-    first = (await client.get(path)).json()["next_cursor"]
-    assert (await client.get(f"/wallets/{payer['id']}/holds?limit=2&order=asc&cursor={first}")).status_code == 422
+
+
+async def test_a_cursor_of_holds_is_of_one_wallet_status_and_order(
+    client: AsyncClient, new_wallet: NewWallet, hold: Place, assert_problem: AssertProblem
+) -> None:
+    """stack#43: the next pages were not filtered."""
+    wallets = [await new_wallet(balance="50") for _ in range(2)]
+    for placed in [await hold(wallet, "1") for wallet in wallets for _ in range(4)][::2]:
+        await void(client, placed)
+    lists = [
+        (f"/wallets/{wallet['id']}/holds", {**status, "order": order})
+        for wallet in wallets
+        for status in ({}, {"status": "open"}, {"status": "voided"})
+        for order in ("asc", "desc")
+    ]
+    cursors = [(await client.get(path, params={**query, "limit": 1})).json()["next_cursor"] for path, query in lists]
+    assert all(cursors)
+    for (place, (path, query)), (number, cursor) in product(enumerate(lists), enumerate(cursors)):
+        reply = await client.get(path, params={**query, "cursor": cursor, "limit": 7})
+        if number == place:
+            wanted = {query["status"]} if "status" in query else {"open", "voided"}
+            assert {item["status"] for item in reply.json()["items"]} == wanted
+        else:
+            problem = assert_problem(reply, 422, "validation-error")
+            assert [error["field"] for error in problem["errors"]] == ["cursor"]
 
 
 async def test_a_hold_or_wallet_that_is_not_there_is_not_found(

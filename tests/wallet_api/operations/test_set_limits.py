@@ -138,6 +138,20 @@ async def test_an_overdrawn_wallet_spends_and_reserves_down_to_its_limit_and_not
     await assert_promises_kept()
 
 
+async def test_a_hold_beyond_what_holds_can_reserve_in_all_is_refused_with_what_is_left(
+    client: AsyncClient, new_wallet: NewWallet, assert_problem: AssertProblem
+) -> None:
+    """More is available then: the balance and the overdraft limit together."""
+    most = "92233720368547758.07"
+    wallet = await new_wallet(balance=most)
+    await put_limits(client, wallet, overdraft_limit=most)
+    assert (await post(client, wallet, "holds", amount="92233720368547758.06")).status_code == 201
+    problem = assert_problem(await post(client, wallet, "holds", amount="0.02"), 422, "insufficient-funds")
+    assert (problem["available"], problem["needed"]) == ("0.01", "0.02")
+    assert "can reserve 0.01 EUR more, less than 0.02" in problem["detail"]
+    assert (await post(client, wallet, "holds", amount="0.01")).status_code == 201
+
+
 async def test_a_limit_that_is_lowered_below_its_use_stops_new_spending_only(
     client: AsyncClient, new_wallet: NewWallet, assert_problem: AssertProblem, assert_promises_kept: AssertPromisesKept
 ) -> None:

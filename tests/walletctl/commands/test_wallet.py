@@ -26,8 +26,9 @@ async def test_a_wallet_and_its_ledger_are_shown(walletctl: WalletCtl, at: dict[
     assert (shown["id"], shown["balance"], shown["status"], shown["blocks"]) == (hot, "0.76", "active", None)
     listed = printed(walletctl("wallet", "ledger", hot, "--limit", "2", "--json", **at))["items"]
     assert [(item["version"], item["amount"]) for item in listed] == [(4, "0.01"), (3, "-0.75")]
-    for command in ("show", "ledger"):
-        assert hot in walletctl("wallet", "show", hot, **at).stdout
+    # Whole ids, in a pipe too.
+    for command, id_ in (("show", hot), ("ledger", str(wallets["cold"]))):
+        assert id_ in walletctl("wallet", command, hot, **at).stdout
         assert walletctl("wallet", command, hot, **at).returncode == Exit.OK
         missing = walletctl("wallet", command, str(UNKNOWN), **at)
         assert (missing.returncode, missing.stderr) == (Exit.FOUND_WRONG, f"error: wallet {UNKNOWN} doesn't exist\n")

@@ -1,8 +1,10 @@
 """`walletctl wallet history`: the pages and filters of the history API, for support staff."""
 
+import asyncpg
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from support.command_lines import WalletCtl, printed
+from common.settings import PipelineSettings
+from support.command_lines import WalletCtl, environment, printed
 from support.history_events import History, Wallet
 from walletctl.console import Exit
 
@@ -55,3 +57,26 @@ async def test_what_cannot_be_listed_is_told_in_one_line(
         done = walletctl("wallet", "history", *words, DATABASE_URL=operator_url)
         assert done.returncode == code, (words, done.stderr)
         assert told in done.stderr, words
+
+
+async def test_reversals_are_found_by_their_event_types_and_linked_both_ways(
+    walletctl: WalletCtl, settings: PipelineSettings
+) -> None:
+    """midaz#1975: nothing told whether a transaction was reversed, or which transactions are reversals."""
+    database, at = await asyncpg.connect(settings.database_url.read()), environment(settings)
+    ids = dict(await database.fetch("SELECT external_id, id::text FROM wallet.wallets"))
+    await database.close()
+    found: list[str] = []
+    for name, event_type, count in (("hot", "REVERSAL_RECEIVED", 2), ("cold", "REVERSAL_SENT", 3)):
+        listed = printed(walletctl("wallet", "history", ids[name], "--type", event_type, "--json", **at))["items"]
+        assert [item["event_type"] for item in listed] == [event_type] * count
+        for item in listed:
+            original = item["event_data"]["reverses_transaction_id"]
+            shown = [
+                printed(walletctl("transaction", "show", id_, "--json", **at))
+                for id_ in (original, item["transaction_id"])
+            ]
+            assert item["transaction_id"] in [link["transaction_id"] for link in shown[0]["reversed_by"]]
+            assert shown[1]["reverses"] == original
+            found.append(original)
+    assert len(set(found)) == 3
