@@ -127,6 +127,8 @@ class Driver(Requests):
         A client repeats these on their own routes, and must get the same replies.
         """
         operations = [operation for operation in asked if operation.kind not in {"batch", "limits"}]
+        if not operations:
+            return asked
         try:
             async with asyncio.timeout(2 * _PATIENCE_SECONDS):
                 body = {"atomic": False, "operations": [operation.in_batch for operation in operations]}
