@@ -60,7 +60,7 @@ async def audit(settings: PipelineSettings, *, since_last: bool = False, progres
         start = await start_after_last(taken, topic, settings) if since_last else Start()
         snapshots = taken.since(start.since)
         ranges = await recorded_ranges(snapshots, topic, start.read_to)
-        with progress("reading every row and record", snapshots.wallet_figures["published_count"]) as advance:
+        with progress("reading every row and record", snapshots.outbox.count("published_count")) as advance:
             sums = await read_sums(snapshots, topic, ranges, in_steps(advance, _REPORTED_STEP))
         checks = _Checks(progress)
         await _check_wallets(checks, snapshots, sums)
@@ -154,11 +154,11 @@ def _horizon(snapshots: Snapshots, counts: RecordCounts, on_their_way: int) -> H
         history_taken_at=history_figures["taken_at"],
         taken_at=wallet_figures["taken_at"],
         source_epoch=snapshots.epoch.number,
-        last_outbox_id=wallet_figures["last_outbox_id"],
+        last_outbox_id=snapshots.outbox.last_id,
         next_offsets={partition: position.next_offset for partition, position in snapshots.positions.items()},
-        pending=wallet_figures["pending_count"],
-        parked=wallet_figures["parked_count"],
-        skipped=wallet_figures["skipped_count"],
+        pending=snapshots.outbox.count("pending_count"),
+        parked=snapshots.outbox.count("parked_count"),
+        skipped=snapshots.outbox.count("skipped_count"),
         pruned=wallet_figures["pruned_version_count"],
         on_their_way=on_their_way,
         topic_expired=counts.expired,

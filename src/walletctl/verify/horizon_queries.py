@@ -51,12 +51,3 @@ WALLET_COUNTS: Final = text("""
 HISTORY_COUNTS: Final = text("""
     SELECT count(*) AS "history.transaction_events" FROM history.transaction_events WHERE created_at <= :up_to
 """)
-
-# The oldest event that the history need not have yet. An event that was skipped never comes.
-OLDEST_ON_ITS_WAY: Final = text("""
-    SELECT min(created_at) AS oldest
-    FROM wallet.outbox
-    LEFT JOIN unnest(cast(:partitions AS integer[]), cast(:next_offsets AS bigint[]))
-        AS applied (partition, next_offset) ON applied.partition = kafka_partition
-    WHERE skipped_at IS NULL AND (published_at IS NULL OR kafka_offset >= coalesce(next_offset, 0))
-""")

@@ -4,6 +4,7 @@ A horizon is a time up to which everything was compared in all five places. It i
 and the number of older rows are those of then. If not, the audit compares everything (decision 0032).
 """
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -87,17 +88,10 @@ async def reached(snapshots: Snapshots, topic: TopicReader, start: Start, ranges
 
     It lies before the oldest event that is still on its way: that event was not compared everywhere.
     """
-    positions = snapshots.positions
-    on_their_way = await fetch_one(
-        snapshots.wallet,
-        horizon_queries.OLDEST_ON_ITS_WAY,
-        partitions=list(positions),
-        next_offsets=[position.next_offset for position in positions.values()],
-    )
     taken_at = snapshots.wallet_figures["taken_at"]
     up_to = taken_at - timedelta(seconds=UNCOMMITTED_SECONDS_MAX)
-    if on_their_way["oldest"] is not None:
-        up_to = min(up_to, on_their_way["oldest"] - _INSTANT)
+    if (oldest_at := snapshots.outbox.oldest_on_its_way_at) is not None:
+        up_to = min(up_to, oldest_at - _INSTANT)
     return CleanHorizon(
         up_to=up_to,
         full_at=start.horizon.full_at if start.horizon else taken_at,
@@ -146,6 +140,7 @@ async def _identity(snapshots: Snapshots, topic: TopicReader) -> dict[str, str]:
 
 
 async def _counts(snapshots: Snapshots, up_to: datetime) -> dict[str, int]:
-    wallet = await fetch_one(snapshots.wallet, horizon_queries.WALLET_COUNTS, up_to=up_to)
-    history = await fetch_one(snapshots.history, horizon_queries.HISTORY_COUNTS, up_to=up_to)
-    return {**wallet, **history}
+    async with asyncio.TaskGroup() as tasks:
+        wallet = tasks.create_task(fetch_one(snapshots.wallet, horizon_queries.WALLET_COUNTS, up_to=up_to))
+        history = tasks.create_task(fetch_one(snapshots.history, horizon_queries.HISTORY_COUNTS, up_to=up_to))
+    return {**await wallet, **await history}

@@ -15,6 +15,7 @@ from common.postgres.reading import fetch_all, stream_rows
 from walletctl.verify import queries
 from walletctl.verify.merge import full_join
 from walletctl.verify.report import Findings
+from walletctl.verify.scope import BEGINNING
 from walletctl.verify.snapshots import Snapshots
 from walletctl.verify.sums import Sums
 from walletctl.verify.topic_records import BLOCK_BITS, Block, Ranges, TopicRecord, topic_records
@@ -55,13 +56,21 @@ async def recorded_ranges(snapshots: Snapshots, topic: TopicReader, read_to: Map
         read_to: the offset from which records are read at the latest, by partition.
     """
     begins, ends = {}, {}
-    kept = await topic.offsets()
-    for row in await fetch_all(snapshots.wallet, queries.RECORDED_RANGES, since=snapshots.scope.since):
-        firsts = [first for first in (row.first_offset, read_to.get(row.partition)) if first is not None]
-        if firsts and row.partition in kept:
+    kept, recorded = await topic.offsets(), await _first_offsets(snapshots)
+    for row in snapshots.outbox.partitions:
+        firsts = [offsets[row.partition] for offsets in (recorded, read_to) if offsets.get(row.partition) is not None]
+        if firsts and row.partition in kept and row.last_offset is not None:
             low, high = kept[row.partition]
             begins[row.partition], ends[row.partition] = max(low, min(firsts)), min(row.last_offset + 1, high)
     return Ranges(begins, ends)
+
+
+async def _first_offsets(snapshots: Snapshots) -> Mapping[int, int]:
+    """Return the lowest recorded offset of the rows within the scope, by partition."""
+    rows = snapshots.outbox.partitions
+    if snapshots.scope.since != BEGINNING:
+        rows = await fetch_all(snapshots.wallet, queries.FIRST_OFFSETS_SINCE, since=snapshots.scope.since)
+    return {row.partition: row.first_offset for row in rows}
 
 
 async def check_topic(

@@ -23,28 +23,38 @@ from walletctl.verify.lines import UNKNOWN, digest, key, line, time
 PREPARE: Final = text("SELECT set_config('work_mem', '128MB', true), set_config('enable_memoize', 'off', true)")
 
 WALLET_FIGURES: Final = text("""
-    SELECT statement_timestamp() AS taken_at, wallets.*, holds.*, limits.*, outbox.*, pruned.*
+    SELECT statement_timestamp() AS taken_at, wallets.*, holds.*, limits.*, pruned.*
     FROM
         (SELECT count(*) AS wallet_count, min(created_at) AS oldest_at FROM wallet.wallets) AS wallets,
         (SELECT count(*) AS hold_count FROM wallet.holds) AS holds,
         (SELECT count(*) AS velocity_limit_count FROM wallet.velocity_limits) AS limits,
-        (
-            SELECT count(*) AS outbox_count, count(published_at) AS published_count,
-                count(*) FILTER (WHERE parked_at IS NOT NULL AND skipped_at IS NULL) AS parked_count,
-                count(skipped_at) AS skipped_count,
-                count(*) FILTER (WHERE published_at IS NULL AND parked_at IS NULL) AS pending_count,
-                coalesce(max(id), 0) AS last_outbox_id
-            FROM wallet.outbox
-        ) AS outbox,
         (SELECT version_count AS pruned_version_count, up_to_created_at AS pruned_up_to FROM wallet.outbox_pruned)
             AS pruned
+""")
+
+# In one pass, for each partition of the topic; the rows that are not published have none. An event that the history
+# need not have yet is on its way. One that was skipped never comes.
+OUTBOX_FIGURES: Final = text("""
+    SELECT kafka_partition AS partition, count(published_at) AS published_count,
+        count(*) FILTER (WHERE parked_at IS NOT NULL AND skipped_at IS NULL) AS parked_count,
+        count(skipped_at) AS skipped_count,
+        count(*) FILTER (WHERE published_at IS NULL AND parked_at IS NULL) AS pending_count,
+        max(id) AS last_id,
+        min(kafka_offset) FILTER (WHERE published_at IS NOT NULL) AS first_offset,
+        max(kafka_offset) FILTER (WHERE published_at IS NOT NULL) AS last_offset,
+        min(created_at) FILTER (
+            WHERE skipped_at IS NULL AND (published_at IS NULL OR kafka_offset >= coalesce(next_offset, 0))
+        ) AS oldest_on_its_way_at
+    FROM wallet.outbox
+    LEFT JOIN unnest(cast(:partitions AS integer[]), cast(:next_offsets AS bigint[]))
+        AS applied (partition, next_offset) ON applied.partition = kafka_partition
+    GROUP BY kafka_partition
 """)
 
 CURRENCIES: Final = text("SELECT DISTINCT currency FROM wallet.wallets")
 
 HISTORY_FIGURES: Final = text("""
     SELECT statement_timestamp() AS taken_at,
-        (SELECT count(*) FROM history.transaction_events) AS row_count,
         (SELECT count(*) FROM history.wallet_progress) AS wallet_count,
         (SELECT count(*) FROM history.wallet_progress WHERE event_count <> max_version) AS gap_count
 """)
@@ -163,10 +173,9 @@ _REPEATED_EVENT_IDS: Final = """
 REPEATED_EVENT_IDS: Final = text(_REPEATED_EVENT_IDS)
 HAS_REPEATED_EVENT_IDS: Final = text(f"SELECT EXISTS ({_REPEATED_EVENT_IDS})")
 
-RECORDED_RANGES: Final = text("""
-    SELECT kafka_partition AS partition, min(kafka_offset) FILTER (WHERE created_at > :since) AS first_offset,
-        max(kafka_offset) AS last_offset
-    FROM wallet.outbox WHERE published_at IS NOT NULL GROUP BY kafka_partition
+FIRST_OFFSETS_SINCE: Final = text("""
+    SELECT kafka_partition AS partition, min(kafka_offset) AS first_offset
+    FROM wallet.outbox WHERE published_at IS NOT NULL AND created_at > :since GROUP BY kafka_partition
 """)
 
 PUBLISHED_ROWS: Final = text(f"""

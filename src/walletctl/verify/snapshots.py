@@ -1,11 +1,12 @@
 """Two snapshots, the history's first: whatever the history has must then be in the wallets' snapshot too."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import RowMapping
+from sqlalchemy import Row, RowMapping
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from common.epochs import Epoch, current_epoch
@@ -18,6 +19,32 @@ from walletctl.verify.scope import BEGINNING, Scope, scope_of
 
 
 @dataclass(frozen=True, slots=True)
+class OutboxFigures:
+    """What one pass over the outbox tells.
+
+    Args:
+        partitions: the rows of `queries.OUTBOX_FIGURES`.
+    """
+
+    partitions: Sequence[Row[Any]]
+
+    def count(self, name: str) -> int:
+        """Return the sum of a count over all partitions and the rows without one."""
+        return sum(getattr(row, name) for row in self.partitions)
+
+    @property
+    def last_id(self) -> int:
+        """The highest id; 0 without rows."""
+        return max((row.last_id for row in self.partitions), default=0)
+
+    @property
+    def oldest_on_its_way_at(self) -> datetime | None:
+        """When the oldest event was created that the history need not have yet."""
+        times = [row.oldest_on_its_way_at for row in self.partitions if row.oldest_on_its_way_at]
+        return min(times, default=None)
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshots:
     """Both databases, each as of one moment, and what they hold.
 
@@ -25,6 +52,7 @@ class Snapshots:
         wallet: the wallet database, in a read-only transaction.
         history: the history's database, in a read-only transaction.
         wallet_figures: the row of `queries.WALLET_FIGURES`.
+        outbox: what the outbox counts.
         history_figures: the row of `queries.HISTORY_FIGURES`.
         positions: up to where the consumer has applied the topic, by partition.
         epoch: the wallet database's epoch.
@@ -34,6 +62,7 @@ class Snapshots:
     wallet: AsyncConnection
     history: AsyncConnection
     wallet_figures: RowMapping
+    outbox: OutboxFigures
     history_figures: RowMapping
     positions: Mapping[int, StoredPosition]
     epoch: Epoch
@@ -64,8 +93,23 @@ async def take_snapshots(settings: PipelineSettings) -> AsyncIterator[Snapshots]
         async with read_only_snapshot(settings.database_url, "walletctl-verify") as wallet:
             await wallet.execute(queries.PREPARE)
             wallet_figures = await fetch_one(wallet, queries.WALLET_FIGURES)
+            outbox = OutboxFigures(
+                await fetch_all(
+                    wallet,
+                    queries.OUTBOX_FIGURES,
+                    partitions=list(positions),
+                    next_offsets=[position.next_offset for position in positions.values()],
+                )
+            )
             epoch = await current_epoch(wallet)
             currencies = [row.currency for row in await fetch_all(wallet, queries.CURRENCIES)]
-            kept = await fetch_all(wallet, queries.KEPT, up_to=wallet_figures["pruned_up_to"] or BEGINNING)
-            scope = scope_of(dict(wallet_figures), currencies, [row.key for row in kept], BEGINNING)
-            yield Snapshots(wallet, history, wallet_figures, history_figures, positions, epoch, scope)
+            kept = await _kept(wallet, wallet_figures["pruned_up_to"])
+            scope = scope_of(dict(wallet_figures), currencies, kept, BEGINNING)
+            yield Snapshots(wallet, history, wallet_figures, outbox, history_figures, positions, epoch, scope)
+
+
+async def _kept(wallet: AsyncConnection, pruned_up_to: datetime | None) -> list[str]:
+    """Return the versions of the time in which retention has pruned that still have an outbox row."""
+    if pruned_up_to is None:
+        return []
+    return [row.key for row in await fetch_all(wallet, queries.KEPT, up_to=pruned_up_to)]

@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from common.postgres.engine import operator_engine
 from common.postgres.errors import LOCK_NOT_AVAILABLE, sqlstate
+from common.postgres.reading import fetch_value
 from common.settings import PipelineSettings
 from common.tables.roles import Role
 from history_consumer.gap_queries import KEEP_TABLES, alarms
@@ -47,7 +48,7 @@ async def events_of_status(settings: PipelineSettings) -> int:
 
 async def events_of_verify(settings: PipelineSettings) -> int:
     async with take_snapshots(ROLES.settings(settings, Role.AUDITOR)) as snapshots:
-        return int(snapshots.history_figures["row_count"])
+        return int(await fetch_value(snapshots.history, text("SELECT count(*) FROM history.transaction_events")))
 
 
 LOOKS = {"status": events_of_status, "verify": events_of_verify}
