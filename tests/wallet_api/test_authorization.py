@@ -238,6 +238,9 @@ async def test_reads_of_a_strangers_wallet_are_like_those_of_a_wallet_that_does_
         ("/wallets/{}/statement?from=2026-01-01T00:00:00Z&to=2026-02-01T00:00:00Z", {"Accept": "text/html"}, 406),
         ("/transactions?wallet_id={}", {}, 200),
         ("/transactions?wallet_id={}&external_id=x", {}, 200),
+        ("/transactions?wallet_id={}&metadata[a]=b", {}, 200),
+        ("/transactions?wallet_id={}&metadata[a]=b&metadata[a]=b", {}, 422),
+        ("/transactions?batch_id={}", {}, 200),
     ]
     for path, headers, status in reads:
         unknown = await assert_like_unknown(client, "GET", path, strangers_of(wallets), headers={**ADA, **headers})

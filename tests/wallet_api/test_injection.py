@@ -81,6 +81,25 @@ async def test_hostile_text_that_is_stored_comes_back_as_it_went_and_finds_only_
     assert stored >= 5
 
 
+async def test_hostile_text_in_metadata_finds_only_itself(client: AsyncClient, new_wallet: NewWallet) -> None:
+    wallet = await new_wallet()
+    found = 0
+    for payload in PAYLOADS:
+        for metadata in ({payload: "x"}, {"x": payload}):
+            ((key, value),) = metadata.items()
+            body = {"amount": "1", "metadata": metadata}
+            funded = await client.post(f"/wallets/{wallet['id']}/fund", json=body)
+            query = {"wallet_id": wallet["id"], f"metadata[{key}]": value}
+            listed = await client.get("/transactions", params=query)
+            if listed.status_code == 200:
+                (item,) = listed.json()["items"]
+                assert (item["transaction_id"], item["metadata"]) == (funded.json()["transaction_id"], metadata)
+                found += 1
+            else:
+                assert listed.status_code == 422
+    assert found >= 2 * (len(PAYLOADS) - 2)
+
+
 async def test_a_log_line_stays_one_line_whatever_the_path_has(
     open_client: Callable[..., AbstractAsyncContextManager[AsyncClient]], capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -564,6 +564,10 @@ class WalletMachine(RuleBasedStateMachine):
         items = response.json()["items"]
         assert [item.get("problem", {}).get("code") for item in items] == refusals
         assert response.status_code == (200 if atomic else 207)
+        query = {"batch_id": response.json()["batch_id"]}
+        found = self.run(self.client.get("/transactions", params=query)).json()["items"]
+        made = {item["body"]["transaction_id"] for item in items if "body" in item}
+        assert {item["transaction_id"] for item in found} == made
         return asked
 
     def undo(self) -> Callable[[], None]:

@@ -114,10 +114,19 @@ class PageRequest(PageBounds):
     request: Request
 
     def next(
-        self, digest: bytes, rows: Sequence[Mapping[Any, Any]], names: Sequence[str]
+        self,
+        digest: bytes,
+        rows: Sequence[Mapping[Any, Any]],
+        names: Sequence[str],
+        read_to: object = None,
     ) -> tuple[str | None, dict[str, str]]:
-        """Return the next page's cursor, as `next_cursor` does, and the headers that link to it."""
+        """Return the next page's cursor, as `next_cursor` does, and the headers that link to it.
+
+        `read_to` is the row's sort key up to which a search has read that did not fill the page and is not over.
+        """
         cursor = self.next_cursor(digest, rows, names)
+        if cursor is None and read_to is not None:
+            cursor = encode_cursor([read_to], digest)
         if cursor is None:
             return None, {}
         query = {name: self.request.query_params.getlist(name) for name in self.request.query_params}

@@ -104,6 +104,8 @@ wallet_transactions = Table(
     Column("details", JSONB),
     # Of the first entry: the client's own id of the transaction, for the acting wallet.
     Column("external_id", Text),
+    # Of the first entry: the batch request that the transaction's operation was a part of.
+    Column("batch_id", Uuid),
     now_column(),
     # A wallet's entry has the wallet's version and balance. The world account has neither.
     CheckConstraint(
@@ -145,6 +147,14 @@ wallet_transactions = Table(
         "wallet_id",
         unique=True,
         postgresql_where=text("external_id IS NOT NULL"),
+    ),
+    # The transactions of a batch request, which are at most two for each operation. The wallet comes second, as in the
+    # index on references.
+    Index(
+        "wallet_transactions_batch_id_wallet_id_idx",
+        "batch_id",
+        "wallet_id",
+        postgresql_where=text("batch_id IS NOT NULL"),
     ),
     schema="wallet",
 )

@@ -1,1 +1,1 @@
-"""Looking transactions up: by id, reference, external id, idempotency key or wallet."""
+"""Looking transactions up: by id, reference, external id, idempotency key, batch request, wallet or metadata."""

@@ -47,6 +47,9 @@ class TransactionOut(BaseModel):
     external_id: str | None = Field(
         examples=["order-4711"], description="The acting wallet's; null for callers that may not read that wallet."
     )
+    batch_id: UUID | None = Field(
+        description="The batch request that it was a part of; null for callers that may not read the acting wallet."
+    )
     metadata: dict[str, Any]
     created_at: datetime
     details: dict[str, Any] | None = Field(
@@ -70,7 +73,10 @@ class TransactionList(BaseModel):
     """A page of transactions."""
 
     items: list[TransactionOut]
-    next_cursor: str | None
+    next_cursor: str | None = Field(
+        description="null on the last page. In a search by metadata, a page before may have fewer items than `limit`,"
+        " or none."
+    )
 
 
 def transaction_json(legs: Legs) -> dict[str, Any]:
@@ -81,8 +87,9 @@ def transaction_json(legs: Legs) -> dict[str, Any]:
         "type": leg["type"],
         "currency": leg["currency"],
         "reference": leg["reference"],
-        # Of the acting wallet's leg, which is the first.
+        # Both of the acting wallet's leg, which is the first.
         "external_id": leg["external_id"],
+        "batch_id": _text(leg["batch_id"]),
         "metadata": leg["metadata"],
         "created_at": timestamp(leg["created_at"]),
         "details": _details(legs),

@@ -19,6 +19,7 @@ from wallet_api.commands import IdempotencyKey
 from wallet_api.context import context_of
 from wallet_api.errors import TransactionNotFound
 from wallet_api.lookups import queries
+from wallet_api.lookups.metadata import PARAMETER, metadata_of
 from wallet_api.lookups.queries import Legs
 from wallet_api.lookups.replies import TransactionList, TransactionOut, transaction_json
 from wallet_api.openapi import LIST_ERRORS, TRANSACTION_ERRORS
@@ -27,13 +28,16 @@ from wallet_api.replies import JSON, list_json
 router = APIRouter(tags=["transactions"], route_class=ScopedRoute, dependencies=[needs(WALLETS_READ)])
 
 _VERSION_MAX: Final = 2**63 - 1
-_FILTERS: Final = ("reference", "external_id", "idempotency_key", "wallet_id")
+_FILTERS: Final = ("reference", "external_id", "idempotency_key", "batch_id", "wallet_id")
+_TOGETHER: Final = [{name} for name in _FILTERS] + [{"external_id", "wallet_id"}, {"wallet_id", "metadata"}]
 
+Id = Annotated[UUID, BeforeValidator(parse_uuid)]
 Text = Annotated[str, Query(min_length=1, max_length=255), AfterValidator(check_text)]
 Filters = Mapping[str, Any]
 
 
 def filter_of(
+    request: Request,
     reference: Annotated[Text | None, Query(description="The `reference` of the request, exactly.")] = None,
     external_id: Annotated[
         Text | None,
@@ -46,18 +50,24 @@ def filter_of(
             " batch finds the transactions of all its operations."
         ),
     ] = None,
-    wallet_id: Annotated[Annotated[UUID, BeforeValidator(parse_uuid)] | None, Query()] = None,
+    batch_id: Annotated[
+        Id | None, Query(description="The `batch_id` of a batch request; finds the transactions of all its operations.")
+    ] = None,
+    wallet_id: Annotated[Id | None, Query()] = None,
 ) -> Filters:
     """Return the filters that the query names, with their values; a FastAPI dependency.
 
     Raises:
-        ValidationProblem: the query names none, or two that don't go together.
+        ValidationProblem: the query names none, or some that don't go together; or one of metadata is not valid.
     """
-    values = dict(zip(_FILTERS, (reference, external_id, idempotency_key, wallet_id), strict=True))
-    named = {name: value for name, value in values.items() if value is not None}
-    if len(named) != 1 and named.keys() != {"external_id", "wallet_id"}:
+    values = dict(zip(_FILTERS, (reference, external_id, idempotency_key, batch_id, wallet_id), strict=True))
+    named: dict[str, Any] = {name: value for name, value in values.items() if value is not None}
+    if metadata := metadata_of(request.query_params):
+        named["metadata"] = metadata
+    if named.keys() not in _TOGETHER:
         field = list(named)[-1] if named else _FILTERS[0]
-        raise ValidationProblem.of(field, f"send exactly one of {', '.join(_FILTERS)}, or external_id and wallet_id")
+        alone = ", ".join(_FILTERS)
+        raise ValidationProblem.of(field, f"send one of {alone}; or wallet_id with external_id or with metadata[key]")
     return named
 
 
@@ -78,38 +88,56 @@ async def get_transaction(request: Request, transaction_id: PathUuid) -> Respons
     return Response(orjson.dumps(transaction_json(legs)), media_type=JSON)
 
 
-@router.get("/transactions", response_model=TransactionList, responses=LIST_ERRORS)
+@router.get(
+    "/transactions",
+    response_model=TransactionList,
+    responses=LIST_ERRORS,
+    openapi_extra={"parameters": [PARAMETER]},
+)
 async def get_transactions(request: Request, page: PageOf, chosen: FilterOf) -> Response:
-    """Find transactions by one of the filters, newest first; by external id also of one wallet.
+    """Find transactions by one of the filters, newest first; of one wallet also by external id or by metadata.
 
     Transactions of a wallet are in the order of its versions, others in the order of their ids. A search that finds
-    nothing that the caller may read has an empty page. An external id belongs to the wallet that acted: a caller that
-    may not read that wallet does not find the transaction by it. A transaction that commits while a client reads the
-    pages of a reference may be on none of them.
+    nothing that the caller may read has an empty page. An external id and a batch request belong to the wallet that
+    acted: a caller that may not read that wallet does not find the transaction by them. A transaction that commits
+    while a client reads the pages of a reference may be on none of them.
+
+    A search by metadata reads at most 1,000 versions of the wallet for a page. Go on until `next_cursor` is null.
     """
     digest = list_digest("lookup", *chosen.items(), page.order)
-    found = await _find(request, page, digest, chosen)
-    sort_key = "sort_version" if chosen.keys() == {"wallet_id"} else "transaction_id"
-    cursor, headers = page.next(digest, [legs[0] for legs in found], [sort_key])
+    found, read_to = await _find(request, page, digest, chosen)
+    sort_key = "sort_version" if _is_by_version(chosen) else "transaction_id"
+    cursor, headers = page.next(digest, [legs[0] for legs in found], [sort_key], read_to)
     items = [transaction_json(legs) for legs in found[: page.limit]]
     return Response(list_json(items, cursor), media_type=JSON, headers=headers)
 
 
-async def _find(request: Request, page: PageRequest, digest: bytes, chosen: Filters) -> list[Legs]:
-    """Return the transactions of the page, and one more if there is a next page."""
+def _is_by_version(chosen: Filters) -> bool:
+    return "wallet_id" in chosen and "external_id" not in chosen
+
+
+async def _find(request: Request, page: PageRequest, digest: bytes, chosen: Filters) -> tuple[list[Legs], int | None]:
+    """Return the transactions of the page, and one more if there is a next page.
+
+    With them comes the version after which a search by metadata goes on that did not fill the page and is not over.
+    """
     caller = caller_of(request)
-    is_by_version = chosen.keys() == {"wallet_id"}
-    lowest, highest = (0, _VERSION_MAX) if is_by_version else (UUID(int=0), UUID(int=2**128 - 1))
+    lowest, highest = (0, _VERSION_MAX) if _is_by_version(chosen) else (UUID(int=0), UUID(int=2**128 - 1))
     (after,) = page.start(digest, [lowest], [highest])
     rest = caller.user_id, page.order, after, page.limit + 1
     async with context_of(request).reader.connect() as connection:
         match chosen:
             case {"reference": reference}:
-                return await queries.list_by_reference(connection, reference, *rest)
+                return await queries.list_by_reference(connection, reference, *rest), None
             case {"external_id": external_id}:
-                return await queries.list_by_external_id(connection, external_id, chosen.get("wallet_id"), *rest)
+                wallet_id = chosen.get("wallet_id")
+                return await queries.list_by_external_id(connection, external_id, wallet_id, *rest), None
+            case {"batch_id": batch_id}:
+                return await queries.list_by_batch(connection, batch_id, *rest), None
+            case {"wallet_id": wallet_id, "metadata": metadata}:
+                return await queries.list_by_metadata(connection, wallet_id, metadata, *rest)
             case {"wallet_id": wallet_id}:
-                return await queries.list_by_wallet(connection, wallet_id, *rest)
+                return await queries.list_by_wallet(connection, wallet_id, *rest), None
             case _:
                 key = IdempotencyKey(caller.id, chosen["idempotency_key"])
-                return await queries.list_by_idempotency_key(connection, key, *rest)
+                return await queries.list_by_idempotency_key(connection, key, *rest), None

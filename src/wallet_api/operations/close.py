@@ -93,6 +93,7 @@ class Close(Operation):
             wallet_id=self.wallet_id,
             reference=self.reference,
             if_match=None,
+            batch_id=self.batch_id,
             amount=amount,
             currency=None,
             to_wallet_id=to_wallet_id,

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 from uuid import UUID
 
 import asyncpg
@@ -15,6 +15,7 @@ from wallet_api.operations.operation import Entry, LedgerTransaction
 from wallet_api.outbox.queries import INSERT_OUTBOX_WHERE, outbox_parameters
 from wallet_api.wallet import Wallet
 
+T = TypeVar("T")
 _Entries = Sequence[tuple[LedgerTransaction, int, Entry, Wallet | None]]
 
 _WALLET: Final = (
@@ -66,25 +67,26 @@ _WRITE_TRANSACTIONS: Final = f"""
         INSERT INTO wallet.wallet_transactions (
             transaction_id, entry, wallet_id, wallet_version, counterparty_wallet_id, type, amount_minor,
             currency, balance_after_minor, held_minor, held_after_minor, hold_id, reverses_transaction_id, reference,
-            metadata, details, external_id, created_at
+            metadata, details, external_id, batch_id, created_at
         )
         SELECT transaction_id, entry, wallet_id, wallet_version, counterparty_wallet_id, type, amount_minor,
             currency, balance_after_minor, coalesce(held_minor, 0),
             CASE WHEN wallet_id IS NOT NULL THEN coalesce(held_after_minor, 0) END, hold_id,
             reverses_transaction_id, reference,
             CASE WHEN wallet_id IS NOT NULL THEN coalesce(metadata::jsonb, '{{{{}}}}') END, details::jsonb, external_id,
-            :created_at
+            batch_id, :created_at
         FROM unnest(
             cast(:acting_wallet_ids AS uuid[]), cast(:transaction_ids AS uuid[]), cast(:entries AS smallint[]),
             cast(:wallet_ids AS uuid[]), cast(:wallet_versions AS bigint[]), cast(:counterparties AS uuid[]),
             cast(:types AS text[]), cast(:amounts AS bigint[]), cast(:currencies AS text[]),
             cast(:balances_after AS bigint[]), cast(:held_changes AS bigint[]), cast(:held_after AS bigint[]),
             cast(:hold_ids AS uuid[]), cast(:reversed_ids AS uuid[]), cast(:references AS text[]),
-            cast(:metadata AS text[]), cast(:details AS text[]), cast(:external_ids AS text[])
+            cast(:metadata AS text[]), cast(:details AS text[]), cast(:external_ids AS text[]),
+            cast(:batch_ids AS uuid[])
         ) AS row (
             acting_wallet_id, transaction_id, entry, wallet_id, wallet_version, counterparty_wallet_id, type,
             amount_minor, currency, balance_after_minor, held_minor, held_after_minor, hold_id,
-            reverses_transaction_id, reference, metadata, details, external_id
+            reverses_transaction_id, reference, metadata, details, external_id, batch_id
         )
         WHERE acting_wallet_id NOT IN (SELECT id FROM lost)
     ), events AS (
@@ -225,15 +227,17 @@ def _entry_parameters(transactions: Sequence[LedgerTransaction]) -> dict[str, An
         "details": unless_empty(
             [_json_unless_empty(made.details) if number == 1 else None for made, number, _, _ in entries]
         ),
-        "external_ids": _external_ids(transactions, entries),
+        "external_ids": _of_acting([made.command.external_id for made in transactions], entries),
+        "batch_ids": _of_acting([made.command.batch_id for made in transactions], entries),
     }
 
 
-def _external_ids(transactions: Sequence[LedgerTransaction], entries: _Entries) -> list[str | None]:
-    """Return the external ids of the entries, which the acting wallets' entries have; no value where there is none."""
-    if not any(transaction.command.external_id for transaction in transactions):
+def _of_acting(values: Sequence[T | None], entries: _Entries) -> list[T | None]:
+    """Return the values of the transactions for their first entries, and None for others; none if all are None."""
+    if not any(values):
         return []
-    return [made.command.external_id if number == 1 else None for made, number, _, _ in entries]
+    rest = iter(values)
+    return [next(rest) if number == 1 else None for _, number, _, _ in entries]
 
 
 async def write_statuses(connection: asyncpg.Connection, wallets: Collection[Wallet]) -> None:

@@ -1,9 +1,7 @@
 """Transactions by id, reference, idempotency key and wallet, and what a bound caller finds of them."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Awaitable, Callable
 from itertools import product
-from typing import Any
 from uuid import UUID, uuid4
 
 import asyncpg
@@ -12,61 +10,13 @@ from httpx import AsyncClient, Response
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from support.callers import Headers, believe_callers, credentials
+from support.callers import Headers, credentials
+from support.lookups import ADA, ADMIN, BOB, EVE, Json, found, ids, move, pages_of
 from support.plans import ledger_rows_read
 from wallet_api.lookups import queries
 
-Json = dict[str, Any]
-OpenClient = Callable[..., AbstractAsyncContextManager[AsyncClient]]
-NewWallet = Callable[..., Awaitable[Json]]
 AssertProblem = Callable[[Response, int, str], Json]
 Sql = Callable[..., Awaitable[list[asyncpg.Record]]]
-
-ADMIN, ADA, BOB, EVE = (
-    credentials("admin"),
-    credentials("key-of-ada", "ada"),
-    credentials("key-of-bob", "bob"),
-    credentials("key-of-eve", "eve"),
-)
-
-
-@pytest.fixture
-async def client(open_client: OpenClient, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[AsyncClient]:
-    """A client whose requests name their callers; without a name, a request is that of an unbound caller."""
-    believe_callers(monkeypatch)
-    async with open_client() as client:
-        client.headers.update(ADMIN)
-        yield client
-
-
-@pytest.fixture
-async def wallets(new_wallet: NewWallet) -> dict[str, str]:
-    """The ids of a wallet of ada, of a second one, and of one of bob, each with 100.00."""
-    users = {"ada": "ada", "second": "ada", "bob": "bob"}
-    return {name: (await new_wallet(user_id, balance="100"))["id"] for name, user_id in users.items()}
-
-
-async def move(
-    client: AsyncClient, sender: str, receiver: str | None = None, *, headers: Headers = ADMIN, **body: Any
-) -> Json:
-    """Transfer, or fund the sender where there is no receiver; return the reply."""
-    target = f"/wallets/{sender}/{'transfer' if receiver else 'fund'}"
-    document = {"amount": "1", **({"to_wallet_id": receiver} if receiver else {}), **body}
-    reply = await client.post(target, json=document, headers=headers)
-    assert reply.status_code == 200, reply.text
-    moved: Json = reply.json()
-    return moved
-
-
-async def found(client: AsyncClient, headers: Headers = ADMIN, **query: Any) -> Json:
-    reply = await client.get("/transactions", params=query, headers=headers)
-    assert reply.status_code == 200, reply.text
-    page: Json = reply.json()
-    return page
-
-
-def ids(page: Json) -> list[str]:
-    return [item["transaction_id"] for item in page["items"]]
 
 
 async def test_a_transaction_has_its_legs_and_what_the_movement_says(
@@ -80,6 +30,7 @@ async def test_a_transaction_has_its_legs_and_what_the_movement_says(
         "currency": "EUR",
         "reference": "rent",
         "external_id": None,
+        "batch_id": None,
         "metadata": {"a": [1]},
         "created_at": moved["created_at"],
         "details": None,
@@ -152,7 +103,7 @@ async def test_what_a_bound_caller_reads_of_a_transaction_is_what_its_ledger_tel
     (entry,) = (await client.get(f"/wallets/{wallets['bob']}/transactions?limit=1", headers=BOB)).json()["items"]
     transaction = (await client.get(f"/transactions/{moved['transaction_id']}", headers=BOB)).json()
     (leg,) = transaction.pop("legs")
-    for name in ("details", "reversed_by", "reversed", "reversible"):
+    for name in ("batch_id", "details", "reversed_by", "reversed", "reversible"):
         del transaction[name]
     assert {**transaction, **leg} == entry
 
@@ -199,9 +150,7 @@ async def test_the_pages_of_each_filter_are_complete_without_repeats(
         await move(client, *[(ada, bob), (bob, ada), (ada, second), (ada,)][number % 4], reference="rent")
     for query in ({"reference": "rent"}, {"wallet_id": ada}):
         whole = await found(client, caller, order=order, **query)
-        pages = [await found(client, caller, order=order, limit=3, **query)]
-        while cursor := pages[-1]["next_cursor"]:
-            pages.append(await found(client, caller, order=order, limit=3, cursor=cursor, **query))
+        pages = await pages_of(client, caller, order=order, limit=3, **query)
         assert [len(page["items"]) for page in pages] == ([3, 3, 1] if "reference" in query else [3, 3, 2])
         assert [item for page in pages for item in page["items"]] == whole["items"]
         assert len(set(ids(whole))) == len(ids(whole))
@@ -246,9 +195,7 @@ async def test_the_key_of_an_atomic_batch_finds_the_transactions_of_all_its_oper
     assert sent.status_code == 200, sent.text
     made = [item["body"]["transaction_id"] for item in sent.json()["items"]]
     assert ids(await found(client, ADA, idempotency_key="run-1", order="asc")) == made
-    pages = [await found(client, ADA, idempotency_key="run-1", limit=2)]
-    while cursor := pages[-1]["next_cursor"]:
-        pages.append(await found(client, ADA, idempotency_key="run-1", limit=2, cursor=cursor))
+    pages = await pages_of(client, ADA, idempotency_key="run-1", limit=2)
     assert [ids(page) for page in pages] == [made[:2:-1], made[2:0:-1], made[:1]]
     assert (await found(client, BOB, idempotency_key="run-1"))["items"] == []
 
@@ -281,6 +228,13 @@ async def test_a_search_has_exactly_one_filter(
         ({"reference": "a", "external_id": "b"}, "external_id"),
         ({"external_id": "a", "idempotency_key": "b"}, "idempotency_key"),
         ({"reference": "a", "external_id": "b", "wallet_id": wallets["ada"]}, "wallet_id"),
+        ({"batch_id": wallets["ada"], "reference": "a"}, "batch_id"),
+        ({"batch_id": wallets["ada"], "wallet_id": wallets["ada"]}, "wallet_id"),
+        ({"batch_id": "x"}, "batch_id"),
+        ({"metadata[a]": "b"}, "metadata"),
+        ({"metadata[a]": "b", "reference": "a"}, "metadata"),
+        ({"metadata[a]": "b", "reference": "a", "wallet_id": wallets["ada"]}, "metadata"),
+        ({"metadata[a]": "b", "external_id": "a", "wallet_id": wallets["ada"]}, "metadata"),
         ({"external_id": ""}, "external_id"),
         ({"external_id": "a", "wallet_id": "x"}, "wallet_id"),
         ({"reference": ""}, "reference"),
@@ -297,8 +251,10 @@ async def test_a_cursor_is_of_one_filter_value_and_order(
     client: AsyncClient, wallets: dict[str, str], assert_problem: AssertProblem
 ) -> None:
     for _ in range(2):
-        await move(client, wallets["ada"], wallets["bob"], reference="rent")
+        await move(client, wallets["ada"], wallets["bob"], reference="rent", metadata={"a": "b", "c": "b", "b": "a"})
         await move(client, wallets["ada"], wallets["bob"], reference=wallets["ada"])
+    fund = {"op": "fund", "wallet_id": wallets["ada"], "amount": "1"}
+    batch = (await client.post("/batches", json={"atomic": True, "operations": [fund] * 2})).json()["batch_id"]
     for name in ("ada", "bob"):
         await move(client, wallets[name], external_id="rent")
     lists = [
@@ -309,6 +265,16 @@ async def test_a_cursor_is_of_one_filter_value_and_order(
             {"external_id": "rent"},
             {"wallet_id": wallets["ada"]},
             {"wallet_id": wallets["bob"]},
+            {"batch_id": batch},
+            *(
+                {"wallet_id": wallets["ada"], **members}
+                for members in (
+                    {"metadata[a]": "b"},
+                    {"metadata[b]": "a"},
+                    {"metadata[c]": "b"},
+                    {"metadata[a]": "b", "metadata[c]": "b"},
+                )
+            ),
         )
         for order in ("asc", "desc")
     ]
@@ -368,8 +334,7 @@ async def test_an_external_id_finds_the_transactions_of_the_wallets_that_acted_a
         assert read["external_id"] == seen
     (entry,) = (await client.get(f"/wallets/{bob}/transactions?limit=1", headers=BOB)).json()["items"]
     assert (entry["transaction_id"] != of_bob, entry["external_id"]) == (True, None)
-    pages = [await found(client, external_id="order 1", limit=2)]
-    pages.append(await found(client, external_id="order 1", limit=2, cursor=pages[0]["next_cursor"]))
+    pages = await pages_of(client, external_id="order 1", limit=2)
     assert [transaction for page in pages for transaction in ids(page)] == newest
 
 
