@@ -138,19 +138,21 @@ HISTORY_SUMS: Final = text(f"""
 """)  # noqa: S608 - constants of this package
 
 # The first 64 bits of SHA-256, which the reader of the topic computes too. A block is 1,024 offsets of a partition. A
-# row whose record the topic no longer keeps has no block.
+# row whose record the topic no longer keeps has no block. An element of an array has no statistics: with those of
+# `kafka_offset`, PostgreSQL expects as many blocks as rows, and takes no parallel workers.
 RECORD_SUMS: Final = text("""
     SELECT partition, block, count(*) AS row_count,
         sum(('x' || encode(substr(digest, 1, 8), 'hex'))::bit(64)::bigint)::text AS records
     FROM (
-        SELECT kafka_partition AS partition,
-            CASE WHEN kafka_offset >= coalesce(first, kafka_offset) THEN kafka_offset >> 10 END AS block,
-            sha256(convert_to(
-                concat_ws(' ', kafka_offset, event_id, source_epoch, aggregate_id, payload::text), 'UTF8'
-            )) AS digest
+        SELECT kafka_partition AS partition, block, sha256(convert_to(
+            concat_ws(' ', kafka_offset, event_id, source_epoch, aggregate_id, payload::text), 'UTF8'
+        )) AS digest
         FROM wallet.outbox
         LEFT JOIN unnest(cast(:partitions AS integer[]), cast(:begins AS bigint[])) AS read (partition, first)
             ON read.partition = kafka_partition
+        CROSS JOIN LATERAL unnest(
+            ARRAY[CASE WHEN kafka_offset >= coalesce(first, kafka_offset) THEN kafka_offset >> 10 END]
+        ) AS placed (block)
         WHERE published_at IS NOT NULL AND (created_at > :since OR kafka_offset >= first)
     ) AS digests GROUP BY partition, block
 """)

@@ -131,12 +131,14 @@ async def _history_sums(connection: AsyncConnection, parameters: Mapping[str, An
 
 async def _wallet_sums(snapshots: Snapshots, ranges: Ranges, parameters: Mapping[str, Any]) -> dict[str, Reading[Any]]:
     connection = snapshots.wallet
+    # First what no parallel workers share: meanwhile the history and the topic keep the other cores busy.
+    repeats = await _timed(fetch_value(connection, queries.HAS_REPEATED_EVENT_IDS, since=snapshots.scope.since))
     return {
+        "repeats": repeats,
         "ledger": await _timed(_ledger_sums(connection, parameters)),
         "facts": await _timed(_slice_sums(connection, sum_queries.FACT_SUMS, parameters)),
         "claims": await _timed(_claim_sums(connection, parameters)),
         "recorded": await _timed(_recorded_sums(connection, ranges, snapshots)),
-        "repeats": await _timed(fetch_value(connection, queries.HAS_REPEATED_EVENT_IDS, since=snapshots.scope.since)),
     }
 
 
