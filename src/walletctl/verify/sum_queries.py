@@ -24,6 +24,10 @@ from walletctl.verify.facts import (
     WITHIN,
 )
 
+# PostgreSQL expects a group for each time, of which there are millions, and not for each of 256 slices. To group them
+# it would sort whole rows, in gigabytes of temporary files. Each group that there is fits in memory.
+SORTS: Final = text("SELECT set_config('enable_sort', :enabled, true)")
+
 
 def hash_of(*fields: str) -> str:
     """Return SQL for the hash of these SQL expressions; their types count.

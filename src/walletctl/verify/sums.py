@@ -7,7 +7,8 @@ different, or an event is on its way.
 import asyncio
 import secrets
 import time
-from collections.abc import Awaitable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
 
@@ -123,23 +124,31 @@ async def read_sums(snapshots: Snapshots, topic: TopicReader, ranges: Ranges, ad
 
 
 async def _history_sums(connection: AsyncConnection, parameters: Mapping[str, Any]) -> dict[str, Reading[Any]]:
-    return {
-        "history": await _timed(_slice_sums(connection, sum_queries.HISTORY_SUMS, parameters)),
-        "miscounts": await _timed(fetch_value(connection, queries.HAS_WRONG_PROGRESS)),
-    }
+    async with _without_sorts(connection):
+        history = await _timed(_slice_sums(connection, sum_queries.HISTORY_SUMS, parameters))
+    return {"history": history, "miscounts": await _timed(fetch_value(connection, queries.HAS_WRONG_PROGRESS))}
 
 
 async def _wallet_sums(snapshots: Snapshots, ranges: Ranges, parameters: Mapping[str, Any]) -> dict[str, Reading[Any]]:
     connection = snapshots.wallet
     # First what no parallel workers share: meanwhile the history and the topic keep the other cores busy.
     repeats = await _timed(fetch_value(connection, queries.HAS_REPEATED_EVENT_IDS, since=snapshots.scope.since))
-    return {
-        "repeats": repeats,
-        "ledger": await _timed(_ledger_sums(connection, parameters)),
-        "facts": await _timed(_slice_sums(connection, sum_queries.FACT_SUMS, parameters)),
-        "claims": await _timed(_claim_sums(connection, parameters)),
-        "recorded": await _timed(_recorded_sums(connection, ranges, snapshots)),
-    }
+    async with _without_sorts(connection):
+        return {
+            "repeats": repeats,
+            "ledger": await _timed(_ledger_sums(connection, parameters)),
+            "facts": await _timed(_slice_sums(connection, sum_queries.FACT_SUMS, parameters)),
+            "claims": await _timed(_claim_sums(connection, parameters)),
+            "recorded": await _timed(_recorded_sums(connection, ranges, snapshots)),
+        }
+
+
+@asynccontextmanager
+async def _without_sorts(connection: AsyncConnection) -> AsyncIterator[None]:
+    """Group by hashes, whatever PostgreSQL expects, in the statements of the block."""
+    await connection.execute(sum_queries.SORTS, {"enabled": "off"})
+    yield
+    await connection.execute(sum_queries.SORTS, {"enabled": "on"})
 
 
 async def _ledger_sums(connection: AsyncConnection, parameters: Mapping[str, Any]) -> LedgerSums:
