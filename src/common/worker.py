@@ -2,8 +2,8 @@
 
 import asyncio
 import signal
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -59,6 +59,17 @@ def database_errors() -> Iterator[None]:
         if is_temporary(error):
             raise TemporaryError("database", message_with_remedy(error)) from error
         raise
+
+
+@asynccontextmanager
+async def database_deadline(seconds: float) -> AsyncIterator[None]:
+    """Bound the block's time in the database; turn errors that may pass into TemporaryError.
+
+    PostgreSQL's own timeouts do not reach a process whose connection a firewall has dropped.
+    """
+    with database_errors():
+        async with asyncio.timeout(seconds):
+            yield
 
 
 async def repeat(

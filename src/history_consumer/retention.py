@@ -10,7 +10,7 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from common.pauses import Pauses
-from common.worker import database_errors
+from common.worker import database_deadline
 from history_consumer import dead_letter_queries, metrics
 
 log = structlog.get_logger()
@@ -20,6 +20,7 @@ PAUSES: Final = Pauses(60.0, 60.0)
 
 CHUNK_LETTERS_MAX: Final = 1000
 _CHUNK_PAUSE_SECONDS: Final = 0.1
+_CHUNK_SECONDS_MAX: Final = 30.0
 DAY_SECONDS: Final = 86_400
 
 
@@ -36,7 +37,7 @@ class DeadLetterRetention:
         Raises:
             TemporaryError: PostgreSQL is away or too busy.
         """
-        with database_errors():
+        async with database_deadline(_CHUNK_SECONDS_MAX):
             count = await prune_chunk(self._engine, self._days)
         metrics.dead_letters_pruned.inc(count)
         if count:

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from common.pauses import Pauses
 from common.postgres.errors import INSUFFICIENT_PRIVILEGE, QUERY_CANCELED, sqlstate
-from common.worker import Health, TemporaryError, database_errors
+from common.worker import Health, TemporaryError, database_deadline
 from outbox_relay import metrics, numbering_queries
 
 log = structlog.get_logger()
@@ -25,6 +25,7 @@ HEALTH_CHECK: Final = "outbox_ids"
 """The name under which `/ready` says that ids are not in order."""
 
 _CHECK_SECONDS_MAX: Final = 5.0
+_RENUMBER_SECONDS_MAX: Final = 30.0
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ class Numbering:
         Raises:
             TemporaryError: as `renumber` does.
         """
-        with database_errors():
+        async with database_deadline(2 * _CHECK_SECONDS_MAX):
             is_stranded = await self._is_any_stranded()
         if is_stranded:
             await self.renumber()
@@ -96,7 +97,7 @@ class Numbering:
         Raises:
             TemporaryError: the database is away or busy, or this relay's role lacks the privilege.
         """
-        with database_errors():
+        async with database_deadline(_RENUMBER_SECONDS_MAX):
             result = await self._renumber()
         if result.behind or result.moved:
             log.error("outbox_ids_put_in_order", behind=result.behind, rows_moved=result.moved)

@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from common import failpoints
 from common.identifiers import LANES
 from common.postgres.raw_sql import BEGIN, raw_connection
-from common.worker import Health, TemporaryError, database_errors
+from common.worker import Health, TemporaryError, database_deadline, database_errors
 from outbox_relay import leases, metrics, queries
 from outbox_relay.adaptive_batching import AdaptiveBatching
 from outbox_relay.low_water import SafeIdTracker, raised_low_waters
@@ -98,9 +98,8 @@ class Relay:
 
     async def _is_anything_pending(self) -> bool:
         """Return whether rows are pending: another task may be publishing some of them, which the broker refuses."""
-        with database_errors():
-            async with asyncio.timeout(_DATABASE_SECONDS_MAX), raw_connection(self._engine) as connection:
-                return await queries.is_anything_pending(connection)
+        async with database_deadline(_DATABASE_SECONDS_MAX), raw_connection(self._engine) as connection:
+            return await queries.is_anything_pending(connection)
 
     async def _claim_publish_settle(self) -> Mapping[int, RowOutcome] | None:
         """Run one batch in one transaction; return the outcomes by row id.

@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from common.actor import actor
 from common.pauses import Pauses
-from common.worker import database_errors
+from common.worker import database_deadline
 from outbox_relay import metrics, retention_queries
 from outbox_relay.operations import queries
 
@@ -29,6 +29,8 @@ PAUSES: Final = Pauses(1.0, 60.0)
 
 _CHUNK_ROWS_MAX: Final = 1000
 _CHUNK_PAUSE_SECONDS: Final = 0.1
+# With the pause and the close, less than a relay that ends may take.
+_CHUNK_SECONDS_MAX: Final = 30.0
 _REWIND_SECONDS: Final = 3600.0
 _DAY_SECONDS: Final = 86_400
 
@@ -65,7 +67,7 @@ class OutboxRetention:
         Raises:
             TemporaryError: PostgreSQL is away, or too busy to prune. Publishing goes on.
         """
-        with database_errors():
+        async with database_deadline(_CHUNK_SECONDS_MAX):
             pruned = await self._prune()
         if not pruned.more:
             return 0

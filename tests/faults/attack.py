@@ -36,6 +36,7 @@ async def attacked(cluster: Cluster, seed: int) -> AsyncIterator[Field]:
     wrong = await wait_until_drained(on)
     wrong += await wait_until_ready(on)
     wrong += await check(on)
+    wrong += on.cluster.overdue
     _tell(on, monitoring.result())
     assert not wrong, f"seed {seed}: {len(wrong)} differences\n" + "\n".join(wrong[:40])
 

@@ -32,6 +32,8 @@ GROUP = "wallet-history"
 PARTITIONS = 4
 ROLES = Roles(USUAL_NAMES, "first")
 """The roles of the processes, and their password."""
+ENDING_SECONDS_MAX = 60
+"""Longer than any process may take to end, by docs/deployment.md."""
 _KEPT_EVERY_SECONDS = 0.5
 _MEMORY_MAX = 500_000_000
 _FILES_MAX = 300
@@ -56,6 +58,8 @@ class Cluster:
     down: set[int] = field(default_factory=set)
     """Processes (by id) that a fault has ended and will start again."""
     endings: list[str] = field(default_factory=list)
+    overdue: list[str] = field(default_factory=list)
+    """Processes that took longer to end than docs/deployment.md says."""
     """Processes that ended without being told to, and how."""
     memory_bytes_max: dict[str, int] = field(default_factory=dict)
     files_max: dict[str, int] = field(default_factory=dict)
@@ -82,9 +86,9 @@ class Cluster:
         assert process.child is not None
         process.child.send_signal(how)
         try:
-            await asyncio.to_thread(process.child.wait, 40)
+            await asyncio.to_thread(process.child.wait, ENDING_SECONDS_MAX)
         except subprocess.TimeoutExpired:
-            self.endings.append(f"{process.name} did not end within 40 s of {how.name}")
+            self.overdue.append(f"{process.name} did not end within {ENDING_SECONDS_MAX} s of {how.name}")
             process.child.kill()
             await asyncio.to_thread(process.child.wait)
 

@@ -7,13 +7,13 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from common import failpoints
-from common.worker import Health
+from common.worker import Health, database_deadline
 from history_consumer.consumer import partitions, queries
 from history_consumer.consumer.batch_in_hand import BatchInHand
 from history_consumer.consumer.batch_reports import report_batch
 from history_consumer.consumer.batch_writes import Target, moves_of, write_batch
 from history_consumer.consumer.data_refusals import isolate_refused
-from history_consumer.consumer.failures import MembershipEndedError, database_deadline
+from history_consumer.consumer.failures import MembershipEndedError
 from history_consumer.consumer.group_member import GroupMember
 from history_consumer.consumer.offset_commits import OffsetCommits
 from history_consumer.consumer.positions import Assignment

@@ -1,15 +1,14 @@
 """Which errors mean that a server is away, so that the worker retries instead of ending, and their messages."""
 
-import asyncio
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 from confluent_kafka import KafkaError, KafkaException
 
 from common.kafka.refusals import explained
 from common.kafka.topics import TopicMissingError
-from common.worker import TemporaryError, database_errors
+from common.worker import TemporaryError
 from history_consumer.consumer.positions import Position
 
 # After these librdkafka retries, or joins again, by itself. Any other error ends the membership: the next one shows
@@ -40,14 +39,6 @@ class MembershipEndedError(TemporaryError):
     def __init__(self, why: str) -> None:
         super().__init__("kafka", why)
         self.why = why
-
-
-@asynccontextmanager
-async def database_deadline(seconds: float) -> AsyncIterator[None]:
-    """Bound the block's time in the database; turn errors that may pass into TemporaryError."""
-    with database_errors():
-        async with asyncio.timeout(seconds):
-            yield
 
 
 @contextmanager

@@ -5,12 +5,11 @@ from typing import Final
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from common.worker import Health
+from common.worker import Health, database_deadline
 from history_consumer.consumer import queries
 from history_consumer.consumer.alarms import HistoryAlarms
 from history_consumer.consumer.batch_writes import Target
 from history_consumer.consumer.consumer import HistoryConsumer
-from history_consumer.consumer.failures import database_deadline
 from history_consumer.consumer.partitions import release_moved
 
 _DATABASE_SECONDS_MAX: Final = 10.0
