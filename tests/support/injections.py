@@ -1,7 +1,7 @@
 """Requests with hostile text in each input of each route, generated from an OpenAPI document."""
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
@@ -60,19 +60,20 @@ class Attack:
         return await client.request(self.method, self.path, params=self.query, headers=headers, json=self.body)
 
 
-def attacks(document: Json, valid: Json) -> Iterator[Attack]:
+def attacks(document: Json, valid: Json, payloads: Sequence[str] = PAYLOADS) -> Iterator[Attack]:
     """Return the attacks on each input of each route.
 
     Args:
         document: the OpenAPI document.
         valid: a valid value for each path parameter, each required one of a query, and each required field of a body.
+        payloads: the hostile texts.
     """
     routes = [
         (method.upper(), path, operation)
         for path, methods in document["paths"].items()
         for method, operation in methods.items()
     ]
-    for (method, path, operation), payload in itertools.product(routes, PAYLOADS):
+    for (method, path, operation), payload in itertools.product(routes, payloads):
         yield from _on_route(method, path, operation, valid, payload)
 
 
