@@ -134,6 +134,13 @@ BY_BATCH: Final = _in_both_orders(_BY_BATCH)
 BY_BATCH_OF_USER: Final = _in_both_orders(_BY_TEXT_OF_USER.replace("NAME", "batch_id"))
 BY_IDEMPOTENCY_KEY: Final = _in_both_orders(_BY_IDEMPOTENCY_KEY)
 
+# For a caller that reads all wallets, and for one that is bound to a user.
+_BY_VALUE: Final = {
+    "reference": (BY_REFERENCE, BY_REFERENCE_OF_USER),
+    "external_id": (BY_EXTERNAL_ID, BY_EXTERNAL_ID_OF_USER),
+    "batch_id": (BY_BATCH, BY_BATCH_OF_USER),
+}
+
 
 async def get_transaction(connection: AsyncConnection, transaction_id: UUID, caller_user_id: str | None) -> Legs | None:
     """Return the transaction's legs that the caller may read, if there is one."""
@@ -192,39 +199,34 @@ def versions_to_read(order: Order, after: int, newest: int) -> tuple[int, int, i
     return first, last, first if first > 2 else None  # noqa: PLR2004
 
 
-async def list_by_reference(
-    connection: AsyncConnection, reference: str, caller_user_id: str | None, order: Order, after: UUID, limit: int
-) -> list[Legs]:
-    """Return the page of the transactions with this reference that follows transaction `after`."""
-    statements = BY_REFERENCE if caller_user_id is None else BY_REFERENCE_OF_USER
-    parameters = {"reference": reference, "caller_user_id": caller_user_id, "after": after, "limit": limit}
-    return await _read(connection, statements[order], **parameters)
-
-
-async def list_by_external_id(
+async def list_by_value(
     connection: AsyncConnection,
-    external_id: str,
-    wallet_id: UUID | None,
+    name: str,
+    value: object,
     caller_user_id: str | None,
     order: Order,
     after: UUID,
     limit: int,
 ) -> list[Legs]:
-    """Return the page of the transactions with this external id, of all wallets or of one, behind `after`."""
-    parameters = {"external_id": external_id, "caller_user_id": caller_user_id, "after": after, "limit": limit}
-    if wallet_id is not None:
-        return await _read(connection, BY_EXTERNAL_ID_OF_WALLET[order], wallet_id=wallet_id, **parameters)
-    statements = BY_EXTERNAL_ID if caller_user_id is None else BY_EXTERNAL_ID_OF_USER
+    """Return the page of the transactions with this value of a column that `_BY_VALUE` names, behind `after`."""
+    of_all, of_user = _BY_VALUE[name]
+    statements = of_all if caller_user_id is None else of_user
+    parameters = {name: value, "caller_user_id": caller_user_id, "after": after, "limit": limit}
     return await _read(connection, statements[order], **parameters)
 
 
-async def list_by_batch(
-    connection: AsyncConnection, batch_id: UUID, caller_user_id: str | None, order: Order, after: UUID, limit: int
+async def list_by_external_id_of_wallet(
+    connection: AsyncConnection,
+    external_id: str,
+    wallet_id: UUID,
+    caller_user_id: str | None,
+    order: Order,
+    after: UUID,
+    limit: int,
 ) -> list[Legs]:
-    """Return the page of the transactions of this batch request that follows transaction `after`."""
-    statements = BY_BATCH if caller_user_id is None else BY_BATCH_OF_USER
-    parameters = {"batch_id": batch_id, "caller_user_id": caller_user_id, "after": after, "limit": limit}
-    return await _read(connection, statements[order], **parameters)
+    """Return the page of the transaction that this wallet has made with this external id, behind `after`."""
+    parameters = {"external_id": external_id, "wallet_id": wallet_id, "caller_user_id": caller_user_id}
+    return await _read(connection, BY_EXTERNAL_ID_OF_WALLET[order], after=after, limit=limit, **parameters)
 
 
 async def list_by_idempotency_key(

@@ -127,17 +127,15 @@ async def _find(request: Request, page: PageRequest, digest: bytes, chosen: Filt
     rest = caller.user_id, page.order, after, page.limit + 1
     async with context_of(request).reader.connect() as connection:
         match chosen:
-            case {"reference": reference}:
-                return await queries.list_by_reference(connection, reference, *rest), None
-            case {"external_id": external_id}:
-                wallet_id = chosen.get("wallet_id")
-                return await queries.list_by_external_id(connection, external_id, wallet_id, *rest), None
-            case {"batch_id": batch_id}:
-                return await queries.list_by_batch(connection, batch_id, *rest), None
+            case {"external_id": external_id, "wallet_id": wallet_id}:
+                return await queries.list_by_external_id_of_wallet(connection, external_id, wallet_id, *rest), None
             case {"wallet_id": wallet_id, "metadata": metadata}:
                 return await queries.list_by_metadata(connection, wallet_id, metadata, *rest)
             case {"wallet_id": wallet_id}:
                 return await queries.list_by_wallet(connection, wallet_id, *rest), None
-            case _:
-                key = IdempotencyKey(caller.id, chosen["idempotency_key"])
+            case {"idempotency_key": text}:
+                key = IdempotencyKey(caller.id, text)
                 return await queries.list_by_idempotency_key(connection, key, *rest), None
+            case _:
+                ((name, value),) = chosen.items()
+                return await queries.list_by_value(connection, name, value, *rest), None
